@@ -1,0 +1,47 @@
+# Every habit of the project is one target; `make help` lists them.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+export JOULEPATH_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/joulepath
+UV_VERSION := 0.13.9
+UV := $(or $(shell command -v uv),$(JOULEPATH_CACHE)/uv-$(UV_VERSION)/bin/uv)
+PY := .venv/bin/python
+
+.PHONY: help
+help: ## This list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+
+.PHONY: venv
+venv: .venv/.stamp ## The Python environment (.venv), pinned with hashes
+
+$(JOULEPATH_CACHE)/uv-$(UV_VERSION)/bin/uv:
+	@echo "fetching uv $(UV_VERSION) into $(JOULEPATH_CACHE)"
+	@python3 -m venv $(JOULEPATH_CACHE)/uv-$(UV_VERSION) || { echo "python3 cannot make virtual environments: install python3-venv (Debian, Ubuntu: apt-get install python3-venv)" >&2; exit 2; }
+	@$(JOULEPATH_CACHE)/uv-$(UV_VERSION)/bin/pip install -q uv==$(UV_VERSION)
+
+.venv/.stamp: pyproject.toml locks/dev.txt | $(UV)
+	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; python3 is $$(python3 --version)" >&2; exit 2; }
+	@echo "making .venv (about half a minute, torch included)"
+	@test -x $(PY) || $(UV) venv -q --python "$$(python3 -c 'import sys; print(sys.executable)')" .venv
+	@$(UV) pip sync -q --require-hashes --python $(PY) locks/dev.txt
+	@$(UV) pip install -q --no-deps --python $(PY) --editable .
+	@touch $@
+
+.PHONY: lock
+lock: ## Pin the dependencies again, with hashes (locks/)
+	@$(UV) pip compile -q --upgrade --generate-hashes --no-header --all-extras pyproject.toml -o locks/dev.txt
+	@for part in operator agent; do $(UV) pip compile -q --generate-hashes --no-header --extra $$part --constraint locks/dev.txt pyproject.toml -o locks/$$part.txt; done
+
+.PHONY: lint
+lint: venv ## ruff, mypy strict, the import walls
+	@.venv/bin/ruff format --check .
+	@.venv/bin/ruff check .
+	@.venv/bin/mypy
+	@.venv/bin/lint-imports
+
+.PHONY: format
+format: venv ## Format the code and mend what ruff can
+	@.venv/bin/ruff check --fix -q . ; .venv/bin/ruff format -q .
+
+.PHONY: test-fast
+test-fast: venv ## Tests without a cluster, under a minute
+	@$(PY) -m pytest -q -n 2 -m "not cluster"
