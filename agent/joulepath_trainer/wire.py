@@ -1,0 +1,337 @@
+"""The wire format between a training process (trainer) and the agent of its node.
+
+Three things cross the unix socket (``SOCK_SEQPACKET``, one connection for each rank):
+
+1. *Hello*, one JSON message from the trainer: who this rank says it is. The agent believes of it only what it can check
+   (the pod by the peer's pidfd, the GPU by the pod's set).
+2. *Welcome* or *refusal*, one JSON message back. A welcome carries a file descriptor: the shared page of this rank.
+3. *Iteration records*, binary, from the trainer, one for each completed training step: the begin and end of each
+   instruction on the GPU's own clock, as offsets from the begin of the step. Sent without blocking; one that doesn't
+   fit the socket's queue is dropped.
+
+The **shared page** is how the GPU itself tells the agent where it is. Layout, little endian, ``PAGE_BYTES`` long:
+
+    offset 0   u32  magic
+    offset 4   u32  version
+    offset 8   u32  marker: sequence number of the last marker that the GPU has passed, written on the GPU's stream
+    offset 12  u32  enqueued: sequence number of the last marker that the host has enqueued
+    offset 4096     ring of RING entries of 16 bytes: (u32 sequence, u32 iteration, u8 event, u8 kind, u16 stage,
+                    u16 microbatch, u16 zero); the entry of marker n is at n % RING
+
+The host writes a marker's ring entry before it enqueues the write of the marker, so that whoever sees a marker finds
+what it means. Sequence numbers start at 1; 0 means that none was passed. An entry whose sequence differs from the one
+asked for has been overwritten: the reader is more than RING markers late.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from dataclasses import asdict, dataclass, field
+from enum import IntEnum
+from typing import Any, Final
+
+__all__ = [
+    "ENTRY",
+    "MARKER_OFFSET",
+    "MAX_MESSAGE_BYTES",
+    "PAGE_BYTES",
+    "RING",
+    "RING_OFFSET",
+    "SOCKET_ENV",
+    "SOCKET_PATH",
+    "VERSION",
+    "Entry",
+    "Event",
+    "Hello",
+    "InstructionSpan",
+    "IterationRecord",
+    "PageReader",
+    "PageWriter",
+    "Pipeline",
+    "Reply",
+    "WireError",
+    "check_page",
+]
+
+VERSION: Final = 1
+SOCKET_ENV: Final = "JOULEPATH_SOCKET"
+SOCKET_PATH: Final = "/run/joulepath/agent.sock"
+MAX_MESSAGE_BYTES: Final = 65536
+
+_MAGIC: Final = 0x4850_4C4A  # "JLPH" as bytes in memory
+_HEAD: Final = struct.Struct("<IIII")
+ENTRY: Final = struct.Struct("<IIBBHHH")
+RING: Final = 4096
+RING_OFFSET: Final = 4096
+MARKER_OFFSET: Final = 8
+_ENQUEUED_OFFSET: Final = 12
+PAGE_BYTES: Final = RING_OFFSET + RING * ENTRY.size
+
+_U32: Final = struct.Struct("<I")
+_RECORD: Final = struct.Struct("<4sIddH")
+_SPAN: Final = struct.Struct("<BxHHxxdd")
+_RECORD_TAG: Final = b"JPI1"
+
+
+class WireError(ValueError):
+    """A message or page that doesn't follow this format; the text says what is wrong with it."""
+
+
+class Event(IntEnum):
+    """What a marker marks."""
+
+    STEP_BEGIN = 1
+    BEGIN = 2
+    END = 3
+    STEP_END = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Pipeline:
+    """The pipeline as a rank knows it. A job without one is a pipeline of one stage and one microbatch."""
+
+    schedule: str
+    """Class name of the schedule, or "" where there is none."""
+    stage_count: int
+    microbatches: int
+    stages: tuple[int, ...]
+    """The stages that this rank runs."""
+    ranks: tuple[int, ...]
+    """Global ranks of this pipeline, by index in the pipeline."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """What a rank says of itself."""
+
+    rank: int
+    local_rank: int
+    world_size: int
+    attempt: int
+    gpu_uuid: str | None
+    markers: str
+    """"stream": written by the GPU's stream; "host": by the host, when it has waited for the GPU or has none."""
+    pipeline: Pipeline
+    data: int = 0
+    tensor: int = 0
+    data_parallel: int = 1
+    tensor_parallel: int = 1
+    version: int = VERSION
+
+    def encode(self) -> bytes:
+        """The message."""
+        return json.dumps({"hello": asdict(self)}, separators=(",", ":")).encode()
+
+    @classmethod
+    def decode(cls, message: bytes) -> Hello:
+        """Reads the message of a peer that may be hostile.
+
+        Raises:
+            WireError: It is not a hello of this version; the text names the field.
+        """
+        body = _json_object(message, "hello")
+        pipeline = body.pop("pipeline", None)
+        if not isinstance(pipeline, dict):
+            raise WireError(f"hello.pipeline must be an object, it is {pipeline!r:.80}")
+        if body.get("version") != VERSION:
+            raise WireError(f"hello.version must be {VERSION}, it is {body.get('version')!r:.80}")
+        try:
+            hello = cls(
+                pipeline=Pipeline(
+                    schedule=_text(pipeline["schedule"], "pipeline.schedule"),
+                    stage_count=_count(pipeline["stage_count"], "pipeline.stage_count", 1, 65535),
+                    microbatches=_count(pipeline["microbatches"], "pipeline.microbatches", 1, 65535),
+                    stages=_counts(pipeline["stages"], "pipeline.stages"),
+                    ranks=_counts(pipeline["ranks"], "pipeline.ranks"),
+                ),
+                rank=_count(body["rank"], "rank"),
+                local_rank=_count(body["local_rank"], "local_rank"),
+                world_size=_count(body["world_size"], "world_size", 1),
+                attempt=_count(body["attempt"], "attempt"),
+                gpu_uuid=None if body["gpu_uuid"] is None else _text(body["gpu_uuid"], "gpu_uuid"),
+                markers=_text(body["markers"], "markers"),
+                data=_count(body["data"], "data"),
+                tensor=_count(body["tensor"], "tensor"),
+                data_parallel=_count(body["data_parallel"], "data_parallel", 1),
+                tensor_parallel=_count(body["tensor_parallel"], "tensor_parallel", 1),
+            )
+        except KeyError as missing:
+            raise WireError(f"hello.{missing.args[0]} is missing") from None
+        if hello.markers not in ("stream", "host"):
+            raise WireError(f"hello.markers must be stream or host, it is {hello.markers!r}")
+        if hello.rank >= hello.world_size:
+            raise WireError(f"hello.rank must be below world_size {hello.world_size}, it is {hello.rank}")
+        if not hello.pipeline.stages or max(hello.pipeline.stages) >= hello.pipeline.stage_count:
+            raise WireError(
+                f"hello.pipeline.stages must name stages below {hello.pipeline.stage_count}, "
+                f"they are {hello.pipeline.stages}"
+            )
+        return hello
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """The agent's answer; a welcome comes with the shared page's file descriptor."""
+
+    accepted: bool
+    reason: str = ""
+
+    def encode(self) -> bytes:
+        """The message."""
+        return json.dumps({"reply": asdict(self)}, separators=(",", ":")).encode()
+
+    @classmethod
+    def decode(cls, message: bytes) -> Reply:
+        """Reads the message; raises WireError."""
+        body = _json_object(message, "reply")
+        return cls(accepted=body.get("accepted") is True, reason=str(body.get("reason", "")))
+
+
+@dataclass(frozen=True, slots=True)
+class InstructionSpan:
+    """When one instruction ran on the GPU, in seconds from the begin of its step."""
+
+    kind: str
+    stage: int
+    microbatch: int
+    begin_s: float
+    end_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class IterationRecord:
+    """One training step as the GPU ran it."""
+
+    iteration: int
+    end_s: float
+    """End of the step on the stream, seconds from its begin."""
+    period_s: float
+    """Seconds from the begin of this step to the begin of the next training step; 0 where not known."""
+    spans: tuple[InstructionSpan, ...] = field(default=())
+
+    def encode(self) -> bytes:
+        """The message."""
+        head = _RECORD.pack(_RECORD_TAG, self.iteration, self.end_s, self.period_s, len(self.spans))
+        return head + b"".join(_SPAN.pack(ord(s.kind), s.stage, s.microbatch, s.begin_s, s.end_s) for s in self.spans)
+
+    @classmethod
+    def decode(cls, message: bytes) -> IterationRecord:
+        """Reads the message of a peer that may be hostile; raises WireError."""
+        if len(message) < _RECORD.size or message[:4] != _RECORD_TAG:
+            raise WireError(f"an iteration record starts with {_RECORD_TAG!r}, this starts with {message[:4]!r}")
+        _, iteration, end_s, period_s, count = _RECORD.unpack_from(message)
+        if len(message) != _RECORD.size + count * _SPAN.size:
+            raise WireError(f"a record of {count} instructions has a wrong length, {len(message)} bytes")
+        if not (0 <= end_s < 1e6 and 0 <= period_s < 1e6):
+            raise WireError(f"a record's times must be from 0 to 1e6 s, they are {end_s} and {period_s}")
+        spans = []
+        for kind, stage, microbatch, begin_s, end in _SPAN.iter_unpack(message[_RECORD.size :]):
+            if chr(kind) not in "FBIW" or not -1e6 < begin_s <= end < 1e6:
+                raise WireError(f"instruction {chr(kind)!r} of microbatch {microbatch} ran {begin_s} to {end} s")
+            spans.append(InstructionSpan(chr(kind), stage, microbatch, begin_s, end))
+        return cls(iteration, end_s, period_s, tuple(spans))
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What a marker means."""
+
+    sequence: int
+    iteration: int
+    event: Event
+    kind: str
+    """F, B, I or W; "" for the begin and end of a step."""
+    stage: int
+    microbatch: int
+
+
+class PageWriter:
+    """The trainer's side of a shared page."""
+
+    def __init__(self, page: memoryview) -> None:
+        self._page = page
+        self._sequence = 0
+
+    def announce(self, event: Event, iteration: int, kind: str = "", stage: int = 0, microbatch: int = 0) -> int:
+        """Writes what the next marker means and returns the sequence number that the GPU is to write."""
+        self._sequence += 1
+        at = RING_OFFSET + (self._sequence % RING) * ENTRY.size
+        code = ord(kind) if kind else 0
+        ENTRY.pack_into(self._page, at, self._sequence, iteration & 0xFFFFFFFF, event, code, stage, microbatch, 0)
+        _U32.pack_into(self._page, _ENQUEUED_OFFSET, self._sequence)
+        return self._sequence
+
+    def pass_marker(self, sequence: int) -> None:
+        """Writes the marker from the host: where the GPU's stream can't."""
+        _U32.pack_into(self._page, MARKER_OFFSET, sequence)
+
+
+class PageReader:
+    """The agent's side of a shared page. What it reads comes from a peer that may be hostile."""
+
+    def __init__(self, page: memoryview) -> None:
+        self._page = page
+
+    @staticmethod
+    def format(page: memoryview) -> None:
+        """Prepares a fresh page."""
+        _HEAD.pack_into(page, 0, _MAGIC, VERSION, 0, 0)
+
+    @property
+    def marker(self) -> int:
+        """Sequence number of the last marker that the GPU has passed; 0 if none."""
+        return int(_U32.unpack_from(self._page, MARKER_OFFSET)[0])
+
+    @property
+    def enqueued(self) -> int:
+        """Sequence number of the last marker that the host has enqueued."""
+        return int(_U32.unpack_from(self._page, _ENQUEUED_OFFSET)[0])
+
+    def entry(self, sequence: int) -> Entry | None:
+        """What a marker means; None where it was overwritten or makes no sense."""
+        at = RING_OFFSET + (sequence % RING) * ENTRY.size
+        found, iteration, event, kind, stage, microbatch, _ = ENTRY.unpack_from(self._page, at)
+        if found != sequence or event not in (1, 2, 3, 4) or (kind and chr(kind) not in "FBIW"):
+            return None
+        return Entry(sequence, iteration, Event(event), chr(kind) if kind else "", stage, microbatch)
+
+
+def check_page(page: memoryview) -> None:
+    """Raises WireError unless the page is one of this version (the trainer checks what it was given)."""
+    if len(page) < PAGE_BYTES:
+        raise WireError(f"the shared page must have {PAGE_BYTES} bytes, it has {len(page)}")
+    magic, version, _, _ = _HEAD.unpack_from(page, 0)
+    if magic != _MAGIC or version != VERSION:
+        raise WireError(f"the shared page must be of version {VERSION}, it is {magic:#x} version {version}")
+
+
+def _json_object(message: bytes, name: str) -> dict[str, Any]:
+    if len(message) > MAX_MESSAGE_BYTES:
+        raise WireError(f"{name} must have at most {MAX_MESSAGE_BYTES} bytes, it has {len(message)}")
+    try:
+        body = json.loads(message)
+    except (ValueError, RecursionError):
+        raise WireError(f"{name} must be JSON, it starts with {message[:40]!r}") from None
+    if not isinstance(body, dict) or not isinstance(body.get(name), dict):
+        raise WireError(f"a message with an object {name!r} was expected")
+    inner: dict[str, Any] = body[name]
+    return inner
+
+
+def _count(value: object, name: str, least: int = 0, most: int = 2**31) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+        raise WireError(f"hello.{name} must be a whole number from {least} to {most}, it is {value!r:.80}")
+    return value
+
+
+def _counts(value: object, name: str) -> tuple[int, ...]:
+    if not isinstance(value, list) or len(value) > 65536:
+        raise WireError(f"hello.{name} must be a list, it is {value!r:.80}")
+    return tuple(_count(item, name) for item in value)
+
+
+def _text(value: object, name: str) -> str:
+    if not isinstance(value, str) or len(value) > 256:
+        raise WireError(f"hello.{name} must be a text of at most 256 characters, it is {value!r:.80}")
+    return value

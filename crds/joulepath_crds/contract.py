@@ -1,0 +1,53 @@
+"""The base of every model: how a Python field becomes a field of the API object.
+
+Python names carry short units (``time_s``), API names the words Kubernetes uses (``timeSeconds``). Values are frozen:
+an object read from the cluster is a fact, a new one is written for a new fact.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict
+
+__all__ = ["GROUP", "VERSION", "Contract", "api_name"]
+
+GROUP = "joulepath.dev"
+VERSION = "v1alpha1"
+
+_UNITS = {"s": "Seconds", "j": "Joules", "w": "Watts", "mhz": "MHz"}
+_INITIALS = {"uid": "UID", "uuid": "UUID", "mhz": "MHz"}
+
+
+def api_name(python_name: str) -> str:
+    """The API's name of a field: ``clocks_mhz`` -> ``clocksMHz``, ``tail_s`` -> ``tailSeconds``."""
+    first, *rest = python_name.split("_")
+    if rest and rest[-1] in _UNITS:
+        rest[-1] = _UNITS[rest[-1]]
+    return first + "".join(_INITIALS.get(word, word[0].upper() + word[1:]) for word in rest)
+
+
+class Contract(BaseModel):
+    """A part of an API object. Unknown fields are ignored, so that an older reader stands a newer writer."""
+
+    model_config = ConfigDict(
+        alias_generator=api_name,
+        populate_by_name=True,
+        frozen=True,
+        extra="ignore",
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+    )
+
+    def to_api(self) -> dict[str, Any]:
+        """The JSON of the API object; what is ``None`` is left out."""
+        return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+    @classmethod
+    def from_api(cls, body: Any) -> Self:
+        """Reads the JSON of an API object.
+
+        Raises:
+            pydantic.ValidationError: A field is missing or out of its bounds; the message names it.
+        """
+        return cls.model_validate(body)

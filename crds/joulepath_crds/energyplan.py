@@ -1,0 +1,213 @@
+"""EnergyPlan: what a user asks for, and the story of what came of it."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+from annotated_types import Len
+from pydantic import Field
+
+from joulepath_crds.contract import Contract
+from joulepath_crds.topology import Topology
+
+__all__ = [
+    "ArmSummary",
+    "Condition",
+    "EnergyPlanSpec",
+    "EnergyPlanStatus",
+    "Estimate",
+    "FrontierPoint",
+    "Granularity",
+    "JobReference",
+    "MeasuredSavings",
+    "Measurement",
+    "Mode",
+    "Phase",
+    "PlanSummary",
+    "Profiling",
+]
+
+
+class Mode(StrEnum):
+    """What Joulepath may do."""
+
+    ENFORCE = "Enforce"
+    OBSERVE = "Observe"
+
+
+class Granularity(StrEnum):
+    """How often a plan may change the clock of a GPU."""
+
+    AUTO = "auto"
+    INSTRUCTION = "instruction"
+    PHASE = "phase"
+    KIND = "kind"
+    RANK = "rank"
+
+
+class Phase(StrEnum):
+    """Where an EnergyPlan stands."""
+
+    PENDING = "Pending"
+    PROFILING = "Profiling"
+    PLANNED = "Planned"
+    ACTIVE = "Active"
+    COMPLETED = "Completed"
+    REFUSED = "Refused"
+
+
+class JobReference(Contract):
+    """The training job; it must carry the annotation joulepath.dev/energy-plan with this EnergyPlan's name."""
+
+    api_version: str = "kubeflow.org/v1"
+    """API version of the job; kubeflow.org/v1 is the one that is supported."""
+    kind: str = "PyTorchJob"
+    """Kind of the job; PyTorchJob is the one that is supported."""
+    name: Annotated[str, Field(min_length=1, max_length=253)]
+    """Name of the job, in the EnergyPlan's namespace."""
+
+
+class Profiling(Contract):
+    """How the running job is profiled: a sweep of clocks, a few iterations each, between blocks at default clocks."""
+
+    clocks: Annotated[int, Field(ge=3, le=40)] = 12
+    """How many clocks to measure, between the GPU's highest and the lowest that pays."""
+    iterations_per_clock: Annotated[int, Field(ge=1, le=100)] = 3
+    """Iterations measured at each clock; the first iteration after a switch is not counted."""
+    reuse: bool = True
+    """Whether to start from the EnergyProfile of an earlier run with the same topology, without a sweep."""
+
+
+class Measurement(Contract):
+    """How savings are measured: blocks of iterations with the plan and, as control, at default clocks."""
+
+    block_iterations: Annotated[int, Field(ge=3, le=1000)] = 6
+    """Iterations of a block; the first and the last of each are not counted."""
+    pairs: Annotated[int, Field(ge=4, le=1000)] = 8
+    """Pairs of a plan block and a control block right after activation, in random order; then the plan stays."""
+
+
+class EnergyPlanSpec(Contract):
+    """Which job, what for, how far."""
+
+    job: JobReference
+    mode: Mode = Mode.ENFORCE
+    """Enforce sets GPU clocks; Observe does everything but that, and so measures a saving of zero."""
+    max_slowdown_percent: Annotated[float, Field(ge=0, le=50)] = 0.0
+    """How much longer than at default clocks an iteration may last, in percent."""
+    granularity: Granularity = Granularity.AUTO
+    """How often the clock may change: auto takes the finest that the measured switching lag allows."""
+    profiling: Profiling = Profiling()
+    measurement: Measurement = Measurement()
+
+
+class Condition(Contract):
+    """A Kubernetes condition (metav1.Condition)."""
+
+    type: Annotated[str, Field(max_length=316)]
+    """Kind of the condition, in CamelCase."""
+    status: Annotated[str, Field(pattern="^(True|False|Unknown)$")]
+    """True, False or Unknown."""
+    reason: Annotated[str, Field(max_length=1024)]
+    """Why, as one word in CamelCase."""
+    message: Annotated[str, Field(max_length=32768)]
+    """Why, as a sentence, and what to do."""
+    last_transition_time: Annotated[str, Field(json_schema_extra={"format": "date-time"})]
+    """When the status last changed."""
+    observed_generation: Annotated[int, Field(ge=0)] | None = None
+    """The metadata.generation that this condition speaks of."""
+
+
+class Estimate(Contract):
+    """A measured figure with its 95% confidence interval."""
+
+    mean: float
+    """The mean."""
+    ci95_low: float
+    """Lower end of the 95% confidence interval."""
+    ci95_high: float
+    """Upper end of the 95% confidence interval."""
+
+
+class ArmSummary(Contract):
+    """One arm of the comparison: iterations with the plan, or at default clocks."""
+
+    iterations: Annotated[int, Field(ge=0)]
+    """Iterations counted."""
+    iteration_time_s: Estimate
+    """Seconds of an iteration."""
+    energy_per_iteration_j: Estimate
+    """Joules of an iteration, all GPUs of the job together."""
+
+
+class MeasuredSavings(Contract):
+    """Plan blocks against control blocks, from the GPUs' energy counters. Absent until four pairs are complete."""
+
+    pairs: Annotated[int, Field(ge=4)]
+    """Complete pairs of blocks."""
+    control: ArmSummary
+    """Iterations at default clocks."""
+    plan: ArmSummary
+    """Iterations with the plan."""
+    savings: Estimate
+    """Fraction of energy saved (0.15 is 15%)."""
+    slowdown: Estimate
+    """Fraction by which an iteration lasts longer with the plan."""
+
+
+class FrontierPoint(Contract):
+    """A point of the frontier."""
+
+    iteration_time_s: Annotated[float, Field(gt=0)]
+    """Seconds of an iteration."""
+    lower_bound_j: Annotated[float, Field(ge=0)]
+    """Joules below which no plan of supported clocks can get at this time."""
+
+
+class PlanSummary(Contract):
+    """The plan in force, in figures of the planner."""
+
+    hash: str
+    """Content hash of the plan; nodes report the same when they have it."""
+    granularity: Granularity
+    """The granularity that was taken."""
+    t_min_s: Annotated[float, Field(gt=0)]
+    """Predicted iteration time with everything at default clocks."""
+    iteration_time_s: Annotated[float, Field(gt=0)]
+    """Predicted iteration time of the plan, switching lags included."""
+    baseline_j: Annotated[float, Field(ge=0)]
+    """Predicted joules of an iteration at default clocks."""
+    energy_j: Annotated[float, Field(ge=0)]
+    """Predicted joules of an iteration with the plan."""
+    lower_bound_j: Annotated[float, Field(ge=0)]
+    """Joules below which no plan can get at that iteration time."""
+    predicted_savings: float
+    """Fraction of energy that the plan is predicted to save."""
+    bound_savings: float
+    """Fraction of energy that no plan can exceed at that iteration time."""
+
+
+class EnergyPlanStatus(Contract):
+    """The story so far."""
+
+    phase: Phase = Phase.PENDING
+    """Pending, Profiling, Planned, Active, Completed or Refused."""
+    message: str = ""
+    """What is going on, or what to do, in one sentence."""
+    observed_generation: Annotated[int, Field(ge=0)] = 0
+    """The metadata.generation that this status speaks of."""
+    job_uid: str | None = None
+    """UID of the job that this status speaks of."""
+    topology: Topology | None = None
+    """The pipeline as the running ranks report it."""
+    profile: str | None = None
+    """Name of the EnergyProfile that the plan was made from."""
+    plan: PlanSummary | None = None
+    frontier: Annotated[tuple[FrontierPoint, ...], Len(max_length=33)] = ()
+    """Least energy for each iteration time."""
+    measured: MeasuredSavings | None = None
+    savings: str | None = None
+    """Measured savings in words, for `kubectl get`: 15.2% ± 0.4, or not yet known."""
+    conditions: Annotated[tuple[Condition, ...], Len(max_length=16)] = ()
+    """Injected, Profiled, Planned, Active and Degraded, with reasons."""

@@ -1,0 +1,92 @@
+"""EnergyProfile: what a job's instructions cost at each clock, measured. It outlives the job."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from joulepath_crds.contract import Contract
+from joulepath_crds.topology import Topology
+
+__all__ = ["BlockingPower", "EnergyProfileSpec", "KindProfile", "ProfilePoint", "StageProfile", "Transfer"]
+
+Kind = Annotated[str, Field(pattern="^[FBIW]$")]
+
+
+class ProfilePoint(Contract):
+    """One kind of instruction of one stage at one clock, one GPU."""
+
+    clock_mhz: Annotated[int, Field(gt=0)]
+    """SM clock in force."""
+    time_s: Annotated[float, Field(gt=0)]
+    """Mean seconds of the instruction."""
+    time_standard_error_s: Annotated[float, Field(ge=0)] = 0.0
+    """Standard error of that mean."""
+    energy_j: Annotated[float, Field(ge=0)]
+    """Mean joules of the instruction."""
+    energy_standard_error_j: Annotated[float, Field(ge=0)] = 0.0
+    """Standard error of that mean."""
+    samples: Annotated[int, Field(ge=0)] = 0
+    """Instructions measured."""
+
+
+class KindProfile(Contract):
+    """All clocks of one kind of instruction."""
+
+    kind: Kind
+    """F forward, B full backward, I input gradient, W weight gradient."""
+    points: tuple[ProfilePoint, ...]
+    """One point a clock."""
+
+
+class StageProfile(Contract):
+    """All kinds of one stage."""
+
+    stage: Annotated[int, Field(ge=0)]
+    """Index of the stage."""
+    tail_s: Annotated[float, Field(ge=0)] = 0.0
+    """Seconds from its last instruction to its next iteration: gradient reduction and optimizer, at default clocks."""
+    kinds: tuple[KindProfile, ...]
+    """One entry a kind."""
+
+
+class Transfer(Contract):
+    """The least delay from the end of an instruction on one stage to the begin of its dependent on another."""
+
+    from_stage: Annotated[int, Field(ge=0)]
+    """The stage that sends."""
+    to_stage: Annotated[int, Field(ge=0)]
+    """The stage that receives."""
+    kind: Kind
+    """Kind of the instruction that waits for it."""
+    delay_s: Annotated[float, Field(ge=0)]
+    """Seconds."""
+
+
+class BlockingPower(Contract):
+    """Watts of a GPU that waits for a peer."""
+
+    clock_mhz: Annotated[int, Field(gt=0)]
+    """SM clock in force."""
+    power_w: Annotated[float, Field(ge=0)]
+    """Watts."""
+
+
+class EnergyProfileSpec(Contract):
+    """What was measured, and on what."""
+
+    topology: Topology
+    """The pipeline that was measured."""
+    stages: tuple[StageProfile, ...]
+    """One entry a stage."""
+    transfers: tuple[Transfer, ...] = ()
+    """Delays between stages."""
+    blocking_power: tuple[BlockingPower, ...]
+    """Power of a waiting GPU, by clock."""
+    iteration_time_s: Annotated[float, Field(gt=0)]
+    """Measured seconds of an iteration at default clocks."""
+    energy_per_iteration_j: Annotated[float, Field(ge=0)]
+    """Measured joules of such an iteration, all GPUs of one pipeline together."""
+    job: str = ""
+    """Name of the job in which it was measured."""

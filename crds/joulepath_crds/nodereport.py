@@ -1,0 +1,217 @@
+"""NodeReport: what one node's agent tells the operator. Written by that agent only, on change."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import Field
+
+from joulepath_crds.contract import Contract
+from joulepath_crds.jobplan import Arm
+from joulepath_crds.topology import Coordinates
+
+__all__ = [
+    "BlockReport",
+    "GpuReport",
+    "InstructionMeasurement",
+    "InstructionTime",
+    "JobReport",
+    "NodeReportStatus",
+    "RankReport",
+    "RankState",
+    "SwitchingLag",
+    "WaitMeasurement",
+]
+
+
+class RankState(StrEnum):
+    """What the agent does for a rank."""
+
+    OBSERVING = "Observing"
+    STAGED = "Staged"
+    SWEEPING = "Sweeping"
+    ENFORCING = "Enforcing"
+    REFUSED = "Refused"
+
+
+class SwitchingLag(Contract):
+    """Seconds from the call that sets a clock to that clock in force."""
+
+    up_median_s: Annotated[float, Field(ge=0)]
+    """To a higher clock, median."""
+    up_p95_s: Annotated[float, Field(ge=0)]
+    """To a higher clock, 95th percentile."""
+    down_median_s: Annotated[float, Field(ge=0)]
+    """To a lower clock, median."""
+    down_p95_s: Annotated[float, Field(ge=0)]
+    """To a lower clock, 95th percentile."""
+    samples: Annotated[int, Field(ge=0)]
+    """Switches measured."""
+
+
+class GpuReport(Contract):
+    """A GPU of the node."""
+
+    uuid: str
+    """As NVML tells it."""
+    model: str
+    """Name of the GPU."""
+    default_clock_mhz: Annotated[int, Field(gt=0)]
+    """The clock that it reaches without a lock."""
+    supported_clocks_mhz: tuple[int, ...]
+    """Clocks that can be set, highest first."""
+    locked: bool = False
+    """Whether the agent holds a lock on its clock now."""
+    lag: SwitchingLag | None = None
+    refused: str | None = None
+    """Why the agent won't touch it (MIG, shared, no permission); absent if it may."""
+
+
+class InstructionMeasurement(Contract):
+    """One kind of instruction at one clock, as measured in a sweep or at default clocks."""
+
+    stage: Annotated[int, Field(ge=0)]
+    """Index of the stage."""
+    kind: Annotated[str, Field(pattern="^[FBIW]$")]
+    """Kind of the instruction."""
+    clock_mhz: Annotated[int, Field(ge=0)]
+    """Clock that was held; 0 is default clocks."""
+    samples: Annotated[int, Field(ge=0)]
+    """Instructions measured."""
+    time_s: Annotated[float, Field(gt=0)]
+    """Mean seconds."""
+    time_standard_error_s: Annotated[float, Field(ge=0)]
+    """Standard error of the mean."""
+    power_w: Annotated[float, Field(ge=0)]
+    """Mean watts while it runs, by regression of the energy counter."""
+    power_standard_error_w: Annotated[float, Field(ge=0)]
+    """Standard error of that."""
+
+
+class WaitMeasurement(Contract):
+    """Power of the GPU while it waits, at one clock."""
+
+    clock_mhz: Annotated[int, Field(ge=0)]
+    """Clock that was held; 0 is default clocks."""
+    power_w: Annotated[float, Field(ge=0)]
+    """Watts, by the same regression."""
+    power_standard_error_w: Annotated[float, Field(ge=0)]
+    """Standard error of that."""
+
+
+class InstructionTime(Contract):
+    """Median begin and end of an instruction, from the begin of its rank's iteration, at default clocks."""
+
+    instruction: str
+    """F0 is the forward of microbatch 0."""
+    stage: Annotated[int, Field(ge=0)]
+    """Index of the stage."""
+    begin_s: float
+    """Seconds from the begin of the iteration on this rank."""
+    end_s: float
+    """Seconds from the begin of the iteration on this rank."""
+
+
+class BlockReport(Contract):
+    """What a rank measured in one block; the iterations that don't count are left out."""
+
+    hash: str
+    """The plan that the block belongs to."""
+    block: Annotated[int, Field(ge=0)]
+    """Index of the block."""
+    arm: Arm
+    """plan, control or sweep."""
+    iterations: Annotated[int, Field(ge=0)]
+    """Iterations counted."""
+    iteration_time_s: Annotated[float, Field(ge=0)]
+    """Mean seconds of an iteration."""
+    iteration_time_deviation_s: Annotated[float, Field(ge=0)] = 0.0
+    """Standard deviation of that among the iterations."""
+    energy_per_iteration_j: Annotated[float, Field(ge=0)]
+    """Mean joules of an iteration, from the energy counter of this rank's GPU."""
+
+
+class RankReport(Contract):
+    """A rank: one process with one GPU."""
+
+    rank: Annotated[int, Field(ge=0)]
+    """Global rank."""
+    pod: str
+    """Name of its pod."""
+    pod_uid: str
+    """UID of its pod, as the kernel's cgroup tells it."""
+    gpu_uuid: str
+    """Its GPU."""
+    coordinates: Coordinates
+    """Where it stands."""
+    data_parallel: Annotated[int, Field(ge=1)] = 1
+    """Replicas, as this rank knows."""
+    tensor_parallel: Annotated[int, Field(ge=1)] = 1
+    """Tensor-parallel peers of a stage, as this rank knows."""
+    stages: tuple[int, ...]
+    """Stages that it runs."""
+    stage_count: Annotated[int, Field(ge=1)]
+    """Stages of the whole pipeline."""
+    schedule: str
+    """Name of the schedule, as recognised: 1F1B, GPipe, or Recorded."""
+    microbatches: Annotated[int, Field(ge=1)]
+    """Microbatches of an iteration."""
+    order: tuple[str, ...] = ()
+    """Instructions of an iteration in the order in which they ran; empty until one iteration is complete."""
+    iteration: Annotated[int, Field(ge=0)] = 0
+    """The iteration that it was at when this was written."""
+    iteration_time_s: Annotated[float, Field(ge=0)] = 0.0
+    """Median seconds of the last iterations; 0 while unknown."""
+    state: RankState = RankState.OBSERVING
+    """What the agent does for it."""
+    reason: str = ""
+    """Why it is at default clocks although a plan is there, or why it is refused."""
+    staged_hash: str | None = None
+    """The plan that is ready to run here."""
+    staged_at_iteration: Annotated[int, Field(ge=0)] | None = None
+    """The iteration at which that plan was ready."""
+    applied_hash: str | None = None
+    """The plan that is in force here."""
+    control_time_s: Annotated[float, Field(ge=0)] = 0.0
+    """Median seconds of an iteration at default clocks; 0 while unknown."""
+    tail_s: Annotated[float, Field(ge=0)] = 0.0
+    """Least seconds from the last instruction to the next iteration, at default clocks."""
+    timeline: tuple[InstructionTime, ...] = ()
+    """Median times of the instructions at default clocks."""
+    plan_timeline: tuple[InstructionTime, ...] = ()
+    """Median times of the instructions in plan blocks."""
+    instructions: tuple[InstructionMeasurement, ...] = ()
+    """Measured time and power of each kind at each clock."""
+    waits: tuple[WaitMeasurement, ...] = ()
+    """Measured power of waiting at each clock."""
+    blocks: Annotated[tuple[BlockReport, ...], Field(max_length=256)] = ()
+    """Blocks completed."""
+
+
+class JobReport(Contract):
+    """The ranks of one job on this node."""
+
+    job_uid: str
+    """UID of the job."""
+    namespace: str
+    """Namespace of the job."""
+    job: str
+    """Name of the job."""
+    attempt: Annotated[int, Field(ge=0)] = 0
+    """The attempt (elastic restart) of these ranks."""
+    world_size: Annotated[int, Field(ge=1)]
+    """Ranks of the whole job."""
+    ranks: tuple[RankReport, ...]
+    """Ranks on this node."""
+
+
+class NodeReportStatus(Contract):
+    """All that the node's agent knows."""
+
+    agent_version: str = ""
+    """Version of the agent."""
+    gpus: tuple[GpuReport, ...] = ()
+    """GPUs of the node."""
+    jobs: tuple[JobReport, ...] = ()
+    """Jobs that have ranks on the node."""
