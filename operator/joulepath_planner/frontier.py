@@ -1,0 +1,92 @@
+"""The frontier: the least energy for each iteration time, as a lower bound for every plan of supported clocks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from joulepath_planner.graph import Graph, least_period_s
+from joulepath_planner.options import OptionTable
+from joulepath_planner.pipeline import Pipeline
+from joulepath_planner.program import Program
+
+
+@dataclass(frozen=True, slots=True)
+class FrontierPoint:
+    """energy_j: at exactly this iteration time, waits until its end included; free_energy_j: by this deadline."""
+
+    iteration_time_s: float
+    energy_j: float
+    free_energy_j: float
+
+
+@dataclass(frozen=True, slots=True)
+class Frontier:
+    """Points from T_min to T*_fixed. All energies are lower bounds in joules per iteration, all ranks together."""
+
+    t_min_s: float
+    t_star_free_s: float
+    t_star_fixed_s: float
+    baseline_energy_j: float
+    points: tuple[FrontierPoint, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A pipeline made ready for the solver at the finest granularity: one group for each instruction."""
+
+    pipeline: Pipeline
+    graph: Graph
+    table: OptionTable
+    power_w: float
+    t_min_s: float
+
+    @classmethod
+    def of(cls, pipeline: Pipeline) -> Problem:
+        graph = Graph.of(pipeline)
+        power = pipeline.profile.least_wait_power_w
+        defaults = [pipeline.profile.default(one.stage, one.kind).time_s for one in graph.instructions]
+        return cls(pipeline, graph, OptionTable(pipeline.profile, power), power, least_period_s(graph, defaults))
+
+    def program(self, groups: list[list[int]]) -> Program:
+        options = [self.table.of([self.graph.instructions[node] for node in group]) for group in groups]
+        return Program(self.graph, groups, options, self.power_w)
+
+    @property
+    def single(self) -> list[list[int]]:
+        return [[node] for node in range(len(self.graph.instructions))]
+
+    @property
+    def baseline_energy_j(self) -> float:
+        """Energy of an iteration with everything at default clocks."""
+        profile = self.pipeline.profile
+        energy = 0.0
+        for order in self.pipeline.schedule.orders:
+            points = [profile.default(one.stage, one.kind) for one in order]
+            waiting = self.t_min_s - sum(point.time_s for point in points)
+            power = profile.wait_power_w(profile.default_clock_mhz(order[0].stage))
+            energy += sum(point.energy_j for point in points) + power * waiting
+        return energy
+
+
+def frontier(pipeline: Pipeline, points: int = 33, *, default_clock_mhz: int | None = None) -> Frontier:
+    """The frontier at `points` iteration times (2 or more), evenly spaced from T_min to T*_fixed."""
+    if points < 2:
+        raise ValueError(f"points is {points}; a frontier has at least its 2 ends.")
+    problem = Problem.of(pipeline.capped(default_clock_mhz))
+    program = problem.program(problem.single)
+    least = [problem.table.of([one]) for one in problem.graph.instructions]
+    t_min = problem.t_min_s
+    t_fixed = max(t_min, least_period_s(problem.graph, [option.times_s[option.hull[-1]][0] for option in least]))
+    times = [t_min + (t_fixed - t_min) * index / (points - 1) for index in range(points)]
+    fixed = [program.solve(time, time) for time in times]
+    free = program.solve(t_fixed, t_min)
+    return Frontier(
+        t_min_s=t_min,
+        t_star_free_s=free.period_s,
+        t_star_fixed_s=t_fixed,
+        baseline_energy_j=problem.baseline_energy_j,
+        points=tuple(
+            FrontierPoint(time, one.energy_j, one.energy_j if time <= free.period_s else free.energy_j)
+            for time, one in zip(times, fixed, strict=True)
+        ),
+    )

@@ -1,0 +1,230 @@
+"""Dependencies of one iteration as a graph, and the longest paths through it.
+
+Nodes are instructions in topological order, so that an edge always goes from a lower to a higher index. An edge
+(u, v, gap) says: v starts no earlier than `gap` seconds after u ends. A *wrap* (last, first, gap) of a rank says the
+same of the first instruction of its next iteration, which starts one period T later.
+"""
+
+from __future__ import annotations
+
+import heapq
+from dataclasses import dataclass
+
+from joulepath_planner.pipeline import Pipeline
+from joulepath_planner.schedule import Instruction, ScheduleError
+
+Edge = tuple[int, int, float]
+
+_RESOLUTION_S = 1e-10
+"""Differences in time below this are rounding of floating point, not slack."""
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    instructions: tuple[Instruction, ...]
+    rank: tuple[int, ...]
+    edges: tuple[Edge, ...]
+    wraps: tuple[Edge, ...]
+
+    @classmethod
+    def of(cls, pipeline: Pipeline) -> Graph:
+        """The graph of a pipeline. Raises `ScheduleError` where an instruction waits for itself or for nobody."""
+        orders = pipeline.schedule.orders
+        place = {one: (rank, index) for rank, order in enumerate(orders) for index, one in enumerate(order)}
+        last_stage = pipeline.schedule.stages - 1
+        incoming: dict[Instruction, list[tuple[Instruction, float]]] = {}
+        for order in orders:
+            for index, one in enumerate(order):
+                overhead = pipeline.overhead(one.stage, one.kind)
+                sources = [(order[index - 1], overhead)] if index else []
+                for source in _needs(one, last_stage, place):
+                    transfer = pipeline.transfer_s.get((source.stage, one.stage, source.kind), 0.0)
+                    sources.append((source, transfer + overhead))
+                incoming[one] = sources
+        ordered = _topological(incoming)
+        number = {one: index for index, one in enumerate(ordered)}
+        longest: dict[tuple[int, int], float] = {}
+        for one in ordered:
+            for source, gap in incoming[one]:
+                key = number[source], number[one]
+                longest[key] = max(gap, longest.get(key, 0.0))
+        wraps = tuple(
+            (
+                number[order[-1]],
+                number[order[0]],
+                (pipeline.rank_tail_s(rank) or 0.0) + pipeline.overhead(order[0].stage, order[0].kind),
+            )
+            for rank, order in enumerate(orders)
+        )
+        edges = tuple((source, target, gap) for (source, target), gap in longest.items())
+        return cls(tuple(ordered), tuple(place[one][0] for one in ordered), edges, wraps)
+
+
+class Timing:
+    """Earliest and latest starts for a period T, kept exact while durations grow.
+
+    Durations are feasible for T when every constraint, the wraps among them, can hold at once: when no cycle of
+    the graph is longer than the periods that it spans. Starts are counted from the first node's.
+    """
+
+    def __init__(self, graph: Graph, period_s: float, durations_s: list[float]) -> None:
+        self.period_s = period_s
+        self.durations_s = list(durations_s)
+        size = len(durations_s)
+        self._next: list[list[tuple[int, float]]] = [[] for _ in range(size)]
+        self._previous: list[list[tuple[int, float]]] = [[] for _ in range(size)]
+        wrapped = [(last, first, gap - period_s) for last, first, gap in graph.wraps]
+        for source, target, gap in (*graph.edges, *wrapped):
+            self._next[source].append((target, gap))
+            self._previous[target].append((source, gap))
+        # Beyond this no event of a feasible iteration starts: a start that passes it is on a cycle too long.
+        limit = period_s * (len(graph.wraps) + 1)
+        self.earliest_s = [0.0] * size
+        self.latest_s = [limit] * size
+        self.latest_s[0] = 0.0
+        self.feasible = self._push_starts(range(size)) is not None
+        if self.feasible:
+            self._pull_starts(range(size))
+
+    def slack_s(self, node: int) -> float:
+        """How much later this node may start, or how much longer it may last, if all else stays."""
+        return self.latest_s[node] - self.earliest_s[node]
+
+    def lengthen(self, changes: dict[int, float]) -> bool:
+        """Give these nodes these longer durations; where T would not hold, change nothing and return False."""
+        before = {node: self.durations_s[node] for node in changes}
+        for node, duration in changes.items():
+            self.durations_s[node] = duration
+        moved = self._push_starts(changes)
+        if moved is None:
+            for node, duration in before.items():
+                self.durations_s[node] = duration
+            return False
+        self._pull_starts(changes)
+        return True
+
+    def _push_starts(self, seeds: range | dict[int, float]) -> dict[int, float] | None:
+        """Propagate earliest starts from the seeds; None, and nothing changed, if one passes its latest start."""
+        earliest, latest, durations = self.earliest_s, self.latest_s, self.durations_s
+        old: dict[int, float] = {}
+        heap = sorted(seeds)
+        queued = set(heap)
+        while heap:
+            node = heapq.heappop(heap)
+            queued.discard(node)
+            end = earliest[node] + durations[node]
+            for target, gap in self._next[node]:
+                start = end + gap
+                if start > earliest[target] + _RESOLUTION_S:
+                    if start > latest[target] + _RESOLUTION_S:
+                        for changed, value in old.items():
+                            earliest[changed] = value
+                        return None
+                    old.setdefault(target, earliest[target])
+                    earliest[target] = start
+                    if target not in queued:
+                        queued.add(target)
+                        heapq.heappush(heap, target)
+        return old
+
+    def _pull_starts(self, seeds: range | dict[int, float]) -> None:
+        latest, durations = self.latest_s, self.durations_s
+        heap: list[int] = []
+        queued: set[int] = set()
+
+        def relax(node: int) -> None:
+            if not self._next[node]:
+                return
+            start = min(latest[target] - gap for target, gap in self._next[node]) - durations[node]
+            if start < latest[node] - _RESOLUTION_S:
+                latest[node] = start
+                for source, _ in self._previous[node]:
+                    if source not in queued:
+                        queued.add(source)
+                        heapq.heappush(heap, -source)
+
+        for node in sorted(seeds, reverse=True):
+            relax(node)
+        while heap:
+            node = -heapq.heappop(heap)
+            queued.discard(node)
+            relax(node)
+
+
+def least_period_s(graph: Graph, durations_s: list[float]) -> float:
+    """The shortest period that these durations allow: the greatest mean length of a cycle per period spanned.
+
+    Found by Howard-like cuts: start from the longest cycle with one wrap, and lengthen the period to the mean of a
+    violating cycle until none is left.
+    """
+    size = len(durations_s)
+    incoming: list[list[tuple[int, float]]] = [[] for _ in range(size)]
+    for source, target, gap in graph.edges:
+        incoming[target].append((source, gap))
+    firsts = [first for _, first, _ in graph.wraps]
+    # length[a][b]: longest path from the start of rank a's first instruction to the start of rank b's next one.
+    length: list[list[float]] = []
+    for first in firsts:
+        start = [-float("inf")] * size
+        start[first] = 0.0
+        for node in range(first + 1, size):
+            for source, gap in incoming[node]:
+                candidate = start[source] + durations_s[source] + gap
+                if candidate > start[node]:
+                    start[node] = candidate
+        length.append([start[last] + durations_s[last] + gap for last, _, gap in graph.wraps])
+    return _greatest_cycle_mean(length)
+
+
+def _greatest_cycle_mean(length: list[list[float]]) -> float:
+    """Karp's theorem on the complete graph of ranks (arcs of length -inf are absent)."""
+    size = len(length)
+    best = [[0.0] * size]
+    for _ in range(size):
+        last = best[-1]
+        best.append([max(last[a] + length[a][b] for a in range(size)) for b in range(size)])
+    return max(
+        min((best[size][b] - best[k][b]) / (size - k) for k in range(size) if best[k][b] > -float("inf"))
+        for b in range(size)
+        if best[size][b] > -float("inf")
+    )
+
+
+def _needs(one: Instruction, last_stage: int, place: dict[Instruction, tuple[int, int]]) -> list[Instruction]:
+    """The instructions whose results this one takes, other than its predecessor on the rank."""
+    stage, microbatch = one.stage, one.microbatch
+    if one.kind == "F":
+        wanted = [[Instruction(stage - 1, "F", microbatch)]] if stage else []
+    elif one.kind == "W":
+        wanted = [[Instruction(stage, "I", microbatch)]]
+    else:
+        wanted = [[Instruction(stage, "F", microbatch)]]
+        if stage < last_stage:
+            wanted.append([Instruction(stage + 1, kind, microbatch) for kind in "BI"])
+    found = []
+    for alternatives in wanted:
+        present = [source for source in alternatives if source in place]
+        if not present:
+            raise ScheduleError(f"{one.label} needs {alternatives[0].label}, which no rank executes.")
+        found.extend(present)
+    return found
+
+
+def _topological(incoming: dict[Instruction, list[tuple[Instruction, float]]]) -> list[Instruction]:
+    outgoing: dict[Instruction, list[Instruction]] = {one: [] for one in incoming}
+    missing = {one: len(sources) for one, sources in incoming.items()}
+    for one, sources in incoming.items():
+        for source, _ in sources:
+            outgoing[source].append(one)
+    ready = [one for one, count in missing.items() if not count]
+    ordered: list[Instruction] = []
+    for one in ready:  # grows while it is read
+        ordered.append(one)
+        for target in outgoing[one]:
+            missing[target] -= 1
+            if not missing[target]:
+                ready.append(target)
+    if len(ordered) < len(incoming):
+        stuck = min(one for one, count in missing.items() if count)
+        raise ScheduleError(f"the schedule never ends: {stuck.label} waits for instructions that wait for it.")
+    return ordered

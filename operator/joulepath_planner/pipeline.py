@@ -1,0 +1,64 @@
+"""A pipeline as the planner and the referee see it: schedule, profile, and what the clocks don't change.
+
+Iterations follow back to back. A rank begins its next iteration when it has executed its order and its tail
+(gradient reduction and optimizer, at default clocks); nothing else joins two iterations. The *iteration time*
+is the period of that steady state.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from joulepath_planner.profile import Profile, ProfileError
+from joulepath_planner.schedule import Schedule
+
+
+@dataclass(frozen=True, slots=True)
+class Pipeline:
+    """Schedule and profile, with the times that no clock changes (all in seconds, all waits at blocking power).
+
+    transfer_s: delay of an edge (from stage, to stage, kind that is sent: `F` activations, `B` or `I` gradients).
+    overhead_s: host gap before each instruction of a (stage, kind), after all that it waits for has come.
+    tail_s: R and O of each stage. A stage named here (0 included) returns to default clocks between iterations.
+    """
+
+    schedule: Schedule
+    profile: Profile
+    transfer_s: Mapping[tuple[int, int, str], float] = field(default_factory=dict)
+    overhead_s: Mapping[tuple[int, str], float] | None = None
+    tail_s: Mapping[int, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for order in self.schedule.orders:
+            for one in order:
+                if (one.stage, one.kind) not in self.profile.points:
+                    raise ProfileError(
+                        f"the schedule runs {one.label}, but the profile has no {one.kind} of that stage; measure it."
+                    )
+        for name, delays in (
+            ("transfer_s", self.transfer_s),
+            ("overhead_s", self.overhead_s),
+            ("tail_s", self.tail_s),
+        ):
+            for key, value in (delays or {}).items():
+                if not (math.isfinite(value) and value >= 0):
+                    raise ValueError(f"{name}[{key}] is {value}; it must be a finite number of seconds, 0 or more.")
+
+    @property
+    def ranks(self) -> int:
+        return len(self.schedule.orders)
+
+    def overhead(self, stage: int, kind: str) -> float:
+        return (self.overhead_s or {}).get((stage, kind), 0.0)
+
+    def rank_tail_s(self, rank: int) -> float | None:
+        """Seconds of a rank's R and O: the sum over its stages; None where none is named."""
+        stages = {one.stage for one in self.schedule.orders[rank]}
+        tails = [self.tail_s[stage] for stage in stages if stage in self.tail_s]
+        return sum(tails) if tails else None
+
+    def capped(self, default_clock_mhz: int | None) -> Pipeline:
+        """The same pipeline on GPUs whose own cap is this clock."""
+        return self if default_clock_mhz is None else replace(self, profile=self.profile.capped(default_clock_mhz))

@@ -1,0 +1,185 @@
+"""A plan: the clock of every instruction, believed only after the referee has replayed it with lags.
+
+Linear program, then clocks that the GPU has, then the replay. Where lags make the replay pass the deadline, the plan
+is repaired by raising clocks; where that does not help, a coarser granularity is taken, in the end default clocks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from joulepath_planner.frontier import Problem
+from joulepath_planner.granularity import Granularity, groups
+from joulepath_planner.pipeline import Pipeline
+from joulepath_planner.program import PlanningError, Solution
+from joulepath_planner.reclaim import choose
+from joulepath_planner.referee import Clocks, LagTable, Simulation
+from joulepath_planner.repair import Assignment, repair
+from joulepath_planner.schedule import Instruction
+
+LAGS_PER_INSTRUCTION = 4
+"""An instruction gets a clock of its own only if it lasts this many p95 lags."""
+
+SOLVER_S = 1e-6
+"""The solver's feasibility tolerance in seconds."""
+
+TOLERANCE = 1e-9
+"""Relative: what floating point may add to a deadline."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedInstruction:
+    """clock_mhz None: default clocks. duration_s and energy_j are the profile's at that clock (what the agent counts
+    on when it raises early); start_s is when the referee saw it start."""
+
+    instruction: Instruction
+    clock_mhz: int | None
+    start_s: float
+    duration_s: float
+    energy_j: float
+
+
+@dataclass(frozen=True, slots=True)
+class RankPlan:
+    rank: int
+    stages: tuple[int, ...]
+    instructions: tuple[PlannedInstruction, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """iteration_time_s and energy_j are the referee's, with lags. Energies are joules of one iteration, waits
+    included. lower_bound_j holds for every plan of supported clocks by the deadline, whatever its granularity."""
+
+    granularity: Granularity | Literal["default"]
+    deadline_s: float
+    t_min_s: float
+    iteration_time_s: float
+    energy_j: float
+    baseline_energy_j: float
+    lower_bound_j: float
+    ranks: tuple[RankPlan, ...]
+    critical_path: tuple[Instruction, ...]
+    switches: int
+
+    @property
+    def clocks(self) -> Clocks:
+        """What `simulate` takes."""
+        return tuple(tuple(one.clock_mhz for one in rank.instructions) for rank in self.ranks)
+
+    @property
+    def slowdown(self) -> float:
+        return self.iteration_time_s / self.t_min_s - 1
+
+    @property
+    def optimality_gap(self) -> float:
+        """How far the plan's energy is above the bound, as a fraction of the bound."""
+        return self.energy_j / self.lower_bound_j - 1
+
+    @property
+    def predicted_savings(self) -> float:
+        return 1 - self.energy_j / self.baseline_energy_j
+
+    @property
+    def bound_savings(self) -> float:
+        return 1 - self.lower_bound_j / self.baseline_energy_j
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    granularity: Granularity | Literal["default"]
+    clocks: Clocks
+    replay: Simulation
+
+
+def plan(
+    pipeline: Pipeline,
+    *,
+    deadline_s: float | None = None,
+    slowdown: float = 0.0,
+    granularity: Granularity | Literal["auto"] = "auto",
+    lags: LagTable | None = None,
+    default_clock_mhz: int | None = None,
+) -> Plan:
+    """The plan of least energy by a deadline: `deadline_s`, or T_min x (1 + `slowdown`).
+
+    lags: the lag table of the GPUs; None plans for clocks that switch at once. default_clock_mhz: the GPUs' own cap,
+    where it is below the profile's highest clock. Raises `PlanningError` for a deadline that default clocks miss.
+    """
+    if granularity != "auto" and granularity not in get_args(Granularity):
+        known = ", ".join(get_args(Granularity))
+        raise ValueError(f"granularity is {granularity!r}; it is one of {known}, auto.")
+    problem = Problem.of(pipeline.capped(default_clock_mhz))
+    deadline = problem.t_min_s * (1 + slowdown) if deadline_s is None else deadline_s
+    if not deadline >= problem.t_min_s * (1 - TOLERANCE):
+        raise PlanningError(
+            f"the deadline of {deadline:.6f} s is under T_min, {problem.t_min_s:.6f} s at default clocks; allow T_min."
+        )
+    deadline = max(deadline, problem.t_min_s)
+    finest = problem.program(problem.single).solve(deadline)
+    default = Assignment.defaults(problem)
+    baseline = default.replay(None)
+    best = _Candidate("default", default.clocks, baseline)
+    for level in _levels(problem, granularity, lags):
+        assignment = _assign(problem, level, deadline, finest)
+        replay = assignment and repair(assignment, deadline, lags)
+        if assignment and replay and replay.energy_j < best.replay.energy_j:
+            best = _Candidate(level, assignment.clocks, replay)
+        if replay and level != "phase":
+            break
+    return _plan(problem, deadline, finest.energy_j, baseline.energy_j, best)
+
+
+def _levels(
+    problem: Problem, granularity: Granularity | Literal["auto"], lags: LagTable | None
+) -> tuple[Granularity, ...]:
+    """What to try, in order. Phase is always compared with rank, which needs fewer switches."""
+    if granularity == "auto":
+        profile = problem.pipeline.profile
+        shortest = min(profile.default(one.stage, one.kind).time_s for one in problem.graph.instructions)
+        fine = lags is None or shortest >= LAGS_PER_INSTRUCTION * lags.worst_p95_s
+        granularity = "instruction" if fine else "phase"
+    coarser: dict[str, tuple[Granularity, ...]] = {
+        "instruction": ("instruction", "phase", "rank"),
+        "phase": ("phase", "rank"),
+        "kind": ("kind", "rank"),
+        "rank": ("rank",),
+    }
+    return coarser[granularity]
+
+
+def _assign(problem: Problem, level: Granularity, deadline_s: float, finest: Solution) -> Assignment | None:
+    members = groups(problem.graph, problem.pipeline.schedule, level)
+    options = [problem.table.of([problem.graph.instructions[node] for node in group]) for group in members]
+    try:
+        solution = finest if level == "instruction" else problem.program(members).solve(deadline_s)
+    except PlanningError:  # noise can leave a group without a clock as fast as default in every kind
+        return None
+    choices = choose(problem.graph, members, options, min(deadline_s, solution.period_s + SOLVER_S), solution.extra_s)
+    return None if choices is None else Assignment(problem, members, options, choices)
+
+
+def _plan(problem: Problem, deadline_s: float, bound_j: float, baseline_j: float, best: _Candidate) -> Plan:
+    profile = problem.pipeline.profile
+    ranks = []
+    for rank, (events, clocks) in enumerate(zip(best.replay.ranks, best.clocks, strict=True)):
+        planned = []
+        for event, clock in zip(events, clocks, strict=True):
+            one = event.instruction
+            seconds, joules = profile.at(one.stage, one.kind, clock or profile.default_clock_mhz(one.stage))
+            planned.append(PlannedInstruction(one, clock, event.start_s, seconds, joules))
+        stages = tuple(sorted({event.instruction.stage for event in events}))
+        ranks.append(RankPlan(rank, stages, tuple(planned)))
+    return Plan(
+        granularity=best.granularity,
+        deadline_s=deadline_s,
+        t_min_s=problem.t_min_s,
+        iteration_time_s=best.replay.iteration_time_s,
+        energy_j=best.replay.energy_j,
+        baseline_energy_j=baseline_j,
+        lower_bound_j=min(bound_j, best.replay.energy_j),
+        ranks=tuple(ranks),
+        critical_path=best.replay.critical_path,
+        switches=best.replay.switches,
+    )

@@ -1,0 +1,110 @@
+"""From the linear program's seconds to clocks that the GPU has, without ever passing the deadline.
+
+Each group first takes the slowest clock that is no slower than its linear-program time, in every kind that it has.
+What slack this leaves is then reclaimed greedily: the step that saves most joules per second comes first, if the
+longest path allows it. Slack only ever shrinks, so a step refused once need never be tried again.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Sequence
+
+import numpy as np
+
+from joulepath_planner.graph import Graph, Timing
+from joulepath_planner.options import Options
+from joulepath_planner.profile import Key
+
+_SOLVER_TOLERANCE_S = 1e-6
+"""The solver's own feasibility tolerance: a time this close above a clock's time means that clock."""
+
+
+def choose(
+    graph: Graph,
+    groups: Sequence[Sequence[int]],
+    options: Sequence[Options],
+    period_s: float,
+    extra_s: Sequence[float] | None,
+) -> list[int] | None:
+    """The index of the option of each group; None where not even the fastest clocks meet the period.
+
+    extra_s: seconds that the linear program gave each group over its least total; None starts from the least.
+    """
+    keys = [[(graph.instructions[node].stage, graph.instructions[node].kind) for node in group] for group in groups]
+    starts = [[0] * len(groups)]
+    if extra_s is not None:
+        for tolerance in (-_SOLVER_TOLERANCE_S, _SOLVER_TOLERANCE_S):
+            starts.append([_round(option, extra + tolerance) for option, extra in zip(options, extra_s, strict=True)])
+    for choices in reversed(starts):
+        timing = Timing(graph, period_s, _durations(graph, groups, keys, options, choices))
+        if timing.feasible:
+            _reclaim(timing, groups, keys, options, choices)
+            return choices
+    return None
+
+
+def _round(option: Options, extra_s: float) -> int:
+    hull_totals = [option.total_s[index] for index in option.hull]
+    total = hull_totals[0] + extra_s
+    limits = [
+        float(np.interp(total, hull_totals, [option.times_s[index][kind] for index in option.hull])) + 1e-12
+        for kind in range(len(option.keys))
+    ]
+    fitting = [
+        choice
+        for choice, times in enumerate(option.times_s)
+        if all(time <= limit for time, limit in zip(times, limits, strict=True))
+    ]
+    return min(fitting, key=lambda choice: option.effective_j[choice], default=0)
+
+
+def _durations(
+    graph: Graph,
+    groups: Sequence[Sequence[int]],
+    keys: Sequence[Sequence[Key]],
+    options: Sequence[Options],
+    choices: Sequence[int],
+) -> list[float]:
+    durations = [0.0] * len(graph.instructions)
+    for group, members, option, choice in zip(groups, keys, options, choices, strict=True):
+        for node, duration in zip(group, option.durations(choice, members), strict=True):
+            durations[node] = duration
+    return durations
+
+
+def _reclaim(
+    timing: Timing,
+    groups: Sequence[Sequence[int]],
+    keys: Sequence[Sequence[Key]],
+    options: Sequence[Options],
+    choices: list[int],
+) -> None:
+    heap: list[tuple[float, int, int, int]] = []
+    table = [
+        [option.durations(choice, members) for choice in range(len(option.clocks_mhz))]
+        for option, members in zip(options, keys, strict=True)
+    ]
+
+    def fits(group: int, choice: int) -> bool:
+        return all(
+            duration - timing.durations_s[node] <= timing.slack_s(node)
+            for node, duration in zip(groups[group], table[group][choice], strict=True)
+        )
+
+    def offer(group: int) -> None:
+        option, here = options[group], choices[group]
+        for there in range(here + 1, len(option.clocks_mhz)):
+            saved = option.effective_j[here] - option.effective_j[there]
+            if saved > 0 and fits(group, there):
+                heapq.heappush(heap, (-saved / (option.total_s[there] - option.total_s[here]), group, here, there))
+
+    for group in range(len(groups)):
+        offer(group)
+    while heap:
+        _, group, here, there = heapq.heappop(heap)
+        if choices[group] != here or not fits(group, there):
+            continue
+        if timing.lengthen(dict(zip(groups[group], table[group][there], strict=True))):
+            choices[group] = there
+            offer(group)

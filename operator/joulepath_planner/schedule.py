@@ -1,0 +1,137 @@
+"""The order of instructions on each rank, and how it is written.
+
+A schedule is data: one tuple of instructions per rank. Any order that a training framework executes can be
+given (`recorded`); the two that everybody uses are generated. A rank may own several stages.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from joulepath_planner.profile import KINDS
+
+_TEXT = re.compile(r"(?:(\d+):)?([FBIW])(\d+)")
+
+
+class ScheduleError(ValueError):
+    """A schedule that no pipeline can execute; the message names rank and instruction."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Instruction:
+    """One computation of one microbatch on one stage; written `F0`, or `3:F0` with its stage."""
+
+    stage: int
+    kind: str
+    microbatch: int
+
+    def __str__(self) -> str:
+        return f"{self.kind}{self.microbatch}"
+
+    @property
+    def label(self) -> str:
+        return f"{self.stage}:{self}"
+
+    @classmethod
+    def parse(cls, text: str, stage: int | None = None) -> Instruction:
+        """Read `F0` (the stage is then the argument) or `3:F0`."""
+        match = _TEXT.fullmatch(text.strip())
+        if match is None:
+            raise ScheduleError(f"instruction {text!r} is not understood; write it as B3, or as 2:B3 with its stage.")
+        named, kind, microbatch = match.groups()
+        if named is None and stage is None:
+            raise ScheduleError(f"instruction {text!r} names no stage; write it as 2:{text.strip()}.")
+        return cls(int(named) if named is not None else int(stage or 0), kind, int(microbatch))
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """`orders[rank]` is what that rank executes in one iteration, in order."""
+
+    orders: tuple[tuple[Instruction, ...], ...]
+    name: str = "recorded"
+
+    def __post_init__(self) -> None:
+        owner: dict[int, int] = {}
+        seen: set[Instruction] = set()
+        if not self.orders or not all(self.orders):
+            raise ScheduleError("a schedule needs at least one rank, and each rank at least one instruction.")
+        for rank, order in enumerate(self.orders):
+            for instruction in order:
+                if instruction.kind not in KINDS or instruction.stage < 0 or instruction.microbatch < 0:
+                    raise ScheduleError(
+                        f"rank {rank}: {instruction!r} is no instruction; kinds are {', '.join(KINDS)}."
+                    )
+                if instruction in seen:
+                    raise ScheduleError(f"rank {rank}: {instruction.label} is there twice; an iteration runs it once.")
+                if owner.setdefault(instruction.stage, rank) != rank:
+                    raise ScheduleError(f"stage {instruction.stage} is on ranks {owner[instruction.stage]} and {rank}.")
+                seen.add(instruction)
+        if sorted(owner) != list(range(len(owner))):
+            raise ScheduleError(f"the stages are {sorted(owner)}; they must be numbered from 0 without a gap.")
+
+    @property
+    def stages(self) -> int:
+        return len({instruction.stage for order in self.orders for instruction in order})
+
+    @property
+    def microbatches(self) -> int:
+        return len({instruction.microbatch for order in self.orders for instruction in order})
+
+    def to_text(self) -> list[str]:
+        """One line per rank, such as `0:F0 0:F1 0:B0`; the stage is left out where it equals the rank."""
+        return [
+            " ".join(str(one) if one.stage == rank else one.label for one in order)
+            for rank, order in enumerate(self.orders)
+        ]
+
+
+def one_f_one_b(stages: int, microbatches: int) -> Schedule:
+    """1F1B as `torch.distributed.pipelining.Schedule1F1B` executes it.
+
+    A stage s of S runs min(M, S - s) forwards, then backward and forward in turn, then the remaining
+    backwards: the last stage runs F0 B0 F1 B1. (The attribute `pipeline_order` of torch's class is not what it
+    executes on the last rank.)
+    """
+    _check_shape(stages, microbatches)
+    orders = []
+    for stage in range(stages):
+        ahead = min(microbatches, stages - stage)
+        order = [Instruction(stage, "F", microbatch) for microbatch in range(ahead)]
+        for microbatch in range(microbatches):
+            order.append(Instruction(stage, "B", microbatch))
+            if microbatch + ahead < microbatches:
+                order.append(Instruction(stage, "F", microbatch + ahead))
+        orders.append(tuple(order))
+    return Schedule(tuple(orders), "1f1b")
+
+
+def gpipe(stages: int, microbatches: int) -> Schedule:
+    """All forwards, then all backwards, both in the order of the microbatches, as torch's `ScheduleGPipe`."""
+    _check_shape(stages, microbatches)
+    return Schedule(
+        tuple(
+            tuple(Instruction(stage, kind, microbatch) for kind in "FB" for microbatch in range(microbatches))
+            for stage in range(stages)
+        ),
+        "gpipe",
+    )
+
+
+def recorded(orders: Sequence[str | Iterable[str | Instruction]]) -> Schedule:
+    """A schedule as seen: per rank a text (`F0 F1 B0 B1`) or instructions; texts without a stage mean stage = rank."""
+    parsed = []
+    for rank, order in enumerate(orders):
+        parts = order.split() if isinstance(order, str) else order
+        parsed.append(
+            tuple(one if isinstance(one, Instruction) else Instruction.parse(one, stage=rank) for one in parts)
+        )
+    return Schedule(tuple(parsed))
+
+
+def _check_shape(stages: int, microbatches: int) -> None:
+    for name, value in (("stages", stages), ("microbatches", microbatches)):
+        if value < 1:
+            raise ScheduleError(f"{name} is {value}; a pipeline needs at least 1.")
