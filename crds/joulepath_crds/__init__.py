@@ -5,7 +5,7 @@ The YAML beside this package is generated from these models (``python -m joulepa
 
 from __future__ import annotations
 
-from joulepath_crds.contract import GROUP, VERSION, Contract
+from joulepath_crds.contract import GROUP, VERSION, Contract, api_name
 from joulepath_crds.energyplan import (
     ArmSummary,
     Condition,
@@ -100,6 +100,7 @@ __all__ = [
     "Topology",
     "Transfer",
     "WaitMeasurement",
+    "api_name",
     "arm_of",
     "content_hash",
     "next_boundary",

@@ -6,14 +6,21 @@ an object read from the cluster is a fact, a new one is written for a new fact.
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
-__all__ = ["GROUP", "VERSION", "Contract", "api_name"]
+__all__ = ["GROUP", "UID", "VERSION", "Contract", "Hash", "Instruction", "Name", "Text", "api_name", "list_by", "rule"]
 
 GROUP = "joulepath.dev"
 VERSION = "v1alpha1"
+
+# Every string has a length: the API server estimates the cost of a rule from it, and etcd stays small.
+Name = Annotated[str, Field(max_length=253)]
+UID = Annotated[str, Field(max_length=128)]
+Hash = Annotated[str, Field(max_length=64)]
+Text = Annotated[str, Field(max_length=32768)]
+Instruction = Annotated[str, Field(max_length=16)]
 
 _UNITS = {"s": "Seconds", "j": "Joules", "w": "Watts", "mhz": "MHz"}
 _INITIALS = {"uid": "UID", "uuid": "UUID", "mhz": "MHz"}
@@ -25,6 +32,16 @@ def api_name(python_name: str) -> str:
     if rest and rest[-1] in _UNITS:
         rest[-1] = _UNITS[rest[-1]]
     return first + "".join(_INITIALS.get(word, word[0].upper() + word[1:]) for word in rest)
+
+
+def list_by(*keys: str) -> dict[str, Any]:
+    """Schema of a list whose entries are told apart by these fields; the API server refuses two with the same."""
+    return {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": list(keys)}
+
+
+def rule(condition: str, message: str) -> dict[str, Any]:
+    """A validation in CEL; ``message`` is a CEL expression too: a sentence with the field, its value and the remedy."""
+    return {"rule": condition, "messageExpression": message}
 
 
 class Contract(BaseModel):

@@ -5,10 +5,9 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated
 
-from annotated_types import Len
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
-from joulepath_crds.contract import Contract
+from joulepath_crds.contract import UID, Contract, Hash, Name, Text, list_by, rule
 from joulepath_crds.topology import Topology
 
 __all__ = [
@@ -60,9 +59,31 @@ class Phase(StrEnum):
 class JobReference(Contract):
     """The training job; it must carry the annotation joulepath.dev/energy-plan with this EnergyPlan's name."""
 
-    api_version: str = "kubeflow.org/v1"
+    model_config = ConfigDict(
+        json_schema_extra={
+            "x-kubernetes-validations": [
+                rule(
+                    "self.apiVersion == 'kubeflow.org/v1'",
+                    "'spec.job.apiVersion is \"' + self.apiVersion + '\", but only kubeflow.org/v1 (the Kubeflow "
+                    "training-operator) is supported: set it to kubeflow.org/v1 or leave it out'",
+                ),
+                rule(
+                    "self.kind == 'PyTorchJob'",
+                    "'spec.job.kind is \"' + self.kind + '\", but only PyTorchJob is supported: run the training as a "
+                    "PyTorchJob and set spec.job.kind to PyTorchJob, or leave it out'",
+                ),
+                rule(
+                    "self == oldSelf",
+                    "'spec.job.name is \"' + self.name + '\", but this EnergyPlan was made for \"' + oldSelf.name + "
+                    "'\" and spec.job cannot change: make a new EnergyPlan for the other job'",
+                ),
+            ]
+        }
+    )
+
+    api_version: Annotated[str, Field(max_length=253)] = "kubeflow.org/v1"
     """API version of the job; kubeflow.org/v1 is the one that is supported."""
-    kind: str = "PyTorchJob"
+    kind: Annotated[str, Field(max_length=63)] = "PyTorchJob"
     """Kind of the job; PyTorchJob is the one that is supported."""
     name: Annotated[str, Field(min_length=1, max_length=253)]
     """Name of the job, in the EnergyPlan's namespace."""
@@ -89,17 +110,37 @@ class Measurement(Contract):
 
 
 class EnergyPlanSpec(Contract):
-    """Which job, what for, how far."""
+    """Which job to save energy for, how much slower it may get, and how to find out. Default clocks, here and in the
+    status, are what the GPUs do by themselves, without Joulepath."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "x-kubernetes-validations": [
+                rule(
+                    "self.maxSlowdownPercent >= 0.0 && self.maxSlowdownPercent <= 50.0",
+                    "'spec.maxSlowdownPercent is ' + string(self.maxSlowdownPercent) + ', but must be between 0 (no "
+                    "slowdown) and 50: set how many percent longer than at default clocks an iteration may last'",
+                ),
+            ]
+        }
+    )
 
     job: JobReference
+    """The training job, in the same namespace. It must carry the annotation joulepath.dev/energy-plan with this
+    EnergyPlan's name before its pods are made. It cannot change: make a new EnergyPlan for another job."""
     mode: Mode = Mode.ENFORCE
-    """Enforce sets GPU clocks; Observe does everything but that, and so measures a saving of zero."""
+    """Enforce sets GPU clocks. Observe does everything but that, and so measures a saving of zero."""
     max_slowdown_percent: Annotated[float, Field(ge=0, le=50)] = 0.0
-    """How much longer than at default clocks an iteration may last, in percent."""
+    """How much longer than at default clocks an iteration (one optimizer step) may last, in percent. With 0 only work
+    that other GPUs wait for anyway is slowed down; higher values save more energy."""
     granularity: Granularity = Granularity.AUTO
-    """How often the clock may change: auto takes the finest that the measured switching lag allows."""
+    """How often the clock of a GPU may change: with every forward or backward of a microbatch (instruction), between
+    warm-up, steady state and cool-down of the pipeline (phase), between forward and backward (kind), or never (rank).
+    auto takes the finest that the measured switching lag of the GPUs allows."""
     profiling: Profiling = Profiling()
+    """How the running job is measured at several clocks before a plan is made."""
     measurement: Measurement = Measurement()
+    """How the savings are measured once a plan is active."""
 
 
 class Condition(Contract):
@@ -111,7 +152,7 @@ class Condition(Contract):
     """True, False or Unknown."""
     reason: Annotated[str, Field(max_length=1024)]
     """Why, as one word in CamelCase."""
-    message: Annotated[str, Field(max_length=32768)]
+    message: Text
     """Why, as a sentence, and what to do."""
     last_transition_time: Annotated[str, Field(json_schema_extra={"format": "date-time"})]
     """When the status last changed."""
@@ -136,7 +177,7 @@ class ArmSummary(Contract):
     iterations: Annotated[int, Field(ge=0)]
     """Iterations counted."""
     iteration_time_s: Estimate
-    """Seconds of an iteration."""
+    """Seconds of an iteration, with its confidence interval."""
     energy_per_iteration_j: Estimate
     """Joules of an iteration, all GPUs of the job together."""
 
@@ -168,14 +209,14 @@ class FrontierPoint(Contract):
 class PlanSummary(Contract):
     """The plan in force, in figures of the planner."""
 
-    hash: str
+    hash: Hash
     """Content hash of the plan; nodes report the same when they have it."""
     granularity: Granularity
-    """The granularity that was taken."""
+    """The granularity that was taken: instruction, phase, kind or rank."""
     t_min_s: Annotated[float, Field(gt=0)]
-    """Predicted iteration time with everything at default clocks."""
+    """Predicted seconds of an iteration with everything at default clocks (T_min)."""
     iteration_time_s: Annotated[float, Field(gt=0)]
-    """Predicted iteration time of the plan, switching lags included."""
+    """Predicted seconds of an iteration with the plan (T), switching lags included."""
     baseline_j: Annotated[float, Field(ge=0)]
     """Predicted joules of an iteration at default clocks."""
     energy_j: Annotated[float, Field(ge=0)]
@@ -183,31 +224,33 @@ class PlanSummary(Contract):
     lower_bound_j: Annotated[float, Field(ge=0)]
     """Joules below which no plan can get at that iteration time."""
     predicted_savings: float
-    """Fraction of energy that the plan is predicted to save."""
+    """Fraction of energy that the plan is predicted to save (0.15 is 15%)."""
     bound_savings: float
     """Fraction of energy that no plan can exceed at that iteration time."""
 
 
 class EnergyPlanStatus(Contract):
-    """The story so far."""
+    """What has come of it: the phase, the plan, and savings as measured. Written by Joulepath."""
 
     phase: Phase = Phase.PENDING
     """Pending, Profiling, Planned, Active, Completed or Refused."""
-    message: str = ""
+    message: Text = ""
     """What is going on, or what to do, in one sentence."""
     observed_generation: Annotated[int, Field(ge=0)] = 0
     """The metadata.generation that this status speaks of."""
-    job_uid: str | None = None
+    job_uid: UID | None = None
     """UID of the job that this status speaks of."""
     topology: Topology | None = None
     """The pipeline as the running ranks report it."""
-    profile: str | None = None
+    profile: Name | None = None
     """Name of the EnergyProfile that the plan was made from."""
     plan: PlanSummary | None = None
-    frontier: Annotated[tuple[FrontierPoint, ...], Len(max_length=33)] = ()
-    """Least energy for each iteration time."""
+    """The plan in force, in figures of the planner."""
+    frontier: Annotated[tuple[FrontierPoint, ...], Field(max_length=33)] = ()
+    """Least energy for each iteration time: what more slowdown would buy."""
     measured: MeasuredSavings | None = None
-    savings: str | None = None
+    """Savings and slowdown from the GPUs' energy counters; absent until four pairs of blocks are complete."""
+    savings: Annotated[str, Field(max_length=64)] | None = None
     """Measured savings in words, for `kubectl get`: 15.2% ± 0.4, or not yet known."""
-    conditions: Annotated[tuple[Condition, ...], Len(max_length=16)] = ()
+    conditions: Annotated[tuple[Condition, ...], Field(max_length=16, json_schema_extra=list_by("type"))] = ()
     """Injected, Profiled, Planned, Active and Degraded, with reasons."""

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from joulepath_crds.contract import Contract
+from joulepath_crds.contract import Contract, Name, list_by
 from joulepath_crds.topology import Topology
 
 __all__ = ["BlockingPower", "EnergyProfileSpec", "KindProfile", "ProfilePoint", "StageProfile", "Transfer"]
@@ -18,15 +18,15 @@ class ProfilePoint(Contract):
     """One kind of instruction of one stage at one clock, one GPU."""
 
     clock_mhz: Annotated[int, Field(gt=0)]
-    """SM clock in force."""
+    """SM clock in force, in MHz."""
     time_s: Annotated[float, Field(gt=0)]
     """Mean seconds of the instruction."""
     time_standard_error_s: Annotated[float, Field(ge=0)] = 0.0
-    """Standard error of that mean."""
+    """Standard error of that mean, in seconds."""
     energy_j: Annotated[float, Field(ge=0)]
     """Mean joules of the instruction."""
     energy_standard_error_j: Annotated[float, Field(ge=0)] = 0.0
-    """Standard error of that mean."""
+    """Standard error of that mean, in joules."""
     samples: Annotated[int, Field(ge=0)] = 0
     """Instructions measured."""
 
@@ -36,7 +36,7 @@ class KindProfile(Contract):
 
     kind: Kind
     """F forward, B full backward, I input gradient, W weight gradient."""
-    points: tuple[ProfilePoint, ...]
+    points: Annotated[tuple[ProfilePoint, ...], Field(max_length=400)]
     """One point a clock."""
 
 
@@ -47,7 +47,7 @@ class StageProfile(Contract):
     """Index of the stage."""
     tail_s: Annotated[float, Field(ge=0)] = 0.0
     """Seconds from its last instruction to its next iteration: gradient reduction and optimizer, at default clocks."""
-    kinds: tuple[KindProfile, ...]
+    kinds: Annotated[tuple[KindProfile, ...], Field(max_length=4)]
     """One entry a kind."""
 
 
@@ -68,7 +68,7 @@ class BlockingPower(Contract):
     """Watts of a GPU that waits for a peer."""
 
     clock_mhz: Annotated[int, Field(gt=0)]
-    """SM clock in force."""
+    """SM clock in force, in MHz."""
     power_w: Annotated[float, Field(ge=0)]
     """Watts."""
 
@@ -78,15 +78,15 @@ class EnergyProfileSpec(Contract):
 
     topology: Topology
     """The pipeline that was measured."""
-    stages: tuple[StageProfile, ...]
+    stages: Annotated[tuple[StageProfile, ...], Field(max_length=1024, json_schema_extra=list_by("stage"))]
     """One entry a stage."""
-    transfers: tuple[Transfer, ...] = ()
+    transfers: Annotated[tuple[Transfer, ...], Field(max_length=8192)] = ()
     """Delays between stages."""
-    blocking_power: tuple[BlockingPower, ...]
+    blocking_power: Annotated[tuple[BlockingPower, ...], Field(max_length=400)]
     """Power of a waiting GPU, by clock."""
     iteration_time_s: Annotated[float, Field(gt=0)]
     """Measured seconds of an iteration at default clocks."""
     energy_per_iteration_j: Annotated[float, Field(ge=0)]
     """Measured joules of such an iteration, all GPUs of one pipeline together."""
-    job: str = ""
+    job: Name = ""
     """Name of the job in which it was measured."""

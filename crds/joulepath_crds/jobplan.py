@@ -19,9 +19,9 @@ import json
 from enum import StrEnum
 from typing import Annotated, Self
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
-from joulepath_crds.contract import Contract
+from joulepath_crds.contract import UID, Contract, Hash, Instruction, Name, list_by, rule
 
 __all__ = [
     "Arm",
@@ -35,6 +35,8 @@ __all__ = [
     "next_boundary",
 ]
 
+Clock = Annotated[int, Field(ge=0, le=10000)]
+
 
 class Purpose(StrEnum):
     """What the plan is for."""
@@ -46,8 +48,8 @@ class Purpose(StrEnum):
 class Sweep(Contract):
     """Profiling: all ranks at one clock for a block, then the next clock."""
 
-    clocks_mhz: Annotated[tuple[int, ...], Field(min_length=1, max_length=400)]
-    """Clock of each block, in order; 0 is default clocks. The order is random, returns to default are in it."""
+    clocks_mhz: Annotated[tuple[Clock, ...], Field(min_length=1, max_length=400)]
+    """Clock of each block, in MHz, in order; 0 is default clocks. The order is random, returns to default are in it."""
     iterations_per_block: Annotated[int, Field(ge=2, le=101)]
     """Iterations of a block; the first is not counted."""
 
@@ -64,13 +66,26 @@ class Blocks(Contract):
 class StagePlan(Contract):
     """The plan of one stage; its data-parallel replicas and tensor-parallel peers share it."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "x-kubernetes-validations": [
+                rule(
+                    "self.order.size() == self.clocksMHz.size() && self.order.size() == self.durationsSeconds.size()",
+                    "'stage ' + string(self.stage) + ' has ' + string(self.order.size()) + ' entries in order, ' + "
+                    "string(self.clocksMHz.size()) + ' in clocksMHz and ' + string(self.durationsSeconds.size()) + "
+                    "' in durationsSeconds: give each instruction one entry in each'",
+                ),
+            ]
+        }
+    )
+
     stage: Annotated[int, Field(ge=0)]
     """Index of the stage."""
-    order: tuple[str, ...]
+    order: Annotated[tuple[Instruction, ...], Field(max_length=65536)]
     """Instructions in order: F0 is the forward of microbatch 0."""
-    clocks_mhz: tuple[int, ...]
-    """Clock of each instruction; 0 is default clocks."""
-    durations_s: tuple[float, ...]
+    clocks_mhz: Annotated[tuple[Clock, ...], Field(max_length=65536)]
+    """Clock of each instruction, in MHz; 0 is default clocks."""
+    durations_s: Annotated[tuple[Annotated[float, Field(ge=0)], ...], Field(max_length=65536)]
     """Predicted seconds of each instruction."""
 
     @model_validator(mode="after")
@@ -86,26 +101,48 @@ class StagePlan(Contract):
 class JobPlanSpec(Contract):
     """What to run, from which iteration on."""
 
-    energy_plan: str
+    model_config = ConfigDict(
+        json_schema_extra={
+            "x-kubernetes-validations": [
+                rule(
+                    "self.purpose != 'Sweep' || has(self.sweep)",
+                    "'spec.purpose is Sweep, but spec.sweep is absent: give the clocks to profile at'",
+                ),
+                rule(
+                    "self.purpose != 'Enforce' || (has(self.stages) && self.stages.size() > 0)",
+                    "'spec.purpose is Enforce, but spec.stages is empty: give the clocks of every stage'",
+                ),
+                rule(
+                    "self.jobUID == oldSelf.jobUID",
+                    "'spec.jobUID is \"' + self.jobUID + '\", but this JobPlan was made for \"' + oldSelf.jobUID + "
+                    "'\" and its job cannot change: make a new JobPlan'",
+                ),
+            ]
+        }
+    )
+
+    energy_plan: Name
     """Name of the EnergyPlan that this belongs to."""
-    job: str
+    job: Name
     """Name of the job."""
-    job_uid: str
+    job_uid: UID
     """UID of the job."""
     attempt: Annotated[int, Field(ge=0)] = 0
     """The attempt (elastic restart) that this was made for."""
     purpose: Purpose
     """Sweep profiles, Enforce saves."""
-    hash: str
+    hash: Hash
     """Content hash of all but activateAt: what agents stage and report."""
     activate_at: Annotated[int, Field(ge=0)] | None = None
     """The iteration from which on it is in force; absent until every node has staged it."""
     sweep: Sweep | None = None
+    """The clocks to profile at (Sweep)."""
     blocks: Blocks | None = None
-    stages: tuple[StagePlan, ...] = ()
+    """How plan and default clocks alternate while savings are measured (Enforce); absent: the plan alone."""
+    stages: Annotated[tuple[StagePlan, ...], Field(max_length=1024, json_schema_extra=list_by("stage"))] = ()
     """Clocks by stage (Enforce)."""
     default_clock_mhz: Annotated[int, Field(gt=0)]
-    """What default clocks amount to on these GPUs."""
+    """The SM clock, in MHz, that default clocks amount to on these GPUs."""
     control_iteration_time_s: Annotated[float, Field(ge=0)] = 0.0
     """Expected seconds of an iteration at default clocks; 0 while unknown."""
     plan_iteration_time_s: Annotated[float, Field(ge=0)] = 0.0

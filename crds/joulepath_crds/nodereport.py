@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from joulepath_crds.contract import Contract
+from joulepath_crds.contract import UID, Contract, Hash, Instruction, Name, Text, list_by
 from joulepath_crds.jobplan import Arm
 from joulepath_crds.topology import Coordinates
 
@@ -39,13 +39,13 @@ class SwitchingLag(Contract):
     """Seconds from the call that sets a clock to that clock in force."""
 
     up_median_s: Annotated[float, Field(ge=0)]
-    """To a higher clock, median."""
+    """Seconds to a higher clock, median."""
     up_p95_s: Annotated[float, Field(ge=0)]
-    """To a higher clock, 95th percentile."""
+    """Seconds to a higher clock, 95th percentile."""
     down_median_s: Annotated[float, Field(ge=0)]
-    """To a lower clock, median."""
+    """Seconds to a lower clock, median."""
     down_p95_s: Annotated[float, Field(ge=0)]
-    """To a lower clock, 95th percentile."""
+    """Seconds to a lower clock, 95th percentile."""
     samples: Annotated[int, Field(ge=0)]
     """Switches measured."""
 
@@ -53,18 +53,19 @@ class SwitchingLag(Contract):
 class GpuReport(Contract):
     """A GPU of the node."""
 
-    uuid: str
+    uuid: UID
     """As NVML tells it."""
-    model: str
+    model: Name
     """Name of the GPU."""
     default_clock_mhz: Annotated[int, Field(gt=0)]
-    """The clock that it reaches without a lock."""
-    supported_clocks_mhz: tuple[int, ...]
-    """Clocks that can be set, highest first."""
+    """The SM clock, in MHz, that it reaches without a lock."""
+    supported_clocks_mhz: Annotated[tuple[Annotated[int, Field(gt=0, le=10000)], ...], Field(max_length=1024)]
+    """SM clocks that can be set, in MHz, highest first."""
     locked: bool = False
     """Whether the agent holds a lock on its clock now."""
     lag: SwitchingLag | None = None
-    refused: str | None = None
+    """How long it takes to change its clock, as measured on it; absent while unknown."""
+    refused: Text | None = None
     """Why the agent won't touch it (MIG, shared, no permission); absent if it may."""
 
 
@@ -76,34 +77,34 @@ class InstructionMeasurement(Contract):
     kind: Annotated[str, Field(pattern="^[FBIW]$")]
     """Kind of the instruction."""
     clock_mhz: Annotated[int, Field(ge=0)]
-    """Clock that was held; 0 is default clocks."""
+    """Clock that was held, in MHz; 0 is default clocks."""
     samples: Annotated[int, Field(ge=0)]
     """Instructions measured."""
     time_s: Annotated[float, Field(gt=0)]
     """Mean seconds."""
     time_standard_error_s: Annotated[float, Field(ge=0)]
-    """Standard error of the mean."""
+    """Standard error of the mean, in seconds."""
     power_w: Annotated[float, Field(ge=0)]
     """Mean watts while it runs, by regression of the energy counter."""
     power_standard_error_w: Annotated[float, Field(ge=0)]
-    """Standard error of that."""
+    """Standard error of that, in watts."""
 
 
 class WaitMeasurement(Contract):
     """Power of the GPU while it waits, at one clock."""
 
     clock_mhz: Annotated[int, Field(ge=0)]
-    """Clock that was held; 0 is default clocks."""
+    """Clock that was held, in MHz; 0 is default clocks."""
     power_w: Annotated[float, Field(ge=0)]
     """Watts, by the same regression."""
     power_standard_error_w: Annotated[float, Field(ge=0)]
-    """Standard error of that."""
+    """Standard error of that, in watts."""
 
 
 class InstructionTime(Contract):
     """Median begin and end of an instruction, from the begin of its rank's iteration, at default clocks."""
 
-    instruction: str
+    instruction: Instruction
     """F0 is the forward of microbatch 0."""
     stage: Annotated[int, Field(ge=0)]
     """Index of the stage."""
@@ -116,7 +117,7 @@ class InstructionTime(Contract):
 class BlockReport(Contract):
     """What a rank measured in one block; the iterations that don't count are left out."""
 
-    hash: str
+    hash: Hash
     """The plan that the block belongs to."""
     block: Annotated[int, Field(ge=0)]
     """Index of the block."""
@@ -127,7 +128,7 @@ class BlockReport(Contract):
     iteration_time_s: Annotated[float, Field(ge=0)]
     """Mean seconds of an iteration."""
     iteration_time_deviation_s: Annotated[float, Field(ge=0)] = 0.0
-    """Standard deviation of that among the iterations."""
+    """Standard deviation of that among the iterations, in seconds."""
     energy_per_iteration_j: Annotated[float, Field(ge=0)]
     """Mean joules of an iteration, from the energy counter of this rank's GPU."""
 
@@ -137,27 +138,27 @@ class RankReport(Contract):
 
     rank: Annotated[int, Field(ge=0)]
     """Global rank."""
-    pod: str
+    pod: Name
     """Name of its pod."""
-    pod_uid: str
+    pod_uid: UID
     """UID of its pod, as the kernel's cgroup tells it."""
-    gpu_uuid: str
+    gpu_uuid: UID
     """Its GPU."""
     coordinates: Coordinates
-    """Where it stands."""
+    """Where it stands in the job."""
     data_parallel: Annotated[int, Field(ge=1)] = 1
     """Replicas, as this rank knows."""
     tensor_parallel: Annotated[int, Field(ge=1)] = 1
     """Tensor-parallel peers of a stage, as this rank knows."""
-    stages: tuple[int, ...]
+    stages: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(max_length=1024)]
     """Stages that it runs."""
     stage_count: Annotated[int, Field(ge=1)]
     """Stages of the whole pipeline."""
-    schedule: str
+    schedule: Annotated[str, Field(max_length=64)]
     """Name of the schedule, as recognised: 1F1B, GPipe, or Recorded."""
     microbatches: Annotated[int, Field(ge=1)]
     """Microbatches of an iteration."""
-    order: tuple[str, ...] = ()
+    order: Annotated[tuple[Instruction, ...], Field(max_length=65536)] = ()
     """Instructions of an iteration in the order in which they ran; empty until one iteration is complete."""
     iteration: Annotated[int, Field(ge=0)] = 0
     """The iteration that it was at when this was written."""
@@ -165,25 +166,25 @@ class RankReport(Contract):
     """Median seconds of the last iterations; 0 while unknown."""
     state: RankState = RankState.OBSERVING
     """What the agent does for it."""
-    reason: str = ""
+    reason: Text = ""
     """Why it is at default clocks although a plan is there, or why it is refused."""
-    staged_hash: str | None = None
+    staged_hash: Hash | None = None
     """The plan that is ready to run here."""
     staged_at_iteration: Annotated[int, Field(ge=0)] | None = None
     """The iteration at which that plan was ready."""
-    applied_hash: str | None = None
+    applied_hash: Hash | None = None
     """The plan that is in force here."""
     control_time_s: Annotated[float, Field(ge=0)] = 0.0
     """Median seconds of an iteration at default clocks; 0 while unknown."""
     tail_s: Annotated[float, Field(ge=0)] = 0.0
     """Least seconds from the last instruction to the next iteration, at default clocks."""
-    timeline: tuple[InstructionTime, ...] = ()
-    """Median times of the instructions at default clocks."""
-    plan_timeline: tuple[InstructionTime, ...] = ()
-    """Median times of the instructions in plan blocks."""
-    instructions: tuple[InstructionMeasurement, ...] = ()
+    timeline: Annotated[tuple[InstructionTime, ...], Field(max_length=65536)] = ()
+    """Median begin and end of each instruction, in seconds, at default clocks."""
+    plan_timeline: Annotated[tuple[InstructionTime, ...], Field(max_length=65536)] = ()
+    """Median begin and end of each instruction, in seconds, in plan blocks."""
+    instructions: Annotated[tuple[InstructionMeasurement, ...], Field(max_length=16384)] = ()
     """Measured time and power of each kind at each clock."""
-    waits: tuple[WaitMeasurement, ...] = ()
+    waits: Annotated[tuple[WaitMeasurement, ...], Field(max_length=400)] = ()
     """Measured power of waiting at each clock."""
     blocks: Annotated[tuple[BlockReport, ...], Field(max_length=256)] = ()
     """Blocks completed."""
@@ -192,26 +193,26 @@ class RankReport(Contract):
 class JobReport(Contract):
     """The ranks of one job on this node."""
 
-    job_uid: str
+    job_uid: UID
     """UID of the job."""
-    namespace: str
+    namespace: Name
     """Namespace of the job."""
-    job: str
+    job: Name
     """Name of the job."""
     attempt: Annotated[int, Field(ge=0)] = 0
     """The attempt (elastic restart) of these ranks."""
     world_size: Annotated[int, Field(ge=1)]
     """Ranks of the whole job."""
-    ranks: tuple[RankReport, ...]
+    ranks: Annotated[tuple[RankReport, ...], Field(max_length=256)]
     """Ranks on this node."""
 
 
 class NodeReportStatus(Contract):
     """All that the node's agent knows."""
 
-    agent_version: str = ""
+    agent_version: Annotated[str, Field(max_length=64)] = ""
     """Version of the agent."""
-    gpus: tuple[GpuReport, ...] = ()
+    gpus: Annotated[tuple[GpuReport, ...], Field(max_length=64, json_schema_extra=list_by("uuid"))] = ()
     """GPUs of the node."""
-    jobs: tuple[JobReport, ...] = ()
+    jobs: Annotated[tuple[JobReport, ...], Field(max_length=256, json_schema_extra=list_by("jobUID", "attempt"))] = ()
     """Jobs that have ranks on the node."""

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from joulepath_crds.contract import Contract
+from joulepath_crds.contract import Contract, Name
 
 __all__ = ["Coordinates", "Topology"]
 
@@ -25,17 +25,17 @@ class Coordinates(Contract):
 class Topology(Contract):
     """The pipeline of a job."""
 
-    schedule: str
+    schedule: Annotated[str, Field(max_length=64)]
     """Name of the schedule: 1F1B, GPipe, or Recorded."""
-    stages: Annotated[int, Field(ge=1)]
-    """Stages of the pipeline."""
-    microbatches: Annotated[int, Field(ge=1)]
+    stages: Annotated[int, Field(ge=1, le=1024)]
+    """Stages of the pipeline; 1 if the job has no pipeline."""
+    microbatches: Annotated[int, Field(ge=1, le=65536)]
     """Microbatches of an iteration."""
     data_parallel: Annotated[int, Field(ge=1)] = 1
     """Data-parallel replicas of the pipeline."""
     tensor_parallel: Annotated[int, Field(ge=1)] = 1
     """Tensor-parallel ranks of each stage."""
-    gpu_model: str
+    gpu_model: Name
     """Name of the GPUs, as NVML tells it."""
     default_clock_mhz: Annotated[int, Field(gt=0)]
-    """The clock that the GPUs reach without a lock."""
+    """The SM clock, in MHz, that the GPUs reach without a lock."""

@@ -1,0 +1,190 @@
+"""The four kinds of joulepath.dev: their names, and what ``kubectl get`` shows of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from joulepath_crds.contract import GROUP, VERSION, Contract, rule
+from joulepath_crds.energyplan import EnergyPlanSpec, EnergyPlanStatus, Phase
+from joulepath_crds.energyprofile import EnergyProfileSpec
+from joulepath_crds.jobplan import JobPlanSpec
+from joulepath_crds.nodereport import NodeReportStatus
+from joulepath_crds.schema import structural
+
+__all__ = ["KINDS", "Column", "Kind", "definition"]
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of ``kubectl get``; ``wide`` ones only with ``-o wide``."""
+
+    name: str
+    path: str
+    description: str
+    type: str = "string"
+    wide: bool = False
+
+    def to_api(self) -> dict[str, Any]:
+        """The column as an entry of ``additionalPrinterColumns``."""
+        column = {"name": self.name, "type": self.type, "jsonPath": self.path, "description": self.description}
+        return {**column, "priority": 1} if self.wide else column
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of API object."""
+
+    name: str
+    short: str
+    description: str
+    columns: tuple[Column, ...]
+    spec: type[Contract] | None = None
+    status: type[Contract] | None = None
+    namespaced: bool = True
+    initial_status: dict[str, Any] | None = None
+    """What a reader sees before anybody has written a status."""
+
+    rules: tuple[dict[str, Any], ...] = ()
+    """Validations of the whole object, its name included."""
+
+    @property
+    def plural(self) -> str:
+        """The name in URLs: ``energyplans``."""
+        return f"{self.name.lower()}s"
+
+
+AGE = Column("Age", ".metadata.creationTimestamp", "Time since it was made.", "date")
+
+KINDS = (
+    Kind(
+        name="EnergyPlan",
+        short="eplan",
+        description="An EnergyPlan asks Joulepath to save energy in one training job: GPUs whose work nobody waits for "
+        "run it at lower clocks, and the time of a training iteration stays what it was. Annotate the job with "
+        "joulepath.dev/energy-plan: NAME, apply this beside it, and read the savings, as measured, in its status.",
+        spec=EnergyPlanSpec,
+        status=EnergyPlanStatus,
+        initial_status={
+            "phase": Phase.PENDING.value,
+            "message": "No operator has looked at this yet. If that stays so, check that the Joulepath operator runs: "
+            "kubectl get pods -A -l app.kubernetes.io/part-of=joulepath",
+        },
+        rules=(
+            # The name goes into label values, which hold 63 characters.
+            rule(
+                "self.metadata.name.size() <= 63",
+                "'metadata.name has ' + string(self.metadata.name.size()) + ' characters, but at most 63 are "
+                "supported: choose a shorter name'",
+            ),
+        ),
+        columns=(
+            Column("Phase", ".status.phase", "Pending, Profiling, Planned, Active, Completed or Refused."),
+            Column("Job", ".spec.job.name", "The training job."),
+            Column("T_min", ".status.plan.tMinSeconds", "Seconds of an iteration at default clocks.", "number"),
+            Column("T", ".status.plan.iterationTimeSeconds", "Seconds of an iteration with the plan.", "number"),
+            Column("Predicted", ".status.plan.predictedSavings", "Fraction of energy predicted to be saved.", "number"),
+            Column("Savings", ".status.savings", "Energy saved, as measured, with its 95% confidence interval."),
+            AGE,
+            Column("Mode", ".spec.mode", "Enforce or Observe.", wide=True),
+            Column("Granularity", ".status.plan.granularity", "How often the clock may change.", wide=True),
+            Column("Message", ".status.message", "What is going on, or what to do.", wide=True),
+        ),
+    ),
+    Kind(
+        name="EnergyProfile",
+        short="eprofile",
+        description="An EnergyProfile holds what the work of a job costs, in seconds and joules, at each GPU clock, as "
+        "measured in a running job. Joulepath writes it; it outlives the job, and the next run with the same topology "
+        "starts from it. Delete it to have that run measured anew.",
+        spec=EnergyProfileSpec,
+        columns=(
+            Column("Schedule", ".spec.topology.schedule", "Schedule of the pipeline."),
+            Column("Stages", ".spec.topology.stages", "Stages of the pipeline.", "integer"),
+            Column("Microbatches", ".spec.topology.microbatches", "Microbatches of an iteration.", "integer"),
+            Column("GPU", ".spec.topology.gpuModel", "Name of the GPUs."),
+            Column("T", ".spec.iterationTimeSeconds", "Measured seconds of an iteration at default clocks.", "number"),
+            AGE,
+            Column("Joules", ".spec.energyPerIterationJoules", "Joules of that iteration.", "number", wide=True),
+            Column("Job", ".spec.job", "The job in which it was measured.", wide=True),
+        ),
+    ),
+    Kind(
+        name="JobPlan",
+        short="jplan",
+        description="A JobPlan tells the agents on the nodes of one job which clock to hold for which work, and from "
+        "which iteration on. Joulepath writes it for an EnergyPlan; deleting it returns the GPUs to default clocks.",
+        spec=JobPlanSpec,
+        columns=(
+            Column("Plan", ".spec.energyPlan", "The EnergyPlan that it was made for."),
+            Column("Job", ".spec.job", "The training job."),
+            Column("Purpose", ".spec.purpose", "Sweep profiles, Enforce saves."),
+            Column("Activate", ".spec.activateAt", "The iteration from which on it is in force.", "integer"),
+            AGE,
+            Column("Attempt", ".spec.attempt", "The attempt that it was made for.", "integer", wide=True),
+            Column("Hash", ".spec.hash", "What nodes report when they have it.", wide=True),
+        ),
+    ),
+    Kind(
+        name="NodeReport",
+        short="nreport",
+        description="A NodeReport is what the Joulepath agent of one node knows: its GPUs, the training ranks on them, "
+        "what they measured and which plan is in force. It has the node's name; only that node's agent writes it.",
+        status=NodeReportStatus,
+        namespaced=False,
+        columns=(
+            Column("GPUs", ".status.gpus[*].model", "Name of the node's first GPU."),
+            Column("Jobs", ".status.jobs[*].job", "The first job that has ranks here."),
+            Column("State", ".status.jobs[*].ranks[*].state", "What the agent does for the first rank."),
+            Column("Agent", ".status.agentVersion", "Version of the agent."),
+            AGE,
+            Column("Reason", ".status.jobs[*].ranks[*].reason", "Why its clocks are the default ones.", wide=True),
+        ),
+    ),
+)
+
+
+def definition(kind: Kind) -> dict[str, Any]:
+    """The CustomResourceDefinition of a kind."""
+    properties: dict[str, Any] = {
+        "apiVersion": {"type": "string", "description": f"{GROUP}/{VERSION}"},
+        "kind": {"type": "string", "description": kind.name},
+        "metadata": {"type": "object"},
+    }
+    schema: dict[str, Any] = {"description": kind.description, "type": "object", "properties": properties}
+    if kind.spec:
+        properties["spec"] = structural(kind.spec)
+        schema["required"] = ["spec"]
+    if kind.rules:
+        schema["x-kubernetes-validations"] = list(kind.rules)
+    if kind.status:
+        properties["status"] = structural(kind.status)
+        if kind.initial_status:
+            properties["status"]["default"] = kind.initial_status
+    version: dict[str, Any] = {"name": VERSION, "served": True, "storage": True}
+    if kind.status:
+        version["subresources"] = {"status": {}}
+    version["additionalPrinterColumns"] = [column.to_api() for column in kind.columns]
+    version["schema"] = {"openAPIV3Schema": schema}
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {
+            "name": f"{kind.plural}.{GROUP}",
+            # What users made and measured stays when the release goes.
+            "annotations": {"helm.sh/resource-policy": "keep"},
+        },
+        "spec": {
+            "group": GROUP,
+            "scope": "Namespaced" if kind.namespaced else "Cluster",
+            "names": {
+                "kind": kind.name,
+                "listKind": f"{kind.name}List",
+                "plural": kind.plural,
+                "singular": kind.name.lower(),
+                "shortNames": [kind.short],
+                "categories": ["joulepath"],
+            },
+            "versions": [version],
+        },
+    }
