@@ -1,0 +1,34 @@
+"""A real two-node Kubernetes on one Linux machine, without a registry, a virtual machine or a container engine.
+
+Everything is what runs in production: etcd, API server, controllers, scheduler, kubelets with containerd and runc,
+kube-proxy, CoreDNS, the Kubeflow training operator, Helm; built from their Go modules and kept. A node is a mount
+namespace. What differs from production is said where it is done: one kube-proxy, etcd without fsync, no NetworkPolicy.
+
+On the command line: `python -m real_cluster {build,up,down,env,load}`. In tests: the fixture `cluster`.
+"""
+
+from __future__ import annotations
+
+from . import images
+from .cluster import Cluster, cluster_up, down, running, up
+from .commands import CommandError, until
+from .machine import MachineError
+from .node import Daemon, Node
+from .prometheus import prometheus, start_prometheus, stop_prometheus
+
+__all__ = [
+    "Cluster",
+    "CommandError",
+    "Daemon",
+    "MachineError",
+    "Node",
+    "cluster_up",
+    "down",
+    "images",
+    "prometheus",
+    "running",
+    "start_prometheus",
+    "stop_prometheus",
+    "until",
+    "up",
+]

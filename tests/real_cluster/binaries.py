@@ -1,0 +1,156 @@
+"""The programs of the cluster, built from their Go modules, or found on the machine in the right version.
+
+The versions are the `go.mod` and `go.sum` files below `go/`: one module a tool set, so that no set bends the
+dependencies of another. Each program is kept under a hash of them. Nothing is patched.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from .commands import run
+from .kept import content_hash, kept, locked
+from .layout import KUBERNETES_VERSION, cache_folder
+from .machine import output_of
+from .progress import say, step
+
+_MODULES = Path(__file__).parent / "go"
+_KUBERNETES = f"-X k8s.io/component-base/version.gitVersion=v{KUBERNETES_VERSION}"
+_MINOR = re.escape(KUBERNETES_VERSION.rpartition(".")[0])
+
+
+@dataclass(frozen=True, slots=True)
+class _Tool:
+    """One program; `found_by` = (arguments, pattern): how to know a usable one that the machine has already."""
+
+    name: str
+    module: str
+    package: str
+    expected_s: float
+    ldflags: str = ""
+    found_by: tuple[tuple[str, ...], str] | None = None
+
+
+def _kubernetes(name: str, expected_s: float, *version: str) -> _Tool:
+    found_by = (version or ("--version",), rf"\bv{_MINOR}\.\d+\b")
+    return _Tool(name, "controlplane", f"k8s.io/kubernetes/cmd/{name}", expected_s, _KUBERNETES, found_by)
+
+
+def _containerd(name: str, expected_s: float) -> _Tool:
+    package = f"github.com/containerd/containerd/v2/cmd/{name}"
+    return _Tool(name, "containerd", package, expected_s, found_by=(("--version",), r"\bv?2\.\d+\.\d+"))
+
+
+_TOOLS = (
+    _Tool(
+        "etcd", "controlplane", "go.etcd.io/etcd/server/v3", 60, found_by=(("--version",), r"etcd Version: 3\.[67]\.")
+    ),
+    _kubernetes("kube-apiserver", 360),
+    _kubernetes("kube-controller-manager", 70),
+    _kubernetes("kube-scheduler", 20),
+    _kubernetes("kubelet", 60),
+    _kubernetes("kube-proxy", 30),
+    _kubernetes("kubectl", 30, "version", "--client"),
+    _containerd("containerd", 60),
+    _containerd("containerd-shim-runc-v2", 10),
+    _containerd("ctr", 10),
+    _Tool("coredns", "coredns", ".", 140),
+    _Tool(
+        "training-operator",
+        "trainingoperator",
+        "github.com/kubeflow/training-operator/cmd/training-operator.v1",
+        110,
+    ),
+    _Tool("helm", "helm", "helm.sh/helm/v4/cmd/helm", 140, found_by=(("version",), r"v4\.\d+\.\d+")),
+)
+
+
+def _module_key(module: str) -> str:
+    folder = _MODULES / module
+    return content_hash(sorted(path for path in folder.iterdir() if path.suffix in {".mod", ".sum", ".go"}))
+
+
+def _on_machine(tool: _Tool) -> Path | None:
+    if tool.found_by is None:
+        return None
+    arguments, pattern = tool.found_by
+    for path in (os.environ.get("KUBEBUILDER_ASSETS", ""), os.environ.get("PATH", "")):
+        found = shutil.which(tool.name, path=path) if path else None
+        if found and re.search(pattern, output_of([found, *arguments])):
+            return Path(found).resolve()
+    return None
+
+
+def _go_cache() -> Path:
+    return cache_folder() / "go-build"
+
+
+def _go(module: str, *arguments: str) -> str:
+    environment = {
+        "CGO_ENABLED": "0",
+        "GOFLAGS": "-trimpath -buildvcs=false",
+        "GOCACHE": str(_go_cache()),
+    }
+    return run(["go", *arguments], cwd=_MODULES / module, env=environment)
+
+
+def _build(tool: _Tool, folder: Path) -> None:
+    with step(f"building {tool.name}", tool.expected_s):
+        ldflags = f"-s -w {tool.ldflags}"
+        _go(tool.module, "build", "-p", "2", "-ldflags", ldflags, "-o", str(folder / tool.name), tool.package)
+
+
+def _built(tool: _Tool) -> Path:
+    return (
+        cache_folder() / "tools" / f"{tool.name}-{content_hash([_module_key(tool.module), tool.package, tool.ldflags])}"
+    )
+
+
+def binaries() -> Path:
+    """A folder with all the programs (links), built or found. About 18 minutes the first time on two cores."""
+    chosen: dict[str, Path] = {}
+    to_build: list[_Tool] = []
+    for tool in _TOOLS:
+        folder = _built(tool)
+        if folder.exists():
+            chosen[tool.name] = folder / tool.name
+        elif path := _on_machine(tool):
+            say(f"{tool.name}: taking {path}")
+            chosen[tool.name] = path
+        else:
+            to_build.append(tool)
+    if to_build:
+        minutes = sum(tool.expected_s for tool in to_build) / 60
+        say(f"Building {len(to_build)} programs of Kubernetes, about {minutes:.0f} minutes; they are kept.")
+        with locked(cache_folder() / ".go-build.lock"):  # two compilations at once would only slow each other
+            for tool in to_build:
+                chosen[tool.name] = kept(_built(tool), partial(_build, tool)) / tool.name
+            shutil.rmtree(_go_cache(), ignore_errors=True)  # 3 GB that only a change of versions would use again
+    name = content_hash([f"{name}={path}" for name, path in sorted(chosen.items())])
+
+    def link(folder: Path) -> None:
+        for name, path in chosen.items():
+            (folder / name).symlink_to(path)
+
+    return kept(cache_folder() / "bin" / name, link)
+
+
+def operator_manifests() -> Path:
+    """The training operator's own kustomize manifests, of the same module as its program."""
+    module = "github.com/kubeflow/training-operator"
+
+    def copy(folder: Path) -> None:
+        source = Path(_go("trainingoperator", "list", "-m", "-f", "{{.Dir}}", module).strip())
+        if not source.is_dir():
+            _go("trainingoperator", "mod", "download", module)
+            source = Path(_go("trainingoperator", "list", "-m", "-f", "{{.Dir}}", module).strip())
+        shutil.copytree(source / "manifests", folder / "manifests", copy_function=shutil.copyfile)
+        for path in (folder, *folder.rglob("*")):
+            path.chmod(0o755 if path.is_dir() else 0o644)
+
+    return kept(cache_folder() / "tools" / f"operator-manifests-{_module_key('trainingoperator')}", copy) / "manifests"

@@ -1,0 +1,64 @@
+"""A cgroup for each node, below which its kubelet puts the pods.
+
+Version 1 (a hierarchy for each controller) is what the tests run on. Version 2 (one hierarchy, where a controller must
+be passed on to the children) is written after the kernel's documentation and untested.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from .layout import NodeLayout
+from .machine import cgroup_v2
+from .processes import end, identities
+
+_ROOT = Path("/sys/fs/cgroup")
+
+
+def _folders(node: NodeLayout) -> Iterator[Path]:
+    name = node.cgroup.lstrip("/")
+    if cgroup_v2():
+        yield _ROOT / name
+    else:
+        yield from (hierarchy / name for hierarchy in _ROOT.iterdir() if hierarchy.is_dir())
+
+
+def make(node: NodeLayout) -> None:
+    """Make the node's cgroups."""
+    if cgroup_v2():
+        for controller in (_ROOT / "cgroup.controllers").read_text().split():
+            with contextlib.suppress(OSError):  # one that is in use elsewhere can't be passed on
+                (_ROOT / "cgroup.subtree_control").write_text(f"+{controller}")
+    for folder in _folders(node):
+        folder.mkdir(exist_ok=True)
+        if not cgroup_v2() and (folder / "cpuset.cpus").exists():  # a new cpuset is empty, and nothing may enter it
+            for file in ("cpuset.cpus", "cpuset.mems"):
+                (folder / file).write_text((folder.parent / file).read_text())
+
+
+def end_processes(node: NodeLayout) -> None:
+    """Kill all that runs in the node's pods."""
+    for _ in range(5):  # a container may be starting
+        files = [file for folder in _folders(node) for file in folder.rglob("cgroup.procs")]
+        pids = {int(pid) for file in files for pid in _read(file).split()}
+        if not pids:
+            return
+        end(identities(sorted(pids)), term_limit_s=0)
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text()
+    except OSError:  # the cgroup went away meanwhile
+        return ""
+
+
+def remove(node: NodeLayout) -> None:
+    """Remove the node's cgroups, leaves first."""
+    for folder in _folders(node):
+        if folder.exists():
+            for inner in sorted((path for path in folder.rglob("*") if path.is_dir()), reverse=True):
+                inner.rmdir()
+            folder.rmdir()

@@ -1,0 +1,211 @@
+"""Images without a registry: the cluster's own by hand, everybody else's by buildah from a Dockerfile.
+
+No public base image can be counted on, so the base is a small Debian made by debootstrap. It and every built image
+are kept as docker-archives under a hash of what went in. The build sees exactly the files that the Dockerfile's COPY
+lines name, and the machine's certificates and package index as mounts: neither gets into the image.
+"""
+
+from __future__ import annotations
+
+import configparser
+import contextlib
+import os
+import re
+import shlex
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+from .archive import write_image
+from .commands import CommandError, run
+from .kept import content_hash, kept, locked
+from .layout import cache_folder
+from .machine import program
+from .progress import step
+
+DEBIAN = "bookworm"
+DEBIAN_MIRROR = "http://deb.debian.org/debian"
+BASE_TAG = f"localhost/joulepath/base:{DEBIAN}"
+_BASE_PACKAGES = ("python3", "python3-venv", "ca-certificates")
+_FILES = Path(__file__).parent / "files"
+_CERTIFICATES = Path("/etc/ssl/certs")
+_KEPT_BUILDS = 2
+_WITHOUT = ("var/cache/apt", "var/lib/apt/lists", "var/log", "usr/share/doc", "usr/share/man", "usr/share/locale")
+
+
+def own_images(binaries: Path) -> tuple[Path, ...]:
+    """The cluster's own images: pause, busybox, coredns, training-operator (`localhost/joulepath/NAME:1`)."""
+    busybox = Path(program("busybox") or "")
+    sources = [binaries / "coredns", binaries / "training-operator", *sorted(_FILES.iterdir()), Path(__file__)]
+    key = content_hash([busybox, *sources, *sorted(_FILES.iterdir()), Path(__file__).with_name("archive.py")])
+
+    def make(folder: Path) -> None:
+        pause = folder / "pause"
+        run(["gcc", "-O2", "-static", "-s", "-o", pause, _FILES / "pause.c"])
+        applets = [name for name in run([busybox, "--list"]).split() if name != "busybox"]
+        links = {f"bin/{name}": "busybox" for name in applets}
+        folders = dict.fromkeys(("bin", "proc", "sys", "dev", "root"))
+        manager = {
+            "manager": (binaries / "training-operator").read_bytes(),
+            "etc/config": None,
+            "etc/config/initContainer.yaml": (_FILES / "init-container.yaml").read_bytes(),  # where it looks
+        }
+        coredns = {"coredns": (binaries / "coredns").read_bytes()}
+
+        def write(name: str, files: Mapping[str, bytes | str | None], *entrypoint: str) -> None:
+            write_image(folder / f"{name}.tar", f"localhost/joulepath/{name}:1", files, entrypoint)
+
+        write("pause", {"pause": pause.read_bytes()}, "/pause")
+        write("busybox", {**folders, **links, "bin/busybox": busybox.read_bytes()})
+        write("coredns", coredns, "/coredns")
+        write("training-operator", manager)
+        pause.unlink()
+
+    return tuple(sorted(kept(cache_folder() / "images" / f"own-{key}", make).glob("*.tar")))
+
+
+def _mirror() -> str:
+    """The Debian mirror that this machine uses, else the public one."""
+    if not shutil.which("apt-get"):
+        return DEBIAN_MIRROR
+    query = ["Created-By: Packages", "Component: main", f"Codename: {DEBIAN}", "Origin: Debian"]
+    answer = run(["apt-get", "indextargets", "--format", "$(REPO_URI)", *query]).split()
+    return answer[0] if answer else DEBIAN_MIRROR
+
+
+def base() -> Path:
+    """The root file system of the base image, as a tar file. About a minute the first time."""
+
+    def make(folder: Path) -> None:
+        with step(f"Debian {DEBIAN} base image", 70), tempfile.TemporaryDirectory(dir=folder) as name:
+            root = Path(name, "root")
+            packages = f"--include={','.join(_BASE_PACKAGES)}"
+            run([program("debootstrap") or "debootstrap", "--variant=minbase", packages, DEBIAN, root, _mirror()])
+            for path in _WITHOUT:
+                shutil.rmtree(root / path, ignore_errors=True)
+                (root / path).mkdir(parents=True)
+            # debootstrap copies these from the machine
+            (root / "etc/apt/sources.list").write_text(f"deb {DEBIAN_MIRROR} {DEBIAN} main\n")
+            for path in ("etc/resolv.conf", "etc/hostname"):
+                (root / path).write_text("")
+            run(["tar", "--numeric-owner", "--sort=name", "-C", root, "-cf", folder / "root.tar", "."])
+
+    key = content_hash([DEBIAN, *_BASE_PACKAGES, *_WITHOUT])
+    return kept(cache_folder() / "images" / f"base-{key}", make) / "root.tar"
+
+
+def _buildah(*arguments: str | Path) -> str:
+    storage = cache_folder() / "buildah"
+    where = ["--root", f"{storage}/root", "--runroot", f"{storage}/run", "--storage-driver", "vfs"]
+    return run(["buildah", *where, *arguments], env={"BUILDAH_ISOLATION": "chroot"})
+
+
+def _ensure_base() -> None:
+    tag = f"{BASE_TAG}-{base().parent.name}"
+    if not _buildah("images", "--noheading", "--filter", f"reference={tag}").strip():
+        container = _buildah("from", "scratch").strip()
+        _buildah("add", "--quiet", container, base(), "/")
+        _buildah("config", "--cmd", "/bin/bash", "--env", "LANG=C.UTF-8", container)
+        _buildah("commit", "--quiet", "--rm", container, tag)
+        _buildah("tag", tag, BASE_TAG)
+
+
+def _copied(dockerfile: Path) -> Iterator[str]:
+    """The sources of COPY and ADD lines that come from the build context."""
+    text = re.sub(r"\\\n", " ", dockerfile.read_text())
+    for line in text.splitlines():
+        words = shlex.split(line, comments=True)
+        if words and words[0].upper() in {"COPY", "ADD"} and not any(word.startswith("--from=") for word in words):
+            yield from [word for word in words[1:] if not word.startswith("--")][:-1]
+
+
+def _context(dockerfile: Path, context: Path) -> tuple[Path, ...]:
+    """The files that the Dockerfile copies, relative to the context; git-ignored ones are left out."""
+    sources = [source.removeprefix("./").rstrip("/") or "." for source in _copied(dockerfile)]
+    if not sources:
+        return ()
+    listing = run(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", *sources], cwd=context)
+    files = {Path(name) for name in listing.split("\0") if name}
+    return tuple(sorted(path for path in files if (context / path).is_file()))
+
+
+def _pip_configuration() -> str:
+    """How this machine reaches its Python package index, as a pip.conf for use inside a build."""
+    parser = configparser.ConfigParser()
+    homes = ("/etc/pip.conf", "~/.pip/pip.conf", "~/.config/pip/pip.conf", os.environ.get("PIP_CONFIG_FILE", ""))
+    parser.read([Path(path).expanduser() for path in homes if path])
+    lines = ["[global]", f"cert = {_CERTIFICATES}/ca-certificates.crt"]
+    for key in ("index-url", "extra-index-url", "trusted-host", "proxy"):
+        value = os.environ.get(f"PIP_{key.upper().replace('-', '_')}")
+        if value := value or parser.get("global", key, fallback=None):
+            lines.append(f"{key} = {value.replace(chr(10), chr(10) + '  ')}")
+    return "\n".join(lines) + "\n"
+
+
+def build(
+    dockerfile: Path,
+    target: str | None,
+    tag: str,
+    *,
+    context: Path | None = None,
+    files: Iterable[Path] | None = None,
+    arguments: Mapping[str, str] | None = None,
+) -> Path:
+    """Build one target of a Dockerfile on our base (its `ARG BASE`); return the docker-archive tagged `tag`.
+
+    `context` is the folder that COPY's paths are relative to (default: the Dockerfile's), `files` the relative paths
+    that the build sees (default: what its COPY lines name, without what git ignores). Nothing is built if Dockerfile,
+    files and arguments are as before.
+    """
+    context = context or dockerfile.parent
+    listed = sorted(files) if files is not None else _context(dockerfile, context)
+    modes = [f"{path}:{(context / path).stat().st_mode & 0o111}" for path in listed]
+    given = [f"{key}={value}" for key, value in sorted((arguments or {}).items())]
+    key = content_hash(
+        [
+            base().parent.name,
+            dockerfile,
+            target or "",
+            tag,
+            *given,
+            *modes,
+            *(context / path for path in listed),
+        ]
+    )
+    name = re.sub(r"[^a-zA-Z0-9]+", "-", tag)
+
+    def make(folder: Path) -> None:
+        with (
+            locked(cache_folder() / ".buildah.lock"),
+            step(f"image {tag}", 40),
+            tempfile.TemporaryDirectory() as temporary,
+        ):
+            _ensure_base()
+            here = Path(temporary)
+            for path in listed:
+                copy = here / "context" / path
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(context / path, copy)
+            (here / "context").mkdir(exist_ok=True)
+            (here / "pip.conf").write_text(_pip_configuration())
+            mounts = [f"{_CERTIFICATES}:{_CERTIFICATES}:ro", f"{here / 'pip.conf'}:/etc/xdg/pip/pip.conf:ro"]
+            options = ["--network=host", "--ulimit", "nofile=1024:1024", "--layers", "--quiet"]
+            options += [word for mount in mounts for word in ("--volume", mount)]
+            options += [word for text in (f"BASE={BASE_TAG}", *given) for word in ("--build-arg", text)]
+            options += ["--target", target] if target else []
+            _buildah("build", *options, "--tag", tag, "--file", dockerfile.absolute(), here / "context")
+            _buildah("push", "--quiet", tag, f"docker-archive:{folder / 'image.tar'}:{tag}")
+            with contextlib.suppress(CommandError):
+                _buildah("rmi", "--prune")  # layers that no named image needs any more
+
+    archive = kept(cache_folder() / "images" / f"{name}-{key}", make) / "image.tar"
+    _forget_old(name, archive.parent)
+    return archive
+
+
+def _forget_old(name: str, current: Path) -> None:
+    os.utime(current)
+    builds = [path for path in current.parent.glob(f"{name}-*") if re.fullmatch(rf"{name}-[0-9a-f]{{12}}", path.name)]
+    for path in sorted(builds, key=lambda path: path.stat().st_mtime)[:-_KEPT_BUILDS]:
+        shutil.rmtree(path, ignore_errors=True)

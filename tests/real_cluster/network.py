@@ -1,0 +1,106 @@
+"""The cluster's network on this machine: bridges with its addresses, and a rule that nothing from outside gets in.
+
+Linux answers on any of its addresses whatever interface a packet comes from; hence the nftables table, which drops
+what comes for the cluster's networks from an interface that isn't the cluster's. Forwarding is switched on for our
+bridges alone: the machine doesn't become a router for its neighbours.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from .commands import CommandError, run
+from .layout import API_ADDRESS, CLUSTER_NETWORK, HOST_BRIDGE, MAX_NODES, SERVICE_NETWORK, NodeLayout, run_folder
+from .machine import MachineError
+
+_TABLE = "joulepath"
+_RULES = f"""
+table inet {_TABLE}
+delete table inet {_TABLE}
+table inet {_TABLE} {{
+  chain outside {{
+    type filter hook prerouting priority raw; policy accept;
+    iifname != "lo" iifname != "jp-*" ip daddr {{ {CLUSTER_NETWORK}, {SERVICE_NETWORK} }} drop
+  }}
+}}
+"""
+_SYSCTLS = (  # which the kubelet and kube-proxy set
+    "kernel/keys/root_maxbytes",
+    "kernel/keys/root_maxkeys",
+    "kernel/panic",
+    "kernel/panic_on_oops",
+    "net/ipv4/conf/all/route_localnet",
+    "net/ipv4/ip_forward",
+    "vm/overcommit_memory",
+    "vm/panic_on_oom",
+)
+
+
+def _saved_sysctls() -> Path:
+    return run_folder() / "sysctls.json"
+
+
+def save_sysctls() -> None:
+    """Note the settings that the cluster will change, once."""
+    if not _saved_sysctls().exists():
+        paths = (Path("/proc/sys", name) for name in _SYSCTLS)
+        values = {str(path): path.read_text().strip() for path in paths if path.exists()}
+        _saved_sysctls().write_text(json.dumps(values))
+
+
+def restore_sysctls() -> None:
+    """Put back what `save_sysctls` noted."""
+    if _saved_sysctls().exists():
+        for path, value in json.loads(_saved_sysctls().read_text()).items():
+            if Path(path).read_text().strip() != value:
+                Path(path).write_text(value)
+
+
+def refuse_foreign_cluster() -> None:
+    """Raise if another Kubernetes node runs on this machine: one kube-proxy would undo the other's rules."""
+    tables = run(["nft", "list", "tables"])
+    if "kube-proxy" in tables or run(["ip", "-4", "route", "show", "root", CLUSTER_NETWORK]).strip():
+        raise MachineError(
+            "This machine has rules of another kube-proxy, or routes in "
+            f"{CLUSTER_NETWORK}: it is a node of another cluster. Use another machine, "
+            "or remove them (`nft delete table ip kube-proxy`) if they are left over."
+        )
+
+
+def _bridge(name: str, addresses: Sequence[str]) -> None:
+    if not Path("/sys/class/net", name).exists():
+        run(["ip", "link", "add", name, "type", "bridge"])
+    for address in addresses:
+        run(["ip", "address", "replace", address, "dev", name])
+    run(["ip", "link", "set", name, "up"])
+
+
+def make_host_network() -> None:
+    """The API server's address, and the rule against the outside."""
+    _bridge(HOST_BRIDGE, [f"{API_ADDRESS}/32"])
+    run(["nft", "-f", "-"], stdin=_RULES)
+
+
+def make_node_network(node: NodeLayout) -> None:
+    """The node's address and the bridge of its pods."""
+    _bridge(HOST_BRIDGE, [f"{node.address}/32"])
+    _bridge(node.pod_bridge, [f"{node.pod_gateway}/24"])
+    Path(f"/proc/sys/net/ipv4/conf/{node.pod_bridge}/forwarding").write_text("1")
+
+
+def remove() -> None:
+    """Remove all bridges and rules, ours and our kube-proxy's."""
+    for name in (HOST_BRIDGE, *(NodeLayout(index).pod_bridge for index in range(MAX_NODES))):
+        if Path("/sys/class/net", name).exists():
+            run(["ip", "link", "delete", name])
+    tables = [("inet", _TABLE)]
+    if run_folder().exists():  # else they would be another cluster's
+        tables += [("ip", "kube-proxy"), ("ip6", "kube-proxy")]
+    for family, table in tables:
+        try:
+            run(["nft", "delete", "table", family, table])
+        except CommandError as error:
+            if "No such file" not in str(error):
+                raise
