@@ -40,8 +40,12 @@ def list_by(*keys: str) -> dict[str, Any]:
 
 
 def rule(condition: str, message: str) -> dict[str, Any]:
-    """A validation in CEL; ``message`` is a CEL expression too: a sentence with the field, its value and the remedy."""
-    return {"rule": condition, "messageExpression": message}
+    """A validation in CEL. ``message`` is a sentence with the remedy; field and value the API server puts before it.
+
+    A message that begins with a quote is a CEL expression, for values that the API server would not show. Numbers in
+    one are refused: the API server takes their length for unbounded.
+    """
+    return {"rule": condition, "messageExpression" if message.startswith("'") else "message": message}
 
 
 class Contract(BaseModel):

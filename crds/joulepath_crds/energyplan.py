@@ -113,24 +113,27 @@ class EnergyPlanSpec(Contract):
     """Which job to save energy for, how much slower it may get, and how to find out. Default clocks, here and in the
     status, are what the GPUs do by themselves, without Joulepath."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "x-kubernetes-validations": [
-                rule(
-                    "self.maxSlowdownPercent >= 0.0 && self.maxSlowdownPercent <= 50.0",
-                    "'spec.maxSlowdownPercent is ' + string(self.maxSlowdownPercent) + ', but must be between 0 (no "
-                    "slowdown) and 50: set how many percent longer than at default clocks an iteration may last'",
-                ),
-            ]
-        }
-    )
-
     job: JobReference
     """The training job, in the same namespace. It must carry the annotation joulepath.dev/energy-plan with this
     EnergyPlan's name before its pods are made. It cannot change: make a new EnergyPlan for another job."""
     mode: Mode = Mode.ENFORCE
     """Enforce sets GPU clocks. Observe does everything but that, and so measures a saving of zero."""
-    max_slowdown_percent: Annotated[float, Field(ge=0, le=50)] = 0.0
+    max_slowdown_percent: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=50,
+            json_schema_extra={
+                "x-kubernetes-validations": [
+                    rule(
+                        "self >= 0.0 && self <= 50.0",
+                        "must be between 0 (no slowdown) and 50: set how many percent longer than at default clocks an "
+                        "iteration may last",
+                    )
+                ]
+            },
+        ),
+    ] = 0.0
     """How much longer than at default clocks an iteration (one optimizer step) may last, in percent. With 0 only work
     that other GPUs wait for anyway is slowed down; higher values save more energy."""
     granularity: Granularity = Granularity.AUTO

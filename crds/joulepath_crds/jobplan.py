@@ -71,9 +71,7 @@ class StagePlan(Contract):
             "x-kubernetes-validations": [
                 rule(
                     "self.order.size() == self.clocksMHz.size() && self.order.size() == self.durationsSeconds.size()",
-                    "'stage ' + string(self.stage) + ' has ' + string(self.order.size()) + ' entries in order, ' + "
-                    "string(self.clocksMHz.size()) + ' in clocksMHz and ' + string(self.durationsSeconds.size()) + "
-                    "' in durationsSeconds: give each instruction one entry in each'",
+                    "order, clocksMHz and durationsSeconds differ in length: give each instruction one entry in each",
                 ),
             ]
         }
@@ -106,11 +104,11 @@ class JobPlanSpec(Contract):
             "x-kubernetes-validations": [
                 rule(
                     "self.purpose != 'Sweep' || has(self.sweep)",
-                    "'spec.purpose is Sweep, but spec.sweep is absent: give the clocks to profile at'",
+                    "spec.purpose is Sweep, but spec.sweep is absent: give the clocks to profile at",
                 ),
                 rule(
                     "self.purpose != 'Enforce' || (has(self.stages) && self.stages.size() > 0)",
-                    "'spec.purpose is Enforce, but spec.stages is empty: give the clocks of every stage'",
+                    "spec.purpose is Enforce, but spec.stages is empty: give the clocks of every stage",
                 ),
                 rule(
                     "self.jobUID == oldSelf.jobUID",

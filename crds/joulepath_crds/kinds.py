@@ -74,8 +74,8 @@ KINDS = (
             # The name goes into label values, which hold 63 characters.
             rule(
                 "self.metadata.name.size() <= 63",
-                "'metadata.name has ' + string(self.metadata.name.size()) + ' characters, but at most 63 are "
-                "supported: choose a shorter name'",
+                "metadata.name is longer than 63 characters: choose a shorter name, and the same one in the job's "
+                "annotation",
             ),
         ),
         columns=(

@@ -34,7 +34,7 @@ def _node(source: Schema, definitions: dict[str, Schema]) -> Schema:
     if node.get("default") in (None, "", [], ()):
         node.pop("default", None)
     if "description" in node:
-        node["description"] = " ".join(node["description"].split())
+        node["description"] = " ".join(node["description"].split()) + _default_in_words(node)
     integer = node.get("type") == "integer"
     if integer:
         node["format"] = "int64"
@@ -45,6 +45,18 @@ def _node(source: Schema, definitions: dict[str, Schema]) -> Schema:
     if "properties" in node:
         node["properties"] = {name: _node(field, definitions) for name, field in node["properties"].items()}
     return {key: node[key] for key in sorted(node, key=_rank)}
+
+
+def _default_in_words(node: Schema) -> str:
+    """`kubectl explain` tells no defaults."""
+    match node.get("default"):
+        case bool(value):
+            return f" Default: {str(value).lower()}."
+        case (int() | float()) as value:
+            return f" Default: {value:g}."
+        case str(value):
+            return f" Default: {value}."
+    return ""
 
 
 def _rank(key: str) -> tuple[bool, bool, str]:
