@@ -5,6 +5,7 @@ Pure: no Kubernetes, no sockets, no wall clock, no torch. Seconds, joules, watts
 
 from __future__ import annotations
 
+from joulepath_planner.fit import Fit, Residual, fit
 from joulepath_planner.frontier import Frontier, FrontierPoint, frontier
 from joulepath_planner.granularity import Granularity
 from joulepath_planner.pipeline import Pipeline
@@ -16,6 +17,7 @@ from joulepath_planner.schedule import Instruction, Schedule, ScheduleError, gpi
 
 __all__ = [
     "Event",
+    "Fit",
     "Frontier",
     "FrontierPoint",
     "Granularity",
@@ -30,9 +32,11 @@ __all__ = [
     "ProfileError",
     "RankEnergy",
     "RankPlan",
+    "Residual",
     "Schedule",
     "ScheduleError",
     "Simulation",
+    "fit",
     "frontier",
     "gpipe",
     "one_f_one_b",

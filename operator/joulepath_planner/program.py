@@ -33,6 +33,13 @@ class Solution:
     extra_s: tuple[float, ...]
 
 
+class _Quiet(highspy.Highs):  # type: ignore[misc]
+    """The solver without its callbacks: unused here, and starting them prints a banner to standard output."""
+
+    def enableCallbacks(self) -> None:  # noqa: N802 (the library's name)
+        self.silent()
+
+
 class Program:
     """One model, solved again and again for other iteration times; each solve starts from the last one's basis."""
 
@@ -116,8 +123,7 @@ def _model(
     model.a_matrix_.start_ = np.array(starts)
     model.a_matrix_.index_ = np.array(index)
     model.a_matrix_.value_ = np.array(value)
-    solver = highspy.Highs()
-    solver.setOptionValue("output_flag", False)
+    solver = _Quiet()
     solver.setOptionValue("threads", 1)
     solver.passModel(model)
     return solver

@@ -10,8 +10,10 @@ from joulepath_planner.options import Options
 from joulepath_planner.referee import LagTable, Simulation, simulate
 from joulepath_planner.schedule import Instruction
 
-_MOST_ROUNDS = 200
+_MOST_ROUNDS = 60
 _TOLERANCE = 1e-9
+_EAGERNESS = 1.15
+"""Each round asks for this much more than the last, as what is raised on one path is often due on the next too."""
 
 
 @dataclass(slots=True)
@@ -51,12 +53,13 @@ def repair(assignment: Assignment, deadline_s: float, lags: LagTable | None) -> 
     Each round looks at the critical path of the replay only. First it raises what runs before an instruction that
     began before its raised clock was in force; where there is none, slowed instructions of the path themselves.
     """
-    for _ in range(_MOST_ROUNDS):
+    for tries in range(_MOST_ROUNDS):
         replay = assignment.replay(lags)
         over_s = replay.iteration_time_s - deadline_s
         if over_s <= deadline_s * _TOLERANCE:
             return replay
-        if not (_raise_before_late(assignment, replay, over_s) or _raise_slowed(assignment, replay, over_s)):
+        wanted_s = over_s * _EAGERNESS**tries
+        if not (_raise_before_late(assignment, replay, wanted_s) or _raise_slowed(assignment, replay, wanted_s)):
             return None
     return None
 
