@@ -1,0 +1,124 @@
+{{/* "joulepath" for a release of that name, else RELEASE-joulepath; short enough for every suffix */}}
+{{- define "joulepath.name" -}}
+{{- $name := ternary .Release.Name (printf "%s-joulepath" .Release.Name) (contains "joulepath" .Release.Name) -}}
+{{- $name | trunc 40 | trimSuffix "-" -}}
+{{- end -}}
+
+{{/* Labels that select the pods of a part: (list $ "agent") */}}
+{{- define "joulepath.selector" -}}
+{{- $root := index . 0 -}}
+app.kubernetes.io/name: joulepath
+app.kubernetes.io/instance: {{ $root.Release.Name }}
+app.kubernetes.io/component: {{ index . 1 }}
+{{- end -}}
+
+{{- define "joulepath.labels" -}}
+{{- $root := index . 0 -}}
+{{ include "joulepath.selector" . }}
+app.kubernetes.io/part-of: joulepath
+app.kubernetes.io/version: {{ $root.Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ $root.Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace "+" "_" }}
+{{- end -}}
+
+{{/* Name, namespace and labels of an object of a part: (list $ "agent") */}}
+{{- define "joulepath.meta" -}}
+{{ include "joulepath.clusterMeta" . }}
+namespace: {{ (index . 0).Release.Namespace }}
+{{- end -}}
+
+{{- define "joulepath.clusterMeta" -}}
+name: {{ include "joulepath.name" (index . 0) }}-{{ index . 1 }}
+labels:
+  {{- include "joulepath.labels" . | nindent 2 }}
+{{- end -}}
+
+{{- define "joulepath.image" -}}
+{{- $root := index . 0 -}}
+{{- $part := index . 1 -}}
+{{- (index $root.Values $part).image | default (printf "%s/%s:%s" $root.Values.image.registry $part ($root.Values.image.tag | default $root.Chart.AppVersion)) -}}
+{{- end -}}
+
+{{/* Labels and annotations of the pods of a part: (list $ "agent" PORT) */}}
+{{- define "joulepath.podMeta" -}}
+{{- $root := index . 0 -}}
+labels:
+  {{- include "joulepath.labels" . | nindent 2 }}
+{{- if $root.Values.metrics.annotations }}
+annotations:
+  prometheus.io/scrape: "true"
+  prometheus.io/port: {{ index . 2 | quote }}
+  prometheus.io/path: /metrics
+{{- end }}
+{{- end -}}
+
+{{/* Where and how the pods of a part run */}}
+{{- define "joulepath.podSpec" -}}
+{{- $root := index . 0 -}}
+{{- $part := index . 1 -}}
+{{- $values := index $root.Values $part -}}
+serviceAccountName: {{ include "joulepath.name" $root }}-{{ $part }}
+enableServiceLinks: false
+{{- with $root.Values.image.pullSecrets }}
+imagePullSecrets:
+  {{- range . }}
+  - name: {{ . }}
+  {{- end }}
+{{- end }}
+{{- with $values.nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with $values.tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with $values.affinity }}
+affinity:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}
+
+{{/* What operator and webhook may do on their node: nothing */}}
+{{- define "joulepath.unprivilegedPod" -}}
+securityContext:
+  runAsNonRoot: true
+  runAsUser: 65532
+  runAsGroup: 65532
+  seccompProfile: {type: RuntimeDefault}
+{{- end -}}
+
+{{- define "joulepath.unprivileged" -}}
+securityContext:
+  allowPrivilegeEscalation: false
+  readOnlyRootFilesystem: true
+  capabilities: {drop: [ALL]}
+{{- end -}}
+
+{{/* The subject that a binding of a part speaks of */}}
+{{- define "joulepath.subjects" -}}
+subjects:
+  - kind: ServiceAccount
+    name: {{ include "joulepath.name" (index . 0) }}-{{ index . 1 }}
+    namespace: {{ (index . 0).Release.Namespace }}
+{{- end -}}
+
+{{/* ServiceAccount, and the bindings of the part's ClusterRole and Role: (list $ "agent") */}}
+{{- define "joulepath.account" -}}
+{{- $root := index . 0 -}}
+{{- $part := index . 1 -}}
+apiVersion: v1
+kind: ServiceAccount
+metadata:
+  {{- include "joulepath.meta" . | nindent 2 }}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata:
+  {{- include "joulepath.clusterMeta" . | nindent 2 }}
+roleRef:
+  apiGroup: rbac.authorization.k8s.io
+  kind: ClusterRole
+  name: {{ include "joulepath.name" $root }}-{{ $part }}
+{{ include "joulepath.subjects" . }}
+{{- end -}}
