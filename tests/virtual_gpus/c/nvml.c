@@ -1,0 +1,458 @@
+/* Virtual libnvidia-ml.so.1, the moving half: clocks and their lag, power, energy, heat, load, processes. */
+#define _GNU_SOURCE
+#include "nvml.h"
+
+#include "node.h"
+
+#include <linux/capability.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#define MINIMUM_LIMIT_W 100
+
+static pthread_mutex_t life = PTHREAD_MUTEX_INITIALIZER;
+static int users;
+static struct node *node;
+static uint32_t visible[MAX_GPUS];
+static unsigned visible_count;
+
+static int by_number(const void *a, const void *b) {
+	return (int)*(const uint32_t *)a - (int)*(const uint32_t *)b;
+}
+
+nvmlReturn_t nvmlInitWithFlags(unsigned flags) {
+	(void)flags;
+	pthread_mutex_lock(&life);
+	node = node_attach();
+	if (node && !users++) {
+		visible_count = (unsigned)node_visible(node, visible);
+		qsort(visible, visible_count, sizeof *visible, by_number); /* by bus, whatever order was asked for */
+	}
+	pthread_mutex_unlock(&life);
+	return node ? NVML_SUCCESS : NVML_ERROR_DRIVER_NOT_LOADED;
+}
+
+nvmlReturn_t nvmlInit_v2(void) {
+	return nvmlInitWithFlags(0);
+}
+
+nvmlReturn_t nvmlInit(void) {
+	return nvmlInitWithFlags(0);
+}
+
+nvmlReturn_t nvmlShutdown(void) {
+	pthread_mutex_lock(&life);
+	int was = users;
+	users -= users > 0;
+	pthread_mutex_unlock(&life);
+	return was ? NVML_SUCCESS : NVML_ERROR_UNINITIALIZED;
+}
+
+struct node *nvml_node(void) {
+	return users ? node : NULL;
+}
+
+nvmlReturn_t nvmlDeviceGetCount_v2(unsigned *count) {
+	if (!nvml_node())
+		return NVML_ERROR_UNINITIALIZED;
+	*count = visible_count;
+	return NVML_SUCCESS;
+}
+
+nvmlReturn_t nvmlDeviceGetCount(unsigned *count) {
+	return nvmlDeviceGetCount_v2(count);
+}
+
+nvmlReturn_t nvmlDeviceGetHandleByIndex_v2(unsigned index, nvmlDevice_t *device) {
+	if (!nvml_node())
+		return NVML_ERROR_UNINITIALIZED;
+	if (index >= visible_count)
+		return NVML_ERROR_INVALID_ARGUMENT;
+	*device = (nvmlDevice_t)(uintptr_t)(index + 1);
+	return node->gpu[visible[index]].lost ? NVML_ERROR_GPU_IS_LOST : NVML_SUCCESS;
+}
+
+nvmlReturn_t nvmlDeviceGetHandleByIndex(unsigned index, nvmlDevice_t *device) {
+	return nvmlDeviceGetHandleByIndex_v2(index, device);
+}
+
+nvmlReturn_t nvmlDeviceGetIndex(nvmlDevice_t device, unsigned *index) {
+	uint32_t gpu;
+	nvmlReturn_t status = nvml_device(device, &gpu);
+	*index = (unsigned)((uintptr_t)device - 1);
+	return status;
+}
+
+nvmlReturn_t nvml_device(nvmlDevice_t device, uint32_t *gpu) {
+	if (!nvml_node())
+		return NVML_ERROR_UNINITIALIZED;
+	uintptr_t index = (uintptr_t)device - 1;
+	if (index >= visible_count)
+		return NVML_ERROR_INVALID_ARGUMENT;
+	*gpu = visible[index];
+	return node->gpu[*gpu].lost ? NVML_ERROR_GPU_IS_LOST : NVML_SUCCESS;
+}
+
+/* The GPU as it is now. */
+void nvml_view(uint32_t gpu, struct sim *sim) {
+	gpu_lock(node, gpu, sim);
+	sim_advance(node, gpu, sim, now_ns());
+	gpu_unlock(&node->gpu[gpu]);
+}
+
+/* For a getter of the device's present state: `gpu` and `sim` come into being, or the error is returned. */
+#define VIEW(device)                                       \
+	uint32_t gpu;                                      \
+	struct sim sim;                                    \
+	nvmlReturn_t status_ = nvml_device(device, &gpu);  \
+	if (status_)                                       \
+		return status_;                            \
+	nvml_view(gpu, &sim)
+
+/* As the driver: the capability that counts, not the user id. */
+static nvmlReturn_t may_administer(void) {
+	struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+	struct __user_cap_data_struct data[2] = {{0}};
+	if (!node->config.root_only)
+		return NVML_SUCCESS;
+	if (syscall(SYS_capget, &header, data))
+		return NVML_ERROR_NO_PERMISSION;
+	return data[0].effective & 1u << CAP_SYS_ADMIN ? NVML_SUCCESS : NVML_ERROR_NO_PERMISSION;
+}
+
+static unsigned mhz(int clock) {
+	return node->config.clock_min_mhz + node->config.clock_step_mhz * (unsigned)clock;
+}
+
+static int top_clock(void) {
+	return (int)node->config.clock_count - 1;
+}
+
+/* The largest supported clock at or under `wanted`. */
+static int clock_index(unsigned wanted) {
+	const struct config *c = &node->config;
+	if (wanted < c->clock_min_mhz)
+		return 0;
+	int clock = (int)((wanted - c->clock_min_mhz) / c->clock_step_mhz);
+	return clock > top_clock() ? top_clock() : clock;
+}
+
+/* Changes queue behind each other; a driver that is swamped forgets all but the latest. */
+static void queue_change(uint32_t index, int low, int high) {
+	const struct config *c = &node->config;
+	struct gpu *gpu = &node->gpu[index];
+	struct sim sim;
+	int64_t now = now_ns();
+	gpu_lock(node, index, &sim);
+	if (sim.changes == MAX_CHANGES)
+		sim_advance(node, index, &sim, sim.change[0].t);
+	struct change *last = sim.changes ? &sim.change[sim.changes - 1] : NULL;
+	int before = last ? last->high : sim.high, target = high == NO_LOCK ? top_clock() : high;
+	int up = target > (before == NO_LOCK ? top_clock() : before);
+	double lag_s = c->lag_s[up][target] * (1 + c->lag_spread * gpu_random(gpu));
+	unsigned ahead = 0;
+	for (uint32_t i = 0; i < sim.changes; i++)
+		ahead += sim.change[i].t > now;
+	if (ahead == MAX_CHANGES_AHEAD) {
+		last->low = low;
+		last->high = high;
+	} else {
+		int64_t start = last && last->t > now ? last->t : now;
+		sim.change[sim.changes++] = (struct change){start + llround(lag_s * 1e9), low, high};
+	}
+	if (high == NO_LOCK)
+		gpu->resets++;
+	else
+		gpu->sets++;
+	gpu_commit(gpu, &sim);
+	gpu_notify(gpu);
+	gpu_unlock(gpu);
+}
+
+static nvmlReturn_t change_clocks(nvmlDevice_t device, int low, int high) {
+	uint32_t gpu;
+	nvmlReturn_t status = nvml_device(device, &gpu);
+	if (status || (status = may_administer()))
+		return status;
+	if (node->gpu[gpu].set_error)
+		return (nvmlReturn_t)node->gpu[gpu].set_error;
+	int64_t until = now_ns() + llround(node->config.block_s * 1e9);
+	queue_change(gpu, low, high);
+	struct timespec deadline = {.tv_sec = until / 1000000000, .tv_nsec = until % 1000000000};
+	clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &deadline, NULL);
+	return NVML_SUCCESS;
+}
+
+nvmlReturn_t nvmlDeviceSetGpuLockedClocks(nvmlDevice_t device, unsigned low, unsigned high) {
+	if (!nvml_node())
+		return NVML_ERROR_UNINITIALIZED;
+	if (low > high || high < mhz(0) || low > mhz(top_clock()))
+		return NVML_ERROR_INVALID_ARGUMENT;
+	return change_clocks(device, clock_index(low), clock_index(high));
+}
+
+nvmlReturn_t nvmlDeviceResetGpuLockedClocks(nvmlDevice_t device) {
+	return change_clocks(device, NO_LOCK, NO_LOCK);
+}
+
+/* The A100's memory clock is fixed here: a lock on it is checked and changes nothing. */
+nvmlReturn_t nvmlDeviceSetMemoryLockedClocks(nvmlDevice_t device, unsigned low, unsigned high) {
+	uint32_t gpu;
+	nvmlReturn_t status = nvml_device(device, &gpu);
+	if (status || (status = may_administer()))
+		return status;
+	return low > high ? NVML_ERROR_INVALID_ARGUMENT : NVML_SUCCESS;
+}
+
+nvmlReturn_t nvmlDeviceResetMemoryLockedClocks(nvmlDevice_t device) {
+	return nvmlDeviceSetMemoryLockedClocks(device, 0, 0);
+}
+
+nvmlReturn_t nvmlDeviceGetSupportedMemoryClocks(nvmlDevice_t device, unsigned *count, unsigned *clocks) {
+	VIEW(device);
+	unsigned room = *count;
+	*count = 1;
+	if (!clocks || room < 1)
+		return NVML_ERROR_INSUFFICIENT_SIZE;
+	clocks[0] = node->config.memory_clock_mhz;
+	return NVML_SUCCESS;
+}
+
+nvmlReturn_t nvmlDeviceGetSupportedGraphicsClocks(nvmlDevice_t device, unsigned memory, unsigned *count, unsigned *clocks) {
+	VIEW(device);
+	unsigned room = *count;
+	if (memory != node->config.memory_clock_mhz)
+		return NVML_ERROR_NOT_FOUND;
+	*count = node->config.clock_count;
+	if (!clocks || room < *count)
+		return NVML_ERROR_INSUFFICIENT_SIZE;
+	for (unsigned i = 0; i < *count; i++)
+		clocks[i] = mhz(top_clock() - (int)i);
+	return NVML_SUCCESS;
+}
+
+/* Graphics and SM clock are one; the video clock follows at about nine tenths, as on the board. */
+static unsigned clock_of_type(unsigned type, unsigned sm) {
+	return type == NVML_CLOCK_MEM ? node->config.memory_clock_mhz : type == NVML_CLOCK_VIDEO ? sm * 9 / 10 : sm;
+}
+
+nvmlReturn_t nvmlDeviceGetClockInfo(nvmlDevice_t device, unsigned type, unsigned *clock) {
+	VIEW(device);
+	if (type >= NVML_CLOCK_COUNT)
+		return NVML_ERROR_INVALID_ARGUMENT;
+	*clock = clock_of_type(type, mhz(sim_clock(node, gpu, &sim)));
+	return NVML_SUCCESS;
+}
+
+nvmlReturn_t nvmlDeviceGetMaxClockInfo(nvmlDevice_t device, unsigned type, unsigned *clock) {
+	VIEW(device);
+	if (type >= NVML_CLOCK_COUNT)
+		return NVML_ERROR_INVALID_ARGUMENT;
+	*clock = clock_of_type(type, mhz(top_clock()));
+	return NVML_SUCCESS;
+}
+
+nvmlReturn_t nvmlDeviceGetClock(nvmlDevice_t device, unsigned type, unsigned id, unsigned *clock) {
+	return id == NVML_CLOCK_ID_CURRENT ? nvmlDeviceGetClockInfo(device, type, clock) : nvmlDeviceGetMaxClockInfo(device, type, clock);
+}
+
+nvmlReturn_t nvmlDeviceGetCurrentClocksEventReasons(nvmlDevice_t device, unsigned long long *reasons) {
+	VIEW(device);
+	int top = sim.high == NO_LOCK ? top_clock() : sim.high;
+	*reasons = 0;
+	if (!sim.owners)
+		*reasons |= nvmlClocksEventReasonGpuIdle;
+	else if (sim_clock(node, gpu, &sim) < top)
+		*reasons |= nvmlClocksEventReasonSwPowerCap;
+	if (top < top_clock())
+		*reasons |= nvmlClocksEventReasonApplicationsClocksSetting;
+	return NVML_SUCCESS;
+}
+
+nvmlReturn_t nvmlDeviceGetCurrentClocksThrottleReasons(nvmlDevice_t device, unsigned long long *reasons) {
+	return nvmlDeviceGetCurrentClocksEventReasons(device, reasons);
+}
+
+nvmlReturn_t nvmlDeviceGetSupportedClocksEventReasons(nvmlDevice_t device, unsigned long long *reasons) {
+	VIEW(device);
+	*reasons = supportedReasons;
+	return NVML_SUCCESS;
+}
+
+nvmlReturn_t nvmlDeviceGetSupportedClocksThrottleReasons(nvmlDevice_t device, unsigned long long *reasons) {
+	return nvmlDeviceGetSupportedClocksEventReasons(device, reasons);
+}
+
+/* Millijoules at the counter's last tick. A kernel that was entered late corrects the past: never show less. */
+static unsigned long long energy_mj(uint32_t gpu, const struct sim *sim) {
+	double *shown = &node->gpu[gpu].shown_j;
+	*shown = fmax(*shown, sim->counter_j[1]);
+	return (unsigned long long)(*shown * 1e3);
+}
+
+nvmlReturn_t nvmlDeviceGetTotalEnergyConsumption(nvmlDevice_t device, unsigned long long *energy) {
+	VIEW(device);
+	*energy = energy_mj(gpu, &sim);
+	return NVML_SUCCESS;
+}
+
+static unsigned instant_mw(uint32_t gpu, const struct sim *sim) {
+	return (unsigned)lround(1e3 * sim_power_w(node, gpu, sim, sim_clock(node, gpu, sim)));
+}
+
+/* Averaged over the counter's last period, as the A100's sensor does; before the second tick, as it is now. */
+static unsigned average_mw(uint32_t gpu, const struct sim *sim) {
+	double joules = sim->counter_j[1] - sim->counter_j[0];
+	return sim->counter_j[0] > 0 ? (unsigned)lround(1e3 * joules / node->config.counter_period_s) : instant_mw(gpu, sim);
+}
+
+nvmlReturn_t nvmlDeviceGetPowerUsage(nvmlDevice_t device, unsigned *power) {
+	VIEW(device);
+	*power = average_mw(gpu, &sim);
+	return NVML_SUCCESS;
+}
+
+static unsigned limit_mw(const struct sim *sim) {
+	return (unsigned)lround(sim->power_limit_w * 1e3);
+}
+
+nvmlReturn_t nvmlDeviceGetPowerManagementLimit(nvmlDevice_t device, unsigned *limit) {
+	VIEW(device);
+	*limit = limit_mw(&sim);
+	return NVML_SUCCESS;
+}
+
+nvmlReturn_t nvmlDeviceGetEnforcedPowerLimit(nvmlDevice_t device, unsigned *limit) {
+	return nvmlDeviceGetPowerManagementLimit(device, limit);
+}
+
+nvmlReturn_t nvmlDeviceGetPowerManagementDefaultLimit(nvmlDevice_t device, unsigned *limit) {
+	VIEW(device);
+	*limit = (unsigned)lround(node->config.power_limit_w * 1e3);
+	return NVML_SUCCESS;
+}
+
+nvmlReturn_t nvmlDeviceGetPowerManagementLimitConstraints(nvmlDevice_t device, unsigned *low, unsigned *high) {
+	*low = MINIMUM_LIMIT_W * 1000;
+	return nvmlDeviceGetPowerManagementDefaultLimit(device, high);
+}
+
+nvmlReturn_t nvmlDeviceSetPowerManagementLimit(nvmlDevice_t device, unsigned limit) {
+	uint32_t index;
+	nvmlReturn_t status = nvml_device(device, &index);
+	if (status || (status = may_administer()))
+		return status;
+	if (limit < MINIMUM_LIMIT_W * 1000 || limit > node->config.power_limit_w * 1e3)
+		return NVML_ERROR_INVALID_ARGUMENT;
+	struct gpu *gpu = &node->gpu[index];
+	struct sim sim;
+	gpu_lock(node, index, &sim);
+	sim_advance(node, index, &sim, now_ns());
+	sim.power_limit_w = limit / 1e3;
+	gpu_commit(gpu, &sim);
+	gpu_notify(gpu);
+	gpu_unlock(gpu);
+	return NVML_SUCCESS;
+}
+
+nvmlReturn_t nvmlDeviceGetFieldValues(nvmlDevice_t device, int count, nvmlFieldValue_t *values) {
+	VIEW(device);
+	struct timespec wall;
+	clock_gettime(CLOCK_REALTIME, &wall);
+	for (nvmlFieldValue_t *value = values; value < values + count; value++) {
+		value->timestamp = wall.tv_sec * 1000000ll + wall.tv_nsec / 1000;
+		value->latencyUsec = 0;
+		value->valueType = NVML_VALUE_TYPE_UNSIGNED_INT;
+		value->nvmlReturn = NVML_SUCCESS;
+		value->value.ullVal = 0;
+		switch (value->fieldId) {
+		case NVML_FI_DEV_TOTAL_ENERGY_CONSUMPTION:
+			value->valueType = NVML_VALUE_TYPE_UNSIGNED_LONG_LONG;
+			value->value.ullVal = energy_mj(gpu, &sim);
+			break;
+		case NVML_FI_DEV_POWER_AVERAGE: value->value.uiVal = average_mw(gpu, &sim); break;
+		case NVML_FI_DEV_POWER_INSTANT: value->value.uiVal = instant_mw(gpu, &sim); break;
+		case NVML_FI_DEV_POWER_MIN_LIMIT: value->value.uiVal = MINIMUM_LIMIT_W * 1000; break;
+		case NVML_FI_DEV_POWER_MAX_LIMIT:
+		case NVML_FI_DEV_POWER_DEFAULT_LIMIT: value->value.uiVal = (unsigned)lround(node->config.power_limit_w * 1e3); break;
+		case NVML_FI_DEV_POWER_CURRENT_LIMIT: value->value.uiVal = limit_mw(&sim); break;
+		default: value->nvmlReturn = NVML_ERROR_NOT_SUPPORTED;
+		}
+	}
+	return NVML_SUCCESS;
+}
+
+nvmlReturn_t nvmlDeviceGetTemperature(nvmlDevice_t device, unsigned sensor, unsigned *temperature) {
+	VIEW(device);
+	if (sensor)
+		return NVML_ERROR_INVALID_ARGUMENT;
+	*temperature = (unsigned)lround(sim.temperature_c);
+	return NVML_SUCCESS;
+}
+
+nvmlReturn_t nvmlDeviceGetTemperatureV(nvmlDevice_t device, nvmlTemperature_t *temperature) {
+	return nvmlDeviceGetTemperature(device, temperature->sensorType, (unsigned *)&temperature->temperature);
+}
+
+nvmlReturn_t nvmlDeviceGetUtilizationRates(nvmlDevice_t device, nvmlUtilization_t *rates) {
+	VIEW(device);
+	double busy = (sim.counter_busy_s[1] - sim.counter_busy_s[0]) / node->config.counter_period_s;
+	rates->gpu = (unsigned)lround(100 * busy);
+	rates->memory = (unsigned)lround(40 * busy);
+	return NVML_SUCCESS;
+}
+
+nvmlReturn_t nvmlDeviceGetPerformanceState(nvmlDevice_t device, unsigned *state) {
+	VIEW(device);
+	*state = sim.owners ? 0 : 8;
+	return NVML_SUCCESS;
+}
+
+/* Calls `each` on every process with a context; pids are as those processes see themselves. */
+static unsigned list_processes(uint32_t gpu, unsigned room, nvmlProcessInfo_t *processes, unsigned long long *memory) {
+	unsigned found = 0;
+	*memory = 0;
+	for (int i = 0; i < MAX_OWNERS; i++) {
+		struct owner *owner = &node->gpu[gpu].owner[i];
+		if (!atomic_load(&owner->used))
+			continue;
+		if (processes && found < room)
+			processes[found] = (nvmlProcessInfo_t){owner->pid, owner->memory_bytes, ~0u, ~0u};
+		*memory += owner->memory_bytes;
+		found++;
+	}
+	return found;
+}
+
+nvmlReturn_t nvmlDeviceGetComputeRunningProcesses_v3(nvmlDevice_t device, unsigned *count, nvmlProcessInfo_t *processes) {
+	VIEW(device);
+	unsigned room = *count;
+	unsigned long long memory;
+	*count = list_processes(gpu, room, processes, &memory);
+	return *count > (processes ? room : 0) ? NVML_ERROR_INSUFFICIENT_SIZE : NVML_SUCCESS;
+}
+
+nvmlReturn_t nvmlDeviceGetComputeRunningProcesses_v2(nvmlDevice_t device, unsigned *count, nvmlProcessInfo_t *processes) {
+	return nvmlDeviceGetComputeRunningProcesses_v3(device, count, processes);
+}
+
+nvmlReturn_t nvmlDeviceGetMemoryInfo_v2(nvmlDevice_t device, nvmlMemory_v2_t *info) {
+	VIEW(device);
+	info->total = 80ull << 30;
+	info->reserved = 600ull << 20;
+	list_processes(gpu, 0, NULL, &info->used);
+	info->free = info->total - info->reserved - info->used;
+	return NVML_SUCCESS;
+}
+
+nvmlReturn_t nvmlDeviceGetMemoryInfo(nvmlDevice_t device, nvmlMemory_t *info) {
+	nvmlMemory_v2_t more;
+	nvmlReturn_t status = nvmlDeviceGetMemoryInfo_v2(device, &more);
+	if (!status)
+		*info = (nvmlMemory_t){more.total, more.free, more.used + more.reserved};
+	return status;
+}
