@@ -17,7 +17,7 @@ from pathlib import Path
 
 from . import addons, cgroups, controlplane, machine, network, pki
 from .binaries import binaries
-from .commands import run, until
+from .commands import NotYetError, run, until
 from .images import own_images
 from .kept import locked
 from .layout import MAX_NODES, SOCKETS, NodeLayout, cache_folder, run_folder
@@ -117,20 +117,21 @@ def _up(processes: Processes, count: int, daemons: Sequence[Daemon], images: Seq
     return cluster
 
 
-def _nodes_ready(cluster: Cluster, daemons: Sequence[Daemon]) -> bool:
+def _nodes_ready(cluster: Cluster, daemons: Sequence[Daemon]) -> None:
+    """Raise NotYetError unless every node is ready and offers what the daemons provide."""
     listing = json.loads(cluster.kubectl("get", "nodes", "--output", "json"))
     statuses = {item["metadata"]["name"]: item["status"] for item in listing["items"]}
-    offered = dict(daemon.provides for daemon in daemons if daemon.provides)
-
-    def ready(node: Node) -> bool:
+    for node in cluster.nodes:
         status = statuses.get(node.name, {})
         conditions = {condition["type"]: condition["status"] for condition in status.get("conditions", ())}
-        allocatable = status.get("allocatable", {})
-        return conditions.get("Ready") == "True" and all(
-            allocatable.get(resource) == str(amount) for resource, amount in offered.items()
-        )
-
-    return all(ready(node) for node in cluster.nodes)
+        if conditions.get("Ready") != "True":
+            raise NotYetError(f"{node.name} isn't ready: see {node.log('kubelet')}")
+        for daemon in daemons:
+            if node.pid(daemon.name) is None:
+                raise MachineError(f"{daemon.name} of {node.name} ended:\n{node.log(daemon.name).read_text()[-2000:]}")
+            resource, amount = daemon.provides or ("", 0)
+            if amount and status.get("allocatable", {}).get(resource) != str(amount):
+                raise NotYetError(f"{node.name} doesn't offer {amount} {resource}: see {node.log(daemon.name)}")
 
 
 def running() -> Cluster:

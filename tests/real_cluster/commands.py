@@ -13,6 +13,10 @@ class CommandError(RuntimeError):
     """A command ended with a status that isn't zero; the message holds its last lines."""
 
 
+class NotYetError(RuntimeError):
+    """What an attempt of `until` raises to say what it waits for."""
+
+
 def run(
     argv: Sequence[str | Path],
     *,
@@ -46,7 +50,7 @@ def until(what: str, limit_s: float, attempt: Callable[[], object], pause_s: flo
             if attempt() is not False:
                 return
             reason = "not yet"
-        except (CommandError, OSError) as error:
+        except (CommandError, NotYetError, OSError) as error:
             reason = str(error)
         if time.monotonic() > end:
             raise TimeoutError(f"{what}: still not so after {limit_s:.0f} s: {reason}")

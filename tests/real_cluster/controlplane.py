@@ -65,6 +65,7 @@ def _controller_manager() -> Mapping[str, object]:
         "root-ca-file": pki.folder() / "ca.crt",
         "service-account-private-key-file": pki.folder() / "service-account.key",
         "use-service-account-credentials": "true",
+        "flex-volume-plugin-dir": run_folder() / "volume-plugins",  # else a folder in the machine's /usr/libexec
     }
 
 

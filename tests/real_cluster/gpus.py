@@ -1,22 +1,28 @@
-"""The one place where the cluster knows of the virtual GPUs: which daemon offers them on a node."""
+"""The one place where the cluster knows of the virtual GPUs: the daemon that offers them on a node.
+
+A node's GPUs are a file in its own /run/virtual-gpus. It is laid only if it isn't there with that many GPUs: a test or
+the demo may have put another model into it (`python -m virtual_gpus init`, in the node).
+"""
 
 from __future__ import annotations
 
-import importlib.util
 import sys
+from pathlib import Path
 
 from .node import Daemon
-from .progress import say
 
-_MODULE = "virtual_gpus.device_plugin"
+_RUN = """
+if [ "$("$0" -m virtual_gpus look 2>/dev/null | wc -l)" != "$2" ]; then
+  "$0" -m virtual_gpus init --node "$1" --gpus "$2" || exit
+fi
+exec "$0" -m virtual_gpus.device_plugin
+"""
 
 
 def gpu_daemons(gpus: int) -> tuple[Daemon, ...]:
     """The device plugin that offers this many virtual GPUs on each node; none for 0."""
     if not gpus:
         return ()
-    if importlib.util.find_spec("virtual_gpus") is None or importlib.util.find_spec(_MODULE) is None:
-        say(f"{_MODULE} isn't there: the nodes get no GPUs.")
-        return ()
-    argv = (sys.executable, "-m", _MODULE, "--node", "{node}", "--gpus", str(gpus))
-    return (Daemon("virtual-gpus", argv, provides=("nvidia.com/gpu", gpus)),)
+    argv = ("sh", "-c", _RUN, sys.executable, "{node}", str(gpus))
+    environment = {"PYTHONPATH": str(Path(__file__).parents[1])}
+    return (Daemon("virtual-gpus", argv, environment, provides=("nvidia.com/gpu", gpus)),)

@@ -149,7 +149,7 @@ class Node:
 
     def _make_namespace(self) -> None:
         made = run_folder() / "made-folders"
-        lines = ["mount --make-rshared /"]
+        lines = ["mount --no-mtab --make-rshared /"]  # without --no-mtab it leaves a folder /run/mount
         for path in PRIVATE_PATHS:
             if not Path(path).exists():
                 with made.open("a") as record:
@@ -157,7 +157,10 @@ class Node:
                 Path(path).mkdir(parents=True, exist_ok=True)
             private = self.layout.folder / "private" / path.lstrip("/")
             private.mkdir(parents=True, exist_ok=True)
-            lines += [f"mount --bind {shlex.quote(str(private))} {path}", f"mount --make-shared {path}"]
+            lines += [
+                f"mount --no-mtab --bind {shlex.quote(str(private))} {path}",
+                f"mount --no-mtab --make-shared {path}",
+            ]
         ready = self.layout.folder / "namespace-ready"
         ready.unlink(missing_ok=True)
         script = "\n".join(["set -e", *lines, f"touch {shlex.quote(str(ready))}", "exec sleep infinity"])

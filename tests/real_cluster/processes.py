@@ -143,4 +143,4 @@ class Processes:
 
     def end_all(self) -> None:
         """End every process of this cluster, recorded or not, and all that they started."""
-        end(identities(self._marked()))
+        end(identities(self._marked()), term_limit_s=2)  # the API server would wait for its clients

@@ -1,0 +1,64 @@
+"""Images: built from a Dockerfile as it stands, once for the same files, with nothing of this machine inside."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from real_cluster import images
+from real_cluster.archive import identity, write_image
+
+_PROBE = Path(__file__).parent / "probe"
+
+
+def _layers(archive: Path) -> dict[str, bytes]:
+    """All regular files of all layers of a docker-archive."""
+    found: dict[str, bytes] = {}
+    with tarfile.open(archive) as tar:
+        (image,) = json.load(tar.extractfile("manifest.json") or io.BytesIO())
+        for name in image["Layers"]:
+            with tarfile.open(fileobj=tar.extractfile(name)) as layer:
+                for entry in layer:
+                    if entry.isfile() and (content := layer.extractfile(entry)):
+                        found[entry.name.removeprefix("./")] = content.read()
+    return found
+
+
+def test_an_archive_made_by_hand_has_its_tag_and_equal_content_makes_an_equal_image(tmp_path: Path) -> None:
+    files = {"bin": None, "bin/tool": b"x", "bin/link": "tool"}
+    for name in ("a", "b"):
+        write_image(tmp_path / name, "localhost/thing:1", files, ["/bin/tool"])
+    assert identity(tmp_path / "a")[0] == "localhost/thing:1"
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+@pytest.mark.cluster
+def test_an_image_holds_nothing_of_the_machine_that_built_it() -> None:
+    files = _layers(images.build(_PROBE / "Dockerfile", "probe", "localhost/joulepath/probe:test"))
+    assert "app/ask_api.py" in files
+    assert not [name for name in files if name.endswith("pip.conf") and files[name]]
+    assert files["etc/apt/sources.list"].decode() == f"deb {images.DEBIAN_MIRROR} {images.DEBIAN} main\n"
+    assert not files.get("etc/resolv.conf")
+    assert not files.get("etc/hostname")
+
+
+@pytest.mark.cluster
+def test_an_image_is_built_again_only_if_a_file_that_it_copies_changes(tmp_path: Path) -> None:
+    context = tmp_path / "context"
+    context.mkdir()
+    (context / "Dockerfile").write_text("ARG BASE\nFROM ${BASE} AS last\nCOPY copied /\n")
+    tag = "localhost/joulepath/probe-files:test"
+    archives = []
+    for copied, other in (("1", "1"), ("1", "2"), ("2", "2")):
+        (context / "copied").write_text(copied)
+        (context / "other").write_text(other)
+        archives.append(images.build(context / "Dockerfile", "last", tag, files=[Path("copied")]))
+    assert archives[0] == archives[1] != archives[2]
+    assert _layers(archives[2])["copied"] == b"2"
+    for archive in set(archives):
+        shutil.rmtree(archive.parent)
