@@ -15,7 +15,7 @@ from joulepath_planner.schedule import Instruction, ScheduleError
 
 Edge = tuple[int, int, float]
 
-_RESOLUTION_S = 1e-10
+_RESOLUTION_S = 1e-12
 """Differences in time below this are rounding of floating point, not slack."""
 
 
@@ -152,11 +152,7 @@ class Timing:
 
 
 def least_period_s(graph: Graph, durations_s: list[float]) -> float:
-    """The shortest period that these durations allow: the greatest mean length of a cycle per period spanned.
-
-    Found by Howard-like cuts: start from the longest cycle with one wrap, and lengthen the period to the mean of a
-    violating cycle until none is left.
-    """
+    """The shortest period that these durations allow: the greatest mean length of a cycle per period spanned."""
     size = len(durations_s)
     incoming: list[list[tuple[int, float]]] = [[] for _ in range(size)]
     for source, target, gap in graph.edges:
@@ -177,7 +173,7 @@ def least_period_s(graph: Graph, durations_s: list[float]) -> float:
 
 
 def _greatest_cycle_mean(length: list[list[float]]) -> float:
-    """Karp's theorem on the complete graph of ranks (arcs of length -inf are absent)."""
+    """The greatest mean of a cycle by Karp's theorem; an arc of length -inf is absent."""
     size = len(length)
     best = [[0.0] * size]
     for _ in range(size):

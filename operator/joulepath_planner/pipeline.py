@@ -37,6 +37,10 @@ class Pipeline:
                     raise ProfileError(
                         f"the schedule runs {one.label}, but the profile has no {one.kind} of that stage; measure it."
                     )
+            defaults = {one.stage: self.profile.default_clock_mhz(one.stage) for one in order}
+            if len(set(defaults.values())) > 1:
+                listed = ", ".join(f"stage {stage} {clock} MHz" for stage, clock in sorted(defaults.items()))
+                raise ProfileError(f"the stages of one rank end at different clocks ({listed}); they share a GPU.")
         for name, delays in (
             ("transfer_s", self.transfer_s),
             ("overhead_s", self.overhead_s),

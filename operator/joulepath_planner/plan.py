@@ -7,6 +7,7 @@ is repaired by raising clocks; where that does not help, a coarser granularity i
 from __future__ import annotations
 
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Literal, get_args
 
 from joulepath_planner.frontier import Problem
@@ -19,7 +20,7 @@ from joulepath_planner.repair import Assignment, repair
 from joulepath_planner.schedule import Instruction
 
 LAGS_PER_INSTRUCTION = 4
-"""An instruction gets a clock of its own only if it lasts this many p95 lags."""
+"""Instructions get clocks of their own only if they last this many p95 lags on average."""
 
 SOLVER_S = 1e-6
 """The solver's feasibility tolerance in seconds."""
@@ -50,7 +51,8 @@ class RankPlan:
 @dataclass(frozen=True, slots=True)
 class Plan:
     """iteration_time_s and energy_j are the referee's, with lags. Energies are joules of one iteration, waits
-    included. lower_bound_j holds for every plan of supported clocks by the deadline, whatever its granularity."""
+    included. lower_bound_j holds for every plan of supported clocks by the deadline, whatever its granularity, to
+    within the solver's tolerance (a millionth)."""
 
     granularity: Granularity | Literal["default"]
     deadline_s: float
@@ -137,8 +139,8 @@ def _levels(
     """What to try, in order. Phase is always compared with rank, which needs fewer switches."""
     if granularity == "auto":
         profile = problem.pipeline.profile
-        shortest = min(profile.default(one.stage, one.kind).time_s for one in problem.graph.instructions)
-        fine = lags is None or shortest >= LAGS_PER_INSTRUCTION * lags.worst_p95_s
+        lasts = fmean(profile.default(one.stage, one.kind).time_s for one in problem.graph.instructions)
+        fine = lags is None or lasts >= LAGS_PER_INSTRUCTION * lags.worst_p95_s
         granularity = "instruction" if fine else "phase"
     coarser: dict[str, tuple[Granularity, ...]] = {
         "instruction": ("instruction", "phase", "rank"),
@@ -178,7 +180,7 @@ def _plan(problem: Problem, deadline_s: float, bound_j: float, baseline_j: float
         iteration_time_s=best.replay.iteration_time_s,
         energy_j=best.replay.energy_j,
         baseline_energy_j=baseline_j,
-        lower_bound_j=min(bound_j, best.replay.energy_j),
+        lower_bound_j=bound_j,
         ranks=tuple(ranks),
         critical_path=best.replay.critical_path,
         switches=best.replay.switches,

@@ -1,0 +1,219 @@
+"""What every plan promises, on drawn pipelines, on ones small enough to try everything, and on the published one."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from joulepath_planner import (
+    Granularity,
+    LagTable,
+    Pipeline,
+    PlanningError,
+    Point,
+    Profile,
+    frontier,
+    one_f_one_b,
+    plan,
+    recorded,
+    simulate,
+)
+from planner.pipelines import CLOCKS, gpt3, pipelines, scaled
+
+EXACT = 1 + 1e-9
+SOLVER = 1e-6
+GRANULARITIES: tuple[Granularity, ...] = ("instruction", "phase", "kind", "rank")
+
+
+@settings(max_examples=60, deadline=None)
+@given(pipelines(), st.floats(0, 0.4), st.sampled_from(GRANULARITIES))
+def test_a_plan_keeps_its_deadline_costs_no_more_than_default_and_never_beats_the_bound(
+    pipeline: Pipeline, slowdown: float, granularity: Granularity
+) -> None:
+    made = plan(pipeline, slowdown=slowdown, granularity=granularity)
+    seen = simulate(pipeline, made.clocks)
+    assert seen.iteration_time_s <= made.t_min_s * (1 + slowdown) * EXACT
+    assert seen.energy_j == pytest.approx(made.energy_j)
+    assert made.energy_j <= simulate(pipeline).energy_j * EXACT
+    assert made.energy_j >= made.lower_bound_j * (1 - SOLVER)
+
+
+@settings(max_examples=60, deadline=None)
+@given(pipelines(), st.sampled_from((0.005, 0.02, 0.1)), st.floats(0.5, 1.0), st.sampled_from((0.0, 0.1)))
+def test_a_plan_with_lags_keeps_its_deadline(pipeline: Pipeline, lag_s: float, typical: float, slowdown: float) -> None:
+    lags = LagTable(lag_s * typical, lag_s * typical, lag_s, lag_s)
+    made = plan(pipeline, slowdown=slowdown, lags=lags)
+    seen = simulate(pipeline, made.clocks, lags)
+    assert seen.iteration_time_s <= made.deadline_s * EXACT
+    assert seen.energy_j <= made.baseline_energy_j * EXACT
+    assert made.energy_j == pytest.approx(seen.energy_j)
+
+
+@settings(max_examples=30, deadline=None)
+@given(pipelines(), st.data())
+def test_a_clock_more_never_raises_the_bound(pipeline: Pipeline, data: st.DataObject) -> None:
+    stage = data.draw(st.sampled_from(pipeline.profile.stages))
+    extra = Point(900, data.draw(st.floats(0.05, 0.5)), data.draw(st.floats(1, 80)))
+    points = dict(pipeline.profile.points)
+    points[stage, "F"] = (*points[stage, "F"], extra)
+    blocking = pipeline.profile.wait_power_w(1400)
+    before, after = (
+        frontier(Pipeline(pipeline.schedule, Profile(some, blocking), pipeline.transfer_s), points=2)
+        for some in (pipeline.profile.points, points)
+    )
+    assert after.points[0].energy_j <= before.points[0].energy_j * (1 + SOLVER)
+
+
+@settings(max_examples=20, deadline=None)
+@given(pipelines(), st.data())
+def test_the_names_of_microbatches_change_nothing(pipeline: Pipeline, data: st.DataObject) -> None:
+    count = pipeline.schedule.microbatches
+    names = data.draw(st.permutations(range(count)))
+    renamed = recorded(
+        [[type(one)(one.stage, one.kind, names[one.microbatch]) for one in order] for order in pipeline.schedule.orders]
+    )
+    other = Pipeline(renamed, pipeline.profile, pipeline.transfer_s, pipeline.overhead_s, pipeline.tail_s)
+    first, second = plan(pipeline), plan(other)
+    assert second.t_min_s == pytest.approx(first.t_min_s)
+    assert second.lower_bound_j == pytest.approx(first.lower_bound_j, rel=SOLVER)
+
+
+@settings(max_examples=25, deadline=None)
+@given(pipelines(most_stages=2, most_microbatches=2), st.floats(0, 0.3))
+def test_no_choice_of_clocks_beats_the_bound_and_few_beat_the_plan(pipeline: Pipeline, slowdown: float) -> None:
+    made = plan(pipeline, slowdown=slowdown, granularity="instruction")
+    sizes = [len(order) for order in pipeline.schedule.orders]
+    allowed = sorted({point.clock_mhz for points in pipeline.profile.points.values() for point in points})
+    few = [allowed[0], allowed[-1]] if sum(sizes) > 4 else allowed
+    best = made.baseline_energy_j
+    for flat in itertools.product(few, repeat=sum(sizes)):
+        clocks = [flat[: sizes[0]], flat[sizes[0] :]][: len(sizes)]
+        seen = simulate(pipeline, clocks)
+        if seen.iteration_time_s <= made.deadline_s * EXACT:
+            best = min(best, seen.energy_j)
+    assert best >= made.lower_bound_j * (1 - SOLVER)
+    assert made.energy_j <= best * 1.03
+
+
+def test_even_stages_save_little_and_uneven_ones_much() -> None:
+    even = plan(scaled([1, 1, 1, 1], 12)).predicted_savings
+    uneven = plan(scaled([1, 1, 1, 1.4], 12)).predicted_savings
+    assert 0 < even < uneven / 2
+    assert uneven > 0.12
+
+
+def test_one_stage_alone_has_nothing_to_save_at_t_min_but_much_when_it_may_be_slower() -> None:
+    alone = scaled([1], 4)
+    assert plan(alone).predicted_savings == pytest.approx(0)
+    assert plan(alone, slowdown=0.1).predicted_savings > 0.05
+
+
+def test_the_published_pipeline_comes_close_to_its_bound() -> None:
+    made = plan(gpt3())
+    assert made.granularity == "instruction"
+    assert made.t_min_s == pytest.approx(2.8365, abs=1e-3)
+    assert made.predicted_savings > 0.155
+    assert made.optimality_gap < 0.004
+
+
+@pytest.mark.parametrize(
+    ("lag_s", "granularity", "least"),
+    [(0.005, "instruction", 0.15), (0.01, "instruction", 0.145), (0.02, "phase", 0.05), (0.1, "phase", 0.05)],
+)
+def test_the_published_pipeline_with_lags_keeps_t_min(lag_s: float, granularity: str, least: float) -> None:
+    made = plan(gpt3(), lags=LagTable.constant(lag_s))
+    assert made.granularity == granularity
+    assert made.slowdown <= 1e-9
+    assert made.predicted_savings > least
+
+
+def test_coarser_granularity_saves_less() -> None:
+    saved = [plan(gpt3(), slowdown=0.05, granularity=level).predicted_savings for level in GRANULARITIES]
+    assert saved == sorted(saved, reverse=True)
+    assert saved[-1] > 0.1
+
+
+def test_a_granularity_shares_its_clock() -> None:
+    for granularity, kinds in (("kind", "FB"), ("rank", "*")):
+        made = plan(gpt3(), slowdown=0.05, granularity=granularity)  # type: ignore[arg-type]
+        for rank in made.ranks:
+            for kind in kinds:
+                same = {one.clock_mhz for one in rank.instructions if kind in ("*", one.instruction.kind)}
+                assert len(same) == 1
+    phased = plan(gpt3(), slowdown=0.05, granularity="phase")
+    assert all(len({one.clock_mhz for one in rank.instructions}) <= 3 for rank in phased.ranks)
+
+
+def test_critical_instructions_run_at_default_clocks_and_every_clock_is_supported() -> None:
+    pipeline = gpt3()
+    made = plan(pipeline)
+    for rank in made.ranks:
+        for one in rank.instructions:
+            points = pipeline.profile.points[one.instruction.stage, one.instruction.kind]
+            assert one.clock_mhz in {None, *(point.clock_mhz for point in points[1:])}
+            assert one.clock_mhz is None or one.instruction not in made.critical_path
+    assert made.critical_path
+
+
+def test_the_tail_is_part_of_the_iteration() -> None:
+    with_tail = plan(gpt3(tail_s=dict.fromkeys(range(8), 0.2)), lags=LagTable.constant(0.01))
+    assert with_tail.t_min_s == pytest.approx(plan(gpt3()).t_min_s + 0.2)
+    assert with_tail.slowdown <= 1e-9
+    assert with_tail.predicted_savings > 0.13
+
+
+def test_a_cap_of_the_site_is_the_default_clock() -> None:
+    made = plan(gpt3(), default_clock_mhz=1200)
+    assert made.t_min_s > plan(gpt3()).t_min_s * 1.05
+    used = {one.clock_mhz for rank in made.ranks for one in rank.instructions}
+    assert None in used
+    assert max(clock for clock in used if clock) < 1200
+
+
+def test_past_t_star_free_a_longer_deadline_buys_nothing() -> None:
+    edge = frontier(gpt3(), points=2).t_star_free_s
+    made = plan(gpt3(), deadline_s=10.0)
+    assert made.iteration_time_s <= edge * (1 + 1e-5)
+    assert made.energy_j == pytest.approx(plan(gpt3(), deadline_s=edge).energy_j, rel=1e-3)
+
+
+def test_what_cannot_be_had_is_said() -> None:
+    with pytest.raises(PlanningError, match=r"the deadline of 1\.000000 s is under T_min"):
+        plan(gpt3(), deadline_s=1.0)
+    with pytest.raises(ValueError, match="granularity is 'fine'"):
+        plan(gpt3(), granularity="fine")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="points is 1"):
+        frontier(gpt3(), points=1)
+
+
+def test_the_frontier_is_convex_and_ends_where_nothing_is_left_to_save() -> None:
+    found = frontier(gpt3(), points=17)
+    energies = [point.energy_j for point in found.points]
+    slopes = [after - before for before, after in itertools.pairwise(energies)]
+    assert slopes == sorted(slopes)
+    assert found.t_min_s < found.t_star_free_s < found.t_star_fixed_s
+    assert min(point.free_energy_j for point in found.points) == pytest.approx(found.points[-1].free_energy_j)
+    assert found.points[0].energy_j == pytest.approx(plan(gpt3()).lower_bound_j, rel=SOLVER)
+    assert found.baseline_energy_j == pytest.approx(simulate(gpt3()).energy_j)
+
+
+def test_planning_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    plan(scaled([1, 1.2], 2))
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_lower_blocking_power_at_lower_clocks_is_counted() -> None:
+    flat = scaled([1, 1.4], 8)
+    by_clock = Pipeline(flat.schedule, Profile(flat.profile.points, {CLOCKS[0]: 80.0, CLOCKS[-1]: 40.0}))
+    made = plan(by_clock)
+    assert made.predicted_savings > 0
+    assert made.energy_j >= made.lower_bound_j
+    assert made.iteration_time_s <= made.t_min_s * EXACT
+
+
+def test_one_f_one_b_and_its_recording_give_the_same_plan() -> None:
+    pipeline = scaled([1, 1.3, 1], 5)
+    assert plan(Pipeline(recorded(one_f_one_b(3, 5).to_text()), pipeline.profile)).clocks == plan(pipeline).clocks

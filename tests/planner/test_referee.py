@@ -1,0 +1,145 @@
+"""The referee against sums done by hand, and against the solver's longest paths."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+
+from joulepath_planner import Instruction, LagTable, Pipeline, Point, Profile, one_f_one_b, simulate
+from joulepath_planner.graph import Graph, least_period_s
+from planner.pipelines import clocked, scaled
+
+# One stage: F 1 s, B 2 s at 1000 MHz; half as fast at 500 MHz.
+PROFILE = Profile(
+    {
+        (0, "F"): (Point(1000, 1.0, 300.0), Point(500, 2.0, 400.0)),
+        (0, "B"): (Point(1000, 2.0, 600.0), Point(500, 4.0, 800.0)),
+    },
+    {1000: 100.0, 500: 50.0},
+)
+ONE = Pipeline(one_f_one_b(1, 1), PROFILE)
+
+
+@settings(max_examples=60, deadline=None)
+@given(clocked())
+def test_its_period_is_the_solver_s_greatest_cycle_mean(case: tuple[Pipeline, list[list[int | None]]]) -> None:
+    pipeline, clocks = case
+    chosen = {
+        one: clock
+        for order, row in zip(pipeline.schedule.orders, clocks, strict=True)
+        for one, clock in zip(order, row, strict=True)
+    }
+    graph = Graph.of(pipeline)
+    durations = [
+        pipeline.profile.at(one.stage, one.kind, chosen[one] or pipeline.profile.default_clock_mhz(one.stage))[0]
+        for one in graph.instructions
+    ]
+    assert simulate(pipeline, clocks).iteration_time_s == pytest.approx(least_period_s(graph, durations), rel=1e-9)
+
+
+@settings(max_examples=40, deadline=None)
+@given(clocked())
+def test_energy_is_compute_plus_waits_for_the_period(case: tuple[Pipeline, list[list[int | None]]]) -> None:
+    pipeline, clocks = case
+    pipeline = Pipeline(
+        pipeline.schedule,
+        Profile(pipeline.profile.points, 70.0),
+        pipeline.transfer_s,
+        pipeline.overhead_s,
+        pipeline.tail_s,
+    )
+    seen = simulate(pipeline, clocks)
+    for events, energy in zip(seen.ranks, seen.energy, strict=True):
+        waited = seen.iteration_time_s - sum(event.duration_s for event in events)
+        assert energy.compute_j == pytest.approx(sum(event.energy_j for event in events))
+        assert energy.wait_j + energy.tail_j == pytest.approx(70.0 * waited, abs=1e-6)
+
+
+def test_two_even_stages_by_hand() -> None:
+    profile = Profile({(s, k): PROFILE.points[0, k] for s in range(2) for k in "FB"}, 100.0)
+    pipeline = Pipeline(one_f_one_b(2, 2), profile, transfer_s={(0, 1, "F"): 0.25, (1, 0, "B"): 0.5}, tail_s={0: 1.0})
+    seen = simulate(pipeline)
+    # Stage 1: F0 1.25-2.25, B0 -4.25, F1 -5.25, B1 -7.25. Its gradients arrive at 4.75 and 7.75; B1 ends at 9.75.
+    assert seen.iteration_time_s == pytest.approx(10.75)
+    assert [event.start_s for event in seen.ranks[0]] == pytest.approx([0, 1, 4.75, 7.75])
+    assert [event.start_s for event in seen.ranks[1]] == pytest.approx([1.25, 2.25, 4.25, 5.25])
+    assert [str(one) for one in seen.critical_path] == ["F0", "F0", "B0", "F1", "B1", "B1"]
+    assert [event.slack_s for event in seen.ranks[0]] == pytest.approx([0, 2, 1, 0])
+    assert seen.energy[0].tail_j == pytest.approx(100.0)
+    assert seen.energy_j == pytest.approx(2 * 1800 + 100 * (2 * 10.75 - 12))
+
+
+def test_a_lower_clock_comes_late() -> None:
+    # F at 1000, B at 500, lag 0.5 s down, raised again in time for F: B runs its first 0.5 s at 1000 MHz (a quarter
+    # of its work), and its raise is set at begin + 4 s - p95, or when it ends.
+    seen = simulate(ONE, [[None, 500]], LagTable(up_s=0.0, down_s=0.5, p95_up_s=0.0, p95_down_s=0.5))
+    assert seen.ranks[0][1].duration_s == pytest.approx(0.5 + 0.75 * 4.0)
+    assert seen.ranks[0][1].energy_j == pytest.approx(0.25 * 600 + 0.75 * 800)
+    assert seen.iteration_time_s == pytest.approx(1.0 + 3.5)
+    assert seen.switches == 2
+
+
+def test_a_higher_clock_comes_early() -> None:
+    # B at 500 MHz takes 4 s; its raise is set at 3 s and in force at 3.5 s: an eighth of the work is left then.
+    seen = simulate(ONE, [[None, 500]], LagTable(up_s=0.5, down_s=0.0, p95_up_s=1.0, p95_down_s=0.0))
+    assert seen.ranks[0][1].duration_s == pytest.approx(3.5 + 0.125 * 2.0)
+    assert seen.ranks[0][0].duration_s == pytest.approx(1.0)
+
+
+def test_a_raise_longer_than_the_instruction_is_late_for_the_next() -> None:
+    # F at 500 MHz takes 2 s; the raise for B is set at its begin and in force 1 s after its end: B does a quarter of
+    # its work in that second, and the rest in 1.5 s.
+    seen = simulate(ONE, [[500, None]], LagTable(up_s=3.0, down_s=0.0, p95_up_s=3.0, p95_down_s=0.0))
+    assert seen.ranks[0][0].duration_s == pytest.approx(2.0)
+    assert seen.ranks[0][1].duration_s == pytest.approx(1.0 + 1.5)
+
+
+def test_a_second_set_queues_behind_the_first() -> None:
+    # Down for F set when B ends, in force 1.5 s later; up for B set at F's begin + 2 - 1.5, but it begins when the
+    # first is in force: 3 s. F: 1.5 s at 1000 MHz would be more than all of it, so it ends after 1 s, at 1000 MHz.
+    seen = simulate(ONE, [[500, None]], LagTable.constant(1.5))
+    assert seen.ranks[0][0].duration_s == pytest.approx(1.0)
+    # B: 0.5 s at 1000 (a quarter), 1.5 s at 500 (three eighths), the rest at 1000 MHz.
+    assert seen.ranks[0][1].duration_s == pytest.approx(0.5 + 1.5 + 0.375 * 2)
+
+
+def test_a_wait_costs_the_power_of_the_clock_in_force() -> None:
+    pipeline = Pipeline(ONE.schedule, PROFILE, overhead_s={(0, "F"): 2.0, (0, "B"): 1.0})
+    seen = simulate(pipeline, [[500, 500]])
+    assert seen.energy[0].wait_j == pytest.approx(3.0 * 50.0)
+    assert simulate(pipeline).energy[0].wait_j == pytest.approx(3.0 * 100.0)
+
+
+def test_the_tail_runs_at_default_clocks() -> None:
+    pipeline = Pipeline(ONE.schedule, PROFILE, tail_s={0: 2.0})
+    seen = simulate(pipeline, [[500, 500]])
+    assert seen.energy[0].tail_j == pytest.approx(2.0 * 100.0)
+    assert seen.switches == 2
+    assert seen.iteration_time_s == pytest.approx(8.0)
+
+
+def test_a_stage_with_a_long_tail_sets_the_period() -> None:
+    pipeline = Pipeline(one_f_one_b(3, 2), scaled([1, 1, 1], 2).profile, tail_s={2: 5.0})
+    last = simulate(pipeline).ranks[2]
+    span = last[-1].start_s + last[-1].duration_s - last[0].start_s
+    assert simulate(pipeline).iteration_time_s == pytest.approx(span + 5.0)
+
+
+def test_default_clocks_are_none_or_0() -> None:
+    assert simulate(ONE, [[0, 0]]) == simulate(ONE, [[None, None]]) == simulate(ONE)
+
+
+def test_clocks_of_another_shape_are_refused() -> None:
+    with pytest.raises(ValueError, match="rank 0 has 2 instructions, but 1 clocks"):
+        simulate(ONE, [[None]])
+    with pytest.raises(ValueError, match="iterations is 2"):
+        simulate(ONE, iterations=2)
+    with pytest.raises(ValueError, match="up_s is -1"):
+        LagTable.constant(-1)
+
+
+def test_critical_instructions_have_no_slack() -> None:
+    seen = simulate(scaled([1, 1.2, 1], 4))
+    slack = {event.instruction: event.slack_s for events in seen.ranks for event in events}
+    assert all(slack[one] == pytest.approx(0, abs=1e-9) for one in seen.critical_path)
+    assert Instruction(1, "F", 3) in seen.critical_path

@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import pytest
+
+from joulepath_planner import Instruction, Pipeline, ScheduleError, gpipe, one_f_one_b, plan, recorded, simulate
+from planner.pipelines import scaled
+
+
+def test_1f1b_is_what_torch_executes() -> None:
+    assert one_f_one_b(4, 6).to_text() == [
+        "F0 F1 F2 F3 B0 F4 B1 F5 B2 B3 B4 B5",
+        "F0 F1 F2 B0 F3 B1 F4 B2 F5 B3 B4 B5",
+        "F0 F1 B0 F2 B1 F3 B2 F4 B3 F5 B4 B5",
+        "F0 B0 F1 B1 F2 B2 F3 B3 F4 B4 F5 B5",
+    ]
+
+
+def test_1f1b_with_fewer_microbatches_than_stages() -> None:
+    assert one_f_one_b(3, 2).to_text() == ["F0 F1 B0 B1", "F0 F1 B0 B1", "F0 B0 F1 B1"]
+
+
+def test_gpipe_runs_all_forwards_first() -> None:
+    assert gpipe(2, 3).to_text() == ["F0 F1 F2 B0 B1 B2"] * 2
+
+
+def test_text_and_schedule_are_the_same_thing() -> None:
+    schedule = one_f_one_b(3, 4)
+    assert recorded(schedule.to_text()).orders == schedule.orders
+    assert Instruction.parse("B3", stage=2) == Instruction.parse("2:B3") == Instruction(2, "B", 3)
+    assert str(Instruction(2, "B", 3)) == "B3"
+
+
+@pytest.mark.parametrize("text", ["", "B", "X1", "F-1", "1F"])
+def test_a_text_that_is_no_instruction_is_refused(text: str) -> None:
+    with pytest.raises(ScheduleError, match="is not understood"):
+        Instruction.parse(text, stage=0)
+
+
+@pytest.mark.parametrize(
+    ("orders", "sentence"),
+    [
+        (["F0 F0 B0"], "0:F0 is there twice"),
+        (["F0 B0", "0:F1 0:B1"], "stage 0 is on ranks 0 and 1"),
+        (["1:F0 1:B0"], "numbered from 0"),
+        ([], "at least one rank"),
+    ],
+)
+def test_orders_that_are_no_schedule_are_refused(orders: list[str], sentence: str) -> None:
+    with pytest.raises(ScheduleError, match=sentence):
+        recorded(orders)
+
+
+@pytest.mark.parametrize(
+    ("orders", "sentence"),
+    [
+        (["F0 B0", "B0 F0"], "waits for instructions that wait for it"),
+        (["F0 B0", "F1 B1"], "which no rank executes"),
+    ],
+)
+def test_a_schedule_that_never_ends_is_refused(orders: list[str], sentence: str) -> None:
+    pipeline = Pipeline(recorded(orders), scaled([1, 1], 2).profile)
+    with pytest.raises(ScheduleError, match=sentence):
+        plan(pipeline)
+
+
+def test_the_referee_finds_a_deadlock_by_itself() -> None:
+    pipeline = Pipeline(recorded(["F0 B0 F1 B1", "F1 B1 F0 B0"]), scaled([1, 1], 2).profile)
+    with pytest.raises(ScheduleError, match="waits forever"):
+        simulate(pipeline)
+
+
+def test_two_stages_on_one_rank_and_split_backwards_are_planned() -> None:
+    profile = scaled([1, 1.3, 1, 1.2], 2).profile
+    points = dict(profile.points)
+    for stage in range(4):
+        points[stage, "I"] = points[stage, "W"] = points[stage, "F"]
+    looped = [
+        "0:F0 0:F1 2:F0 2:F1 2:I0 2:I1 0:I0 0:W0 0:I1 0:W1 2:W0 2:W1",
+        "1:F0 1:F1 3:F0 3:F1 3:I0 3:I1 1:I0 1:I1 1:W0 1:W1 3:W0 3:W1",
+    ]
+    pipeline = Pipeline(recorded(looped), type(profile)(points, 80.0))
+    made = plan(pipeline)
+    assert made.ranks[0].stages == (0, 2)
+    assert made.predicted_savings > 0
+    assert simulate(pipeline, made.clocks).iteration_time_s <= made.t_min_s * (1 + 1e-9)
