@@ -45,3 +45,23 @@ format: venv ## Format the code and mend what ruff can
 .PHONY: test-fast
 test-fast: venv ## Tests without a cluster, under a minute
 	@$(PY) -m pytest -q -n 2 -m "not cluster"
+
+.PHONY: test
+test: cluster ## Every test, on the real cluster (root)
+	@$(PY) -m pytest -q -n 2 -m "not cluster"
+	@$(PY) -m pytest -q -m cluster
+
+.PHONY: cluster
+cluster: venv ## A real two-node Kubernetes on this machine (about 20 minutes the first time, then seconds)
+	@$(PY) -m real_cluster up
+
+.PHONY: down
+down: ## Remove the cluster and everything that it left; what was built is kept
+	@if test -x $(PY); then $(PY) -m real_cluster down; else echo "nothing to do: no .venv, so no cluster was started from here"; fi
+
+# make demo KEEP=1                leaves all up and prints the URLs and the KUBECONFIG
+# make demo CLUSTER=current       uses the cluster of the current kubeconfig
+# make demo ARGS="--lag-ms 20"    more options: python -m demo --help
+.PHONY: demo
+demo: venv ## The main job: GPT-3's pipeline on a real cluster with virtual GPUs, joules measured (root)
+	@$(PY) -m demo $(if $(KEEP),--keep) $(if $(CLUSTER),--cluster $(CLUSTER)) $(ARGS)
