@@ -1,0 +1,44 @@
+"""What was published about this experiment, scaled in time as the virtual GPUs are.
+
+A virtual second at scale 0.5 lasts half a real one at the same watts: seconds and joules both shrink with the scale,
+ratios don't.
+"""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["PERSEUS_SAVINGS", "RATED_POWER_W", "Published", "load", "points_over_rated_power"]
+
+PERSEUS_SAVINGS = 0.153
+"""Saved by Perseus at the shortest iteration time of this job (8 stages, 12 microbatches, A100), as a fraction."""
+
+RATED_POWER_W = 400.0
+"""Board power of an A100 SXM, watts."""
+
+_DATA = Path(__file__).resolve().parent.parent / "data"
+_FRONTIER = "gpt3-175b_a100-sxm_frontier_mb12.csv"
+_PROFILE = "gpt3-175b_a100-sxm_stage-profile.csv"
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """The published frontier: (seconds, joules) of an iteration, by time."""
+
+    frontier: tuple[tuple[float, float], ...]
+
+
+def load(time_scale: float, data: Path = _DATA) -> Published:
+    """The published frontier at this time scale."""
+    with (data / _FRONTIER).open() as file:
+        rows = [(float(row["time"]) * time_scale, float(row["energy"]) * time_scale) for row in csv.DictReader(file)]
+    return Published(tuple(sorted(rows)))
+
+
+def points_over_rated_power(data: Path = _DATA) -> tuple[int, int]:
+    """How many points of the published stage profile draw more than the board's rated power, and of how many."""
+    with (data / _PROFILE).open() as file:
+        watts = [float(row["energy"]) / float(row["time"]) for row in csv.DictReader(file)]
+    return sum(power > RATED_POWER_W for power in watts), len(watts)

@@ -1,0 +1,148 @@
+"""The report of a run: what was measured beside what was predicted and published, and whether that is good enough."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.table import Table
+
+from demo.published import PERSEUS_SAVINGS, RATED_POWER_W
+from joulepath_crds import ArmSummary, EnergyPlanStatus, Estimate
+
+__all__ = ["LEAST_ITERATIONS", "LEAST_SHARE_OF_PREDICTED", "MOST_SLOWDOWN", "failures", "notes", "report", "table"]
+
+LEAST_SHARE_OF_PREDICTED = 0.8
+MOST_SLOWDOWN = 0.01
+LEAST_ITERATIONS = 30
+NULL_TOLERANCE = 0.005
+
+
+def report(
+    status: EnergyPlanStatus, *, mode: str, time_scale: float, lag_s: float, remarks: Sequence[str]
+) -> dict[str, Any]:
+    """The report as JSON; ratios are fractions, seconds and joules as measured in scaled time.
+
+    Raises:
+        ValueError: The EnergyPlan has no plan or no measured savings; the text says how far it came.
+    """
+    measured, plan = status.measured, status.plan
+    if measured is None or plan is None:
+        missing = "no plan" if plan is None else "no measured savings"
+        raise ValueError(f"the EnergyPlan has {missing}; its phase is {status.phase}: {status.message}")
+    return {
+        "iteration_time_s": {
+            "control": _estimate(measured.control.iteration_time_s, measured.control),
+            "plan": _estimate(measured.plan.iteration_time_s, measured.plan),
+        },
+        "energy_per_iteration_j": {
+            "control": _estimate(measured.control.energy_per_iteration_j, measured.control),
+            "plan": _estimate(measured.plan.energy_per_iteration_j, measured.plan),
+        },
+        "savings": {
+            "measured": _estimate(measured.savings),
+            "predicted": plan.predicted_savings,
+            "bound": plan.bound_savings,
+            "published": PERSEUS_SAVINGS,
+        },
+        "slowdown": _estimate(measured.slowdown),
+        "pairs": measured.pairs,
+        "predicted": {
+            "t_min_s": plan.t_min_s,
+            "iteration_time_s": plan.iteration_time_s,
+            "baseline_j": plan.baseline_j,
+            "energy_j": plan.energy_j,
+            "lower_bound_j": plan.lower_bound_j,
+        },
+        "granularity": str(plan.granularity),
+        "mode": mode,
+        "phase": str(status.phase),
+        "virtual": True,
+        "timeScale": time_scale,
+        "lag_s": lag_s,
+        "notes": list(remarks),
+    }
+
+
+def _estimate(value: Estimate, arm: ArmSummary | None = None) -> dict[str, Any]:
+    found: dict[str, Any] = {"mean": value.mean, "ci95": [value.ci95_low, value.ci95_high]}
+    return found if arm is None else {**found, "n": arm.iterations}
+
+
+def notes(time_scale: float, hot_points: int, all_points: int) -> tuple[str, ...]:
+    """What a reader must know of these numbers."""
+    return (
+        "A replay of published data on virtual GPUs; no GPU was measured.",
+        f"Time is scaled by {time_scale:g}: seconds and joules here are {time_scale:g} times the published ones, "
+        "ratios are not affected.",
+        f"{hot_points} of {all_points} published points draw over the {RATED_POWER_W:.0f} W that an A100 SXM is rated "
+        "for: they are averages of instructions much shorter than the time over which the driver holds the limit. "
+        "They are replayed as published.",
+        f"Published: Perseus saved {PERSEUS_SAVINGS:.1%} at the shortest iteration time, computed on durations rounded "
+        "to whole milliseconds.",
+    )
+
+
+def failures(found: dict[str, Any]) -> tuple[str, ...]:
+    """Why a run is not good enough, in sentences; none if it is."""
+    measured, predicted = found["savings"]["measured"], found["savings"]["predicted"]
+    slowdown = found["slowdown"]["mean"]
+    reasons = []
+    if found["mode"] == "Observe":
+        low, high = measured["ci95"]
+        if not low <= 0 <= high and abs(measured["mean"]) > NULL_TOLERANCE:
+            reasons.append(
+                "A run that leaves all clocks alone must save nothing; "
+                f"measured were {measured['mean']:.2%} ({low:.2%} to {high:.2%})."
+            )
+    elif measured["mean"] < LEAST_SHARE_OF_PREDICTED * predicted:
+        reasons.append(
+            f"Measured savings of {measured['mean']:.2%} are under {LEAST_SHARE_OF_PREDICTED:.0%} "
+            f"of the predicted {predicted:.2%}."
+        )
+    if slowdown > MOST_SLOWDOWN:
+        reasons.append(f"The slowdown of {slowdown:.2%} is over {MOST_SLOWDOWN:.0%}.")
+    reasons += [
+        f"Only {found['iteration_time_s'][arm]['n']} {arm} iterations were counted, {LEAST_ITERATIONS} are needed: "
+        "let the job run longer."
+        for arm in ("control", "plan")
+        if found["iteration_time_s"][arm]["n"] < LEAST_ITERATIONS
+    ]
+    return tuple(reasons)
+
+
+def table(found: dict[str, Any]) -> Table:
+    """The report for the terminal."""
+    result = Table(title="Measured on virtual GPUs (a replay of published data)", title_justify="left")
+    for heading in ("", "default clocks", "plan", "difference"):
+        result.add_column(heading, justify="left" if not heading else "right")
+    for label, key, unit, change in (
+        ("iteration time", "iteration_time_s", "s", _percent(found["slowdown"], "+")),
+        ("energy an iteration", "energy_per_iteration_j", "J", _percent(_negated(found["savings"]["measured"]), "+")),
+    ):
+        result.add_row(label, _interval(found[key]["control"], unit), _interval(found[key]["plan"], unit), change)
+    counts = [str(found["iteration_time_s"][arm]["n"]) for arm in ("control", "plan")]
+    result.add_row("iterations counted", *counts, f"{found['pairs']} pairs of blocks")
+    result.add_section()
+    savings = found["savings"]
+    result.add_row("[bold]savings measured", "", f"[bold]{_percent(savings['measured'])}", "")
+    result.add_row("savings predicted", "", f"{savings['predicted']:.1%}", f"{found['granularity']} granularity")
+    result.add_row("no plan can save more than", "", f"{savings['bound']:.1%}", "at that iteration time")
+    result.add_row("published, Perseus", "", f"{savings['published']:.1%}", "at the shortest time")
+    return result
+
+
+def _negated(value: dict[str, Any]) -> dict[str, Any]:
+    low, high = value["ci95"]
+    return {"mean": -value["mean"], "ci95": [-high, -low]}
+
+
+def _percent(value: dict[str, Any], sign: str = "") -> str:
+    low, high = value["ci95"]
+    return f"{100 * value['mean']:{sign}.2f}% ± {50 * (high - low):.2f}"
+
+
+def _interval(value: dict[str, Any], unit: str) -> str:
+    low, high = value["ci95"]
+    digits = 3 if unit == "s" else 0
+    return f"{value['mean']:.{digits}f} {unit} ± {(high - low) / 2:.{digits + 1}f}"

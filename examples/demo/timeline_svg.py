@@ -1,0 +1,92 @@
+"""The timeline: one iteration before and after, ranks as rows, instructions as boxes coloured by power."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from demo import svg
+from demo.iteration import Box
+
+__all__ = ["Strip", "draw"]
+
+_WIDTH, _LEFT, _RIGHT, _ROW, _BOX = 1320.0, 70.0, 20.0, 26.0, 22.0
+_HEAD, _FOOT, _TOP, _BOTTOM = 40.0, 34.0, 12.0, 46.0
+
+
+@dataclass(frozen=True, slots=True)
+class Strip:
+    """One iteration of the picture."""
+
+    title: str
+    boxes: Sequence[Box]
+
+
+def draw(strips: Sequence[Strip], note: str) -> str:
+    """The picture; all strips share the time axis and the power scale."""
+    everything = [box for strip in strips for box in strip.boxes]
+    end_s = max((box.end_s for box in everything), default=1.0)
+    powers = [box.power_w for box in everything if box.power_w is not None]
+    low, high = (min(powers), max(powers)) if powers else (0.0, 1.0)
+    per_s = (_WIDTH - _LEFT - _RIGHT) / end_s
+    elements, top = [], _TOP
+    for strip in strips:
+        elements += _strip(strip, top, per_s, end_s, low, high)
+        top += _HEAD + _ROW * len({box.stage for box in strip.boxes}) + _FOOT
+    elements += _legend(top + 4, low, high, bool(powers), note)
+    label = "One training iteration at default clocks and with the plan: " + "; ".join(strip.title for strip in strips)
+    return svg.document(_WIDTH, top + _BOTTOM, label, elements)
+
+
+def _strip(strip: Strip, top: float, per_s: float, end_s: float, low: float, high: float) -> list[str]:
+    stages = sorted({box.stage for box in strip.boxes})
+    elements = [svg.text(_LEFT, top + 22, strip.title, css="title")]
+    bottom = top + _HEAD + _ROW * len(stages)
+    for at in svg.ticks(0, end_s, 8):
+        x = _LEFT + at * per_s
+        elements += [
+            svg.line(x, top + _HEAD - 4, x, bottom, "grid"),
+            svg.text(x, bottom + 14, f"{at:g} s", css="small muted", anchor="middle"),
+        ]
+    for row, stage in enumerate(stages):
+        y = top + _HEAD + row * _ROW
+        elements.append(svg.text(_LEFT - 8, y + 15, f"stage {stage}", anchor="end"))
+        elements.append(svg.rect(_LEFT, y, end_s * per_s, _BOX, css="track"))
+    marks = []
+    for box in strip.boxes:
+        x, y = _LEFT + box.begin_s * per_s, top + _HEAD + stages.index(box.stage) * _ROW
+        width = max((box.end_s - box.begin_s) * per_s, 0.5)
+        elements += _box(box, x, y, width, low, high)
+        if box.critical:
+            marks.append(svg.rect(x + 1, y + 1, width - 2, _BOX - 2, css="critical"))
+    return elements + marks
+
+
+def _box(box: Box, x: float, y: float, width: float, low: float, high: float) -> list[str]:
+    share = 0.5 if box.power_w is None or high <= low else (box.power_w - low) / (high - low)
+    color, dark = svg.power_color(share) if box.power_w is not None else ("#8b949e", False)
+    power = "power not known" if box.power_w is None else f"{box.power_w:.0f} W"
+    title = f"{box.instruction} on stage {box.stage}: {1e3 * (box.end_s - box.begin_s):.1f} ms, {power}"
+    elements = [svg.rect(x + 0.4, y, width - 0.8, _BOX, fill=color, title=title)]
+    if width >= 7 * len(box.instruction):
+        css = f"small {'on-dark' if dark else 'on-light'}"
+        elements.append(svg.text(x + width / 2, y + 15, box.instruction, css=css, anchor="middle"))
+    return elements
+
+
+def _legend(y: float, low: float, high: float, known: bool, note: str) -> list[str]:
+    elements = []
+    if known:
+        elements.append(svg.text(_LEFT, y + 12, f"{low:.0f} W", css="small"))
+        for index in range(60):
+            elements.append(svg.rect(_LEFT + 40 + 2 * index, y + 2, 2.2, 12, fill=svg.power_color(index / 59)[0]))
+        elements.append(svg.text(_LEFT + 166, y + 12, f"{high:.0f} W while it runs", css="small"))
+    elements += [
+        svg.rect(_LEFT + 300, y + 2, 22, 12, css="critical"),
+        svg.text(_LEFT + 328, y + 12, "critical path", css="small"),
+        svg.rect(_LEFT + 420, y + 2, 22, 12, css="track"),
+        svg.text(_LEFT + 448, y + 12, "waits for another stage", css="small"),
+        svg.text(_LEFT + 600, y + 12, "F3: forward of microbatch 3; B: backward", css="small"),
+        svg.text(_LEFT, y + 32, note, css="small muted"),
+    ]
+    return elements

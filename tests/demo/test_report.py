@@ -1,0 +1,80 @@
+"""The report: its shape, its arithmetic, and when a run is not good enough."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from demo.report import failures, notes, report, table
+from joulepath_crds import EnergyPlanStatus
+
+Status = Callable[..., EnergyPlanStatus]
+
+
+def _report(status: EnergyPlanStatus, mode: str = "Enforce") -> dict[str, Any]:
+    return report(status, mode=mode, time_scale=0.5, lag_s=0.005, remarks=notes(0.5, 12, 600))
+
+
+def test_the_report_has_its_documented_shape(status: Status) -> None:
+    found = json.loads(json.dumps(_report(status())))
+    for key in ("iteration_time_s", "energy_per_iteration_j"):
+        for arm in ("control", "plan"):
+            assert found[key][arm].keys() == {"mean", "ci95", "n"}
+            assert found[key][arm]["n"] == 32
+            low, high = found[key][arm]["ci95"]
+            assert low < found[key][arm]["mean"] < high
+    assert found["savings"]["measured"] == {"mean": 0.152, "ci95": pytest.approx([0.148, 0.156])}
+    assert found["savings"]["predicted"] == 0.155
+    assert found["savings"]["bound"] == pytest.approx(600 / 3700)
+    assert found["savings"]["published"] == 0.153
+    assert found["slowdown"].keys() == {"mean", "ci95"}
+    assert found["virtual"] is True
+    assert found["timeScale"] == 0.5
+    assert "no GPU was measured" in found["notes"][0]
+    assert any("400 W" in note for note in found["notes"])
+
+
+def test_a_good_run_passes(status: Status) -> None:
+    assert failures(_report(status())) == ()
+
+
+@pytest.mark.parametrize(("savings", "fails"), [(0.80 * 0.155, False), (0.79 * 0.155, True)])
+def test_savings_under_four_fifths_of_the_predicted_fail(status: Status, savings: float, fails: bool) -> None:
+    reasons = failures(_report(status(savings=savings)))
+    assert bool(reasons) is fails
+    assert not fails or "80% of the predicted" in reasons[0]
+
+
+@pytest.mark.parametrize(("slowdown", "fails"), [(0.010, False), (0.011, True), (-0.02, False)])
+def test_a_slowdown_over_one_percent_fails(status: Status, slowdown: float, fails: bool) -> None:
+    reasons = failures(_report(status(slowdown=slowdown)))
+    assert bool(reasons) is fails
+    assert not fails or "slowdown of 1.10% is over 1%" in reasons[0]
+
+
+def test_too_few_iterations_fail(status: Status) -> None:
+    reasons = failures(_report(status(iterations=29)))
+    assert len(reasons) == 2
+    assert "29 control iterations" in reasons[0]
+
+
+@pytest.mark.parametrize(("savings", "fails"), [(0.001, False), (0.0, False), (0.02, True), (-0.02, True)])
+def test_a_null_run_must_save_nothing(status: Status, savings: float, fails: bool) -> None:
+    assert bool(failures(_report(status(savings=savings), mode="Observe"))) is fails
+
+
+def test_a_run_without_measurement_has_no_report(status: Status) -> None:
+    with pytest.raises(ValueError, match="no measured savings; its phase is Completed"):
+        _report(status().model_copy(update={"measured": None}))
+
+
+def test_the_table_says_what_was_measured(status: Status) -> None:
+    console = Console(record=True, width=140)
+    console.print(table(_report(status())))
+    shown = console.export_text()
+    for words in ("15.20% ± 0.40", "15.5%", "15.3%", "+0.20%", "-15.20%", "8 pairs"):
+        assert words in shown
