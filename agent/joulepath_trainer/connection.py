@@ -1,0 +1,113 @@
+"""The connection to the node's agent: never waits for it, whatever it does.
+
+The hello is sent at one training step and the answer looked for at the following ones, so that an agent that is slow,
+stopped or hostile costs a training step two system calls. The first iteration, lost by this, is one that the agent
+discards anyway.
+"""
+
+from __future__ import annotations
+
+import array
+import mmap
+import os
+import socket
+from dataclasses import dataclass
+
+from joulepath_trainer.wire import MAX_MESSAGE_BYTES, PAGE_BYTES, Hello, Reply, WireError, check_page
+
+__all__ = ["AgentGoneError", "Handshake", "RefusedError", "Welcome"]
+
+_MOST_DESCRIPTORS = 8
+
+
+class RefusedError(Exception):
+    """The agent doesn't want this rank; the text is its reason."""
+
+
+class AgentGoneError(Exception):
+    """There is no agent at the socket (any more)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Welcome:
+    """What an accepted rank works with."""
+
+    connection: socket.socket
+    page: mmap.mmap
+
+
+class Handshake:
+    """A hello that was sent and isn't answered yet."""
+
+    def __init__(self, path: str, hello: Hello) -> None:
+        """Connects and says hello.
+
+        Raises:
+            AgentGoneError: Nobody listens, or its queue of connections is full.
+        """
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        try:
+            self._socket.connect(path)
+            self._socket.send(hello.encode(), socket.MSG_NOSIGNAL)
+        except OSError as error:
+            self._socket.close()
+            raise AgentGoneError(f"no agent at {path}: {error.strerror or error}") from None
+
+    def poll(self) -> Welcome | None:
+        """The agent's welcome, or None if it hasn't answered yet.
+
+        Raises:
+            AgentGoneError: It closed the connection.
+            RefusedError: It refused this rank.
+            WireError: Its answer is none.
+        """
+        try:
+            message, descriptors = self._receive()
+        except BlockingIOError:
+            return None
+        except OSError as error:
+            self.close()
+            raise AgentGoneError(str(error)) from None
+        try:
+            if not message:
+                raise AgentGoneError("the agent closed the connection")
+            reply = Reply.decode(message)
+            if not reply.accepted:
+                raise RefusedError(reply.reason)
+            if len(descriptors) != 1:
+                raise WireError(f"a welcome comes with one file descriptor, this came with {len(descriptors)}")
+            return Welcome(self._socket, _map(descriptors[0]))
+        except BaseException:
+            self.close()
+            raise
+        finally:
+            for descriptor in descriptors:
+                os.close(descriptor)
+
+    def close(self) -> None:
+        """Gives up."""
+        self._socket.close()
+
+    def _receive(self) -> tuple[bytes, list[int]]:
+        found = array.array("i")
+        message, ancillary, _, _ = self._socket.recvmsg(
+            MAX_MESSAGE_BYTES + 1, socket.CMSG_SPACE(_MOST_DESCRIPTORS * found.itemsize), socket.MSG_CMSG_CLOEXEC
+        )
+        for level, kind, data in ancillary:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                found.frombytes(data[: len(data) - len(data) % found.itemsize])
+        return message, list(found)
+
+
+def _map(descriptor: int) -> mmap.mmap:
+    # Writing past the end of a file that is too short would kill the process (SIGBUS), not raise.
+    size = os.fstat(descriptor).st_size
+    if size < PAGE_BYTES:
+        raise WireError(f"the shared page must have {PAGE_BYTES} bytes, its file has {size}")
+    try:
+        page = mmap.mmap(descriptor, PAGE_BYTES)
+    except (OSError, ValueError) as error:
+        raise WireError(f"the shared page can't be mapped: {error}") from None
+    with memoryview(page) as view:
+        check_page(view)
+    return page

@@ -1,0 +1,167 @@
+"""Markers and times on the GPU's own clock, through the CUDA driver that the process has already loaded.
+
+A *marker* is a stream memory operation: the GPU writes a sequence number into the shared page when its stream gets
+there, beside the kernels, with no synchronisation. A *time stamp* is an event recorded at the same place. Both are
+enqueued, and the host never waits for either.
+
+The driver is never loaded, initialised or given a context by this module: where the training process has none, there
+is none to find. Function names and meanings: CUDA Driver API, sections "Stream Memory Operations", "Event Management",
+"Memory Management".
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import uuid
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+__all__ = ["CudaError", "Driver", "StreamMarks"]
+
+_NOT_READY: Final = 600
+_PORTABLE_DEVICE_MAP: Final = 0x01 | 0x02
+_REGISTERED_BYTES: Final = 4096
+_Pointer = ctypes.c_void_p
+_Value = ctypes.POINTER
+
+
+class CudaError(RuntimeError):
+    """A function of the driver failed; the text has its name and the code of the result (``CUresult``)."""
+
+
+class Driver:
+    """The functions of the loaded driver library that the trainer needs. Each raises CudaError when it fails."""
+
+    def __init__(self, library: ctypes.CDLL) -> None:
+        def function(name: str, *argument_types: Any) -> Callable[..., int]:
+            found = getattr(library, name)
+            found.argtypes, found.restype = argument_types, ctypes.c_int
+            return found  # type: ignore[no-any-return]
+
+        pointer_out, uint_out = _Value(_Pointer), _Value(ctypes.c_uint64)
+        self._ctx_get_current = function("cuCtxGetCurrent", pointer_out)
+        self._ctx_get_device = function("cuCtxGetDevice", _Value(ctypes.c_int))
+        self._device_uuid = function("cuDeviceGetUuid_v2", _Value(ctypes.c_ubyte * 16), ctypes.c_int)
+        self._register = function("cuMemHostRegister_v2", _Pointer, ctypes.c_size_t, ctypes.c_uint)
+        self._unregister = function("cuMemHostUnregister", _Pointer)
+        self._device_pointer = function("cuMemHostGetDevicePointer_v2", uint_out, _Pointer, ctypes.c_uint)
+        # A driver without it (before CUDA 10) has no graphs to capture.
+        self._is_capturing = (
+            function("cuStreamIsCapturing", _Pointer, _Value(ctypes.c_int))
+            if hasattr(library, "cuStreamIsCapturing")
+            else None
+        )
+        self._event_create = function("cuEventCreate", pointer_out, ctypes.c_uint)
+        self._event_query = function("cuEventQuery", _Pointer)
+        self._event_elapsed = function("cuEventElapsedTime", _Value(ctypes.c_float), _Pointer, _Pointer)
+        self._event_record = function("cuEventRecord", _Pointer, _Pointer)
+        self._write = function("cuStreamWriteValue32_v2", _Pointer, ctypes.c_uint64, ctypes.c_uint32, ctypes.c_uint)
+
+    @classmethod
+    def in_use(cls) -> Driver | None:
+        """The driver, if this process has loaded it and this thread has a context; None otherwise."""
+        try:
+            library = ctypes.CDLL("libcuda.so.1", mode=os.RTLD_NOLOAD | os.RTLD_NOW)
+        except OSError:
+            return None
+        driver = cls(library)
+        context = _Pointer()
+        return driver if driver._ctx_get_current(ctypes.byref(context)) == 0 and context.value else None
+
+    def current_gpu(self) -> str:
+        """UUID of the current context's GPU, as NVML writes it."""
+        device, raw = ctypes.c_int(), (ctypes.c_ubyte * 16)()
+        _check("cuCtxGetDevice", self._ctx_get_device(ctypes.byref(device)))
+        _check("cuDeviceGetUuid_v2", self._device_uuid(ctypes.byref(raw), device.value))
+        return f"GPU-{uuid.UUID(bytes=bytes(raw))}"
+
+    def map_host_page(self, address: int) -> int:
+        """Lets the GPU write the page of host memory at the address; returns the address that the GPU has for it."""
+        _check("cuMemHostRegister_v2", self._register(address, _REGISTERED_BYTES, _PORTABLE_DEVICE_MAP))
+        on_device = ctypes.c_uint64()
+        _check("cuMemHostGetDevicePointer_v2", self._device_pointer(ctypes.byref(on_device), address, 0))
+        return on_device.value
+
+    def unmap_host_page(self, address: int) -> None:
+        """Undoes `map_host_page`."""
+        _check("cuMemHostUnregister", self._unregister(address))
+
+    def capturing(self, stream: int) -> bool:
+        """Whether the stream records a CUDA graph: what is enqueued then is not run now (nor may be, on some)."""
+        if self._is_capturing is None:
+            return False
+        status = ctypes.c_int()
+        return self._is_capturing(stream, ctypes.byref(status)) != 0 or status.value != 0
+
+    def create_event(self) -> int:
+        """A new event, with a time."""
+        event = _Pointer()
+        _check("cuEventCreate", self._event_create(ctypes.byref(event), 0))
+        return event.value or 0
+
+    def record_event(self, event: int, stream: int) -> None:
+        """Enqueues the event on the stream."""
+        _check("cuEventRecord", self._event_record(event, stream))
+
+    def event_passed(self, event: int) -> bool:
+        """Whether the GPU has passed the event; doesn't wait."""
+        result = self._event_query(event)
+        return result != _NOT_READY and _check("cuEventQuery", result)
+
+    def seconds_between(self, begin: int, end: int) -> float:
+        """Seconds on the GPU's clock between two events that it has passed; resolution about 0.5 us."""
+        milliseconds = ctypes.c_float()
+        _check("cuEventElapsedTime", self._event_elapsed(ctypes.byref(milliseconds), begin, end))
+        return milliseconds.value / 1e3
+
+    def write_word(self, stream: int, on_device: int, value: int) -> None:
+        """Enqueues the write of a 32-bit word, ordered after the memory operations before it."""
+        _check("cuStreamWriteValue32_v2", self._write(stream, on_device, value, 0))
+
+
+class StreamMarks:
+    """Markers written, and times taken, by the GPU's stream."""
+
+    def __init__(
+        self, driver: Driver, current_stream: Callable[[], int], page_address: int, marker_offset: int
+    ) -> None:
+        self._driver = driver
+        self._current_stream = current_stream
+        self._page_address = page_address
+        self._marker = driver.map_host_page(page_address) + marker_offset
+        self._free: list[int] = []
+
+    def place(self) -> int | None:
+        """The stream on which a marker can be enqueued now; None while a CUDA graph is captured."""
+        stream = self._current_stream()
+        return None if self._driver.capturing(stream) else stream
+
+    def stamp(self, place: int, sequence: int) -> int:
+        """Enqueues the marker of this number; returns its time stamp."""
+        event = self._free.pop() if self._free else self._driver.create_event()
+        self._driver.record_event(event, place)
+        self._driver.write_word(place, self._marker, sequence)
+        return event
+
+    def passed(self, stamp: int) -> bool:
+        """Whether the GPU has passed it."""
+        return self._driver.event_passed(stamp)
+
+    def seconds(self, begin: int, end: int) -> float:
+        """Seconds between two stamps that were passed."""
+        return self._driver.seconds_between(begin, end)
+
+    def recycle(self, stamps: Iterable[int]) -> None:
+        """Takes back stamps that nobody asks for any more."""
+        self._free.extend(stamps)
+
+    def close(self) -> None:
+        """Takes the page from the GPU again."""
+        self._driver.unmap_host_page(self._page_address)
+
+
+def _check(name: str, result: int) -> bool:
+    if result:
+        raise CudaError(f"{name} returned {result}")
+    return True

@@ -1,0 +1,103 @@
+"""Runs a callback right after a given module has been imported, whoever imports it.
+
+This is how the trainer gets into a process that knows nothing of it: nothing happens until user code imports
+``torch.distributed.pipelining`` or ``torch.optim``, and until then the cost is one look-up in a dictionary per import.
+It must import nothing itself: it runs at the start of every Python process of a pod.
+"""
+
+from __future__ import annotations
+
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from importlib.machinery import ModuleSpec
+    from types import ModuleType
+
+    from joulepath_trainer.adapters import Adapters
+
+__all__ = ["PostImportHook", "install"]
+
+
+class PostImportHook:
+    """A finder that finds nothing by itself: it asks the others and adds the callback to what they found."""
+
+    def __init__(self, callbacks: Mapping[str, Callable[[ModuleType], None]]) -> None:
+        self._callbacks = dict(callbacks)
+        self._asking: set[str] = set()
+
+    def find_spec(self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> object:
+        """The spec that the other finders have for the name, if it is one with a callback; None otherwise."""
+        if name not in self._callbacks or name in self._asking:
+            return None
+        # Other tools' finders do the same as this one; the set keeps two of them from asking each other for ever.
+        self._asking.add(name)
+        try:
+            for finder in tuple(sys.meta_path):
+                find = getattr(finder, "find_spec", None)
+                spec = find(name, path, target) if find is not None and find != self.find_spec else None
+                if spec is not None:
+                    self._follow(spec)
+                    return spec
+        finally:
+            self._asking.discard(name)
+        return None
+
+    def _follow(self, spec: ModuleSpec) -> None:
+        loader, name = spec.loader, spec.name
+        execute = getattr(loader, "exec_module", None)
+        if execute is None:
+            return
+
+        def execute_and_call(module: ModuleType) -> None:
+            execute(module)
+            # Loaders of archives are shared by their modules.
+            if module.__name__ == name:
+                self._call(name, module)
+
+        try:
+            loader.exec_module = execute_and_call  # type: ignore[union-attr,method-assign]
+        except AttributeError:
+            _say(f"{name} is loaded by {type(loader).__name__}, which can't be followed; this rank is not observed")
+
+    def _call(self, name: str, module: ModuleType) -> None:
+        callback = self._callbacks.pop(name, None)
+        if callback is None:
+            return
+        try:
+            callback(module)
+        except Exception as error:
+            _say(f"{name} can't be observed, training goes on without: {type(error).__name__}: {error}")
+
+
+class _OnDemand:
+    """The adapters, made when the first module that they observe has been imported."""
+
+    def __init__(self, socket_path: str) -> None:
+        self._socket_path = socket_path
+        self._made: Adapters | None = None
+
+    def get(self) -> Adapters:
+        if self._made is None:
+            from joulepath_trainer.adapters import Adapters
+
+            self._made = Adapters(self._socket_path)
+        return self._made
+
+
+def install(socket_path: str) -> None:
+    """Observes training in this process, once it trains, and tells the agent that listens at the socket."""
+    adapters = _OnDemand(socket_path)
+    hook = PostImportHook(
+        {
+            "torch.distributed.pipelining.stage": lambda module: adapters.get().observe_stages(module),
+            "torch.distributed.pipelining.schedules": lambda module: adapters.get().observe_schedules(module),
+            "torch.optim.optimizer": lambda module: adapters.get().observe_optimizers(module),
+        }
+    )
+    sys.meta_path.insert(0, hook)  # type: ignore[arg-type]
+
+
+def _say(sentence: str) -> None:
+    sys.stderr.write(f"joulepath: {sentence}\n")

@@ -1,0 +1,102 @@
+"""Who this rank is and what it trains, read from torch and from the environment that torchrun sets.
+
+Private names of torch are read with a default wherever one makes sense; where none does, the error switches the
+observer off.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from joulepath_trainer.marks import Marker
+from joulepath_trainer.placement import place
+from joulepath_trainer.wire import Hello, Pipeline
+
+__all__ = ["Work", "hello_of", "pipeline_work", "single_stage_work"]
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a rank trains."""
+
+    pipeline: Pipeline
+    device_type: str
+    """Type of the torch device that computes: cpu, cuda, ..."""
+
+
+def pipeline_work(schedule: Any) -> Work:
+    """What a schedule of ``torch.distributed.pipelining`` trains on this rank."""
+    stages = getattr(schedule, "_stages", None) or [schedule._stage]
+    first = stages[0]
+    return Work(
+        Pipeline(
+            schedule=type(schedule).__name__[:256],
+            stage_count=int(first.num_stages),
+            microbatches=int(schedule._n_microbatches),
+            stages=tuple(int(stage.stage_index) for stage in stages),
+            ranks=_group_ranks(first.group),
+        ),
+        first.device.type,
+    )
+
+
+def single_stage_work(optimizer: Any) -> Work:
+    """What an optimizer trains where there is no pipeline: one stage, one microbatch, one rank."""
+    device = next(parameter.device.type for group in optimizer.param_groups for parameter in group["params"])
+    return Work(
+        Pipeline(schedule="", stage_count=1, microbatches=1, stages=(0,), ranks=(_rank_and_world()[0],)), device
+    )
+
+
+def hello_of(work: Work, marker: Marker, environ: Mapping[str, str] = os.environ) -> Hello:
+    """What this rank says to the agent."""
+    rank, world_size = _rank_and_world()
+    placement = place(rank, world_size, work.pipeline.ranks, _tensor_group())
+    return Hello(
+        rank=rank,
+        local_rank=int(environ.get("LOCAL_RANK", "0")),
+        world_size=world_size,
+        attempt=int(environ.get("TORCHELASTIC_RESTART_COUNT", "0")),
+        gpu_uuid=marker.gpu_uuid,
+        markers=marker.name,
+        pipeline=work.pipeline,
+        data=placement.data,
+        tensor=placement.tensor,
+        data_parallel=placement.data_parallel,
+        tensor_parallel=placement.tensor_parallel,
+    )
+
+
+def _distributed() -> Any:
+    """``torch.distributed`` if the process has a default process group; None otherwise."""
+    distributed = sys.modules.get("torch.distributed")
+    ready = distributed is not None and distributed.is_available() and distributed.is_initialized()
+    return distributed if ready else None
+
+
+def _rank_and_world() -> tuple[int, int]:
+    distributed = _distributed()
+    if distributed is not None:
+        return distributed.get_rank(), distributed.get_world_size()
+    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def _group_ranks(group: Any) -> tuple[int, ...]:
+    distributed = _distributed()
+    if distributed is None:
+        return (_rank_and_world()[0],)
+    return tuple(distributed.get_process_group_ranks(group if group is not None else distributed.group.WORLD))
+
+
+def _tensor_group() -> tuple[int, ...]:
+    """Ranks of the process group that a DeviceMesh made for its dimension "tp"; empty where there is none."""
+    distributed = _distributed()
+    groups = getattr(getattr(distributed, "distributed_c10d", None), "_pg_group_ranks", None) or {}
+    for group, ranks in groups.items():
+        if getattr(group, "group_desc", "") == "mesh_tp":
+            return tuple(ranks)
+    return ()

@@ -1,0 +1,82 @@
+"""Iterations on their way to the agent: marked by the host, passed by the GPU some time later, then sent as records.
+
+The host never waits for the GPU: it looks, after each step, which earlier iterations the GPU has been through.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+from joulepath_trainer.marks import Marks
+from joulepath_trainer.wire import InstructionSpan, IterationRecord
+
+__all__ = ["Iteration", "Pending"]
+
+_MOST_PENDING: Final = 16
+
+
+@dataclass(slots=True)
+class Iteration:
+    """The time stamps of one training step."""
+
+    number: int
+    begin: int
+    spans: list[tuple[str, int, int, int, int]] = field(default_factory=list)
+    """Kind, stage, microbatch, begin, end."""
+    end: int = 0
+    whole: bool = True
+    """False when something in it could not be marked: there will be no record of it."""
+
+    def stamps(self) -> Iterator[int]:
+        """All stamps of an iteration that has ended."""
+        yield self.begin
+        for *_, begin, end in self.spans:
+            yield begin
+            yield end
+        yield self.end
+
+
+class Pending:
+    """Iterations that have ended for the host and perhaps not yet for the GPU, in order; the oldest go if too many."""
+
+    def __init__(self, marks: Marks) -> None:
+        self._marks = marks
+        self._ended: deque[Iteration] = deque()
+
+    def add(self, iteration: Iteration) -> None:
+        """Takes an iteration whose end has been marked."""
+        self._ended.append(iteration)
+        if len(self._ended) > _MOST_PENDING:
+            self._marks.recycle(self._ended.popleft().stamps())
+
+    def completed(self, last: bool = False) -> Iterator[IterationRecord]:
+        """Records of the iterations that the GPU has been through, and whose period is known (or can't be).
+
+        Args:
+            last: No further iteration will begin.
+        """
+        while self._ended and (last or len(self._ended) > 1):
+            iteration = self._ended[0]
+            following = self._ended[1] if len(self._ended) > 1 else None
+            awaited = list(iteration.stamps()) if following is None else [*iteration.stamps(), following.begin]
+            # From the last to the first: on one stream, the first look tells it all unless everything was passed.
+            if not all(self._marks.passed(stamp) for stamp in reversed(awaited)):
+                return
+            if iteration.whole:
+                yield self._record(iteration, following)
+            self._marks.recycle(self._ended.popleft().stamps())
+
+    def _record(self, iteration: Iteration, following: Iteration | None) -> IterationRecord:
+        def seconds(stamp: int) -> float:
+            return max(0.0, self._marks.seconds(iteration.begin, stamp))
+
+        spans = []
+        for kind, stage, microbatch, begin, end in iteration.spans:
+            begin_s = seconds(begin)
+            spans.append(InstructionSpan(kind, stage, microbatch, begin_s, max(begin_s, seconds(end))))
+        consecutive = following is not None and following.number == iteration.number + 1
+        period_s = seconds(following.begin) if consecutive and following is not None else 0.0
+        return IterationRecord(iteration.number, seconds(iteration.end), period_s, tuple(spans))

@@ -1,0 +1,258 @@
+"""What this rank tells its agent, from the first training step to the end of the process; it fails open.
+
+`Observer` is the only thing that adapters call. It counts training steps, finds the agent, and hands what happens to a
+`Session` while there is one. Nothing that goes wrong in here reaches the training: an error switches the observer off
+for good, with one line in the log; an agent that is absent is looked for again every `RETRY_STEPS` training steps; an
+agent that refuses this rank is not asked again.
+"""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import logging
+import mmap
+import os
+import socket
+import threading
+from collections.abc import Callable
+from typing import Concatenate, Final, ParamSpec, TypeVar
+
+from joulepath_trainer.connection import AgentGoneError, Handshake, RefusedError, Welcome
+from joulepath_trainer.identity import Work, hello_of
+from joulepath_trainer.iterations import Iteration, Pending
+from joulepath_trainer.marks import Marker, choose_marker
+from joulepath_trainer.wire import MAX_MESSAGE_BYTES, Event, IterationRecord, PageWriter
+
+__all__ = ["RETRY_STEPS", "ChunkToken", "Observer"]
+
+RETRY_STEPS: Final = 50
+_log = logging.getLogger("joulepath")
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+ChunkToken = tuple[str, int, int, int]
+"""Kind, stage, microbatch and time stamp of the begin of an instruction."""
+
+
+class Session:
+    """An accepted connection: marks what happens now, and sends records of what has happened."""
+
+    def __init__(self, welcome: Welcome, marker: Marker) -> None:
+        self._connection: socket.socket = welcome.connection
+        # Mapped until the process ends: the GPU may still write a marker that was enqueued long ago.
+        self._page: mmap.mmap = welcome.page
+        self._writer = PageWriter(memoryview(welcome.page))
+        self._marks = marker.open(welcome.page, self._writer)
+        self._pending = Pending(self._marks)
+        self._current: Iteration | None = None
+        # Schedules that overlap forward and backward may run them in two threads.
+        self._lock = threading.Lock()
+
+    def begin_step(self, number: int) -> None:
+        """Marks the begin of a training step."""
+        stamp = self._mark(Event.STEP_BEGIN, number)
+        self._current = None if stamp is None else Iteration(number, stamp)
+
+    def begin_chunk(self, kind: str, stage: int, microbatch: int) -> ChunkToken | None:
+        """Marks the begin of an instruction of the step; nothing outside of one."""
+        iteration = self._current
+        if iteration is None:
+            return None
+        stamp = self._mark(Event.BEGIN, iteration.number, kind, stage, microbatch)
+        if stamp is None:
+            iteration.whole = False
+            return None
+        return kind, stage, microbatch, stamp
+
+    def end_chunk(self, token: ChunkToken) -> None:
+        """Marks the end of the instruction."""
+        iteration = self._current
+        if iteration is None:
+            return
+        kind, stage, microbatch, begin = token
+        end = self._mark(Event.END, iteration.number, kind, stage, microbatch)
+        if end is None:
+            iteration.whole = False
+        else:
+            iteration.spans.append((kind, stage, microbatch, begin, end))
+
+    def end_step(self, whole: bool) -> None:
+        """Marks the end of the step and sends the records that are due. Raises AgentGoneError."""
+        iteration, self._current = self._current, None
+        if iteration is None:
+            return
+        stamp = self._mark(Event.STEP_END, iteration.number)
+        if stamp is not None:
+            iteration.end = stamp
+            iteration.whole = iteration.whole and whole
+            self._pending.add(iteration)
+        for record in self._pending.completed():
+            self._send(record)
+
+    def finish(self) -> None:
+        """Sends what is left and lets go, at the end of the process. Raises AgentGoneError."""
+        for record in self._pending.completed(last=True):
+            self._send(record)
+        self._connection.close()
+        self._marks.close()
+
+    def hang_up(self) -> None:
+        """Closes the connection; the page stays for what the GPU has yet to write."""
+        self._connection.close()
+
+    def _mark(self, event: Event, number: int, kind: str = "", stage: int = 0, microbatch: int = 0) -> int | None:
+        with self._lock:
+            place = self._marks.place()
+            if place is None:
+                return None
+            # The page says what the marker means before the GPU can pass it.
+            return self._marks.stamp(place, self._writer.announce(event, number, kind, stage, microbatch))
+
+    def _send(self, record: IterationRecord) -> None:
+        message = record.encode()
+        if len(message) > MAX_MESSAGE_BYTES:
+            return
+        try:
+            self._connection.send(message, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            raise AgentGoneError(f"the agent is gone: {error.strerror or error}") from None
+
+
+def _fails_open(method: Callable[Concatenate[Observer, _P], _R]) -> Callable[Concatenate[Observer, _P], _R | None]:
+    @functools.wraps(method)
+    def guarded(self: Observer, /, *args: _P.args, **kwargs: _P.kwargs) -> _R | None:
+        try:
+            return method(self, *args, **kwargs)
+        except AgentGoneError as gone:
+            self.lose_agent(gone)
+        except Exception as error:
+            self.switch_off(error)
+        return None
+
+    return guarded
+
+
+class Observer:
+    """Counts training steps and tells the agent of them. No method raises; each is cheap when there is no agent."""
+
+    def __init__(self, socket_path: str) -> None:
+        self._socket_path = socket_path
+        self._iteration = -1
+        self._off = False
+        self._handshake: Handshake | None = None
+        self._marker: Marker | None = None
+        self._session: Session | None = None
+        self._ask_at = 0
+        """The iteration from which on the agent is asked (again)."""
+        self._registered = False
+
+    @property
+    def off(self) -> bool:
+        """Whether nothing will be observed any more."""
+        return self._off
+
+    def count_step(self) -> None:
+        """A training step that is not observed begins."""
+        self._iteration += 1
+
+    @_fails_open
+    def begin_step(self, work: Work) -> None:
+        """A training step begins. Every rank calls this for every training step, so the numbers agree among ranks."""
+        self._iteration += 1
+        if self._off:
+            return
+        if self._session is None:
+            self._look_for_agent(work)
+        if self._session is not None:
+            self._session.begin_step(self._iteration)
+
+    @_fails_open
+    def begin_chunk(self, kind: str, stage: int, microbatch: int) -> ChunkToken | None:
+        """An instruction begins; the token is for `end_chunk`."""
+        return None if self._session is None else self._session.begin_chunk(kind, stage, microbatch)
+
+    @_fails_open
+    def end_chunk(self, token: ChunkToken) -> None:
+        """An instruction has ended."""
+        if self._session is not None:
+            self._session.end_chunk(token)
+
+    @_fails_open
+    def end_step(self, whole: bool = True) -> None:
+        """A training step has ended; not `whole` if by an exception."""
+        if self._session is not None:
+            self._session.end_step(whole)
+
+    def restart(self) -> None:
+        """What this process trains is another thing than was thought: counts, and tells the agent, from the start."""
+        self._drop()
+        self._iteration, self._ask_at = -1, 0
+
+    def lose_agent(self, gone: AgentGoneError) -> None:
+        """No agent for now."""
+        _log.info("%s; training goes on, the agent is looked for again in %d steps", gone, RETRY_STEPS)
+        self._drop()
+        self._ask_at = self._iteration + RETRY_STEPS
+
+    def switch_off(self, error: Exception) -> None:
+        """No agent ever again in this process."""
+        if not self._off:
+            reason = f"the agent refused this rank: {error!s:.200}" if isinstance(error, RefusedError) else repr(error)
+            _log.warning("not observed any more, training goes on: %s", " ".join(reason.split()))
+        self._off = True
+        self._drop()
+
+    def _look_for_agent(self, work: Work) -> None:
+        if self._handshake is None:
+            if self._iteration < self._ask_at:
+                return
+            self._register()
+            self._marker = choose_marker(work.device_type)
+            self._ask_at = self._iteration + RETRY_STEPS
+            self._handshake = Handshake(self._socket_path, hello_of(work, self._marker))
+        welcome = self._handshake.poll()
+        if welcome is not None and self._marker is not None:
+            self._handshake = None
+            try:
+                self._session = Session(welcome, self._marker)
+            except BaseException:
+                welcome.connection.close()
+                raise
+        elif self._iteration >= self._ask_at:
+            raise AgentGoneError(f"the agent at {self._socket_path} doesn't answer")
+
+    def _register(self) -> None:
+        if not self._registered:
+            self._registered = True
+            os.register_at_fork(after_in_child=self._become_child)
+            atexit.register(self._finish)
+
+    def _become_child(self) -> None:
+        """A forked child (a DataLoader's worker) is not this rank: it neither holds its socket nor marks its work."""
+        if self._session is None and self._handshake is None:
+            return
+        self._off = True
+        self._drop()
+
+    def _finish(self) -> None:
+        session, self._session, self._off = self._session, None, True
+        try:
+            if session is not None:
+                session.finish()
+        except Exception as error:
+            _log.debug("the last records were lost: %r", error)
+
+    def _drop(self) -> None:
+        session, self._session = self._session, None
+        handshake, self._handshake = self._handshake, None
+        for held in (session, handshake):
+            try:
+                if isinstance(held, Session):
+                    held.hang_up()
+                elif held is not None:
+                    held.close()
+            except OSError:
+                pass

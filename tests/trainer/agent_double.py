@@ -1,0 +1,125 @@
+"""A small agent: the other side of the wire, a real server on a real socket, for tests of the trainer."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import select
+import socket
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+
+from joulepath_trainer.wire import MAX_MESSAGE_BYTES, PAGE_BYTES, Entry, Hello, IterationRecord, PageReader, Reply
+
+Answer = Callable[[socket.socket, int], None]
+"""Answers a hello: gets the connection and the descriptor of a fresh page."""
+
+
+def welcome(connection: socket.socket, page: int) -> None:
+    """What the real agent answers to a rank that it accepts."""
+    socket.send_fds(connection, [Reply(accepted=True).encode()], [page])
+
+
+def refuse(connection: socket.socket, page: int) -> None:
+    """What it answers to one that it doesn't."""
+    connection.send(Reply(accepted=False, reason="no such pod").encode())
+
+
+@dataclass
+class Rank:
+    """What the agent knows of one connection."""
+
+    hello: Hello
+    page: mmap.mmap
+    records: list[IterationRecord] = field(default_factory=list)
+    ended: bool = False
+
+    def entries(self) -> list[Entry]:
+        """All markers that were enqueued, oldest first (as long as the ring holds them)."""
+        reader = PageReader(memoryview(self.page))
+        found = [reader.entry(sequence) for sequence in range(1, reader.enqueued + 1)]
+        assert None not in found
+        return [entry for entry in found if entry is not None]
+
+    @property
+    def marker(self) -> int:
+        """Number of the last marker that was passed."""
+        return PageReader(memoryview(self.page)).marker
+
+
+class AgentDouble:
+    """Listens at a path until it is closed; `hang_up` breaks its connections as its death would."""
+
+    def __init__(self, path: Path, answer: Answer = welcome) -> None:
+        self._path, self._answer = path, answer
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._listener.bind(str(path))
+        self._listener.listen(64)
+        self._ranks: dict[socket.socket, Rank | None] = {}
+        self._gone: list[Rank] = []
+        self._wake, self._woken = socket.socketpair()
+        self._changed = threading.Condition()
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+
+    def __enter__(self) -> AgentDouble:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._wake.send(b"x")
+        self._thread.join()
+        for held in (*self._ranks, self._listener, self._wake, self._woken):
+            held.close()
+        self._path.unlink()
+
+    def ranks(self, count: int, timeout_s: float = 20) -> list[Rank]:
+        """The ranks by number, once `count` of them have come and gone."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: len(self._gone) >= count, timeout_s), f"{len(self._gone)} of {count}"
+            return sorted(self._gone, key=lambda rank: rank.hello.rank)
+
+    def seen(self) -> int:
+        """Number of ranks that have said hello."""
+        with self._changed:
+            return len(self._gone) + sum(rank is not None for rank in self._ranks.values())
+
+    def _serve(self) -> None:
+        while True:
+            ready, _, _ = select.select([self._listener, self._woken, *self._ranks], [], [])
+            if self._woken in ready:
+                return
+            with self._changed:
+                for each in ready:
+                    if each is self._listener:
+                        self._ranks[each.accept()[0]] = None
+                    else:
+                        self._receive(each)
+                self._changed.notify_all()
+
+    def _receive(self, connection: socket.socket) -> None:
+        try:
+            message = connection.recv(MAX_MESSAGE_BYTES)
+        except OSError:
+            message = b""
+        rank = self._ranks[connection]
+        if not message:
+            del self._ranks[connection]
+            connection.close()
+            if rank is not None:
+                rank.ended = True
+                self._gone.append(rank)
+        elif rank is None:
+            descriptor = os.memfd_create("page")
+            os.ftruncate(descriptor, PAGE_BYTES)
+            page = mmap.mmap(descriptor, PAGE_BYTES)
+            PageReader.format(memoryview(page))
+            self._ranks[connection] = Rank(Hello.decode(message), page)
+            self._answer(connection, descriptor)
+            os.close(descriptor)
+        else:
+            rank.records.append(IterationRecord.decode(message))
