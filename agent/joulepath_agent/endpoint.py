@@ -1,0 +1,250 @@
+"""The socket: who comes in, what they may claim, and when they are gone.
+
+One thread and one selector for the listener, the connections and the pidfds of the training processes. What may take
+seconds (asking the kubelet and the API server where a pod stands) runs in a small pool. A peer is believed nothing that
+isn't checked; a bad message closes its own connection and nothing else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import selectors
+import socket
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from joulepath_agent.leases import End
+from joulepath_agent.placement import Identify, Peer, RefusedError
+from joulepath_agent.rank import Rank
+from joulepath_trainer.wire import MAX_MESSAGE_BYTES, Hello, IterationRecord, Reply, WireError
+
+__all__ = ["Admit", "Endpoint"]
+
+log = logging.getLogger(__name__)
+
+Admit = Callable[[Hello, Peer], Rank]
+"""Makes a rank of a hello, or raises RefusedError."""
+
+_HELLO_LIMIT_S: Final = 10.0
+_CONNECTIONS: Final = 256
+_CONNECTIONS_PER_POD: Final = 64
+_TICK_S: Final = 0.25
+_RECORDS_AT_ONCE: Final = 16
+_LOGS_PER_MINUTE: Final = 20
+
+
+@dataclass(eq=False, slots=True)
+class _Connection:
+    """A peer that is connected."""
+
+    socket: socket.socket
+    peer: Peer
+    since_s: float
+    greeted: bool = False
+    rank: Rank | None = field(default=None)
+
+
+class Endpoint:
+    """The server of the socket."""
+
+    def __init__(
+        self,
+        path: Path,
+        identify: Identify,
+        admit: Admit,
+        on_tick: Callable[[float], None],
+        on_refusal: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        """Listens at once; ``on_tick`` runs four times a second in this thread. Raises OSError."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)
+        self._path = path
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._listener.bind(str(path))
+        path.chmod(0o666)  # training pods run as any user; who they are, the kernel tells
+        self._listener.listen(64)
+        self._listener.setblocking(False)
+        self._identify, self._admit = identify, admit
+        self._on_tick, self._on_refusal = on_tick, on_refusal
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
+        self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._selector.register(self._wake_read, selectors.EVENT_READ, self._woken)
+        self._connections: set[_Connection] = set()
+        self._answers: deque[tuple[_Connection, Rank | RefusedError]] = deque()
+        self._pool = ThreadPoolExecutor(4, thread_name_prefix="admit")
+        self._log_times: deque[float] = deque(maxlen=_LOGS_PER_MINUTE)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="endpoint", daemon=True)
+
+    def start(self) -> None:
+        """Starts serving."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ends the thread and closes the socket. Ranks are closed by their owner."""
+        self._stop.set()
+        self._wake()
+        if self._thread.is_alive():
+            self._thread.join(1.0)
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._listener.close()
+        for connection in self._connections:
+            connection.socket.close()
+        self._path.unlink(missing_ok=True)
+
+    @property
+    def listening(self) -> bool:
+        """Whether peers are being served."""
+        return self._thread.is_alive() and not self._stop.is_set()
+
+    def _run(self) -> None:
+        ticked_s = 0.0
+        while not self._stop.is_set():
+            for key, _ in self._selector.select(_TICK_S):
+                try:
+                    key.data()
+                except Exception:
+                    log.exception("serving the socket failed")
+            if (now := time.monotonic()) - ticked_s >= _TICK_S:
+                ticked_s = now
+                self._tick(now)
+
+    def _tick(self, now: float) -> None:
+        try:
+            self._on_tick(now)
+        except Exception:
+            log.exception("looking after the leases failed")
+        for connection in [c for c in self._connections if not c.greeted and now - c.since_s > _HELLO_LIMIT_S]:
+            self._drop(connection, f"said nothing for {_HELLO_LIMIT_S:.0f} s")
+
+    # connections
+
+    def _accept(self) -> None:
+        client, _ = self._listener.accept()
+        client.setblocking(False)
+        try:
+            peer = self._identify(client)
+        except RefusedError as refusal:
+            self._refuse(client, refusal)
+            return
+        pods = Counter(c.peer.pod_uid for c in self._connections)
+        if pods[peer.pod_uid] >= _CONNECTIONS_PER_POD or len(self._connections) >= _CONNECTIONS:
+            os.close(peer.pidfd)
+            self._refuse(client, RefusedError("TooManyConnections", "this pod has too many connections open"))
+            return
+        connection = _Connection(client, peer, time.monotonic())
+        self._connections.add(connection)
+        self._selector.register(client, selectors.EVENT_READ, lambda: self._read(connection))
+
+    def _read(self, connection: _Connection) -> None:
+        for _ in range(_RECORDS_AT_ONCE):
+            try:
+                message = connection.socket.recv(MAX_MESSAGE_BYTES + 1)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                self._drop(connection, str(error))
+                return
+            if not message:
+                self._drop(connection, "")
+                return
+            try:
+                self._take(connection, message)
+            except WireError as error:
+                self._on_refusal("BadMessage")
+                self._drop(connection, str(error))
+                return
+
+    def _take(self, connection: _Connection, message: bytes) -> None:
+        if connection.rank is not None:
+            connection.rank.record(IterationRecord.decode(message))
+        elif connection.greeted:
+            raise WireError("a message came before the answer to the hello")
+        else:
+            hello = Hello.decode(message)
+            connection.greeted = True
+            self._pool.submit(self._answer, connection, hello)
+
+    def _answer(self, connection: _Connection, hello: Hello) -> None:
+        try:
+            answer: Rank | RefusedError = self._admit(hello, connection.peer)
+        except RefusedError as refusal:
+            answer = refusal
+        except Exception:
+            log.exception("placing a rank failed")
+            answer = RefusedError("Internal", "the agent failed to place this rank, see its log")
+        self._answers.append((connection, answer))
+        self._wake()
+
+    def _woken(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._wake_read, 4096)
+        while self._answers:
+            connection, answer = self._answers.popleft()
+            if isinstance(answer, Rank):
+                self._welcome(connection, answer)
+            elif connection in self._connections:
+                self._forget(connection)
+                os.close(connection.peer.pidfd)
+                self._refuse(connection.socket, answer)
+
+    def _welcome(self, connection: _Connection, rank: Rank) -> None:
+        connection.rank = rank
+        if connection not in self._connections:
+            rank.close(End.CONNECTION_CLOSED)
+            return
+        try:
+            socket.send_fds(connection.socket, [Reply(accepted=True).encode()], [rank.page_fd])
+        except OSError as error:
+            self._drop(connection, str(error))
+            return
+        self._selector.register(rank.peer.pidfd, selectors.EVENT_READ, lambda: self._gone(connection))
+
+    def _gone(self, connection: _Connection) -> None:
+        if connection.rank is not None:
+            self._forget(connection)
+            connection.rank.close(End.PROCESS_GONE)
+            connection.socket.close()
+
+    def _drop(self, connection: _Connection, why: str) -> None:
+        if why:
+            self._log(f"connection of process {connection.peer.pid} closed: {why}")
+        self._forget(connection)
+        connection.socket.close()
+        if connection.rank is not None:
+            connection.rank.close(End.CONNECTION_CLOSED)
+        elif not connection.greeted:
+            os.close(connection.peer.pidfd)
+
+    def _forget(self, connection: _Connection) -> None:
+        self._connections.discard(connection)
+        for item in (connection.socket, connection.peer.pidfd):
+            with contextlib.suppress(KeyError, ValueError):
+                self._selector.unregister(item)
+
+    def _refuse(self, client: socket.socket, refusal: RefusedError) -> None:
+        self._on_refusal(refusal.code)
+        self._log(f"a rank was refused: {refusal}")
+        with contextlib.suppress(OSError):
+            client.send(Reply(accepted=False, reason=str(refusal)).encode())
+        client.close()
+
+    def _log(self, text: str) -> None:
+        """Peers may be hostile: the log must not fill the disk."""
+        now = time.monotonic()
+        if len(self._log_times) < _LOGS_PER_MINUTE or now - self._log_times[0] > 60:
+            self._log_times.append(now)
+            log.warning("%s", text)
+
+    def _wake(self) -> None:
+        with contextlib.suppress(OSError):
+            os.write(self._wake_write, b"x")

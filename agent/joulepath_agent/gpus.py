@@ -1,0 +1,122 @@
+"""The GPUs of the node, through NVML.
+
+Nothing but this module calls NVML. Its calls may come from any thread: NVML is thread-safe, and ``pynvml`` lets other
+threads run while a call blocks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pynvml
+
+__all__ = ["ClockRange", "Gpu", "GpuError", "GpuPermissionError", "open_gpus"]
+
+
+class GpuError(RuntimeError):
+    """NVML refused or failed; the text names the GPU and the call."""
+
+
+class GpuPermissionError(GpuError):
+    """NVML doesn't let this process set clocks."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClockRange:
+    """Clocks that a site locks its GPUs to of its own will, in MHz: NVML can't tell them, so they are declared."""
+
+    low_mhz: int
+    high_mhz: int
+
+    @classmethod
+    def parse(cls, text: str) -> ClockRange:
+        """Reads ``LOW,HIGH``; raises ValueError."""
+        low, _, high = text.partition(",")
+        try:
+            made = cls(int(low), int(high))
+        except ValueError:
+            raise ValueError(f"site clocks must be LOW,HIGH in MHz, for example 210,1410; they are {text!r}") from None
+        if not 0 < made.low_mhz <= made.high_mhz:
+            raise ValueError(f"site clocks must be 0 < LOW <= HIGH, they are {text!r}")
+        return made
+
+
+class Gpu:
+    """One GPU."""
+
+    def __init__(self, index: int, site_range: ClockRange | None = None) -> None:
+        self.index = index
+        self._site_range = site_range
+        self.uuid = f"GPU {index}"
+        with self._calling("identify"):
+            self._handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+            self.uuid = str(pynvml.nvmlDeviceGetUUID(self._handle))
+            self.model = str(pynvml.nvmlDeviceGetName(self._handle))
+            memory_mhz = max(pynvml.nvmlDeviceGetSupportedMemoryClocks(self._handle))
+            clocks = pynvml.nvmlDeviceGetSupportedGraphicsClocks(self._handle, memory_mhz)
+        top = site_range.high_mhz if site_range else max(clocks)
+        self.supported_clocks_mhz = tuple(sorted((int(clock) for clock in clocks if clock <= top), reverse=True))
+        self.default_clock_mhz = self.supported_clocks_mhz[0]
+        self.refused = self._mig_refusal()
+
+    def lock(self, clock_mhz: int) -> None:
+        """Locks the clock; returns when the driver has taken the order, not when it is in force."""
+        with self._calling(f"lock to {clock_mhz} MHz"):
+            pynvml.nvmlDeviceSetGpuLockedClocks(self._handle, clock_mhz, clock_mhz)
+
+    def reset(self) -> None:
+        """Back to default clocks: those of the site if it declared some, else no lock."""
+        with self._calling("reset of the clock"):
+            if self._site_range is None:
+                pynvml.nvmlDeviceResetGpuLockedClocks(self._handle)
+            else:
+                pynvml.nvmlDeviceSetGpuLockedClocks(self._handle, self._site_range.low_mhz, self._site_range.high_mhz)
+
+    def sm_clock_mhz(self) -> int:
+        """The SM clock now."""
+        with self._calling("read of the SM clock"):
+            return int(pynvml.nvmlDeviceGetClockInfo(self._handle, pynvml.NVML_CLOCK_SM))
+
+    def energy_j(self) -> float:
+        """The energy counter, joules since the driver was loaded; it moves in steps, about every 100 ms."""
+        with self._calling("read of the energy counter"):
+            return float(pynvml.nvmlDeviceGetTotalEnergyConsumption(self._handle)) / 1e3
+
+    def power_w(self) -> float:
+        """Watts now, by the GPU's own sensor."""
+        with self._calling("read of the power"):
+            return float(pynvml.nvmlDeviceGetPowerUsage(self._handle)) / 1e3
+
+    def _mig_refusal(self) -> str | None:
+        try:
+            current, _ = pynvml.nvmlDeviceGetMigMode(self._handle)
+        except pynvml.NVMLError:
+            return None  # a GPU without MIG
+        return "MIG mode is on; a clock would be shared by its instances: turn it off to use plans" if current else None
+
+    @contextlib.contextmanager
+    def _calling(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except pynvml.NVMLError_NoPermission:
+            raise GpuPermissionError(
+                f"{what} on {self.uuid}: NVML says no permission; give the agent's container CAP_SYS_ADMIN"
+            ) from None
+        except pynvml.NVMLError as error:
+            raise GpuError(f"{what} on {self.uuid}: NVML says {error}") from None
+
+
+def open_gpus(site_range: ClockRange | None = None) -> tuple[Gpu, ...]:
+    """All GPUs of the node.
+
+    Raises:
+        GpuError: NVML isn't there or lists no GPU it can open.
+    """
+    try:
+        pynvml.nvmlInit()
+        count = int(pynvml.nvmlDeviceGetCount())
+    except pynvml.NVMLError as error:
+        raise GpuError(f"NVML can't be used: {error}; is this a GPU node, with the NVIDIA runtime class?") from None
+    return tuple(Gpu(index, site_range) for index in range(count))

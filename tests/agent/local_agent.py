@@ -1,0 +1,77 @@
+"""The agent without a cluster: pods come from the command line, plans and questions from standard input.
+
+    python local_agent.py --socket S --state-dir D [--pod UID=GPU,GPU ...]
+    > {"plans": [JobPlan spec, ...]}          every plan there is, for job-uid's of namespace "default"
+    > {"report": true}                        answered with one line: the NodeReport's status
+    > {"counts": true}                        answered with lease ends, refusals and orders by GPU
+
+A peer says with POD_UID in its environment which pod it stands for, read from /proc.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+
+from joulepath_agent.gpus import open_gpus
+from joulepath_agent.identity import peer_process
+from joulepath_agent.node import Agent
+from joulepath_agent.placement import Peer, Placement, RefusedError
+from joulepath_crds import JobPlanSpec
+
+
+def identify(connection: socket.socket) -> Peer:
+    """The pod that the peer's environment names."""
+    pid, pidfd = peer_process(connection, Path("/proc"))
+    for entry in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
+        if entry.startswith(b"POD_UID="):
+            return Peer(pid, pidfd, entry.partition(b"=")[2].decode())
+    os.close(pidfd)
+    raise RefusedError("NoPod", f"process {pid} has no POD_UID in its environment")
+
+
+def main() -> None:
+    """Runs until SIGTERM or the end of the input."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--socket", type=Path, required=True)
+    parser.add_argument("--state-dir", type=Path, required=True)
+    parser.add_argument("--pod", action="append", default=[])
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(relativeCreated)d %(threadName)s %(message)s")
+    pods = {uid: gpus.split(",") for uid, _, gpus in (pod.partition("=") for pod in options.pod)}
+
+    def locate(pod_uid: str, gpu_uuid: str) -> Placement:
+        if gpu_uuid not in pods.get(pod_uid, []):
+            raise RefusedError("NotItsGpu", f"{gpu_uuid} isn't a GPU of pod {pod_uid}")
+        return Placement("default", f"pod-{pod_uid}", pod_uid, "job", "job-uid")
+
+    agent = Agent(open_gpus(), identify, locate, socket_path=options.socket, state_dir=options.state_dir)
+
+    def stop(*_: object) -> None:
+        sys.exit(0 if agent.stop() else 1)
+
+    signal.signal(signal.SIGTERM, stop)
+    agent.start()
+    print(json.dumps({"ready": True}), flush=True)
+    for line in sys.stdin:
+        command = json.loads(line)
+        if "plans" in command:
+            specs = [JobPlanSpec.from_api(body) for body in command["plans"]]
+            agent.set_plans({("default", spec.job_uid): spec for spec in specs})
+        if "report" in command:
+            print(json.dumps(agent.report().to_api()), flush=True)
+        if "counts" in command:
+            orders = {uuid: setter.sets for uuid, setter in agent.setters.items()}
+            counts = {"leaseEnds": agent.lease_ends, "refusals": agent.refusals, "orders": orders}
+            print(json.dumps(counts), flush=True)
+    stop()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,139 @@
+"""A training process on a virtual GPU that speaks the wire format by itself: stream markers, event times, records.
+
+    python peer.py SOCKET '{"ordinal": 0, "iterations": 100, ...}'
+
+Prints one JSON line for the agent's answer, then one for each iteration: [iteration, period in seconds].
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import mmap
+import os
+import random
+import socket
+import sys
+import time
+
+from joulepath_trainer.cuda import Driver, StreamMarks
+from joulepath_trainer.wire import (
+    MARKER_OFFSET,
+    PAGE_BYTES,
+    Event,
+    Hello,
+    InstructionSpan,
+    IterationRecord,
+    PageWriter,
+    Pipeline,
+    Reply,
+    check_page,
+)
+from virtual_gpus import stream
+
+DEFAULTS = {
+    "ordinal": 0,
+    "rank": 0,
+    "world_size": 4,
+    "attempt": 0,
+    "stage": 0,
+    "stage_count": 4,
+    "order": ["F0", "F1", "B0", "F2", "B1", "F3", "B2", "B3"],
+    "iterations": 100,
+    "waits_s": [0.0, 0.004],
+    "tail_s": 0.0,
+    "children": 0,
+    "gpu_uuid": None,
+    "stall_at": -1,
+    "stall_s": 0.0,
+    "other_order_from": 1 << 30,
+}
+
+
+def connect(path: str, hello: Hello) -> tuple[socket.socket, memoryview]:
+    """Says hello; returns the connection and the shared page, or exits with what the agent said."""
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    connection.connect(path)
+    connection.send(hello.encode())
+    message, fds, _, _ = socket.recv_fds(connection, 4096, 1)
+    reply = Reply.decode(message)
+    print(json.dumps({"accepted": reply.accepted, "reason": reply.reason, "pid": os.getpid()}), flush=True)
+    if not reply.accepted:
+        sys.exit(3)
+    page = memoryview(mmap.mmap(fds[0], PAGE_BYTES))
+    check_page(page)
+    return connection, page
+
+
+def main() -> None:
+    """Trains."""
+    options = {**DEFAULTS, **json.loads(sys.argv[2])}
+    stream.set_device(options["ordinal"])
+    driver = Driver.in_use()
+    assert driver is not None
+    order, stage = list(options["order"]), options["stage"]
+    ranks = tuple(range(options["world_size"]))
+    pipeline = Pipeline("Schedule1F1B", options["stage_count"], len(order) // 2, (stage,), ranks)
+    uuid = options["gpu_uuid"] or driver.current_gpu()
+    hello = Hello(
+        options["rank"], options["ordinal"], options["world_size"], options["attempt"], uuid, "stream", pipeline
+    )
+    connection, page = connect(sys.argv[1], hello)
+    for _ in range(options["children"]):  # as DataLoader workers: they inherit everything and outlive their parent
+        if os.fork() == 0:
+            time.sleep(15)
+            os._exit(0)
+    address = ctypes.addressof(ctypes.c_char.from_buffer(page))
+    marks, writer, chance = StreamMarks(driver, lambda: 0, address, MARKER_OFFSET), PageWriter(page), random.Random(7)
+
+    def mark(event: Event, iteration: int, kind: str = "", microbatch: int = 0) -> int:
+        return marks.stamp(0, writer.announce(event, iteration, kind, stage if kind else 0, microbatch))
+
+    pending: tuple[int, int, int, list[tuple[str, int, int]]] | None = None
+    for iteration in range(options["iterations"]):
+        begin = mark(Event.STEP_BEGIN, iteration)
+        if pending is not None:
+            stream.synchronize()
+            _send(connection, driver, pending, stage, begin)
+        if iteration == options["other_order_from"]:
+            order[0], order[1] = order[1], order[0]
+        stamps = []
+        for name in order:
+            if wait_s := chance.choice(options["waits_s"]):
+                stream.synchronize()
+                time.sleep(wait_s)
+            kind, microbatch = name[0], int(name[1:])
+            first = mark(Event.BEGIN, iteration, kind, microbatch)
+            stream.launch(stage, kind)
+            stamps.append((name, first, mark(Event.END, iteration, kind, microbatch)))
+            if iteration == options["stall_at"] and name == order[len(order) // 2]:
+                stream.synchronize()
+                time.sleep(options["stall_s"])
+        end = mark(Event.STEP_END, iteration)
+        stream.synchronize()
+        time.sleep(options["tail_s"])
+        pending = (iteration, begin, end, stamps)
+
+
+def _send(
+    connection: socket.socket,
+    driver: Driver,
+    done: tuple[int, int, int, list[tuple[str, int, int]]],
+    stage: int,
+    next_begin: int,
+) -> None:
+    iteration, begin, end, stamps = done
+    since = driver.seconds_between
+    spans = tuple(
+        InstructionSpan(name[0], stage, int(name[1:]), since(begin, first), since(begin, last))
+        for name, first, last in stamps
+    )
+    record = IterationRecord(iteration, since(begin, end), since(begin, next_begin), spans)
+    with contextlib.suppress(OSError):
+        connection.send(record.encode(), socket.MSG_DONTWAIT)
+    print(json.dumps([iteration, record.period_s]), flush=True)
+
+
+if __name__ == "__main__":
+    main()
