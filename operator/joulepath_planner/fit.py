@@ -19,6 +19,9 @@ from joulepath_planner.profile import Key, Point, Profile, ProfileError
 _TIME_POWERS = (0, -1, 8)
 _POWER_POWERS = (0, 3, 1)
 _POINTS_PER_TERM = 2
+_LEAST_SLOPE = 0.05
+"""A clock lower by a share costs at least this much of that share in time, so that noise on the plateau cannot make a
+lower clock look free: critical instructions stay at default clocks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +70,7 @@ def _complete(points: tuple[Point, ...], clocks: list[int]) -> tuple[tuple[Point
     power_se = np.hypot(time_se, [point.energy_se_j / point.energy_j for point in points])
     time_curve, time_left, time_error = _curve(at, times, time_se, wanted, _TIME_POWERS)
     power_curve, power_left, power_error = _curve(at, powers, power_se, wanted, _POWER_POWERS)
-    time_curve = np.maximum.accumulate(np.clip(time_curve, top.time_s, None))
+    time_curve = np.maximum.accumulate(np.maximum(time_curve, top.time_s * (1 + _LEAST_SLOPE * (1 / wanted - 1))))
     energy_curve = np.clip(power_curve, powers.min(), powers.max()) * time_curve
     filled = tuple(
         Point(clock, float(time), float(energy), float(time * time_error), float(energy * power_error))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from joulepath_planner.graph import Graph, least_period_s
-from joulepath_planner.options import OptionTable
+from joulepath_planner.options import Options, OptionTable
 from joulepath_planner.pipeline import Pipeline
 from joulepath_planner.program import Program
 
@@ -47,9 +47,10 @@ class Problem:
         defaults = [pipeline.profile.default(one.stage, one.kind).time_s for one in graph.instructions]
         return cls(pipeline, graph, OptionTable(pipeline.profile, power), power, least_period_s(graph, defaults))
 
-    def program(self, groups: list[list[int]]) -> Program:
-        options = [self.table.of([self.graph.instructions[node] for node in group]) for group in groups]
-        return Program(self.graph, groups, options, self.power_w)
+    def program(self, groups: list[list[int]], table: OptionTable | None = None) -> tuple[Program, list[Options]]:
+        """The linear program of these groups, and their options; `table` where they are not the exact ones."""
+        options = [(table or self.table).of([self.graph.instructions[node] for node in group]) for group in groups]
+        return Program(self.graph, groups, options, self.power_w), options
 
     @property
     def single(self) -> list[list[int]]:
@@ -73,8 +74,7 @@ def frontier(pipeline: Pipeline, points: int = 33, *, default_clock_mhz: int | N
     if points < 2:
         raise ValueError(f"points is {points}; a frontier has at least its 2 ends.")
     problem = Problem.of(pipeline.capped(default_clock_mhz))
-    program = problem.program(problem.single)
-    least = [problem.table.of([one]) for one in problem.graph.instructions]
+    program, least = problem.program(problem.single)
     t_min = problem.t_min_s
     t_fixed = max(t_min, least_period_s(problem.graph, [option.times_s[option.hull[-1]][0] for option in least]))
     times = [t_min + (t_fixed - t_min) * index / (points - 1) for index in range(points)]

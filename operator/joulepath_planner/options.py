@@ -59,9 +59,14 @@ def lower_hull(times: Sequence[float], costs: Sequence[float]) -> tuple[int, ...
 
 
 class OptionTable:
-    """Options of groups, worked out once for each mix of instructions."""
+    """Options of groups, worked out once for each mix of instructions.
 
-    def __init__(self, profile: Profile, power_w: float) -> None:
+    reserve: how much longer, as a fraction, a clock below the default one is taken to last, at the same effective
+    energy: room for what jitters.
+    """
+
+    def __init__(self, profile: Profile, power_w: float, reserve: float = 0.0) -> None:
+        self._reserve = reserve
         self._profile = profile
         self._power_w = power_w
         self._known: dict[tuple[tuple[Key, int], ...], Options] = {}
@@ -79,9 +84,12 @@ class OptionTable:
         clocks = sorted(set.intersection(*(set(points) for points in series)), reverse=True)
         times = np.array([[points[clock].time_s for points in series] for clock in clocks])
         energies = np.array([[points[clock].energy_j for points in series] for clock in clocks])
+        effective = (energies - self._power_w * times) @ counts
+        times[1:] *= 1 + self._reserve
         total = times @ counts
-        effective = energies @ counts - self._power_w * total
-        order = sorted(range(len(clocks)), key=lambda k: (total[k], effective[k], -clocks[k]))
+        # With several kinds, a total under the default clocks' can still delay one kind: such a clock must beat all.
+        allowed = [k for k in range(len(clocks)) if len(keys) == 1 or total[k] >= total[0] or all(times[k] <= times[0])]
+        order = sorted(allowed, key=lambda k: (total[k], effective[k], -clocks[k]))
         kept: list[int] = []
         for k in order:
             if not any(effective[j] <= effective[k] and bool(np.all(times[j] <= times[k])) for j in kept):

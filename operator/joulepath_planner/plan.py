@@ -12,21 +12,16 @@ from typing import Literal, get_args
 
 from joulepath_planner.frontier import Problem
 from joulepath_planner.granularity import Granularity, groups
+from joulepath_planner.options import OptionTable
 from joulepath_planner.pipeline import Pipeline
-from joulepath_planner.program import PlanningError, Solution
+from joulepath_planner.program import SOLVER_TOLERANCE_S, PlanningError
 from joulepath_planner.reclaim import choose
 from joulepath_planner.referee import Clocks, LagTable, Simulation
-from joulepath_planner.repair import Assignment, repair
+from joulepath_planner.repair import TOLERANCE, Assignment, repair
 from joulepath_planner.schedule import Instruction
 
 LAGS_PER_INSTRUCTION = 4
 """Instructions get clocks of their own only if they last this many p95 lags on average."""
-
-SOLVER_S = 1e-6
-"""The solver's feasibility tolerance in seconds."""
-
-TOLERANCE = 1e-9
-"""Relative: what floating point may add to a deadline."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,15 +98,21 @@ def plan(
     granularity: Granularity | Literal["auto"] = "auto",
     lags: LagTable | None = None,
     default_clock_mhz: int | None = None,
+    reserve: float = 0.0,
 ) -> Plan:
     """The plan of least energy by a deadline: `deadline_s`, or T_min x (1 + `slowdown`).
 
-    lags: the lag table of the GPUs; None plans for clocks that switch at once. default_clock_mhz: the GPUs' own cap,
-    where it is below the profile's highest clock. Raises `PlanningError` for a deadline that default clocks miss.
+    lags: the lag table of the GPUs; None plans for clocks that switch at once.
+    default_clock_mhz: the GPUs' own cap, where it is below the profile's highest clock.
+    reserve: how much longer than measured, as a fraction, a slowed instruction may last without delaying the
+    iteration: costs savings, buys calm where durations jitter.
+    Raises `PlanningError` for a deadline that default clocks miss.
     """
     if granularity != "auto" and granularity not in get_args(Granularity):
         known = ", ".join(get_args(Granularity))
         raise ValueError(f"granularity is {granularity!r}; it is one of {known}, auto.")
+    if not 0 <= reserve < 1:
+        raise ValueError(f"reserve is {reserve}; it is a fraction, 0 or more and under 1.")
     problem = Problem.of(pipeline.capped(default_clock_mhz))
     deadline = problem.t_min_s * (1 + slowdown) if deadline_s is None else deadline_s
     if not deadline >= problem.t_min_s * (1 - TOLERANCE):
@@ -119,18 +120,19 @@ def plan(
             f"the deadline of {deadline:.6f} s is under T_min, {problem.t_min_s:.6f} s at default clocks; allow T_min."
         )
     deadline = max(deadline, problem.t_min_s)
-    finest = problem.program(problem.single).solve(deadline)
+    bound = problem.program(problem.single)[0].solve(deadline)
+    table = OptionTable(problem.pipeline.profile, problem.power_w, reserve) if reserve else problem.table
     default = Assignment.defaults(problem)
     baseline = default.replay(None)
     best = _Candidate("default", default.clocks, baseline)
     for level in _levels(problem, granularity, lags):
-        assignment = _assign(problem, level, deadline, finest)
+        assignment = _assign(problem, table, level, deadline)
         replay = assignment and repair(assignment, deadline, lags)
         if assignment and replay and replay.energy_j < best.replay.energy_j:
             best = _Candidate(level, assignment.clocks, replay)
         if replay and level != "phase":
             break
-    return _plan(problem, deadline, finest.energy_j, baseline.energy_j, best)
+    return _plan(problem, deadline, bound.energy_j, baseline.energy_j, best)
 
 
 def _levels(
@@ -151,14 +153,16 @@ def _levels(
     return coarser[granularity]
 
 
-def _assign(problem: Problem, level: Granularity, deadline_s: float, finest: Solution) -> Assignment | None:
+def _assign(problem: Problem, table: OptionTable, level: Granularity, deadline_s: float) -> Assignment | None:
     members = groups(problem.graph, problem.pipeline.schedule, level)
-    options = [problem.table.of([problem.graph.instructions[node] for node in group]) for group in members]
+    program, options = problem.program(members, table)
     try:
-        solution = finest if level == "instruction" else problem.program(members).solve(deadline_s)
+        solution = program.solve(deadline_s)
     except PlanningError:  # noise can leave a group without a clock as fast as default in every kind
         return None
-    choices = choose(problem.graph, members, options, min(deadline_s, solution.period_s + SOLVER_S), solution.extra_s)
+    choices = choose(
+        problem.graph, members, options, min(deadline_s, solution.period_s + SOLVER_TOLERANCE_S), solution.extra_s
+    )
     return None if choices is None else Assignment(problem, members, options, choices)
 
 

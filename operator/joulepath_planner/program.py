@@ -19,6 +19,9 @@ import numpy as np
 from joulepath_planner.graph import Graph
 from joulepath_planner.options import Options
 
+SOLVER_TOLERANCE_S = 1e-6
+"""How exact the solver's times are."""
+
 
 class PlanningError(RuntimeError):
     """No plan exists for what was asked, such as a deadline under the least iteration time."""

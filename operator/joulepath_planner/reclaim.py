@@ -15,9 +15,7 @@ import numpy as np
 from joulepath_planner.graph import Graph, Timing
 from joulepath_planner.options import Options
 from joulepath_planner.profile import Key
-
-_SOLVER_TOLERANCE_S = 1e-6
-"""The solver's own feasibility tolerance: a time this close above a clock's time means that clock."""
+from joulepath_planner.program import SOLVER_TOLERANCE_S
 
 
 def choose(
@@ -32,9 +30,10 @@ def choose(
     extra_s: seconds that the linear program gave each group over its least total; None starts from the least.
     """
     keys = [[(graph.instructions[node].stage, graph.instructions[node].kind) for node in group] for group in groups]
+    # A time this close to a clock's time means that clock; where that is too long, the next faster one.
     starts = [[0] * len(groups)]
     if extra_s is not None:
-        for tolerance in (-_SOLVER_TOLERANCE_S, _SOLVER_TOLERANCE_S):
+        for tolerance in (-SOLVER_TOLERANCE_S, SOLVER_TOLERANCE_S):
             starts.append([_round(option, extra + tolerance) for option, extra in zip(options, extra_s, strict=True)])
     for choices in reversed(starts):
         timing = Timing(graph, period_s, _durations(graph, groups, keys, options, choices))

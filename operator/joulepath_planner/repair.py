@@ -11,7 +11,8 @@ from joulepath_planner.referee import LagTable, Simulation, simulate
 from joulepath_planner.schedule import Instruction
 
 _MOST_ROUNDS = 60
-_TOLERANCE = 1e-9
+TOLERANCE = 1e-9
+"""Relative: what floating point may add to a deadline."""
 _EAGERNESS = 1.15
 """Each round asks for this much more than the last, as what is raised on one path is often due on the next too."""
 
@@ -56,7 +57,7 @@ def repair(assignment: Assignment, deadline_s: float, lags: LagTable | None) -> 
     for tries in range(_MOST_ROUNDS):
         replay = assignment.replay(lags)
         over_s = replay.iteration_time_s - deadline_s
-        if over_s <= deadline_s * _TOLERANCE:
+        if over_s <= deadline_s * TOLERANCE:
             return replay
         wanted_s = over_s * _EAGERNESS**tries
         if not (_raise_before_late(assignment, replay, wanted_s) or _raise_slowed(assignment, replay, wanted_s)):

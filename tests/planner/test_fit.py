@@ -47,6 +47,7 @@ def test_no_clock_is_faster_than_default_or_than_a_higher_one(points: tuple[Poin
     assert [point.clock_mhz for point in completed] == list(range(1410, points[-1].clock_mhz - 1, -15))
     times = [point.time_s for point in completed]
     assert times == sorted(times)
+    assert times[1] > times[0]
     assert [residual.clock_mhz for residual in found.residuals[0, "F"]] == [point.clock_mhz for point in points]
 
 

