@@ -5,17 +5,21 @@ Wire them with `pytest_plugins = ["virtual_gpus.fixtures"]` in the top conftest.
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from virtual_gpus import model, state
 from virtual_gpus.build import library_dir
 
-__all__ = ["VirtualGpus", "make_virtual_gpus"]
+__all__ = ["MakeVirtualGpus", "VirtualGpus", "make_virtual_gpus", "run_program"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,3 +73,12 @@ def make_virtual_gpus(tmp_path: Path) -> MakeVirtualGpus:
         return VirtualGpus(path, kind, chosen, environment)
 
     return make
+
+
+def run_program(gpus: VirtualGpus, program: str, *, extra: dict[str, str] | None = None, **arguments: object) -> Any:
+    """Run one of programs.py in a process that sees these GPUs; what it returned."""
+    command = [sys.executable, "-m", "virtual_gpus.programs", program, json.dumps(arguments)]
+    environment = {**gpus.environment, **(extra or {})}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])

@@ -1,7 +1,7 @@
 """A training script of the tests: 1F1B over gloo, each stage's work on a virtual GPU. Run by torch.distributed.run.
 
-Rank 0 prints, for every iteration, the milliseconds of stream time on the last rank between its first and its last
-work, which is where the pipeline's whole length shows.
+Rank 0 prints, for every iteration, the milliseconds of stream time between its first forward and its last backward:
+the pipeline's whole length.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch.distributed.pipelining import PipelineStage, Schedule1F1B
 from virtual_gpus import stream
 
 
-class _Work(torch.autograd.Function):
+class _Work(torch.autograd.Function):  # type: ignore[misc]
     @staticmethod
     def forward(ctx, value, stage):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN205
         ctx.stage = stage
@@ -31,7 +31,7 @@ class _Work(torch.autograd.Function):
         return gradient.clone(), None
 
 
-class _Stage(torch.nn.Module):
+class _Stage(torch.nn.Module):  # type: ignore[misc]
     def __init__(self, stage: int) -> None:
         super().__init__()
         self.stage, self.layer = stage, torch.nn.Linear(8, 8)

@@ -65,8 +65,9 @@ class Options:
 class GpuState:
     """A GPU as it is now, exactly: what NVML shows only coarsely or not at all. Clocks in MHz, 0 = default.
 
-    The energy is the integral up to now; `kernels` counts starts; `lock_*` is the range in force, `next_*` the one
-    that will be once the `pending` changes are.
+    The energy is the integral up to `now_ns`; `kernels` counts starts; `lock_*` is the range in force, `next_*` the one
+    that will be once the `pending` changes are; the last of them gets (or got) into force at `change_ns`. Moments are
+    CLOCK_MONOTONIC, as time.monotonic_ns().
     """
 
     energy_j: float
@@ -77,6 +78,8 @@ class GpuState:
     kernels: int
     sets: int
     resets: int
+    now_ns: int
+    change_ns: int
     clock_mhz: int
     lock_low_mhz: int
     lock_high_mhz: int
@@ -119,6 +122,7 @@ class _Look(ctypes.Structure):
     _fields_ = [
         *((name, ctypes.c_double) for name in ("energy_j", "busy_s", "power_w", "temperature_c", "power_limit_w")),
         *((name, ctypes.c_uint64) for name in ("kernels", "sets", "resets")),
+        *((name, ctypes.c_int64) for name in ("now_ns", "change_ns")),
         *((name, ctypes.c_uint32) for name in ("clock_mhz", "lock_low_mhz", "lock_high_mhz", "pending")),
         *((name, ctypes.c_uint32) for name in ("owners", "running", "next_low_mhz", "next_high_mhz")),
     ]

@@ -14,6 +14,7 @@
 struct look {
 	double energy_j, busy_s, power_w, temperature_c, power_limit_w;
 	uint64_t kernels, sets, resets;
+	int64_t now_ns, change_ns; /* change_ns: when the latest change, done or pending, gets into force */
 	uint32_t clock_mhz, lock_low_mhz, lock_high_mhz, pending, owners, running;
 	uint32_t next_low_mhz, next_high_mhz; /* after all that is pending */
 };
@@ -68,7 +69,8 @@ int virtual_gpus_look(const char *path, uint32_t gpu, struct look *look) {
 	const struct config *c = &node->config;
 	struct sim sim;
 	gpu_lock(node, gpu, &sim);
-	sim_advance(node, gpu, &sim, now_ns());
+	int64_t now = now_ns();
+	sim_advance(node, gpu, &sim, now);
 	int clock = sim_clock(node, gpu, &sim);
 	const struct change *last = sim.changes ? &sim.change[sim.changes - 1] : NULL;
 	*look = (struct look){
@@ -80,6 +82,8 @@ int virtual_gpus_look(const char *path, uint32_t gpu, struct look *look) {
 	    .kernels = node->gpu[gpu].sequence,
 	    .sets = node->gpu[gpu].sets,
 	    .resets = node->gpu[gpu].resets,
+	    .now_ns = now,
+	    .change_ns = last ? last->t : sim.changed,
 	    .clock_mhz = mhz(c, clock),
 	    .lock_low_mhz = mhz(c, sim.low),
 	    .lock_high_mhz = mhz(c, sim.high),

@@ -82,6 +82,7 @@ struct sim {
 	uint32_t owners; /* bit mask of MAX_OWNERS */
 	struct run run;
 	int64_t last_end; /* when the latest kernel ended */
+	int64_t changed;  /* when the latest clock change got into force */
 	uint32_t changes;
 	struct change change[MAX_CHANGES];
 };

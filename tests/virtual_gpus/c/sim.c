@@ -41,6 +41,7 @@ static void apply_due_changes(struct sim *sim) {
 	while (due < sim->changes && sim->change[due].t <= sim->t) {
 		sim->low = sim->change[due].low;
 		sim->high = sim->change[due].high;
+		sim->changed = sim->change[due].t;
 		due++;
 	}
 	if (!due)
