@@ -1,0 +1,58 @@
+"""The cluster of the current kubeconfig: nothing is built, images come from a registry."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from demo.manifests import TrainingPlace
+from demo.options import Options
+from demo.place import JOB_NAMESPACE, PlaceError
+from real_cluster.commands import run
+
+__all__ = ["CurrentCluster"]
+
+
+class CurrentCluster:
+    """Somebody's cluster; only what the demo installs is removed at the end."""
+
+    kubeconfig: Path | None = None
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+
+    def prepare(self) -> None:
+        missing = [name for name in ("kubectl", "helm") if not shutil.which(name)]
+        if missing:
+            raise PlaceError(f"{' and '.join(missing)} must be on the PATH to use the current cluster: install them.")
+        found = self.kubectl("get", "crd", "pytorchjobs.kubeflow.org", "--ignore-not-found", "--output", "name")
+        if not found.strip():
+            raise PlaceError(
+                "The cluster has no PyTorchJob: install the Kubeflow training operator 1.8 or newer in it."
+            )
+
+    def kubectl(self, *arguments: str, stdin: str | None = None) -> str:
+        return run(["kubectl", *arguments], stdin=stdin)
+
+    def helm(self, *arguments: str) -> str:
+        return run(["helm", *arguments])
+
+    def values(self) -> Mapping[str, Any]:
+        agent = {"runtimeClassName": self._options.runtime_class} if self._options.gpu_kind == "nvidia" else {}
+        return {"image": {"registry": self._options.registry}, "agent": agent}
+
+    def training(self) -> TrainingPlace:
+        image = self._options.training_image or f"{self._options.registry}/example-pytorchjob:1"
+        python = self._options.python
+        return TrainingPlace(JOB_NAMESPACE, image, "IfNotPresent", python, (python.parent.parent,))
+
+    def scrape(self) -> str | None:
+        return None
+
+    def leave(self) -> None:
+        return
+
+    def tools(self) -> Sequence[str]:
+        return [f"kubectl --namespace {JOB_NAMESPACE} describe energyplan gpt3"]

@@ -1,0 +1,159 @@
+"""The cluster that the demo builds or finds on this machine: two nodes with four virtual A100 each."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import real_cluster
+from demo.manifests import EXAMPLE, TrainingPlace
+from demo.options import GPUS_PER_NODE, Options
+from demo.place import JOB_NAMESPACE, RELEASE_NAMESPACE, REPOSITORY, PlaceError
+from demo.scraping import configuration
+from real_cluster import Cluster, Daemon
+from virtual_gpus.build import library_dir
+
+__all__ = ["LocalCluster"]
+
+_REGISTRY = "joulepath.local"
+_TAG = "demo"
+_TRAINING_IMAGE = f"{_REGISTRY}/example-pytorchjob:{_TAG}"
+_STATE = Path("/run/virtual-gpus/state")
+_NVML = "libnvidia-ml.so.1"
+_LIBRARIES = "/usr/lib/x86_64-linux-gnu"
+_PROFILE = EXAMPLE.parent / "data" / "gpt3-175b_a100-sxm_stage-profile.csv"
+_IMAGE_PYTHON = (3, 11)
+_RESOURCE = "nvidia.com/gpu"
+
+
+class LocalCluster:
+    """The cluster room's cluster, with virtual GPUs that replay the published profile."""
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self._cluster: Cluster | None = None
+        self._was_up = False
+        self._prometheus: str | None = None
+
+    @property
+    def cluster(self) -> Cluster:
+        if self._cluster is None:
+            raise PlaceError("The cluster isn't up: prepare() brings it up.")
+        return self._cluster
+
+    @property
+    def kubeconfig(self) -> Path:
+        return self.cluster.kubeconfig
+
+    def kubectl(self, *arguments: str, stdin: str | None = None) -> str:
+        return self.cluster.kubectl(*arguments, stdin=stdin)
+
+    def helm(self, *arguments: str) -> str:
+        return self.cluster.helm(*arguments)
+
+    def prepare(self) -> None:
+        self._check_python()
+        try:
+            self._was_up = self._is_up()
+            self._cluster = real_cluster.up(2)
+        except real_cluster.MachineError as error:
+            raise PlaceError(str(error)) from error
+        self._virtual_gpus()
+        for archive in self._images():
+            self._cluster.load(archive)
+
+    @staticmethod
+    def _is_up() -> bool:
+        try:
+            real_cluster.running()
+        except real_cluster.MachineError:
+            return False
+        return True
+
+    @staticmethod
+    def _check_python() -> None:
+        own = Path(sys.base_prefix) == Path("/usr")
+        if own and sys.version_info[:2] != _IMAGE_PYTHON:
+            wanted, found = (".".join(map(str, version)) for version in (_IMAGE_PYTHON, sys.version_info[:2]))
+            raise PlaceError(
+                f"The training pods mount this Python environment over Debian's Python {wanted}, and it is made from "
+                f"/usr/bin/python{found}: make .venv from Python {wanted}, or from one outside /usr (uv python install "
+                f"{wanted}; uv venv --python {wanted} .venv)."
+            )
+
+    def _virtual_gpus(self) -> None:
+        """Lay each node's GPUs anew (they replay the published profile) and offer them to the kubelet."""
+        options = self._options
+        settings = {
+            "state": _STATE,
+            "model": "replay",
+            "profile": _PROFILE,
+            "gpus": GPUS_PER_NODE,
+            "time-scale": options.time_scale,
+            "lag-ms": options.lag_ms,
+        }
+        plugin = Daemon("virtual-gpus", (sys.executable, "-m", "virtual_gpus.device_plugin", "--state", str(_STATE)))
+        for node in self.cluster.nodes:
+            words = [f"--{key}={value}" for key, value in {**settings, "node": node.name}.items()]
+            node.nsenter(sys.executable, "-m", "virtual_gpus", "init", *words)
+            plugin.on(node)
+        real_cluster.until("the virtual GPUs", 60, self._gpus_offered, 0.5)
+
+    def _gpus_offered(self) -> bool:
+        nodes = json.loads(self.kubectl("get", "nodes", "--output", "json"))["items"]
+        return all(node["status"]["allocatable"].get(_RESOURCE) == str(GPUS_PER_NODE) for node in nodes)
+
+    @staticmethod
+    def _images() -> list[Path]:
+        main, example = REPOSITORY / "Dockerfile", EXAMPLE / "Dockerfile"
+        build = real_cluster.images.build
+        parts = [build(main, part, f"{_REGISTRY}/{part}:{_TAG}") for part in ("operator", "agent", "trainer")]
+        return [*parts, build(example, None, _TRAINING_IMAGE, context=REPOSITORY)]
+
+    def values(self) -> Mapping[str, Any]:
+        state = str(_STATE.parent)
+        library = str(library_dir() / _NVML)
+        return {
+            "image": {"registry": _REGISTRY, "tag": _TAG, "pullPolicy": "Never"},
+            "agent": {
+                "extraEnv": [{"name": "VIRTUAL_GPUS_STATE", "value": str(_STATE)}],
+                "extraVolumes": [
+                    {"name": "virtual-nvml", "hostPath": {"path": library, "type": "File"}},
+                    {"name": "virtual-gpus", "hostPath": {"path": state, "type": "Directory"}},
+                ],
+                "extraVolumeMounts": [
+                    {"name": "virtual-nvml", "mountPath": f"{_LIBRARIES}/{_NVML}", "readOnly": True},
+                    {"name": "virtual-gpus", "mountPath": state},
+                ],
+            },
+        }
+
+    def training(self) -> TrainingPlace:
+        environment = Path(sys.prefix)
+        base = Path(sys.base_prefix)
+        folders = (environment,) if base in (environment, Path("/usr")) else (environment, base)
+        return TrainingPlace(JOB_NAMESPACE, _TRAINING_IMAGE, "Never", Path(sys.executable), folders)
+
+    def scrape(self) -> str:
+        self._prometheus = real_cluster.start_prometheus(configuration(self.kubeconfig, RELEASE_NAMESPACE))
+        return self._prometheus
+
+    def leave(self) -> None:
+        if self._cluster is None:
+            return
+        if self._prometheus:
+            real_cluster.stop_prometheus(self._prometheus)
+        if not self._was_up:
+            real_cluster.down()
+
+    def tools(self) -> Sequence[str]:
+        prometheus = [f"Prometheus: {self._prometheus}"] if self._prometheus else []
+        return [
+            *prometheus,
+            f"export KUBECONFIG={self.kubeconfig} PATH={self.cluster.processes.path}:$PATH",
+            f"kubectl --namespace {JOB_NAMESPACE} describe energyplan gpt3",
+            "make down    removes all of it",
+        ]

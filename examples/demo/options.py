@@ -1,0 +1,76 @@
+"""What the demo can be asked for."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["STAGES", "T_MIN_S", "Options", "parse"]
+
+STAGES = 8
+T_MIN_S = 2.837
+"""Seconds of an iteration of the published pipeline at default clocks, time scale 1."""
+
+GPUS_PER_NODE = 4
+_TRAINING_S = 300.0
+_LEAST_STEPS = 200
+"""Fewer leave no room for a sweep of 12 clocks and 8 pairs of blocks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The options of a run."""
+
+    time_scale: float = 0.5
+    lag_ms: float = 10.0
+    mode: str = "Enforce"
+    keep: bool = False
+    cluster: str = "local"
+    out: Path = Path("demo-out")
+    steps: int = 0
+    registry: str = "joulepath.local"
+    gpu_kind: str = "virtual"
+    training_image: str = ""
+    python: Path = Path("/opt/python/bin/python")
+    runtime_class: str = ""
+
+    @property
+    def training_steps(self) -> int:
+        """As asked for, else so many that the training takes about five minutes."""
+        return self.steps or max(_LEAST_STEPS, math.ceil(_TRAINING_S / (T_MIN_S * self.time_scale)))
+
+
+def parse(arguments: Sequence[str] | None = None) -> Options:
+    """Reads the command line; ends the process with status 2 if it makes no sense."""
+    default = Options()
+    parser = argparse.ArgumentParser(
+        prog="python -m demo",
+        description="Joulepath's main job on a real cluster of two nodes with virtual A100: the published GPT-3 "
+        "pipeline is trained, profiled, planned, and its savings measured. Needs root; builds all it needs.",
+    )
+    add = parser.add_argument
+    add("--time-scale", type=float, default=default.time_scale, help="all times by this factor (%(default)s)")
+    add("--lag-ms", type=float, default=default.lag_ms, help="lag of a clock change at time scale 1 (%(default)s)")
+    add(
+        "--mode", choices=("Enforce", "Observe"), default=default.mode, help="Observe leaves the clocks alone: null run"
+    )
+    add("--keep", action="store_true", help="leave all up at the end and print URLs and KUBECONFIG")
+    add("--out", type=Path, default=default.out, help="folder of the report (%(default)s)")
+    add("--steps", type=int, default=0, help="training steps (default: about five minutes)")
+    add("--cluster", choices=("local", "current"), default=default.cluster, help="current: that of your kubeconfig")
+    current = parser.add_argument_group("with --cluster current")
+    add = current.add_argument
+    add("--registry", default=default.registry, help="where the images operator, agent and trainer are (%(default)s)")
+    add("--gpu-kind", choices=("virtual", "nvidia"), default=default.gpu_kind, help="what the nodes have (%(default)s)")
+    add("--training-image", default="", help="image with /workload/train.py (default: REGISTRY/example-pytorchjob:1)")
+    add("--python", type=Path, default=default.python, help="Python with torch, as the nodes see it (%(default)s)")
+    add("--runtime-class", default="", help="runtime class of the agent, usually nvidia for --gpu-kind nvidia")
+    options = Options(**vars(parser.parse_args(arguments)))
+    if not 0.05 <= options.time_scale <= 10:
+        parser.error(f"--time-scale must be from 0.05 to 10, it is {options.time_scale:g}")
+    if not 0 <= options.lag_ms <= 1000:
+        parser.error(f"--lag-ms must be from 0 to 1000, it is {options.lag_ms:g}")
+    return options

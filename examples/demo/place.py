@@ -1,0 +1,52 @@
+"""What the demo needs of a cluster, whichever it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from demo.manifests import TrainingPlace
+
+__all__ = ["JOB_NAMESPACE", "RELEASE", "RELEASE_NAMESPACE", "REPOSITORY", "Place", "PlaceError"]
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+RELEASE = "joulepath"
+RELEASE_NAMESPACE = "joulepath-system"
+JOB_NAMESPACE = "joulepath-demo"
+
+
+class PlaceError(RuntimeError):
+    """The machine or the cluster lacks something; the text says what, and what to do."""
+
+
+class Place(Protocol):
+    """A cluster."""
+
+    @property
+    def kubeconfig(self) -> Path | None:
+        """The kubeconfig; None for the default one."""
+
+    def prepare(self) -> None:
+        """Bring it up, with GPUs and images; raises PlaceError if something is missing."""
+
+    def kubectl(self, *arguments: str, stdin: str | None = None) -> str:
+        """Standard output of kubectl."""
+
+    def helm(self, *arguments: str) -> str:
+        """Standard output of Helm."""
+
+    def values(self) -> Mapping[str, Any]:
+        """The chart's values for this cluster."""
+
+    def training(self) -> TrainingPlace:
+        """Where and with what the training pods run."""
+
+    def scrape(self) -> str | None:
+        """Starts a Prometheus that scrapes Joulepath; its URL, None where the cluster has its own."""
+
+    def leave(self) -> None:
+        """Undo `prepare`: what was up before stays up."""
+
+    def tools(self) -> Sequence[str]:
+        """Lines for a person who wants to look around."""

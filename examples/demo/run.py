@@ -1,0 +1,167 @@
+"""The steps of the demo, from nothing to a report."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+from rich.live import Live
+
+from demo import live, pictures, published
+from demo.current_cluster import CurrentCluster
+from demo.local_cluster import LocalCluster
+from demo.manifests import energy_plan, pytorch_job
+from demo.options import Options
+from demo.place import JOB_NAMESPACE, RELEASE, RELEASE_NAMESPACE, REPOSITORY, Place
+from demo.report import failures, notes, report, table
+from demo.watching import Evidence, Snapshot, Watcher
+from joulepath_crds import Phase
+from real_cluster.progress import step
+
+__all__ = ["DemoError", "run"]
+
+_LOOK_S = 2.0
+_LOG_S = 15.0
+_STARTUP_S = 240.0
+_AFTERMATH_S = 60.0
+_STEP_S_PER_SCALE = 4.0
+
+
+class DemoError(RuntimeError):
+    """The run went wrong; the text says where, and where to look."""
+
+
+def run(options: Options) -> int:
+    """The whole demo; 0 if the measured savings and slowdown are good enough, else 1.
+
+    Raises:
+        PlaceError: The machine or the cluster lacks something.
+        DemoError: The job or the plan failed.
+    """
+    console = Console()
+    place: Place = LocalCluster(options) if options.cluster == "local" else CurrentCluster(options)
+    place.prepare()
+    with _installed(place, options, console) as prometheus:
+        watcher = Watcher(place.kubeconfig, JOB_NAMESPACE, "gpt3", prometheus)
+        final = _watch(watcher, options, console)
+        return _conclude(final, watcher.evidence, options, console)
+
+
+@contextlib.contextmanager
+def _installed(place: Place, options: Options, console: Console) -> Iterator[str | None]:
+    """Joulepath and the job in the cluster; what earlier runs left is removed first, and all of it at the end."""
+    try:
+        with step("removing what an earlier run left", 5):
+            _clear(place)
+        with step("helm install joulepath", 30), tempfile.TemporaryDirectory() as folder:
+            values = Path(folder, "values.yaml")
+            values.write_text(yaml.safe_dump(dict(place.values())))
+            arguments = ["--namespace", RELEASE_NAMESPACE, "--create-namespace", "--wait", "--timeout", "180s"]
+            place.helm("install", RELEASE, str(REPOSITORY / "charts/joulepath"), *arguments, "--values", str(values))
+        prometheus = place.scrape()
+        _apply(place, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": JOB_NAMESPACE}})
+        _apply(place, energy_plan(JOB_NAMESPACE, options.mode))
+        _apply(place, pytorch_job(place.training(), options.training_steps))
+        console.print("kubectl apply: pytorchjob.yaml (annotated) and energyplan.yaml of examples/01-pytorchjob")
+        yield prometheus
+    finally:
+        if options.keep:
+            console.print("\nAll is left up:", *place.tools(), sep="\n  ", highlight=False, soft_wrap=True)
+        else:
+            with step("removing job and release", 10):
+                _clear(place)
+            place.leave()
+
+
+def _clear(place: Place) -> None:
+    place.kubectl("delete", "namespace", JOB_NAMESPACE, "--ignore-not-found", "--wait", "--timeout", "120s")
+    place.helm("uninstall", RELEASE, "--namespace", RELEASE_NAMESPACE, "--ignore-not-found", "--wait")
+
+
+def _apply(place: Place, manifest: dict[str, Any]) -> None:
+    place.kubectl("apply", "--filename", "-", stdin=yaml.safe_dump(manifest))
+
+
+def _watch(watcher: Watcher, options: Options, console: Console) -> Snapshot:
+    """Shows the run until it is complete, or done for a minute without that; the last snapshot."""
+    begin, done_at = time.monotonic(), math.inf
+    limit_s = _STARTUP_S + options.training_steps * _STEP_S_PER_SCALE * options.time_scale
+    with _shown(options.training_steps, console) as show:
+        while (elapsed_s := time.monotonic() - begin) < limit_s:
+            try:
+                snapshot = watcher.look()
+            except OSError as error:
+                console.print(f"not readable for the moment: {error}", style="dim")
+            else:
+                show(snapshot, elapsed_s)
+                _raise_if_failed(snapshot)
+                if snapshot.job == "Succeeded":
+                    done_at = min(done_at, elapsed_s)
+                    if snapshot.status.phase is Phase.COMPLETED or elapsed_s - done_at > _AFTERMATH_S:
+                        return snapshot
+            time.sleep(_LOOK_S)
+    raise DemoError(f"The job isn't done after {limit_s:.0f} s; run it with --keep and look at its pods.")
+
+
+@contextlib.contextmanager
+def _shown(steps: int, console: Console) -> Iterator[Callable[[Snapshot, float], None]]:
+    """A live view where there is a terminal, else a line every now and then and at each new phase."""
+    if console.is_terminal:
+        with Live(console=console, auto_refresh=False) as screen:
+            yield lambda snapshot, elapsed_s: screen.update(live.view(snapshot, elapsed_s, steps), refresh=True)
+        return
+    told: tuple[float, Phase | None] = (-_LOG_S, None)
+
+    def print_line(snapshot: Snapshot, elapsed_s: float) -> None:
+        nonlocal told
+        if elapsed_s - told[0] >= _LOG_S or snapshot.status.phase is not told[1]:
+            print(live.line(snapshot, elapsed_s), flush=True)
+            told = elapsed_s, snapshot.status.phase
+
+    yield print_line
+
+
+def _raise_if_failed(snapshot: Snapshot) -> None:
+    if snapshot.job == "Failed":
+        raise DemoError(f"The job failed: {snapshot.job_message} Run it with --keep and look at its pods' logs.")
+    if snapshot.status.phase is Phase.REFUSED:
+        raise DemoError(f"The EnergyPlan was refused: {snapshot.status.message}")
+
+
+def _conclude(final: Snapshot, evidence: Evidence, options: Options, console: Console) -> int:
+    remarks = notes(options.time_scale, *published.points_over_rated_power())
+    lag_s = options.lag_ms / 1e3 * options.time_scale
+    try:
+        found = report(final.status, mode=options.mode, time_scale=options.time_scale, lag_s=lag_s, remarks=remarks)
+    except ValueError as error:
+        raise DemoError(f"There is nothing to report: {error}") from error
+    options.out.mkdir(parents=True, exist_ok=True)
+    (options.out / "report.json").write_text(json.dumps(found, indent=2) + "\n")
+    written = [options.out / "report.json"]
+    reasons = list(failures(found))
+    drawings: dict[str, Callable[[], str]] = {
+        "timeline.svg": lambda: pictures.timeline(final.status, evidence),
+        "frontier.svg": lambda: pictures.frontier(final.status, published.load(options.time_scale)),
+    }
+    for name, draw in drawings.items():
+        try:
+            (options.out / name).write_text(draw())
+            written.append(options.out / name)
+        except ValueError as error:
+            reasons.append(f"{name} can't be drawn: {error}.")
+    console.print()
+    console.print(table(found))
+    for remark in remarks:
+        console.print(f"- {remark}", style="dim", highlight=False)
+    console.print("written:", *map(str, written), highlight=False)
+    for reason in reasons:
+        console.print(f"FAILED: {reason}", style="bold red", highlight=False)
+    return 1 if reasons else 0

@@ -1,0 +1,76 @@
+"""The example's manifests: readable as they are, and fitted to a cluster without losing anything."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from demo.manifests import EXAMPLE, TrainingPlace, energy_plan, pytorch_job
+from demo.options import Options, parse
+from joulepath_crds import ANNOTATION, EnergyPlanSpec, Mode
+
+PLACE = TrainingPlace("team", "registry/image:1", "Never", Path("/env/bin/python"), (Path("/env"), Path("/base")))
+
+
+def test_the_energy_plan_is_valid_and_names_the_job() -> None:
+    plan = energy_plan("team", "Observe")
+    spec = EnergyPlanSpec.from_api(plan["spec"])
+    job = pytorch_job(PLACE, 220)
+    assert plan["metadata"] == {"name": "gpt3", "namespace": "team"}
+    assert spec.mode is Mode.OBSERVE
+    assert spec.job.name == job["metadata"]["name"]
+    assert job["metadata"]["annotations"][ANNOTATION] == plan["metadata"]["name"]
+
+
+def test_the_energy_plan_knows_every_field_that_the_example_sets() -> None:
+    written = yaml.safe_load((EXAMPLE / "energyplan.yaml").read_text())["spec"]
+    understood = EnergyPlanSpec.from_api(written).to_api()
+
+    def known(part: object, whole: object) -> bool:
+        if isinstance(part, dict) and isinstance(whole, dict):
+            return all(key in whole and known(value, whole[key]) for key, value in part.items())
+        return part == whole
+
+    assert known(written, understood)
+
+
+def test_eight_ranks_on_two_nodes_with_four_gpus_each() -> None:
+    job = pytorch_job(PLACE, 220)
+    replicas = job["spec"]["pytorchReplicaSpecs"]
+    assert replicas.keys() == {"Master", "Worker"}
+    assert job["spec"]["nprocPerNode"] == "4"
+    for replica in replicas.values():
+        (container,) = replica["template"]["spec"]["containers"]
+        assert replica["replicas"] == 1
+        assert container["name"] == "pytorch"
+        assert container["resources"]["limits"]["nvidia.com/gpu"] == "4"
+
+
+def test_only_what_differs_between_machines_is_overlaid() -> None:
+    job = pytorch_job(PLACE, 77)
+    for replica in job["spec"]["pytorchReplicaSpecs"].values():
+        pod = replica["template"]["spec"]
+        (container,) = pod["containers"]
+        assert (container["image"], container["imagePullPolicy"]) == ("registry/image:1", "Never")
+        assert container["command"] == ["/env/bin/python", "-m", "torch.distributed.run", "/workload/train.py"]
+        assert container["args"] == ["--steps", "77", "--microbatches", "12"]
+        mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+        assert mounts == {"shm": "/dev/shm", "python-0": "/env", "python-1": "/base"}
+        assert {volume["name"] for volume in pod["volumes"]} == mounts.keys()
+        assert {"name": "python-0", "hostPath": {"path": "/env"}} in pod["volumes"]
+
+
+def test_the_training_lasts_about_five_minutes_at_any_scale() -> None:
+    assert Options().training_steps == 212
+    assert Options(time_scale=0.1).training_steps > 1000
+    assert Options(time_scale=2).training_steps == 200  # a sweep and eight pairs need as many
+    assert Options(steps=9).training_steps == 9
+
+
+@pytest.mark.parametrize("words", [["--time-scale", "0"], ["--lag-ms", "-1"], ["--cluster", "mine"]])
+def test_options_that_make_no_sense_end_with_status_2(words: list[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        parse(words)
+    assert ended.value.code == 2
