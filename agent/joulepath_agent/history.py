@@ -28,7 +28,7 @@ from joulepath_crds import (
 )
 from joulepath_trainer.wire import Entry, Event, IterationRecord
 
-__all__ = ["History"]
+__all__ = ["History", "Measured"]
 
 _FREE_RUN: Final = 8
 """Iterations after which a run that belongs to no block is measured."""
@@ -36,6 +36,16 @@ _ROWS: Final = 400
 _TIMELINES: Final = 64
 _WINDOW_S: Final = 0.02
 _BLOCKS: Final = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What is made of all runs together."""
+
+    instructions: tuple[InstructionMeasurement, ...] = ()
+    waits: tuple[WaitMeasurement, ...] = ()
+    timeline: tuple[InstructionTime, ...] = ()
+    plan_timeline: tuple[InstructionTime, ...] = ()
 
 
 @dataclass(slots=True)
@@ -131,8 +141,8 @@ class History:
                 self._measure(self._runs.popleft(), trace, trace.covers(first.begin_s, end_s))
             return len(self._runs) < before
 
-    def instructions(self) -> tuple[tuple[InstructionMeasurement, ...], tuple[WaitMeasurement, ...]]:
-        """Time and power of each kind at each clock, and the power of waiting."""
+    def measured(self) -> Measured:
+        """Time and power of each kind at each clock, the power of waiting, and the timelines."""
         with self._lock:
             fits = {clock: fit_power(tuple(rows)) for clock, rows in self._rows.items()}
             kinds = []
@@ -161,19 +171,16 @@ class History:
                 for clock, fit in sorted(fits.items())
                 if WAIT in fit.power_w
             )
-            return tuple(kinds), waits
+            return Measured(tuple(kinds), waits, self._timeline(Arm.DEFAULT), self._timeline(Arm.PLAN))
 
-    def timeline(self, arm: Arm) -> tuple[InstructionTime, ...]:
-        """Median begin and end of each instruction, at default clocks or in plan blocks."""
-        with self._lock:
-            lines = list(self._timelines[arm])
-            made = []
-            for step in self.order:
-                sides = np.array([line[step] for line in lines if step in line])
-                if len(sides):
-                    begin_s, end_s = np.median(sides, axis=0).tolist()
-                    made.append(InstructionTime(instruction=step.name, stage=step.stage, begin_s=begin_s, end_s=end_s))
-            return tuple(made)
+    def _timeline(self, arm: Arm) -> tuple[InstructionTime, ...]:
+        made = []
+        for step in self.order:
+            sides = [line[step] for line in self._timelines[arm] if step in line]
+            if sides:
+                begin_s, end_s = np.median(sides, axis=0).tolist()
+                made.append(InstructionTime(instruction=step.name, stage=step.stage, begin_s=begin_s, end_s=end_s))
+        return tuple(made)
 
     # from markers and records to runs
 

@@ -37,6 +37,7 @@ PlanKey = tuple[str, str]
 """Namespace and UID of a job: a plan moves clocks of pods of its own namespace only."""
 
 _FOLLOWER_STUCK_S: Final = 2.0
+_UNHEALTHY_S: Final = 10.0
 _CLOSE_S: Final = 0.8
 
 
@@ -99,6 +100,11 @@ class Agent:
     def ready(self) -> bool:
         """Whether NVML answers and ranks can connect."""
         return bool(self.setters) and self._endpoint.listening
+
+    @property
+    def healthy(self) -> bool:
+        """Whether its threads live: an agent that isn't is to be restarted."""
+        return self._endpoint.listening and time.monotonic() - self._follower.looked_at_s < _UNHEALTHY_S
 
     @property
     def ranks(self) -> tuple[Rank, ...]:

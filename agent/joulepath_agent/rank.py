@@ -18,11 +18,11 @@ from collections.abc import Callable
 from joulepath_agent.clocks import ClockSetter
 from joulepath_agent.conductor import Applied, Conductor
 from joulepath_agent.energy import EnergyTrace
-from joulepath_agent.history import History
+from joulepath_agent.history import History, Measured
 from joulepath_agent.leases import End, silence_limit_s
 from joulepath_agent.placement import Peer, Placement
 from joulepath_agent.wish import Wish
-from joulepath_crds import Arm, Coordinates, InstructionMeasurement, JobPlanSpec, RankReport, WaitMeasurement
+from joulepath_crds import Arm, Coordinates, JobPlanSpec, RankReport
 from joulepath_trainer.wire import PAGE_BYTES, RING, Entry, Event, Hello, IterationRecord, PageReader, WireError
 
 __all__ = ["Rank", "make_page"]
@@ -76,7 +76,7 @@ class Rank:
         self._seconds: dict[tuple[int, str], float] = {}
         self.leased = False
         self.history = History()
-        self._measured: tuple[tuple[InstructionMeasurement, ...], tuple[WaitMeasurement, ...]] = ((), ())
+        self._measured = Measured()
 
     # following
 
@@ -216,7 +216,7 @@ class Rank:
         """What the operator is told; measures what is ready first."""
         history, hello, conductor = self.history, self.hello, self._conductor
         if history.digest(self.trace.read):
-            self._measured = history.instructions()
+            self._measured = history.measured()
         ranks, stages = hello.pipeline.ranks, hello.pipeline.stages
         with self._lock:
             return RankReport(
@@ -245,9 +245,9 @@ class Rank:
                 applied_hash=conductor.applied_hash,
                 control_time_s=history.control_time_s,
                 tail_s=history.tail_s,
-                timeline=history.timeline(Arm.DEFAULT),
-                plan_timeline=history.timeline(Arm.PLAN),
-                instructions=self._measured[0],
-                waits=self._measured[1],
+                timeline=self._measured.timeline,
+                plan_timeline=self._measured.plan_timeline,
+                instructions=self._measured.instructions,
+                waits=self._measured.waits,
                 blocks=tuple(history.blocks),
             )

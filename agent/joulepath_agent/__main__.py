@@ -1,0 +1,105 @@
+"""``joulepath-agent``: the agent of one node, in its cluster."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+from kubernetes.config import ConfigException
+from prometheus_client import CollectorRegistry
+
+from joulepath_agent.gpus import ClockRange, GpuError, open_gpus
+from joulepath_agent.identity import CgroupIdentity
+from joulepath_agent.kube import Cluster
+from joulepath_agent.metrics import AgentCollector
+from joulepath_agent.node import Agent
+from joulepath_agent.pods import ClusterPods
+from joulepath_agent.server import serve
+from joulepath_trainer.wire import SOCKET_PATH
+
+__all__ = ["main"]
+
+log = logging.getLogger("joulepath_agent")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs until SIGTERM or SIGINT; the exit status."""
+    options = _options().parse_args(arguments)
+    logging.basicConfig(
+        level=options.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr
+    )
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    try:
+        cluster = Cluster(options.node_name, options.namespace)
+        agent = Agent(
+            open_gpus(options.site_clocks),
+            CgroupIdentity(options.proc),
+            ClusterPods(options.pod_resources, cluster.read_pod),
+            socket_path=options.socket,
+            state_dir=options.state_dir,
+            version=version("joulepath"),
+        )
+        registry = CollectorRegistry()
+        registry.register(AgentCollector(agent, options.node_name))
+        server = serve(
+            options.metrics_address, options.metrics_port, registry, lambda: agent.healthy, lambda: agent.ready
+        )
+    except (GpuError, OSError, ConfigException) as error:
+        log.error("%s", error)
+        return 1
+    agent.start()
+    cluster.run(agent.set_plans, agent.report)
+    log.info("serving ranks at %s, metrics at port %d", options.socket, options.metrics_port)
+    stop.wait()
+    released = agent.stop()
+    cluster.stop()
+    server.server_close()
+    log.info("clocks released" if released else "a clock could not be released; the journal keeps it")
+    return 0 if released else 1
+
+
+def _options() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="joulepath-agent",
+        description="Sets the clocks of one node's GPUs as the plans of its jobs say. Options are also read from the "
+        "environment, by the names in brackets.",
+    )
+    take = _Taker(parser)
+    take("--node-name", "NODE_NAME", None, str, "name of this node")
+    take("--namespace", "POD_NAMESPACE", "joulepath", str, "namespace of the agent's Lease")
+    take("--socket", "JOULEPATH_SOCKET", SOCKET_PATH, Path, "socket that training processes connect to")
+    take("--state-dir", "JOULEPATH_STATE_DIR", "/var/lib/joulepath", Path, "folder of the journal of locked GPUs")
+    take("--proc", "JOULEPATH_PROC", "/host/proc", Path, "the host's /proc")
+    kubelet = "/var/lib/kubelet/pod-resources/kubelet.sock"
+    take("--pod-resources", "JOULEPATH_POD_RESOURCES", kubelet, Path, "the kubelet's pod-resources socket")
+    take("--metrics-address", "JOULEPATH_METRICS_ADDRESS", "0.0.0.0", str, "address of the HTTP server")
+    take("--metrics-port", "JOULEPATH_METRICS_PORT", "9709", int, "port of /metrics, /healthz and /readyz")
+    site = "LOW,HIGH in MHz: clocks that this site locks its GPUs to, restored on every reset"
+    take("--site-clocks", "JOULEPATH_SITE_CLOCKS", "", lambda text: ClockRange.parse(text) if text else None, site)
+    take("--log-level", "JOULEPATH_LOG_LEVEL", "info", str, "debug, info, warning or error")
+    return parser
+
+
+class _Taker:
+    """Adds options that fall back to the environment."""
+
+    def __init__(self, parser: argparse.ArgumentParser) -> None:
+        self._parser = parser
+
+    def __call__(self, flag: str, variable: str, default: str | None, kind: object, text: str) -> None:
+        value = os.environ.get(variable) or default
+        shown = f"{text} [{variable}]" + (f" (default {default})" if default else "")
+        self._parser.add_argument(flag, default=value, required=value is None, type=kind, help=shown)  # type: ignore[arg-type]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,189 @@
+"""The agent's ties to Kubernetes: JobPlans in, its NodeReport and its Lease out.
+
+Plans are level-triggered: every list and every event of a watch leads to the whole set of plans being handed on, and a
+watch is followed by a list at the latest after a minute. An API server that can't be reached stops nothing: the agent
+goes on with the plans it has, and its leases end by themselves.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import pydantic
+import urllib3
+from kubernetes import client, config, watch
+
+from joulepath_agent.node import PlanKey
+from joulepath_agent.reporting import Pace
+from joulepath_crds import JobPlanSpec, NodeReportStatus
+from joulepath_crds.contract import GROUP, VERSION
+
+__all__ = ["Cluster"]
+
+log = logging.getLogger(__name__)
+
+_TIMEOUT: Final = (3.05, 10)
+_RESYNC_S: Final = 60
+_TICK_S: Final = 0.25
+_LEASE_S: Final = 40
+_RENEW_S: Final = 10.0
+_LONGEST_BACKOFF_S: Final = 10.0
+
+
+class Cluster:
+    """One node's view of the API server."""
+
+    def __init__(self, node: str, namespace: str) -> None:
+        """Loads the pod's own credentials or the kubeconfig; raises kubernetes.config.ConfigException."""
+        config.load_config()
+        self._node, self._namespace = node, namespace
+        self._objects = client.CustomObjectsApi()
+        self._core = client.CoreV1Api()
+        self._leases = client.CoordinationV1Api()
+        self._stop = threading.Event()
+        self._pace = Pace()
+
+    def run(
+        self, set_plans: Callable[[Mapping[PlanKey, JobPlanSpec]], None], report: Callable[[], NodeReportStatus]
+    ) -> None:
+        """Starts the two threads: plans in, reports and the lease out."""
+        for name, work in (("plans", lambda: self._watch(set_plans)), ("reports", lambda: self._report(report))):
+            threading.Thread(target=self._forever, args=(name, work), name=name, daemon=True).start()
+
+    def stop(self) -> None:
+        """Ends the threads, in the background."""
+        self._stop.set()
+
+    def read_pod(self, namespace: str, name: str) -> Mapping[str, Any] | None:
+        """A pod as the API gives it, None where there is none; raises OSError if the API server doesn't answer."""
+        try:
+            with _failures_as_oserror():
+                pod = self._core.read_namespaced_pod(name, namespace, _request_timeout=_TIMEOUT)
+        except FileNotFoundError:
+            return None
+        found: Mapping[str, Any] = self._core.api_client.sanitize_for_serialization(pod)
+        return found
+
+    def _forever(self, name: str, work: Callable[[], None]) -> None:
+        backoff_s = 0.5
+        while not self._stop.is_set():
+            begun = time.monotonic()
+            try:
+                with _failures_as_oserror():
+                    work()
+                backoff_s = 0.5
+                continue
+            except OSError as error:
+                log.warning("%s: the API server said %s; the agent goes on and tries again", name, error)
+            except Exception:
+                log.exception("%s failed; trying again", name)
+            if time.monotonic() - begun > _RESYNC_S:
+                backoff_s = 0.5
+            self._stop.wait(backoff_s)
+            backoff_s = min(_LONGEST_BACKOFF_S, 2 * backoff_s)
+
+    # plans
+
+    def _watch(self, set_plans: Callable[[Mapping[PlanKey, JobPlanSpec]], None]) -> None:
+        listed = self._objects.list_cluster_custom_object(GROUP, VERSION, "jobplans", _request_timeout=_TIMEOUT)
+        objects = {item["metadata"]["uid"]: item for item in listed["items"]}
+        set_plans(_plans(objects.values()))
+        for event in watch.Watch().stream(
+            self._objects.list_cluster_custom_object,
+            GROUP,
+            VERSION,
+            "jobplans",
+            resource_version=listed["metadata"]["resourceVersion"],
+            timeout_seconds=_RESYNC_S,
+            _request_timeout=(_TIMEOUT[0], _RESYNC_S + 15),
+        ):
+            if self._stop.is_set() or event["type"] == "ERROR":
+                return
+            item = event["object"]
+            if event["type"] == "DELETED":
+                objects.pop(item["metadata"]["uid"], None)
+            else:
+                objects[item["metadata"]["uid"]] = item
+            set_plans(_plans(objects.values()))
+
+    # reports
+
+    def _report(self, report: Callable[[], NodeReportStatus]) -> None:
+        renewed_s = float("-inf")
+        while not self._stop.wait(_TICK_S):
+            now = time.monotonic()
+            status = report()
+            if self._pace.due(status, now):
+                self._write(status)
+                self._pace.wrote(status, now)
+            if now - renewed_s >= _RENEW_S:
+                self._renew()
+                renewed_s = now
+
+    def _write(self, status: NodeReportStatus) -> None:
+        body = {"status": status.to_api()}
+        try:
+            with _failures_as_oserror():
+                self._patch(body)
+        except FileNotFoundError:
+            node = self._core.read_node(self._node, _request_timeout=_TIMEOUT)
+            owner = {"apiVersion": "v1", "kind": "Node", "name": self._node, "uid": node.metadata.uid}
+            fresh = {
+                "apiVersion": f"{GROUP}/{VERSION}",
+                "kind": "NodeReport",
+                "metadata": {"name": self._node, "ownerReferences": [owner]},
+            }
+            self._objects.create_cluster_custom_object(GROUP, VERSION, "nodereports", fresh, _request_timeout=_TIMEOUT)
+            self._patch(body)
+
+    def _patch(self, body: Mapping[str, Any]) -> None:
+        self._objects.patch_cluster_custom_object_status(
+            GROUP, VERSION, "nodereports", self._node, body, _request_timeout=_TIMEOUT
+        )
+
+    def _renew(self) -> None:
+        name = f"joulepath-agent-{self._node}"
+        spec = client.V1LeaseSpec(
+            holder_identity=self._node, lease_duration_seconds=_LEASE_S, renew_time=datetime.now(UTC)
+        )
+        lease = client.V1Lease(metadata=client.V1ObjectMeta(name=name), spec=spec)
+        try:
+            with _failures_as_oserror():
+                self._leases.patch_namespaced_lease(name, self._namespace, lease, _request_timeout=_TIMEOUT)
+        except FileNotFoundError:
+            self._leases.create_namespaced_lease(self._namespace, lease, _request_timeout=_TIMEOUT)
+
+
+def _plans(objects: Any) -> dict[PlanKey, JobPlanSpec]:
+    """The plans that can be read; one that can't is as if it weren't there."""
+    plans: dict[PlanKey, JobPlanSpec] = {}
+    for item in sorted(objects, key=lambda item: str(item["metadata"].get("creationTimestamp"))):
+        if item["metadata"].get("deletionTimestamp"):
+            continue
+        try:
+            spec = JobPlanSpec.from_api(item["spec"])
+        except (KeyError, pydantic.ValidationError) as error:
+            log.warning(
+                "JobPlan %s/%s can't be read: %s", item["metadata"]["namespace"], item["metadata"]["name"], error
+            )
+            continue
+        plans[item["metadata"]["namespace"], spec.job_uid] = spec
+    return plans
+
+
+@contextmanager
+def _failures_as_oserror() -> Iterator[None]:
+    """What the client raises, as OSError; FileNotFoundError where the object isn't there."""
+    try:
+        yield
+    except client.ApiException as error:
+        kind = FileNotFoundError if error.status == 404 else OSError
+        raise kind(f"{error.status} {error.reason}: {str(error.body)[:300]}") from None
+    except urllib3.exceptions.HTTPError as error:
+        raise OSError(str(error)) from None

@@ -1,0 +1,92 @@
+"""Which pods hold a GPU: the kubelet's pod-resources API (v1, gRPC over a unix socket of the node).
+
+The few messages that are needed are declared here instead of generated; names and numbers of the fields are those of
+k8s.io/kubelet/pkg/apis/podresources/v1/api.proto. Fields that aren't declared are skipped, as protobuf allows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import grpc
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+
+__all__ = ["Holder", "PodResourcesError", "holders"]
+
+_PACKAGE: Final = "v1"
+_MESSAGES: Final[dict[str, tuple[tuple[str, int, str], ...]]] = {
+    "ContainerDevices": (("resource_name", 1, "string"), ("device_ids", 2, "*string")),
+    "ContainerResources": (("name", 1, "string"), ("devices", 2, "*ContainerDevices")),
+    "PodResources": (("name", 1, "string"), ("namespace", 2, "string"), ("containers", 3, "*ContainerResources")),
+    "ListPodResourcesRequest": (),
+    "ListPodResourcesResponse": (("pod_resources", 1, "*PodResources"),),
+}
+_MOST_BYTES: Final = 16 * 1024 * 1024
+_TIMEOUT_S: Final = 5.0
+
+
+class PodResourcesError(RuntimeError):
+    """The kubelet doesn't answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """A container that a GPU was given to."""
+
+    namespace: str
+    pod: str
+    container: str
+    shared: bool
+    """Whether it has a replica (time-slicing, MPS) of the GPU instead of the GPU."""
+
+
+def holders(socket_path: Path, gpu_uuid: str) -> tuple[Holder, ...]:
+    """The containers that hold a GPU; pods that have ended may still be among them.
+
+    Raises:
+        PodResourcesError: The kubelet doesn't answer.
+    """
+    try:
+        with grpc.insecure_channel(
+            f"unix://{socket_path}", options=[("grpc.max_receive_message_length", _MOST_BYTES)]
+        ) as channel:
+            call = channel.unary_unary(
+                "/v1.PodResourcesLister/List",
+                request_serializer=lambda message: message.SerializeToString(),
+                response_deserializer=_TYPES["ListPodResourcesResponse"].FromString,
+            )
+            response = call(_TYPES["ListPodResourcesRequest"](), timeout=_TIMEOUT_S)
+    except grpc.RpcError as error:
+        raise PodResourcesError(f"the kubelet doesn't answer at {socket_path}: {error}") from None
+    return tuple(
+        Holder(pod.namespace, pod.name, container.name, shared=device != gpu_uuid)
+        for pod in response.pod_resources
+        for container in pod.containers
+        for devices in container.devices
+        for device in devices.device_ids
+        if device.partition("::")[0] == gpu_uuid
+    )
+
+
+def _declare() -> dict[str, Any]:
+    kinds = descriptor_pb2.FieldDescriptorProto
+    file = descriptor_pb2.FileDescriptorProto(name="podresources.proto", package=_PACKAGE, syntax="proto3")
+    for name, fields in _MESSAGES.items():
+        message = file.message_type.add(name=name)
+        for field_name, number, kind in fields:
+            field = message.field.add(name=field_name, number=number)
+            field.label = kinds.LABEL_REPEATED if kind.startswith("*") else kinds.LABEL_OPTIONAL
+            bare = kind.removeprefix("*")
+            if bare == "string":
+                field.type = kinds.TYPE_STRING
+            else:
+                field.type, field.type_name = kinds.TYPE_MESSAGE, f".{_PACKAGE}.{bare}"
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    find = pool.FindMessageTypeByName
+    return {name: message_factory.GetMessageClass(find(f"{_PACKAGE}.{name}")) for name in _MESSAGES}
+
+
+_TYPES: Final = _declare()

@@ -1,0 +1,50 @@
+"""One HTTP server for /metrics, /healthz and /readyz."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+
+__all__ = ["serve"]
+
+
+def serve(
+    address: str, port: int, registry: CollectorRegistry, healthy: Callable[[], bool], ready: Callable[[], bool]
+) -> ThreadingHTTPServer:
+    """Serves in the background until ``shutdown``; raises OSError if the port is taken."""
+
+    class Handler(BaseHTTPRequestHandler):
+        timeout = 10
+
+        def do_GET(self) -> None:
+            match self.path.partition("?")[0]:
+                case "/metrics":
+                    self._answer(200, CONTENT_TYPE_LATEST, generate_latest(registry))
+                case "/healthz":
+                    self._answer_state(healthy())
+                case "/readyz":
+                    self._answer_state(ready())
+                case _:
+                    self._answer(404, "text/plain", b"there is /metrics, /healthz and /readyz\n")
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Scrapes aren't worth a line."""
+
+        def _answer_state(self, good: bool) -> None:
+            self._answer(200 if good else 503, "text/plain", b"ok\n" if good else b"not yet\n")
+
+        def _answer(self, status: int, kind: str, body: bytes) -> None:
+            self.send_response(status)
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+    server = ThreadingHTTPServer((address, port), Handler)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, name="http", daemon=True).start()
+    return server
