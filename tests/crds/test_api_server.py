@@ -1,0 +1,330 @@
+"""A real API server takes the definitions, fills in defaults, and refuses in sentences that say what to do.
+
+The definitions are applied under a group of the test's own: what an installed release uses stays untouched.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+import yaml
+
+from joulepath_crds import (
+    BlockingPower,
+    Condition,
+    Coordinates,
+    EnergyPlanStatus,
+    EnergyProfileSpec,
+    GpuReport,
+    Granularity,
+    JobPlanSpec,
+    JobReport,
+    KindProfile,
+    NodeReportStatus,
+    Phase,
+    PlanSummary,
+    ProfilePoint,
+    Purpose,
+    RankReport,
+    StagePlan,
+    StageProfile,
+    Topology,
+)
+from joulepath_crds.__main__ import documents
+from real_cluster import Cluster, CommandError
+
+pytestmark = pytest.mark.cluster
+
+EXAMPLE = Path(__file__).parents[2] / "examples/01-pytorchjob/energyplan.yaml"
+TOPOLOGY = Topology(schedule="1F1B", stages=8, microbatches=12, gpu_model="A100", default_clock_mhz=1410)
+JOB: Mapping[str, Any] = {"name": "gpt3"}
+
+
+@dataclass(frozen=True, slots=True)
+class Api:
+    """The API server, with our kinds under a group of this test's own."""
+
+    cluster: Cluster
+    group: str
+
+    def apply(self, kind: str, name: str, **fields: Any) -> dict[str, Any]:
+        """Applies an object, server side, and returns what is stored."""
+        body = {"apiVersion": f"{self.group}/v1alpha1", "kind": kind, "metadata": {"name": name}, **fields}
+        answer = self.cluster.kubectl("apply", "--server-side", "-o", "json", "-f", "-", stdin=json.dumps(body))
+        stored: dict[str, Any] = json.loads(answer)
+        return stored
+
+    def refusal(self, kind: str, name: str = "bad", **fields: Any) -> str:
+        """What the API server says when it refuses an object."""
+        with pytest.raises(CommandError) as refused:
+            self.apply(kind, name, **fields)
+        return str(refused.value)
+
+    def write_status(self, kind: str, name: str, status: dict[str, Any]) -> None:
+        """Writes the status, as operator and agent do."""
+        resource = f"{kind.lower()}s.{self.group}"
+        patch = json.dumps({"status": status})
+        self.cluster.kubectl("patch", resource, name, "--subresource=status", "--type=merge", "-p", patch)
+
+    def kubectl(self, verb: str, kind: str, *arguments: str) -> str:
+        """kubectl VERB on a kind."""
+        return self.cluster.kubectl(verb, f"{kind.lower()}s.{self.group}", *arguments)
+
+
+@pytest.fixture(scope="module")
+def api(cluster: Cluster) -> Iterator[Api]:
+    group = f"t{uuid4().hex[:8]}.joulepath.test"
+    text = "\n---\n".join(one.replace("joulepath.dev", group) for one in documents().values())
+    cluster.kubectl("apply", "--server-side", "-f", "-", stdin=text)
+    names = [f"crd/{name.removesuffix('.yaml')}.{group}" for name in documents()]
+    try:
+        cluster.kubectl("wait", "--for=condition=Established", "--timeout=60s", *names)
+        yield Api(cluster, group)
+    finally:
+        cluster.kubectl("delete", "--wait=false", *names)
+
+
+def _jobplan(**changes: Any) -> dict[str, Any]:
+    stage = StagePlan(stage=0, order=("F0", "B0"), clocks_mhz=(1200, 0), durations_s=(0.1, 0.2))
+    plan = JobPlanSpec(
+        energy_plan="gpt3",
+        job="gpt3",
+        job_uid="0d3e",
+        purpose=Purpose.ENFORCE,
+        hash="00",
+        stages=(stage,),
+        default_clock_mhz=1410,
+    )
+    return {**plan.to_api(), **changes}
+
+
+def test_schemas_are_structural_and_rules_within_their_cost(api: Api) -> None:
+    for name in documents():
+        crd = json.loads(api.cluster.kubectl("get", "crd", f"{name.removesuffix('.yaml')}.{api.group}", "-o", "json"))
+        conditions = {one["type"]: one["status"] for one in crd["status"]["conditions"]}
+        assert conditions["NamesAccepted"] == conditions["Established"] == "True"
+        assert conditions.get("NonStructuralSchema", "False") == "False"
+
+
+def test_a_plan_with_only_a_job_gets_the_defaults(api: Api) -> None:
+    spec = api.apply("EnergyPlan", "least", spec={"job": JOB})["spec"]
+    assert spec == {
+        "job": {"apiVersion": "kubeflow.org/v1", "kind": "PyTorchJob", "name": "gpt3"},
+        "mode": "Enforce",
+        "maxSlowdownPercent": 0,
+        "granularity": "auto",
+        "profiling": {"clocks": 12, "iterationsPerClock": 3, "reuse": True},
+        "measurement": {"blockIterations": 6, "pairs": 8},
+    }
+
+
+def test_a_part_of_the_profiling_keeps_the_other_defaults(api: Api) -> None:
+    spec = api.apply("EnergyPlan", "part", spec={"job": JOB, "profiling": {"clocks": 5}})["spec"]
+    assert spec["profiling"] == {"clocks": 5, "iterationsPerClock": 3, "reuse": True}
+
+
+def test_the_example_is_accepted(api: Api) -> None:
+    example = yaml.safe_load(EXAMPLE.read_text())
+    api.apply("EnergyPlan", "example", spec=example["spec"])
+
+
+def test_a_plan_that_no_operator_has_seen_says_so(api: Api) -> None:
+    api.apply("EnergyPlan", "unseen", spec={"job": JOB})
+    status = json.loads(api.kubectl("get", "EnergyPlan", "unseen", "-o", "json"))["status"]
+    assert status["phase"] == "Pending"
+    assert "check that the Joulepath operator runs: kubectl get pods" in status["message"]
+
+
+@pytest.mark.parametrize(
+    ("spec", "sentence"),
+    [
+        (
+            {"job": {**JOB, "kind": "MPIJob"}},
+            'spec.job.kind is "MPIJob", but only PyTorchJob is supported: run the training as a PyTorchJob',
+        ),
+        (
+            {"job": {**JOB, "apiVersion": "batch/v1"}},
+            'spec.job.apiVersion is "batch/v1", but only kubeflow.org/v1 (the Kubeflow training-operator) is '
+            "supported: set it to kubeflow.org/v1 or leave it out",
+        ),
+        (
+            {"job": JOB, "maxSlowdownPercent": 80},
+            "spec.maxSlowdownPercent: Invalid value: 80: must be between 0 (no slowdown) and 50: set how many percent",
+        ),
+        ({"job": JOB, "mode": "enforce"}, 'spec.mode: Unsupported value: "enforce": supported values: "Enforce"'),
+        ({"job": JOB, "granularity": "op"}, 'spec.granularity: Unsupported value: "op": supported values: "auto"'),
+        (
+            {"job": JOB, "profiling": {"clocks": 2}},
+            "spec.profiling.clocks in body should be greater than or equal to 3",
+        ),
+        (
+            {"job": JOB, "measurement": {"pairs": 3}},
+            "spec.measurement.pairs in body should be greater than or equal to 4",
+        ),
+        ({"job": {}}, "spec.job.name: Required value"),
+        ({}, "spec.job: Required value"),
+        ({"job": JOB, "maxSlowdown": 3}, ".spec.maxSlowdown: field not declared in schema"),
+    ],
+    ids=lambda value: json.dumps(value) if isinstance(value, dict) else "",
+)
+def test_a_bad_plan_is_refused_with_a_sentence(api: Api, spec: dict[str, Any], sentence: str) -> None:
+    assert sentence in api.refusal("EnergyPlan", spec=spec)
+
+
+def test_a_name_too_long_for_a_label_is_refused(api: Api) -> None:
+    assert "choose a shorter name" in api.refusal("EnergyPlan", "n" * 64, spec={"job": JOB})
+
+
+def test_a_plan_keeps_its_job(api: Api) -> None:
+    api.apply("EnergyPlan", "kept", spec={"job": JOB})
+    said = api.refusal("EnergyPlan", "kept", spec={"job": {"name": "other"}})
+    assert (
+        'spec.job.name is "other", but this EnergyPlan was made for "gpt3" and spec.job cannot change: '
+        "make a new EnergyPlan for the other job"
+    ) in said
+    api.apply("EnergyPlan", "kept", spec={"job": JOB, "mode": "Observe"})
+
+
+def test_the_status_is_its_own_and_get_tells_the_story(api: Api) -> None:
+    api.apply("EnergyPlan", "story", spec={"job": JOB})
+    plan = PlanSummary(
+        hash="00",
+        granularity=Granularity.PHASE,
+        t_min_s=2.84,
+        iteration_time_s=2.85,
+        baseline_j=7000.0,
+        energy_j=5950.0,
+        lower_bound_j=5900.0,
+        predicted_savings=0.15,
+        bound_savings=0.157,
+    )
+    condition = Condition(
+        type="Active", status="True", reason="Enforced", message="-", last_transition_time="2026-01-01T00:00:00Z"
+    )
+    status = EnergyPlanStatus(
+        phase=Phase.ACTIVE,
+        message="Measuring.",
+        topology=TOPOLOGY,
+        plan=plan,
+        savings="15.2% ± 0.4",
+        conditions=(condition,),
+    )
+    api.write_status("EnergyPlan", "story", status.to_api())
+    head, row = api.kubectl("get", "EnergyPlan", "story").splitlines()
+    assert head.split() == ["NAME", "PHASE", "JOB", "T_MIN", "T", "PREDICTED", "SAVINGS", "AGE"]
+    assert row.split()[:-1] == ["story", "Active", "gpt3", "2.84", "2.85", "0.15", "15.2%", "±", "0.4"]
+    assert "Measuring." in api.kubectl("get", "EnergyPlan", "story", "-o", "wide")
+    api.apply("EnergyPlan", "story", spec={"job": JOB, "mode": "Observe"}, status={"phase": "Refused"})
+    stored = json.loads(api.kubectl("get", "EnergyPlan", "story", "-o", "json"))
+    assert stored["status"]["phase"] == "Active"
+    assert EnergyPlanStatus.from_api(stored["status"]) == status
+
+
+def test_two_conditions_of_one_type_are_refused(api: Api) -> None:
+    api.apply("EnergyPlan", "twice", spec={"job": JOB})
+    condition = {
+        "type": "A",
+        "status": "True",
+        "reason": "R",
+        "message": "",
+        "lastTransitionTime": "2026-01-01T00:00:00Z",
+    }
+    with pytest.raises(CommandError, match="Duplicate value"):
+        api.write_status("EnergyPlan", "twice", {"conditions": [condition, condition]})
+
+
+def test_a_job_plan_is_accepted_and_activated(api: Api) -> None:
+    api.apply("JobPlan", "plan", spec=_jobplan())
+    stored = api.apply("JobPlan", "plan", spec=_jobplan(activateAt=40))
+    assert JobPlanSpec.from_api(stored["spec"]).activate_at == 40
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"purpose": "Sweep"}, "spec.purpose is Sweep, but spec.sweep is absent: give the clocks to profile at"),
+        ({"stages": []}, "spec.purpose is Enforce, but spec.stages is empty: give the clocks of every stage"),
+        (
+            {"stages": [{"stage": 0, "order": ["F0"], "clocksMHz": [], "durationsSeconds": [0.1]}]},
+            "order, clocksMHz and durationsSeconds differ in length: give each instruction one entry in each",
+        ),
+        ({"defaultClockMHz": 0}, "spec.defaultClockMHz in body should be greater than or equal to 1"),
+    ],
+)
+def test_a_bad_job_plan_is_refused_with_a_sentence(api: Api, changes: dict[str, Any], sentence: str) -> None:
+    assert sentence in api.refusal("JobPlan", spec=_jobplan(**changes))
+
+
+def test_a_job_plan_keeps_its_job(api: Api) -> None:
+    api.apply("JobPlan", "owned", spec=_jobplan())
+    assert "its job cannot change: make a new JobPlan" in api.refusal("JobPlan", "owned", spec=_jobplan(jobUID="ff"))
+
+
+def test_a_plan_of_64_stages_and_512_microbatches_fits(api: Api) -> None:
+    order = tuple(f"{kind}{microbatch}" for microbatch in range(512) for kind in "FB")
+    stages = tuple(
+        StagePlan(stage=stage, order=order, clocks_mhz=(1410,) * 1024, durations_s=(0.0123,) * 1024).to_api()
+        for stage in range(64)
+    )
+    stored = api.apply("JobPlan", "large", spec=_jobplan(stages=stages))
+    assert len(stored["spec"]["stages"]) == 64
+
+
+def test_a_profile_is_accepted(api: Api) -> None:
+    point = ProfilePoint(clock_mhz=1410, time_s=0.1, energy_j=30.0)
+    profile = EnergyProfileSpec(
+        topology=TOPOLOGY,
+        stages=(StageProfile(stage=0, kinds=(KindProfile(kind="F", points=(point,)),)),),
+        blocking_power=(BlockingPower(clock_mhz=1410, power_w=83.6),),
+        iteration_time_s=2.84,
+        energy_per_iteration_j=7000.0,
+    )
+    stored = api.apply("EnergyProfile", "gpt3", spec=profile.to_api())
+    assert EnergyProfileSpec.from_api(stored["spec"]) == profile
+
+
+def test_a_node_report_is_a_status_and_nothing_else(api: Api) -> None:
+    rank = RankReport(
+        rank=0,
+        pod="gpt3-master-0",
+        pod_uid="0d3e",
+        gpu_uuid="GPU-1",
+        coordinates=Coordinates(),
+        stages=(0,),
+        stage_count=8,
+        schedule="1F1B",
+        microbatches=12,
+    )
+    report = NodeReportStatus(
+        gpus=(GpuReport(uuid="GPU-1", model="A100", default_clock_mhz=1410, supported_clocks_mhz=(1410, 1395)),),
+        jobs=(JobReport(job_uid="0d3e", namespace="default", job="gpt3", world_size=8, ranks=(rank,)),),
+    )
+    api.apply("NodeReport", "node0")
+    api.write_status("NodeReport", "node0", report.to_api())
+    stored = json.loads(api.kubectl("get", "NodeReport", "node0", "-o", "json"))
+    assert NodeReportStatus.from_api(stored["status"]) == report
+    assert api.kubectl("get", "NodeReport", "node0").splitlines()[1].split()[:4] == [
+        "node0",
+        "A100",
+        "gpt3",
+        "Observing",
+    ]
+
+
+def test_explain_tells_a_newcomer_what_each_field_is(api: Api) -> None:
+    def explain(path: str) -> str:
+        return " ".join(api.cluster.kubectl("explain", path, f"--api-version={api.group}/v1alpha1").split())
+
+    assert "asks Joulepath to save energy in one training job" in explain("energyplan")
+    spec = explain("energyplan.spec")
+    assert "an iteration (one optimizer step) may last, in percent" in spec
+    assert "Default: Enforce" in spec
+    assert "Seconds" in explain("energyplan.status.plan")
+    assert "watts" in explain("nodereport.status.jobs.ranks.instructions").lower()
+    assert "in MHz" in explain("jobplan.spec.stages")
