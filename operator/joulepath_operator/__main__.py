@@ -1,0 +1,69 @@
+"""`joulepath-operator run` (watch, decide, deliver) and `joulepath-operator webhook` (inject the trainer)."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import signal
+from collections.abc import Coroutine, Sequence
+from pathlib import Path
+
+from joulepath_operator import metrics, webhook
+from joulepath_operator.cluster import Cluster
+from joulepath_operator.inject import Injection
+from joulepath_operator.runner import run
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Ends with SIGTERM or SIGINT."""
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(level=options.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    if options.command == "run":
+        asyncio.run(run(Cluster.connect(), options.metrics_host, options.metrics_port, options.planner_timeout))
+        return 0
+    if not options.trainer_image:
+        raise SystemExit("the webhook must know the trainer's image: set JOULEPATH_TRAINER_IMAGE or --trainer-image")
+    injection = Injection(options.trainer_image, options.trainer_pull_policy, tuple(options.gpu_resource.split(",")))
+    hook = webhook.Webhook.of(Cluster.connect(webhook.LOOKUP_TIMEOUT_S), injection)
+    asyncio.run(_until_signal(webhook.serve(hook, options.tls_cert, options.tls_key, options.host, options.port)))
+    return 0
+
+
+async def _until_signal(work: Coroutine[None, None, None]) -> None:
+    task = asyncio.ensure_future(work)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+    await asyncio.wait([task])
+    if not task.cancelled():
+        task.result()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="joulepath-operator", description=__doc__)
+    parser.add_argument("--log-level", default=os.environ.get("JOULEPATH_LOG_LEVEL", "info"))
+    commands = parser.add_subparsers(dest="command", required=True)
+    running = commands.add_parser("run", help="the operator")
+    running.add_argument("--metrics-host", default="0.0.0.0")
+    running.add_argument("--metrics-port", type=int, default=metrics.PORT)
+    running.add_argument("--planner-timeout", type=int, default=120, metavar="SECONDS")
+    hook = commands.add_parser("webhook", help="the admission webhook")
+    hook.add_argument("--trainer-image", default=os.environ.get("JOULEPATH_TRAINER_IMAGE", ""))
+    hook.add_argument("--trainer-pull-policy", default=os.environ.get("JOULEPATH_TRAINER_PULL_POLICY", "IfNotPresent"))
+    hook.add_argument(
+        "--gpu-resource",
+        default=os.environ.get("JOULEPATH_GPU_RESOURCE", "nvidia.com/gpu"),
+        help="resource names, by commas, of which a container that trains has a limit",
+    )
+    hook.add_argument(
+        "--tls-cert", type=Path, default=os.environ.get("JOULEPATH_TLS_CERT", "/etc/joulepath/tls/tls.crt")
+    )
+    hook.add_argument("--tls-key", type=Path, default=os.environ.get("JOULEPATH_TLS_KEY", "/etc/joulepath/tls/tls.key"))
+    hook.add_argument("--host", default="0.0.0.0")
+    hook.add_argument("--port", type=int, default=webhook.PORT)
+    return parser
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,172 @@
+"""The Kubernetes API, as little of it as is needed. Every call blocks, and ends within its timeout.
+
+Writes carry the resourceVersion that the decision was made from: whoever is late gets a `ConflictError`, looks
+again and decides again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any, cast
+
+from kubernetes import client, config
+from kubernetes.client.exceptions import ApiException
+
+from joulepath_crds import GROUP, VERSION, EnergyPlanStatus
+from joulepath_operator.index import Key, Kind
+from joulepath_operator.injection import POD_SECURITY_LABEL
+from joulepath_operator.observation import (
+    INJECTED_ANNOTATION,
+    INPUTS_ANNOTATION,
+    JOB_UID_LABEL,
+    StoredPlan,
+    StoredProfile,
+)
+
+Body = dict[str, Any]
+
+_JOB_NAME_LABEL = "training.kubeflow.org/job-name"
+_PAGE = 100
+
+
+class ConflictError(Exception):
+    """The object has changed since it was read, or exists already."""
+
+
+class Cluster:
+    """`timeout_s` holds for each request."""
+
+    def __init__(self, api: client.ApiClient, timeout_s: float = 10.0) -> None:
+        self._custom, self._core = client.CustomObjectsApi(api), client.CoreV1Api(api)
+        self._timeout_s = timeout_s
+
+    @classmethod
+    def connect(cls, timeout_s: float = 10.0) -> Cluster:
+        """From inside the cluster, or by the kubeconfig (KUBECONFIG, else ~/.kube/config)."""
+        try:
+            config.load_incluster_config()
+        except config.ConfigException:
+            config.load_kube_config()
+        return cls(client.ApiClient(), timeout_s)
+
+    def list_all(self, kind: Kind) -> list[Body]:
+        """All objects of a kind, page by page; nothing where the cluster doesn't know the kind."""
+        group, version = _group(kind)
+        found: list[Body] = []
+        token: str | None = None
+        while True:
+            try:
+                page = self._custom.list_cluster_custom_object(
+                    group, version, kind.value, limit=_PAGE, _continue=token, _request_timeout=self._timeout_s
+                )
+            except ApiException as error:
+                if error.status == HTTPStatus.NOT_FOUND:
+                    return []
+                raise
+            found += page["items"]
+            token = page["metadata"].get("continue")
+            if not token:
+                return found
+
+    def get(self, kind: Kind, key: Key) -> Body | None:
+        """One namespaced object; None where there is none."""
+        group, version = _group(kind)
+        try:
+            found = self._custom.get_namespaced_custom_object(
+                group, version, key[0], kind.value, key[1], _request_timeout=self._timeout_s
+            )
+        except ApiException as error:
+            if error.status == HTTPStatus.NOT_FOUND:
+                return None
+            raise
+        return cast("Body", found)
+
+    def pod_security(self, namespace: str) -> str | None:
+        """The Pod Security level that a namespace enforces, if it says one."""
+        found = self._core.read_namespace(namespace, _request_timeout=self._timeout_s)
+        return cast("str | None", (found.metadata.labels or {}).get(POD_SECURITY_LABEL))
+
+    def injected_pods(self, namespace: str, job: str, job_uid: str) -> tuple[bool, ...]:
+        """For each pod of a job, whether the webhook has injected it."""
+        pods = self._core.list_namespaced_pod(
+            namespace, label_selector=f"{_JOB_NAME_LABEL}={job}", _request_timeout=self._timeout_s
+        )
+        return tuple(
+            INJECTED_ANNOTATION in (pod.metadata.annotations or {})
+            for pod in pods.items
+            if any(owner.uid == job_uid for owner in pod.metadata.owner_references or ())
+        )
+
+    def write_status(self, energy_plan: Body, status: EnergyPlanStatus) -> None:
+        """Replaces the status of an EnergyPlan as it was read."""
+        metadata = energy_plan["metadata"]
+        self._write(
+            self._custom.replace_namespaced_custom_object_status,
+            GROUP,
+            VERSION,
+            metadata["namespace"],
+            Kind.ENERGY_PLAN.value,
+            metadata["name"],
+            {**energy_plan, "status": status.to_api()},
+        )
+
+    def write_plan(self, energy_plan: Body, plan: StoredPlan) -> Body:
+        """Creates or replaces a JobPlan, owned by its EnergyPlan; nothing waits for its deletion."""
+        owner = energy_plan["metadata"]
+        metadata = {
+            "annotations": {INPUTS_ANNOTATION: plan.inputs},
+            "ownerReferences": [
+                {
+                    "apiVersion": f"{GROUP}/{VERSION}",
+                    "kind": "EnergyPlan",
+                    "name": owner["name"],
+                    "uid": owner["uid"],
+                    "controller": True,
+                    "blockOwnerDeletion": False,
+                }
+            ],
+        }
+        return self._put(Kind.JOB_PLAN, "JobPlan", owner["namespace"], plan, metadata)
+
+    def write_profile(self, namespace: str, profile: StoredProfile) -> Body:
+        """Creates or replaces an EnergyProfile. Nobody owns it: it outlives the job."""
+        metadata = {"labels": {JOB_UID_LABEL: profile.job_uid}}
+        return self._put(Kind.ENERGY_PROFILE, "EnergyProfile", namespace, profile, metadata)
+
+    def delete_plan(self, namespace: str, name: str) -> None:
+        """Deletes a JobPlan, if it is there."""
+        try:
+            self._custom.delete_namespaced_custom_object(
+                GROUP, VERSION, namespace, Kind.JOB_PLAN.value, name, _request_timeout=self._timeout_s
+            )
+        except ApiException as error:
+            if error.status != HTTPStatus.NOT_FOUND:
+                raise
+
+    def _put(
+        self, kind: Kind, name: str, namespace: str, stored: StoredPlan | StoredProfile, metadata: Mapping[str, Any]
+    ) -> Body:
+        body: Body = {
+            "apiVersion": f"{GROUP}/{VERSION}",
+            "kind": name,
+            "metadata": {"name": stored.name, "namespace": namespace, **metadata},
+            "spec": stored.spec.to_api(),
+        }
+        where = (GROUP, VERSION, namespace, kind.value)
+        if stored.version is None:
+            return self._write(self._custom.create_namespaced_custom_object, *where, body)
+        body["metadata"]["resourceVersion"] = stored.version
+        return self._write(self._custom.replace_namespaced_custom_object, *where, stored.name, body)
+
+    def _write(self, call: Any, *arguments: Any) -> Body:
+        try:
+            return cast("Body", call(*arguments, _request_timeout=self._timeout_s))
+        except ApiException as error:
+            if error.status in (HTTPStatus.CONFLICT, HTTPStatus.NOT_FOUND):
+                raise ConflictError(error.reason) from error
+            raise
+
+
+def _group(kind: Kind) -> tuple[str, str]:
+    return ("kubeflow.org", "v1") if kind is Kind.JOB else (GROUP, VERSION)

@@ -1,0 +1,191 @@
+"""The ranks of one attempt of a job, put together from the reports of its nodes.
+
+Ranks of an older attempt don't count: they are processes of a gang that is gone. A gang is complete when every rank
+reports; only then does its topology mean anything.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Self, TypeVar
+
+from joulepath_crds import GpuReport, RankReport, RankState, SwitchingLag, Topology
+from joulepath_operator.observation import NodeJob
+
+T = TypeVar("T", bound=Hashable)
+
+_DELIVERY_S = 2.0
+"""Longest time from the operator's write until every agent has seen it."""
+
+
+class RefusalError(Exception):
+    """Something about the job that rules a plan out: a reason in CamelCase and a sentence with the remedy."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+
+
+@dataclass(frozen=True, slots=True)
+class Gang:
+    """Ranks by number, all of one attempt."""
+
+    attempt: int
+    world_size: int
+    ranks: tuple[RankReport, ...]
+    gpus: Mapping[str, GpuReport]
+    age_s: Mapping[int, float]
+
+    @classmethod
+    def of(cls, nodes: Iterable[NodeJob]) -> Self | None:
+        """The newest attempt's gang; None where no node reports a rank."""
+        reporting = [node for node in nodes if node.report.ranks]
+        if not reporting:
+            return None
+        attempt = max(node.report.attempt for node in reporting)
+        current = [node for node in reporting if node.report.attempt == attempt]
+        ranks = {rank.rank: rank for node in current for rank in node.report.ranks}
+        return cls(
+            attempt=attempt,
+            world_size=max(node.report.world_size for node in current),
+            ranks=tuple(ranks[number] for number in sorted(ranks)),
+            gpus={gpu.uuid: gpu for node in current for gpu in node.gpus},
+            age_s={rank.rank: node.age_s for node in current for rank in node.report.ranks},
+        )
+
+    @property
+    def complete(self) -> bool:
+        return len(self.ranks) == self.world_size
+
+    @property
+    def ordered(self) -> bool:
+        """Whether every rank has seen one whole iteration."""
+        return all(rank.order for rank in self.ranks)
+
+    @property
+    def control_time_s(self) -> float:
+        """Measured seconds of an iteration at default clocks, mean of the ranks; 0 until all know it."""
+        times = [rank.control_time_s for rank in self.ranks]
+        return fmean(times) if times and all(times) else 0.0
+
+    @property
+    def iteration_time_s(self) -> float:
+        """Seconds of an iteration now, the longest that a rank tells; 0 while unknown."""
+        return max((rank.iteration_time_s or rank.control_time_s for rank in self.ranks), default=0.0)
+
+    def staged(self, plan_hash: str) -> bool:
+        """Whether every rank has the plan ready."""
+        return self.complete and all(rank.staged_hash == plan_hash for rank in self.ranks)
+
+    def applied(self, plan_hash: str) -> bool:
+        """Whether the plan is in force on every rank."""
+        return self.complete and all(rank.applied_hash == plan_hash for rank in self.ranks)
+
+    def activation(self) -> int:
+        """An iteration far enough ahead that every agent hears of it in time."""
+        per_iteration = self.iteration_time_s or _DELIVERY_S
+        now = max(
+            max(rank.iteration, rank.staged_at_iteration or 0) + self.age_s[rank.rank] / per_iteration
+            for rank in self.ranks
+        )
+        return math.ceil(now) + math.ceil(_DELIVERY_S / per_iteration) + 2
+
+    def refused_ranks(self) -> tuple[RankReport, ...]:
+        return tuple(rank for rank in self.ranks if rank.state is RankState.REFUSED)
+
+    def pipeline(self, data: int = 0, tensor: int = 0) -> tuple[RankReport, ...]:
+        """The ranks of one replica and tensor index, in the order of the pipeline."""
+        chosen = [r for r in self.ranks if r.coordinates.data == data and r.coordinates.tensor == tensor]
+        return tuple(sorted(chosen, key=lambda rank: rank.coordinates.pipeline))
+
+    def topology(self) -> Topology:
+        """The pipeline that the ranks agree on.
+
+        Raises:
+            RefusalError: They don't agree, or a GPU may not be touched.
+        """
+        for rank in self.ranks:
+            gpu = self.gpus.get(rank.gpu_uuid)
+            if gpu is None:
+                raise RefusalError(
+                    "UnknownGPU",
+                    f"Rank {rank.rank} runs on GPU {rank.gpu_uuid}, which its node doesn't list. See the agent's log.",
+                )
+            if gpu.refused:
+                raise RefusalError(
+                    "GPURefused",
+                    f"GPU {gpu.uuid} of rank {rank.rank} can't be used: {gpu.refused}. "
+                    "Give each rank a whole GPU of its own (no MIG, time slicing or MPS).",
+                )
+        if len({rank.gpu_uuid for rank in self.ranks}) < len(self.ranks):
+            raise RefusalError("SharedGPU", "Two ranks share a GPU. Give each rank a GPU of its own.")
+        gpus = [self.gpus[rank.gpu_uuid] for rank in self.ranks]
+        if len({(gpu.model, gpu.default_clock_mhz) for gpu in gpus}) > 1:
+            models = ", ".join(sorted({f"{gpu.model} at {gpu.default_clock_mhz} MHz" for gpu in gpus}))
+            raise RefusalError(
+                "MixedGPUs", f"The ranks run on different GPUs ({models}). Use one model at one default clock."
+            )
+        topology = Topology(
+            schedule=self._one("schedule", lambda rank: rank.schedule),
+            stages=self._one("number of stages", lambda rank: rank.stage_count),
+            microbatches=self._one("number of microbatches", lambda rank: rank.microbatches),
+            data_parallel=self._one("number of replicas", lambda rank: rank.data_parallel),
+            tensor_parallel=self._one("number of tensor-parallel peers", lambda rank: rank.tensor_parallel),
+            gpu_model=gpus[0].model,
+            default_clock_mhz=gpus[0].default_clock_mhz,
+        )
+        self._check_places(topology)
+        return topology
+
+    def lag(self) -> SwitchingLag | None:
+        """The worst lag of the job's GPUs; None where one is not known."""
+        lags = [self.gpus[rank.gpu_uuid].lag for rank in self.ranks if rank.gpu_uuid in self.gpus]
+        known = [lag for lag in lags if lag is not None and lag.samples > 0]
+        if not known or len(known) < len(self.ranks):
+            return None
+        return SwitchingLag(
+            up_median_s=max(lag.up_median_s for lag in known),
+            up_p95_s=max(lag.up_p95_s for lag in known),
+            down_median_s=max(lag.down_median_s for lag in known),
+            down_p95_s=max(lag.down_p95_s for lag in known),
+            samples=min(lag.samples for lag in known),
+        )
+
+    def supported_clocks_mhz(self) -> tuple[int, ...]:
+        """Clocks that every GPU of the job has, from the default one down."""
+        gpus = [self.gpus[rank.gpu_uuid] for rank in self.ranks]
+        common = set(gpus[0].supported_clocks_mhz).intersection(*(gpu.supported_clocks_mhz for gpu in gpus[1:]))
+        top = min(gpu.default_clock_mhz for gpu in gpus)
+        return tuple(sorted((clock for clock in common if clock <= top), reverse=True))
+
+    def _one(self, what: str, of: Callable[[RankReport], T]) -> T:
+        values = {of(rank): rank.rank for rank in self.ranks}
+        if len(values) > 1:
+            told = ", ".join(f"rank {rank} says {value}" for value, rank in list(values.items())[:3])
+            raise RefusalError(
+                "RanksDisagree", f"The ranks disagree on the {what}: {told}. Run the same code on all ranks."
+            )
+        return next(iter(values))
+
+    def _check_places(self, topology: Topology) -> None:
+        owners: dict[int, int] = {}
+        for rank in self.ranks:
+            for stage in rank.stages:
+                if owners.setdefault(stage, rank.coordinates.pipeline) != rank.coordinates.pipeline:
+                    raise RefusalError(
+                        "RanksDisagree", f"Stage {stage} is at two places of the pipeline. Check the groups."
+                    )
+        depth = len(set(owners.values()))
+        expected = depth * topology.data_parallel * topology.tensor_parallel
+        places = {(r.coordinates.data, r.coordinates.pipeline, r.coordinates.tensor) for r in self.ranks}
+        if sorted(owners) != list(range(topology.stages)) or not len(places) == len(self.ranks) == expected:
+            raise RefusalError(
+                "RanksDisagree",
+                f"{len(self.ranks)} ranks with {len(places)} places and stages {sorted(owners)} are no pipeline of "
+                f"{topology.stages} stages with {topology.data_parallel} replicas and {topology.tensor_parallel} "
+                "tensor-parallel peers. Check the process groups that the pipeline is given.",
+            )

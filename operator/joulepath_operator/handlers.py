@@ -1,0 +1,47 @@
+"""What kopf is told: watch five kinds, change nothing on any of them.
+
+Only event handlers: kopf then keeps no progress, no finalizers and no annotations on anybody's objects. They put
+the object into the index and the EnergyPlans that it concerns into the queue.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import kopf
+
+from joulepath_crds import GROUP, VERSION
+from joulepath_operator.index import Index, Key, Kind
+
+_WATCHED = {kind: (GROUP, VERSION) for kind in Kind if kind is not Kind.JOB} | {Kind.JOB: ("kubeflow.org", "v1")}
+
+
+def registry(index: Index, add: Callable[[Key], object]) -> kopf.OperatorRegistry:
+    """Handlers that feed this index and call `add` with each EnergyPlan concerned."""
+    handlers = kopf.OperatorRegistry()
+    for kind, (group, version) in _WATCHED.items():
+        kopf.on.event(group, version, kind.value, id=kind.value, registry=handlers)(_feed(kind, index, add))
+    return handlers
+
+
+def settings() -> kopf.OperatorSettings:
+    """Pages instead of everything at once, no Kubernetes events, one worker for each object and not too many."""
+    chosen = kopf.OperatorSettings()
+    chosen.posting.enabled = False
+    chosen.watching.chunk_size = 100
+    chosen.watching.server_timeout = 600
+    chosen.queueing.worker_limit = 64
+    chosen.networking.request_timeout = 30
+    # No handler needs progress; should one come, it is kept in the status.
+    chosen.persistence.progress_storage = kopf.StatusProgressStorage()
+    chosen.persistence.diffbase_storage = kopf.StatusDiffBaseStorage()
+    return chosen
+
+
+def _feed(kind: Kind, index: Index, add: Callable[[Key], object]) -> Callable[..., Any]:
+    async def on_event(type: str | None, body: kopf.Body, **_: Any) -> None:
+        for key in (index.drop if type == "DELETED" else index.put)(kind, body):
+            add(key)
+
+    return on_event

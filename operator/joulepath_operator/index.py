@@ -1,0 +1,157 @@
+"""What the watches have told, by name, and which EnergyPlans each object concerns.
+
+Only a cache: it is filled by a list at the start, kept by watch events, and replaced by a list now and then, which
+also takes out what was deleted while no watch was open. An object that can't be read is left out and logged.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from pydantic import ValidationError
+
+from joulepath_crds import EnergyProfileSpec, JobPlanSpec, NodeReportStatus
+from joulepath_operator.observation import (
+    INPUTS_ANNOTATION,
+    JOB_UID_LABEL,
+    Job,
+    NodeJob,
+    StoredPlan,
+    StoredProfile,
+)
+
+log = logging.getLogger(__name__)
+
+Key = tuple[str, str]
+"""Namespace and name."""
+
+
+class Kind(StrEnum):
+    """Kinds that are watched, by their plural."""
+
+    ENERGY_PLAN = "energyplans"
+    ENERGY_PROFILE = "energyprofiles"
+    JOB_PLAN = "jobplans"
+    NODE_REPORT = "nodereports"
+    JOB = "pytorchjobs"
+
+
+@dataclass(frozen=True, slots=True)
+class _Report:
+    status: NodeReportStatus
+    arrived_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Owned:
+    plan: StoredPlan
+    energy_plan: str
+
+
+class Index:
+    """Objects by (namespace, name); `clock` is the monotonic clock that tells how old a report is."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._objects: dict[Kind, dict[Key, Any]] = {kind: {} for kind in Kind}
+        self._versions: dict[tuple[Kind, Key], int] = {}
+
+    def put(self, kind: Kind, body: Mapping[str, Any]) -> set[Key]:
+        """Takes in an object as it is now; the EnergyPlans that it concerns, now or before.
+
+        What is older than what is known (a list that overtakes a watch, a watch that our own write overtakes) is left.
+        """
+        key, version = _key(body), int(body["metadata"].get("resourceVersion") or 0)
+        if version < self._versions.get((kind, key), 0):
+            return set()
+        self._versions[kind, key] = version
+        try:
+            new = self._read(kind, body)
+        except (ValidationError, KeyError, TypeError) as error:
+            log.warning("%s %s can't be read and is left out: %s", kind.value, "/".join(key), error)
+            return self.drop(kind, body)
+        old = self._objects[kind].get(key)
+        if isinstance(old, _Report) and isinstance(new, _Report) and old.status == new.status:
+            return set()
+        self._objects[kind][key] = new
+        return self._concerned(kind, key, old) | self._concerned(kind, key, new)
+
+    def drop(self, kind: Kind, body: Mapping[str, Any]) -> set[Key]:
+        """Takes out an object; the EnergyPlans that it concerned."""
+        key = _key(body)
+        self._versions.pop((kind, key), None)
+        return self._concerned(kind, key, self._objects[kind].pop(key, None))
+
+    def keys(self, kind: Kind) -> set[Key]:
+        """Names of the objects of a kind."""
+        return set(self._objects[kind])
+
+    def replace(self, kind: Kind, bodies: Iterable[Mapping[str, Any]], known_before: Iterable[Key]) -> set[Key]:
+        """Takes in a whole list; of what was known before it was asked for, what it lacks is gone."""
+        listed = list(bodies)
+        concerned: set[Key] = set()
+        for namespace, name in set(known_before) - {_key(body) for body in listed}:
+            concerned |= self.drop(kind, {"metadata": {"namespace": namespace, "name": name}})
+        return concerned.union(*(self.put(kind, body) for body in listed))
+
+    def job(self, key: Key) -> Job | None:
+        found: Job | None = self._objects[Kind.JOB].get(key)
+        return found
+
+    def nodes(self, job_uid: str) -> tuple[NodeJob, ...]:
+        """What each node says of a job."""
+        reports: dict[Key, _Report] = self._objects[Kind.NODE_REPORT]
+        return tuple(
+            NodeJob(node, job, report.status.gpus, self._clock() - report.arrived_s)
+            for (_, node), report in sorted(reports.items())
+            for job in report.status.jobs
+            if job.job_uid == job_uid
+        )
+
+    def plans(self, key: Key) -> tuple[StoredPlan, ...]:
+        """The JobPlans of an EnergyPlan."""
+        owned: dict[Key, _Owned] = self._objects[Kind.JOB_PLAN]
+        return tuple(one.plan for (namespace, _), one in sorted(owned.items()) if (namespace, one.energy_plan) == key)
+
+    def profiles(self, namespace: str) -> tuple[StoredProfile, ...]:
+        """The EnergyProfiles of a namespace."""
+        return tuple(one for key, one in sorted(self._objects[Kind.ENERGY_PROFILE].items()) if key[0] == namespace)
+
+    def _read(self, kind: Kind, body: Mapping[str, Any]) -> Any:
+        metadata = body["metadata"]
+        version = metadata.get("resourceVersion")
+        if kind is Kind.ENERGY_PLAN:
+            return body["spec"]["job"]["name"]
+        if kind is Kind.JOB:
+            return Job.of(body)
+        if kind is Kind.NODE_REPORT:
+            return _Report(NodeReportStatus.from_api(body.get("status") or {}), self._clock())
+        if kind is Kind.JOB_PLAN:
+            spec = JobPlanSpec.from_api(body["spec"])
+            inputs = (metadata.get("annotations") or {}).get(INPUTS_ANNOTATION, "")
+            return _Owned(StoredPlan(metadata["name"], spec, inputs, version), spec.energy_plan)
+        job_uid = (metadata.get("labels") or {}).get(JOB_UID_LABEL, "")
+        return StoredProfile(metadata["name"], EnergyProfileSpec.from_api(body["spec"]), job_uid, version)
+
+    def _concerned(self, kind: Kind, key: Key, found: Any) -> set[Key]:
+        if kind is Kind.ENERGY_PLAN:
+            return {key}
+        if kind is Kind.JOB:
+            return self._waiting_for(key)
+        if isinstance(found, _Owned):
+            return {(key[0], found.energy_plan)}
+        if isinstance(found, _Report):
+            return set().union(*(self._waiting_for((job.namespace, job.job)) for job in found.status.jobs))
+        return set()
+
+    def _waiting_for(self, job: Key) -> set[Key]:
+        return {key for key, name in self._objects[Kind.ENERGY_PLAN].items() if (key[0], name) == job}
+
+
+def _key(body: Mapping[str, Any]) -> Key:
+    return body["metadata"].get("namespace") or "", body["metadata"]["name"]

@@ -1,0 +1,119 @@
+"""What a decision is made from, and what it is: plain values on both sides.
+
+An `Observation` is all that the cluster holds about one EnergyPlan at one moment. A `Decision` is what the cluster
+should hold next. Neither knows how to read or write anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+from joulepath_crds import (
+    ANNOTATION,
+    EnergyPlanSpec,
+    EnergyPlanStatus,
+    EnergyProfileSpec,
+    GpuReport,
+    JobPlanSpec,
+    JobReport,
+)
+from joulepath_operator.planning import PlanRefusal, PlanRequest, PlanResult
+
+INPUTS_ANNOTATION = "joulepath.dev/inputs"
+"""On a JobPlan: digest of what it was made from; while it is equal, the plan stays as it is."""
+INJECTED_ANNOTATION = "joulepath.dev/injected"
+"""On a Pod: the containers that the webhook gave the trainer to."""
+JOB_UID_LABEL = "joulepath.dev/job-uid"
+"""On an EnergyProfile: the run in which it was measured."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """The training job, as far as it matters here."""
+
+    uid: str
+    name: str
+    annotation: str | None
+    finished: str | None
+    """Succeeded or Failed, once it is."""
+    suspended: bool = False
+
+    @classmethod
+    def of(cls, body: Mapping[str, Any]) -> Self:
+        """Reads a PyTorchJob of kubeflow.org/v1."""
+        metadata, status = body["metadata"], body.get("status") or {}
+        true = {one["type"] for one in status.get("conditions") or () if one.get("status") == "True"}
+        return cls(
+            uid=metadata["uid"],
+            name=metadata["name"],
+            annotation=(metadata.get("annotations") or {}).get(ANNOTATION),
+            finished=next((kind for kind in ("Succeeded", "Failed") if kind in true), None),
+            suspended="Suspended" in true,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class NodeJob:
+    """What one node says of the job; `age_s` is how long ago that arrived, on the operator's own clock."""
+
+    node: str
+    report: JobReport
+    gpus: tuple[GpuReport, ...]
+    age_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class StoredPlan:
+    """A JobPlan of this EnergyPlan; `version` is its resourceVersion, None for one that is yet to be created."""
+
+    name: str
+    spec: JobPlanSpec
+    inputs: str
+    version: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StoredProfile:
+    """An EnergyProfile of the namespace; `job_uid` names the run that measured it."""
+
+    name: str
+    spec: EnergyProfileSpec
+    job_uid: str
+    version: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """Everything about one EnergyPlan, at one moment."""
+
+    namespace: str
+    name: str
+    generation: int
+    spec: EnergyPlanSpec
+    status: EnergyPlanStatus
+    now: str
+    """RFC 3339; for lastTransitionTime only."""
+    job: Job | None = None
+    nodes: tuple[NodeJob, ...] = ()
+    plans: tuple[StoredPlan, ...] = ()
+    profiles: tuple[StoredProfile, ...] = ()
+    pod_security: str | None = None
+    """The level that the namespace enforces, if any."""
+    pods: tuple[bool, ...] = ()
+    """One entry for each pod of the job: whether it was injected."""
+    planned: PlanResult | PlanRefusal | None = None
+    """The planner's answer to the request of the decision before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What to write. Status first, then profile, deletions, plan: whatever is interrupted is decided again."""
+
+    status: EnergyPlanStatus
+    write_profile: StoredProfile | None = None
+    delete_plans: tuple[str, ...] = ()
+    write_plan: StoredPlan | None = None
+    ask_planner: PlanRequest | None = None
+    requeue_after_s: float | None = None

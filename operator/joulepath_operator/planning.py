@@ -1,0 +1,184 @@
+"""The one place where the contract's words meet the planner's: a measured profile in, the clocks of each stage out.
+
+`compute` runs in a process of its own (`planner_pool`); all that goes in and comes out are plain values. Before it
+believes the model it replays default clocks and compares with what the job measures: a model that is off by more than
+1% plans for another job. Figures are joules of the whole job: those of one pipeline times its replicas.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import joulepath_planner as planner
+from joulepath_crds import EnergyProfileSpec, FrontierPoint, Granularity, StagePlan, SwitchingLag
+
+__all__ = ["Delays", "Edge", "PlanRefusal", "PlanRequest", "PlanResult", "compute"]
+
+MISMATCH = 0.01
+"""How far the simulated iteration may be from the measured one."""
+ASSUMED_LAG_S = 0.1
+"""The lag planned for where none was measured: slow for a data-centre GPU (arXiv 2502.20075), hence safe."""
+_FRONTIER_POINTS = 33
+
+Edge = tuple[int, int, str]
+"""Stage that sends, stage that receives, kind."""
+
+
+@dataclass(frozen=True, slots=True)
+class Delays:
+    """Seconds that no clock changes: between stages, before each instruction of a (stage, kind), after the last."""
+
+    transfers_s: Mapping[Edge, float] = field(default_factory=dict)
+    overheads_s: Mapping[tuple[int, str], float] = field(default_factory=dict)
+    tails_s: Mapping[int, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class PlanRequest:
+    """What to plan. `orders` and `first_stages` by place in the pipeline."""
+
+    profile: EnergyProfileSpec
+    orders: tuple[tuple[str, ...], ...]
+    first_stages: tuple[int, ...]
+    delays: Delays
+    control_time_s: float
+    max_slowdown: float
+    granularity: Granularity
+    lag: SwitchingLag | None
+    supported_clocks_mhz: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PlanResult:
+    """A plan and its figures; `control_time_s` and `plan_time_s` are what the running job should measure."""
+
+    stages: tuple[StagePlan, ...]
+    granularity: Granularity
+    t_min_s: float
+    iteration_time_s: float
+    baseline_j: float
+    energy_j: float
+    lower_bound_j: float
+    predicted_savings: float
+    bound_savings: float
+    frontier: tuple[FrontierPoint, ...]
+    control_time_s: float
+    plan_time_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class PlanRefusal:
+    """Why there is no plan: a reason in CamelCase and a sentence with the remedy."""
+
+    reason: str
+    message: str
+
+
+def compute(request: PlanRequest) -> PlanResult | PlanRefusal:
+    """Plans; whatever rules a plan out comes back as a refusal. Takes seconds."""
+    topology = request.profile.topology
+    try:
+        pipeline = _pipeline(request)
+        simulated_s = planner.simulate(pipeline).iteration_time_s
+        if abs(simulated_s / request.control_time_s - 1) > MISMATCH:
+            return PlanRefusal(
+                "ModelMismatch",
+                f"The model takes {simulated_s:.4f} s for an iteration at default clocks, the job "
+                f"{request.control_time_s:.4f} s; more than {MISMATCH:.0%} apart, a plan would be for another job. "
+                "Something else slows the job (data loading, checkpoints, a neighbour): remove it, then restart the "
+                "job or change the EnergyPlan's spec to try again.",
+            )
+        lags = _lags(request.lag)
+        granularity = request.granularity
+        if request.lag is None and granularity is Granularity.AUTO:
+            granularity = Granularity.PHASE
+        plan = planner.plan(
+            pipeline,
+            slowdown=request.max_slowdown,
+            granularity=granularity.value,
+            lags=lags,
+            default_clock_mhz=topology.default_clock_mhz,
+        )
+        frontier = planner.frontier(pipeline, _FRONTIER_POINTS, default_clock_mhz=topology.default_clock_mhz)
+    except (planner.ProfileError, planner.ScheduleError, planner.PlanningError, ValueError) as error:
+        return PlanRefusal("NotPlannable", f"The planner refuses: {str(error).rstrip('.')}.")
+    replicas = topology.data_parallel
+    return PlanResult(
+        stages=_stages(plan, topology.default_clock_mhz),
+        # Where no plan saves anything, all clocks are default ones: one clock a rank.
+        granularity=Granularity.RANK if plan.granularity == "default" else Granularity(plan.granularity),
+        t_min_s=simulated_s,
+        iteration_time_s=plan.iteration_time_s,
+        baseline_j=plan.baseline_energy_j * replicas,
+        energy_j=plan.energy_j * replicas,
+        lower_bound_j=plan.lower_bound_j * replicas,
+        predicted_savings=plan.predicted_savings,
+        bound_savings=plan.bound_savings,
+        frontier=tuple(
+            FrontierPoint(iteration_time_s=point.iteration_time_s, lower_bound_j=point.energy_j * replicas)
+            for point in frontier.points
+        ),
+        control_time_s=request.control_time_s,
+        plan_time_s=plan.iteration_time_s * request.control_time_s / simulated_s,
+    )
+
+
+def _pipeline(request: PlanRequest) -> planner.Pipeline:
+    """Energies of a stage are those of all its tensor-parallel peers, waits too."""
+    spec, peers = request.profile, request.profile.topology.tensor_parallel
+    top = spec.topology.default_clock_mhz
+    points = {
+        (stage.stage, kind.kind): tuple(
+            planner.Point(
+                clock_mhz=point.clock_mhz,
+                time_s=point.time_s,
+                energy_j=point.energy_j * peers,
+                time_se_s=point.time_standard_error_s,
+                energy_se_j=point.energy_standard_error_j * peers,
+            )
+            for point in kind.points
+            if point.clock_mhz <= top
+        )
+        for stage in spec.stages
+        for kind in stage.kinds
+    }
+    waits: dict[int, float] = {one.clock_mhz: one.power_w * peers for one in spec.blocking_power}
+    # A job whose ranks never wait has no blocking power; none counted, slowing is thought less worth than it is.
+    measured = planner.Profile(points, waits or 0.0)
+    profile = planner.fit(measured, request.supported_clocks_mhz).profile
+    orders = [
+        [planner.Instruction.parse(label, stage=stage) for label in order]
+        for order, stage in zip(request.orders, request.first_stages, strict=True)
+    ]
+    stored = {(one.from_stage, one.to_stage, one.kind): one.delay_s for one in spec.transfers}
+    tails = {stage.stage: stage.tail_s for stage in spec.stages}
+    return planner.Pipeline(
+        schedule=planner.recorded(orders),
+        profile=profile,
+        transfer_s={**stored, **request.delays.transfers_s},
+        overhead_s=request.delays.overheads_s,
+        tail_s={**tails, **request.delays.tails_s},
+    )
+
+
+def _lags(lag: SwitchingLag | None) -> planner.LagTable:
+    if lag is None:
+        return planner.LagTable.constant(ASSUMED_LAG_S)
+    return planner.LagTable(lag.up_median_s, lag.down_median_s, lag.up_p95_s, lag.down_p95_s)
+
+
+def _stages(plan: planner.Plan, default_mhz: int) -> tuple[StagePlan, ...]:
+    by_stage: dict[int, list[planner.PlannedInstruction]] = {}
+    for rank in plan.ranks:
+        for one in rank.instructions:
+            by_stage.setdefault(one.instruction.stage, []).append(one)
+    return tuple(
+        StagePlan(
+            stage=stage,
+            order=tuple(str(one.instruction) for one in planned),
+            clocks_mhz=tuple(0 if one.clock_mhz in (None, default_mhz) else one.clock_mhz or 0 for one in planned),
+            durations_s=tuple(one.duration_s for one in planned),
+        )
+        for stage, planned in sorted(by_stage.items())
+    )

@@ -1,0 +1,108 @@
+"""A queue of keys, each handled by at most one worker at a time.
+
+Keys that are asked for again before they are handled are handled once; one that is asked for while it is being handled
+is handled again afterwards, so that whoever adds a key after a change can be sure that the change is seen. A key whose
+handling fails comes back with exponential back-off. What stands behind a key is looked up when it is handled:
+the queue carries no state that could get old.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Hashable, Iterable
+from contextlib import suppress
+from typing import Generic, TypeVar
+
+log = logging.getLogger(__name__)
+
+K = TypeVar("K", bound=Hashable)
+
+
+class KeyedQueue(Generic[K]):
+    """Calls `handle(key)`; the seconds that it returns, if any, are when the key is to be handled again.
+
+    settle_s: how long a new key waits for more changes; backoff_s: first and longest pause after a failure.
+    """
+
+    def __init__(
+        self,
+        handle: Callable[[K], Awaitable[float | None]],
+        *,
+        workers: int = 4,
+        settle_s: float = 0.2,
+        backoff_s: tuple[float, float] = (0.5, 60.0),
+        on_error: Callable[[K], object] = lambda key: None,
+    ) -> None:
+        self._handle, self._workers, self._settle_s = handle, workers, settle_s
+        self._backoff_s, self._on_error = backoff_s, on_error
+        self._due: dict[K, float] = {}
+        self._active: set[K] = set()
+        self._failures: dict[K, int] = {}
+        self._changed = asyncio.Condition()
+        self._notify: set[asyncio.Task[None]] = set()
+
+    def __len__(self) -> int:
+        return len(self._due) + len(self._active)
+
+    def add(self, key: K, after_s: float | None = None) -> None:
+        """Handle this key in `after_s` seconds (soon, if None), or earlier if it is due earlier already."""
+        due = asyncio.get_running_loop().time() + (self._settle_s if after_s is None else after_s)
+        if due < self._due.get(key, float("inf")):
+            self._due[key] = due
+            task = asyncio.ensure_future(self._wake())
+            self._notify.add(task)
+            task.add_done_callback(self._notify.discard)
+
+    async def run(self, resync_s: float | None = None, keys: Callable[[], Iterable[K]] = tuple) -> None:
+        """Works until it is cancelled; every `resync_s` seconds all `keys()` are handled once more."""
+        async with asyncio.TaskGroup() as group:
+            for _ in range(self._workers):
+                group.create_task(self._work())
+            if resync_s is not None:
+                group.create_task(self._resync(resync_s, keys))
+
+    async def _resync(self, every_s: float, keys: Callable[[], Iterable[K]]) -> None:
+        while True:
+            for key in keys():
+                self.add(key)
+            await asyncio.sleep(every_s)
+
+    async def _work(self) -> None:
+        while True:
+            key = await self._take()
+            try:
+                after_s = await self._handle(key)
+                self._failures.pop(key, None)
+            except Exception:
+                failures = self._failures[key] = self._failures.get(key, 0) + 1
+                first, longest = self._backoff_s
+                after_s = min(longest, first * 2 ** min(failures - 1, 30))
+                log.exception("%s: failed %d times in a row; next try in %.1f s", key, failures, after_s)
+                self._on_error(key)
+            finally:
+                self._active.discard(key)
+            if after_s is not None:
+                self.add(key, after_s)
+            await self._wake()
+
+    async def _take(self) -> K:
+        """The key that is due first, and not being handled."""
+        loop = asyncio.get_running_loop()
+        async with self._changed:
+            while True:
+                free = [(due, key) for key, due in self._due.items() if key not in self._active]
+                due, key = min(free, key=lambda item: item[0], default=(None, None))
+                if due is None or key is None:
+                    await self._changed.wait()
+                elif (pause := due - loop.time()) <= 0:
+                    del self._due[key]
+                    self._active.add(key)
+                    return key
+                else:
+                    with suppress(TimeoutError):
+                        await asyncio.wait_for(self._changed.wait(), pause)
+
+    async def _wake(self) -> None:
+        async with self._changed:
+            self._changed.notify_all()

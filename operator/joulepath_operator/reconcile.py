@@ -1,0 +1,142 @@
+"""Handles one EnergyPlan: gathers what is known, lets `decide` decide, writes what it says.
+
+Nothing is remembered between two calls. The planner is asked between two decisions: the first says what to plan, the
+second is made anew from the cluster as it is when the answer is there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Protocol
+
+from pydantic import ValidationError
+
+from joulepath_crds import EnergyPlanSpec, EnergyPlanStatus, Phase
+from joulepath_operator.cluster import Body, Cluster, ConflictError
+from joulepath_operator.decide import decide
+from joulepath_operator.gang import Gang
+from joulepath_operator.index import Index, Key, Kind
+from joulepath_operator.metrics import Metrics
+from joulepath_operator.observation import Decision, Job, Observation
+from joulepath_operator.planning import PlanRefusal, PlanRequest, PlanResult
+from joulepath_operator.story import Story
+
+log = logging.getLogger(__name__)
+
+_AGAIN_S = 0.5
+
+
+class Planner(Protocol):
+    """What computes plans, elsewhere."""
+
+    def plan(self, request: PlanRequest) -> Awaitable[PlanResult | PlanRefusal]: ...
+
+
+class Reconciler:
+    """Call it with the key of an EnergyPlan."""
+
+    def __init__(
+        self, cluster: Cluster, index: Index, planner: Planner, metrics: Metrics, now: Callable[[], str] | None = None
+    ) -> None:
+        self._cluster, self._index, self._planner, self._metrics = cluster, index, planner, metrics
+        self._now = now or _utc_now
+
+    async def __call__(self, key: Key) -> float | None:
+        """Seconds after which to look again, if any; raises what the API raises."""
+        try:
+            return await self._reconcile(key)
+        except ConflictError:  # somebody was faster; what they wrote arrives by the watch
+            return _AGAIN_S
+
+    async def _reconcile(self, key: Key) -> float | None:
+        answer: PlanResult | PlanRefusal | None = None
+        while True:
+            body = await asyncio.to_thread(self._cluster.get, Kind.ENERGY_PLAN, key)
+            if body is None or body["metadata"].get("deletionTimestamp"):
+                self._metrics.forget(key)
+                return None
+            decision = await self._decide(key, body, answer)
+            await asyncio.to_thread(self._carry_out, key, body, decision)
+            self._metrics.tell(key, body["spec"]["job"]["name"], decision.status)
+            if decision.ask_planner is None or answer is not None:
+                return decision.requeue_after_s
+            answer = await self._planner.plan(decision.ask_planner)
+
+    async def _decide(self, key: Key, body: Body, answer: PlanResult | PlanRefusal | None) -> Decision:
+        try:
+            spec = EnergyPlanSpec.from_api(body["spec"])
+        except ValidationError as error:
+            return self._invalid(key, body, error)
+        observation = Observation(
+            namespace=key[0],
+            name=key[1],
+            generation=body["metadata"]["generation"],
+            spec=spec,
+            status=_status(body),
+            now=self._now(),
+            plans=self._index.plans(key),
+            planned=answer,
+        )
+        return decide(await asyncio.to_thread(self._with_job, observation))
+
+    def _with_job(self, seen: Observation) -> Observation:
+        """A job that the index doesn't have is asked for: a deletion is nothing to be wrong about."""
+        where = (seen.namespace, seen.spec.job.name)
+        job = self._index.job(where)
+        if job is None and (found := self._cluster.get(Kind.JOB, where)) is not None:
+            job = Job.of(found)
+        if job is None:
+            return seen
+        nodes = self._index.nodes(job.uid)
+        gang = Gang.of(nodes)
+        if gang is not None and gang.complete:
+            return replace(seen, job=job, nodes=nodes, profiles=self._index.profiles(seen.namespace))
+        return replace(
+            seen,
+            job=job,
+            nodes=nodes,
+            pod_security=self._cluster.pod_security(seen.namespace),
+            pods=self._cluster.injected_pods(seen.namespace, job.name, job.uid),
+        )
+
+    def _invalid(self, key: Key, body: Body, error: ValidationError) -> Decision:
+        """What an older schema let through."""
+        first = error.errors()[0]
+        field = ".".join(["spec", *(str(part) for part in first["loc"])])
+        message = f"{field} is {first['input']!r}: {first['msg']}. Correct it in the EnergyPlan."
+        status = _status(body)
+        story = Story(status, status.conditions, self._now(), body["metadata"]["generation"])
+        story.tell("Degraded", True, "InvalidSpec", message)
+        plans = tuple(plan.name for plan in self._index.plans(key))
+        return Decision(story.end(Phase.REFUSED, message), delete_plans=plans)
+
+    def _carry_out(self, key: Key, body: Body, decision: Decision) -> None:
+        namespace, before = key[0], _status(body)
+        if decision.status != before or "status" not in body:
+            self._cluster.write_status(body, decision.status)
+            if decision.status.message != before.message:
+                log.info("%s/%s: %s: %s", *key, decision.status.phase.value, decision.status.message)
+        if decision.write_profile is not None:
+            self._index.put(Kind.ENERGY_PROFILE, self._cluster.write_profile(namespace, decision.write_profile))
+        for name in decision.delete_plans:
+            self._cluster.delete_plan(namespace, name)
+            self._index.drop(Kind.JOB_PLAN, {"metadata": {"namespace": namespace, "name": name}})
+        if decision.write_plan is not None:
+            self._index.put(Kind.JOB_PLAN, self._cluster.write_plan(body, decision.write_plan))
+
+
+def _status(body: Body) -> EnergyPlanStatus:
+    """The status as it stands; what can't be read counts as none."""
+    try:
+        return EnergyPlanStatus.from_api(body.get("status") or {})
+    except ValidationError:
+        log.warning("%s: its status can't be read, the story begins anew", body["metadata"]["name"])
+        return EnergyPlanStatus()
+
+
+def _utc_now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,0 +1,92 @@
+"""Puts the operator together: index, queue, kopf's watches, the planner's process, the metrics server."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import kopf
+from aiohttp import web
+from prometheus_client import generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+from joulepath_operator import handlers
+from joulepath_operator.cluster import Cluster
+from joulepath_operator.index import Index, Key, Kind
+from joulepath_operator.metrics import Metrics
+from joulepath_operator.planner_pool import PlannerPool
+from joulepath_operator.queue import KeyedQueue
+from joulepath_operator.reconcile import Reconciler
+
+log = logging.getLogger(__name__)
+
+_RESYNC_S = 60.0
+_RELIST_S = 600.0
+
+
+async def run(cluster: Cluster, host: str, port: int, planner_timeout_s: int) -> None:
+    """Runs until SIGTERM or SIGINT (kopf listens for them), or until a part fails."""
+    index = Index()
+    metrics = Metrics(queue_depth=lambda: len(queue))
+    pool = PlannerPool(planner_timeout_s, observe=metrics.planner_seconds.observe)
+    reconciler = Reconciler(cluster, index, pool, metrics)
+    queue: KeyedQueue[Key] = KeyedQueue(reconciler, on_error=lambda key: metrics.errors.inc())
+    # Before anything is decided, everything is known: an empty index would look like a cluster without jobs.
+    await _relist(cluster, index, queue)
+    server = await _serve(metrics, host, port)
+    parts = [
+        asyncio.create_task(
+            kopf.operator(
+                registry=handlers.registry(index, queue.add),
+                settings=handlers.settings(),
+                clusterwide=True,
+                standalone=True,
+            )
+        ),
+        asyncio.create_task(queue.run(_RESYNC_S, lambda: index.keys(Kind.ENERGY_PLAN))),
+        asyncio.create_task(_relist_forever(cluster, index, queue)),
+    ]
+    try:
+        done, _ = await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
+        for part in done:
+            part.result()
+    finally:
+        for part in parts:
+            part.cancel()
+        await asyncio.gather(*parts, return_exceptions=True)
+        await server.cleanup()
+        pool.close()
+
+
+async def _relist(cluster: Cluster, index: Index, queue: KeyedQueue[Key]) -> None:
+    for kind in Kind:
+        known = index.keys(kind)
+        bodies = await asyncio.to_thread(cluster.list_all, kind)
+        for key in index.replace(kind, bodies, known):
+            queue.add(key)
+
+
+async def _relist_forever(cluster: Cluster, index: Index, queue: KeyedQueue[Key]) -> None:
+    while True:
+        await asyncio.sleep(_RELIST_S)
+        try:
+            await _relist(cluster, index, queue)
+        except Exception:  # the watches go on, and the next list comes
+            log.warning("listing everything anew failed", exc_info=True)
+
+
+async def _serve(metrics: Metrics, host: str, port: int) -> web.AppRunner:
+    async def show(_: web.Request) -> web.Response:
+        return web.Response(body=generate_latest(metrics.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    async def healthy(_: web.Request) -> web.Response:
+        return web.Response(text="ok\n")
+
+    app = web.Application()
+    app.router.add_get("/metrics", show)
+    app.router.add_get("/healthz", healthy)
+    app.router.add_get("/readyz", healthy)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, host, port).start()
+    return runner

@@ -1,0 +1,110 @@
+"""Measured savings: plan blocks against the control blocks beside them.
+
+A block counts only when every rank has measured it, in the same arm. Its energy is the sum over the GPUs of the job,
+its time the mean over the ranks (they wait for each other, so that they agree). Savings and slowdown are taken pair by
+pair, since what drifts slowly, temperature above all, is the same within a pair; the 95% interval is Student's t over
+the pairs. Of fewer than four pairs no number is given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import sqrt
+from statistics import fmean, stdev
+
+from joulepath_crds import Arm, ArmSummary, BlockReport, Estimate, MeasuredSavings, RankReport
+
+LEAST_PAIRS = 4
+NOT_YET_KNOWN = "not yet known"
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """One block, all ranks together: seconds and joules of an iteration."""
+
+    arm: Arm
+    iterations: int
+    time_s: float
+    energy_j: float
+
+
+def measured_savings(plan_hash: str, ranks: Sequence[RankReport]) -> MeasuredSavings | None:
+    """Savings of a plan from the blocks of all ranks; None until four pairs are complete."""
+    blocks = complete_blocks(plan_hash, ranks)
+    pairs: list[tuple[Block, Block]] = []
+    for index in sorted(blocks):
+        if index % 2 == 0 and index + 1 in blocks:
+            two = {blocks[index].arm: blocks[index], blocks[index + 1].arm: blocks[index + 1]}
+            if two.keys() == {Arm.PLAN, Arm.CONTROL}:
+                pairs.append((two[Arm.PLAN], two[Arm.CONTROL]))
+    if len(pairs) < LEAST_PAIRS:
+        return None
+    return MeasuredSavings(
+        pairs=len(pairs),
+        control=_arm([control for _, control in pairs]),
+        plan=_arm([plan for plan, _ in pairs]),
+        savings=estimate([1 - plan.energy_j / control.energy_j for plan, control in pairs]),
+        slowdown=estimate([plan.time_s / control.time_s - 1 for plan, control in pairs]),
+    )
+
+
+def complete_blocks(plan_hash: str, ranks: Sequence[RankReport]) -> dict[int, Block]:
+    """Blocks of a plan by index that every rank has measured alike."""
+    by_rank = [{one.block: one for one in rank.blocks if one.hash == plan_hash} for rank in ranks]
+    if not by_rank:
+        return {}
+    common = set(by_rank[0]).intersection(*by_rank[1:])
+    joined = {index: _join([blocks[index] for blocks in by_rank]) for index in common}
+    return {index: block for index, block in joined.items() if block is not None}
+
+
+def in_words(measured: MeasuredSavings | None) -> str:
+    """15.2% ± 0.4, in points of percent; or that it is not yet known."""
+    if measured is None:
+        return NOT_YET_KNOWN
+    savings = measured.savings
+    return f"{savings.mean * 100:.1f}% ± {(savings.ci95_high - savings.ci95_low) * 50:.1f}"
+
+
+def estimate(values: Sequence[float]) -> Estimate:
+    """Mean and Student's t interval of at least two values."""
+    mean = fmean(values)
+    half = t_quantile(len(values) - 1) * stdev(values) / sqrt(len(values))
+    return Estimate(mean=mean, ci95_low=mean - half, ci95_high=mean + half)
+
+
+def t_quantile(degrees: int) -> float:
+    """The 0.975 quantile of Student's t: Fisher's expansion in 1/degrees, within 0.2% from 3 degrees on."""
+    z, n = 1.959963984540054, float(degrees)
+    terms = (
+        z,
+        (z**3 + z) / 4,
+        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
+        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
+        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
+    )
+    return sum(term / n**power for power, term in enumerate(terms))
+
+
+def _join(reports: Sequence[BlockReport]) -> Block | None:
+    first = reports[0]
+    if any(one.arm is not first.arm or not one.iterations or not one.iteration_time_s for one in reports):
+        return None
+    energy = sum(one.energy_per_iteration_j for one in reports)
+    if energy <= 0:
+        return None
+    return Block(
+        arm=first.arm,
+        iterations=min(one.iterations for one in reports),
+        time_s=fmean(one.iteration_time_s for one in reports),
+        energy_j=energy,
+    )
+
+
+def _arm(blocks: Sequence[Block]) -> ArmSummary:
+    return ArmSummary(
+        iterations=sum(block.iterations for block in blocks),
+        iteration_time_s=estimate([block.time_s for block in blocks]),
+        energy_per_iteration_j=estimate([block.energy_j for block in blocks]),
+    )

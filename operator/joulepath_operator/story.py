@@ -1,0 +1,66 @@
+"""How a status is told: phase, one sentence, and the five conditions, each with reason and remedy.
+
+A condition's lastTransitionTime moves only when its status does. Conditions that a decision says nothing of are told
+as not reached yet, so that `kubectl describe` always shows the whole way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from joulepath_crds import Condition, EnergyPlanStatus, Phase
+
+CONDITIONS = ("Injected", "Profiled", "Planned", "Active", "Degraded")
+
+
+@dataclass(slots=True)
+class Story:
+    """Collects what a decision finds on its way, in order, and ends in a status."""
+
+    base: EnergyPlanStatus
+    """The status so far, of this same run of the job; a blank one for a new run."""
+    before: tuple[Condition, ...]
+    """Conditions as they stand in the cluster."""
+    now: str
+    generation: int
+    _told: dict[str, Condition] = field(default_factory=dict)
+    _changes: dict[str, Any] = field(default_factory=dict)
+
+    def tell(self, kind: str, holds: bool, reason: str, message: str) -> None:
+        """States a condition."""
+        self._told[kind] = self._condition(kind, "True" if holds else "False", reason, message)
+
+    def note(self, **changes: Any) -> None:
+        """Sets other fields of the status."""
+        self._changes.update(changes)
+
+    def end(self, phase: Phase, message: str) -> EnergyPlanStatus:
+        """The status."""
+        self._told.setdefault("Degraded", self._condition("Degraded", "False", "AsExpected", "Nothing is amiss."))
+        conditions = tuple(
+            self._told.get(kind) or self._condition(kind, "Unknown", "NotYet", "Not reached yet.")
+            for kind in CONDITIONS
+        )
+        return self._status({"phase": phase, "message": message, "conditions": conditions})
+
+    def keep(self, **changes: Any) -> EnergyPlanStatus:
+        """The status as it was, but for these fields and the conditions told."""
+        conditions = tuple(self._told.get(one.type, one) for one in self.base.conditions)
+        return self._status({"conditions": conditions, **changes})
+
+    def _status(self, changes: Mapping[str, Any]) -> EnergyPlanStatus:
+        update = {"observed_generation": self.generation, **self._changes, **changes}
+        return self.base.model_copy(update=update)
+
+    def _condition(self, kind: str, status: str, reason: str, message: str) -> Condition:
+        old = next((one for one in self.before if one.type == kind), None)
+        return Condition(
+            type=kind,
+            status=status,
+            reason=reason,
+            message=message,
+            last_transition_time=old.last_transition_time if old and old.status == status else self.now,
+            observed_generation=self.generation,
+        )

@@ -1,0 +1,144 @@
+"""The admission webhook: asked about each Pod of a training job at its creation, it always allows.
+
+Whatever goes wrong, a slow API server or a fault of ours, the answer is an unpatched pod and a warning; the pod then
+trains as if there were no Joulepath. Two things are looked up, briefly and with a short memory, since a gang's pods
+come together: the annotation of the owning job, and the Pod Security level of the namespace.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import logging
+import ssl
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+from joulepath_crds import ANNOTATION
+from joulepath_operator.cluster import Cluster
+from joulepath_operator.index import Key, Kind
+from joulepath_operator.inject import Injection, Outcome, inject
+from joulepath_operator.injection import FORBIDDING_LEVELS
+
+log = logging.getLogger(__name__)
+
+PORT = 9443
+LOOKUP_TIMEOUT_S = 1.0
+_REMEMBER_S = 5.0
+_CERTIFICATE_CHECK_S = 60.0
+
+Lookup = Callable[[Key], Awaitable[Any]]
+
+
+class Webhook:
+    """`annotations` tells the annotations of a job by (namespace, name), `levels` a namespace's Pod Security level."""
+
+    def __init__(self, injection: Injection, annotations: Lookup, levels: Lookup) -> None:
+        self._injection = injection
+        self._annotations, self._levels = _Remembered(annotations), _Remembered(levels)
+
+    @classmethod
+    def of(cls, cluster: Cluster, injection: Injection) -> Webhook:
+        """Looks up in a cluster, whose own timeout should be `LOOKUP_TIMEOUT_S`."""
+
+        def annotations(key: Key) -> Mapping[str, str]:
+            job = cluster.get(Kind.JOB, key)
+            return (job or {}).get("metadata", {}).get("annotations") or {}
+
+        return cls(
+            injection,
+            lambda key: asyncio.to_thread(annotations, key),
+            lambda key: asyncio.to_thread(cluster.pod_security, key[0]),
+        )
+
+    def app(self) -> web.Application:
+        """POST /mutate, GET /healthz."""
+        app = web.Application(client_max_size=8 * 2**20)
+        app.router.add_post("/mutate", self._mutate)
+        app.router.add_get("/healthz", _healthy)
+        return app
+
+    async def answer(self, review: Mapping[str, Any]) -> dict[str, Any]:
+        """The AdmissionReview that answers one: always allowed."""
+        request = review.get("request") or {}
+        response: dict[str, Any] = {"uid": request.get("uid", ""), "allowed": True}
+        try:
+            outcome = await asyncio.wait_for(self._decide(request), 2 * LOOKUP_TIMEOUT_S)
+        except Exception as error:
+            log.warning("a pod in %s is left as it is", request.get("namespace"), exc_info=True)
+            outcome = Outcome(warnings=(f"joulepath: not injected, {type(error).__name__}: {error}"[:200],))
+        if outcome.patch:
+            patch = json.dumps(outcome.patch).encode()
+            response |= {"patchType": "JSONPatch", "patch": base64.b64encode(patch).decode()}
+        if outcome.warnings:
+            response["warnings"] = list(outcome.warnings)
+        return {"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response}
+
+    async def _decide(self, request: Mapping[str, Any]) -> Outcome:
+        pod, namespace = request["object"], request["namespace"]
+        job = _owning_job(pod)
+        if job is None or ANNOTATION not in await self._annotations((namespace, job)):
+            return Outcome()
+        if (level := await self._levels((namespace, ""))) in FORBIDDING_LEVELS:
+            return Outcome(warnings=(f"joulepath: not injected, Pod Security level {level} forbids hostPath",))
+        return inject(pod, self._injection)
+
+    async def _mutate(self, request: web.Request) -> web.Response:
+        try:
+            review = await request.json()
+        except ValueError:
+            return web.Response(status=400, text="an AdmissionReview in JSON was expected")
+        return web.json_response(await self.answer(review if isinstance(review, dict) else {}))
+
+
+async def serve(webhook: Webhook, certificate: Path, key: Path, host: str = "0.0.0.0", port: int = PORT) -> None:
+    """Serves until it is cancelled; takes up a renewed certificate within a minute."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate, key)
+    runner = web.AppRunner(webhook.app(), access_log=None)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, host, port, ssl_context=context).start()
+        log.info("webhook listens on %s:%d", host, port)
+        loaded = certificate.stat().st_mtime
+        while True:
+            await asyncio.sleep(_CERTIFICATE_CHECK_S)
+            with suppress(OSError, ssl.SSLError):  # half-written: the old one serves on
+                if (changed := certificate.stat().st_mtime) != loaded:
+                    context.load_cert_chain(certificate, key)
+                    loaded = changed
+    finally:
+        await runner.cleanup()
+
+
+class _Remembered:
+    """A look-up whose answers hold for a few seconds; failures are not remembered."""
+
+    def __init__(self, lookup: Lookup) -> None:
+        self._lookup = lookup
+        self._known: dict[Key, tuple[float, Any]] = {}
+
+    async def __call__(self, key: Key) -> Any:
+        now = time.monotonic()
+        self._known = {key: entry for key, entry in self._known.items() if entry[0] > now}
+        if key not in self._known:
+            self._known[key] = now + _REMEMBER_S, await self._lookup(key)
+        return self._known[key][1]
+
+
+def _owning_job(pod: Mapping[str, Any]) -> str | None:
+    """Name of the PyTorchJob that controls a pod, if one does."""
+    for owner in (pod.get("metadata") or {}).get("ownerReferences") or ():
+        if owner.get("controller") and owner["kind"] == "PyTorchJob" and owner["apiVersion"] == "kubeflow.org/v1":
+            return str(owner["name"])
+    return None
+
+
+async def _healthy(_: web.Request) -> web.Response:
+    return web.Response(text="ok\n")

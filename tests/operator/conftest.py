@@ -1,0 +1,289 @@
+"""A simulated job on a simulated cluster: what nodes would report, from the planner's referee on published figures.
+
+Only tests of the operator use it, so that the whole story can be played without a cluster. GPUs, times and energies
+follow GPT-3 175B on A100 (`tests/planner/data`); noise is left out, so that numbers can be compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any
+
+import pytest
+
+from joulepath_crds import (
+    Arm,
+    BlockReport,
+    Coordinates,
+    EnergyPlanSpec,
+    EnergyPlanStatus,
+    GpuReport,
+    InstructionMeasurement,
+    InstructionTime,
+    JobPlanSpec,
+    JobReport,
+    Purpose,
+    RankReport,
+    RankState,
+    SwitchingLag,
+    WaitMeasurement,
+    arm_of,
+)
+from joulepath_operator.decide import decide
+from joulepath_operator.observation import Decision, Job, NodeJob, Observation, StoredPlan, StoredProfile
+from joulepath_operator.planning import PlanRefusal, PlanResult, compute
+from joulepath_planner import Pipeline, Simulation, simulate
+from planner.pipelines import BLOCKING_POWER_W, gpt3
+
+DEFAULT_MHZ = 1410
+TRANSFER_S = 0.002
+OVERHEAD_S = 0.0005
+TAIL_S = 0.03
+LAG = SwitchingLag(up_median_s=0.008, up_p95_s=0.010, down_median_s=0.008, down_p95_s=0.010, samples=50)
+
+
+@lru_cache
+def truth() -> Pipeline:
+    """How the simulated GPUs behave."""
+    edges = [edge for stage in range(7) for edge in ((stage, stage + 1, "F"), (stage + 1, stage, "B"))]
+    return gpt3(
+        transfer_s=dict.fromkeys(edges, TRANSFER_S),
+        overhead_s={(stage, kind): OVERHEAD_S for stage in range(8) for kind in "FB"},
+        tail_s=dict.fromkeys(range(8), TAIL_S),
+    )
+
+
+@lru_cache
+def replay(clocks: tuple[tuple[int | None, ...], ...] | None) -> Simulation:
+    """An iteration at these clocks."""
+    return simulate(truth(), clocks)
+
+
+class World:
+    """One job of eight ranks on two nodes, its EnergyPlan, and a clock that counts iterations."""
+
+    def __init__(self, spec: EnergyPlanSpec | None = None, *, slow: float = 1.0) -> None:
+        self.spec = spec or EnergyPlanSpec.from_api({"job": {"name": "gpt3"}})
+        self.generation = 1
+        self.job: Job | None = Job("uid-one-0000", "gpt3", "plan", None)
+        self.status = EnergyPlanStatus()
+        self.plans: dict[str, StoredPlan] = {}
+        self.profiles: dict[str, StoredProfile] = {}
+        self.attempt = 0
+        self.iteration = 10
+        self.ranks = 8
+        self.slow = slow
+        """Iterations last so many times as long as the model says."""
+        self.lag: SwitchingLag | None = LAG
+        self.refusal: dict[int, str] = {}
+        self.unstaged: set[int] = set()
+        self.pods: tuple[bool, ...] = ()
+        self.pod_security: str | None = None
+        self.plans_computed = 0
+        self.writes: list[JobPlanSpec] = []
+        self._version = 0
+        self._staged: dict[str, int] = {}
+
+    @property
+    def plan(self) -> JobPlanSpec | None:
+        """The JobPlan, of which there is at most one."""
+        assert len(self.plans) <= 1
+        return next((stored.spec for stored in self.plans.values()), None)
+
+    def condition(self, kind: str) -> Any:
+        return next(one for one in self.status.conditions if one.type == kind)
+
+    def restart_job(self, uid: str = "uid-two-0000") -> None:
+        self.job = Job(uid, "gpt3", "plan", None)
+        self.iteration, self.attempt = 0, 0
+        self._staged = {}
+
+    def run(self, iterations: int) -> None:
+        """The job trains on; the operator looks after each iteration."""
+        for _ in range(iterations):
+            self.iteration += 1
+            self.settle()
+
+    def settle(self) -> Decision:
+        """Decides and carries out until nothing changes, as the reconcile loop does."""
+        for _ in range(12):
+            decision = self.decide()
+            if decision.ask_planner is not None:
+                self._carry_out(decision)
+                self.plans_computed += 1
+                decision = self.decide(compute(decision.ask_planner))
+                assert decision.ask_planner is None
+            if not self._carry_out(decision):
+                return decision
+        raise AssertionError(f"it never settles: {self.status.phase} {self.status.message}")
+
+    def decide(self, planned: PlanResult | PlanRefusal | None = None) -> Decision:
+        seen = self.observe()
+        decision = decide(replace(seen, planned=planned))
+        assert decide(replace(seen, planned=planned)) == decision
+        return decision
+
+    def observe(self) -> Observation:
+        return Observation(
+            namespace="team",
+            name="plan",
+            generation=self.generation,
+            spec=self.spec,
+            status=self.status,
+            now=f"2026-01-01T00:00:{self.iteration % 60:02d}Z",
+            job=self.job,
+            nodes=self.nodes() if self.job else (),
+            plans=tuple(self.plans.values()),
+            profiles=tuple(self.profiles.values()),
+            pods=self.pods,
+            pod_security=self.pod_security,
+        )
+
+    def nodes(self) -> tuple[NodeJob, ...]:
+        """What two nodes of four GPUs report."""
+        assert self.job is not None
+        if (plan := self.plan) is not None:
+            self._staged.setdefault(plan.hash, self.iteration)
+        nodes = []
+        for node in range(2):
+            ranks = [rank for rank in range(node * 4, node * 4 + 4) if rank < self.ranks]
+            report = JobReport(
+                job_uid=self.job.uid,
+                namespace="team",
+                job="gpt3",
+                attempt=self.attempt,
+                world_size=8,
+                ranks=tuple(self._rank(rank) for rank in ranks),
+            )
+            nodes.append(NodeJob(f"node-{node}", report, tuple(self._gpu(rank) for rank in ranks)))
+        return tuple(nodes)
+
+    def _carry_out(self, decision: Decision) -> bool:
+        before = (self.status, dict(self.plans), dict(self.profiles))
+        self.status = decision.status
+        if (profile := decision.write_profile) is not None:
+            self.profiles[profile.name] = replace(profile, version=self._next())
+        for name in decision.delete_plans:
+            del self.plans[name]
+        if (plan := decision.write_plan) is not None:
+            old = self.plans.get(plan.name)
+            assert plan.version == (old.version if old else None), "a conflict: it was decided from an old version"
+            self.writes.append(plan.spec)
+            self.plans[plan.name] = replace(plan, version=self._next())
+        return (self.status, self.plans, self.profiles) != before
+
+    def _next(self) -> str:
+        self._version += 1
+        return str(self._version)
+
+    def _gpu(self, rank: int) -> GpuReport:
+        clocks = tuple(range(DEFAULT_MHZ, 200, -15))
+        return GpuReport(
+            uuid=f"GPU-{rank}",
+            model="Virtual A100",
+            default_clock_mhz=DEFAULT_MHZ,
+            supported_clocks_mhz=clocks,
+            lag=self.lag,
+        )
+
+    def _rank(self, rank: int) -> RankReport:
+        plan = self.plan
+        usable = plan is not None and plan.attempt == self.attempt
+        arm = arm_of(plan, self.iteration)[0] if plan is not None and usable else Arm.DEFAULT
+        period = replay(None).iteration_time_s * self.slow
+        offset = 0.1 * rank  # each rank's clock starts when its own iteration does
+        refusal = self.refusal.get(rank)
+        staged = usable and not refusal and rank not in self.unstaged
+        return RankReport(
+            rank=rank,
+            pod=f"gpt3-worker-{rank // 4}",
+            pod_uid=f"pod-{rank // 4}",
+            gpu_uuid=f"GPU-{rank}",
+            coordinates=Coordinates(pipeline=rank),
+            stages=(rank,),
+            stage_count=8,
+            schedule="1F1B",
+            microbatches=12,
+            order=tuple(str(one) for one in truth().schedule.orders[rank]),
+            iteration=self.iteration,
+            iteration_time_s=period,
+            state=RankState.REFUSED if refusal else RankState.OBSERVING,
+            reason=refusal or "",
+            staged_hash=plan.hash if plan is not None and staged else None,
+            staged_at_iteration=self._staged[plan.hash] if plan is not None and staged else None,
+            applied_hash=plan.hash if plan is not None and arm is not Arm.DEFAULT and not refusal else None,
+            control_time_s=period,
+            tail_s=TAIL_S,
+            timeline=tuple(
+                InstructionTime(
+                    instruction=str(event.instruction),
+                    stage=rank,
+                    begin_s=event.start_s - offset,
+                    end_s=event.start_s + event.duration_s - offset,
+                )
+                for event in replay(None).ranks[rank]
+            ),
+            instructions=tuple(self._measurements(rank)),
+            waits=tuple(
+                WaitMeasurement(clock_mhz=clock, power_w=BLOCKING_POWER_W, power_standard_error_w=0.1)
+                for clock in self._swept()
+            ),
+            blocks=tuple(self._blocks(rank)),
+        )
+
+    def _swept(self) -> set[int]:
+        """Clocks measured by now; 0 for default clocks."""
+        clocks = {0}
+        if (plan := self.plan) is not None and plan.sweep is not None and plan.activate_at is not None:
+            done = max(0, (self.iteration - plan.activate_at) // plan.sweep.iterations_per_block)
+            clocks |= set(plan.sweep.clocks_mhz[:done])
+        return clocks
+
+    def _measurements(self, rank: int) -> list[InstructionMeasurement]:
+        found = []
+        for clock in sorted(self._swept()):
+            for kind in "FB":
+                seconds, joules = truth().profile.at(rank, kind, clock or DEFAULT_MHZ)
+                found.append(
+                    InstructionMeasurement(
+                        stage=rank,
+                        kind=kind,
+                        clock_mhz=clock,
+                        samples=36,
+                        time_s=seconds,
+                        time_standard_error_s=seconds * 1e-3,
+                        power_w=joules / seconds,
+                        power_standard_error_w=0.5,
+                    )
+                )
+        return found
+
+    def _blocks(self, rank: int) -> list[BlockReport]:
+        plan = self.plan
+        if plan is None or plan.purpose is not Purpose.ENFORCE or plan.activate_at is None or plan.blocks is None:
+            return []
+        done = max(0, (self.iteration - plan.activate_at) // plan.blocks.iterations)
+        clocks = tuple(tuple(clock or None for clock in stage.clocks_mhz) for stage in plan.stages)
+        blocks = []
+        for block in range(min(done, 2 * plan.blocks.pairs)):
+            arm, _ = arm_of(plan, plan.activate_at + block * plan.blocks.iterations)
+            measured = replay(clocks if arm is Arm.PLAN else None)
+            blocks.append(
+                BlockReport(
+                    hash=plan.hash,
+                    block=block,
+                    arm=arm,
+                    iterations=plan.blocks.iterations - 2,
+                    iteration_time_s=measured.iteration_time_s * (1 + 1e-4 * (block % 3)),
+                    energy_per_iteration_j=measured.energy[rank].total_j * (1 + 1e-3 * (block % 5)),
+                )
+            )
+        return blocks
+
+
+@pytest.fixture
+def new_world() -> Callable[..., World]:
+    """Makes a simulated job."""
+    return World

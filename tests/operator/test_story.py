@@ -1,0 +1,232 @@
+"""The whole story of an EnergyPlan, decided on what simulated nodes report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from joulepath_crds import EnergyPlanSpec, Granularity, Phase, Purpose
+
+NewWorld = Callable[..., Any]
+
+
+def spec(**changes: Any) -> EnergyPlanSpec:
+    return EnergyPlanSpec.from_api({"job": {"name": "gpt3"}, **changes})
+
+
+def test_an_annotated_job_is_profiled_planned_and_measured(new_world: NewWorld) -> None:
+    world = new_world()
+    world.settle()
+    assert world.status.phase is Phase.PROFILING
+    assert world.plan.purpose is Purpose.SWEEP
+    assert world.plan.activate_at > world.iteration + 2
+    world.run(90)
+    assert next(iter(world.profiles.values())).spec.job == "gpt3"
+    assert world.plan.purpose is Purpose.ENFORCE
+    world.run(110)
+    assert world.status.phase is Phase.ACTIVE
+    measured, plan = world.status.measured, world.status.plan
+    assert measured.pairs == world.spec.measurement.pairs
+    assert plan.granularity is Granularity.INSTRUCTION
+    assert 0.12 < plan.predicted_savings < plan.bound_savings < 0.15
+    assert measured.savings.ci95_low - 0.005 < plan.predicted_savings < measured.savings.ci95_high + 0.005
+    assert abs(measured.slowdown.mean) < 0.01
+    assert len(world.status.frontier) == 33
+    assert "%" in world.status.savings
+    assert [one.type for one in world.status.conditions if one.status == "True"] == [
+        "Injected",
+        "Profiled",
+        "Planned",
+        "Active",
+    ]
+    assert world.plans_computed == 1
+
+
+def test_phases_only_go_forward_and_each_says_something(new_world: NewWorld) -> None:
+    world = new_world()
+    world.ranks = 0
+    world.settle()
+    phases = [world.status.phase]
+    world.ranks = 8
+    for _ in range(200):
+        world.run(1)
+        assert world.status.message
+        if world.status.phase is not phases[-1]:
+            phases.append(world.status.phase)
+    world.job = replace(world.job, finished="Succeeded")
+    world.settle()
+    phases.append(world.status.phase)
+    assert phases == [Phase.PENDING, Phase.PROFILING, Phase.PLANNED, Phase.ACTIVE, Phase.COMPLETED]
+
+
+def test_a_plan_that_is_delivered_is_written_twice_only(new_world: NewWorld) -> None:
+    """Once to stage it, once to activate it: never again, so that no node has to start over."""
+    world = new_world()
+    world.settle()
+    world.run(200)
+    sweeps = [plan for plan in world.writes if plan.purpose is Purpose.SWEEP]
+    plans = [plan for plan in world.writes if plan.purpose is Purpose.ENFORCE]
+    assert [plan.activate_at is None for plan in sweeps] == [True, False]
+    assert [plan.activate_at is None for plan in plans] == [True, False]
+    assert len({plan.hash for plan in plans}) == 1
+
+
+def test_a_plan_is_not_activated_before_every_rank_has_it(new_world: NewWorld) -> None:
+    world = new_world()
+    world.unstaged = {3}
+    world.settle()
+    world.run(5)
+    assert world.plan.activate_at is None
+    assert "7 of 8" in world.status.message
+    world.unstaged = set()
+    world.run(1)
+    assert world.plan.activate_at > world.iteration
+
+
+def test_the_next_run_starts_from_the_stored_profile(new_world: NewWorld) -> None:
+    world = new_world()
+    world.settle()
+    world.run(90)
+    world.restart_job()
+    world.writes.clear()
+    world.iteration = 5
+    world.settle()
+    assert {plan.purpose for plan in world.writes} == {Purpose.ENFORCE}
+    assert world.condition("Profiled").reason == "Reused"
+    assert world.status.job_uid == "uid-two-0000"
+    assert world.status.measured is None
+
+
+def test_a_run_that_may_not_reuse_sweeps_again(new_world: NewWorld) -> None:
+    world = new_world(spec(profiling={"reuse": False}))
+    world.settle()
+    world.run(90)
+    world.restart_job()
+    world.iteration = 5
+    world.settle()
+    assert world.plan.purpose is Purpose.SWEEP
+
+
+def test_a_stored_profile_that_does_not_fit_is_measured_anew(new_world: NewWorld) -> None:
+    world = new_world()
+    world.settle()
+    world.run(90)
+    ((name, stored),) = world.profiles.items()
+    slower = stored.spec.model_dump()
+    for stage in slower["stages"]:
+        for kind in stage["kinds"]:
+            for point in kind["points"]:
+                point["time_s"] *= 1.1
+    world.profiles[name] = replace(stored, spec=type(stored.spec)(**slower), job_uid="uid-of-another-run")
+    world.restart_job()
+    world.settle()
+    assert world.plan.purpose is Purpose.SWEEP
+    world.run(190)
+    assert world.status.phase is Phase.ACTIVE
+    assert world.profiles[name].job_uid == "uid-two-0000"
+
+
+def test_a_new_attempt_withdraws_the_plan_and_replans_from_the_profile(new_world: NewWorld) -> None:
+    world = new_world()
+    world.settle()
+    world.run(150)
+    first = world.plan
+    world.attempt, world.ranks = 1, 4
+    world.settle()
+    assert world.plan is None
+    assert world.status.phase is Phase.PENDING
+    world.ranks = 8
+    world.writes.clear()
+    world.settle()
+    assert {plan.purpose for plan in world.writes} == {Purpose.ENFORCE}
+    assert world.plan.attempt == 1
+    assert world.plan.hash != first.hash
+    world.run(60)
+    assert world.status.phase is Phase.ACTIVE
+
+
+@pytest.mark.parametrize("stop_after", [1, 20, 60, 100, 130, 170])
+def test_an_operator_that_restarts_anywhere_changes_nothing(new_world: NewWorld, stop_after: int) -> None:
+    """All that it knows is in the cluster; deciding twice on the same cluster writes nothing."""
+    world = new_world()
+    world.settle()
+    world.run(stop_after)
+    world.writes.clear()
+    plans, computed = dict(world.plans), world.plans_computed
+    for _ in range(3):
+        world.settle()
+    assert world.plans == plans
+    assert not world.writes
+    assert world.plans_computed == computed
+
+
+def test_an_operator_killed_between_status_and_plan_delivers_the_plan(new_world: NewWorld) -> None:
+    world = new_world()
+    world.settle()
+    world.run(150)
+    assert world.status.phase is Phase.ACTIVE
+    before = world.plan
+    world.plans.clear()
+    world.settle()
+    assert world.plan.hash == before.hash
+
+
+def test_a_changed_spec_makes_a_new_plan_and_new_measurements(new_world: NewWorld) -> None:
+    world = new_world()
+    world.settle()
+    world.run(200)
+    old = world.plan
+    world.spec, world.generation = spec(maxSlowdownPercent=5), 2
+    world.settle()
+    assert world.plan.hash != old.hash
+    assert world.status.measured is None
+    world.run(120)
+    assert world.status.measured.slowdown.mean > 0.02
+    assert world.status.observed_generation == 2
+
+
+def test_a_job_that_ends_keeps_its_figures_and_loses_its_plan(new_world: NewWorld) -> None:
+    world = new_world()
+    world.settle()
+    world.run(200)
+    savings = world.status.savings
+    world.job = None
+    world.settle()
+    assert world.status.phase is Phase.COMPLETED
+    assert world.plan is None
+    assert world.status.savings == savings
+    assert savings in world.status.message
+    assert "deleted" in world.status.message
+
+
+def test_observe_sets_no_clock_and_measures_zero(new_world: NewWorld) -> None:
+    world = new_world(spec(mode="Observe"))
+    world.settle()
+    world.run(130)
+    assert all(not any(stage.clocks_mhz) for plan in world.writes for stage in plan.stages)
+    assert {plan.purpose for plan in world.writes} == {Purpose.ENFORCE}
+    savings = world.status.measured.savings
+    assert savings.ci95_low <= 0 <= savings.ci95_high
+
+
+def test_observe_with_a_stored_profile_tells_the_plan_but_keeps_default_clocks(new_world: NewWorld) -> None:
+    world = new_world()
+    world.settle()
+    world.run(90)
+    world.restart_job()
+    world.spec, world.generation = spec(mode="Observe"), 2
+    world.settle()
+    assert world.status.plan.predicted_savings > 0.1
+    assert not any(clock for stage in world.plan.stages for clock in stage.clocks_mhz)
+    assert world.plan.plan_iteration_time_s == world.plan.control_iteration_time_s
+
+
+def test_without_a_known_lag_the_plan_is_by_phase_at_the_finest(new_world: NewWorld) -> None:
+    world = new_world()
+    world.lag = None
+    world.settle()
+    world.run(90)
+    assert world.status.plan.granularity in (Granularity.PHASE, Granularity.RANK)
