@@ -1,8 +1,7 @@
-"""The connection to the node's agent: never waits for it, whatever it does.
+"""The connection to the node's agent: whatever the agent does, the training hardly waits for it.
 
-The hello is sent at one training step and the answer looked for at the following ones, so that an agent that is slow,
-stopped or hostile costs a training step two system calls. The first iteration, lost by this, is one that the agent
-discards anyway.
+The hello is sent at one training step. If the answer isn't there, it is looked for at the following ones, so that an
+agent that is slow, stopped or hostile costs a training step one system call.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ from __future__ import annotations
 import array
 import mmap
 import os
+import select
 import socket
 from dataclasses import dataclass
 
@@ -53,18 +53,20 @@ class Handshake:
             self._socket.close()
             raise AgentGoneError(f"no agent at {path}: {error.strerror or error}") from None
 
-    def poll(self) -> Welcome | None:
-        """The agent's welcome, or None if it hasn't answered yet.
+    def poll(self, patience_s: float = 0.0) -> Welcome | None:
+        """The agent's welcome, or None if it hasn't answered yet (nor does within so many seconds).
 
         Raises:
             AgentGoneError: It closed the connection.
             RefusedError: It refused this rank.
             WireError: Its answer is none.
         """
+        waiting = select.poll()
+        waiting.register(self._socket, select.POLLIN)
+        if not waiting.poll(patience_s * 1e3):
+            return None
         try:
             message, descriptors = self._receive()
-        except BlockingIOError:
-            return None
         except OSError as error:
             self.close()
             raise AgentGoneError(str(error)) from None

@@ -52,8 +52,9 @@ class PostImportHook:
 
         def execute_and_call(module: ModuleType) -> None:
             execute(module)
-            # Loaders of archives are shared by their modules.
+            # A loader of an archive is shared by the modules in it.
             if module.__name__ == name:
+                vars(loader).pop("exec_module", None)
                 self._call(name, module)
 
         try:

@@ -138,7 +138,11 @@ def _fails_open(method: Callable[Concatenate[Observer, _P], _R]) -> Callable[Con
 class Observer:
     """Counts training steps and tells the agent of them. No method raises; each is cheap when there is no agent."""
 
-    def __init__(self, socket_path: str) -> None:
+    def __init__(self, socket_path: str, patience_s: float = 1.0) -> None:
+        """Args:
+        socket_path: Where the agent listens.
+        patience_s: Waited at most, once, at the first training step, for the answer of an agent that listens.
+        """
         self._socket_path = socket_path
         self._iteration = -1
         self._off = False
@@ -148,6 +152,7 @@ class Observer:
         self._ask_at = 0
         """The iteration from which on the agent is asked (again)."""
         self._registered = False
+        self._patience_s = patience_s
 
     @property
     def off(self) -> bool:
@@ -213,7 +218,8 @@ class Observer:
             self._marker = choose_marker(work.device_type)
             self._ask_at = self._iteration + RETRY_STEPS
             self._handshake = Handshake(self._socket_path, hello_of(work, self._marker))
-        welcome = self._handshake.poll()
+        patience_s, self._patience_s = self._patience_s, 0.0
+        welcome = self._handshake.poll(patience_s)
         if welcome is not None and self._marker is not None:
             self._handshake = None
             try:

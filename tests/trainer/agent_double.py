@@ -7,7 +7,8 @@ import os
 import select
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +17,19 @@ from joulepath_trainer.wire import MAX_MESSAGE_BYTES, PAGE_BYTES, Entry, Hello, 
 
 Answer = Callable[[socket.socket, int], None]
 """Answers a hello: gets the connection and the descriptor of a fresh page."""
+
+
+@contextmanager
+def fresh_page() -> Iterator[tuple[int, mmap.mmap]]:
+    """A page as the agent makes one: its descriptor, for as long as the context lasts, and its memory."""
+    descriptor = os.memfd_create("page")
+    os.ftruncate(descriptor, PAGE_BYTES)
+    page = mmap.mmap(descriptor, PAGE_BYTES)
+    PageReader.format(memoryview(page))
+    try:
+        yield descriptor, page
+    finally:
+        os.close(descriptor)
 
 
 def welcome(connection: socket.socket, page: int) -> None:
@@ -35,7 +49,6 @@ class Rank:
     hello: Hello
     page: mmap.mmap
     records: list[IterationRecord] = field(default_factory=list)
-    ended: bool = False
 
     def entries(self) -> list[Entry]:
         """All markers that were enqueued, oldest first (as long as the ring holds them)."""
@@ -51,10 +64,13 @@ class Rank:
 
 
 class AgentDouble:
-    """Listens at a path until it is closed; `hang_up` breaks its connections as its death would."""
+    """Listens at a path until it is closed.
 
-    def __init__(self, path: Path, answer: Answer = welcome) -> None:
-        self._path, self._answer = path, answer
+    With `hang_up_after`, it breaks each connection after as many records, as its death would.
+    """
+
+    def __init__(self, path: Path, answer: Answer = welcome, hang_up_after: int | None = None) -> None:
+        self._path, self._answer, self._hang_up_after = path, answer, hang_up_after
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._listener.bind(str(path))
         self._listener.listen(64)
@@ -83,11 +99,6 @@ class AgentDouble:
             assert self._changed.wait_for(lambda: len(self._gone) >= count, timeout_s), f"{len(self._gone)} of {count}"
             return sorted(self._gone, key=lambda rank: rank.hello.rank)
 
-    def seen(self) -> int:
-        """Number of ranks that have said hello."""
-        with self._changed:
-            return len(self._gone) + sum(rank is not None for rank in self._ranks.values())
-
     def _serve(self) -> None:
         while True:
             ready, _, _ = select.select([self._listener, self._woken, *self._ranks], [], [])
@@ -108,18 +119,18 @@ class AgentDouble:
             message = b""
         rank = self._ranks[connection]
         if not message:
-            del self._ranks[connection]
-            connection.close()
-            if rank is not None:
-                rank.ended = True
-                self._gone.append(rank)
+            self._forget(connection)
         elif rank is None:
-            descriptor = os.memfd_create("page")
-            os.ftruncate(descriptor, PAGE_BYTES)
-            page = mmap.mmap(descriptor, PAGE_BYTES)
-            PageReader.format(memoryview(page))
-            self._ranks[connection] = Rank(Hello.decode(message), page)
-            self._answer(connection, descriptor)
-            os.close(descriptor)
+            with fresh_page() as (descriptor, page):
+                self._ranks[connection] = Rank(Hello.decode(message), page)
+                self._answer(connection, descriptor)
         else:
             rank.records.append(IterationRecord.decode(message))
+            if len(rank.records) == self._hang_up_after:
+                self._forget(connection)
+
+    def _forget(self, connection: socket.socket) -> None:
+        rank = self._ranks.pop(connection)
+        connection.close()
+        if rank is not None:
+            self._gone.append(rank)

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from virtual_gpus.build import library_dir
+
 HERE = Path(__file__).parent
 BOOTSTRAP = HERE.parents[1] / "agent/joulepath_trainer/bootstrap"
 
@@ -20,7 +22,12 @@ class Nursery:
     def __init__(self, folder: Path) -> None:
         self.socket = folder / "agent.sock"
         self._folder, self._count = folder, 0
-        environment = {**os.environ, "PYTHONPATH": str(BOOTSTRAP), "JOULEPATH_SOCKET": str(self.socket)}
+        environment = {
+            **os.environ,
+            "PYTHONPATH": str(BOOTSTRAP),
+            "JOULEPATH_SOCKET": str(self.socket),
+            "LD_LIBRARY_PATH": str(library_dir()),
+        }
         self.errors = folder / "stderr"
         with self.errors.open("wb") as errors:
             self.process = subprocess.Popen(

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import atexit
+import inspect
 import os
+import socket
 import sys
+import time
 from typing import Any
 
 import torch
@@ -12,6 +15,10 @@ from torch.distributed import pipelining
 from torch.distributed.pipelining import PipelineStage
 from torch.distributed.pipelining.schedules import PipelineScheduleMulti, PipelineScheduleSingle
 from torch.distributed.pipelining.stage import _PipelineStageBase
+from torch.utils.data import DataLoader, Dataset
+
+from joulepath_trainer.cuda import Driver
+from virtual_gpus import stream
 
 MICROBATCHES = 4
 WIDTH = 8
@@ -71,9 +78,14 @@ class Training:
 
 
 def train(
-    rank: int, steps: int = 5, hooked: bool = True, evaluate_after: int = -1, **options: Any
+    rank: int,
+    steps: int,
+    hooked: bool = True,
+    evaluate_after: int = -1,
+    pause_after: int | None = None,
+    **options: Any,
 ) -> list[list[float]]:
-    """Trains; returns the losses of every step."""
+    """Trains; returns the losses of every step. After step `pause_after` it takes its time."""
     if not hooked:
         unhook()
     training = Training(rank, **options)
@@ -81,6 +93,141 @@ def train(
     for number in range(steps):
         torch.distributed.barrier()
         losses.append(training.step())
+        if pause_after is not None and number > pause_after:
+            time.sleep(0.03)
         if number == evaluate_after:
             training.evaluate()
     return losses
+
+
+def train_once_failing(rank: int, steps: int, failing: int) -> list[str]:
+    """Trains; the model fails at one step. Returns the type of the exception of each step, "" where there was none."""
+    training = Training(rank)
+    outcomes = []
+    for number in range(steps):
+        handle = None
+        if number == failing:
+            handle = training.stages[0].submod.register_forward_pre_hook(_fail)
+        try:
+            training.step()
+            outcomes.append("")
+        except Exception as error:
+            outcomes.append(f"{type(error).__name__} from {type(error.__cause__).__name__}")
+        if handle is not None:
+            handle.remove()
+    return outcomes
+
+
+def _fail(*_: object) -> None:
+    raise KeyError("on purpose")
+
+
+def seqpacket_sockets(_: object = None) -> int:
+    """How many sockets of the agent's type this process holds."""
+    count = 0
+    for descriptor in os.listdir("/proc/self/fd"):
+        try:
+            with socket.socket(fileno=os.dup(int(descriptor))) as held:
+                count += held.type == socket.SOCK_SEQPACKET
+        except OSError:
+            continue
+    return count
+
+
+def hold_sockets(rank: int) -> dict[str, list[int]]:
+    """Trains and counts who holds the agent's socket: the rank, its forked workers, a process that it executes."""
+    training = Training(rank)
+    for _ in range(3):
+        training.step()
+    workers = DataLoader(_Counted(), num_workers=2, batch_size=None)
+    counts = {"rank": [seqpacket_sockets()], "workers": list(workers)}
+    training.step()
+    return counts
+
+
+class _Counted(Dataset[int]):  # type: ignore[misc]
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, index: int) -> int:
+        if index >= 4:
+            raise IndexError(index)
+        return seqpacket_sockets()
+
+
+def train_without_pipeline(rank: int, steps: int) -> None:
+    """A loop with two optimizers, of which the second steps just as often."""
+    models = [torch.nn.Linear(WIDTH, WIDTH) for _ in range(2)]
+    optimizers = [torch.optim.SGD(model.parameters(), lr=0.1) for model in models]
+    for _ in range(steps):
+        for model, optimizer in zip(models, optimizers, strict=True):
+            model(torch.ones(1, WIDTH)).sum().backward()
+            optimizer.step()
+
+
+def warm_up_without_pipeline(rank: int, steps: int) -> None:
+    """Trains without a pipeline first, then with one."""
+    train_without_pipeline(rank, steps)
+    train(rank, steps)
+
+
+def signatures(rank: int) -> list[bool]:
+    """Whether each wrapped method has the signature of torch's own."""
+    wrapped = [PipelineScheduleSingle.step, PipelineScheduleMulti.step, _PipelineStageBase.forward_one_chunk]
+    return [inspect.signature(each) == inspect.signature(each.__wrapped__) for each in wrapped]
+
+
+def train_on_mesh(rank: int, names: list[str], sizes: list[int]) -> list[list[int]]:
+    """Trains pipelines that are one dimension of a DeviceMesh; returns this rank's pipeline and coordinates."""
+    mesh = torch.distributed.init_device_mesh("cpu", tuple(sizes), mesh_dim_names=tuple(names))
+    group = mesh.get_group("pp")
+    ranks = torch.distributed.get_process_group_ranks(group)
+    index, count = ranks.index(rank), len(ranks)
+    stage = PipelineStage(torch.nn.Linear(WIDTH, WIDTH), index, count, torch.device("cpu"), group=group)
+    schedule = pipelining.ScheduleGPipe(stage, MICROBATCHES, loss_fn=torch.nn.functional.mse_loss)
+    data = torch.ones(MICROBATCHES, WIDTH)
+    for _ in range(3):
+        torch.distributed.barrier()
+        schedule.step(*([data] if index == 0 else []), **({"target": data} if index == count - 1 else {}))
+    return [ranks, [mesh.get_local_rank(name) for name in ("dp", "tp")]]
+
+
+def uses_driver(rank: int) -> bool:
+    """Whether the trainer takes this process for one that uses a CUDA driver."""
+    return Driver.in_use() is not None
+
+
+def train_on_virtual_gpus(rank: int, steps: int, state: str) -> list[int]:
+    """Each computation is a kernel on the rank's virtual GPU; the host runs ahead of it."""
+    os.environ.update(VIRTUAL_GPUS_STATE=state, NVIDIA_VISIBLE_DEVICES="all")
+    stream.set_device(rank)
+    stream.attach_to_torch_distributed()
+    training = Training(rank)
+    stage = training.stages[0]
+    stage.submod = _OnGpu(rank, stage.submod)
+    for _ in range(steps):
+        training.step()
+    stream.synchronize()
+    return []
+
+
+class _OnGpu(torch.nn.Module):  # type: ignore[misc]
+    def __init__(self, stage: int, layer: torch.nn.Module) -> None:
+        super().__init__()
+        self.stage, self.layer = stage, layer
+
+    def forward(self, value: torch.Tensor) -> torch.Tensor:
+        return _Kernel.apply(self.layer(value), self.stage)
+
+
+class _Kernel(torch.autograd.Function):  # type: ignore[misc]
+    @staticmethod
+    def forward(ctx: Any, value: torch.Tensor, stage: int) -> torch.Tensor:
+        ctx.stage = stage
+        stream.launch(stage, "F")
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
+        stream.launch(ctx.stage, "B")
+        return gradient.clone(), None

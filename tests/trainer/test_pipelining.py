@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import groupby
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from trainer.conftest import Nursery
 
 WORLD, MICROBATCHES, STEPS = 4, 4, 6
+Order = Callable[[int], list[str]]
 
 
 def one_f_one_b(rank: int) -> list[str]:
@@ -39,33 +41,88 @@ def check_markers(rank: Rank, order: list[str]) -> None:
         assert events == [(Event.STEP_BEGIN, "0"), *chunks, (Event.STEP_END, "0")], iteration
 
 
-def check_records(rank: Rank, order: list[str]) -> None:
-    numbers = sorted({entry.iteration for entry in rank.entries()})
-    assert [record.iteration for record in rank.records] == numbers
-    assert numbers[-1] == STEPS - 1
+def check_records(rank: Rank, order: list[str], steps: int = STEPS) -> None:
+    assert [record.iteration for record in rank.records] == list(range(steps))
     for record in rank.records:
         assert [f"{span.kind}{span.microbatch}" for span in record.spans] == order
         times = [time for span in record.spans for time in (span.begin_s, span.end_s)]
         assert times == sorted(times)
         assert times[0] >= 0
         assert times[-1] <= record.end_s
-        assert record.period_s >= record.end_s or record.iteration == STEPS - 1
+        assert record.period_s >= record.end_s or record.iteration == steps - 1
 
 
 @pytest.mark.parametrize(("schedule", "order"), [("Schedule1F1B", one_f_one_b), ("ScheduleGPipe", gpipe)])
-def test_markers_and_records_are_what_each_rank_ran(nursery: Nursery, schedule: str, order: object) -> None:
+def test_markers_and_records_are_what_each_rank_ran(nursery: Nursery, schedule: str, order: Order) -> None:
     with AgentDouble(nursery.socket) as agent:
         nursery.run("train", WORLD, steps=STEPS, schedule=schedule)
         ranks = agent.ranks(WORLD)
     for number, rank in enumerate(ranks):
         assert rank.hello.rank == rank.hello.local_rank == number
-        assert rank.hello.markers == "host"
-        assert rank.hello.gpu_uuid is None
-        assert rank.hello.world_size == WORLD
-        assert rank.hello.pipeline.schedule == schedule
-        assert rank.hello.pipeline.stage_count == WORLD
-        assert rank.hello.pipeline.microbatches == MICROBATCHES
-        assert rank.hello.pipeline.stages == (number,)
-        assert rank.hello.pipeline.ranks == (0, 1, 2, 3)
-        check_markers(rank, order(number))  # type: ignore[operator]
-        check_records(rank, order(number))  # type: ignore[operator]
+        assert (rank.hello.markers, rank.hello.gpu_uuid, rank.hello.world_size) == ("host", None, WORLD)
+        pipeline = rank.hello.pipeline
+        assert (pipeline.schedule, pipeline.stage_count, pipeline.microbatches) == (schedule, WORLD, MICROBATCHES)
+        assert (pipeline.stages, pipeline.ranks) == ((number,), (0, 1, 2, 3))
+        check_markers(rank, order(number))
+        check_records(rank, order(number))
+
+
+def test_a_rank_with_several_stages_and_split_backwards_tells_them_apart(nursery: Nursery) -> None:
+    with AgentDouble(nursery.socket) as agent:
+        nursery.run("train", 2, steps=STEPS, schedule="ScheduleInterleavedZeroBubble", stages_of_rank=2)
+        ranks = agent.ranks(2)
+    for number, rank in enumerate(ranks):
+        assert rank.hello.pipeline.stages == (number, number + 2)
+        for record in rank.records:
+            ran = [(span.kind, span.stage, span.microbatch) for span in record.spans]
+            assert len(set(ran)) == len(ran)
+            for stage in rank.hello.pipeline.stages:
+                for microbatch in range(MICROBATCHES):
+                    kinds = [kind for kind, *where in ran if where == [stage, microbatch]]
+                    assert kinds in (["F", "B"], ["F", "I", "W"])
+        assert "W" in {span.kind for span in rank.records[-1].spans}
+
+
+def test_evaluation_is_neither_marked_nor_counted(nursery: Nursery) -> None:
+    with AgentDouble(nursery.socket) as agent:
+        nursery.run("train", WORLD, steps=STEPS, evaluate_after=3)
+        ranks = agent.ranks(WORLD)
+    for number, rank in enumerate(ranks):
+        check_markers(rank, one_f_one_b(number))
+        check_records(rank, one_f_one_b(number))
+
+
+def test_training_computes_the_same_with_the_hook_without_it_and_without_an_agent(nursery: Nursery) -> None:
+    unhooked = nursery.run("train", 2, steps=4, hooked=False)
+    without_agent = nursery.run("train", 2, steps=4)
+    with AgentDouble(nursery.socket) as agent:
+        observed = nursery.run("train", 2, steps=4)
+        agent.ranks(2)
+    assert unhooked == without_agent == observed
+    assert len(unhooked[1][3]) == MICROBATCHES
+
+
+def test_an_exception_in_the_model_reaches_the_training_loop_and_leaves_no_record(nursery: Nursery) -> None:
+    with AgentDouble(nursery.socket) as agent:
+        outcomes = nursery.run("train_once_failing", 1, steps=STEPS, failing=3)
+        (rank,) = agent.ranks(1)
+    assert outcomes == [["", "", "", "RuntimeError from KeyError", "", ""]]
+    assert [record.iteration for record in rank.records] == [0, 1, 2, 4, 5]
+    assert rank.records[-3].period_s > 0
+    last = [entry.event for entry in rank.entries() if entry.iteration == 3]
+    assert last == [Event.STEP_BEGIN, Event.BEGIN, Event.END, Event.STEP_END]
+
+
+def test_wrapped_methods_keep_their_signatures(nursery: Nursery) -> None:
+    assert nursery.run("signatures", 1) == [[True, True, True]]
+
+
+@pytest.mark.parametrize("names", [["dp", "pp", "tp"], ["pp", "dp", "tp"]])
+def test_a_device_mesh_tells_the_coordinates(nursery: Nursery, names: list[str]) -> None:
+    with AgentDouble(nursery.socket) as agent:
+        placed = nursery.run("train_on_mesh", 4, names=names, sizes=[1, 2, 2] if names[0] == "dp" else [2, 1, 2])
+        ranks = agent.ranks(4)
+    for (pipeline, coordinates), rank in zip(placed, ranks, strict=True):
+        assert list(rank.hello.pipeline.ranks) == pipeline
+        assert [rank.hello.data, rank.hello.tensor] == coordinates
+        assert (rank.hello.data_parallel, rank.hello.tensor_parallel) == (1, 2)

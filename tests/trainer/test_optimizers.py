@@ -1,0 +1,39 @@
+"""Trainings without a pipeline."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from joulepath_trainer.wire import Event
+from trainer.agent_double import AgentDouble
+
+if TYPE_CHECKING:
+    from trainer.conftest import Nursery
+
+
+def test_a_training_without_pipeline_is_one_stage_between_steps_of_its_first_optimizer(nursery: Nursery) -> None:
+    with AgentDouble(nursery.socket) as agent:
+        nursery.run("train_without_pipeline", 2, steps=8)
+        ranks = agent.ranks(2)
+    for number, rank in enumerate(ranks):
+        pipeline = rank.hello.pipeline
+        assert (pipeline.schedule, pipeline.stage_count, pipeline.microbatches) == ("", 1, 1)
+        assert (pipeline.stages, pipeline.ranks) == ((0,), (number,))
+        assert (rank.hello.data, rank.hello.data_parallel) == (number, 2)
+        assert [record.iteration for record in rank.records] == [3, 4, 5, 6, 7]
+        assert all(record.spans == () and record.end_s > 0 for record in rank.records)
+        events = [(entry.iteration, entry.event) for entry in rank.entries()]
+        pairs = [(n, event) for n in range(3, 9) for event in (Event.STEP_BEGIN, Event.STEP_END)]
+        assert events == pairs[:-1]
+
+
+def test_a_pipeline_that_comes_after_a_warm_up_without_one_is_announced_and_counted_from_its_start(
+    nursery: Nursery,
+) -> None:
+    with AgentDouble(nursery.socket) as agent:
+        nursery.run("warm_up_without_pipeline", 2, steps=7)
+        ranks = agent.ranks(4)
+    assert sorted(rank.hello.pipeline.stage_count for rank in ranks) == [1, 1, 2, 2]
+    for rank in ranks:
+        if rank.hello.pipeline.stage_count == 2:
+            assert rank.records[-1].iteration == 6

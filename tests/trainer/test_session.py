@@ -1,0 +1,144 @@
+"""The observer by itself: no torch, a real socket."""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+
+from joulepath_trainer.identity import Work
+from joulepath_trainer.iterations import Iteration, Pending
+from joulepath_trainer.session import Observer
+from joulepath_trainer.wire import MAX_MESSAGE_BYTES, IterationRecord, Pipeline
+from trainer.agent_double import AgentDouble, fresh_page, welcome
+
+PIPELINE = Pipeline("Schedule1F1B", 1, 1, (0,), (0,))
+ON_CPU = Work(PIPELINE, "cpu")
+
+
+def step(observer: Observer, microbatch: int = 0) -> None:
+    observer.begin_step(ON_CPU)
+    token = observer.begin_chunk("F", 0, microbatch)
+    if token is not None:
+        observer.end_chunk(token)
+    observer.end_step()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "agent.sock"
+
+
+def test_a_device_whose_queue_cannot_be_marked_is_not_observed(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    observer = Observer(str(path))
+    for _ in range(3):
+        observer.begin_step(Work(PIPELINE, "xpu"))
+        observer.end_step()
+    assert observer.off
+    assert [record.levelno for record in caplog.records] == [logging.WARNING]
+    assert "'xpu'" in caplog.text
+
+
+def test_an_error_of_ours_switches_off_once_and_closes_the_connection(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with AgentDouble(path) as agent:
+        observer = Observer(str(path))
+        step(observer)
+        step(observer, microbatch=70000)
+        step(observer)
+        agent.ranks(1)
+    assert observer.off
+    assert len(caplog.records) == 1
+
+
+def test_an_agent_that_stops_reading_costs_records_and_nothing_else(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        observer = Observer(str(path), patience_s=0)
+        observer.begin_step(ON_CPU)
+        with listener.accept()[0] as connection:
+            connection.recv(MAX_MESSAGE_BYTES)
+            with fresh_page() as (descriptor, _):
+                welcome(connection, descriptor)
+            for _ in range(2000):
+                step(observer)
+            assert not observer.off
+            first = IterationRecord.decode(connection.recv(MAX_MESSAGE_BYTES))
+            second = IterationRecord.decode(connection.recv(MAX_MESSAGE_BYTES))
+            assert (first.iteration, second.iteration) == (1, 2)
+
+
+class SlowGpu:
+    """Passes stamps only up to a moment that the test sets; a stamp is its own time in ms."""
+
+    def __init__(self) -> None:
+        self.now = 0
+        self.recycled: list[int] = []
+
+    def place(self) -> int | None:
+        return 0
+
+    def stamp(self, place: int, sequence: int) -> int:
+        return sequence
+
+    def passed(self, stamp: int) -> bool:
+        return stamp <= self.now
+
+    def seconds(self, begin: int, end: int) -> float:
+        return (end - begin) / 1e3
+
+    def recycle(self, stamps: Iterable[int]) -> None:
+        self.recycled += stamps
+
+    def close(self) -> None:
+        pass
+
+
+def iteration(number: int) -> Iteration:
+    at = 100 * number
+    return Iteration(number, at, [("F", 0, 0, at + 10, at + 40), ("B", 0, 0, at + 40, at + 80)], at + 90)
+
+
+def test_records_wait_for_the_gpu_and_for_the_next_begin() -> None:
+    gpu = SlowGpu()
+    pending = Pending(gpu)
+    pending.add(iteration(1))
+    gpu.now = 500
+    assert list(pending.completed()) == []
+    pending.add(iteration(2))
+    gpu.now = 199
+    assert list(pending.completed()) == []
+    gpu.now = 200
+    (record,) = pending.completed()
+    assert (record.iteration, record.end_s, record.period_s) == (1, 0.09, 0.1)
+    assert [(span.kind, span.begin_s, span.end_s) for span in record.spans] == [("F", 0.01, 0.04), ("B", 0.04, 0.08)]
+    assert sorted(gpu.recycled) == [100, 110, 140, 140, 180, 190]
+    gpu.now = 290
+    assert [(record.iteration, record.period_s) for record in pending.completed(last=True)] == [(2, 0.0)]
+
+
+def test_a_period_over_a_step_that_was_not_observed_is_not_known() -> None:
+    gpu = SlowGpu()
+    pending = Pending(gpu)
+    pending.add(iteration(1))
+    pending.add(iteration(3))
+    gpu.now = 1000
+    assert [(record.iteration, record.period_s) for record in pending.completed()] == [(1, 0.0)]
+
+
+def test_a_gpu_that_is_far_behind_loses_the_oldest_records_and_no_stamp() -> None:
+    gpu = SlowGpu()
+    pending = Pending(gpu)
+    for number in range(40):
+        pending.add(iteration(number))
+    assert list(pending.completed()) == []
+    gpu.now = 10000
+    kept = [record.iteration for record in pending.completed(last=True)]
+    assert kept == list(range(40 - len(kept), 40))
+    assert 2 <= len(kept) < 40
+    assert len(gpu.recycled) == 40 * 6

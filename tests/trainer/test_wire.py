@@ -1,0 +1,165 @@
+"""Properties of the wire format."""
+
+from __future__ import annotations
+
+import json
+import string
+import struct
+from contextlib import suppress
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from joulepath_trainer import hook, wire
+from joulepath_trainer.wire import (
+    ENTRY,
+    MARKER_OFFSET,
+    PAGE_BYTES,
+    RING,
+    RING_OFFSET,
+    Event,
+    Hello,
+    InstructionSpan,
+    IterationRecord,
+    PageReader,
+    PageWriter,
+    Pipeline,
+    Reply,
+    WireError,
+)
+
+numbers = st.integers(0, 2**31)
+short = st.integers(0, 65535)
+times = st.floats(0, 1e5, allow_nan=False)
+spans = st.builds(
+    lambda kind, stage, microbatch, begin, length: InstructionSpan(kind, stage, microbatch, begin, begin + length),
+    st.sampled_from("FBIW"),
+    short,
+    short,
+    times,
+    times,
+)
+records = st.builds(IterationRecord, st.integers(0, 2**32 - 1), times, times, st.lists(spans, max_size=20).map(tuple))
+
+
+@st.composite
+def hellos(draw: st.DrawFn) -> Hello:
+    count = draw(st.integers(1, 65535))
+    rank = draw(st.integers(0, 2**20))
+    return Hello(
+        rank=rank,
+        local_rank=draw(numbers),
+        world_size=draw(st.integers(rank + 1, 2**31)),
+        attempt=draw(numbers),
+        gpu_uuid=draw(st.none() | st.text(max_size=256)),
+        markers=draw(st.sampled_from(["stream", "host"])),
+        pipeline=Pipeline(
+            draw(st.text(max_size=256)),
+            count,
+            draw(st.integers(1, 65535)),
+            tuple(draw(st.lists(st.integers(0, count - 1), min_size=1, max_size=8))),
+            tuple(draw(st.lists(numbers, max_size=8))),
+        ),
+        data=draw(numbers),
+        tensor=draw(numbers),
+        data_parallel=draw(st.integers(1, 2**31)),
+        tensor_parallel=draw(st.integers(1, 2**31)),
+    )
+
+
+@given(hellos())
+def test_a_hello_survives_the_wire(hello: Hello) -> None:
+    assert Hello.decode(hello.encode()) == hello
+
+
+@given(records)
+def test_a_record_survives_the_wire(record: IterationRecord) -> None:
+    assert IterationRecord.decode(record.encode()) == record
+
+
+@given(st.booleans(), st.text(max_size=300))
+def test_a_reply_survives_the_wire(accepted: bool, reason: str) -> None:
+    assert Reply.decode(Reply(accepted, reason).encode()) == Reply(accepted, reason)
+
+
+json_texts = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(string.printable),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["hello", "reply", "pipeline"]), inner),
+    max_leaves=8,
+).map(lambda value: json.dumps(value).encode())
+
+
+@given(st.binary(max_size=200) | json_texts)
+def test_whatever_comes_only_a_wire_error_is_raised(message: bytes) -> None:
+    for decode in (Hello.decode, Reply.decode, IterationRecord.decode):
+        with suppress(WireError):
+            decode(message)
+
+
+@given(hellos(), st.data())
+def test_a_hello_with_one_field_replaced_only_raises_a_wire_error(hello: Hello, data: st.DataObject) -> None:
+    body = json.loads(hello.encode())
+    inside = data.draw(st.sampled_from([body["hello"], body["hello"]["pipeline"]]))
+    inside[data.draw(st.sampled_from(sorted(inside)))] = data.draw(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.lists(st.integers() | st.text())
+    )
+    with suppress(WireError):
+        Hello.decode(json.dumps(body).encode())
+
+
+@given(records, st.data())
+def test_a_damaged_record_only_raises_a_wire_error(record: IterationRecord, data: st.DataObject) -> None:
+    message = bytearray(record.encode())
+    message[data.draw(st.integers(0, len(message) - 1))] = data.draw(st.integers(0, 255))
+    with suppress(WireError):
+        IterationRecord.decode(bytes(message))
+
+
+@given(st.lists(st.tuples(st.sampled_from(Event), numbers, st.sampled_from(["", *"FBIW"]), short, short), max_size=30))
+def test_a_marker_means_what_was_announced(markers: list[tuple[Event, int, str, int, int]]) -> None:
+    page = memoryview(bytearray(PAGE_BYTES))
+    PageReader.format(page)
+    wire.check_page(page)
+    writer, reader = PageWriter(page), PageReader(page)
+    for event, *meaning in markers:
+        sequence = writer.announce(event, *meaning)  # type: ignore[arg-type]
+        assert reader.enqueued == sequence
+        entry = reader.entry(sequence)
+        assert entry is not None
+        assert (entry.event, entry.iteration, entry.kind, entry.stage, entry.microbatch) == (event, *meaning)
+    assert reader.marker == 0
+
+
+def test_an_overwritten_marker_means_nothing() -> None:
+    page = memoryview(bytearray(PAGE_BYTES))
+    writer, reader = PageWriter(page), PageReader(page)
+    for _ in range(RING + 1):
+        writer.announce(Event.STEP_BEGIN, 0)
+    assert reader.entry(1) is None
+    assert reader.entry(2) is not None
+
+
+@given(st.binary(min_size=ENTRY.size, max_size=ENTRY.size), st.binary(min_size=16, max_size=16), st.booleans())
+def test_a_page_of_anything_raises_nothing(content: bytes, head: bytes, consistent: bool) -> None:
+    (sequence,) = struct.unpack_from("<I", content if consistent else head)
+    page = memoryview(bytearray(PAGE_BYTES))
+    page[:16] = head
+    at = RING_OFFSET + sequence % RING * ENTRY.size
+    page[at : at + ENTRY.size] = content
+    reader = PageReader(page)
+    entry = reader.entry(sequence)
+    assert entry is None or entry.sequence == sequence
+    assert [reader.marker, reader.enqueued] == list(struct.unpack_from("<II", head, MARKER_OFFSET))
+
+
+@pytest.mark.parametrize("size", [0, PAGE_BYTES - 1, PAGE_BYTES])
+def test_a_page_that_nobody_formatted_is_refused(size: int) -> None:
+    with pytest.raises(WireError, match="shared page must"):
+        wire.check_page(memoryview(bytearray(size)))
+
+
+def test_the_bootstrap_knows_the_name_of_the_socket_variable() -> None:
+    bootstrap = hook.__file__.replace("hook.py", "bootstrap/sitecustomize.py")
+    with open(bootstrap) as source:
+        assert f'"{wire.SOCKET_ENV}"' in source.read()
