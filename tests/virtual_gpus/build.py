@@ -12,8 +12,8 @@ from pathlib import Path
 _SOURCES = Path(__file__).parent / "c"
 _FLAGS = ("-O2", "-Wall", "-Wextra", "-Werror", "-std=gnu11", "-fPIC", "-shared", "-Wl,-z,defs")
 _LIBRARIES = {
-    "libnvidia-ml.so.1": ("nvml", ("nvml", "nvml_facts", "node", "sim")),
-    "libcuda.so.1": ("cuda", ("cuda", "stream", "owner", "execute", "node", "sim")),
+    "libnvidia-ml.so.1": ("nvml", ("nvml", "nvml_meters", "nvml_facts", "node", "sim")),
+    "libcuda.so.1": ("cuda", ("cuda", "cuda_work", "stream", "owner", "execute", "node", "sim")),
     "libvirtual-gpus.so": ("control", ("control", "node", "sim")),
 }
 

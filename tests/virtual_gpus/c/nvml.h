@@ -50,11 +50,21 @@ enum {
 enum { NVML_VALUE_TYPE_UNSIGNED_INT = 1, NVML_VALUE_TYPE_UNSIGNED_LONG_LONG = 3 };
 enum { NVML_TEMPERATURE_THRESHOLD_SHUTDOWN, NVML_TEMPERATURE_THRESHOLD_SLOWDOWN, NVML_TEMPERATURE_THRESHOLD_MEM_MAX, NVML_TEMPERATURE_THRESHOLD_GPU_MAX };
 
-/* nvml.c: what the two halves share */
+/* nvml.c: what the other files need */
 struct node;
 struct sim;
+struct node *nvml_node(void); /* NULL before nvmlInit and after nvmlShutdown */
 nvmlReturn_t nvml_device(nvmlDevice_t device, uint32_t *gpu);
-struct node *nvml_node(void);
-void nvml_view(uint32_t gpu, struct sim *sim);
+nvmlReturn_t nvml_may_administer(void);
+void nvml_view(uint32_t gpu, struct sim *sim); /* the GPU as it is now */
+
+/* For a getter of the device's present state: `gpu` and `sim` come into being, or the error is returned. */
+#define VIEW(device)                                       \
+	uint32_t gpu;                                      \
+	struct sim sim;                                    \
+	nvmlReturn_t status_ = nvml_device(device, &gpu);  \
+	if (status_)                                       \
+		return status_;                            \
+	nvml_view(gpu, &sim)
 
 #endif

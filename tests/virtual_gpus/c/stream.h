@@ -58,7 +58,26 @@ void stream_release(CUstream stream);
 void event_release(CUevent event);
 void stream_enqueue(CUstream stream, struct operation operation);
 CUresult stream_drain(CUstream stream);
+
+/* cuda.c: this process. What is called enter_... returns with process_lock held, or else the error, without. */
+extern CUcontext process_contexts;
 struct node *process_node(void);
+int process_ready(void);
+CUresult enter_context(CUcontext *current);
+CUresult drain_context(CUcontext context);
+
+#define NEED(condition, error)          \
+	do {                            \
+		if (!(condition))       \
+			return (error); \
+	} while (0)
+
+#define LOCKED_RETURN(value)                         \
+	do {                                         \
+		CUresult result_ = (value);          \
+		pthread_mutex_unlock(&process_lock); \
+		return result_;                      \
+	} while (0)
 
 /* owner.c: this process among the owners of a GPU. */
 int owner_acquire(struct node *node, uint32_t gpu, uint32_t *owner);
