@@ -1,0 +1,287 @@
+"""What the chart renders: what each part may do, what happens when a part fails, and what a wrong value says."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+
+from real_cluster import Cluster, CommandError
+
+ROOT = Path(__file__).parents[2]
+CHART = ROOT / "charts/joulepath"
+NAMESPACE = "joulepath-system"
+Object = dict[str, Any]
+
+
+def render(cluster: Cluster, *arguments: str, release: str = "joulepath") -> list[Object]:
+    """The objects that an install would make."""
+    text = cluster.helm("template", release, CHART, "--namespace", NAMESPACE, *arguments)
+    return [one for one in yaml.safe_load_all(text) if one]
+
+
+@pytest.fixture(scope="module")
+def objects(cluster: Cluster) -> list[Object]:
+    return render(cluster)
+
+
+def only(objects: list[Object], kind: str, name: str) -> Object:
+    """The one object of this kind and name."""
+    (found,) = [one for one in objects if one["kind"] == kind and one["metadata"]["name"] == name]
+    return found
+
+
+def workloads(objects: list[Object]) -> dict[str, Object]:
+    """The pod specs of Deployments and DaemonSets, by component."""
+    return {
+        one["metadata"]["labels"]["app.kubernetes.io/component"]: one["spec"]["template"]["spec"]
+        for one in objects
+        if one["kind"] in {"Deployment", "DaemonSet"}
+    }
+
+
+def grants(objects: list[Object], part: str) -> set[tuple[str, str]]:
+    """(verb, group/resource) that a part's roles grant."""
+    return {
+        (verb, f"{group}/{resource}")
+        for one in objects
+        if one["kind"] in {"Role", "ClusterRole"} and one["metadata"]["name"] == f"joulepath-{part}"
+        for rule in one["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
+
+
+def test_schema_allows_what_the_values_are() -> None:
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    jsonschema.Draft7Validator.check_schema(schema)
+    jsonschema.validate(yaml.safe_load((CHART / "values.yaml").read_text()), schema)
+
+
+def test_schema_and_values_know_the_same_names() -> None:
+    def names(schema: Object) -> Object:
+        return {key: names(one) for key, one in schema.get("properties", {}).items()}
+
+    def known(values: Object, schema: Object) -> Iterator[str]:
+        for key in schema:
+            if key not in values:
+                yield key
+            elif schema[key] and values[key]:
+                yield from known(values[key], schema[key])
+
+    schema = names(json.loads((CHART / "values.schema.json").read_text()))
+    optional = {"global", "claims"}
+    assert set(known(yaml.safe_load((CHART / "values.yaml").read_text()), schema)) - optional <= {"requests"}
+
+
+def test_version_is_that_of_the_project() -> None:
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert chart["version"] == chart["appVersion"] == version
+
+
+@pytest.mark.cluster
+def test_lint_finds_nothing(cluster: Cluster) -> None:
+    assert "0 chart(s) failed" in cluster.helm("lint", "--strict", CHART)
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (),
+        ("--set", "agent.runtimeClassName=nvidia,webhook.replicas=1,crds.install=false"),
+        ("--set", "dashboards.enabled=true,metrics.annotations=false"),
+        ("--set-json", 'image.pullSecrets=["key"]', "--set-json", 'agent.nodeSelector={"a":"b"}'),
+        ("--set-json", 'agent.extraVolumes=[{"name":"x","emptyDir":{}}]'),
+        ("--set-json", 'agent.extraVolumeMounts=[{"name":"tmp","mountPath":"/x"}]'),
+        ("--set-json", 'agent.extraEnv=[{"name":"A","value":"b"}]'),
+    ],
+    ids=str,
+)
+def test_api_server_accepts_every_object(cluster: Cluster, arguments: tuple[str, ...]) -> None:
+    namespaced = []
+    for one in render(cluster, *arguments, release="dry"):
+        # The release's namespace need not exist: only its name differs in a dry run.
+        if one["metadata"].get("namespace") == NAMESPACE:
+            one["metadata"]["namespace"] = "default"
+        namespaced.append(one)
+    text = yaml.safe_dump_all(namespaced)
+    cluster.kubectl("apply", "--server-side", "--force-conflicts", "--dry-run=server", "-f", "-", stdin=text)
+
+
+@pytest.mark.cluster
+def test_install_puts_the_definitions_first_and_keeps_them(objects: list[Object]) -> None:
+    definitions = [one for one in objects if one["kind"] == "CustomResourceDefinition"]
+    assert {one["spec"]["names"]["kind"] for one in definitions} == {
+        "EnergyPlan",
+        "EnergyProfile",
+        "JobPlan",
+        "NodeReport",
+    }
+    assert all(one["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"} for one in definitions)
+
+
+@pytest.mark.cluster
+def test_definitions_can_be_left_to_somebody_else(cluster: Cluster) -> None:
+    assert "CustomResourceDefinition" not in {one["kind"] for one in render(cluster, "--set", "crds.install=false")}
+
+
+@pytest.mark.cluster
+def test_no_pod_has_more_than_it_needs(objects: list[Object]) -> None:
+    for part, pod in workloads(objects).items():
+        assert not {"hostPID", "hostNetwork", "hostIPC"} & set(pod)
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        (container,) = pod["containers"]
+        context = container["securityContext"]
+        assert "privileged" not in context
+        assert context["allowPrivilegeEscalation"] is False
+        assert context["readOnlyRootFilesystem"] is True
+        assert context["capabilities"]["drop"] == ["ALL"]
+        assert context["capabilities"].get("add", []) == (["SYS_ADMIN"] if part == "agent" else [])
+        assert container["resources"]["limits"]["memory"]
+        host_paths = {one["hostPath"]["path"] for one in pod["volumes"] if "hostPath" in one}
+        if part == "agent":
+            read_only = {one["mountPath"] for one in container["volumeMounts"] if one.get("readOnly")}
+            assert read_only == {"/host/proc", "/var/lib/kubelet/pod-resources"}
+            assert host_paths == {
+                "/run/joulepath",
+                "/var/lib/joulepath",
+                "/proc",
+                "/var/lib/kubelet/pod-resources",
+            }
+        else:
+            assert pod["securityContext"]["runAsNonRoot"] is True
+            assert host_paths == set()
+
+
+@pytest.mark.cluster
+def test_accounts_write_what_is_ours_and_nothing_else(objects: list[Object]) -> None:
+    for one in objects:
+        for rule in one.get("rules", ()) if one["kind"] in {"Role", "ClusterRole"} else ():
+            assert not {"*"} & {*rule["apiGroups"], *rule["resources"], *rule["verbs"]}
+    reading = {"get", "list", "watch"}
+    writes = {
+        part: {(verb, what) for verb, what in grants(objects, part) if verb not in reading}
+        for part in ("operator", "agent", "webhook")
+    }
+    assert {what for _, what in writes["operator"]} == {
+        "joulepath.dev/energyplans/status",
+        "joulepath.dev/energyprofiles",
+        "joulepath.dev/jobplans",
+        "/events",
+        "events.k8s.io/events",
+    }
+    assert {what for _, what in writes["agent"]} == {
+        "joulepath.dev/nodereports",
+        "joulepath.dev/nodereports/status",
+        "coordination.k8s.io/leases",
+    }
+    assert writes["webhook"] == set()
+    assert "delete" not in {verb for verb, _ in writes["agent"]}
+    assert not any("secrets" in what for part in writes for _, what in grants(objects, part))
+
+
+@pytest.mark.cluster
+def test_webhook_can_neither_block_nor_slow_other_pods(objects: list[Object]) -> None:
+    (hook,) = only(objects, "MutatingWebhookConfiguration", "joulepath-webhook")["webhooks"]
+    assert hook["failurePolicy"] == "Ignore"
+    assert hook["timeoutSeconds"] <= 3
+    assert hook["sideEffects"] == "None"
+    assert [(rule["operations"], rule["resources"]) for rule in hook["rules"]] == [(["CREATE"], ["pods"])]
+    assert hook["objectSelector"]["matchExpressions"] == [
+        {"key": "training.kubeflow.org/job-name", "operator": "Exists"}
+    ]
+    (expression,) = hook["namespaceSelector"]["matchExpressions"]
+    assert expression["operator"] == "NotIn"
+    assert set(expression["values"]) == {"kube-system", NAMESPACE}
+
+
+@pytest.mark.cluster
+def test_selectors_of_the_parts_select_their_pods_and_no_others(objects: list[Object]) -> None:
+    pods = {
+        one["metadata"]["labels"]["app.kubernetes.io/component"]: one["spec"]["template"]["metadata"]["labels"]
+        for one in objects
+        if one["kind"] in {"Deployment", "DaemonSet"}
+    }
+    for one in objects:
+        selector = one.get("spec", {}).get("selector")
+        if one["kind"] not in {"Deployment", "DaemonSet", "Service", "PodDisruptionBudget"}:
+            continue
+        wanted = selector.get("matchLabels", selector)
+        assert [part for part, labels in pods.items() if wanted.items() <= labels.items()] == [
+            one["metadata"]["labels"]["app.kubernetes.io/component"]
+        ]
+
+
+@pytest.mark.cluster
+def test_two_releases_share_no_name(cluster: Cluster, objects: list[Object]) -> None:
+    def names(rendered: list[Object]) -> set[tuple[str, str]]:
+        return {(one["kind"], one["metadata"]["name"]) for one in rendered}
+
+    shared = names(objects) & names(render(cluster, release="other"))
+    assert {kind for kind, _ in shared} == {"CustomResourceDefinition"}
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("--set", "agent.runtimeClass=nvidia"), "at '/agent': additional properties 'runtimeClass' not allowed"),
+        (("--set", "webhook.replicas=0"), "at '/webhook/replicas': minimum: got 0, want 1"),
+        (("--set", "image.pullPolicy=Sometimes"), "at '/image/pullPolicy': value must be one of 'Always'"),
+        (("--set", "image.registry="), "at '/image/registry'"),
+        (("--set", "metrics.podMonitor.interval=often"), "at '/metrics/podMonitor/interval'"),
+        (("--set", "dashboards.enabled=maybe"), "at '/dashboards/enabled': got string, want boolean"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value[1],
+)
+def test_a_wrong_value_is_named(cluster: Cluster, arguments: tuple[str, ...], sentence: str) -> None:
+    with pytest.raises(CommandError) as refused:
+        render(cluster, *arguments)
+    assert sentence in str(refused.value)
+
+
+@pytest.mark.cluster
+def test_images_follow_registry_and_tag_unless_given_whole(cluster: Cluster) -> None:
+    pods = workloads(render(cluster, "--set", "image.registry=r.example/jp,image.tag=v7,agent.image=other/agent:1"))
+    images = {part: pod["containers"][0]["image"] for part, pod in pods.items()}
+    assert images == {
+        "operator": "r.example/jp/operator:v7",
+        "webhook": "r.example/jp/operator:v7",
+        "agent": "other/agent:1",
+    }
+    environment = {one["name"]: one.get("value") for one in pods["webhook"]["containers"][0]["env"]}
+    assert environment["JOULEPATH_TRAINER_IMAGE"] == "r.example/jp/trainer:v7"
+
+
+@pytest.mark.cluster
+def test_dashboards_are_carried_whole(cluster: Cluster) -> None:
+    config = only(render(cluster, "--set", "dashboards.enabled=true"), "ConfigMap", "joulepath-dashboards")
+    files = {path.name: json.loads(path.read_text()) for path in (CHART / "dashboards").glob("*.json")}
+    assert {name: json.loads(text) for name, text in (config.get("data") or {}).items()} == files
+    assert config["metadata"]["labels"]["grafana_dashboard"] == "1"
+
+
+@pytest.mark.cluster
+def test_pod_monitor_is_there_on_demand(cluster: Cluster) -> None:
+    arguments = ("--set", "metrics.podMonitor.enabled=true,metrics.podMonitor.labels.release=prometheus")
+    monitor = only(render(cluster, *arguments), "PodMonitor", "joulepath")
+    assert monitor["metadata"]["labels"]["release"] == "prometheus"
+
+
+@pytest.mark.cluster
+def test_notes_say_what_to_do_next(cluster: Cluster) -> None:
+    def notes(namespace: str) -> str:
+        return cluster.helm("install", "joulepath", CHART, "--namespace", namespace, "--dry-run=client")
+
+    assert "kubectl get energyplan NAME -w" in notes(NAMESPACE)
+    assert "WARNING" not in notes(NAMESPACE)
+    assert "WARNING: pods of the release's own namespace are never touched" in notes("default")
