@@ -6,6 +6,7 @@ follow GPT-3 175B on A100 (`tests/planner/data`); noise is left out, so that num
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
@@ -61,6 +62,27 @@ def replay(clocks: tuple[tuple[int | None, ...], ...] | None) -> Simulation:
     return simulate(truth(), clocks)
 
 
+@lru_cache
+def computed(request: bytes) -> PlanResult | PlanRefusal:
+    """The planner's answer, also to those who ask the same in another test."""
+    return compute(pickle.loads(request))
+
+
+@lru_cache
+def timeline(rank: int) -> tuple[InstructionTime, ...]:
+    """A rank's iteration at default clocks; its clock starts when its own iteration does."""
+    offset = 0.1 * rank
+    return tuple(
+        InstructionTime(
+            instruction=str(event.instruction),
+            stage=rank,
+            begin_s=event.start_s - offset,
+            end_s=event.start_s + event.duration_s - offset,
+        )
+        for event in replay(None).ranks[rank]
+    )
+
+
 class World:
     """One job of eight ranks on two nodes, its EnergyPlan, and a clock that counts iterations."""
 
@@ -100,10 +122,10 @@ class World:
         self.iteration, self.attempt = 0, 0
         self._staged = {}
 
-    def run(self, iterations: int) -> None:
-        """The job trains on; the operator looks after each iteration."""
-        for _ in range(iterations):
-            self.iteration += 1
+    def run(self, iterations: int, every: int = 4) -> None:
+        """The job trains on; the operator looks after every so many iterations."""
+        for _ in range(0, iterations, every):
+            self.iteration += every
             self.settle()
 
     def settle(self) -> Decision:
@@ -113,7 +135,7 @@ class World:
             if decision.ask_planner is not None:
                 self._carry_out(decision)
                 self.plans_computed += 1
-                decision = self.decide(compute(decision.ask_planner))
+                decision = self.decide(computed(pickle.dumps(decision.ask_planner)))
                 assert decision.ask_planner is None
             if not self._carry_out(decision):
                 return decision
@@ -193,7 +215,6 @@ class World:
         usable = plan is not None and plan.attempt == self.attempt
         arm = arm_of(plan, self.iteration)[0] if plan is not None and usable else Arm.DEFAULT
         period = replay(None).iteration_time_s * self.slow
-        offset = 0.1 * rank  # each rank's clock starts when its own iteration does
         refusal = self.refusal.get(rank)
         staged = usable and not refusal and rank not in self.unstaged
         return RankReport(
@@ -216,15 +237,7 @@ class World:
             applied_hash=plan.hash if plan is not None and arm is not Arm.DEFAULT and not refusal else None,
             control_time_s=period,
             tail_s=TAIL_S,
-            timeline=tuple(
-                InstructionTime(
-                    instruction=str(event.instruction),
-                    stage=rank,
-                    begin_s=event.start_s - offset,
-                    end_s=event.start_s + event.duration_s - offset,
-                )
-                for event in replay(None).ranks[rank]
-            ),
+            timeline=timeline(rank),
             instructions=tuple(self._measurements(rank)),
             waits=tuple(
                 WaitMeasurement(clock_mhz=clock, power_w=BLOCKING_POWER_W, power_standard_error_w=0.1)

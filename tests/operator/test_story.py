@@ -18,7 +18,7 @@ def spec(**changes: Any) -> EnergyPlanSpec:
 
 
 def test_an_annotated_job_is_profiled_planned_and_measured(new_world: NewWorld) -> None:
-    world = new_world()
+    world: Any = new_world()
     world.settle()
     assert world.status.phase is Phase.PROFILING
     assert world.plan.purpose is Purpose.SWEEP
@@ -46,13 +46,13 @@ def test_an_annotated_job_is_profiled_planned_and_measured(new_world: NewWorld) 
 
 
 def test_phases_only_go_forward_and_each_says_something(new_world: NewWorld) -> None:
-    world = new_world()
+    world: Any = new_world()
     world.ranks = 0
     world.settle()
     phases = [world.status.phase]
     world.ranks = 8
     for _ in range(200):
-        world.run(1)
+        world.run(1, every=1)
         assert world.status.message
         if world.status.phase is not phases[-1]:
             phases.append(world.status.phase)
@@ -64,7 +64,7 @@ def test_phases_only_go_forward_and_each_says_something(new_world: NewWorld) -> 
 
 def test_a_plan_that_is_delivered_is_written_twice_only(new_world: NewWorld) -> None:
     """Once to stage it, once to activate it: never again, so that no node has to start over."""
-    world = new_world()
+    world: Any = new_world()
     world.settle()
     world.run(200)
     sweeps = [plan for plan in world.writes if plan.purpose is Purpose.SWEEP]
@@ -75,19 +75,19 @@ def test_a_plan_that_is_delivered_is_written_twice_only(new_world: NewWorld) -> 
 
 
 def test_a_plan_is_not_activated_before_every_rank_has_it(new_world: NewWorld) -> None:
-    world = new_world()
+    world: Any = new_world()
     world.unstaged = {3}
     world.settle()
     world.run(5)
     assert world.plan.activate_at is None
     assert "7 of 8" in world.status.message
     world.unstaged = set()
-    world.run(1)
+    world.run(1, every=1)
     assert world.plan.activate_at > world.iteration
 
 
 def test_the_next_run_starts_from_the_stored_profile(new_world: NewWorld) -> None:
-    world = new_world()
+    world: Any = new_world()
     world.settle()
     world.run(90)
     world.restart_job()
@@ -101,7 +101,7 @@ def test_the_next_run_starts_from_the_stored_profile(new_world: NewWorld) -> Non
 
 
 def test_a_run_that_may_not_reuse_sweeps_again(new_world: NewWorld) -> None:
-    world = new_world(spec(profiling={"reuse": False}))
+    world: Any = new_world(spec(profiling={"reuse": False}))
     world.settle()
     world.run(90)
     world.restart_job()
@@ -111,7 +111,7 @@ def test_a_run_that_may_not_reuse_sweeps_again(new_world: NewWorld) -> None:
 
 
 def test_a_stored_profile_that_does_not_fit_is_measured_anew(new_world: NewWorld) -> None:
-    world = new_world()
+    world: Any = new_world()
     world.settle()
     world.run(90)
     ((name, stored),) = world.profiles.items()
@@ -130,7 +130,7 @@ def test_a_stored_profile_that_does_not_fit_is_measured_anew(new_world: NewWorld
 
 
 def test_a_new_attempt_withdraws_the_plan_and_replans_from_the_profile(new_world: NewWorld) -> None:
-    world = new_world()
+    world: Any = new_world()
     world.settle()
     world.run(150)
     first = world.plan
@@ -151,7 +151,7 @@ def test_a_new_attempt_withdraws_the_plan_and_replans_from_the_profile(new_world
 @pytest.mark.parametrize("stop_after", [1, 20, 60, 100, 130, 170])
 def test_an_operator_that_restarts_anywhere_changes_nothing(new_world: NewWorld, stop_after: int) -> None:
     """All that it knows is in the cluster; deciding twice on the same cluster writes nothing."""
-    world = new_world()
+    world: Any = new_world()
     world.settle()
     world.run(stop_after)
     world.writes.clear()
@@ -164,7 +164,7 @@ def test_an_operator_that_restarts_anywhere_changes_nothing(new_world: NewWorld,
 
 
 def test_an_operator_killed_between_status_and_plan_delivers_the_plan(new_world: NewWorld) -> None:
-    world = new_world()
+    world: Any = new_world()
     world.settle()
     world.run(150)
     assert world.status.phase is Phase.ACTIVE
@@ -175,7 +175,7 @@ def test_an_operator_killed_between_status_and_plan_delivers_the_plan(new_world:
 
 
 def test_a_changed_spec_makes_a_new_plan_and_new_measurements(new_world: NewWorld) -> None:
-    world = new_world()
+    world: Any = new_world()
     world.settle()
     world.run(200)
     old = world.plan
@@ -189,7 +189,7 @@ def test_a_changed_spec_makes_a_new_plan_and_new_measurements(new_world: NewWorl
 
 
 def test_a_job_that_ends_keeps_its_figures_and_loses_its_plan(new_world: NewWorld) -> None:
-    world = new_world()
+    world: Any = new_world()
     world.settle()
     world.run(200)
     savings = world.status.savings
@@ -203,7 +203,7 @@ def test_a_job_that_ends_keeps_its_figures_and_loses_its_plan(new_world: NewWorl
 
 
 def test_observe_sets_no_clock_and_measures_zero(new_world: NewWorld) -> None:
-    world = new_world(spec(mode="Observe"))
+    world: Any = new_world(spec(mode="Observe"))
     world.settle()
     world.run(130)
     assert all(not any(stage.clocks_mhz) for plan in world.writes for stage in plan.stages)
@@ -213,7 +213,7 @@ def test_observe_sets_no_clock_and_measures_zero(new_world: NewWorld) -> None:
 
 
 def test_observe_with_a_stored_profile_tells_the_plan_but_keeps_default_clocks(new_world: NewWorld) -> None:
-    world = new_world()
+    world: Any = new_world()
     world.settle()
     world.run(90)
     world.restart_job()
@@ -225,7 +225,7 @@ def test_observe_with_a_stored_profile_tells_the_plan_but_keeps_default_clocks(n
 
 
 def test_without_a_known_lag_the_plan_is_by_phase_at_the_finest(new_world: NewWorld) -> None:
-    world = new_world()
+    world: Any = new_world()
     world.lag = None
     world.settle()
     world.run(90)

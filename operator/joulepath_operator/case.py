@@ -1,0 +1,79 @@
+"""What the chapters of the story share: the observation, the story told so far, and a few ways to end it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from joulepath_crds import JobPlanSpec, Mode, Phase, RankReport, Topology, content_hash
+from joulepath_operator.gang import Gang
+from joulepath_operator.observation import Decision, Job, Observation, StoredPlan
+from joulepath_operator.savings import in_words, measured_savings
+from joulepath_operator.story import Story
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One observation, being decided."""
+
+    seen: Observation
+    story: Story
+
+    @property
+    def enforce(self) -> bool:
+        return self.seen.spec.mode is Mode.ENFORCE
+
+    @property
+    def all_plans(self) -> tuple[str, ...]:
+        return tuple(plan.name for plan in self.seen.plans)
+
+    def pend(self, reason: str, message: str) -> Decision:
+        """Nothing can be done before the user does something; no plan stays."""
+        self.story.tell("Injected", False, reason, message)
+        return Decision(self.story.end(Phase.PENDING, message), delete_plans=self.all_plans)
+
+    def refuse(self, reason: str, message: str, *, condition: str) -> Decision:
+        """No plan for this job; the condition is the one that can't come true."""
+        self.story.tell(condition, False, reason, message)
+        self.story.tell("Degraded", True, reason, message)
+        return Decision(self.story.end(Phase.REFUSED, message), delete_plans=self.all_plans)
+
+    def measure(self, ranks: tuple[RankReport, ...], spec: JobPlanSpec) -> None:
+        """Notes the savings; what was measured stays where its blocks are gone, with an agent that was started anew."""
+        measured, old = measured_savings(spec.hash, ranks), self.story.base.measured
+        if old is not None and (measured is None or measured.pairs < old.pairs):
+            measured = old
+        self.story.note(measured=measured, savings=in_words(measured))
+
+
+@dataclass(frozen=True, slots=True)
+class ReadyCase(Case):
+    """The gang is whole and agrees: what profiling and planning start from. `plan` is the JobPlan of this attempt."""
+
+    job: Job
+    gang: Gang
+    topology: Topology
+    plan: StoredPlan | None
+
+    @property
+    def timed(self) -> bool:
+        """Whether the job's own time at default clocks is known, instruction by instruction."""
+        return self.gang.control_time_s > 0 and all(rank.timeline for rank in self.gang.ranks)
+
+    def wait_for_timing(self) -> Decision:
+        message = "Waiting for measured iterations at default clocks."
+        self.story.tell("Planned", False, "WaitingForTiming", message)
+        return Decision(self.story.end(Phase.PROFILING, message))
+
+    def new_plan(self, spec: JobPlanSpec, inputs: str) -> StoredPlan:
+        """Takes the place of the plan of this run that is there, if any."""
+        name = f"{self.seen.name[:244]}-{self.job.uid[:8]}"
+        old = next((plan for plan in self.seen.plans if plan.name == name), None)
+        hashed = spec.model_copy(update={"hash": content_hash(spec)})
+        return StoredPlan(name, hashed, inputs, old.version if old else None)
+
+    def activated(self, plan: StoredPlan) -> StoredPlan | None:
+        """The plan with its first iteration, once every rank has it staged."""
+        if not self.gang.staged(plan.spec.hash):
+            return None
+        spec = plan.spec.model_copy(update={"activate_at": self.gang.activation()})
+        return StoredPlan(plan.name, spec, plan.inputs, plan.version)

@@ -1,0 +1,223 @@
+"""The story's third chapter: from a profile to a plan in force, and to measured savings."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+from joulepath_crds import (
+    Blocks,
+    EnergyPlanStatus,
+    JobPlanSpec,
+    Phase,
+    PlanSummary,
+    Purpose,
+    StagePlan,
+)
+from joulepath_operator.case import ReadyCase
+from joulepath_operator.gang import Gang
+from joulepath_operator.observation import Decision, StoredPlan, StoredProfile
+from joulepath_operator.planning import PlanRefusal, PlanRequest, PlanResult
+from joulepath_operator.profiling import measure_delays
+from joulepath_operator.savings import NOT_YET_KNOWN
+from joulepath_operator.sweep import label_kind
+
+
+def on_profile(case: ReadyCase, profile: StoredProfile) -> Decision:
+    """Plans on a profile, or follows the plan that was made on it."""
+    case.story.note(profile=profile.name)
+    inputs = _inputs(case, profile)
+    base, plan, answer = case.story.base, case.plan, case.seen.planned
+    if plan is not None and plan.inputs == inputs and base.plan is not None and base.plan.hash == plan.spec.hash:
+        return _follow(case, plan)
+    if not case.timed:
+        return case.wait_for_timing()
+    if answer is None:
+        message = "Profile complete; computing the plan."
+        case.story.tell("Planned", False, "Computing", message)
+        phase = base.phase if base.phase is Phase.ACTIVE else Phase.PROFILING
+        return Decision(case.story.end(phase, message), ask_planner=_request(case, profile))
+    if isinstance(answer, PlanRefusal):
+        return case.refuse(answer.reason, answer.message, condition="Planned")
+    return _deliver(case, profile, answer, inputs)
+
+
+def without_profile(case: ReadyCase) -> Decision:
+    """Observe without a profile: default clocks against default clocks."""
+    inputs = _inputs(case, None)
+    if case.plan is not None and case.plan.inputs == inputs:
+        return _follow(case, case.plan)
+    if not case.timed:
+        return case.wait_for_timing()
+    spec = _enforcing(case, _as_seen(case.gang), case.gang.control_time_s)
+    return Decision(_tell_new(case, None), write_plan=case.new_plan(spec, inputs))
+
+
+def _deliver(case: ReadyCase, profile: StoredProfile, result: PlanResult, inputs: str) -> Decision:
+    stages = result.stages if case.enforce else _at_default(result.stages, profile)
+    plan = case.new_plan(
+        _enforcing(case, stages, result.plan_time_s if case.enforce else result.control_time_s),
+        inputs,
+    )
+    summary = PlanSummary(
+        hash=plan.spec.hash,
+        granularity=result.granularity,
+        t_min_s=result.t_min_s,
+        iteration_time_s=result.iteration_time_s,
+        baseline_j=result.baseline_j,
+        energy_j=result.energy_j,
+        lower_bound_j=result.lower_bound_j,
+        predicted_savings=result.predicted_savings,
+        bound_savings=result.bound_savings,
+    )
+    case.story.note(plan=summary, frontier=result.frontier)
+    return Decision(_tell_new(case, summary), write_plan=plan)
+
+
+def _enforcing(case: ReadyCase, stages: tuple[StagePlan, ...], plan_time_s: float) -> JobPlanSpec:
+    measurement = case.seen.spec.measurement
+    return JobPlanSpec(
+        energy_plan=case.seen.name,
+        job=case.job.name,
+        job_uid=case.job.uid,
+        attempt=case.gang.attempt,
+        purpose=Purpose.ENFORCE,
+        hash="",
+        blocks=Blocks(iterations=measurement.block_iterations, pairs=measurement.pairs),
+        stages=stages,
+        default_clock_mhz=case.topology.default_clock_mhz,
+        control_iteration_time_s=case.gang.control_time_s,
+        plan_iteration_time_s=plan_time_s,
+    )
+
+
+def _tell_new(case: ReadyCase, summary: PlanSummary | None) -> EnergyPlanStatus:
+    case.story.note(measured=None, savings=NOT_YET_KNOWN)
+    _tell_planned(case, summary)
+    message = f"Plan sent; none of {case.gang.world_size} ranks has it ready yet."
+    case.story.tell("Active", False, "Staging", message)
+    return case.story.end(Phase.PLANNED, message)
+
+
+def _tell_planned(case: ReadyCase, summary: PlanSummary | None) -> None:
+    if summary is None:
+        case.story.tell("Planned", True, "ObserveOnly", "Every clock is the default one.")
+        return
+    watch = "" if case.enforce else " (Observe: it is not carried out)"
+    case.story.tell(
+        "Planned",
+        True,
+        "Planned",
+        f"Granularity {summary.granularity.value}: predicted to save {summary.predicted_savings:.1%} of energy, "
+        f"at most {summary.bound_savings:.1%} are possible{watch}.",
+    )
+
+
+def _follow(case: ReadyCase, plan: StoredPlan) -> Decision:
+    """A plan that is as it should be: see it staged, activated and applied, and measure."""
+    base, gang, spec = case.story.base, case.gang, plan.spec
+    _tell_planned(case, base.plan)
+    if spec.activate_at is None:
+        staged = sum(rank.staged_hash == spec.hash for rank in gang.ranks)
+        message = f"{staged} of {gang.world_size} ranks have the plan case."
+        case.story.tell("Active", False, "Staging", message)
+        return Decision(case.story.end(Phase.PLANNED, message), write_plan=case.activated(plan))
+    waiting = [rank for rank in gang.ranks if rank.applied_hash != spec.hash]
+    if waiting and base.phase is not Phase.ACTIVE:
+        at = min(rank.iteration for rank in gang.ranks)
+        message = f"The plan begins at iteration {spec.activate_at}; the job is at {at}."
+        case.story.tell("Active", False, "Waiting", message)
+        return Decision(case.story.end(Phase.PLANNED, message))
+    case.story.tell("Active", True, "Applied", f"In force since iteration {spec.activate_at}.")
+    if waiting:
+        reasons = sorted({rank.reason for rank in waiting if rank.reason})
+        message = (
+            f"{len(waiting)} of {gang.world_size} ranks run default clocks"
+            f"{': ' + '; '.join(reasons[:3]) if reasons else ''}. They join at the next block."
+        )
+        case.story.tell("Degraded", True, "RanksAtDefault", message)
+    case.measure(gang.ranks, spec)
+    return Decision(case.story.end(Phase.ACTIVE, _tell_active(case, spec)))
+
+
+def _tell_active(case: ReadyCase, spec: JobPlanSpec) -> str:
+    status = case.story.keep()
+    what = "The plan is in force" if case.enforce else "Observing, no clock is set"
+    if status.measured is None:
+        return f"{what}; savings are known after four pairs of blocks."
+    total = spec.blocks.pairs if spec.blocks else 0
+    slowdown = status.measured.slowdown.mean
+    return (
+        f"{what}: {status.savings} of energy saved, iterations {slowdown:+.2%} longer "
+        f"({status.measured.pairs} of {total} pairs measured)."
+    )
+
+
+def _inputs(case: ReadyCase, profile: StoredProfile | None) -> str:
+    spec = case.seen.spec
+    body = [
+        case.job.uid,
+        case.gang.attempt,
+        profile and [profile.name, profile.spec.to_api()],
+        spec.mode,
+        spec.max_slowdown_percent,
+        spec.granularity,
+        spec.measurement.to_api(),
+    ]
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _request(case: ReadyCase, profile: StoredProfile) -> PlanRequest:
+    ranks = case.gang.pipeline()
+    return PlanRequest(
+        profile=profile.spec,
+        orders=tuple(rank.order for rank in ranks),
+        first_stages=tuple(rank.stages[0] for rank in ranks),
+        delays=measure_delays(case.gang, case.topology),
+        control_time_s=case.gang.control_time_s,
+        max_slowdown=case.seen.spec.max_slowdown_percent / 100,
+        granularity=case.seen.spec.granularity,
+        lag=case.gang.lag(),
+        supported_clocks_mhz=case.gang.supported_clocks_mhz(),
+    )
+
+
+def _at_default(stages: tuple[StagePlan, ...], profile: StoredProfile) -> tuple[StagePlan, ...]:
+    """The same instructions at default clocks."""
+    top = {
+        (stage.stage, kind.kind): max(kind.points, key=lambda point: point.clock_mhz).time_s
+        for stage in profile.spec.stages
+        for kind in stage.kinds
+    }
+    return tuple(
+        StagePlan(
+            stage=one.stage,
+            order=one.order,
+            clocks_mhz=(0,) * len(one.order),
+            durations_s=tuple(top[one.stage, label_kind(label)] for label in one.order),
+        )
+        for one in stages
+    )
+
+
+def _as_seen(gang: Gang) -> tuple[StagePlan, ...]:
+    """The instructions as they run, at default clocks."""
+    stages = []
+    for rank in gang.pipeline():
+        for stage in rank.stages:
+            seen = {one.instruction.rpartition(":")[2]: one for one in rank.timeline if one.stage == stage}
+            mine = [
+                label.rpartition(":")[2]
+                for label in rank.order
+                if int(label.partition(":")[0] if ":" in label else rank.stages[0]) == stage
+            ]
+            order = tuple(label for label in mine if label in seen)
+            stages.append(
+                StagePlan(
+                    stage=stage,
+                    order=order,
+                    clocks_mhz=(0,) * len(order),
+                    durations_s=tuple(seen[label].end_s - seen[label].begin_s for label in order),
+                )
+            )
+    return tuple(sorted(stages, key=lambda one: one.stage))

@@ -1,0 +1,85 @@
+"""The story's second chapter: the sweep that profiles a running job, until there is a profile."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+from joulepath_crds import EnergyPlanStatus, JobPlanSpec, Phase, Purpose, Topology
+from joulepath_operator.case import ReadyCase
+from joulepath_operator.observation import Decision, StoredPlan, StoredProfile
+from joulepath_operator.profiling import build_profile, measure_delays
+from joulepath_operator.sweep import LEAST_CLOCKS, choose_clocks, is_over, make_sweep, measured_clocks
+
+
+def begin(case: ReadyCase) -> Decision:
+    """Sends the sweep to the nodes."""
+    profiling, default = case.seen.spec.profiling, case.topology.default_clock_mhz
+    clocks = choose_clocks(case.gang.supported_clocks_mhz(), default, profiling.clocks)
+    if len(clocks) < LEAST_CLOCKS:
+        message = (
+            f"The GPUs have {len(clocks)} clocks in common from {default} MHz down; at least {LEAST_CLOCKS} are "
+            "needed to choose from. Check supportedClocksMHz in kubectl get nodereports -o yaml."
+        )
+        return case.refuse("TooFewClocks", message, condition="Profiled")
+    spec = JobPlanSpec(
+        energy_plan=case.seen.name,
+        job=case.job.name,
+        job_uid=case.job.uid,
+        attempt=case.gang.attempt,
+        purpose=Purpose.SWEEP,
+        hash="",
+        sweep=make_sweep(clocks, profiling.iterations_per_clock, case.job.uid),
+        default_clock_mhz=default,
+        control_iteration_time_s=case.gang.control_time_s,
+    )
+    plan = case.new_plan(spec, inputs="sweep")
+    return Decision(_tell(case, plan.spec), write_plan=plan)
+
+
+def go_on(case: ReadyCase, plan: StoredPlan) -> Decision | StoredProfile:
+    """Activates the sweep, waits for it, and makes the profile once every clock is measured."""
+    if plan.spec.activate_at is None:
+        return Decision(_tell(case, plan.spec), write_plan=case.activated(plan))
+    assert plan.spec.sweep is not None
+    measured = measured_clocks(case.gang.ranks, plan.spec.sweep)
+    everything = set(measured) == set(plan.spec.sweep.clocks_mhz)
+    over = is_over(plan.spec, case.gang.ranks)
+    if not everything and not over:
+        return Decision(_tell(case, plan.spec))
+    if len(measured) < LEAST_CLOCKS or 0 not in measured:
+        message = (
+            f"The sweep is over, but only {len(measured)} clocks were measured on all ranks; at least "
+            f"{LEAST_CLOCKS}, default clocks among them, are needed. Raise spec.profiling.iterationsPerClock."
+        )
+        return case.refuse("SweepIncomplete", message, condition="Profiled")
+    if not case.timed:
+        return case.wait_for_timing()
+    delays = measure_delays(case.gang, case.topology)
+    spec = build_profile(case.gang, case.topology, measured, delays, case.job.name)
+    name = _profile_name(case.job.name, case.topology)
+    old = next((one for one in case.seen.profiles if one.name == name), None)
+    return StoredProfile(name, spec, case.job.uid, old.version if old else None)
+
+
+def _tell(case: ReadyCase, spec: JobPlanSpec) -> EnergyPlanStatus:
+    assert spec.sweep is not None
+    total = len(spec.sweep.clocks_mhz)
+    if spec.activate_at is None:
+        staged = sum(rank.staged_hash == spec.hash for rank in case.gang.ranks)
+        message = f"Sweep of {total} blocks prepared; {staged} of {case.gang.world_size} ranks have it ready."
+    else:
+        at = min(rank.iteration for rank in case.gang.ranks)
+        block = max(0, min(total, (at - spec.activate_at) // spec.sweep.iterations_per_block + 1))
+        message = (
+            f"Measuring clocks, block {block} of {total}."
+            if block
+            else (f"The sweep begins at iteration {spec.activate_at}; the job is at {at}.")
+        )
+    case.story.tell("Profiled", False, "Sweeping", message)
+    return case.story.end(Phase.PROFILING, message)
+
+
+def _profile_name(job: str, topology: Topology) -> str:
+    digest = hashlib.sha256(json.dumps(topology.to_api(), sort_keys=True).encode()).hexdigest()[:8]
+    return f"{job[:244]}-{digest}"
