@@ -1,4 +1,5 @@
-"""A training script of the tests: 1F1B over gloo, each stage's work on a virtual GPU. Run by torch.distributed.run.
+"""A training script of the tests: 1F1B over gloo, each stage's work on a virtual GPU. Arguments: the file at
+which ranks meet, iterations, microbatches; RANK, LOCAL_RANK and WORLD_SIZE as torchrun sets them.
 
 Rank 0 prints, for every iteration, the milliseconds of stream time between its first forward and its last backward:
 the pipeline's whole length.
@@ -47,10 +48,10 @@ def _event(driver: ctypes.CDLL) -> ctypes.c_void_p:
     return event
 
 
-def main(iterations: int, microbatches: int) -> None:
+def main(meeting: str, iterations: int, microbatches: int) -> None:
     torch.set_num_threads(1)
-    dist.init_process_group("gloo")
-    rank, size = dist.get_rank(), dist.get_world_size()
+    rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=size)
     stream.set_device(int(os.environ["LOCAL_RANK"]))
     stream.attach_to_torch_distributed()
     driver = ctypes.CDLL("libcuda.so.1")
@@ -73,4 +74,4 @@ def main(iterations: int, microbatches: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]))
+    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))

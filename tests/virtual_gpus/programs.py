@@ -123,15 +123,18 @@ def _drop_sys_admin() -> None:
     assert libc.capset(header, sets) == 0
 
 
-def watch_counter(periods: int, period_s: float) -> dict[str, Any]:
-    """Read the energy counter (mJ) as fast as can be for some periods."""
+def watch_counter(values: int) -> dict[str, Any]:
+    """Read the energy counter (mJ) as fast as can be until it has shown so many values."""
     handle = _nvml()
     stream.set_device(0)
     start = time.monotonic()
-    values = []
-    while time.monotonic() < start + periods * period_s:
-        values.append(pynvml.nvmlDeviceGetTotalEnergyConsumption(handle))
-    return {"values": values, "seconds": time.monotonic() - start}
+    shown = [pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)]
+    reads = 1
+    while len(shown) < values:
+        reads += 1
+        if (value := pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)) != shown[-1]:
+            shown.append(value)
+    return {"shown": shown, "reads": reads, "seconds": time.monotonic() - start}
 
 
 def run_kernels(names: list[list[Any]], clock_mhz: int = 0) -> dict[str, Any]:
@@ -144,7 +147,7 @@ def run_kernels(names: list[list[Any]], clock_mhz: int = 0) -> dict[str, Any]:
         while pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_SM) != clock_mhz:
             time.sleep(0.001)
     events = [_event(driver) for _ in range(len(names) + 1)]
-    stream.launch(*names[0])  # so that all that counts is queued ahead
+    stream.launch(0, "W")  # long, so that all that counts is queued ahead
     assert driver.cuEventRecord(events[0], None) == 0
     for event, (stage, kind) in zip(events[1:], names, strict=True):
         stream.launch(stage, kind)
