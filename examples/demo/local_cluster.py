@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 import real_cluster
 from demo.manifests import EXAMPLE, TrainingPlace
 from demo.options import GPUS_PER_NODE, Options
@@ -19,7 +21,7 @@ from virtual_gpus.build import library_dir
 __all__ = ["LocalCluster"]
 
 _REGISTRY = "joulepath.local"
-_TAG = "demo"
+_TAG = yaml.safe_load((REPOSITORY / "charts/joulepath/Chart.yaml").read_text())["appVersion"]
 _TRAINING_IMAGE = f"{_REGISTRY}/example-pytorchjob:{_TAG}"
 _STATE = Path("/run/virtual-gpus/state")
 _NVML = "libnvidia-ml.so.1"

@@ -15,20 +15,19 @@ __all__ = ["configuration", "query"]
 
 def configuration(kubeconfig: Path, namespace: str, interval: str = "2s") -> str:
     """Scrapes the pods of `namespace` that ask for it by annotation, at their own addresses."""
-    annotation = "__meta_kubernetes_pod_annotation_prometheus_io"
+    pod = "__meta_kubernetes_pod"
+    annotation = f"{pod}_annotation_prometheus_io"
 
     def relabel(target: str, *sources: str, regex: str = "(.+)", replacement: str = "$1") -> dict[str, Any]:
         return {"source_labels": list(sources), "target_label": target, "regex": regex, "replacement": replacement}
 
     rules = [
         {"source_labels": [f"{annotation}_scrape"], "regex": "true", "action": "keep"},
-        {"source_labels": ["__meta_kubernetes_pod_phase"], "regex": "Running", "action": "keep"},
-        {"source_labels": ["__meta_kubernetes_pod_container_init"], "regex": "false", "action": "keep"},
-        relabel(
-            "__address__", "__meta_kubernetes_pod_ip", f"{annotation}_port", regex="(.+);(.+)", replacement="$1:$2"
-        ),
+        {"source_labels": [f"{pod}_phase"], "regex": "Running", "action": "keep"},
+        {"source_labels": [f"{pod}_container_init"], "regex": "false", "action": "keep"},
+        relabel("__address__", f"{pod}_ip", f"{annotation}_port", regex="(.+);(.+)", replacement="$1:$2"),
         relabel("__metrics_path__", f"{annotation}_path"),
-        relabel("component", "__meta_kubernetes_pod_label_app_kubernetes_io_component"),
+        relabel("component", f"{pod}_label_app_kubernetes_io_component"),
     ]
     job = {
         "job_name": "joulepath",
