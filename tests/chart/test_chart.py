@@ -7,6 +7,7 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import jsonschema
 import pytest
@@ -283,3 +284,29 @@ def test_notes_say_what_to_do_next(cluster: Cluster) -> None:
     assert "kubectl get energyplan NAME -w" in notes(NAMESPACE)
     assert "WARNING" not in notes(NAMESPACE)
     assert "WARNING: pods of the release's own namespace are never touched" in notes("default")
+
+
+@pytest.mark.cluster
+def test_upgrades_keep_the_certificate_that_was_made_at_install(cluster: Cluster) -> None:
+    release = f"kept-{uuid4().hex[:6]}"
+
+    def rendered() -> tuple[Object, str]:
+        options = ("--namespace", release, "--dry-run=server", "--show-only", "templates/webhook.yaml")
+        objects = list(yaml.safe_load_all(cluster.helm("template", release, CHART, *options)))
+        name = f"{release}-joulepath-webhook"
+        (hook,) = only(objects, "MutatingWebhookConfiguration", name)["webhooks"]
+        return only(objects, "Secret", name), hook["clientConfig"]["caBundle"]
+
+    secret, authority = rendered()
+    assert secret["data"]["ca.crt"] == authority
+    owner = {"meta.helm.sh/release-name": release, "meta.helm.sh/release-namespace": release}
+    secret["metadata"]["annotations"] = owner
+    assert rendered()[1] != authority
+    cluster.kubectl("create", "namespace", release)
+    try:
+        cluster.kubectl("apply", "-f", "-", stdin=yaml.safe_dump(secret))
+        upgraded, same_authority = rendered()
+        assert upgraded["data"] == secret["data"]
+        assert same_authority == authority
+    finally:
+        cluster.kubectl("delete", "namespace", release, "--wait=false")
