@@ -3,6 +3,9 @@
 Each group first takes the slowest clock that is no slower than its linear-program time, in every kind that it has.
 What slack this leaves is then reclaimed greedily: the step that saves most joules per second comes first, if the
 longest path allows it. Slack only ever shrinks, so a step refused once need never be tried again.
+
+Where groups are few, each counts for much, and greed can spend on small steps the slack that a large one needs. There
+each slowed group is put back in turn, the others get the slack first, and what costs less is kept.
 """
 
 from __future__ import annotations
@@ -16,6 +19,9 @@ from joulepath_planner.graph import Graph, Timing
 from joulepath_planner.options import Options
 from joulepath_planner.profile import Key
 from joulepath_planner.program import SOLVER_TOLERANCE_S
+
+_EXCHANGE_WORK = 6000
+"""Groups times instructions up to which exchanges are tried: a tenth of a second."""
 
 
 def choose(
@@ -39,8 +45,30 @@ def choose(
         timing = Timing(graph, period_s, _durations(graph, groups, keys, options, choices))
         if timing.feasible:
             _reclaim(timing, groups, keys, options, choices)
-            return choices
+            return _exchange(graph, groups, keys, options, period_s, choices)
     return None
+
+
+def _exchange(
+    graph: Graph,
+    groups: Sequence[Sequence[int]],
+    keys: Sequence[Sequence[Key]],
+    options: Sequence[Options],
+    period_s: float,
+    best: list[int],
+) -> list[int]:
+    def cost(choices: Sequence[int]) -> float:
+        return sum(option.effective_j[choice] for option, choice in zip(options, choices, strict=True))
+
+    for group in range(len(groups)) if len(groups) * len(graph.instructions) <= _EXCHANGE_WORK else ():
+        for choice in {best[group] - 1, 0} - {best[group], -1}:
+            trial = [*best[:group], choice, *best[group + 1 :]]
+            timing = Timing(graph, period_s, _durations(graph, groups, keys, options, trial))
+            if timing.feasible:
+                _reclaim(timing, groups, keys, options, trial, held=group)
+                _reclaim(timing, groups, keys, options, trial)
+                best = min(best, trial, key=cost)
+    return best
 
 
 def _round(option: Options, extra_s: float) -> int:
@@ -78,6 +106,7 @@ def _reclaim(
     keys: Sequence[Sequence[Key]],
     options: Sequence[Options],
     choices: list[int],
+    held: int | None = None,
 ) -> None:
     heap: list[tuple[float, int, int, int]] = []
     table = [
@@ -99,7 +128,8 @@ def _reclaim(
                 heapq.heappush(heap, (-saved / (option.total_s[there] - option.total_s[here]), group, here, there))
 
     for group in range(len(groups)):
-        offer(group)
+        if group != held:
+            offer(group)
     while heap:
         _, group, here, there = heapq.heappop(heap)
         if choices[group] != here or not fits(group, there):

@@ -26,7 +26,7 @@ Clocks = Sequence[Sequence[int | None]]
 """Per rank, in its order, the clock of each instruction in MHz; None is the default clock."""
 
 _SAME_S = 1e-9
-_MOST_ITERATIONS = 64
+_MOST_ITERATIONS = 32
 _LONGEST_CYCLE = 4
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable
 
 import pytest
 from hypothesis import given, settings
@@ -81,22 +82,40 @@ def test_the_names_of_microbatches_change_nothing(pipeline: Pipeline, data: st.D
     assert second.lower_bound_j == pytest.approx(first.lower_bound_j, rel=SOLVER)
 
 
-@settings(max_examples=25, deadline=None)
-@given(pipelines(most_stages=2, most_microbatches=2), st.floats(0, 0.3))
-def test_no_choice_of_clocks_beats_the_bound_and_few_beat_the_plan(pipeline: Pipeline, slowdown: float) -> None:
-    made = plan(pipeline, slowdown=slowdown, granularity="instruction")
+def everything(pipeline: Pipeline, clocks: Iterable[int], deadline_s: float) -> float:
+    """Least energy by a deadline of all assignments of these clocks."""
     sizes = [len(order) for order in pipeline.schedule.orders]
-    allowed = sorted({point.clock_mhz for points in pipeline.profile.points.values() for point in points})
-    few = [allowed[0], allowed[-1]] if sum(sizes) > 4 else allowed
-    best = made.baseline_energy_j
-    for flat in itertools.product(few, repeat=sum(sizes)):
-        clocks = [flat[: sizes[0]], flat[sizes[0] :]][: len(sizes)]
-        seen = simulate(pipeline, clocks)
-        if seen.iteration_time_s <= made.deadline_s * EXACT:
+    best = float("inf")
+    for flat in itertools.product(clocks, repeat=sum(sizes)):
+        seen = simulate(pipeline, [flat[: sizes[0]], flat[sizes[0] :]][: len(sizes)])
+        if seen.iteration_time_s <= deadline_s * EXACT:
             best = min(best, seen.energy_j)
-    assert best >= made.lower_bound_j * (1 - SOLVER)
-    if isinstance(pipeline.profile.blocking_power_w, float):  # else the solver counts on the least of them
-        assert made.energy_j <= best * 1.03
+    return best
+
+
+@settings(max_examples=20, deadline=None)
+@given(pipelines(most_stages=2, most_microbatches=2), st.floats(0, 0.3))
+def test_no_choice_of_clocks_beats_the_bound(pipeline: Pipeline, slowdown: float) -> None:
+    made = plan(pipeline, slowdown=slowdown)
+    clocks = sorted({point.clock_mhz for points in pipeline.profile.points.values() for point in points})
+    few = [clocks[0], clocks[-1]] if sum(map(len, pipeline.schedule.orders)) > 4 else clocks
+    assert everything(pipeline, few, made.deadline_s) >= made.lower_bound_j * (1 - SOLVER)
+
+
+@pytest.mark.parametrize("slowdown", [0.0, 0.02, 0.05, 0.1, 0.15])
+@pytest.mark.parametrize(("microbatches", "clocks"), [(1, (1410, 1290, 1170, 1050)), (2, (1410, 1110))])
+def test_small_plans_come_close_to_the_best_there_is(
+    slowdown: float, microbatches: int, clocks: tuple[int, ...]
+) -> None:
+    excerpt = gpt3().profile
+    points = {
+        (stage, kind): tuple(point for point in excerpt.points[stage + 6, kind] if point.clock_mhz in clocks)
+        for stage in range(2)
+        for kind in "FB"
+    }
+    pipeline = Pipeline(one_f_one_b(2, microbatches), Profile(points, excerpt.blocking_power_w))
+    made = plan(pipeline, slowdown=slowdown)
+    assert made.energy_j <= everything(pipeline, clocks, made.deadline_s) * 1.005
 
 
 def test_even_stages_save_little_and_uneven_ones_much() -> None:
