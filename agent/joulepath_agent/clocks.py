@@ -179,6 +179,7 @@ class ClockSetter:
             except (GpuError, OSError) as error:
                 self.failures += 1
                 log.error("%s; trying again in %.1f s", error, _RETRY_S)
+                self.on_failure(str(error))
                 if not self._running:
                     break
                 time.sleep(_RETRY_S)

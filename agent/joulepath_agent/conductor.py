@@ -72,8 +72,8 @@ class Conductor:
     attempt: int
     stages: tuple[int, ...]
     lag_up_s: float
-    tail_s: float = 0.0
-    """Seconds from the last instruction to the next iteration; 0 while unknown."""
+    tail_s: float | None = None
+    """Seconds from the last instruction to the next iteration; None while unknown."""
     control_time_s: float = 0.0
     order: tuple[Step, ...] = ()
     """The order of instructions as it was last recorded; empty while unknown."""
@@ -222,7 +222,7 @@ class Conductor:
     def _successor(self, score: _Score, at: int) -> int:
         if at + 1 < len(score.clocks_mhz):
             return score.clocks_mhz[at + 1]
-        short_tail = 0 < self.tail_s <= _TAIL_LAGS * self.lag_up_s
+        short_tail = self.tail_s is not None and self.tail_s <= _TAIL_LAGS * self.lag_up_s
         if short_tail and self._arm(self.iteration + 1).arm is Arm.PLAN:
             return score.clocks_mhz[0]
         return DEFAULT

@@ -12,15 +12,11 @@ from dataclasses import dataclass
 
 import pynvml
 
-__all__ = ["ClockRange", "Gpu", "GpuError", "GpuPermissionError", "open_gpus"]
+__all__ = ["ClockRange", "Gpu", "GpuError", "open_gpus"]
 
 
 class GpuError(RuntimeError):
     """NVML refused or failed; the text names the GPU and the call."""
-
-
-class GpuPermissionError(GpuError):
-    """NVML doesn't let this process set clocks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,15 +56,16 @@ class Gpu:
         self.supported_clocks_mhz = tuple(sorted((int(clock) for clock in clocks if clock <= top), reverse=True))
         self.default_clock_mhz = self.supported_clocks_mhz[0]
         self.refused = self._mig_refusal()
+        """Why no plan may touch its clock; None if one may."""
 
     def lock(self, clock_mhz: int) -> None:
         """Locks the clock; returns when the driver has taken the order, not when it is in force."""
-        with self._calling(f"lock to {clock_mhz} MHz"):
+        with self._calling(f"lock to {clock_mhz} MHz", needs_permission=True):
             pynvml.nvmlDeviceSetGpuLockedClocks(self._handle, clock_mhz, clock_mhz)
 
     def reset(self) -> None:
         """Back to default clocks: those of the site if it declared some, else no lock."""
-        with self._calling("reset of the clock"):
+        with self._calling("reset of the clock", needs_permission=True):
             if self._site_range is None:
                 pynvml.nvmlDeviceResetGpuLockedClocks(self._handle)
             else:
@@ -97,14 +94,12 @@ class Gpu:
         return "MIG mode is on; a clock would be shared by its instances: turn it off to use plans" if current else None
 
     @contextlib.contextmanager
-    def _calling(self, what: str) -> Iterator[None]:
+    def _calling(self, what: str, *, needs_permission: bool = False) -> Iterator[None]:
         try:
             yield
-        except pynvml.NVMLError_NoPermission:
-            raise GpuPermissionError(
-                f"{what} on {self.uuid}: NVML says no permission; give the agent's container CAP_SYS_ADMIN"
-            ) from None
         except pynvml.NVMLError as error:
+            if needs_permission and isinstance(error, pynvml.NVMLError_NoPermission):
+                self.refused = "NVML gives no permission to set clocks: give the agent's container CAP_SYS_ADMIN"
             raise GpuError(f"{what} on {self.uuid}: NVML says {error}") from None
 
 

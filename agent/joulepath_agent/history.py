@@ -78,8 +78,8 @@ class History:
     """Instructions of the last whole iteration, in the order in which they ran."""
     control_time_s: float = 0.0
     """Median period at default clocks; 0 while unknown."""
-    tail_s: float = 0.0
-    """Least seconds from the last instruction to the next iteration at default clocks; 0 while unknown."""
+    tail_s: float | None = None
+    """Least seconds from the last instruction to the next iteration at default clocks; None while unknown."""
     iteration_time_s: float = 0.0
     """Median of the last periods."""
     blocks: deque[BlockReport] = field(default_factory=lambda: deque(maxlen=_BLOCKS))
@@ -238,7 +238,7 @@ class History:
             self._default_periods_s.extend(i.period_s for i in counted)
             self._tails_s.extend(i.period_s - i.last_end_s for i in counted if i.spans)
             self.control_time_s = statistics.median(self._default_periods_s) if self._default_periods_s else 0.0
-            self.tail_s = max(0.0, min(self._tails_s, default=0.0))
+            self.tail_s = max(0.0, min(self._tails_s)) if self._tails_s else None
         for iteration in counted:
             for span in iteration.spans:
                 self._times[clock, span.stage, span.kind].add(span.end_s - span.begin_s)

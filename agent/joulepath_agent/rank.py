@@ -244,7 +244,7 @@ class Rank:
                 staged_at_iteration=conductor.staged_at_iteration,
                 applied_hash=conductor.applied_hash,
                 control_time_s=history.control_time_s,
-                tail_s=history.tail_s,
+                tail_s=history.tail_s or 0.0,
                 timeline=self._measured.timeline,
                 plan_timeline=self._measured.plan_timeline,
                 instructions=self._measured.instructions,

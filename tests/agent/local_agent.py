@@ -19,10 +19,14 @@ import socket
 import sys
 from pathlib import Path
 
+from prometheus_client import CollectorRegistry
+
 from joulepath_agent.gpus import open_gpus
 from joulepath_agent.identity import peer_process
+from joulepath_agent.metrics import AgentCollector
 from joulepath_agent.node import Agent
 from joulepath_agent.placement import Peer, Placement, RefusedError
+from joulepath_agent.server import serve
 from joulepath_crds import JobPlanSpec
 
 
@@ -58,7 +62,10 @@ def main() -> None:
 
     signal.signal(signal.SIGTERM, stop)
     agent.start()
-    print(json.dumps({"ready": True}), flush=True)
+    registry = CollectorRegistry()
+    registry.register(AgentCollector(agent, "node-a"))
+    server = serve("127.0.0.1", 0, registry, lambda: agent.healthy, lambda: agent.ready)
+    print(json.dumps({"port": server.server_address[1]}), flush=True)
     for line in sys.stdin:
         command = json.loads(line)
         if "plans" in command:

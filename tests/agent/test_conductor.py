@@ -291,8 +291,9 @@ def test_no_instruction_begins_below_its_own_clock(clocks: list[int], lag_s: flo
     stage = StagePlan(stage=0, order=order, clocks_mhz=tuple(clocks), durations_s=durations)
     player = conductor(lag_up_s=lag_s)
     player.set_plan(plan(stages=(stage,)))
-    now, wishes = 0.0, []
-    begins = []
+    now = 0.0
+    wishes: list[tuple[float, int]] = []
+    begins: list[tuple[float, int]] = []
     for entry in entries(10, order):
         if entry.event is Event.END:
             now += durations[entry.microbatch]

@@ -1,0 +1,82 @@
+"""A process in a training pod that means no good.
+
+python hostile.py SOCKET bytes GPU      sends bad messages, prints what each is answered and whether all were closed
+python hostile.py SOCKET rank GPU       is accepted, fills its page with nonsense, then sends a bad record
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import random
+import socket
+import sys
+import time
+
+from joulepath_trainer.wire import (
+    MARKER_OFFSET,
+    PAGE_BYTES,
+    Event,
+    Hello,
+    InstructionSpan,
+    IterationRecord,
+    PageWriter,
+    Pipeline,
+)
+
+
+def hello(gpu: str) -> Hello:
+    """A hello that can be read."""
+    return Hello(1, 1, 2, 0, gpu, "stream", Pipeline("Schedule1F1B", 1, 1, (0,), (0, 1)))
+
+
+def connect(path: str) -> socket.socket:
+    """A connection with room for large messages."""
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+    connection.connect(path)
+    return connection
+
+
+def send_bytes(path: str, gpu: str) -> None:
+    """Each bad message on a connection of its own."""
+    good = json.loads(hello(gpu).encode())["hello"]
+    messages = [
+        b"\0" * 70_000,
+        b"not json",
+        b"[" * 60_000,
+        b'{"hello": {}}',
+        json.dumps({"hello": {**good, "rank": -1}}).encode(),
+        json.dumps({"hello": {**good, "pipeline": {"stages": "x"}}}).encode(),
+        IterationRecord(1, 1.0, 1.0).encode(),
+    ]
+    for message in messages:
+        connection = connect(path)
+        connection.send(message)
+        print(json.dumps(connection.recv(4096).decode()), flush=True)
+
+
+def be_rank(path: str, gpu: str) -> None:
+    """An accepted rank with a page full of nonsense."""
+    connection = connect(path)
+    connection.send(hello(gpu).encode())
+    message, fds, _, _ = socket.recv_fds(connection, 4096, 1)
+    print(json.dumps(message.decode()), flush=True)
+    page, chance = memoryview(mmap.mmap(fds[0], PAGE_BYTES)), random.Random(1)
+    writer = PageWriter(page)
+    for _ in range(300):
+        event = chance.choice(list(Event))
+        writer.pass_marker(writer.announce(event, chance.randrange(1 << 32), "F", chance.randrange(9), 65535))
+        time.sleep(0.001)
+    for _ in range(50):
+        at = chance.randrange(0, PAGE_BYTES - 4096, 4)
+        page[at : at + 4096] = chance.randbytes(4096)
+        page[MARKER_OFFSET : MARKER_OFFSET + 4] = chance.randbytes(4)
+        time.sleep(0.002)
+    connection.send(IterationRecord(1, 1.0, 1.0, (InstructionSpan("F", 7, 0, 0.0, 1.0),)).encode())
+    print(json.dumps(connection.recv(4096).decode()), flush=True)
+    time.sleep(60)
+
+
+if __name__ == "__main__":
+    {"bytes": send_bytes, "rank": be_rank}[sys.argv[2]](sys.argv[1], sys.argv[3])

@@ -1,0 +1,62 @@
+"""What the agent serves over HTTP."""
+
+from __future__ import annotations
+
+import urllib.request
+from collections.abc import Callable
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from agent.room import LocalAgent, Room, wait_until
+from joulepath_agent.metrics import TABLE
+from joulepath_crds import JobPlanSpec, Purpose, Sweep
+
+
+def get(agent: LocalAgent, path: str) -> str:
+    """The body of an answer; raises HTTPError unless it is 200."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{agent.port}{path}", timeout=10) as answer:
+        return str(answer.read().decode())
+
+
+def test_metrics_serves_the_table_and_nothing_else(room: Callable[..., Room]) -> None:
+    made = room(time_scale=0.1)
+    agent = made.agent()
+    assert made.peer(iterations=100_000).hear()["accepted"]
+    assert not made.peer(pod="stranger", ordinal=1).hear()["accepted"]
+    spec = JobPlanSpec(
+        energy_plan="plan",
+        job="job",
+        job_uid="job-uid",
+        purpose=Purpose.SWEEP,
+        hash="one",
+        activate_at=20,
+        sweep=Sweep(clocks_mhz=(900, 0, 600), iterations_per_block=2),
+        default_clock_mhz=1410,
+    )
+    agent.plans(spec.to_api())
+    wait_until(lambda: (r := agent.rank()) is not None and len(r.blocks) == 3, "the sweep is complete")
+
+    families = {family.name: family for family in text_string_to_metric_families(get(agent, "/metrics"))}
+    assert set(families) == {row.name.removesuffix("_total") for row in TABLE}
+    for row in TABLE:
+        family = families[row.name.removesuffix("_total")]
+        assert (family.type, family.documentation) == (row.kind, row.help)
+        assert family.samples, f"{row.name} has no sample"
+        for sample in family.samples:
+            assert sample.name == row.name
+            assert set(sample.labels) == set(row.labels)
+
+    power = {s.labels["gpu"]: s for s in families["joulepath_gpu_power_watts"].samples}
+    assert (power["0"].labels["pod"], power["1"].labels["pod"]) == ("pod-a", "")
+    assert power["0"].value > power["1"].value > 0
+    lags = families["joulepath_switching_lag_seconds"].samples
+    assert {(s.labels["direction"], s.labels["quantile"]) for s in lags} == {
+        (direction, quantile) for direction in ("up", "down") for quantile in ("0.5", "0.95")
+    }
+    assert families["joulepath_rank_iteration_number"].samples[0].value >= 26
+
+
+def test_an_agent_that_serves_ranks_is_healthy_and_ready(room: Callable[..., Room]) -> None:
+    agent = room().agent()
+    assert get(agent, "/healthz") == "ok\n"
+    assert get(agent, "/readyz") == "ok\n"

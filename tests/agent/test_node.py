@@ -1,0 +1,298 @@
+"""The whole agent on virtual GPUs, with real training processes: what it does to clocks, and when it lets go."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from agent.room import LocalAgent, Process, Room, wait_until
+from joulepath_crds import Blocks, JobPlanSpec, Purpose, RankState, StagePlan, Sweep
+
+MakeRoom = Callable[..., Room]
+ORDER = ("F0", "F1", "B0", "F2", "B1", "F3", "B2", "B3")
+LOW_MHZ = 900
+
+
+def plan(hash: str = "one", clocks: tuple[int, ...] = (LOW_MHZ,) * 8, **changes: object) -> dict[str, Any]:
+    """A plan that is in force from iteration 3 on."""
+    stage = StagePlan(stage=0, order=ORDER, clocks_mhz=clocks, durations_s=(0.02,) * 8)
+    fields = {
+        "energy_plan": "plan",
+        "job": "job",
+        "job_uid": "job-uid",
+        "purpose": Purpose.ENFORCE,
+        "hash": hash,
+        "activate_at": 3,
+        "stages": (stage,),
+        "default_clock_mhz": 1410,
+        "plan_iteration_time_s": 10.0,
+    }
+    return JobPlanSpec.model_validate({**fields, **changes}).to_api()
+
+
+def held(hash: str = "held", clock_mhz: int = LOW_MHZ, **changes: Any) -> dict[str, Any]:
+    """A plan that holds one clock without a break."""
+    sweep = Sweep(clocks_mhz=(clock_mhz,) * 400, iterations_per_block=20)
+    return plan(hash, purpose=Purpose.SWEEP, stages=(), sweep=sweep, **changes)
+
+
+@pytest.fixture
+def locked(room: MakeRoom) -> Callable[..., tuple[Room, LocalAgent, Process]]:
+    """Factory of an agent that holds a rank's GPU locked."""
+
+    def make(**options: Any) -> tuple[Room, LocalAgent, Process]:
+        made = room(time_scale=0.1)
+        agent = made.agent()
+        peer = made.peer(iterations=100_000, **options)
+        assert peer.hear()["accepted"]
+        agent.plans(held())
+        wait_until(lambda: made.clock() == LOW_MHZ, "the clock is locked")
+        return made, agent, peer
+
+    return make
+
+
+def test_clocks_follow_a_plan_through_all_its_blocks(room: MakeRoom) -> None:
+    made = room(time_scale=0.1)
+    agent = made.agent()
+    made.peer(iterations=100_000)
+    agent.plans(plan(blocks=Blocks(iterations=4, pairs=2)))
+    clocks: set[int] = set()
+
+    def all_blocks() -> bool:
+        clocks.add(made.clock())
+        rank = agent.rank()
+        return rank is not None and len(rank.blocks) == 4
+
+    wait_until(all_blocks, "four blocks are complete")
+    rank = agent.rank()
+    assert rank is not None
+    assert clocks == {0, LOW_MHZ}
+    assert sorted(block.arm for block in rank.blocks) == ["control", "control", "plan", "plan"]
+    assert {block.iterations for block in rank.blocks} == {2}
+    assert (rank.state, rank.staged_hash, rank.applied_hash) == (RankState.ENFORCING, "one", "one")
+    assert rank.order == ORDER
+    by_arm = {arm: [b for b in rank.blocks if b.arm == arm] for arm in ("plan", "control")}
+    assert min(b.iteration_time_s for b in by_arm["plan"]) > max(b.iteration_time_s for b in by_arm["control"])
+    assert max(b.energy_per_iteration_j for b in by_arm["plan"]) < min(
+        b.energy_per_iteration_j for b in by_arm["control"]
+    )
+
+
+def test_a_killed_rank_with_living_children_leaves_its_gpu_at_default_clocks(
+    locked: Callable[..., tuple[Room, LocalAgent, Process]],
+) -> None:
+    made, agent, peer = locked(children=2)
+    peer.send(signal.SIGKILL)
+    wait_until(lambda: made.clock() == 0, "the clock is reset")
+    children = [p for p in os.listdir("/proc") if p.isdigit() and _group(p) == peer.pid and int(p) != peer.pid]
+    assert len(children) == 2
+    assert agent.counts()["leaseEnds"] == {"ProcessGone": 1}
+
+
+def _group(pid: str) -> int:
+    try:
+        return os.getpgid(int(pid))
+    except ProcessLookupError:
+        return -1
+
+
+def test_a_killed_agent_leaves_a_journal_by_which_the_next_one_resets(
+    locked: Callable[..., tuple[Room, LocalAgent, Process]],
+) -> None:
+    made, agent, peer = locked()
+    agent.send(signal.SIGKILL)
+    agent.wait()
+    peer.end()
+    assert made.clock() == LOW_MHZ
+    assert (made.state_dir / "locked-gpus").read_text().split() == [made.gpus.uuids[0]]
+    made.agent()
+    wait_until(lambda: made.clock() == 0, "the clock is reset")
+    wait_until(lambda: (made.state_dir / "locked-gpus").read_text() == "", "the journal is empty")
+
+
+def test_sigterm_resets_and_exits_with_0(locked: Callable[..., tuple[Room, LocalAgent, Process]]) -> None:
+    made, agent, _ = locked()
+    agent.send(signal.SIGTERM)
+    assert agent.wait() == 0
+    assert made.clock() == 0
+    assert (made.state_dir / "locked-gpus").read_text() == ""
+
+
+def test_markers_that_stop_reset_and_markers_that_come_back_join_again(
+    locked: Callable[..., tuple[Room, LocalAgent, Process]],
+) -> None:
+    made, agent, peer = locked()
+    peer.send(signal.SIGSTOP)
+    wait_until(lambda: made.clock() == 0, "the clock is reset")
+    assert agent.counts()["leaseEnds"] == {"MarkersStopped": 1}
+    peer.send(signal.SIGCONT)
+    wait_until(lambda: made.clock() == LOW_MHZ, "the clock is locked again")
+
+
+def test_a_withdrawn_plan_resets(locked: Callable[..., tuple[Room, LocalAgent, Process]]) -> None:
+    made, agent, _ = locked()
+    agent.plans()
+    wait_until(lambda: made.clock() == 0, "the clock is reset")
+    rank = agent.rank()
+    assert rank is not None
+    assert (rank.state, rank.staged_hash) == (RankState.OBSERVING, None)
+    assert agent.counts()["leaseEnds"] == {"PlanChanged": 1}
+
+
+def test_an_instruction_that_the_plan_does_not_know_resets(room: MakeRoom) -> None:
+    made = room(time_scale=0.1)
+    agent = made.agent()
+    agent.plans(plan())
+    made.peer(iterations=100_000, other_order_from=30)
+    wait_until(lambda: (r := agent.rank()) is not None and r.state is RankState.REFUSED, "the plan is refused")
+    wait_until(lambda: made.clock() == 0, "the clock is reset")
+    rank = agent.rank()
+    assert rank is not None
+    assert rank.reason.startswith("OrderMismatch: iteration 30 ran F1 of stage 0 where the plan has F0")
+
+
+def test_a_plan_that_makes_iterations_too_long_trips_the_guard(room: MakeRoom) -> None:
+    made = room(time_scale=0.1)
+    agent = made.agent()
+    agent.plans(plan(plan_iteration_time_s=0.001))
+    made.peer(iterations=100_000)
+    wait_until(lambda: agent.counts()["leaseEnds"] == {"GuardTripped": 1}, "the guard trips")
+    wait_until(lambda: made.clock() == 0, "the clock is reset")
+
+
+def test_a_clock_that_cannot_be_set_refuses_the_plan(locked: Callable[..., tuple[Room, LocalAgent, Process]]) -> None:
+    made, agent, _ = locked()
+    made.gpus.break_gpu(0, set_error=4)  # NVML_ERROR_NO_PERMISSION
+    agent.plans(held("two", 600, activate_at=0))
+    wait_until(lambda: (r := agent.rank()) is not None and r.state is RankState.REFUSED, "the plan is refused")
+    refused = agent.report().gpus[0].refused
+    assert refused is not None
+    assert "CAP_SYS_ADMIN" in refused
+    assert made.clock() == LOW_MHZ
+    made.gpus.break_gpu(0)
+    wait_until(lambda: made.clock() == 0, "the clock is reset once it can be")
+    assert agent.counts()["leaseEnds"] == {"PlanChanged": 1}
+
+
+def test_an_attempt_that_the_plan_is_not_for_stays_at_default_clocks(room: MakeRoom) -> None:
+    made = room(time_scale=0.1)
+    agent = made.agent()
+    agent.plans(plan())
+    made.peer(iterations=100_000, attempt=1)
+    wait_until(lambda: (r := agent.rank()) is not None and r.iteration > 10, "ten iterations have run")
+    rank = agent.rank()
+    assert rank is not None
+    assert rank.reason.startswith("AttemptMismatch")
+    assert rank.staged_hash is None
+    assert made.gpus.look(0).sets == 0
+
+
+def test_a_late_plan_joins_at_the_next_boundary(room: MakeRoom) -> None:
+    made = room(time_scale=0.1)
+    agent = made.agent()
+    made.peer(iterations=100_000)
+    wait_until(lambda: (r := agent.rank()) is not None and r.iteration > 10, "ten iterations have run")
+    agent.plans(plan(purpose=Purpose.SWEEP, stages=(), sweep=Sweep(clocks_mhz=(LOW_MHZ,) * 9, iterations_per_block=7)))
+    wait_until(lambda: (r := agent.rank()) is not None and len(r.blocks) > 1, "blocks are complete")
+    rank = agent.rank()
+    assert rank is not None
+    assert rank.staged_at_iteration is not None
+    assert rank.blocks[0].block == (rank.staged_at_iteration - 3) // 7 + 1
+
+
+def test_the_gpu_of_another_pod_is_refused(room: MakeRoom) -> None:
+    made = room(time_scale=0.1)
+    first, second = made.gpus.uuids[:2]
+    agent = made.agent({"a": [first], "b": [second]})
+    peer = made.peer(pod="a", ordinal=1)
+    answer = peer.hear()
+    assert not answer["accepted"]
+    assert answer["reason"].startswith("NotItsGpu")
+    assert agent.counts()["refusals"] == {"NotItsGpu": 1}
+
+
+def test_a_gpu_is_claimed_once_and_free_again_when_its_process_is_gone(room: MakeRoom) -> None:
+    made = room(time_scale=0.1)
+    made.agent()
+    first = made.peer(iterations=100_000)
+    assert first.hear()["accepted"]
+    answer = made.peer(rank=1, iterations=100_000).hear()
+    assert not answer["accepted"]
+    assert answer["reason"].startswith(f"GpuClaimed: process {first.pid}")
+    first.send(signal.SIGKILL)
+    first.wait()
+    assert made.peer(rank=1, iterations=100_000).hear()["accepted"]
+
+
+def test_bad_messages_close_their_connection_and_no_other(room: MakeRoom) -> None:
+    made = room(time_scale=0.1)
+    agent = made.agent()
+    assert made.peer(iterations=100_000).hear()["accepted"]
+    agent.plans(plan())
+    hostile = made.hostile("a", "bytes", 1)
+    answers = list(iter(hostile.hear, None))
+    assert answers == [""] * 7
+    assert agent.counts()["refusals"] == {"BadMessage": 7}
+    wait_until(lambda: made.clock() == LOW_MHZ, "the honest rank's plan is in force")
+    goes_on(agent)
+
+
+def test_a_hostile_page_and_record_cost_their_own_rank_only(room: MakeRoom) -> None:
+    made = room(time_scale=0.1)
+    agent = made.agent()
+    assert made.peer(iterations=100_000).hear()["accepted"]
+    hostile = made.hostile("a", "rank", 1)
+    assert "true" in hostile.hear()
+    agent.plans(plan())
+    assert hostile.hear() == ""
+    wait_until(lambda: agent.rank(1) is None, "the hostile rank is dropped")
+    goes_on(agent)
+    wait_until(lambda: made.clock(1) == 0, "its GPU is at default clocks")
+
+
+def goes_on(agent: LocalAgent) -> None:
+    """Waits until rank 0 has run some more iterations."""
+    before = agent.rank()
+    assert before is not None
+    wait_until(lambda: (r := agent.rank()) is not None and r.iteration > before.iteration + 5, "rank 0 goes on")
+
+
+def test_a_sweep_measures_power_time_and_lags_as_the_gpu_has_them(room: MakeRoom) -> None:
+    made = room(time_scale=0.15, time_noise=0.0, power_variation=0.0)
+    agent = made.agent()
+    made.peer(iterations=100_000, waits_s=[0.0, 0.015])
+    clocks = (900, 1200, 0, 600, 900, 1200, 0, 600)
+    agent.plans(plan(purpose=Purpose.SWEEP, stages=(), sweep=Sweep(clocks_mhz=clocks, iterations_per_block=5)))
+    wait_until(lambda: (r := agent.rank()) is not None and len(r.blocks) == len(clocks), "the sweep is complete")
+    rank = agent.rank()
+    assert rank is not None
+    model = made.gpus.model
+    index = {clock: i for i, clock in enumerate(model.clocks.all_mhz)} | {0: len(model.clocks.all_mhz) - 1}
+    heat = 1.06  # static power grows as the GPU warms up: 0.4% of it for each kelvin over 45
+    for kind in rank.instructions:
+        kernel = model.kernel(0, kind.kind)
+        assert kind.time_s == pytest.approx(0.15 * kernel.time_s[index[kind.clock_mhz]], rel=0.02)
+        true_w = kernel.power_w[index[kind.clock_mhz]]
+        spread_w = 4 * kind.power_standard_error_w
+        assert 0.94 * true_w - spread_w < kind.power_w < heat * true_w + spread_w
+    assert {(k.kind, k.clock_mhz) for k in rank.instructions} == {(k, c) for k in "FB" for c in (0, 600, 900, 1200)}
+    for wait in rank.waits:
+        true_w = model.blocking_w[index[wait.clock_mhz]]
+        assert wait.power_w == pytest.approx(true_w, abs=0.1 * true_w + 4 * wait.power_standard_error_w)
+    assert len(rank.waits) == 4
+    for block, clock in zip(rank.blocks, clocks, strict=True):
+        i = index[clock]
+        kernels = [model.kernel(0, kind) for kind in "FB"]
+        busy_s = sum(4 * 0.15 * kernel.time_s[i] for kernel in kernels)
+        busy_j = sum(4 * 0.15 * kernel.time_s[i] * kernel.power_w[i] for kernel in kernels)
+        waited_j = (block.iteration_time_s - busy_s) * model.blocking_w[i]
+        assert block.energy_per_iteration_j == pytest.approx(busy_j + waited_j, rel=0.05)
+    lag = agent.report().gpus[0].lag
+    assert lag is not None
+    assert lag.samples == len(clocks)
+    assert 0.001 < lag.up_median_s < 0.02
