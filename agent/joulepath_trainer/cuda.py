@@ -31,7 +31,10 @@ class CudaError(RuntimeError):
 
 
 class Driver:
-    """The functions of the loaded driver library that the trainer needs. Each raises CudaError when it fails."""
+    """The functions of the loaded driver library that the trainer needs. Each raises CudaError when it fails.
+
+    For one thread at a time.
+    """
 
     def __init__(self, library: ctypes.CDLL) -> None:
         def function(name: str, *argument_types: Any) -> Callable[..., int]:
@@ -44,7 +47,6 @@ class Driver:
         self._ctx_get_device = function("cuCtxGetDevice", _Value(ctypes.c_int))
         self._device_uuid = function("cuDeviceGetUuid_v2", _Value(ctypes.c_ubyte * 16), ctypes.c_int)
         self._register = function("cuMemHostRegister_v2", _Pointer, ctypes.c_size_t, ctypes.c_uint)
-        self._unregister = function("cuMemHostUnregister", _Pointer)
         self._device_pointer = function("cuMemHostGetDevicePointer_v2", uint_out, _Pointer, ctypes.c_uint)
         # A driver without it (before CUDA 10) has no graphs to capture.
         self._is_capturing = (
@@ -56,6 +58,9 @@ class Driver:
         self._event_query = function("cuEventQuery", _Pointer)
         self._event_elapsed = function("cuEventElapsedTime", _Value(ctypes.c_float), _Pointer, _Pointer)
         self._event_record = function("cuEventRecord", _Pointer, _Pointer)
+        # Made once: these two are filled some hundred times a step.
+        self._status, self._milliseconds = ctypes.c_int(), ctypes.c_float()
+        self._status_out, self._milliseconds_out = ctypes.byref(self._status), ctypes.byref(self._milliseconds)
         self._write = function("cuStreamWriteValue32_v2", _Pointer, ctypes.c_uint64, ctypes.c_uint32, ctypes.c_uint)
 
     @classmethod
@@ -83,16 +88,11 @@ class Driver:
         _check("cuMemHostGetDevicePointer_v2", self._device_pointer(ctypes.byref(on_device), address, 0))
         return on_device.value
 
-    def unmap_host_page(self, address: int) -> None:
-        """Undoes `map_host_page`."""
-        _check("cuMemHostUnregister", self._unregister(address))
-
     def capturing(self, stream: int) -> bool:
         """Whether the stream records a CUDA graph: what is enqueued then is not run now (nor may be, on some)."""
         if self._is_capturing is None:
             return False
-        status = ctypes.c_int()
-        return self._is_capturing(stream, ctypes.byref(status)) != 0 or status.value != 0
+        return self._is_capturing(stream, self._status_out) != 0 or self._status.value != 0
 
     def create_event(self) -> int:
         """A new event, with a time."""
@@ -111,9 +111,8 @@ class Driver:
 
     def seconds_between(self, begin: int, end: int) -> float:
         """Seconds on the GPU's clock between two events that it has passed; resolution about 0.5 us."""
-        milliseconds = ctypes.c_float()
-        _check("cuEventElapsedTime", self._event_elapsed(ctypes.byref(milliseconds), begin, end))
-        return milliseconds.value / 1e3
+        _check("cuEventElapsedTime", self._event_elapsed(self._milliseconds_out, begin, end))
+        return self._milliseconds.value / 1e3
 
     def write_word(self, stream: int, on_device: int, value: int) -> None:
         """Enqueues the write of a 32-bit word, ordered after the memory operations before it."""
@@ -128,7 +127,6 @@ class StreamMarks:
     ) -> None:
         self._driver = driver
         self._current_stream = current_stream
-        self._page_address = page_address
         self._marker = driver.map_host_page(page_address) + marker_offset
         self._free: list[int] = []
 
@@ -155,10 +153,6 @@ class StreamMarks:
     def recycle(self, stamps: Iterable[int]) -> None:
         """Takes back stamps that nobody asks for any more."""
         self._free.extend(stamps)
-
-    def close(self) -> None:
-        """Takes the page from the GPU again."""
-        self._driver.unmap_host_page(self._page_address)
 
 
 def _check(name: str, result: int) -> bool:

@@ -23,10 +23,12 @@ class Iteration:
     """The time stamps of one training step."""
 
     number: int
-    begin: int
+    begin: int = 0
     spans: list[tuple[str, int, int, int, int]] = field(default_factory=list)
     """Kind, stage, microbatch, begin, end."""
     end: int = 0
+    places: set[int] = field(default_factory=set)
+    """Where its stamps were put: the streams."""
     whole: bool = True
     """False when something in it could not be marked: there will be no record of it."""
 
@@ -61,9 +63,11 @@ class Pending:
         while self._ended and (last or len(self._ended) > 1):
             iteration = self._ended[0]
             following = self._ended[1] if len(self._ended) > 1 else None
-            awaited = list(iteration.stamps()) if following is None else [*iteration.stamps(), following.begin]
-            # From the last to the first: on one stream, the first look tells it all unless everything was passed.
-            if not all(self._marks.passed(stamp) for stamp in reversed(awaited)):
+            # What one stream has passed, it has passed in order.
+            awaited = [iteration.end] if len(iteration.places) == 1 else list(iteration.stamps())
+            if following is not None:
+                awaited.append(following.begin)
+            if not all(self._marks.passed(stamp) for stamp in awaited):
                 return
             if iteration.whole:
                 yield self._record(iteration, following)

@@ -38,9 +38,6 @@ class Marks(Protocol):
     def recycle(self, stamps: Iterable[int]) -> None:
         """Takes back stamps that are needed no more."""
 
-    def close(self) -> None:
-        """Lets go of the page."""
-
 
 class HostMarks:
     """Markers by the host, at the moment of the call."""
@@ -67,9 +64,6 @@ class HostMarks:
 
     def recycle(self, stamps: Iterable[int]) -> None:
         """Nothing to take back."""
-
-    def close(self) -> None:
-        """Nothing to let go of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +92,9 @@ def choose_marker(device_type: str) -> Marker:
     stream = _torch_stream(torch) if on_torch_stream else _legacy_default_stream
 
     def open_stream_marks(page: mmap.mmap, _: PageWriter) -> Marks:
+        # The GPU may write a marker long after the host has lost interest, even while the interpreter ends: the page
+        # is never unmapped (nor taken from the GPU, which could mean to wait for it). The process's end does both.
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(page))
         address = ctypes.addressof(ctypes.c_char.from_buffer(page))
         return StreamMarks(driver, stream, address, MARKER_OFFSET)
 

@@ -45,6 +45,7 @@ class PipelineSteps:
         self._work: Work | None = None
         self._schedule: Callable[[], object | None] = lambda: None
         self._in_step = False
+        self._marking = False
 
     def observe_stages(self, stage_module: ModuleType) -> None:
         """Wraps the computations of a stage; for ``torch.distributed.pipelining.stage``."""
@@ -69,7 +70,7 @@ class PipelineSteps:
                 whole = True
                 return result
             finally:
-                self._in_step = False
+                self._in_step = self._marking = False
                 self._observer.end_step(whole)
 
         return step
@@ -79,7 +80,7 @@ class PipelineSteps:
     ) -> Callable[..., Any]:
         @functools.wraps(original)
         def chunk(stage: Any, *args: Any, **kwargs: Any) -> Any:
-            token = self._begin_chunk(stage, instruction, args, kwargs) if self._in_step else None
+            token = self._begin_chunk(stage, instruction, args, kwargs) if self._marking else None
             if token is None:
                 return original(stage, *args, **kwargs)
             try:
@@ -97,7 +98,7 @@ class PipelineSteps:
             if work is None:
                 return False
             self._in_step = True
-            self._observer.begin_step(work)
+            self._marking = bool(self._observer.begin_step(work))
             return True
         except Exception as error:
             self._observer.switch_off(error)

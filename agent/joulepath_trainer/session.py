@@ -11,7 +11,6 @@ from __future__ import annotations
 import atexit
 import functools
 import logging
-import mmap
 import os
 import socket
 import threading
@@ -40,8 +39,6 @@ class Session:
 
     def __init__(self, welcome: Welcome, marker: Marker) -> None:
         self._connection: socket.socket = welcome.connection
-        # Mapped until the process ends: the GPU may still write a marker that was enqueued long ago.
-        self._page: mmap.mmap = welcome.page
         self._writer = PageWriter(memoryview(welcome.page))
         self._marks = marker.open(welcome.page, self._writer)
         self._pending = Pending(self._marks)
@@ -51,15 +48,19 @@ class Session:
 
     def begin_step(self, number: int) -> None:
         """Marks the begin of a training step."""
-        stamp = self._mark(Event.STEP_BEGIN, number)
-        self._current = None if stamp is None else Iteration(number, stamp)
+        self._current = iteration = Iteration(number)
+        stamp = self._mark(Event.STEP_BEGIN, iteration)
+        if stamp is None:
+            self._current = None
+        else:
+            iteration.begin = stamp
 
     def begin_chunk(self, kind: str, stage: int, microbatch: int) -> ChunkToken | None:
         """Marks the begin of an instruction of the step; nothing outside of one."""
         iteration = self._current
         if iteration is None:
             return None
-        stamp = self._mark(Event.BEGIN, iteration.number, kind, stage, microbatch)
+        stamp = self._mark(Event.BEGIN, iteration, kind, stage, microbatch)
         if stamp is None:
             iteration.whole = False
             return None
@@ -71,7 +72,7 @@ class Session:
         if iteration is None:
             return
         kind, stage, microbatch, begin = token
-        end = self._mark(Event.END, iteration.number, kind, stage, microbatch)
+        end = self._mark(Event.END, iteration, kind, stage, microbatch)
         if end is None:
             iteration.whole = False
         else:
@@ -82,7 +83,7 @@ class Session:
         iteration, self._current = self._current, None
         if iteration is None:
             return
-        stamp = self._mark(Event.STEP_END, iteration.number)
+        stamp = self._mark(Event.STEP_END, iteration)
         if stamp is not None:
             iteration.end = stamp
             iteration.whole = iteration.whole and whole
@@ -91,23 +92,25 @@ class Session:
             self._send(record)
 
     def finish(self) -> None:
-        """Sends what is left and lets go, at the end of the process. Raises AgentGoneError."""
+        """Sends what is left and hangs up, at the end of the process. Raises AgentGoneError."""
         for record in self._pending.completed(last=True):
             self._send(record)
-        self._connection.close()
-        self._marks.close()
+        self.hang_up()
 
     def hang_up(self) -> None:
-        """Closes the connection; the page stays for what the GPU has yet to write."""
+        """Closes the connection."""
         self._connection.close()
 
-    def _mark(self, event: Event, number: int, kind: str = "", stage: int = 0, microbatch: int = 0) -> int | None:
+    def _mark(
+        self, event: Event, iteration: Iteration, kind: str = "", stage: int = 0, microbatch: int = 0
+    ) -> int | None:
         with self._lock:
             place = self._marks.place()
             if place is None:
                 return None
+            iteration.places.add(place)
             # The page says what the marker means before the GPU can pass it.
-            return self._marks.stamp(place, self._writer.announce(event, number, kind, stage, microbatch))
+            return self._marks.stamp(place, self._writer.announce(event, iteration.number, kind, stage, microbatch))
 
     def _send(self, record: IterationRecord) -> None:
         message = record.encode()
@@ -164,15 +167,20 @@ class Observer:
         self._iteration += 1
 
     @_fails_open
-    def begin_step(self, work: Work) -> None:
-        """A training step begins. Every rank calls this for every training step, so the numbers agree among ranks."""
+    def begin_step(self, work: Work) -> bool:
+        """A training step begins; returns whether it is observed.
+
+        Every rank calls this for every training step, so the numbers agree among ranks.
+        """
         self._iteration += 1
         if self._off:
-            return
+            return False
         if self._session is None:
             self._look_for_agent(work)
-        if self._session is not None:
-            self._session.begin_step(self._iteration)
+        if self._session is None:
+            return False
+        self._session.begin_step(self._iteration)
+        return True
 
     @_fails_open
     def begin_chunk(self, kind: str, stage: int, microbatch: int) -> ChunkToken | None:

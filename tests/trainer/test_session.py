@@ -95,13 +95,10 @@ class SlowGpu:
     def recycle(self, stamps: Iterable[int]) -> None:
         self.recycled += stamps
 
-    def close(self) -> None:
-        pass
-
 
 def iteration(number: int) -> Iteration:
     at = 100 * number
-    return Iteration(number, at, [("F", 0, 0, at + 10, at + 40), ("B", 0, 0, at + 40, at + 80)], at + 90)
+    return Iteration(number, at, [("F", 0, 0, at + 10, at + 40), ("B", 0, 0, at + 40, at + 80)], at + 90, {0})
 
 
 def test_records_wait_for_the_gpu_and_for_the_next_begin() -> None:

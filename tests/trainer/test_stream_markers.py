@@ -46,6 +46,15 @@ def test_spans_are_the_times_that_the_kernels_took_on_each_gpu(nursery: Nursery,
         assert rank.entries()[-1].event == Event.STEP_END
 
 
+def test_an_agent_that_dies_while_the_gpu_has_markers_to_write_costs_nothing(nursery: Nursery, tmp_path: Path) -> None:
+    gpus = tmp_path / "state"
+    state.create(gpus, parametric({"seconds": SECONDS}), state.Options(gpus=2, root_only=False))
+    with AgentDouble(nursery.socket, hang_up_after=2) as agent:
+        nursery.run("train_on_virtual_gpus", 2, steps=STEPS, state=str(gpus))
+        ranks = agent.ranks(2)
+    assert [len(rank.records) for rank in ranks] == [2, 2]
+
+
 def test_a_process_with_the_driver_but_no_context_does_not_use_it(nursery: Nursery) -> None:
     assert nursery.run("uses_driver", 1) == [False]
 

@@ -16,6 +16,10 @@ from __future__ import annotations
 import os
 import sys
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 _HERE = os.path.dirname(os.path.abspath(__file__))
 _PACKAGE_ROOT = os.path.dirname(os.path.dirname(_HERE))
 
@@ -28,8 +32,9 @@ def _leave_path() -> int:
     return places[0] if places else 0
 
 
-def _restore_image_path(place: int) -> None:
+def _restore_path() -> None:
     """Puts the entries of the image's PYTHONPATH into ``sys.path`` and into the environment of child processes."""
+    place = _leave_path()
     file = os.environ.get("JOULEPATH_IMAGE_PYTHONPATH_FILE")
     if not file:
         return
@@ -67,15 +72,13 @@ def _run_shadowed() -> None:
             sys.modules["sitecustomize"] = ours
 
 
-def _attempt(step: str, action: object, *arguments: object) -> object:
+def _attempt(name: str, action: Callable[[], None]) -> None:
     try:
-        return action(*arguments)  # type: ignore[operator]
+        action()
     except Exception as error:
-        sys.stderr.write(f"joulepath: {step} failed, training goes on without it: {type(error).__name__}: {error}\n")
-        return None
+        sys.stderr.write(f"joulepath: {name} failed, training goes on without: {type(error).__name__}: {error}\n")
 
 
-_place = _attempt("leaving sys.path", _leave_path)
-_attempt("restoring the image's PYTHONPATH", _restore_image_path, _place or 0)
+_attempt("restoring the image's PYTHONPATH", _restore_path)
 _attempt("installing the hook", _install_hook)
 _run_shadowed()
