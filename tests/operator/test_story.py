@@ -20,14 +20,14 @@ def spec(**changes: Any) -> EnergyPlanSpec:
 def test_an_annotated_job_is_profiled_planned_and_measured(new_world: NewWorld) -> None:
     world: Any = new_world()
     world.settle()
-    assert world.status.phase is Phase.PROFILING
-    assert world.plan.purpose is Purpose.SWEEP
+    assert world.status.phase == "Profiling"
+    assert world.plan.purpose == "Sweep"
     assert world.plan.activate_at > world.iteration + 2
     world.run(90)
     assert next(iter(world.profiles.values())).spec.job == "gpt3"
-    assert world.plan.purpose is Purpose.ENFORCE
+    assert world.plan.purpose == "Enforce"
     world.run(110)
-    assert world.status.phase is Phase.ACTIVE
+    assert world.status.phase == "Active"
     measured, plan = world.status.measured, world.status.plan
     assert measured.pairs == world.spec.measurement.pairs
     assert plan.granularity is Granularity.INSTRUCTION
@@ -97,7 +97,7 @@ def test_the_next_run_starts_from_the_stored_profile(new_world: NewWorld) -> Non
     assert {plan.purpose for plan in world.writes} == {Purpose.ENFORCE}
     assert world.condition("Profiled").reason == "Reused"
     assert world.status.job_uid == "uid-two-0000"
-    assert world.status.measured is None
+    assert not world.status.measured
 
 
 def test_a_run_that_may_not_reuse_sweeps_again(new_world: NewWorld) -> None:
@@ -107,7 +107,7 @@ def test_a_run_that_may_not_reuse_sweeps_again(new_world: NewWorld) -> None:
     world.restart_job()
     world.iteration = 5
     world.settle()
-    assert world.plan.purpose is Purpose.SWEEP
+    assert world.plan.purpose == "Sweep"
 
 
 def test_a_stored_profile_that_does_not_fit_is_measured_anew(new_world: NewWorld) -> None:
@@ -123,9 +123,9 @@ def test_a_stored_profile_that_does_not_fit_is_measured_anew(new_world: NewWorld
     world.profiles[name] = replace(stored, spec=type(stored.spec)(**slower), job_uid="uid-of-another-run")
     world.restart_job()
     world.settle()
-    assert world.plan.purpose is Purpose.SWEEP
+    assert world.plan.purpose == "Sweep"
     world.run(190)
-    assert world.status.phase is Phase.ACTIVE
+    assert world.status.phase == "Active"
     assert world.profiles[name].job_uid == "uid-two-0000"
 
 
@@ -136,8 +136,8 @@ def test_a_new_attempt_withdraws_the_plan_and_replans_from_the_profile(new_world
     first = world.plan
     world.attempt, world.ranks = 1, 4
     world.settle()
-    assert world.plan is None
-    assert world.status.phase is Phase.PENDING
+    assert not world.plans
+    assert world.status.phase == "Pending"
     world.ranks = 8
     world.writes.clear()
     world.settle()
@@ -145,7 +145,7 @@ def test_a_new_attempt_withdraws_the_plan_and_replans_from_the_profile(new_world
     assert world.plan.attempt == 1
     assert world.plan.hash != first.hash
     world.run(60)
-    assert world.status.phase is Phase.ACTIVE
+    assert world.status.phase == "Active"
 
 
 @pytest.mark.parametrize("stop_after", [1, 20, 60, 100, 130, 170])
@@ -167,7 +167,7 @@ def test_an_operator_killed_between_status_and_plan_delivers_the_plan(new_world:
     world: Any = new_world()
     world.settle()
     world.run(150)
-    assert world.status.phase is Phase.ACTIVE
+    assert world.status.phase == "Active"
     before = world.plan
     world.plans.clear()
     world.settle()
@@ -182,7 +182,7 @@ def test_a_changed_spec_makes_a_new_plan_and_new_measurements(new_world: NewWorl
     world.spec, world.generation = spec(maxSlowdownPercent=5), 2
     world.settle()
     assert world.plan.hash != old.hash
-    assert world.status.measured is None
+    assert not world.status.measured
     world.run(120)
     assert world.status.measured.slowdown.mean > 0.02
     assert world.status.observed_generation == 2
@@ -195,8 +195,8 @@ def test_a_job_that_ends_keeps_its_figures_and_loses_its_plan(new_world: NewWorl
     savings = world.status.savings
     world.job = None
     world.settle()
-    assert world.status.phase is Phase.COMPLETED
-    assert world.plan is None
+    assert world.status.phase == "Completed"
+    assert not world.plans
     assert world.status.savings == savings
     assert savings in world.status.message
     assert "deleted" in world.status.message

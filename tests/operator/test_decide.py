@@ -1,0 +1,270 @@
+"""Single decisions: why a plan waits, is refused or ends, and what the status says of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from joulepath_crds import EnergyPlanSpec
+from joulepath_operator.gang import Gang
+
+NewWorld = Callable[..., Any]
+
+
+def spec(**changes: Any) -> EnergyPlanSpec:
+    return EnergyPlanSpec.from_api({"job": {"name": "gpt3"}, **changes})
+
+
+@pytest.fixture
+def active(new_world: NewWorld) -> Any:
+    """A job with a plan in force."""
+    world = new_world()
+    world.settle()
+    world.run(200)
+    assert world.status.phase == "Active"
+    return world
+
+
+def injected(world: Any) -> tuple[str, str, str]:
+    world.settle()
+    condition = world.condition("Injected")
+    return condition.status, condition.reason, condition.message
+
+
+def test_no_job_yet(new_world: NewWorld) -> None:
+    world = new_world()
+    world.job = None
+    status, reason, message = injected(world)
+    assert (status, reason) == ("False", "NoJob")
+    assert "gpt3" in message
+    assert world.status.phase == "Pending"
+
+
+def test_a_job_without_annotation_is_told_which_to_add(new_world: NewWorld) -> None:
+    world = new_world()
+    world.job = replace(world.job, annotation=None)
+    _, reason, message = injected(world)
+    assert reason == "NotAnnotated"
+    assert "joulepath.dev/energy-plan: plan" in message
+    assert "kubectl" in message
+
+
+def test_a_job_annotated_for_another_plan_is_refused(new_world: NewWorld) -> None:
+    world = new_world()
+    world.job = replace(world.job, annotation="other")
+    _, reason, message = injected(world)
+    assert reason == "AnnotationMismatch"
+    assert "'other'" in message
+    assert world.status.phase == "Refused"
+
+
+def test_pods_that_predate_the_annotation_are_told_the_command(new_world: NewWorld) -> None:
+    world = new_world()
+    world.ranks, world.pods = 0, (False, False)
+    _, reason, message = injected(world)
+    assert reason == "PodsPredateAnnotation"
+    assert "kubectl -n team get pytorchjob gpt3 -o yaml | kubectl -n team replace --force -f -" in message
+
+
+def test_a_gang_that_is_injected_in_part_is_never_slowed(new_world: NewWorld) -> None:
+    world = new_world()
+    world.ranks, world.pods = 4, (True, False)
+    _, reason, message = injected(world)
+    assert reason == "RanksMissing"
+    assert "4 of 8" in message
+    assert not world.plans
+
+
+@pytest.mark.parametrize("level", ["baseline", "restricted"])
+def test_a_namespace_that_forbids_hostpath_is_told_label_and_remedy(new_world: NewWorld, level: str) -> None:
+    world = new_world()
+    world.ranks, world.pods, world.pod_security = 0, (False, False), level
+    _, reason, message = injected(world)
+    assert reason == "PodSecurityForbids"
+    assert "hostPath" in message
+    assert f"level {level}" in message
+    assert "pod-security.kubernetes.io/enforce=privileged" in message
+
+
+def test_injected_pods_that_do_not_train_yet_are_waited_for(new_world: NewWorld) -> None:
+    world = new_world()
+    world.ranks, world.pods = 0, (True, True)
+    assert injected(world)[1] == "WaitingForRanks"
+    world.pods = ()
+    assert injected(world)[1] == "NoPods"
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason", "field"),
+    [
+        ({"job": {"name": "gpt3", "kind": "TrainJob"}}, "UnsupportedKind", "spec.job"),
+        ({"measurement": {"pairs": 129}}, "InvalidSpec", "spec.measurement.pairs is 129"),
+    ],
+)
+def test_what_cannot_be_had_is_refused_in_a_sentence(
+    new_world: NewWorld, changes: dict[str, Any], reason: str, field: str
+) -> None:
+    world = new_world(spec(**changes))
+    world.settle()
+    assert world.status.phase == "Refused"
+    assert world.condition("Degraded").reason == reason
+    assert field in world.status.message
+
+
+def test_shared_refused_and_mixed_gpus_are_refused(new_world: NewWorld) -> None:
+    for change, reason in (
+        ({"refused": "MIG is on"}, "GPURefused"),
+        ({"model": "Other"}, "MixedGPUs"),
+        ({"uuid": "GPU-unknown"}, "UnknownGPU"),
+    ):
+        world = new_world()
+        gpu = world._gpu
+        world._gpu = lambda rank, gpu=gpu, change=change: gpu(rank).model_copy(update=change if rank == 2 else {})
+        world.settle()
+        assert world.status.phase == "Refused"
+        assert world.condition("Profiled").reason == reason
+    world = new_world()
+    rank = world._rank
+    world._rank = lambda number: rank(number).model_copy(update={"gpu_uuid": "GPU-0"})
+    world.settle()
+    assert world.condition("Profiled").reason == "SharedGPU"
+
+
+def test_ranks_that_disagree_are_refused(new_world: NewWorld) -> None:
+    for change in ({"microbatches": 13}, {"schedule": "GPipe"}, {"stages": (3,)}):
+        world = new_world()
+        rank = world._rank
+        world._rank = lambda number, rank=rank, change=change: rank(number).model_copy(
+            update=change if number == 2 else {}
+        )
+        world.settle()
+        assert world.condition("Profiled").reason == "RanksDisagree"
+
+
+def test_a_guard_that_trips_ends_the_plan_until_the_spec_changes_or_the_job_restarts(active: Any) -> None:
+    active.refusal = {3: "GuardTripped: the last 5 plan iterations took 4 s, the bound is 3 s"}
+    active.settle()
+    assert active.status.phase == "Refused"
+    assert active.condition("Active").reason == "GuardTripped"
+    assert "rank 3" in active.status.message
+    assert not active.plans
+    active.refusal = {}
+    active.run(20)
+    assert active.status.phase == "Refused"
+    assert not active.plans
+    active.spec, active.generation = spec(granularity="phase"), 2
+    active.settle()
+    assert active.plan.purpose == "Enforce"
+    active.refusal = {3: "GuardTripped: again"}
+    active.settle()
+    active.refusal = {}
+    active.restart_job()
+    active.settle()
+    assert active.status.phase == "Planned"
+
+
+def test_a_model_that_does_not_fit_is_refused_for_good(new_world: NewWorld) -> None:
+    world = new_world(slow=1.03)
+    world.settle()
+    world.run(100)
+    assert world.status.phase == "Refused"
+    assert world.condition("Planned").reason == "ModelMismatch"
+    computed = world.plans_computed
+    world.run(20)
+    assert world.plans_computed == computed
+    assert not world.plans
+
+
+def test_a_sweep_that_ends_with_too_few_clocks_is_refused(new_world: NewWorld) -> None:
+    world = new_world()
+    world._swept = lambda: {0}
+    world.settle()
+    world.run(100)
+    assert world.status.phase == "Refused"
+    assert world.condition("Profiled").reason == "SweepIncomplete"
+
+
+def test_a_node_that_is_silent_for_a_moment_withdraws_nothing(active: Any) -> None:
+    plans = dict(active.plans)
+    active.ranks = 4
+    active.settle()
+    assert active.plans == plans
+    assert active.status.phase == "Active"
+    assert active.condition("Degraded").status == "True"
+    active.ranks = 8
+    active.settle()
+    assert active.condition("Degraded").status == "False"
+
+
+def test_ranks_at_default_clocks_are_told_with_their_reason(active: Any) -> None:
+    rank = active._rank
+    active._rank = lambda number: rank(number).model_copy(
+        update={"applied_hash": None, "reason": "MarkersStopped: none for 3 s"} if number == 5 else {}
+    )
+    active.settle()
+    assert active.status.phase == "Active"
+    condition = active.condition("Degraded")
+    assert condition.reason == "RanksAtDefault"
+    assert "MarkersStopped" in condition.message
+
+
+def test_measured_savings_stay_when_an_agent_forgets_its_blocks(active: Any) -> None:
+    measured = active.status.measured
+    active._blocks = lambda rank: []
+    active.settle()
+    assert active.status.measured == measured
+
+
+def test_transition_times_change_only_with_the_status(active: Any) -> None:
+    before = {one.type: (one.status, one.last_transition_time) for one in active.status.conditions}
+    active.iteration += 7
+    active.settle()
+    assert {one.type: (one.status, one.last_transition_time) for one in active.status.conditions} == before
+    active.ranks = 4
+    active.settle()
+    after = {one.type: (one.status, one.last_transition_time) for one in active.status.conditions}
+    assert after["Degraded"] != before["Degraded"]
+    assert {kind: told for kind, told in after.items() if kind != "Degraded"} == {
+        kind: told for kind, told in before.items() if kind != "Degraded"
+    }
+
+
+def test_a_plan_of_an_earlier_run_is_deleted(active: Any) -> None:
+    active.restart_job()
+    active.ranks = 0
+    active.settle()
+    assert not active.plans
+    assert active.status.phase == "Pending"
+    assert active.status.measured is None
+
+
+@pytest.mark.parametrize("end", ["Succeeded", "Failed"])
+def test_a_job_that_ends_deletes_the_plan_and_keeps_the_figures(active: Any, end: str) -> None:
+    savings = active.status.savings
+    active.job = replace(active.job, finished=end)
+    active.settle()
+    assert active.status.phase == "Completed"
+    assert not active.plans
+    assert active.status.savings == savings
+    assert end.lower() in active.status.message
+
+
+def test_a_suspended_job_has_no_plan(active: Any) -> None:
+    active.job = replace(active.job, suspended=True)
+    active.settle()
+    assert active.status.phase == "Pending"
+    assert not active.plans
+
+
+def test_an_activation_leaves_time_for_the_delivery_and_for_old_reports(new_world: NewWorld) -> None:
+    nodes = new_world().nodes()
+    fresh = Gang.of(nodes)
+    stale = Gang.of(replace(node, age_s=30.0) for node in nodes)
+    assert fresh is not None
+    assert stale is not None
+    period = fresh.iteration_time_s
+    assert fresh.activation() == 10 + 1 + 2  # 2 s are less than one iteration of 2.9 s
+    assert stale.activation() >= 10 + 30 / period + 3

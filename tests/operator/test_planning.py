@@ -1,0 +1,116 @@
+"""The planner through its adapter."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from joulepath_crds import Granularity, SwitchingLag
+from joulepath_operator.planner_pool import PlannerPool
+from joulepath_operator.planning import PlanRefusal, PlanRequest, PlanResult, compute
+
+NewWorld = Callable[..., Any]
+
+
+@pytest.fixture
+def request_for(new_world: NewWorld) -> PlanRequest:
+    world = new_world()
+    world.settle()
+    while True:
+        world.iteration += 1
+        decision = world.decide()
+        if decision.ask_planner is not None:
+            assert isinstance(decision.ask_planner, PlanRequest)
+            return decision.ask_planner
+        world._carry_out(decision)
+
+
+def test_the_figures_of_a_plan_are_in_order(request_for: PlanRequest) -> None:
+    result = compute(request_for)
+    assert isinstance(result, PlanResult)
+    assert result.lower_bound_j <= result.energy_j < result.baseline_j
+    assert 0 < result.predicted_savings <= result.bound_savings
+    assert result.iteration_time_s <= result.t_min_s * 1.001
+    assert result.plan_time_s / result.control_time_s == pytest.approx(result.iteration_time_s / result.t_min_s)
+    assert [stage.stage for stage in result.stages] == list(range(8))
+    for stage, order in zip(result.stages, request_for.orders, strict=True):
+        assert stage.order == order
+        assert set(stage.clocks_mhz) <= {0, *request_for.supported_clocks_mhz} - {1410}
+
+
+def test_replicas_multiply_joules_and_tensor_peers_do_not_change_savings(request_for: PlanRequest) -> None:
+    single = compute(request_for)
+    topology = request_for.profile.topology.model_copy(update={"data_parallel": 2, "tensor_parallel": 4})
+    several = compute(replace(request_for, profile=request_for.profile.model_copy(update={"topology": topology})))
+    assert isinstance(single, PlanResult)
+    assert isinstance(several, PlanResult)
+    assert several.baseline_j == pytest.approx(8 * single.baseline_j)
+    assert several.frontier[0].lower_bound_j == pytest.approx(8 * single.frontier[0].lower_bound_j)
+    assert several.predicted_savings == pytest.approx(single.predicted_savings, abs=0.002)
+
+
+def test_a_model_that_does_not_fit_the_job_is_refused_with_both_numbers(request_for: PlanRequest) -> None:
+    refusal = compute(replace(request_for, control_time_s=request_for.control_time_s * 1.02))
+    assert isinstance(refusal, PlanRefusal)
+    assert refusal.reason == "ModelMismatch"
+    assert f"{request_for.control_time_s * 1.02:.4f} s" in refusal.message
+    fitting = compute(request_for)
+    assert isinstance(fitting, PlanResult)
+    assert f"{fitting.t_min_s:.4f} s" in refusal.message
+
+
+def test_a_profile_that_cannot_be_planned_on_is_refused_in_a_sentence(request_for: PlanRequest) -> None:
+    stages = request_for.profile.stages
+    broken = request_for.profile.model_copy(
+        update={"stages": (stages[0].model_copy(update={"kinds": stages[0].kinds[:1]}), *stages[1:])}
+    )
+    refusal = compute(replace(request_for, profile=broken))
+    assert isinstance(refusal, PlanRefusal)
+    assert refusal.reason == "NotPlannable"
+    assert "stage 0" in refusal.message
+
+
+@pytest.mark.parametrize("granularity", [Granularity.PHASE, Granularity.KIND, Granularity.RANK])
+def test_a_granularity_that_is_asked_for_is_the_finest_taken(
+    request_for: PlanRequest, granularity: Granularity
+) -> None:
+    result = compute(replace(request_for, granularity=granularity))
+    assert isinstance(result, PlanResult)
+    assert result.granularity in (granularity, Granularity.RANK)
+
+
+def test_a_long_lag_makes_auto_coarser(request_for: PlanRequest) -> None:
+    slow = SwitchingLag(up_median_s=0.1, up_p95_s=0.1, down_median_s=0.1, down_p95_s=0.1, samples=9)
+    result = compute(replace(request_for, lag=slow))
+    assert isinstance(result, PlanResult)
+    assert result.granularity is not Granularity.INSTRUCTION
+    assert result.iteration_time_s <= result.t_min_s * 1.001
+
+
+def _never(request: PlanRequest) -> PlanResult | PlanRefusal:
+    time.sleep(3600)
+    raise AssertionError
+
+
+def test_a_planner_that_never_ends_is_ended_and_the_next_plan_is_computed(request_for: PlanRequest) -> None:
+    async def both() -> tuple[PlanResult | PlanRefusal, PlanResult | PlanRefusal]:
+        seconds: list[float] = []
+        stuck = PlannerPool(1, observe=seconds.append, compute=_never)
+        try:
+            first = await stuck.plan(request_for)
+            stuck._compute = compute
+            stuck._timeout_s = 60
+            return first, await stuck.plan(request_for)
+        finally:
+            stuck.close()
+            assert len(seconds) == 2
+
+    refusal, result = asyncio.run(both())
+    assert isinstance(refusal, PlanRefusal)
+    assert refusal.reason == "PlannerTimeout"
+    assert isinstance(result, PlanResult)
