@@ -99,6 +99,7 @@ def test_lint_finds_nothing(cluster: Cluster) -> None:
     [
         (),
         ("--set", "agent.runtimeClassName=nvidia,webhook.replicas=1,crds.install=false"),
+        ("--set", r"agent.siteClocks=210\,1200,webhook.gpuResource=nvidia.com/gpu\,x.y/z,logLevel=debug"),
         ("--set", "dashboards.enabled=true,metrics.annotations=false"),
         ("--set-json", 'image.pullSecrets=["key"]', "--set-json", 'agent.nodeSelector={"a":"b"}'),
         ("--set-json", 'agent.extraVolumes=[{"name":"x","emptyDir":{}}]'),
@@ -236,6 +237,7 @@ def test_two_releases_share_no_name(cluster: Cluster, objects: list[Object]) -> 
         (("--set", "agent.runtimeClass=nvidia"), "at '/agent': additional properties 'runtimeClass' not allowed"),
         (("--set", "webhook.replicas=0"), "at '/webhook/replicas': minimum: got 0, want 1"),
         (("--set", "image.pullPolicy=Sometimes"), "at '/image/pullPolicy': value must be one of 'Always'"),
+        (("--set", "agent.siteClocks=1200"), "at '/agent/siteClocks'"),
         (("--set", "image.registry="), "at '/image/registry'"),
         (("--set", "metrics.podMonitor.interval=often"), "at '/metrics/podMonitor/interval'"),
         (("--set", "dashboards.enabled=maybe"), "at '/dashboards/enabled': got string, want boolean"),
