@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from . import images
 from .cluster import Cluster, cluster_up, down, running, up
-from .commands import CommandError, until
+from .commands import CommandError, NotYetError, until
 from .machine import MachineError
 from .node import Daemon, Node
 from .prometheus import prometheus, start_prometheus, stop_prometheus
@@ -22,6 +22,7 @@ __all__ = [
     "Daemon",
     "MachineError",
     "Node",
+    "NotYetError",
     "cluster_up",
     "down",
     "images",

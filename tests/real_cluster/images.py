@@ -14,7 +14,7 @@ import re
 import shlex
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from .archive import write_image
@@ -95,20 +95,28 @@ def base() -> Path:
     return kept(cache_folder() / "images" / f"base-{key}", make) / "root.tar"
 
 
+def _storage_driver() -> str:
+    """Overlay, which stores and copies differences only; it can't be stacked on an overlay (a container's disk)."""
+    return "vfs" if run(["stat", "--file-system", "--format=%T", cache_folder()]).strip() == "overlayfs" else "overlay"
+
+
 def _buildah(*arguments: str | Path) -> str:
-    storage = cache_folder() / "buildah"
-    where = ["--root", f"{storage}/root", "--runroot", f"{storage}/run", "--storage-driver", "vfs"]
-    return run(["buildah", *where, *arguments], env={"BUILDAH_ISOLATION": "chroot"})
+    driver = _storage_driver()
+    storage = cache_folder() / "buildah" / driver
+    where = ["--root", f"{storage}/root", "--runroot", f"{storage}/run", "--storage-driver", driver]
+    # in a mount namespace of its own: else its storage would leave a mount behind
+    return run(["unshare", "--mount", "buildah", *where, *arguments], env={"BUILDAH_ISOLATION": "chroot"})
 
 
 def _ensure_base() -> None:
     tag = f"{BASE_TAG}-{base().parent.name}"
-    if not _buildah("images", "--noheading", "--filter", f"reference={tag}").strip():
-        container = _buildah("from", "scratch").strip()
-        _buildah("add", "--quiet", container, base(), "/")
-        _buildah("config", "--cmd", "/bin/bash", "--env", "LANG=C.UTF-8", container)
-        _buildah("commit", "--quiet", "--rm", container, tag)
-        _buildah("tag", tag, BASE_TAG)
+    with locked(cache_folder() / ".buildah-base.lock"):
+        if not _buildah("images", "--noheading", "--filter", f"reference={tag}").strip():
+            container = _buildah("from", "scratch").strip()
+            _buildah("add", "--quiet", container, base(), "/")
+            _buildah("config", "--cmd", "/bin/bash", "--env", "LANG=C.UTF-8", container)
+            _buildah("commit", "--quiet", "--rm", container, tag)
+            _buildah("tag", tag, BASE_TAG)
 
 
 def _copied(dockerfile: Path) -> Iterator[str]:
@@ -120,7 +128,7 @@ def _copied(dockerfile: Path) -> Iterator[str]:
             yield from [word for word in words[1:] if not word.startswith("--")][:-1]
 
 
-def _context(dockerfile: Path, context: Path) -> tuple[Path, ...]:
+def context_files(dockerfile: Path, context: Path) -> tuple[Path, ...]:
     """The files that the Dockerfile copies, relative to the context; git-ignored ones are left out."""
     sources = [source.removeprefix("./").rstrip("/") or "." for source in _copied(dockerfile)]
     if not sources:
@@ -159,49 +167,43 @@ def build(
     files and arguments are as before.
     """
     context = context or dockerfile.parent
-    listed = sorted(files) if files is not None else _context(dockerfile, context)
-    modes = [f"{path}:{(context / path).stat().st_mode & 0o111}" for path in listed]
+    listed = sorted(files) if files is not None else context_files(dockerfile, context)
     given = [f"{key}={value}" for key, value in sorted((arguments or {}).items())]
-    key = content_hash(
-        [
-            base().parent.name,
-            dockerfile,
-            target or "",
-            tag,
-            *given,
-            *modes,
-            *(context / path for path in listed),
-        ]
-    )
-    name = re.sub(r"[^a-zA-Z0-9]+", "-", tag)
-
-    def make(folder: Path) -> None:
-        with (
-            locked(cache_folder() / ".buildah.lock"),
-            step(f"image {tag}", 40),
-            tempfile.TemporaryDirectory() as temporary,
-        ):
-            _ensure_base()
-            here = Path(temporary)
-            for path in listed:
-                copy = here / "context" / path
-                copy.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(context / path, copy)
-            (here / "context").mkdir(exist_ok=True)
-            (here / "pip.conf").write_text(_pip_configuration())
-            mounts = [f"{_CERTIFICATES}:{_CERTIFICATES}:ro", f"{here / 'pip.conf'}:/etc/xdg/pip/pip.conf:ro"]
-            options = ["--network=host", "--ulimit", "nofile=1024:1024", "--layers", "--quiet"]
-            options += [word for mount in mounts for word in ("--volume", mount)]
-            options += [word for text in (f"BASE={BASE_TAG}", *given) for word in ("--build-arg", text)]
-            options += ["--target", target] if target else []
-            _buildah("build", *options, "--tag", tag, "--file", dockerfile.absolute(), here / "context")
-            _buildah("push", "--quiet", tag, f"docker-archive:{folder / 'image.tar'}:{tag}")
-            with contextlib.suppress(CommandError):
-                _buildah("rmi", "--prune")  # layers that no named image needs any more
-
-    archive = kept(cache_folder() / "images" / f"{name}-{key}", make) / "image.tar"
-    _forget_old(name, archive.parent)
+    with tempfile.TemporaryDirectory() as name:
+        here = Path(name)  # a copy: the files may change while the build waits for its turn
+        (here / "context").mkdir()
+        shutil.copy(dockerfile, here / "Dockerfile")
+        for path in listed:
+            copy = here / "context" / path
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(context / path, copy)
+        copies = [here / "context" / path for path in listed]
+        modes = [f"{path}:{copy.stat().st_mode & 0o111}" for path, copy in zip(listed, copies, strict=True)]
+        key = content_hash([base().parent.name, here / "Dockerfile", target or "", tag, *given, *modes, *copies])
+        slug = re.sub(r"[^a-zA-Z0-9]+", "-", tag)
+        folder = cache_folder() / "images" / f"{slug}-{key}"
+        archive = kept(folder, lambda partial: _build(here, target, tag, given, partial / "image.tar")) / "image.tar"
+    _forget_old(slug, folder)
     return archive
+
+
+def _build(here: Path, target: str | None, tag: str, arguments: Sequence[str], archive: Path) -> None:
+    """Build `here`'s Dockerfile and context, and export the image."""
+    (here / "pip.conf").write_text(_pip_configuration())
+    mounts = [f"{_CERTIFICATES}:{_CERTIFICATES}:ro", f"{here / 'pip.conf'}:/etc/xdg/pip/pip.conf:ro"]
+    options = ["--network=host", "--ulimit", "nofile=1024:1024", "--layers", "--quiet"]
+    options += [word for mount in mounts for word in ("--volume", mount)]
+    options += [word for text in (f"BASE={BASE_TAG}", *arguments) for word in ("--build-arg", text)]
+    options += ["--target", target] if target else []
+    store = cache_folder() / ".buildah.lock"
+    # the targets of a Dockerfile share stages: one builds them, the next ones find them
+    turn = cache_folder() / f".buildah-{content_hash([here / 'Dockerfile'])}.lock"
+    with locked(turn), locked(store, shared=True), step(f"image {tag}", 40):
+        _ensure_base()
+        _buildah("build", *options, "--tag", tag, "--file", here / "Dockerfile", here / "context")
+        _buildah("push", "--quiet", tag, f"docker-archive:{archive}:{tag}")
+    with contextlib.suppress(CommandError, BlockingIOError), locked(store, wait=False):
+        _buildah("rmi", "--prune")  # layers that no named image needs any more
 
 
 def _forget_old(name: str, current: Path) -> None:

@@ -34,6 +34,7 @@ PRIVATE_PATHS = (
     "/run/joulepath",
     "/var/lib/joulepath",
     "/run/virtual-gpus",
+    "/run/mount",  # where mount(8), which the kubelet runs, leaves notes
 )
 """Host paths of which each node has its own; the nodes share the rest of the machine's file system."""
 
