@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     try:
-        cluster = Cluster(options.node_name, options.namespace)
+        cluster = Cluster.connect(options.node_name, options.namespace)
         agent = Agent(
             open_gpus(options.site_clocks),
             CgroupIdentity(options.proc),

@@ -39,15 +39,24 @@ _LONGEST_BACKOFF_S: Final = 10.0
 class Cluster:
     """One node's view of the API server."""
 
-    def __init__(self, node: str, namespace: str) -> None:
-        """Loads the pod's own credentials or the kubeconfig; raises kubernetes.config.ConfigException."""
-        config.load_config()
-        self._node, self._namespace = node, namespace
-        self._objects = client.CustomObjectsApi()
-        self._core = client.CoreV1Api()
-        self._leases = client.CoordinationV1Api()
+    def __init__(self, api: client.ApiClient, node: str, namespace: str, group: str = GROUP) -> None:
+        """``group`` is that of JobPlan and NodeReport."""
+        self._node, self._namespace, self._group = node, namespace, group
+        self._objects = client.CustomObjectsApi(api)
+        self._core = client.CoreV1Api(api)
+        self._leases = client.CoordinationV1Api(api)
         self._stop = threading.Event()
         self._pace = Pace()
+
+    @classmethod
+    def connect(cls, node: str, namespace: str) -> Cluster:
+        """With the pod's own credentials, or else by the kubeconfig; raises kubernetes.config.ConfigException."""
+        settings = client.Configuration()
+        try:
+            config.load_incluster_config(settings)
+        except config.ConfigException:
+            config.load_kube_config(client_configuration=settings)
+        return cls(client.ApiClient(settings), node, namespace)
 
     def run(
         self, set_plans: Callable[[Mapping[PlanKey, JobPlanSpec]], None], report: Callable[[], NodeReportStatus]
@@ -91,12 +100,19 @@ class Cluster:
     # plans
 
     def _watch(self, set_plans: Callable[[Mapping[PlanKey, JobPlanSpec]], None]) -> None:
-        listed = self._objects.list_cluster_custom_object(GROUP, VERSION, "jobplans", _request_timeout=_TIMEOUT)
+        try:
+            with _failures_as_oserror():
+                listed = self._objects.list_cluster_custom_object(
+                    self._group, VERSION, "jobplans", _request_timeout=_TIMEOUT
+                )
+        except FileNotFoundError:
+            set_plans({})  # the kind itself is gone, and with it every plan
+            raise
         objects = {item["metadata"]["uid"]: item for item in listed["items"]}
         set_plans(_plans(objects.values()))
         for event in watch.Watch().stream(
             self._objects.list_cluster_custom_object,
-            GROUP,
+            self._group,
             VERSION,
             "jobplans",
             resource_version=listed["metadata"]["resourceVersion"],
@@ -135,16 +151,18 @@ class Cluster:
             node = self._core.read_node(self._node, _request_timeout=_TIMEOUT)
             owner = {"apiVersion": "v1", "kind": "Node", "name": self._node, "uid": node.metadata.uid}
             fresh = {
-                "apiVersion": f"{GROUP}/{VERSION}",
+                "apiVersion": f"{self._group}/{VERSION}",
                 "kind": "NodeReport",
                 "metadata": {"name": self._node, "ownerReferences": [owner]},
             }
-            self._objects.create_cluster_custom_object(GROUP, VERSION, "nodereports", fresh, _request_timeout=_TIMEOUT)
+            self._objects.create_cluster_custom_object(
+                self._group, VERSION, "nodereports", fresh, _request_timeout=_TIMEOUT
+            )
             self._patch(body)
 
     def _patch(self, body: Mapping[str, Any]) -> None:
         self._objects.patch_cluster_custom_object_status(
-            GROUP, VERSION, "nodereports", self._node, body, _request_timeout=_TIMEOUT
+            self._group, VERSION, "nodereports", self._node, body, _request_timeout=_TIMEOUT
         )
 
     def _renew(self) -> None:
