@@ -20,6 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Ends with SIGTERM or SIGINT."""
     options = _parser().parse_args(arguments)
     logging.basicConfig(level=options.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("kopf.objects").setLevel(logging.WARNING)  # a line for each event that succeeds
     if options.command == "run":
         asyncio.run(run(Cluster.connect(), options.metrics_host, options.metrics_port, options.planner_timeout))
         return 0

@@ -20,6 +20,8 @@ _WATCHED = {kind: (GROUP, VERSION) for kind in Kind if kind is not Kind.JOB} | {
 def registry(index: Index, add: Callable[[Key], object]) -> kopf.OperatorRegistry:
     """Handlers that feed this index and call `add` with each EnergyPlan concerned."""
     handlers = kopf.OperatorRegistry()
+    for login in (kopf.login_with_service_account, kopf.login_with_kubeconfig):
+        kopf.on.login(id=login.__name__, registry=handlers)(login)
     for kind, (group, version) in _WATCHED.items():
         kopf.on.event(group, version, kind.value, id=kind.value, registry=handlers)(_feed(kind, index, add))
     return handlers
