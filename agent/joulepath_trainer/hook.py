@@ -54,20 +54,20 @@ class PostImportHook:
             execute(module)
             # A loader of an archive is shared by the modules in it.
             if module.__name__ == name:
-                vars(loader).pop("exec_module", None)
-                self._call(name, module)
+                self._call(module, loader)
 
         try:
             loader.exec_module = execute_and_call  # type: ignore[union-attr,method-assign]
-        except AttributeError:
+        except (AttributeError, TypeError):
             _say(f"{name} is loaded by {type(loader).__name__}, which can't be followed; this rank is not observed")
 
-    def _call(self, name: str, module: ModuleType) -> None:
-        callback = self._callbacks.pop(name, None)
-        if callback is None:
-            return
+    def _call(self, module: ModuleType, loader: object) -> None:
+        name = module.__name__
         try:
-            callback(module)
+            vars(loader).pop("exec_module", None)
+            callback = self._callbacks.pop(name, None)
+            if callback is not None:
+                callback(module)
         except Exception as error:
             _say(f"{name} can't be observed, training goes on without: {type(error).__name__}: {error}")
 

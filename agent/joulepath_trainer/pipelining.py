@@ -36,9 +36,11 @@ class PipelineSteps:
     """
 
     def __init__(self, observer: Observer, on_first: Callable[[], None]) -> None:
-        """Args:
-        observer: Is told of every step.
-        on_first: Called at the first training step of a pipeline, before it is observed.
+        """Nothing is observed before a module has been given to `observe_stages` and `observe_schedules`.
+
+        Args:
+            observer: Is told of every step.
+            on_first: Called at the first training step of a pipeline, before it is observed.
         """
         self._observer = observer
         self._on_first = on_first

@@ -84,10 +84,12 @@ class Session:
         if iteration is None:
             return
         stamp = self._mark(Event.STEP_END, iteration)
-        if stamp is not None:
-            iteration.end = stamp
-            iteration.whole = iteration.whole and whole
-            self._pending.add(iteration)
+        if stamp is None:
+            # A CUDA graph is being captured; to ask for an event now could spoil it.
+            return
+        iteration.end = stamp
+        iteration.whole = iteration.whole and whole
+        self._pending.add(iteration)
         for record in self._pending.completed():
             self._send(record)
 
@@ -142,9 +144,11 @@ class Observer:
     """Counts training steps and tells the agent of them. No method raises; each is cheap when there is no agent."""
 
     def __init__(self, socket_path: str, patience_s: float = 1.0) -> None:
-        """Args:
-        socket_path: Where the agent listens.
-        patience_s: Waited at most, once, at the first training step, for the answer of an agent that listens.
+        """Nothing happens before the first training step.
+
+        Args:
+            socket_path: Where the agent listens.
+            patience_s: Waited at most, once, at that step, for the answer of an agent that listens.
         """
         self._socket_path = socket_path
         self._iteration = -1
@@ -226,9 +230,11 @@ class Observer:
             self._marker = choose_marker(work.device_type)
             self._ask_at = self._iteration + RETRY_STEPS
             self._handshake = Handshake(self._socket_path, hello_of(work, self._marker))
+        if self._marker is None or not self._marker.ready():
+            return
         patience_s, self._patience_s = self._patience_s, 0.0
         welcome = self._handshake.poll(patience_s)
-        if welcome is not None and self._marker is not None:
+        if welcome is not None:
             self._handshake = None
             try:
                 self._session = Session(welcome, self._marker)

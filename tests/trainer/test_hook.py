@@ -121,3 +121,27 @@ def test_modules_in_an_archive_share_a_loader_and_only_the_watched_one_is_seen(f
     follow(zipped=seen.append)
     assert [importlib.import_module("zipped")] == seen
     assert "zipped_too" in sys.modules
+
+
+def test_a_module_whose_loader_cannot_be_followed_is_imported_unobserved(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Rigid:
+        __slots__ = ()
+
+        def create_module(self, _: object) -> None:
+            return None
+
+        def exec_module(self, module: ModuleType) -> None:
+            module.value = 3  # type: ignore[attr-defined]
+
+    class Finder:
+        def find_spec(self, name: str, path: object = None, target: object = None) -> object:
+            return importlib.util.spec_from_loader(name, Rigid()) if name == "watched" else None  # type: ignore[arg-type]
+
+    seen: list[ModuleType] = []
+    sys.meta_path.insert(0, Finder())  # type: ignore[arg-type]
+    follow(watched=seen.append)
+    assert importlib.import_module("watched").value == 3
+    assert seen == []
+    assert "Rigid" in capsys.readouterr().err

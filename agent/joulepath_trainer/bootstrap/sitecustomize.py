@@ -42,9 +42,10 @@ def _restore_path() -> None:
         value = os.fsdecode(stream.read()).rstrip("\n")
     if not value:
         return
-    inherited = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    present = os.environ.get("PYTHONPATH", "")
+    inherited = present.split(os.pathsep) if present else []
     missing = [entry for entry in value.split(os.pathsep) if entry not in inherited]
-    os.environ["PYTHONPATH"] = os.pathsep.join([entry for entry in inherited if entry] + missing)
+    os.environ["PYTHONPATH"] = os.pathsep.join(inherited + missing)
     # Python makes the entries of PYTHONPATH absolute before it gets here; an empty one means the working directory.
     absolute = [os.path.abspath(entry) for entry in missing]
     sys.path[place:place] = [entry for entry in dict.fromkeys(absolute) if entry not in sys.path]
