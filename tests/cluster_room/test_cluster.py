@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,10 +15,11 @@ import pytest
 import yaml
 
 from real_cluster import Cluster, CommandError, images, until, up
-from real_cluster.layout import CLUSTER_NETWORK
+from real_cluster.layout import API_ADDRESS, API_PORT, API_SERVICE_ADDRESS, CLUSTER_NETWORK
 
 pytestmark = pytest.mark.cluster
 
+_HERE = "198.51.100.1"
 _BUSYBOX = "localhost/joulepath/busybox:1"
 _PROBE = "localhost/joulepath/probe:test"
 _DOCKERFILE = Path(__file__).parent / "probe" / "Dockerfile"
@@ -110,8 +113,11 @@ def test_every_node_has_its_own_files_and_its_own_pod_resources(cluster: Cluster
 
 
 def test_up_on_a_running_cluster_starts_nothing(cluster: Cluster) -> None:
+    control_plane = ["etcd", *(f"kube-{part}" for part in ("apiserver", "controller-manager", "scheduler", "proxy"))]
+    on_nodes = [f"{node.name}.{part}" for node in cluster.nodes for part in ("namespace", "containerd", "kubelet")]
+
     def pids() -> dict[str, int | None]:
-        return {name: cluster.processes.pid(name) for name in cluster.processes.names()}
+        return {name: cluster.processes.pid(name) for name in (*control_plane, *on_nodes)}
 
     before = pids()
     joined = up()
@@ -135,6 +141,55 @@ def test_a_daemon_runs_in_its_node_and_is_started_anew_only_if_its_command_chang
         node.stop("probe")
     assert node.pid("probe") is None
     node.nsenter("rm", "/run/virtual-gpus/daemon")
+
+
+@pytest.fixture
+def neighbour(cluster: Cluster) -> Iterator[list[str]]:
+    """The command prefix of a "machine" beside this one that sends what is for the cluster here."""
+    with subprocess.Popen(["unshare", "--net", "sleep", "infinity"]) as holder:
+        inside = ["nsenter", "--net", "--target", str(holder.pid)]
+        try:
+            own = Path("/proc/self/ns/net").readlink()
+            until("the other network", 5, lambda: Path(f"/proc/{holder.pid}/ns/net").readlink() != own)
+            link = [
+                "ip",
+                "link",
+                "add",
+                "neighbour0",
+                "type",
+                "veth",
+                "peer",
+                "name",
+                "here0",
+                "netns",
+                str(holder.pid),
+            ]
+            for command in (
+                link,
+                ["ip", "address", "add", f"{_HERE}/30", "dev", "neighbour0"],
+                ["ip", "link", "set", "neighbour0", "up"],
+                [*inside, "ip", "address", "add", "198.51.100.2/30", "dev", "here0"],
+                [*inside, "ip", "link", "set", "here0", "up"],
+                [*inside, "ip", "route", "add", "10.0.0.0/8", "via", _HERE],
+            ):
+                subprocess.run(command, check=True)
+            yield inside
+        finally:
+            subprocess.run(["ip", "link", "delete", "neighbour0"], check=False)
+            holder.kill()
+
+
+def test_a_neighbour_with_a_route_to_the_cluster_gets_no_answer(cluster: Cluster, neighbour: list[str]) -> None:
+    def reaches(address: str, port: int) -> bool:
+        script = "import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), timeout=2)"
+        command = [*neighbour, sys.executable, "-c", script, address, str(port)]
+        return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+    with socket.create_server((_HERE, 0)) as server:
+        assert reaches(_HERE, server.getsockname()[1]), "the link itself must work"
+    assert not reaches(API_ADDRESS, API_PORT)
+    assert not reaches(cluster.nodes[0].address, 10250)
+    assert not reaches(API_SERVICE_ADDRESS, 443)
 
 
 def test_nothing_of_the_cluster_listens_on_an_address_that_others_can_reach(cluster: Cluster) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from real_cluster import until
 from real_cluster.images import context_files
 from real_cluster.kept import content_hash, kept
 from real_cluster.processes import Processes
@@ -68,7 +69,8 @@ def test_a_process_outlives_who_started_it_and_is_known_again(tmp_path: Path) ->
 
 def test_a_process_whose_record_was_lost_is_found_by_its_mark(tmp_path: Path) -> None:
     processes = Processes(tmp_path, Path("/"))
-    processes.start("lost", ["sh", "-c", "sleep 3600 & sleep 3600"])
+    processes.start("lost", ["sh", "-c", f"touch {tmp_path}/runs; sleep 3600 & sleep 3600"])
+    until("the process", 5, (tmp_path / "runs").exists)
     pid = processes.pid("lost")
     (tmp_path / "processes" / "lost.json").rename(tmp_path / "record")
     processes.end_all()

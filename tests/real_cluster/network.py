@@ -8,6 +8,7 @@ bridges alone: the machine doesn't become a router for its neighbours.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from .layout import API_ADDRESS, CLUSTER_NETWORK, HOST_BRIDGE, MAX_NODES, SERVIC
 from .machine import MachineError
 
 _TABLE = "joulepath"
+_FIREWALL_CHAINS = ("INPUT", "FORWARD")
 _RULES = f"""
 table inet {_TABLE}
 delete table inet {_TABLE}
@@ -81,6 +83,28 @@ def make_host_network() -> None:
     """The API server's address, and the rule against the outside."""
     _bridge(HOST_BRIDGE, [f"{API_ADDRESS}/32"])
     run(["nft", "-f", "-"], stdin=_RULES)
+    _pass_firewall()
+
+
+def _chain(name: str) -> str:
+    try:
+        return run(["nft", "--handle", "list", "chain", "ip", "filter", name])
+    except CommandError:  # there is none
+        return ""
+
+
+def _pass_firewall() -> None:
+    """Let our bridges through a firewall that drops by default, such as Docker's (FORWARD) or ufw's (INPUT)."""
+    for name in _FIREWALL_CHAINS:
+        rules = _chain(name)
+        if "policy drop" in rules and f'comment "{_TABLE}"' not in rules:
+            run(["nft", "insert", "rule", "ip", "filter", name, "iifname", "jp-*", "accept", "comment", _TABLE])
+
+
+def _leave_firewall() -> None:
+    for name in _FIREWALL_CHAINS:
+        for handle in re.findall(rf'comment "{_TABLE}" # handle (\d+)', _chain(name)):
+            run(["nft", "delete", "rule", "ip", "filter", name, "handle", handle])
 
 
 def make_node_network(node: NodeLayout) -> None:
@@ -95,6 +119,7 @@ def remove() -> None:
     for name in (HOST_BRIDGE, *(NodeLayout(index).pod_bridge for index in range(MAX_NODES))):
         if Path("/sys/class/net", name).exists():
             run(["ip", "link", "delete", name])
+    _leave_firewall()
     tables = [("inet", _TABLE)]
     if run_folder().exists():  # else they would be another cluster's
         tables += [("ip", "kube-proxy"), ("ip6", "kube-proxy")]
