@@ -1,0 +1,99 @@
+"""The images hold what their part needs, and run as the chart runs them."""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+import yaml
+
+from real_cluster import Cluster, images, until
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1200)]
+
+ROOT = Path(__file__).parents[2]
+VERSION = yaml.safe_load((ROOT / "charts/joulepath/Chart.yaml").read_text())["appVersion"]
+
+
+def tag(part: str) -> str:
+    """The tag that the chart asks for by default."""
+    return f"joulepath.local/{part}:{VERSION}"
+
+
+def archive(part: str) -> Path:
+    """The image of a part, built unless nothing has changed."""
+    return images.build(ROOT / "Dockerfile", part, tag(part))
+
+
+@pytest.fixture(scope="module")
+def namespace(cluster: Cluster) -> Iterator[str]:
+    name = f"images-{uuid4().hex[:6]}"
+    cluster.kubectl("create", "namespace", name)
+    yield name
+    cluster.kubectl("delete", "namespace", name, "--wait=false")
+
+
+def output(cluster: Cluster, namespace: str, part: str, user: int, *arguments: str) -> str:
+    """What a container of the image says, run without any privilege on a root that can't be written."""
+    cluster.load(archive(part))
+    name = f"{part}-{uuid4().hex[:6]}"
+    context = {
+        "runAsUser": user,
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    container = {
+        "name": "main",
+        "image": tag(part),
+        "imagePullPolicy": "Never",
+        "args": list(arguments),
+        "securityContext": context,
+    }
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name},
+        "spec": {"restartPolicy": "Never", "containers": [container]},
+    }
+    cluster.kubectl("-n", namespace, "create", "-f", "-", stdin=json.dumps(pod))
+
+    def ended() -> bool:
+        phase = cluster.kubectl("-n", namespace, "get", "pod", name, "-o", "jsonpath={.status.phase}")
+        assert phase != "Failed", cluster.kubectl("-n", namespace, "logs", name)
+        return phase == "Succeeded"
+
+    until(f"the end of {name}", 120, ended)
+    return cluster.kubectl("-n", namespace, "logs", name)
+
+
+def test_operator_runs_as_nobody(cluster: Cluster, namespace: str) -> None:
+    assert "--planner-timeout" in output(cluster, namespace, "operator", 65532, "run", "--help")
+
+
+def test_webhook_is_in_the_operators_image(cluster: Cluster, namespace: str) -> None:
+    assert "--trainer-image" in output(cluster, namespace, "operator", 65532, "webhook", "--help")
+
+
+def test_agent_runs_without_privileges(cluster: Cluster, namespace: str) -> None:
+    assert "--pod-resources" in output(cluster, namespace, "agent", 0, "--help")
+
+
+def test_trainer_copies_itself_as_any_user(cluster: Cluster, namespace: str) -> None:
+    listing = output(cluster, namespace, "trainer", 12345, "find", "/joulepath", "-type", "f")
+    assert {"/joulepath/busybox", "/joulepath/joulepath_trainer/bootstrap/sitecustomize.py"} <= set(listing.split())
+
+
+def test_trainer_is_small_and_readable_by_every_user() -> None:
+    path = archive("trainer")
+    assert path.stat().st_size < 5e6
+    with tarfile.open(path) as image:
+        layers = [name for name in image.getnames() if name.endswith(".tar")]
+        for layer in layers:
+            if (file := image.extractfile(layer)) is not None:
+                with tarfile.open(fileobj=file) as content:
+                    assert all(one.mode & 0o004 for one in content if one.isfile())
