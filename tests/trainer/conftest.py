@@ -72,11 +72,3 @@ def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nursery]:
     started = Nursery(tmp_path_factory.mktemp("nursery"))
     yield started
     started.close()
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keeps the tests of the nursery on one worker (`--dist loadgroup`): torch is then imported once."""
-    for item in items:
-        if "nursery" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.xdist_group("nursery"))
