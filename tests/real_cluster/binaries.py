@@ -50,23 +50,23 @@ _TOOLS = (
     _Tool(
         "etcd", "controlplane", "go.etcd.io/etcd/server/v3", 60, found_by=(("--version",), r"etcd Version: 3\.[67]\.")
     ),
-    _kubernetes("kube-apiserver", 360),
-    _kubernetes("kube-controller-manager", 70),
-    _kubernetes("kube-scheduler", 20),
-    _kubernetes("kubelet", 60),
-    _kubernetes("kube-proxy", 30),
-    _kubernetes("kubectl", 30, "version", "--client"),
-    _containerd("containerd", 60),
-    _containerd("containerd-shim-runc-v2", 10),
-    _containerd("ctr", 10),
-    _Tool("coredns", "coredns", ".", 140),
+    _kubernetes("kube-apiserver", 240),
+    _kubernetes("kube-controller-manager", 80),
+    _kubernetes("kube-scheduler", 15),
+    _kubernetes("kubelet", 30),
+    _kubernetes("kube-proxy", 15),
+    _kubernetes("kubectl", 25, "version", "--client"),
+    _containerd("containerd", 50),
+    _containerd("containerd-shim-runc-v2", 5),
+    _containerd("ctr", 5),
+    _Tool("coredns", "coredns", ".", 60),
     _Tool(
         "training-operator",
         "trainingoperator",
         "github.com/kubeflow/training-operator/cmd/training-operator.v1",
-        110,
+        80,
     ),
-    _Tool("helm", "helm", "helm.sh/helm/v4/cmd/helm", 140, found_by=(("version",), r"v4\.\d+\.\d+")),
+    _Tool("helm", "helm", "helm.sh/helm/v4/cmd/helm", 100, found_by=(("version",), r"v4\.\d+\.\d+")),
 )
 
 
@@ -112,7 +112,7 @@ def _built(tool: _Tool) -> Path:
 
 
 def binaries() -> Path:
-    """A folder with all the programs (links), built or found. About 18 minutes the first time on two cores."""
+    """A folder with all the programs (links), built or found. 10 to 20 minutes the first time on two cores."""
     chosen: dict[str, Path] = {}
     to_build: list[_Tool] = []
     for tool in _TOOLS:
@@ -126,7 +126,9 @@ def binaries() -> Path:
             to_build.append(tool)
     if to_build:
         minutes = sum(tool.expected_s for tool in to_build) / 60
-        say(f"Building {len(to_build)} programs of Kubernetes, about {minutes:.0f} minutes; they are kept.")
+        say(
+            f"Building {len(to_build)} programs from source: {minutes:.0f} to {2 * minutes:.0f} minutes on two cores, once."
+        )
         with locked(cache_folder() / ".go-build.lock"):  # two compilations at once would only slow each other
             for tool in to_build:
                 chosen[tool.name] = kept(_built(tool), partial(_build, tool)) / tool.name
