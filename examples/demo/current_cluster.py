@@ -9,7 +9,7 @@ from typing import Any
 
 from demo.manifests import TrainingPlace
 from demo.options import Options
-from demo.place import JOB_NAMESPACE, PlaceError
+from demo.place import JOB_NAMESPACE, RELEASE_NAMESPACE, PlaceError
 from real_cluster.commands import run
 
 __all__ = ["CurrentCluster"]
@@ -31,6 +31,16 @@ class CurrentCluster:
         if not found.strip():
             raise PlaceError(
                 "The cluster has no PyTorchJob: install the Kubeflow training operator 1.8 or newer in it."
+            )
+
+        place = "--output=jsonpath={.items[*].metadata.namespace}"
+        agents = self.kubectl(
+            "get", "daemonsets", "--all-namespaces", "--selector=app.kubernetes.io/name=joulepath", place
+        )
+        if others := set(agents.split()) - {RELEASE_NAMESPACE}:
+            raise PlaceError(
+                f"Joulepath is installed already, in namespace {', '.join(others)}: two agents must not set one GPU's "
+                "clocks. Apply examples/01-pytorchjob yourself, or uninstall it before the demo."
             )
 
     def kubectl(self, *arguments: str, stdin: str | None = None) -> str:

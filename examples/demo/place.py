@@ -12,7 +12,7 @@ __all__ = ["JOB_NAMESPACE", "RELEASE", "RELEASE_NAMESPACE", "REPOSITORY", "Place
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 RELEASE = "joulepath"
-RELEASE_NAMESPACE = "joulepath-system"
+RELEASE_NAMESPACE = "joulepath-demo-system"
 JOB_NAMESPACE = "joulepath-demo"
 
 

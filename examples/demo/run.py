@@ -26,7 +26,7 @@ from demo.watching import Evidence, Snapshot, Watcher
 from joulepath_crds import Phase
 from real_cluster.progress import step
 
-__all__ = ["DemoError", "run"]
+__all__ = ["DemoError", "installed", "place_for", "run"]
 
 _LOOK_S = 2.0
 _LOG_S = 15.0
@@ -47,16 +47,21 @@ def run(options: Options) -> int:
         DemoError: The job or the plan failed.
     """
     console = Console()
-    place: Place = LocalCluster(options) if options.cluster == "local" else CurrentCluster(options)
+    place = place_for(options)
     place.prepare()
-    with _installed(place, options, console) as prometheus:
+    with installed(place, options, console) as prometheus:
         watcher = Watcher(place.kubeconfig, JOB_NAMESPACE, "gpt3", prometheus)
         final = _watch(watcher, options, console)
         return _conclude(final, watcher.evidence, options, console)
 
 
+def place_for(options: Options) -> Place:
+    """The cluster that the options name."""
+    return LocalCluster(options) if options.cluster == "local" else CurrentCluster(options)
+
+
 @contextlib.contextmanager
-def _installed(place: Place, options: Options, console: Console) -> Iterator[str | None]:
+def installed(place: Place, options: Options, console: Console) -> Iterator[str | None]:
     """Joulepath and the job in the cluster; what earlier runs left is removed first, and all of it at the end."""
     try:
         with step("removing what an earlier run left", 5):
@@ -65,6 +70,7 @@ def _installed(place: Place, options: Options, console: Console) -> Iterator[str
             values = Path(folder, "values.yaml")
             values.write_text(yaml.safe_dump(dict(place.values())))
             arguments = ["--namespace", RELEASE_NAMESPACE, "--create-namespace", "--wait", "--timeout", "180s"]
+            arguments.append("--take-ownership")  # CRDs outlive a release, whatever its namespace was
             place.helm("install", RELEASE, str(REPOSITORY / "charts/joulepath"), *arguments, "--values", str(values))
         prometheus = place.scrape()
         _apply(place, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": JOB_NAMESPACE}})
@@ -84,6 +90,7 @@ def _installed(place: Place, options: Options, console: Console) -> Iterator[str
 def _clear(place: Place) -> None:
     place.kubectl("delete", "namespace", JOB_NAMESPACE, "--ignore-not-found", "--wait", "--timeout", "120s")
     place.helm("uninstall", RELEASE, "--namespace", RELEASE_NAMESPACE, "--ignore-not-found", "--wait")
+    place.kubectl("delete", "namespace", RELEASE_NAMESPACE, "--ignore-not-found", "--wait", "--timeout", "120s")
 
 
 def _apply(place: Place, manifest: dict[str, Any]) -> None:
