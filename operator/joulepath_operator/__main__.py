@@ -22,7 +22,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=options.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("kopf.objects").setLevel(logging.WARNING)  # a line for each event that succeeds
     if options.command == "run":
-        asyncio.run(run(Cluster.connect(), options.metrics_host, options.metrics_port, options.planner_timeout))
+        work = run(Cluster.connect(), options.metrics_host, options.metrics_port, options.planner_timeout)
+        asyncio.run(_until_signal(work))
         return 0
     if not options.trainer_image:
         raise SystemExit("the webhook must know the trainer's image: set JOULEPATH_TRAINER_IMAGE or --trainer-image")
@@ -33,6 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 async def _until_signal(work: Coroutine[None, None, None]) -> None:
+    """Cancels the work when asked to end; the operator's is kopf's own business once its watches run."""
     task = asyncio.ensure_future(work)
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, task.cancel)

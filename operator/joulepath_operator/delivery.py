@@ -119,7 +119,7 @@ def _follow(case: ReadyCase, plan: StoredPlan) -> Decision:
     _tell_planned(case, base.plan)
     if spec.activate_at is None:
         staged = sum(rank.staged_hash == spec.hash for rank in gang.ranks)
-        message = f"{staged} of {gang.world_size} ranks have the plan case."
+        message = f"{staged} of {gang.world_size} ranks have the plan ready."
         case.story.tell("Active", False, "Staging", message)
         return Decision(case.story.end(Phase.PLANNED, message), write_plan=case.activated(plan))
     waiting = [rank for rank in gang.ranks if rank.applied_hash != spec.hash]

@@ -1,0 +1,216 @@
+"""The operator as a process, against a real API server; only the nodes' reports are simulated.
+
+Each test has a namespace, a job and node reports of its own. An installed release may run beside it: two operators
+decide alike, and whoever writes second has a conflict and looks again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+from uuid import uuid4
+
+import pytest
+
+from joulepath_crds import ANNOTATION, JobPlanSpec, NodeReportStatus
+from joulepath_operator.observation import Job, StoredPlan
+from real_cluster import Cluster
+
+pytestmark = pytest.mark.cluster
+
+DEFINITIONS = Path(__file__).parents[2] / "crds"
+DEADLINE_S = 120
+
+
+class Api:
+    """A namespace of the test's own in the real cluster, with a simulated job's nodes."""
+
+    def __init__(self, cluster: Cluster, world: Any) -> None:
+        self.cluster, self.world = cluster, world
+        self.namespace = f"operator-{uuid4().hex[:8]}"
+        self.metrics_port = _free_port()
+
+    def apply(self, body: dict[str, Any], *arguments: str) -> None:
+        self.cluster.kubectl("apply", "--server-side", "-f", "-", *arguments, stdin=json.dumps(body))
+
+    def get(self, kind: str, name: str) -> dict[str, Any] | None:
+        return next((one for one in self.items(kind) if one["metadata"]["name"] == name), None)
+
+    def items(self, kind: str) -> list[dict[str, Any]]:
+        listed = self.cluster.kubectl("-n", self.namespace, "get", kind, "-o", "json")
+        found: list[dict[str, Any]] = json.loads(listed)["items"]
+        return found
+
+    def status(self) -> dict[str, Any]:
+        body = self.get("energyplans", "plan")
+        assert body is not None
+        return body.get("status") or {}
+
+    def until(self, what: Callable[[], Any], *, training: bool = False) -> Any:
+        """Waits for this to hold; if asked, the job trains on meanwhile."""
+        deadline = time.monotonic() + DEADLINE_S
+        while not (found := what()):
+            assert time.monotonic() < deadline, f"{self.status()}"
+            if training:
+                self.train(4)
+            time.sleep(0.1)
+        return found
+
+    def phase(self, phase: str, **options: Any) -> None:
+        self.until(lambda: self.status().get("phase") == phase, **options)
+
+    def create_energy_plan(self, **spec: Any) -> None:
+        metadata = {"name": "plan", "namespace": self.namespace}
+        body = {"apiVersion": "joulepath.dev/v1alpha1", "kind": "EnergyPlan", "metadata": metadata}
+        self.apply({**body, "spec": {"job": {"name": "gpt3"}, **spec}})
+
+    def create_job(self) -> None:
+        """A job that no node can run: the training-operator makes its pods, the scheduler leaves them."""
+        container = {"name": "pytorch", "image": "none", "resources": {"limits": {"nvidia.com/gpu": 100}}}
+        replica = {"replicas": 1, "restartPolicy": "Never", "template": {"spec": {"containers": [container]}}}
+        metadata = {"name": "gpt3", "namespace": self.namespace, "annotations": {ANNOTATION: "plan"}}
+        spec = {"pytorchReplicaSpecs": {"Master": replica}}
+        self.apply({"apiVersion": "kubeflow.org/v1", "kind": "PyTorchJob", "metadata": metadata, "spec": spec})
+        job = self.get("pytorchjobs", "gpt3")
+        assert job is not None
+        self.world.job = Job(job["metadata"]["uid"], "gpt3", "plan", None)
+
+    def train(self, iterations: int) -> None:
+        """The nodes see the JobPlan that is there, train on, and report."""
+        self.world.iteration += iterations
+        plans = [JobPlanSpec.from_api(one["spec"]) for one in self.items("jobplans")]
+        self.world.plans = {plan.hash: StoredPlan(plan.hash, plan, "") for plan in plans}
+        for node in self.world.nodes():
+            report = node.report.model_copy(update={"namespace": self.namespace})
+            body = {
+                "apiVersion": "joulepath.dev/v1alpha1",
+                "kind": "NodeReport",
+                "metadata": {"name": f"{self.namespace}-{node.node}"},
+            }
+            self.apply(body)
+            status = NodeReportStatus(gpus=node.gpus, jobs=(report,)).to_api()
+            self.apply({**body, "status": status}, "--subresource", "status", "--force-conflicts")
+
+    @contextmanager
+    def operator(self) -> Iterator[subprocess.Popen[bytes]]:
+        command = [sys.executable, "-m", "joulepath_operator", "run", "--metrics-host", "127.0.0.1"]
+        process = subprocess.Popen(
+            [*command, "--metrics-port", str(self.metrics_port)], env={**os.environ, **self.cluster.environment}
+        )
+        try:
+            while not self.metrics():
+                assert process.poll() is None
+                time.sleep(0.1)
+            yield process
+        finally:
+            process.send_signal(signal.SIGTERM)
+            try:
+                assert process.wait(20) == 0
+            except subprocess.TimeoutExpired:
+                process.kill()
+                raise
+
+    def metrics(self) -> str:
+        """What Prometheus would be told; nothing while the operator starts."""
+        with suppress(URLError), urllib.request.urlopen(f"http://127.0.0.1:{self.metrics_port}/metrics") as answer:
+            return str(answer.read().decode())
+        return ""
+
+
+@pytest.fixture
+def api(cluster: Cluster, new_world: Callable[..., Any]) -> Iterator[Api]:
+    one = Api(cluster, new_world())
+    cluster.kubectl("apply", "--server-side", "--force-conflicts", "-f", DEFINITIONS)
+    cluster.kubectl("create", "namespace", one.namespace)
+    try:
+        yield one
+    finally:
+        cluster.kubectl("delete", "namespace", one.namespace, "--wait=false")
+        for node in range(2):
+            cluster.kubectl("delete", "nodereport", f"{one.namespace}-node-{node}", "--ignore-not-found")
+
+
+def test_the_story_through_a_real_api_server_with_the_operator_killed_in_mid_way(api: Api) -> None:
+    with api.operator() as process:
+        api.create_energy_plan()
+        api.until(lambda: "no PyTorchJob gpt3" in api.status().get("message", ""))
+        api.create_job()
+        api.until(lambda: "created without the trainer" in api.status()["message"])
+        api.phase("Profiling", training=True)
+        api.until(lambda: api.items("jobplans")[0]["spec"].get("activateAt"), training=True)
+        swept = api.items("jobplans")[0]["spec"]
+        process.kill()  # in the middle of the sweep, with no chance to say goodbye
+        process.wait()
+        process.returncode = 0
+    with api.operator() as process:
+        api.train(4)
+        time.sleep(3)
+        assert api.items("jobplans")[0]["spec"] == swept
+        api.until(lambda: api.items("energyprofiles"), training=True)
+        api.phase("Active", training=True)
+        in_force = api.items("jobplans")[0]["spec"]
+        api.until(lambda: api.status().get("measured", {}).get("pairs") == 8, training=True)
+        process.kill()
+        process.wait()
+        process.returncode = 0
+    with api.operator():
+        before = api.status()
+        api.until(lambda: 'phase="Active"} 1.0' in api.metrics())
+        assert api.items("jobplans")[0]["spec"] == in_force
+        assert api.status()["measured"] == before["measured"]
+        labels = f'job="gpt3",name="plan",namespace="{api.namespace}",stat="mean"'
+        assert f"joulepath_plan_savings_ratio{{{labels}}}" in api.metrics()
+        job = api.get("pytorchjobs", "gpt3")
+        assert job is not None
+        assert job["metadata"]["annotations"].keys() == {ANNOTATION}
+        for kind in ("energyplans", "jobplans", "energyprofiles", "pytorchjobs"):
+            assert not any("finalizers" in one["metadata"] for one in api.items(kind))
+            assert "kopf" not in json.dumps(api.items(kind))
+        api.cluster.kubectl("-n", api.namespace, "delete", "pytorchjob", "gpt3")
+        api.phase("Completed")
+        api.until(lambda: not api.items("jobplans"))
+        assert api.status()["savings"] == before["savings"]
+
+
+def test_a_deleted_energy_plan_takes_its_job_plan_along_without_an_operator(api: Api) -> None:
+    with api.operator():
+        api.create_energy_plan()
+        api.create_job()
+        api.until(lambda: api.items("jobplans"), training=True)
+    api.cluster.kubectl("-n", api.namespace, "delete", "energyplan", "plan", "--timeout=5s")
+    deadline = time.monotonic() + DEADLINE_S
+    while api.items("jobplans"):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
+def test_what_the_schema_lets_through_is_refused_in_the_status(api: Api) -> None:
+    with api.operator():
+        api.create_energy_plan(measurement={"pairs": 500})
+        api.phase("Refused")
+        assert "spec.measurement.pairs is 500" in api.status()["message"]
+
+
+def test_a_namespace_that_enforces_restricted_is_told(api: Api) -> None:
+    api.cluster.kubectl("label", "namespace", api.namespace, "pod-security.kubernetes.io/enforce=restricted")
+    with api.operator():
+        api.create_energy_plan()
+        api.create_job()
+        api.until(lambda: "level restricted" in api.status().get("message", ""))
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
