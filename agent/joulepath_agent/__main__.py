@@ -28,6 +28,8 @@ __all__ = ["main"]
 
 log = logging.getLogger("joulepath_agent")
 
+_SWITCH_INTERVAL_S = 0.0005
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs until SIGTERM or SIGINT; the exit status."""
@@ -35,6 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(
         level=options.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr
     )
+    # A report takes milliseconds to make; by default it could keep the follower waiting for 5 ms at a time.
+    sys.setswitchinterval(_SWITCH_INTERVAL_S)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -84,9 +88,16 @@ def _options() -> argparse.ArgumentParser:
     take("--metrics-address", "JOULEPATH_METRICS_ADDRESS", "0.0.0.0", str, "address of the HTTP server")
     take("--metrics-port", "JOULEPATH_METRICS_PORT", "9709", int, "port of /metrics, /healthz and /readyz")
     site = "LOW,HIGH in MHz: clocks that this site locks its GPUs to, restored on every reset"
-    take("--site-clocks", "JOULEPATH_SITE_CLOCKS", "", lambda text: ClockRange.parse(text) if text else None, site)
+    take("--site-clocks", "JOULEPATH_SITE_CLOCKS", "", _site_clocks, site)
     take("--log-level", "JOULEPATH_LOG_LEVEL", "info", str, "debug, info, warning or error")
     return parser
+
+
+def _site_clocks(text: str) -> ClockRange | None:
+    try:
+        return ClockRange.parse(text) if text else None
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 class _Taker:

@@ -59,7 +59,9 @@ class Gpu:
         """Why no plan may touch its clock; None if one may."""
 
     def lock(self, clock_mhz: int) -> None:
-        """Locks the clock; returns when the driver has taken the order, not when it is in force."""
+        """Locks the clock, within the site's range; returns when the driver has taken the order, not when in force."""
+        if self._site_range is not None:
+            clock_mhz = min(max(clock_mhz, self._site_range.low_mhz), self._site_range.high_mhz)
         with self._calling(f"lock to {clock_mhz} MHz", needs_permission=True):
             pynvml.nvmlDeviceSetGpuLockedClocks(self._handle, clock_mhz, clock_mhz)
 

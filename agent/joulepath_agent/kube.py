@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 _TIMEOUT: Final = (3.05, 10)
 _RESYNC_S: Final = 60
-_TICK_S: Final = 0.25
+_TICK_S: Final = 0.3
 _LEASE_S: Final = 40
 _RENEW_S: Final = 10.0
 _LONGEST_BACKOFF_S: Final = 10.0

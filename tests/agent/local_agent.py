@@ -47,6 +47,7 @@ def main() -> None:
     parser.add_argument("--state-dir", type=Path, required=True)
     parser.add_argument("--pod", action="append", default=[])
     options = parser.parse_args()
+    sys.setswitchinterval(0.0005)
     logging.basicConfig(level=logging.INFO, format="%(relativeCreated)d %(threadName)s %(message)s")
     pods = {uid: gpus.split(",") for uid, _, gpus in (pod.partition("=") for pod in options.pod)}
 

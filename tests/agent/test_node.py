@@ -83,6 +83,45 @@ def test_clocks_follow_a_plan_through_all_its_blocks(room: MakeRoom) -> None:
     )
 
 
+def test_instructions_run_at_their_clocks_raised_early_and_lowered_late(room: MakeRoom) -> None:
+    scale = 0.4
+    made = room(time_scale=scale, time_noise=0.0)
+    agent = made.agent()
+    made.peer(iterations=100_000)
+    sweep = Sweep(clocks_mhz=(LOW_MHZ, 0, LOW_MHZ, 0), iterations_per_block=2)
+    agent.plans(plan(purpose=Purpose.SWEEP, stages=(), sweep=sweep))
+    wait_until(lambda: (r := agent.rank()) is not None and len(r.blocks) == 4, "the lags are measured")
+    model = made.gpus.model
+    wanted = {"F": 0, "B": LOW_MHZ}
+    index = {clock: i for i, clock in enumerate(model.clocks.all_mhz)} | {0: len(model.clocks.all_mhz) - 1}
+    seconds = {kind: scale * model.kernel(0, kind).time_s[index[clock]] for kind, clock in wanted.items()}
+    stage = StagePlan(
+        stage=0,
+        order=ORDER,
+        clocks_mhz=tuple(wanted[name[0]] for name in ORDER),
+        durations_s=tuple(seconds[name[0]] for name in ORDER),
+    )
+    agent.plans(plan("two", activate_at=0, stages=(stage,), blocks=Blocks(iterations=8, pairs=0)))
+    wait_until(lambda: (r := agent.rank()) is not None and bool(r.plan_timeline), "plan iterations are measured")
+    rank = agent.rank()
+    assert rank is not None
+    assert len(rank.plan_timeline) == len(ORDER)
+    lag = agent.report().gpus[0].lag
+    assert lag is not None
+    for line in rank.plan_timeline:
+        due_s, took_s = seconds[line.instruction[0]], line.end_s - line.begin_s
+        assert took_s < 1.05 * due_s
+        # Lowered after its begin (an F before it ran at default clocks), raised one lag before its end.
+        assert took_s > (0.97 * due_s if line.instruction[0] == "F" else 0.7 * due_s)
+
+
+def test_a_clock_in_force_is_not_ordered_again(locked: Callable[..., tuple[Room, LocalAgent, Process]]) -> None:
+    made, agent, _ = locked()
+    wait_until(lambda: (r := agent.rank()) is not None and r.iteration > 50, "two blocks and more have run")
+    assert agent.counts()["orders"][made.gpus.uuids[0]] == 1
+    assert made.gpus.look(0).sets == 1
+
+
 def test_a_killed_rank_with_living_children_leaves_its_gpu_at_default_clocks(
     locked: Callable[..., tuple[Room, LocalAgent, Process]],
 ) -> None:
