@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from real_cluster import images
+from real_cluster import Cluster, images
 from real_cluster.archive import identity, write_image
 
 _PROBE = Path(__file__).parent / "probe"
@@ -62,3 +62,17 @@ def test_an_image_is_built_again_only_if_a_file_that_it_copies_changes(tmp_path:
     assert _layers(archives[2])["copied"] == b"2"
     for archive in set(archives):
         shutil.rmtree(archive.parent)
+
+
+@pytest.mark.cluster
+def test_a_node_forgets_the_image_that_lost_its_tag(cluster: Cluster, tmp_path: Path, worker_id: str) -> None:
+    node, tag = cluster.nodes[0], f"localhost/joulepath/probe-tag:{worker_id}"
+    listings = []
+    for content in (b"first", b"second", b"second"):
+        write_image(tmp_path / "image.tar", tag, {"file": content})
+        loaded = node.load(tmp_path / "image.tar")
+        listings.append((loaded, node.ctr("images", "list", f"name=={tag}").splitlines()[1].split()[2]))
+    assert [loaded for loaded, _ in listings] == [True, True, False]
+    assert listings[0][1] not in node.ctr("images", "list")
+    assert listings[1] == (True, listings[2][1])
+    node.ctr("images", "remove", tag)

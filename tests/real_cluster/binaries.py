@@ -126,9 +126,7 @@ def binaries() -> Path:
             to_build.append(tool)
     if to_build:
         minutes = sum(tool.expected_s for tool in to_build) / 60
-        say(
-            f"Building {len(to_build)} programs from source: {minutes:.0f} to {2 * minutes:.0f} minutes on two cores, once."
-        )
+        say(f"Building {len(to_build)} programs from source: {minutes:.0f} to {2 * minutes:.0f} minutes, once.")
         with locked(cache_folder() / ".go-build.lock"):  # two compilations at once would only slow each other
             for tool in to_build:
                 chosen[tool.name] = kept(_built(tool), partial(_build, tool)) / tool.name

@@ -37,8 +37,8 @@ _WITHOUT = ("var/cache/apt", "var/lib/apt/lists", "var/log", "usr/share/doc", "u
 def own_images(binaries: Path) -> tuple[Path, ...]:
     """The cluster's own images: pause, busybox, coredns, training-operator (`localhost/joulepath/NAME:1`)."""
     busybox = Path(program("busybox") or "")
-    sources = [binaries / "coredns", binaries / "training-operator", *sorted(_FILES.iterdir()), Path(__file__)]
-    key = content_hash([busybox, *sources, *sorted(_FILES.iterdir()), Path(__file__).with_name("archive.py")])
+    sources = [busybox, binaries / "coredns", binaries / "training-operator", *sorted(_FILES.iterdir())]
+    key = content_hash([*sources, Path(__file__).with_name("archive.py")])
 
     def make(folder: Path) -> None:
         pause = folder / "pause"
@@ -62,7 +62,9 @@ def own_images(binaries: Path) -> tuple[Path, ...]:
         write("training-operator", manager)
         pause.unlink()
 
-    return tuple(sorted(kept(cache_folder() / "images" / f"own-{key}", make).glob("*.tar")))
+    folder = kept(cache_folder() / "images" / f"own-{key}", make)
+    _forget_old("own", folder)
+    return tuple(sorted(folder.glob("*.tar")))
 
 
 def _mirror() -> str:

@@ -116,7 +116,17 @@ class Node:
                 return False
             self.ctr("images", "import", "--snapshotter", "overlayfs", archive.absolute())
             record.write_text(digest)
+            self._drop_untagged()
         return True
+
+    def _drop_untagged(self) -> None:
+        """Forget images whose tag another one has taken; containerd keeps a name `sha256:...` for each."""
+        rows = [line.split() for line in self.ctr("images", "list").splitlines()[1:]]
+        digests = {row[0]: row[2] for row in rows}
+        tagged = {digest for name, digest in digests.items() if not name.startswith("sha256:")}
+        untagged = [name for name, digest in digests.items() if digest not in tagged]
+        if untagged:
+            self.ctr("images", "remove", *untagged)
 
     def up(self, images: Sequence[Path], wait_for_api: Callable[[], None]) -> bool:
         """Start what doesn't run of namespace, containerd and kubelet; True if anything was started."""
