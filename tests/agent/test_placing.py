@@ -1,0 +1,95 @@
+"""Whose GPU it is, asked of a real kubelet, a real API server and the cgroup of a real container."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+import yaml
+from kubernetes import config
+
+from agent.room import wait_until
+from joulepath_agent.identity import pod_uid_of
+from joulepath_agent.kube import Cluster
+from joulepath_agent.placement import Placement, RefusedError
+from joulepath_agent.pods import ClusterPods
+from real_cluster import Cluster as RealCluster
+
+pytestmark = pytest.mark.cluster
+
+IMAGE = "localhost/joulepath/busybox:1"
+
+
+@dataclass(frozen=True)
+class Training:
+    """A job with one pod, which has one GPU."""
+
+    namespace: str
+    job_uid: str
+    pod: str
+    pod_uid: str
+    gpu_uuid: str
+    pods: ClusterPods
+
+
+@pytest.fixture(scope="module")
+def training(cluster: RealCluster) -> Iterator[Training]:
+    namespace, node = f"placing-{uuid4().hex[:8]}", cluster.nodes[0]
+    limits = {"limits": {"nvidia.com/gpu": 1}}
+    container = {"name": "main", "image": IMAGE, "command": ["sleep", "600"], "resources": limits}
+    spec = {
+        "nodeName": node.name,
+        "restartPolicy": "Never",
+        "terminationGracePeriodSeconds": 0,
+        "containers": [container],
+    }
+    job = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "job"}, "spec": {"template": {"spec": spec}}}
+    cluster.kubectl("create", "namespace", namespace)
+    try:
+        cluster.kubectl("apply", "-n", namespace, "-f", "-", stdin=yaml.safe_dump(job))
+
+        def get(what: str) -> list[dict[str, dict[str, str]]]:
+            return list(json.loads(cluster.kubectl("get", what, "-n", namespace, "-o", "json"))["items"])
+
+        wait_until(lambda: any(pod["status"]["phase"] == "Running" for pod in get("pods")), "the pod runs")
+        (pod,), (stored,) = get("pods"), get("jobs")
+        name = pod["metadata"]["name"]
+        gpu = cluster.kubectl("exec", "-n", namespace, name, "--", "sh", "-c", "echo $NVIDIA_VISIBLE_DEVICES").strip()
+        root = Path(f"/proc/{node.processes.pid(f'{node.name}.namespace')}/root")
+        api = Cluster(config.new_client_from_config(str(cluster.kubeconfig)), node.name, namespace)
+        pods = ClusterPods(root / "var/lib/kubelet/pod-resources/kubelet.sock", api.read_pod)
+        yield Training(namespace, stored["metadata"]["uid"], name, pod["metadata"]["uid"], gpu, pods)
+    finally:
+        cluster.kubectl("delete", "namespace", namespace, "--wait=false")
+
+
+def test_a_pod_stands_in_its_job_with_its_gpu(training: Training) -> None:
+    expected = Placement(training.namespace, training.pod, training.pod_uid, "job", training.job_uid)
+    assert training.pods(training.pod_uid, training.gpu_uuid) == expected
+
+
+def test_another_pod_does_not_get_its_gpu(training: Training) -> None:
+    with pytest.raises(RefusedError, match="NotItsGpu"):
+        training.pods(str(uuid4()), training.gpu_uuid)
+
+
+def test_a_gpu_that_no_pod_holds_is_nobodys(training: Training) -> None:
+    with pytest.raises(RefusedError, match="NotItsGpu"):
+        training.pods(training.pod_uid, "GPU-none")
+
+
+def test_the_cgroup_of_its_process_names_the_pod(training: Training) -> None:
+    found = {pod_uid_of(text) for text in _cgroups()}
+    assert training.pod_uid in found
+
+
+def _cgroups() -> Iterator[str]:
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            yield (process / "cgroup").read_text()
+        except OSError:
+            continue
