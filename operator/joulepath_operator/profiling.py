@@ -132,8 +132,16 @@ def _pipeline_delays(ranks: Sequence[RankReport], stages: int) -> Delays:
         delay = max(0.0, lag - gap)
         transfers[stage, stage + 1, "F"] = transfers[stage + 1, stage, backward_kind] = delay
     # A rank's tail is counted once, on its last stage, however many stages it runs.
-    tails = {max(rank.stages): rank.tail_s for rank in ranks}
+    tails = {max(rank.stages): rank.tail_s + _head_s(rank, overheads) for rank in ranks}
     return Delays(transfers, overheads, tails)
+
+
+def _head_s(rank: RankReport, overheads_s: Mapping[tuple[int, str], float]) -> float:
+    """Seconds from the begin of an iteration to its first instruction, on the first stage: on others it is a wait."""
+    if 0 not in rank.stages or not rank.timeline:
+        return 0.0
+    first = min(rank.timeline, key=lambda one: one.begin_s)
+    return max(0.0, first.begin_s - overheads_s.get((first.stage, label_kind(first.instruction)), 0.0))
 
 
 def _least_lag_s(seen: Mapping[tuple[int, str, str], _Seen], source: int, target: int, kinds: str) -> float | None:

@@ -63,6 +63,18 @@ def test_offsets_cancel_and_delays_come_out_as_they_were_put_in(new_world: NewWo
     assert delays.tails_s == pytest.approx(dict.fromkeys(range(8), 0.03))
 
 
+def test_what_the_host_does_before_the_first_instruction_is_part_of_the_tail(new_world: NewWorld) -> None:
+    gang = swept(new_world)
+    later = tuple(
+        one.model_copy(update={"begin_s": one.begin_s + 0.005, "end_s": one.end_s + 0.005})
+        for one in gang.ranks[0].timeline
+    )
+    ranks = (gang.ranks[0].model_copy(update={"timeline": later}), *gang.ranks[1:])
+    delays = measure_delays(Gang(0, 8, ranks, gang.gpus, gang.age_s), gang.topology())
+    assert delays.tails_s[0] == pytest.approx(0.03 + 0.005 - 0.0005)
+    assert delays.tails_s[1] == pytest.approx(0.03)
+
+
 def test_delays_are_never_negative(new_world: NewWorld) -> None:
     gang = swept(new_world)
     early = [

@@ -57,6 +57,10 @@ class Api:
         assert body is not None
         return body.get("status") or {}
 
+    def reason(self, kind: str) -> str | None:
+        """The reason of a condition."""
+        return next((one["reason"] for one in self.status().get("conditions", ()) if one["type"] == kind), None)
+
     def until(self, what: Callable[[], Any], *, training: bool = False) -> Any:
         """Waits for this to hold; if asked, the job trains on meanwhile."""
         deadline = time.monotonic() + DEADLINE_S
@@ -146,7 +150,8 @@ def test_the_story_through_a_real_api_server_with_the_operator_killed_in_mid_way
         api.create_energy_plan()
         api.until(lambda: "no PyTorchJob gpt3" in api.status().get("message", ""))
         api.create_job()
-        api.until(lambda: "created without the trainer" in api.status()["message"])
+        # With a release beside it, the pods are injected by its webhook.
+        api.until(lambda: api.reason("Injected") in ("PodsPredateAnnotation", "WaitingForRanks"))
         api.phase("Profiling", training=True)
         api.until(lambda: api.items("jobplans")[0]["spec"].get("activateAt"), training=True)
         swept = api.items("jobplans")[0]["spec"]
