@@ -140,7 +140,8 @@ class LocalCluster:
         return TrainingPlace(JOB_NAMESPACE, _TRAINING_IMAGE, "Never", Path(sys.executable), folders)
 
     def scrape(self) -> str:
-        self._prometheus = real_cluster.start_prometheus(configuration(self.kubeconfig, RELEASE_NAMESPACE))
+        pods = json.loads(self.kubectl("get", "pods", "--namespace", RELEASE_NAMESPACE, "--output", "json"))["items"]
+        self._prometheus = real_cluster.start_prometheus(configuration(pods))
         return self._prometheus
 
     def leave(self) -> None:

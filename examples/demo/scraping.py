@@ -1,41 +1,44 @@
-"""A Prometheus configuration for Joulepath's pods, and questions to a Prometheus."""
+"""A Prometheus configuration for Joulepath's pods, and questions to a Prometheus.
+
+Debian's Prometheus is built without discovery in Kubernetes, so the pods that ask for it by annotation are listed here.
+"""
 
 from __future__ import annotations
 
 import json
 import urllib.parse
 import urllib.request
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import yaml
 
-__all__ = ["configuration", "query"]
+__all__ = ["configuration", "query", "targets"]
+
+_ANNOTATION = "prometheus.io"
 
 
-def configuration(kubeconfig: Path, namespace: str, interval: str = "2s") -> str:
-    """Scrapes the pods of `namespace` that ask for it by annotation, at their own addresses."""
-    pod = "__meta_kubernetes_pod"
-    annotation = f"{pod}_annotation_prometheus_io"
+def targets(pods: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The running pods that want to be scraped, as Prometheus' static_configs."""
+    found = []
+    for pod in pods:
+        wishes = pod["metadata"].get("annotations") or {}
+        address = pod.get("status", {}).get("podIP")
+        if wishes.get(f"{_ANNOTATION}/scrape") == "true" and address:
+            labels = {
+                "__metrics_path__": wishes.get(f"{_ANNOTATION}/path", "/metrics"),
+                "component": pod["metadata"].get("labels", {}).get("app.kubernetes.io/component", ""),
+            }
+            found.append({"targets": [f"{address}:{wishes[f'{_ANNOTATION}/port']}"], "labels": labels})
+    return found
 
-    def relabel(target: str, *sources: str, regex: str = "(.+)", replacement: str = "$1") -> dict[str, Any]:
-        return {"source_labels": list(sources), "target_label": target, "regex": regex, "replacement": replacement}
 
-    rules = [
-        {"source_labels": [f"{annotation}_scrape"], "regex": "true", "action": "keep"},
-        {"source_labels": [f"{pod}_phase"], "regex": "Running", "action": "keep"},
-        {"source_labels": [f"{pod}_container_init"], "regex": "false", "action": "keep"},
-        relabel("__address__", f"{pod}_ip", f"{annotation}_port", regex="(.+);(.+)", replacement="$1:$2"),
-        relabel("__metrics_path__", f"{annotation}_path"),
-        relabel("component", f"{pod}_label_app_kubernetes_io_component"),
-    ]
+def configuration(pods: Sequence[Mapping[str, Any]], interval: str = "2s") -> str:
+    """Scrapes these pods at their own addresses."""
     job = {
         "job_name": "joulepath",
         "honor_labels": True,  # namespace, pod and job are those of the training, not of the pod that tells of them
-        "kubernetes_sd_configs": [
-            {"role": "pod", "kubeconfig_file": str(kubeconfig), "namespaces": {"names": [namespace]}}
-        ],
-        "relabel_configs": rules,
+        "static_configs": targets(pods),
     }
     return yaml.safe_dump({"global": {"scrape_interval": interval}, "scrape_configs": [job]}, sort_keys=False)
 
