@@ -17,7 +17,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -48,8 +48,10 @@ class _Connection:
     socket: socket.socket
     peer: Peer
     since_s: float
-    greeted: bool = False
-    rank: Rank | None = field(default=None)
+    asking: bool = False
+    """Whether its hello is being checked; meanwhile its pidfd stays open."""
+    rank: Rank | None = None
+    ended: bool = False
 
 
 class Endpoint:
@@ -123,8 +125,11 @@ class Endpoint:
             self._on_tick(now)
         except Exception:
             log.exception("looking after the leases failed")
-        for connection in [c for c in self._connections if not c.greeted and now - c.since_s > _HELLO_LIMIT_S]:
-            self._drop(connection, f"said nothing for {_HELLO_LIMIT_S:.0f} s")
+        for connection in tuple(self._connections):
+            if connection.rank is not None and not connection.rank.alive:
+                self._end(connection)
+            elif connection.rank is None and not connection.asking and now - connection.since_s > _HELLO_LIMIT_S:
+                self._end(connection, why=f"it said nothing for {_HELLO_LIMIT_S:.0f} s")
 
     # connections
 
@@ -152,26 +157,26 @@ class Endpoint:
             except BlockingIOError:
                 return
             except OSError as error:
-                self._drop(connection, str(error))
+                self._end(connection, why=str(error))
                 return
             if not message:
-                self._drop(connection, "")
+                self._end(connection)
                 return
             try:
                 self._take(connection, message)
             except WireError as error:
                 self._on_refusal("BadMessage")
-                self._drop(connection, str(error))
+                self._end(connection, why=str(error))
                 return
 
     def _take(self, connection: _Connection, message: bytes) -> None:
         if connection.rank is not None:
             connection.rank.record(IterationRecord.decode(message))
-        elif connection.greeted:
+        elif connection.asking:
             raise WireError("a message came before the answer to the hello")
         else:
             hello = Hello.decode(message)
-            connection.greeted = True
+            connection.asking = True
             self._pool.submit(self._answer, connection, hello)
 
     def _answer(self, connection: _Connection, hello: Hello) -> None:
@@ -190,53 +195,55 @@ class Endpoint:
             os.read(self._wake_read, 4096)
         while self._answers:
             connection, answer = self._answers.popleft()
+            connection.asking = False
+            gone = connection.ended
             if isinstance(answer, Rank):
                 self._welcome(connection, answer)
-            elif connection in self._connections:
-                self._forget(connection)
+            else:
+                self._log_refusal(answer)
+                if not gone:
+                    _send(connection.socket, Reply(accepted=False, reason=str(answer)))
+                    self._end(connection)
+            if gone:
                 os.close(connection.peer.pidfd)
-                self._refuse(connection.socket, answer)
 
     def _welcome(self, connection: _Connection, rank: Rank) -> None:
         connection.rank = rank
-        if connection not in self._connections:
+        if connection.ended:
             rank.close(End.CONNECTION_CLOSED)
-            return
-        try:
-            socket.send_fds(connection.socket, [Reply(accepted=True).encode()], [rank.page_fd])
-        except OSError as error:
-            self._drop(connection, str(error))
-            return
-        self._selector.register(rank.peer.pidfd, selectors.EVENT_READ, lambda: self._gone(connection))
+        elif _send(connection.socket, Reply(accepted=True), rank.page_fd):
+            self._selector.register(
+                rank.peer.pidfd, selectors.EVENT_READ, lambda: self._end(connection, End.PROCESS_GONE)
+            )
+        else:
+            self._end(connection)
+        os.close(rank.page_fd)  # the mapping is enough from here on
 
-    def _gone(self, connection: _Connection) -> None:
-        if connection.rank is not None:
-            self._forget(connection)
-            connection.rank.close(End.PROCESS_GONE)
-            connection.socket.close()
-
-    def _drop(self, connection: _Connection, why: str) -> None:
+    def _end(self, connection: _Connection, end: End = End.CONNECTION_CLOSED, why: str = "") -> None:
+        """Ends a connection and its rank. Only this thread closes descriptors that the selector knows."""
+        if connection.ended:
+            return
+        connection.ended = True
         if why:
             self._log(f"connection of process {connection.peer.pid} closed: {why}")
-        self._forget(connection)
-        connection.socket.close()
+        self._connections.discard(connection)
+        self._selector.unregister(connection.socket)
+        with contextlib.suppress(KeyError):
+            self._selector.unregister(connection.peer.pidfd)
         if connection.rank is not None:
-            connection.rank.close(End.CONNECTION_CLOSED)
-        elif not connection.greeted:
+            connection.rank.close(end)
+        connection.socket.close()
+        if not connection.asking:
             os.close(connection.peer.pidfd)
 
-    def _forget(self, connection: _Connection) -> None:
-        self._connections.discard(connection)
-        for item in (connection.socket, connection.peer.pidfd):
-            with contextlib.suppress(KeyError, ValueError):
-                self._selector.unregister(item)
-
     def _refuse(self, client: socket.socket, refusal: RefusedError) -> None:
+        self._log_refusal(refusal)
+        _send(client, Reply(accepted=False, reason=str(refusal)))
+        client.close()
+
+    def _log_refusal(self, refusal: RefusedError) -> None:
         self._on_refusal(refusal.code)
         self._log(f"a rank was refused: {refusal}")
-        with contextlib.suppress(OSError):
-            client.send(Reply(accepted=False, reason=str(refusal)).encode())
-        client.close()
 
     def _log(self, text: str) -> None:
         """Peers may be hostile: the log must not fill the disk."""
@@ -248,3 +255,12 @@ class Endpoint:
     def _wake(self) -> None:
         with contextlib.suppress(OSError):
             os.write(self._wake_write, b"x")
+
+
+def _send(client: socket.socket, reply: Reply, *fds: int) -> bool:
+    """Whether the peer could be answered."""
+    try:
+        socket.send_fds(client, [reply.encode()], fds, socket.MSG_NOSIGNAL)
+    except OSError:
+        return False
+    return True

@@ -27,7 +27,7 @@ class Peer:
     pid: int
     """In the agent's own view of processes."""
     pidfd: int
-    """Readable when the process is gone. The owner closes it."""
+    """Readable when the process is gone. The endpoint closes it, after the rank."""
     pod_uid: str
 
 

@@ -59,6 +59,7 @@ class Rank:
         self.setter = setter
         self.trace = trace
         self.page_fd = make_page()
+        """For the peer; the endpoint closes it when it has been sent."""
         self.alive = True
         self.last_marker_s = time.monotonic()
         self.expected_s = 0.0
@@ -175,8 +176,6 @@ class Rank:
             if self.alive:
                 self.alive = False
                 self._end(end)
-                os.close(self.page_fd)
-                os.close(self.peer.pidfd)
 
     def process_gone(self) -> bool:
         """Whether its training process has ended."""
