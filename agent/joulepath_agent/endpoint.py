@@ -71,6 +71,7 @@ class Endpoint:
         self._path = path
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._listener.bind(str(path))
+        self._inode = path.stat().st_ino
         path.chmod(0o666)  # training pods run as any user; who they are, the kernel tells
         self._listener.listen(64)
         self._listener.setblocking(False)
@@ -101,7 +102,9 @@ class Endpoint:
         self._listener.close()
         for connection in self._connections:
             connection.socket.close()
-        self._path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            if self._path.stat().st_ino == self._inode:  # else the next agent is there already
+                self._path.unlink()
 
     @property
     def listening(self) -> bool:

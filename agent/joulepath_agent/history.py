@@ -1,7 +1,7 @@
 """What one rank did: markers and records in, runs of iterations measured, and the numbers of its report out.
 
 Markers give the time on the agent's clock, records the exact durations; an iteration is final when the one after the
-next has begun (its record is there by then, or was dropped). Iterations of one block make a run; a run that is over,
+next has begun and its record is there (or has been dropped). Iterations of one block make a run; a run that is over,
 and that the energy counter has covered, is measured and forgotten.
 """
 
@@ -32,6 +32,8 @@ __all__ = ["History", "Measured"]
 
 _FREE_RUN: Final = 8
 """Iterations after which a run that belongs to no block is measured."""
+_PATIENCE: Final = 6
+"""Iterations after which a record that isn't there is taken for dropped; a host that runs ahead sends them late."""
 _ROWS: Final = 400
 _TIMELINES: Final = 64
 _WINDOW_S: Final = 0.02
@@ -91,6 +93,7 @@ class History:
     _runs: deque[Run] = field(default_factory=lambda: deque(maxlen=_BLOCKS))
     _last_applied: Applied | None = None
     _last_number: int = -1
+    _now: int = 0
     _rows: dict[int, deque[Rows]] = field(default_factory=lambda: defaultdict(lambda: deque(maxlen=_ROWS)))
     _times: dict[tuple[int, int, str], _Times] = field(default_factory=lambda: defaultdict(_Times))
     _timelines: dict[Arm, deque[dict[Step, tuple[float, float]]]] = field(
@@ -106,7 +109,8 @@ class History:
             if spoiled_before and (before := self._seen.get(iteration - 1)) is not None:
                 before.spoiled = True
             self._seen[iteration] = _Seen(applied, {(False, None): at_s})
-            self._finish(iteration)
+            self._now = iteration
+            self._finish()
 
     def mark(self, entry: Entry, at_s: float) -> None:
         """A marker within an iteration."""
@@ -120,6 +124,7 @@ class History:
         with self._lock:
             if (seen := self._seen.get(record.iteration)) is not None:
                 seen.record = record
+                self._finish()
             if record.iteration > 0 and record.spans:
                 spans = sorted(record.spans, key=lambda span: span.begin_s)
                 self.order = tuple(Step(span.stage, span.kind, span.microbatch) for span in spans)
@@ -184,11 +189,15 @@ class History:
 
     # from markers and records to runs
 
-    def _finish(self, now: int) -> None:
-        for number in sorted(n for n in self._seen if n <= now - 2 or n > now):
+    def _finish(self) -> None:
+        for number in [n for n in self._seen if n > self._now]:  # numbers went back: another run of the loop
+            del self._seen[number]
+        for number in sorted(self._seen):
+            if number > self._now - 2 or (self._seen[number].record is None and number > self._now - _PATIENCE):
+                return
             seen = self._seen.pop(number)
             after = self._seen.get(number + 1)
-            if number > now or after is None:
+            if after is None:
                 self._close()
                 continue
             begin_s, next_s = _begin_s(seen), _begin_s(after)

@@ -96,23 +96,26 @@ def test_a_step_began_by_the_marker_that_was_seen_soonest(delays_s: list[float])
     assert step_begin_s((), 0.4, {(False, Step(0, "F", 1)): 1.0}) is None
 
 
-def play(history: History, done: list[Iteration], applied: Applied, *, spoiled: int = -1, lost: int = -1) -> None:
-    """Lets a history see iterations as a rank does; one may be spoiled, the record of one may be lost."""
-    for iteration in done:
+def play(
+    history: History, done: list[Iteration], applied: Applied, *, spoiled: int = -1, lost: int = -1, late: int = 0
+) -> None:
+    """Lets a history see iterations as a rank does; one may be spoiled, a record may be lost, all may be late."""
+    for at, iteration in enumerate(done):
         begun = iteration.begin_s
         history.begin(iteration.number, applied, begun, spoiled_before=iteration.number - 1 == spoiled)
         for span in iteration.spans:
             for event, offset_s in ((Event.BEGIN, span.begin_s), (Event.END, span.end_s)):
                 entry = Entry(0, iteration.number, event, span.kind, span.stage, span.microbatch)
                 history.mark(entry, begun + offset_s + 0.0003)
-        if iteration.number != lost:
-            history.record(IterationRecord(iteration.number, iteration.last_end_s, iteration.period_s, iteration.spans))
+        for ready in done[max(0, at - late) : at + 1 - late] if at < len(done) - 1 else done[max(0, at - late) :]:
+            if ready.number != lost:
+                history.record(IterationRecord(ready.number, ready.last_end_s, ready.period_s, ready.spans))
 
 
 def history_of(length: int, **faults: int) -> History:
     """A block of this length amid iterations at default clocks."""
     chance = random.Random(3)
-    done = iterations(length + 12, chance)
+    done = iterations(length + 16, chance)
     history = History()
     play(history, done[:6], Applied(Arm.DEFAULT))
     play(history, done[6 : 6 + length], Applied(Arm.SWEEP, 0, "h", 900, length), **faults)
@@ -125,12 +128,16 @@ def history_of(length: int, **faults: int) -> History:
 def test_a_block_reports_the_joules_of_its_counted_iterations() -> None:
     (block,) = history_of(5).blocks
     assert (block.hash, block.block, block.arm, block.iterations) == ("h", 0, Arm.SWEEP, 4)
-    done = iterations(17, random.Random(3))[7:11]
+    done = iterations(21, random.Random(3))[7:11]
     busy_j = 4 * sum(SECONDS[kind] * POWER_W[kind] for kind in "FB")
     busy_s = 4 * sum(SECONDS.values())
     period_s = sum(i.period_s for i in done) / 4
     assert block.iteration_time_s == pytest.approx(period_s)
     assert block.energy_per_iteration_j == pytest.approx(busy_j + (period_s - busy_s) * POWER_W[""], rel=0.01)
+
+
+def test_records_of_a_host_that_runs_ahead_come_late_and_count() -> None:
+    assert history_of(5, late=3).measured().instructions == history_of(5).measured().instructions
 
 
 def test_a_block_that_was_spoiled_is_not_reported() -> None:
