@@ -1,67 +1,69 @@
-"""Runs the planner in a process of its own, with an end.
+"""Runs the planner in processes of its own, a few at a time, each with an end.
 
-The worker sets an alarm on itself before it plans: a solver that doesn't come back is ended by the kernel, the pool
-breaks and is made anew for the next plan.
+A process for each plan: one that doesn't come back is killed, and what the solver does to its memory is gone with it.
+Request and answer are pickled through its standard streams (`python -m joulepath_operator.planner_pool` is the other
+end). multiprocessing would run the operator's main module again in each of its processes.
 """
 
 from __future__ import annotations
 
 import asyncio
-import multiprocessing
-import signal
+import pickle
+import sys
 import time
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Sequence
 
 from joulepath_operator.planning import PlanRefusal, PlanRequest, PlanResult, compute
 
-Compute = Callable[[PlanRequest], PlanResult | PlanRefusal]
+_COMMAND = (sys.executable, "-m", "joulepath_operator.planner_pool")
 
 
 class PlannerPool:
-    """`timeout_s`: whole seconds a plan may take; `observe` is told how long each took."""
+    """At most `workers` plans at a time, `timeout_s` for each; `observe` is told how many seconds each took."""
 
     def __init__(
         self,
-        timeout_s: int = 120,
+        timeout_s: float = 120.0,
         workers: int = 1,
         observe: Callable[[float], object] = lambda seconds: None,
-        compute: Compute = compute,
+        command: Sequence[str] = _COMMAND,
     ) -> None:
-        self._timeout_s, self._workers, self._observe, self._compute = timeout_s, workers, observe, compute
-        self._pool = self._fresh()
+        self._timeout_s, self._observe, self._command = timeout_s, observe, command
+        self._free = asyncio.Semaphore(workers)
 
     async def plan(self, request: PlanRequest) -> PlanResult | PlanRefusal:
         """The planner's answer; a refusal also where it takes too long or dies."""
-        started, pool = time.monotonic(), self._pool
+        async with self._free:
+            started = time.monotonic()
+            try:
+                return await self._run(pickle.dumps(request))
+            finally:
+                self._observe(time.monotonic() - started)
+
+    async def _run(self, request: bytes) -> PlanResult | PlanRefusal:
+        pipe = asyncio.subprocess.PIPE
+        process = await asyncio.create_subprocess_exec(*self._command, stdin=pipe, stdout=pipe)
         try:
-            return await asyncio.get_running_loop().run_in_executor(
-                pool, _with_alarm, self._compute, request, self._timeout_s
-            )
-        except BrokenProcessPool:
-            if self._pool is pool:
-                self._pool = self._fresh()
-            pool.shutdown(wait=False)
+            answer, _ = await asyncio.wait_for(process.communicate(request), self._timeout_s)
+        except TimeoutError:
             return PlanRefusal(
                 "PlannerTimeout",
-                f"The planner took more than {self._timeout_s} s, or died. Ask for a coarser spec.granularity (phase "
-                "or rank), or give the operator more time (--planner-timeout) or memory.",
+                f"The planner took more than {self._timeout_s:g} s. Ask for a coarser spec.granularity (phase or "
+                "rank), or give the operator more time (--planner-timeout).",
             )
         finally:
-            self._observe(time.monotonic() - started)
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+        if process.returncode != 0:
+            return PlanRefusal(
+                "PlannerDied",
+                f"The planner's process ended with {process.returncode} (-9: out of memory). See the operator's log, "
+                "or give it more memory.",
+            )
+        result: PlanResult | PlanRefusal = pickle.loads(answer)
+        return result
 
-    def close(self) -> None:
-        """Waits for nothing."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def _fresh(self) -> ProcessPoolExecutor:
-        return ProcessPoolExecutor(self._workers, mp_context=multiprocessing.get_context("spawn"))
-
-
-def _with_alarm(compute: Compute, request: PlanRequest, timeout_s: int) -> PlanResult | PlanRefusal:
-    signal.alarm(timeout_s)
-    try:
-        return compute(request)
-    finally:
-        signal.alarm(0)
+if __name__ == "__main__":
+    sys.stdout.buffer.write(pickle.dumps(compute(pickle.load(sys.stdin.buffer))))

@@ -55,7 +55,6 @@ async def run(cluster: Cluster, host: str, port: int, planner_timeout_s: int) ->
             part.cancel()
         await asyncio.gather(*parts, return_exceptions=True)
         await server.cleanup()
-        pool.close()
 
 
 async def _relist(cluster: Cluster, index: Index, queue: KeyedQueue[Key]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -92,25 +91,27 @@ def test_a_long_lag_makes_auto_coarser(request_for: PlanRequest) -> None:
     assert result.iteration_time_s <= result.t_min_s * 1.001
 
 
-def _never(request: PlanRequest) -> PlanResult | PlanRefusal:
-    time.sleep(3600)
-    raise AssertionError
+def ask(request: PlanRequest, *, command: tuple[str, ...] | None = None) -> PlanResult | PlanRefusal:
+    seconds: list[float] = []
+    options: dict[str, Any] = {} if command is None else {"command": command, "timeout_s": 0.2}
+    answer = asyncio.run(PlannerPool(observe=seconds.append, **options).plan(request))
+    assert len(seconds) == 1
+    return answer
 
 
-def test_a_planner_that_never_ends_is_ended_and_the_next_plan_is_computed(request_for: PlanRequest) -> None:
-    async def both() -> tuple[PlanResult | PlanRefusal, PlanResult | PlanRefusal]:
-        seconds: list[float] = []
-        stuck = PlannerPool(1, observe=seconds.append, compute=_never)
-        try:
-            first = await stuck.plan(request_for)
-            stuck._compute = compute
-            stuck._timeout_s = 60
-            return first, await stuck.plan(request_for)
-        finally:
-            stuck.close()
-            assert len(seconds) == 2
+def test_a_process_of_its_own_answers_the_same(request_for: PlanRequest) -> None:
+    assert ask(request_for) == compute(request_for)
 
-    refusal, result = asyncio.run(both())
+
+def test_a_planner_that_never_ends_is_ended(request_for: PlanRequest) -> None:
+    refusal = ask(request_for, command=("sleep", "3600"))
     assert isinstance(refusal, PlanRefusal)
     assert refusal.reason == "PlannerTimeout"
-    assert isinstance(result, PlanResult)
+    assert "0.2 s" in refusal.message
+
+
+def test_a_planner_that_dies_is_told(request_for: PlanRequest) -> None:
+    refusal = ask(request_for, command=("sh", "-c", "cat >/dev/null; kill -9 $$"))
+    assert isinstance(refusal, PlanRefusal)
+    assert refusal.reason == "PlannerDied"
+    assert "-9" in refusal.message
