@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from joulepath_crds import JobPlanSpec, RankReport, Sweep
 
@@ -40,17 +41,27 @@ def make_sweep(clocks_mhz: Sequence[int], iterations_per_clock: int, seed: str) 
     return Sweep(clocks_mhz=tuple(blocks), iterations_per_block=iterations_per_clock + 1)
 
 
-def measured_clocks(ranks: Sequence[RankReport], sweep: Sweep) -> tuple[int, ...]:
-    """Clocks of the sweep (0 for default) at which every rank has measured every kind that it runs."""
-    done = set(sweep.clocks_mhz)
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """How much of a sweep is measured. `fewest`: clocks of the kind, on the rank, that has the fewest; 0 where one has
+    none at default clocks."""
+
+    complete: bool
+    fewest: int
+
+
+def coverage(ranks: Sequence[RankReport], sweep: Sweep) -> Coverage:
+    """What the ranks have measured of a sweep, each kind that they run by itself."""
+    wanted = set(sweep.clocks_mhz)
+    counts = []
     for rank in ranks:
-        needed = {(stage, label_kind(label)) for stage in rank.stages for label in rank.order}
-        at: dict[int, set[tuple[int, str]]] = {}
-        for one in rank.instructions:
-            if one.samples:
-                at.setdefault(one.clock_mhz, set()).add((one.stage, one.kind))
-        done &= {clock for clock, kinds in at.items() if needed <= kinds}
-    return tuple(sorted(done))
+        for kind in {label_kind(label) for label in rank.order}:
+            for stage in rank.stages:
+                clocks = {
+                    one.clock_mhz for one in rank.instructions if one.samples and (one.stage, one.kind) == (stage, kind)
+                }
+                counts.append(len(clocks & wanted) if 0 in clocks else 0)
+    return Coverage(complete=min(counts, default=0) == len(wanted), fewest=min(counts, default=0))
 
 
 def is_over(plan: JobPlanSpec, ranks: Sequence[RankReport]) -> bool:

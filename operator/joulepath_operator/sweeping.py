@@ -9,7 +9,7 @@ from joulepath_crds import EnergyPlanStatus, JobPlanSpec, Phase, Purpose, Topolo
 from joulepath_operator.case import ReadyCase
 from joulepath_operator.observation import Decision, StoredPlan, StoredProfile
 from joulepath_operator.profiling import build_profile, measure_delays
-from joulepath_operator.sweep import LEAST_CLOCKS, choose_clocks, is_over, make_sweep, measured_clocks
+from joulepath_operator.sweep import LEAST_CLOCKS, choose_clocks, coverage, is_over, make_sweep
 
 
 def begin(case: ReadyCase) -> Decision:
@@ -42,21 +42,19 @@ def go_on(case: ReadyCase, plan: StoredPlan) -> Decision | StoredProfile:
     if plan.spec.activate_at is None:
         return Decision(_tell(case, plan.spec), write_plan=case.activated(plan))
     assert plan.spec.sweep is not None
-    measured = measured_clocks(case.gang.ranks, plan.spec.sweep)
-    everything = set(measured) == set(plan.spec.sweep.clocks_mhz)
-    over = is_over(plan.spec, case.gang.ranks)
-    if not everything and not over:
+    measured = coverage(case.gang.ranks, plan.spec.sweep)
+    if not measured.complete and not is_over(plan.spec, case.gang.ranks):
         return Decision(_tell(case, plan.spec))
-    if len(measured) < LEAST_CLOCKS or 0 not in measured:
+    if measured.fewest < LEAST_CLOCKS:
         message = (
-            f"The sweep is over, but only {len(measured)} clocks were measured on all ranks; at least "
-            f"{LEAST_CLOCKS}, default clocks among them, are needed. Raise spec.profiling.iterationsPerClock."
+            f"The sweep is over, but a rank has measured only {measured.fewest} clocks (0: none at default clocks); at "
+            f"least {LEAST_CLOCKS} are needed. Raise spec.profiling.iterationsPerClock."
         )
         return case.refuse("SweepIncomplete", message, condition="Profiled")
     if not case.timed:
         return case.wait_for_timing()
     delays = measure_delays(case.gang, case.topology)
-    spec = build_profile(case.gang, case.topology, measured, delays, case.job.name)
+    spec = build_profile(case.gang, case.topology, plan.spec.sweep.clocks_mhz, delays, case.job.name)
     name = _profile_name(case.job.name, case.topology)
     old = next((one for one in case.seen.profiles if one.name == name), None)
     return StoredProfile(name, spec, case.job.uid, old.version if old else None)

@@ -86,6 +86,19 @@ def test_a_plan_is_not_activated_before_every_rank_has_it(new_world: NewWorld) -
     assert world.plan.activate_at > world.iteration
 
 
+def test_clocks_that_a_rank_missed_cost_only_that_stage_a_point(new_world: NewWorld) -> None:
+    world: Any = new_world()
+    measured = world._measurements
+    world._measurements = lambda rank: [one for one in measured(rank) if (rank, one.clock_mhz % 10) != (3, 5)]
+    world.settle()
+    world.run(100)
+    stages = next(iter(world.profiles.values())).spec.stages
+    points = [len(kind.points) for stage in stages for kind in stage.kinds]
+    assert max(points) == 12
+    assert 3 <= points[6] == points[7] < 12
+    assert world.status.plan.predicted_savings > 0.1
+
+
 def test_the_next_run_starts_from_the_stored_profile(new_world: NewWorld) -> None:
     world: Any = new_world()
     world.settle()
