@@ -16,6 +16,7 @@ from demo.options import GPUS_PER_NODE, Options
 from demo.place import JOB_NAMESPACE, RELEASE_NAMESPACE, REPOSITORY, PlaceError
 from demo.scraping import configuration
 from real_cluster import Cluster, Daemon
+from real_cluster.layout import run_folder
 from virtual_gpus.build import library_dir
 
 __all__ = ["LocalCluster"]
@@ -140,15 +141,23 @@ class LocalCluster:
         return TrainingPlace(JOB_NAMESPACE, _TRAINING_IMAGE, "Never", Path(sys.executable), folders)
 
     def scrape(self) -> str:
+        self._stop_prometheus()
         pods = json.loads(self.kubectl("get", "pods", "--namespace", RELEASE_NAMESPACE, "--output", "json"))["items"]
         self._prometheus = real_cluster.start_prometheus(configuration(pods))
+        _prometheus_record().write_text(self._prometheus)
         return self._prometheus
+
+    @staticmethod
+    def _stop_prometheus() -> None:
+        """End the one that this run, or an earlier one with --keep, has started."""
+        if _prometheus_record().exists():
+            real_cluster.stop_prometheus(_prometheus_record().read_text())
+            _prometheus_record().unlink()
 
     def leave(self) -> None:
         if self._cluster is None:
             return
-        if self._prometheus:
-            real_cluster.stop_prometheus(self._prometheus)
+        self._stop_prometheus()
         if not self._was_up:
             real_cluster.down()
 
@@ -160,3 +169,7 @@ class LocalCluster:
             f"kubectl --namespace {JOB_NAMESPACE} describe energyplan gpt3",
             "make down    removes all of it",
         ]
+
+
+def _prometheus_record() -> Path:
+    return run_folder() / "demo-prometheus"
