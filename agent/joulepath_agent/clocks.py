@@ -30,6 +30,7 @@ UNKNOWN_LAG_S: Final = 0.1
 _LAG_POLL_S: Final = 0.0005
 _LAG_LIMIT_S: Final = 0.5
 _RETRY_S: Final = 0.2
+_LONGEST_RETRY_S: Final = 2.0
 
 
 class ClockSetter:
@@ -112,10 +113,15 @@ class ClockSetter:
                     return
                 else:
                     target, measure = self._take()
-            if target is None:
-                self._release_now()
-            elif target != self._ordered_mhz:
-                self._order(target, measure)
+            try:
+                if target is None:
+                    self._release_now()
+                elif target != self._ordered_mhz:
+                    self._order(target, measure)
+            except Exception:
+                log.exception("setting the clock of %s failed; the GPU returns to its default clocks", self.gpu.uuid)
+                self.release()
+                time.sleep(_RETRY_S)
 
     def _seconds_to_order(self) -> float:
         if self._releasing:
@@ -171,6 +177,7 @@ class ClockSetter:
 
     def _release_now(self) -> None:
         """Keeps trying until the clock is reset; a release that was asked for never gets lost."""
+        retry_s = _RETRY_S
         while self.gpu.uuid in self._journal.uuids:
             try:
                 self.gpu.reset()
@@ -178,11 +185,12 @@ class ClockSetter:
                 self._journal.remove(self.gpu.uuid)
             except (GpuError, OSError) as error:
                 self.failures += 1
-                log.error("%s; trying again in %.1f s", error, _RETRY_S)
+                log.error("%s; trying again in %.1f s", error, retry_s)
                 self.on_failure(str(error))
                 if not self._running:
                     break
-                time.sleep(_RETRY_S)
+                time.sleep(retry_s)
+                retry_s = min(_LONGEST_RETRY_S, 2 * retry_s)
         with self._changed:
             self._ordered_mhz, self._ordered_at_s = DEFAULT, time.monotonic()
             self._wish, self._releasing = None, False

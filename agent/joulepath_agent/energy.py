@@ -122,5 +122,8 @@ class Sampler:
                     except GpuError as error:
                         trace.due_s = now + 1.0
                         log.warning("%s; its energy isn't sampled for a second", error)
+                    except Exception:
+                        trace.due_s = now + 1.0
+                        log.exception("sampling failed; trying again in a second")
                 next_s = min(next_s, trace.due_s)
             time.sleep(max(0.0003, next_s - time.monotonic()))

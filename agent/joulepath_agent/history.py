@@ -74,7 +74,11 @@ class _Times:
 
 @dataclass(slots=True)
 class History:
-    """The measurements of one rank. Its methods may be called from any thread."""
+    """The measurements of one rank.
+
+    Iterations are gathered from any thread; the follower among them never waits for more than that. ``digest`` and
+    ``measured``, which take milliseconds, are called by one thread.
+    """
 
     order: tuple[Step, ...] = ()
     """Instructions of the last whole iteration, in the order in which they ran."""
@@ -134,49 +138,55 @@ class History:
 
     def digest(self, read: Callable[[], Trace]) -> bool:
         """Measures the runs that are over and that the energy counter has covered; whether there was one."""
+        measured = False
+        trace: Trace | None = None
+        while (run := self._oldest()) is not None:
+            trace = trace or read()
+            first, last = run.iterations[0], run.iterations[-1]
+            end_s = last.begin_s + last.period_s
+            if len(trace.time_s) and trace.time_s[-1] < end_s:
+                return measured
+            with self._lock:
+                if self._runs and self._runs[0] is run:
+                    self._runs.popleft()
+            self._measure(run, trace, trace.covers(first.begin_s, end_s))
+            measured = True
+        return measured
+
+    def _oldest(self) -> Run | None:
         with self._lock:
-            if not self._runs:
-                return False
-            trace, before = read(), len(self._runs)
-            while self._runs:
-                first, last = self._runs[0].iterations[0], self._runs[0].iterations[-1]
-                end_s = last.begin_s + last.period_s
-                if len(trace.time_s) and trace.time_s[-1] < end_s:
-                    break
-                self._measure(self._runs.popleft(), trace, trace.covers(first.begin_s, end_s))
-            return len(self._runs) < before
+            return self._runs[0] if self._runs else None
 
     def measured(self) -> Measured:
         """Time and power of each kind at each clock, the power of waiting, and the timelines."""
-        with self._lock:
-            fits = {clock: fit_power(tuple(rows)) for clock, rows in self._rows.items()}
-            kinds = []
-            for (clock, stage, kind), times in sorted(self._times.items()):
-                fit, column = fits.get(clock), (stage, kind)
-                if fit is None or column not in fit.power_w:
-                    continue
-                mean = max(1e-9, times.total_s / times.samples)
-                variance = max(0.0, times.squares / times.samples - mean * mean)
-                kinds.append(
-                    InstructionMeasurement(
-                        stage=stage,
-                        kind=kind,
-                        clock_mhz=clock,
-                        samples=times.samples,
-                        time_s=mean,
-                        time_standard_error_s=(variance / max(1, times.samples - 1)) ** 0.5,
-                        power_w=fit.power_w[column],
-                        power_standard_error_w=fit.standard_error_w[column],
-                    )
+        fits = {clock: fit_power(tuple(rows)) for clock, rows in self._rows.items()}
+        kinds = []
+        for (clock, stage, kind), times in sorted(self._times.items()):
+            fit, column = fits.get(clock), (stage, kind)
+            if fit is None or column not in fit.power_w:
+                continue
+            mean = max(1e-9, times.total_s / times.samples)
+            variance = max(0.0, times.squares / times.samples - mean * mean)
+            kinds.append(
+                InstructionMeasurement(
+                    stage=stage,
+                    kind=kind,
+                    clock_mhz=clock,
+                    samples=times.samples,
+                    time_s=mean,
+                    time_standard_error_s=(variance / max(1, times.samples - 1)) ** 0.5,
+                    power_w=fit.power_w[column],
+                    power_standard_error_w=fit.standard_error_w[column],
                 )
-            waits = tuple(
-                WaitMeasurement(
-                    clock_mhz=clock, power_w=fit.power_w[WAIT], power_standard_error_w=fit.standard_error_w[WAIT]
-                )
-                for clock, fit in sorted(fits.items())
-                if WAIT in fit.power_w
             )
-            return Measured(tuple(kinds), waits, self._timeline(Arm.DEFAULT), self._timeline(Arm.PLAN))
+        waits = tuple(
+            WaitMeasurement(
+                clock_mhz=clock, power_w=fit.power_w[WAIT], power_standard_error_w=fit.standard_error_w[WAIT]
+            )
+            for clock, fit in sorted(fits.items())
+            if WAIT in fit.power_w
+        )
+        return Measured(tuple(kinds), waits, self._timeline(Arm.DEFAULT), self._timeline(Arm.PLAN))
 
     def _timeline(self, arm: Arm) -> tuple[InstructionTime, ...]:
         made = []

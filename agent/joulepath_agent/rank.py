@@ -6,6 +6,7 @@ end its lease.
 
 from __future__ import annotations
 
+import copy
 import fcntl
 import logging
 import mmap
@@ -213,40 +214,41 @@ class Rank:
 
     def report(self) -> RankReport:
         """What the operator is told; measures what is ready first."""
-        history, hello, conductor = self.history, self.hello, self._conductor
+        history, hello = self.history, self.hello
         if history.digest(self.trace.read):
             self._measured = history.measured()
         ranks, stages = hello.pipeline.ranks, hello.pipeline.stages
         with self._lock:
-            return RankReport(
-                rank=hello.rank,
-                pod=self.placement.pod,
-                pod_uid=self.placement.pod_uid,
-                gpu_uuid=self.setter.gpu.uuid,
-                coordinates=Coordinates(
-                    data=hello.data,
-                    pipeline=ranks.index(hello.rank) if hello.rank in ranks else 0,
-                    tensor=hello.tensor,
-                ),
-                data_parallel=hello.data_parallel,
-                tensor_parallel=hello.tensor_parallel,
-                stages=stages,
-                stage_count=hello.pipeline.stage_count,
-                schedule=_SCHEDULES.get(hello.pipeline.schedule, "Recorded"),
-                microbatches=hello.pipeline.microbatches,
-                order=tuple(step.name for step in history.order),
-                iteration=conductor.iteration,
-                iteration_time_s=history.iteration_time_s,
-                state=conductor.state,
-                reason=conductor.reason or history.capped,
-                staged_hash=conductor.staged_hash,
-                staged_at_iteration=conductor.staged_at_iteration,
-                applied_hash=conductor.applied_hash,
-                control_time_s=history.control_time_s,
-                tail_s=history.tail_s or 0.0,
-                timeline=self._measured.timeline,
-                plan_timeline=self._measured.plan_timeline,
-                instructions=self._measured.instructions,
-                waits=self._measured.waits,
-                blocks=tuple(history.blocks),
-            )
+            now = copy.copy(self._conductor)  # the follower must not wait while a report is made
+        return RankReport(
+            rank=hello.rank,
+            pod=self.placement.pod,
+            pod_uid=self.placement.pod_uid,
+            gpu_uuid=self.setter.gpu.uuid,
+            coordinates=Coordinates(
+                data=hello.data,
+                pipeline=ranks.index(hello.rank) if hello.rank in ranks else 0,
+                tensor=hello.tensor,
+            ),
+            data_parallel=hello.data_parallel,
+            tensor_parallel=hello.tensor_parallel,
+            stages=stages,
+            stage_count=hello.pipeline.stage_count,
+            schedule=_SCHEDULES.get(hello.pipeline.schedule, "Recorded"),
+            microbatches=hello.pipeline.microbatches,
+            order=tuple(step.name for step in history.order),
+            iteration=now.iteration,
+            iteration_time_s=history.iteration_time_s,
+            state=now.state,
+            reason=now.reason or history.capped,
+            staged_hash=now.staged_hash,
+            staged_at_iteration=now.staged_at_iteration,
+            applied_hash=now.applied_hash,
+            control_time_s=history.control_time_s,
+            tail_s=history.tail_s or 0.0,
+            timeline=self._measured.timeline,
+            plan_timeline=self._measured.plan_timeline,
+            instructions=self._measured.instructions,
+            waits=self._measured.waits,
+            blocks=tuple(history.blocks),
+        )
