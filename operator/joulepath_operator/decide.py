@@ -112,16 +112,16 @@ def _with_gang(case: ReadyCase) -> Decision:
             return found
         case.story.tell("Profiled", True, "Measured", f"Measured in this run: EnergyProfile {found.name}.")
         return replace(delivery.on_profile(case, found), write_profile=found)
-    if other is not None and not (case.enforce and _misfit(case)):
+    if other is not None and not (case.enforce and _misfit(case, other)):
         message = f"EnergyProfile {other.name} of an earlier run with the same topology is used again."
         case.story.tell("Profiled", True, "Reused", message)
         return delivery.on_profile(case, other)
     return sweeping.begin(case) if case.enforce else delivery.without_profile(case)
 
 
-def _misfit(case: ReadyCase) -> bool:
+def _misfit(case: ReadyCase, profile: StoredProfile) -> bool:
     """Whether the planner has just found that the stored profile is of another time: then measure again."""
-    answer = case.seen.planned
+    answer = delivery.answer_for(case, profile)
     return isinstance(answer, PlanRefusal) and answer.reason in ("ModelMismatch", "NotPlannable")
 
 

@@ -27,7 +27,7 @@ def on_profile(case: ReadyCase, profile: StoredProfile) -> Decision:
     """Plans on a profile, or follows the plan that was made on it."""
     case.story.note(profile=profile.name)
     inputs = _inputs(case, profile)
-    base, plan, answer = case.story.base, case.plan, case.seen.planned
+    base, plan, answer = case.story.base, case.plan, answer_for(case, profile)
     if plan is not None and plan.inputs == inputs and base.plan is not None and base.plan.hash == plan.spec.hash:
         return _follow(case, plan)
     if not case.timed:
@@ -36,10 +36,16 @@ def on_profile(case: ReadyCase, profile: StoredProfile) -> Decision:
         message = "Profile complete; computing the plan."
         case.story.tell("Planned", False, "Computing", message)
         phase = base.phase if base.phase is Phase.ACTIVE else Phase.PROFILING
-        return Decision(case.story.end(phase, message), ask_planner=_request(case, profile))
+        return Decision(case.story.end(phase, message), ask_planner=_request(case, profile, inputs))
     if isinstance(answer, PlanRefusal):
         return case.refuse(answer.reason, answer.message, condition="Planned")
     return _deliver(case, profile, answer, inputs)
+
+
+def answer_for(case: ReadyCase, profile: StoredProfile) -> PlanResult | PlanRefusal | None:
+    """The planner's answer, if it was asked for just this: while it computes, job and spec may change."""
+    asked = case.seen.asked
+    return case.seen.planned if asked is not None and asked.inputs == _inputs(case, profile) else None
 
 
 def without_profile(case: ReadyCase) -> Decision:
@@ -148,7 +154,7 @@ def _tell_active(case: ReadyCase, spec: JobPlanSpec) -> str:
     total = spec.blocks.pairs if spec.blocks else 0
     slowdown = status.measured.slowdown.mean
     return (
-        f"{what}: {status.savings} of energy saved, iterations {slowdown:+.2%} longer "
+        f"{what}: {status.savings} of energy saved, iteration time {slowdown:+.2%} "
         f"({status.measured.pairs} of {total} pairs measured)."
     )
 
@@ -167,9 +173,10 @@ def _inputs(case: ReadyCase, profile: StoredProfile | None) -> str:
     return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _request(case: ReadyCase, profile: StoredProfile) -> PlanRequest:
+def _request(case: ReadyCase, profile: StoredProfile, inputs: str) -> PlanRequest:
     ranks = case.gang.pipeline()
     return PlanRequest(
+        inputs=inputs,
         profile=profile.spec,
         orders=tuple(rank.order for rank in ranks),
         first_stages=tuple(rank.stages[0] for rank in ranks),

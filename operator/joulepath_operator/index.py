@@ -54,7 +54,10 @@ class _Owned:
 
 
 class Index:
-    """Objects by (namespace, name); `clock` is the monotonic clock that tells how old a report is."""
+    """Objects by (namespace, name); `clock` is the monotonic clock that tells how old a report is.
+
+    Threads may share it: whatever is walked through is copied first.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -150,7 +153,7 @@ class Index:
         return set()
 
     def _waiting_for(self, job: Key) -> set[Key]:
-        return {key for key, name in self._objects[Kind.ENERGY_PLAN].items() if (key[0], name) == job}
+        return {key for key, name in list(self._objects[Kind.ENERGY_PLAN].items()) if (key[0], name) == job}
 
 
 def _key(body: Mapping[str, Any]) -> Key:

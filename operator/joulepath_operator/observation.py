@@ -103,8 +103,10 @@ class Observation:
     """The level that the namespace enforces, if any."""
     pods: tuple[bool, ...] = ()
     """One entry for each pod of the job: whether it was injected."""
+    asked: PlanRequest | None = None
+    """What the planner was asked after the decision before, if anything."""
     planned: PlanResult | PlanRefusal | None = None
-    """The planner's answer to the request of the decision before."""
+    """Its answer."""
 
 
 @dataclass(frozen=True, slots=True)

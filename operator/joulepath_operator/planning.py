@@ -36,8 +36,9 @@ class Delays:
 
 @dataclass(frozen=True, slots=True)
 class PlanRequest:
-    """What to plan. `orders` and `first_stages` by place in the pipeline."""
+    """What to plan. `orders` and `first_stages` by place in the pipeline; `inputs` tells one request from another."""
 
+    inputs: str
     profile: EnergyProfileSpec
     orders: tuple[tuple[str, ...], ...]
     first_stages: tuple[int, ...]

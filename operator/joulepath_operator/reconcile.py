@@ -53,20 +53,24 @@ class Reconciler:
             return _AGAIN_S
 
     async def _reconcile(self, key: Key) -> float | None:
+        asked: PlanRequest | None = None
         answer: PlanResult | PlanRefusal | None = None
         while True:
             body = await asyncio.to_thread(self._cluster.get, Kind.ENERGY_PLAN, key)
             if body is None or body["metadata"].get("deletionTimestamp"):
                 self._metrics.forget(key)
                 return None
-            decision = await self._decide(key, body, answer)
+            decision = await asyncio.to_thread(self._decide, key, body, asked, answer)
             await asyncio.to_thread(self._carry_out, key, body, decision)
             self._metrics.tell(key, body["spec"]["job"]["name"], decision.status)
-            if decision.ask_planner is None or answer is not None:
+            asked = decision.ask_planner
+            if asked is None:
                 return decision.requeue_after_s
-            answer = await self._planner.plan(decision.ask_planner)
+            answer = await self._planner.plan(asked)
 
-    async def _decide(self, key: Key, body: Body, answer: PlanResult | PlanRefusal | None) -> Decision:
+    def _decide(
+        self, key: Key, body: Body, asked: PlanRequest | None, answer: PlanResult | PlanRefusal | None
+    ) -> Decision:
         try:
             spec = EnergyPlanSpec.from_api(body["spec"])
         except ValidationError as error:
@@ -79,9 +83,10 @@ class Reconciler:
             status=_status(body),
             now=self._now(),
             plans=self._index.plans(key),
+            asked=asked,
             planned=answer,
         )
-        return decide(await asyncio.to_thread(self._with_job, observation))
+        return decide(self._with_job(observation))
 
     def _with_job(self, seen: Observation) -> Observation:
         """A job that the index doesn't have is asked for: a deletion is nothing to be wrong about."""

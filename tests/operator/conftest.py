@@ -34,7 +34,7 @@ from joulepath_crds import (
 )
 from joulepath_operator.decide import decide
 from joulepath_operator.observation import Decision, Job, NodeJob, Observation, StoredPlan, StoredProfile
-from joulepath_operator.planning import PlanRefusal, PlanResult, compute
+from joulepath_operator.planning import PlanRefusal, PlanRequest, PlanResult, compute
 from joulepath_planner import Pipeline, Simulation, simulate
 from planner.pipelines import BLOCKING_POWER_W, gpt3
 
@@ -132,19 +132,19 @@ class World:
         """Decides and carries out until nothing changes, as the reconcile loop does."""
         for _ in range(12):
             decision = self.decide()
-            if decision.ask_planner is not None:
+            if (asked := decision.ask_planner) is not None:
                 self._carry_out(decision)
                 self.plans_computed += 1
-                decision = self.decide(computed(pickle.dumps(decision.ask_planner)))
+                decision = self.decide(asked, computed(pickle.dumps(asked)))
                 assert decision.ask_planner is None
             if not self._carry_out(decision):
                 return decision
         raise AssertionError(f"it never settles: {self.status.phase} {self.status.message}")
 
-    def decide(self, planned: PlanResult | PlanRefusal | None = None) -> Decision:
-        seen = self.observe()
-        decision = decide(replace(seen, planned=planned))
-        assert decide(replace(seen, planned=planned)) == decision
+    def decide(self, asked: PlanRequest | None = None, planned: PlanResult | PlanRefusal | None = None) -> Decision:
+        seen = replace(self.observe(), asked=asked, planned=planned)
+        decision = decide(seen)
+        assert decide(seen) == decision
         return decision
 
     def observe(self) -> Observation:

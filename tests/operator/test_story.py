@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from joulepath_crds import EnergyPlanSpec, Granularity, Phase, Purpose
+from joulepath_operator.planning import compute
 
 NewWorld = Callable[..., Any]
 
@@ -185,6 +186,18 @@ def test_an_operator_killed_between_status_and_plan_delivers_the_plan(new_world:
     world.plans.clear()
     world.settle()
     assert world.plan.hash == before.hash
+
+
+def test_an_answer_to_what_was_asked_before_the_spec_changed_is_not_taken(new_world: NewWorld) -> None:
+    world: Any = new_world()
+    world.settle()
+    world.run(100)
+    world.plans.clear()
+    asked = world.decide().ask_planner
+    world.spec, world.generation = spec(maxSlowdownPercent=5), 2
+    decision = world.decide(asked, compute(asked))
+    assert decision.write_plan is None
+    assert decision.ask_planner.max_slowdown == 0.05
 
 
 def test_a_changed_spec_makes_a_new_plan_and_new_measurements(new_world: NewWorld) -> None:

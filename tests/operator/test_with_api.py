@@ -67,7 +67,7 @@ class Api:
         while not (found := what()):
             assert time.monotonic() < deadline, f"{self.status()}"
             if training:
-                self.train(4)
+                self.train(8)
             time.sleep(0.1)
         return found
 
