@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass
-from statistics import fmean
+from statistics import fmean, median
 from typing import Self, TypeVar
 
 from joulepath_crds import GpuReport, RankReport, RankState, SwitchingLag, Topology
@@ -142,17 +142,22 @@ class Gang:
         return topology
 
     def lag(self) -> SwitchingLag | None:
-        """The worst lag of the job's GPUs; None where one is not known."""
+        """The lag to plan with; None where that of a GPU isn't known.
+
+        A slow GPU counts by its median. Tails are the middle one of the GPUs': the 95th percentile of a GPU's few
+        switches is its slowest one, often the host's delay in seeing it, and the slowest of all would only be that.
+        """
         lags = [self.gpus[rank.gpu_uuid].lag for rank in self.ranks if rank.gpu_uuid in self.gpus]
         known = [lag for lag in lags if lag is not None and lag.samples > 0]
         if not known or len(known) < len(self.ranks):
             return None
+        up_s, down_s = (max(lag.up_median_s for lag in known), max(lag.down_median_s for lag in known))
         return SwitchingLag(
-            up_median_s=max(lag.up_median_s for lag in known),
-            up_p95_s=max(lag.up_p95_s for lag in known),
-            down_median_s=max(lag.down_median_s for lag in known),
-            down_p95_s=max(lag.down_p95_s for lag in known),
-            samples=min(lag.samples for lag in known),
+            up_median_s=up_s,
+            up_p95_s=max(up_s, median(lag.up_p95_s for lag in known)),
+            down_median_s=down_s,
+            down_p95_s=max(down_s, median(lag.down_p95_s for lag in known)),
+            samples=sum(lag.samples for lag in known),
         )
 
     def supported_clocks_mhz(self) -> tuple[int, ...]:
