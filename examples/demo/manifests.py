@@ -61,8 +61,8 @@ def _overlay(pod: dict[str, Any], place: TrainingPlace, steps: int) -> None:
     pod["volumes"] += [{"name": name, "hostPath": {"path": path}} for name, path in names.items()]
 
 
-def energy_plan(namespace: str, mode: str) -> dict[str, Any]:
+def energy_plan(namespace: str, mode: str, granularity: str) -> dict[str, Any]:
     """`energyplan.yaml` for this cluster."""
     plan = _load("energyplan.yaml", namespace)
-    plan["spec"]["mode"] = mode
+    plan["spec"] |= {"mode": mode, "granularity": granularity}
     return plan

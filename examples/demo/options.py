@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from joulepath_crds import Granularity
+
 __all__ = ["STAGES", "T_MIN_S", "Options", "parse"]
 
 STAGES = 8
@@ -27,6 +29,7 @@ class Options:
     time_scale: float = 0.5
     lag_ms: float = 10.0
     mode: str = "Enforce"
+    granularity: str = "auto"
     keep: bool = False
     cluster: str = "local"
     out: Path = Path("demo-out")
@@ -57,6 +60,7 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
     add(
         "--mode", choices=("Enforce", "Observe"), default=default.mode, help="Observe leaves the clocks alone: null run"
     )
+    add("--granularity", choices=tuple(Granularity), default=default.granularity, help="(%(default)s)")
     add("--keep", action="store_true", help="leave all up at the end and print URLs and KUBECONFIG")
     add("--out", type=Path, default=default.out, help="folder of the report (%(default)s)")
     add("--steps", type=int, default=0, help="training steps (default: about five minutes)")

@@ -74,7 +74,7 @@ def installed(place: Place, options: Options, console: Console) -> Iterator[str 
             place.helm("install", RELEASE, str(REPOSITORY / "charts/joulepath"), *arguments, "--values", str(values))
         prometheus = place.scrape()
         _apply(place, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": JOB_NAMESPACE}})
-        _apply(place, energy_plan(JOB_NAMESPACE, options.mode))
+        _apply(place, energy_plan(JOB_NAMESPACE, options.mode, options.granularity))
         _apply(place, pytorch_job(place.training(), options.training_steps))
         console.print("kubectl apply: pytorchjob.yaml (annotated) and energyplan.yaml of examples/01-pytorchjob")
         yield prometheus
@@ -109,7 +109,8 @@ def _watch(watcher: Watcher, options: Options, console: Console) -> Snapshot:
                 console.print(f"not readable for the moment: {error}", style="dim")
             else:
                 show(snapshot, elapsed_s)
-                _raise_if_failed(snapshot)
+                if _ended(snapshot):
+                    return snapshot
                 if snapshot.job == "Succeeded":
                     done_at = min(done_at, elapsed_s)
                     if snapshot.status.phase is Phase.COMPLETED or elapsed_s - done_at > _AFTERMATH_S:
@@ -136,11 +137,14 @@ def _shown(steps: int, console: Console) -> Iterator[Callable[[Snapshot, float],
     yield print_line
 
 
-def _raise_if_failed(snapshot: Snapshot) -> None:
+def _ended(snapshot: Snapshot) -> bool:
+    """Whether the plan was given up after its savings were measured; raises where there is nothing to report."""
+    refused = snapshot.status.phase is Phase.REFUSED
     if snapshot.job == "Failed":
         raise DemoError(f"The job failed: {snapshot.job_message} Run it with --keep and look at its pods' logs.")
-    if snapshot.status.phase is Phase.REFUSED:
+    if refused and snapshot.status.measured is None:
         raise DemoError(f"The EnergyPlan was refused: {snapshot.status.message}")
+    return refused
 
 
 def _conclude(final: Snapshot, evidence: Evidence, options: Options, console: Console) -> int:
@@ -154,6 +158,8 @@ def _conclude(final: Snapshot, evidence: Evidence, options: Options, console: Co
     (options.out / "report.json").write_text(json.dumps(found, indent=2) + "\n")
     written = [options.out / "report.json"]
     reasons = list(failures(found))
+    if final.status.phase is not Phase.COMPLETED:
+        reasons.append(f"The EnergyPlan ended {final.status.phase}: {final.status.message}")
     drawings: dict[str, Callable[[], str]] = {
         "timeline.svg": lambda: pictures.timeline(final.status, evidence),
         "frontier.svg": lambda: pictures.frontier(final.status, published.load(options.time_scale)),

@@ -9,17 +9,17 @@ import yaml
 
 from demo.manifests import EXAMPLE, TrainingPlace, energy_plan, pytorch_job
 from demo.options import Options, parse
-from joulepath_crds import ANNOTATION, EnergyPlanSpec, Mode
+from joulepath_crds import ANNOTATION, EnergyPlanSpec, Granularity, Mode
 
 PLACE = TrainingPlace("team", "registry/image:1", "Never", Path("/env/bin/python"), (Path("/env"), Path("/base")))
 
 
 def test_the_energy_plan_is_valid_and_names_the_job() -> None:
-    plan = energy_plan("team", "Observe")
+    plan = energy_plan("team", "Observe", "phase")
     spec = EnergyPlanSpec.from_api(plan["spec"])
     job = pytorch_job(PLACE, 220)
     assert plan["metadata"] == {"name": "gpt3", "namespace": "team"}
-    assert spec.mode is Mode.OBSERVE
+    assert (spec.mode, spec.granularity) == (Mode.OBSERVE, Granularity.PHASE)
     assert spec.job.name == job["metadata"]["name"]
     assert job["metadata"]["annotations"][ANNOTATION] == plan["metadata"]["name"]
 
