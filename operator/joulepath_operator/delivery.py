@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 
 from joulepath_crds import (
     Blocks,
@@ -12,6 +13,7 @@ from joulepath_crds import (
     Phase,
     PlanSummary,
     Purpose,
+    RankReport,
     StagePlan,
 )
 from joulepath_operator.case import ReadyCase
@@ -50,6 +52,7 @@ def answer_for(case: ReadyCase, profile: StoredProfile) -> PlanResult | PlanRefu
 
 def without_profile(case: ReadyCase) -> Decision:
     """Observe without a profile: default clocks against default clocks."""
+    case.story.note(profile=None, plan=None, frontier=())
     inputs = _inputs(case, None)
     if case.plan is not None and case.plan.inputs == inputs:
         return _follow(case, case.plan)
@@ -68,16 +71,21 @@ def _deliver(case: ReadyCase, profile: StoredProfile, result: PlanResult, inputs
     summary = PlanSummary(
         hash=plan.spec.hash,
         granularity=result.granularity,
-        t_min_s=result.t_min_s,
-        iteration_time_s=result.iteration_time_s,
-        baseline_j=result.baseline_j,
-        energy_j=result.energy_j,
-        lower_bound_j=result.lower_bound_j,
-        predicted_savings=result.predicted_savings,
-        bound_savings=result.bound_savings,
+        t_min_s=_figure(result.t_min_s),
+        iteration_time_s=_figure(result.iteration_time_s),
+        baseline_j=_figure(result.baseline_j),
+        energy_j=_figure(result.energy_j),
+        lower_bound_j=_figure(result.lower_bound_j),
+        predicted_savings=_figure(result.predicted_savings),
+        bound_savings=_figure(result.bound_savings),
     )
     case.story.note(plan=summary, frontier=result.frontier)
     return Decision(_tell_new(case, summary), write_plan=plan)
+
+
+def _figure(value: float) -> float:
+    """Five digits: more are not known, and `kubectl get` shows them all."""
+    return float(f"{value:.5g}")
 
 
 def _enforcing(case: ReadyCase, stages: tuple[StagePlan, ...], plan_time_s: float) -> JobPlanSpec:
@@ -122,7 +130,7 @@ def _tell_planned(case: ReadyCase, summary: PlanSummary | None) -> None:
 def _follow(case: ReadyCase, plan: StoredPlan) -> Decision:
     """A plan that is as it should be: see it staged, activated and applied, and measure."""
     base, gang, spec = case.story.base, case.gang, plan.spec
-    _tell_planned(case, base.plan)
+    _tell_planned(case, case.story.keep().plan)
     if spec.activate_at is None:
         staged = sum(rank.staged_hash == spec.hash for rank in gang.ranks)
         message = f"{staged} of {gang.world_size} ranks have the plan ready."
@@ -132,18 +140,21 @@ def _follow(case: ReadyCase, plan: StoredPlan) -> Decision:
     if waiting and base.phase is not Phase.ACTIVE:
         at = min(rank.iteration for rank in gang.ranks)
         message = f"The plan begins at iteration {spec.activate_at}; the job is at {at}."
+        if at > spec.activate_at:
+            message = _tell_waiting(gang, waiting)
         case.story.tell("Active", False, "Waiting", message)
         return Decision(case.story.end(Phase.PLANNED, message))
     case.story.tell("Active", True, "Applied", f"In force since iteration {spec.activate_at}.")
     if waiting:
-        reasons = sorted({rank.reason for rank in waiting if rank.reason})
-        message = (
-            f"{len(waiting)} of {gang.world_size} ranks run default clocks"
-            f"{': ' + '; '.join(reasons[:3]) if reasons else ''}. They join at the next block."
-        )
-        case.story.tell("Degraded", True, "RanksAtDefault", message)
+        case.story.tell("Degraded", True, "RanksAtDefault", _tell_waiting(gang, waiting))
     case.measure(gang.ranks, spec)
     return Decision(case.story.end(Phase.ACTIVE, _tell_active(case, spec)))
+
+
+def _tell_waiting(gang: Gang, waiting: Sequence[RankReport]) -> str:
+    reasons = sorted({rank.reason for rank in waiting if rank.reason})
+    why = f": {'; '.join(reasons[:3])}" if reasons else ""
+    return f"{len(waiting)} of {gang.world_size} ranks run default clocks{why}. They join at the next block."
 
 
 def _tell_active(case: ReadyCase, spec: JobPlanSpec) -> str:
