@@ -38,11 +38,10 @@ class Training:
 
 @pytest.fixture(scope="module")
 def training(cluster: RealCluster) -> Iterator[Training]:
-    namespace, node = f"placing-{uuid4().hex[:8]}", cluster.nodes[0]
+    namespace = f"placing-{uuid4().hex[:8]}"
     limits = {"limits": {"nvidia.com/gpu": 1}}
     container = {"name": "main", "image": IMAGE, "command": ["sleep", "600"], "resources": limits}
     spec = {
-        "nodeName": node.name,
         "restartPolicy": "Never",
         "terminationGracePeriodSeconds": 0,
         "containers": [container],
@@ -52,11 +51,13 @@ def training(cluster: RealCluster) -> Iterator[Training]:
     try:
         cluster.kubectl("apply", "-n", namespace, "-f", "-", stdin=yaml.safe_dump(job))
 
-        def get(what: str) -> list[dict[str, dict[str, str]]]:
-            return list(json.loads(cluster.kubectl("get", what, "-n", namespace, "-o", "json"))["items"])
+        def get(what: str, *arguments: str) -> list[dict[str, dict[str, str]]]:
+            return list(json.loads(cluster.kubectl("get", what, "-n", namespace, "-o", "json", *arguments))["items"])
 
-        wait_until(lambda: any(pod["status"]["phase"] == "Running" for pod in get("pods")), "the pod runs")
-        (pod,), (stored,) = get("pods"), get("jobs")
+        running = ("pods", "--field-selector=status.phase=Running")
+        wait_until(lambda: bool(get(*running)), "the pod runs")
+        (pod,), (stored,) = get(*running), get("jobs")
+        node = cluster.node(pod["spec"]["nodeName"])
         name = pod["metadata"]["name"]
         gpu = cluster.kubectl("exec", "-n", namespace, name, "--", "sh", "-c", "echo $NVIDIA_VISIBLE_DEVICES").strip()
         root = Path(f"/proc/{node.processes.pid(f'{node.name}.namespace')}/root")
