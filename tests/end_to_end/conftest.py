@@ -1,0 +1,48 @@
+"""The release that all tests here share, and the record of what the cluster tells meanwhile."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from end_to_end import jobs, product, watching
+from real_cluster import Cluster
+
+
+@pytest.fixture(scope="package")
+def release(cluster: Cluster) -> Iterator[product.Product]:
+    """Joulepath, installed; what the tests leave is removed at the end, even if they uninstalled it themselves."""
+    product.clear(cluster)
+    product.prepare(cluster)
+    cluster.kubectl("create", "namespace", product.JOBS)
+    untouched = jobs.pods_as_made(cluster)
+    try:
+        product.install(cluster)
+        yield product.Product(cluster, untouched)
+    finally:
+        for part in ("operator", "agent", "webhook"):  # pytest shows it where a test has failed
+            with contextlib.suppress(Exception):
+                said = cluster.kubectl(
+                    *("logs", "--namespace", product.SYSTEM, "--selector", f"app.kubernetes.io/component={part}"),
+                    *("--tail=200", "--prefix"),
+                )
+                print(f"--- {part}\n{said}", file=sys.stderr)
+        product.clear(cluster)
+
+
+@pytest.fixture(scope="package")
+def record(release: product.Product) -> Iterator[watching.Recorder]:
+    """All that is told from the installation on."""
+    with watching.recorder(release.cluster.kubeconfig) as made:
+        yield made
+
+
+@pytest.fixture(scope="package")
+def uneven(release: product.Product, record: watching.Recorder) -> str:
+    """A long job with uneven stages, and its EnergyPlan; its name."""
+    jobs.apply(release.cluster, jobs.script(), jobs.energy_plan("uneven"))
+    jobs.apply(release.cluster, jobs.training_job("uneven", first_kernel=product.UNEVEN))
+    return "uneven"

@@ -1,0 +1,159 @@
+"""What trains: small pipelines on virtual GPUs, and pods that only wait, where a test is not about training."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from demo.local_cluster import LocalCluster
+from demo.manifests import pytorch_job
+from demo.options import Options
+from end_to_end.product import JOBS, WALL_CLOCK_ENVIRONMENT, Gpus
+from joulepath_crds import ANNOTATION, GROUP, VERSION
+from real_cluster import Cluster, NotYetError, until
+
+__all__ = ["apply", "energy_plan", "pods", "pods_as_made", "stop", "training_job", "waiting_job"]
+
+_SCRIPTS = "training-script"
+_NODES = {"Master": "node0", "Worker": "node1"}
+_WAIT = "until [ -e /run/virtual-gpus/stop-{name} ]; do sleep 0.2; done"
+
+
+def apply(cluster: Cluster, *manifests: Mapping[str, Any], namespace: str = JOBS) -> None:
+    """`kubectl apply`."""
+    text = yaml.safe_dump_all([dict(one) for one in manifests])
+    cluster.kubectl("apply", "--namespace", namespace, "--filename", "-", stdin=text)
+
+
+def energy_plan(name: str, **spec: Any) -> dict[str, Any]:
+    """An EnergyPlan for the job of the same name, with few clocks and short blocks."""
+    return {
+        "apiVersion": f"{GROUP}/{VERSION}",
+        "kind": "EnergyPlan",
+        "metadata": {"name": name},
+        "spec": {
+            "job": {"name": name},
+            "profiling": {"clocks": 6, "iterationsPerClock": 2},
+            "measurement": {"blockIterations": 4, "pairs": 60},
+            **spec,
+        },
+    }
+
+
+def script() -> dict[str, Any]:
+    """The ConfigMap with the training script."""
+    text = Path(__file__).with_name("workload").joinpath("train.py").read_text()
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": _SCRIPTS}, "data": {"train.py": text}}
+
+
+def training_job(
+    name: str, *, first_kernel: int, ranks_per_pod: int = 2, microbatches: int = 8, workers: int = 0
+) -> dict[str, Any]:
+    """A pipeline over two pods on two nodes, annotated, which trains until `stop`; needs `script()`."""
+    job = pytorch_job(LocalCluster(Options()).training(), steps=1)
+    job["metadata"] = {"name": name, "annotations": {ANNOTATION: name}}
+    job["spec"]["nprocPerNode"] = str(ranks_per_pod)
+    for role, replica in job["spec"]["pytorchReplicaSpecs"].items():
+        pod = replica["template"]["spec"]
+        pod["nodeSelector"] = {"kubernetes.io/hostname": _NODES[role]}
+        pod["volumes"].append({"name": "script", "configMap": {"name": _SCRIPTS}})
+        (container,) = pod["containers"]
+        container["command"][-1] = "/end-to-end/train.py"
+        container["args"] = [
+            *("--stop-file", f"/run/virtual-gpus/stop-{name}", "--microbatches", str(microbatches)),
+            *("--first-kernel", str(first_kernel), "--workers", str(workers)),
+        ]
+        container["env"] += [{"name": key, "value": value} for key, value in WALL_CLOCK_ENVIRONMENT.items()]
+        container["volumeMounts"].append({"name": "script", "mountPath": "/end-to-end"})
+        container["resources"]["limits"]["nvidia.com/gpu"] = str(ranks_per_pod)
+    return job
+
+
+def waiting_job(
+    name: str,
+    command: Sequence[str] = (),
+    *,
+    annotated: bool = True,
+    image: str = "localhost/joulepath/busybox:1",
+    roles: Sequence[str] = ("Master",),
+    security: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """A job whose pods have one GPU each and run `command`, else wait for `stop`."""
+    container = {
+        "name": "pytorch",
+        "image": image,
+        "imagePullPolicy": "Never",
+        "command": list(command or ("sh", "-c", _WAIT.format(name=name))),
+        "env": [{"name": "GREETING", "value": "hello"}],
+        "resources": {"limits": {"nvidia.com/gpu": 1}},
+        "securityContext": dict(security or {}),
+    }
+    pod = {"terminationGracePeriodSeconds": 0, "containers": [container]}
+    replica = {"replicas": 1, "restartPolicy": "Never", "template": {"spec": pod}}
+    return {
+        "apiVersion": "kubeflow.org/v1",
+        "kind": "PyTorchJob",
+        "metadata": {"name": name, "annotations": {ANNOTATION: name} if annotated else {}},
+        "spec": {
+            "runPolicy": {"cleanPodPolicy": "None"},
+            "pytorchReplicaSpecs": {role: json.loads(json.dumps(replica)) for role in roles},
+        },
+    }
+
+
+def stop(cluster: Cluster, name: str, step: int = 0) -> None:
+    """Let a job end before this step, which must be well ahead; waiting jobs end at once."""
+    for node in cluster.nodes:
+        file = Gpus.of(node).path.with_name(f"stop-{name}")
+        aside = file.with_name(f".{file.name}")
+        aside.write_text(str(step))
+        aside.rename(file)
+
+
+def pods(cluster: Cluster, job: str, *, count: int = 1, namespace: str = JOBS) -> list[dict[str, Any]]:
+    """The pods of a job by name, once there are so many."""
+    found: list[dict[str, Any]] = []
+
+    def look() -> None:
+        selector = f"training.kubeflow.org/job-name={job}"
+        text = cluster.kubectl("get", "pods", "--namespace", namespace, "--selector", selector, "--output", "json")
+        found[:] = json.loads(text)["items"]
+        if len(found) < count:
+            raise NotYetError(f"{len(found)} of {count} pods")
+
+    until(f"the pods of {job}", 30, look)
+    return sorted(found, key=lambda pod: str(pod["metadata"]["name"]))
+
+
+def phase(cluster: Cluster, job: str, wanted: str, *, namespace: str = JOBS, limit_s: float = 60) -> None:
+    """Until all pods of a job are in this phase."""
+
+    def look() -> bool:
+        return all(pod["status"]["phase"] == wanted for pod in pods(cluster, job, namespace=namespace))
+
+    until(f"{job} {wanted}", limit_s, look)
+
+
+def pods_as_made(cluster: Cluster) -> dict[str, str]:
+    """Makes a job without annotation, and tells each of its pods as JSON, without what differs from run to run."""
+    job = waiting_job("untouched", annotated=False, roles=("Master", "Worker"))
+    apply(cluster, job)
+    made = {pod["metadata"]["name"]: _lasting(pod) for pod in pods(cluster, "untouched", count=2)}
+    cluster.kubectl("delete", "pytorchjob", "untouched", "--namespace", JOBS)
+    return made
+
+
+def _lasting(pod: dict[str, Any]) -> str:
+    metadata, spec = dict(pod["metadata"]), dict(pod["spec"])
+    for key in ("uid", "resourceVersion", "creationTimestamp"):
+        del metadata[key]
+    for owner in metadata["ownerReferences"]:
+        del owner["uid"]
+    spec.pop("nodeName", None)
+    text = json.dumps([metadata, spec], indent=1, sort_keys=True)
+    return re.sub(r"kube-api-access-\w{5}", "kube-api-access", text)

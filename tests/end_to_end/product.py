@@ -1,0 +1,170 @@
+"""Joulepath as it is installed, by its chart and from its images, on nodes of virtual GPUs made for these tests.
+
+The GPUs' model has six stages: 0 to 3 are uneven, 4 and 5 even; which ones a job runs decides what there is to save.
+The wall clock of one node's agent and training is an hour ahead, all the time.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from demo.local_cluster import LocalCluster
+from demo.manifests import EXAMPLE
+from demo.options import Options
+from demo.place import REPOSITORY
+from real_cluster import Cluster, Node, images, until
+from virtual_gpus import model, state
+
+__all__ = [
+    "EVEN",
+    "JOBS",
+    "PYTHONPATH_IMAGE",
+    "RELEASE",
+    "SYSTEM",
+    "UNEVEN",
+    "WALL_CLOCK_AHEAD_S",
+    "WALL_CLOCK_ENVIRONMENT",
+    "Gpus",
+    "Product",
+    "clear",
+    "install",
+    "prepare",
+]
+
+RELEASE: Final = "joulepath"
+SYSTEM: Final = "joulepath-end-to-end"
+"""The release's namespace."""
+JOBS: Final = "end-to-end"
+"""The namespace of most jobs."""
+UNEVEN: Final = 0
+EVEN: Final = 4
+"""The first of the stages of the GPUs' model that a job runs."""
+WALL_CLOCK_AHEAD_S: Final = {"node0": 0, "node1": 3600}
+WALL_CLOCK_ENVIRONMENT: Final = {
+    "LD_PRELOAD": "/run/virtual-gpus/wall-clock.so",
+    "WALL_CLOCK_OFFSET": "/run/virtual-gpus/wall-clock-offset",
+}
+PYTHONPATH_IMAGE: Final = "joulepath.local/end-to-end-pythonpath:1"
+
+_HERE = Path(__file__).parent
+_CHART = REPOSITORY / "charts/joulepath"
+_TAG = yaml.safe_load((_CHART / "Chart.yaml").read_text())["appVersion"]
+_MODEL = {
+    "stage_scale": (1.0, 0.55, 0.65, 0.6, 0.9, 0.9),
+    "seconds": {"F": 0.056, "B": 0.112},
+    "leak_per_k": 0.0,
+}
+_OPTIONS: Mapping[str, Any] = {"gpus": 4, "time_scale": 0.25, "lag_ms": 2.0, "seed": 1}
+
+
+@dataclass(frozen=True, slots=True)
+class Gpus:
+    """The GPUs of one node, as they are and not as NVML shows them."""
+
+    path: Path
+
+    @classmethod
+    def of(cls, node: Node) -> Gpus:
+        """Through the folder that is mounted as the node's own /run/virtual-gpus."""
+        return cls(node.layout.folder / "private/run/virtual-gpus/state")
+
+    def locked(self) -> set[str]:
+        """UUIDs of the GPUs whose clock is locked, or will be when the order under way is in force."""
+        uuids = state.uuids(self.path)
+        seen = {uuid: state.look(self.path, gpu) for gpu, uuid in enumerate(uuids)}
+        return {uuid for uuid, one in seen.items() if one.lock_high_mhz or (one.pending and one.next_high_mhz)}
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """An installed release."""
+
+    cluster: Cluster
+    untouched: Mapping[str, Any]
+    """A job's pods as they were made before the release was there, see `jobs.pods_as_made`."""
+
+    def gpus(self, node: str) -> Gpus:
+        """The GPUs of a node."""
+        return Gpus.of(self.cluster.node(node))
+
+    def kubectl(self, *arguments: str, stdin: str | None = None) -> str:
+        """In the release's namespace."""
+        return self.cluster.kubectl("--namespace", SYSTEM, *arguments, stdin=stdin)
+
+    def pod(self, part: str, node: str | None = None) -> dict[str, Any]:
+        """The one living pod of a part (on a node)."""
+        chosen = ["get", "pods", "--selector", f"app.kubernetes.io/component={part}", "--output", "json"]
+        chosen += ["--field-selector", f"spec.nodeName={node}"] if node else []
+        living = [
+            one for one in json.loads(self.kubectl(*chosen))["items"] if not one["metadata"].get("deletionTimestamp")
+        ]
+        (found,) = living
+        return dict(found)
+
+
+def prepare(cluster: Cluster) -> None:
+    """GPUs and images: all that the release and the jobs need."""
+    with tempfile.TemporaryDirectory() as folder:
+        library = Path(folder, "wall-clock.so")
+        flags = ("-O2", "-Wall", "-Wextra", "-Werror", "-fPIC", "-shared", "-o")
+        subprocess.run(["gcc", *flags, str(library), str(_HERE / "wall_clock.c"), "-ldl"], check=True)
+        for node in cluster.nodes:
+            path = Gpus.of(node).path
+            state.create(path, model.parametric(_MODEL), state.Options(node=node.name, **_OPTIONS))
+            for stale in path.parent.glob("stop-*"):
+                stale.unlink()
+            path.with_name("wall-clock.so").write_bytes(library.read_bytes())
+            path.with_name("wall-clock-offset").write_text(str(WALL_CLOCK_AHEAD_S[node.name]))
+    registry = LocalCluster(Options()).values()["image"]["registry"]
+    archives = [images.build(REPOSITORY / "Dockerfile", part, f"{registry}/{part}:{_TAG}") for part in _PARTS]
+    archives.append(
+        images.build(EXAMPLE / "Dockerfile", None, f"{registry}/example-pytorchjob:{_TAG}", context=REPOSITORY)
+    )
+    archives.append(images.build(_HERE / "pythonpath_image/Dockerfile", None, PYTHONPATH_IMAGE))
+    for archive in archives:
+        cluster.load(archive)
+
+
+_PARTS = ("operator", "agent", "trainer")
+
+
+def clear(cluster: Cluster) -> None:
+    """Removes what an earlier run left. AssertionError if somebody else's release is there."""
+    releases = json.loads(cluster.helm("list", "--all-namespaces", "--output", "json"))
+    others = [
+        one["namespace"] for one in releases if one["chart"].startswith("joulepath-") and one["namespace"] != SYSTEM
+    ]
+    assert not others, f"Joulepath is installed in {others[0]}; uninstall it: two agents must not set one GPU's clocks"
+    cluster.helm("uninstall", RELEASE, "--namespace", SYSTEM, "--ignore-not-found", "--wait")
+    names = [SYSTEM, JOBS, f"{JOBS}-restricted"]
+    cluster.kubectl("delete", "namespace", *names, "--ignore-not-found", "--wait", "--timeout=60s")
+
+
+def install(cluster: Cluster) -> None:
+    """`helm install`, as a person would."""
+    values = json.loads(json.dumps(LocalCluster(Options()).values()))
+    values["agent"]["extraEnv"] += [{"name": name, "value": value} for name, value in WALL_CLOCK_ENVIRONMENT.items()]
+    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
+        file.write(yaml.safe_dump(values))
+        file.flush()
+        where = ["--namespace", SYSTEM, "--create-namespace", "--take-ownership"]
+        cluster.helm("install", RELEASE, _CHART, *where, "--values", file.name, "--wait", "--timeout", "120s")
+
+
+def python() -> Path:
+    """The interpreter with torch, which training pods mount."""
+    return Path(sys.executable)
+
+
+def wait_ready(product: Product, what: str) -> None:
+    """Until a Deployment or DaemonSet of the release is rolled out."""
+    until(what, 60, lambda: product.kubectl("rollout", "status", what, "--timeout=1s"))

@@ -1,0 +1,189 @@
+"""The main job: two training jobs at once, from `kubectl apply` to measured savings and to their end.
+
+`uneven` has stages of different length and an EnergyPlan that enforces; it goes on training for the other modules.
+`even` has stages of one length; its EnergyPlan observes first, enforces then, and it is let end.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from demo.scraping import configuration, query
+from end_to_end import jobs, processes
+from end_to_end.product import EVEN, JOBS, WALL_CLOCK_AHEAD_S, Product, wait_ready
+from end_to_end.watching import Recorder
+from joulepath_crds import JobPlanSpec, Phase, Purpose
+from real_cluster import NotYetError, prometheus, until
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600), pytest.mark.usefixtures("uneven")]
+
+DASHBOARD = Path(__file__).resolve().parents[2] / "charts/joulepath/dashboards/job.json"
+MAY_BE_EMPTY = ("Ends of leases",)
+"""Nothing has ended while the job runs."""
+START_S = 150
+STEP_S = 150
+
+
+@pytest.fixture(scope="module", autouse=True)
+def even(release: Product, uneven: str) -> None:
+    """The other job: two stages, so that warm-up and cool-down are short, where even stages wait too."""
+    jobs.apply(
+        release.cluster,
+        jobs.energy_plan("even", mode="Observe"),
+        jobs.training_job("even", first_kernel=EVEN, ranks_per_pod=1, microbatches=12),
+    )
+
+
+@pytest.fixture(scope="module")
+def scraper(release: Product) -> Iterator[str]:
+    """A Prometheus that scrapes the release's pods."""
+    pods = json.loads(release.kubectl("get", "pods", "--output", "json"))["items"]
+    with prometheus(configuration(pods)) as url:
+        yield url
+
+
+def plans_of(record: Recorder, job: str, purpose: Purpose) -> list[tuple[int, JobPlanSpec]]:
+    """Every version of a job's plans, with its number."""
+    told = [
+        (one.version, JobPlanSpec.from_api(one.body["spec"])) for one in record.versions("jobplans") if not one.deleted
+    ]
+    return [(version, spec) for version, spec in told if spec.job == job and spec.purpose is purpose]
+
+
+def test_pods_of_an_annotated_job_are_injected_and_all_ranks_report(release: Product, record: Recorder) -> None:
+    record.wait(
+        "uneven",
+        "injection",
+        START_S,
+        lambda status: any((one.type, one.status) == ("Injected", "True") for one in status.conditions),
+    )
+    assert sorted(record.ranks("uneven")) == [0, 1, 2, 3]
+
+
+def test_the_story_goes_from_pending_over_profiling_and_planned_to_active(record: Recorder) -> None:
+    record.wait("uneven", "Active", STEP_S, lambda status: status.phase is Phase.ACTIVE)
+    told = [one.body.get("status", {}).get("phase") for one in record.versions("energyplans", "uneven")]
+    phases = [one for before, one in zip([None, *told], told, strict=False) if one and one != before]
+    assert phases == ["Pending", "Profiling", "Planned", "Active"]
+    assert record.status("uneven").topology is not None
+
+
+def test_a_plan_begins_only_after_every_rank_has_it_ready(record: Recorder) -> None:
+    for purpose in Purpose:
+        first, *_ = plans = plans_of(record, "uneven", purpose)
+        assert first[1].activate_at is None
+        version, activated = next(one for one in plans if one[1].activate_at is not None)
+        before = record.ranks("uneven", before=version)
+        assert {rank.staged_hash for rank in before.values()} == {activated.hash}
+        assert all(rank.iteration < (activated.activate_at or 0) for rank in before.values())
+
+
+def test_all_ranks_apply_the_same_plan_and_clocks_are_locked(release: Product, record: Recorder) -> None:
+    plan = record.plan("uneven")
+    assert plan is not None
+    assert record.applied("uneven") == plan.hash
+    gpus = {rank.gpu_uuid for rank in record.ranks("uneven").values()}
+    until("locked clocks", 30, lambda: any(release.gpus(node).locked() & gpus for node in ("node0", "node1")), 0.02)
+
+
+def test_an_operator_that_is_killed_finds_its_plan_again_and_changes_nothing(
+    release: Product, record: Recorder
+) -> None:
+    before, pod = record.plan("uneven"), release.pod("operator")
+    told = len(record.versions("jobplans"))
+    (pid, *_) = processes.processes(pod, "joulepath-operator")
+    processes.kill(pid, 9)
+    release.kubectl("delete", "pod", pod["metadata"]["name"], "--grace-period=0", "--force")
+    wait_ready(release, "deployment/joulepath-operator")
+    record.wait("uneven", "savings", STEP_S, lambda status: status.measured is not None)
+    mine = [one for one in record.versions("jobplans")[told:] if one.body["spec"]["job"] == "uneven"]
+    assert record.plan("uneven") == before
+    assert mine == []
+
+
+def test_observing_measures_no_saving(record: Recorder) -> None:
+    record.wait("even", "savings", STEP_S, lambda status: status.measured is not None)
+    status = record.wait("even", "eight pairs", STEP_S, lambda status: status.measured and status.measured.pairs >= 8)
+    assert status.measured is not None
+    savings = status.measured.savings
+    half = (savings.ci95_high - savings.ci95_low) / 2
+    assert abs(savings.mean) < max(3 * half, 1e-3), savings
+    assert abs(savings.mean) < 0.01, savings
+
+
+def test_uneven_stages_save_much_and_the_interval_says_how_sure_that_is(record: Recorder) -> None:
+    status = record.wait("uneven", "eight pairs", STEP_S, lambda status: status.measured and status.measured.pairs >= 8)
+    assert status.measured is not None
+    savings, slowdown = status.measured.savings, status.measured.slowdown
+    assert 0.08 < savings.ci95_low < savings.mean < savings.ci95_high < 1, savings
+    assert slowdown.mean < 0.015, slowdown
+    assert status.savings is not None
+    assert status.savings.startswith(f"{savings.mean * 100:.1f}% ± ")
+
+
+def test_the_wall_clock_of_a_node_is_an_hour_ahead_and_that_has_changed_nothing(
+    release: Product, record: Recorder
+) -> None:
+    text = release.kubectl("get", "leases", "--output", "json")
+    renewed = {one["spec"]["holderIdentity"]: one["spec"]["renewTime"] for one in json.loads(text)["items"]}
+    (early, late), difference = (
+        [renewed[node][11:13] for node in ("node0", "node1")],
+        WALL_CLOCK_AHEAD_S["node1"] // 3600,
+    )
+    assert (int(late) - int(early)) % 24 in (difference, difference + 1)
+    logs = [
+        release.cluster.kubectl("logs", "--namespace", JOBS, f"uneven-{role}-0", "--container", "pytorch")
+        for role in ("master", "worker")
+    ]
+    begun = [int(log.split(" begins at ")[1].split()[0]) for log in logs]
+    assert begun[1] - begun[0] == pytest.approx(3600, abs=300)
+    ranks = record.ranks("uneven").values()
+    assert len({rank.applied_hash for rank in ranks}) == 1
+    assert {block.block for rank in ranks for block in rank.blocks} >= set(range(8))
+
+
+def test_every_query_of_the_dashboard_finds_data(scraper: str) -> None:
+    names = {"$namespace": JOBS, "$energyplan": "uneven", "$job": "uneven", "$__rate_interval": "1m"}
+    panels = json.loads(DASHBOARD.read_text())["panels"]
+    asked = [(panel["title"], target["expr"]) for panel in panels for target in panel.get("targets", ())]
+    assert len(asked) > 20
+
+    def answered() -> None:
+        empty = []
+        for title, expression in asked:
+            for name, value in names.items():
+                expression = expression.replace(name, value)
+            if title not in MAY_BE_EMPTY and not query(scraper, expression):
+                empty.append(f"{title}: {expression}")
+        if empty:
+            raise NotYetError(f"no data for {empty}")
+
+    until("data for every query", 60, answered, 2)
+
+
+def test_even_stages_save_little(release: Product, record: Recorder) -> None:
+    release.cluster.kubectl(
+        *("patch", "energyplan", "even", "--namespace", JOBS, "--type=merge"),
+        *("--patch", json.dumps({"spec": {"mode": "Enforce"}})),
+    )
+    record.wait("even", "a plan", STEP_S, lambda status: status.plan is not None)
+    status = record.wait("even", "savings", STEP_S, lambda status: status.measured is not None)
+    assert status.measured is not None
+    assert -0.01 < status.measured.savings.mean < 0.03, status.measured.savings
+    assert status.measured.slowdown.mean < 0.015, status.measured.slowdown
+
+
+def test_a_job_that_ends_leaves_no_lock_and_no_plan_and_keeps_its_profile(release: Product, record: Recorder) -> None:
+    ranks = record.ranks("even").values()
+    jobs.stop(release.cluster, "even", max(rank.iteration for rank in ranks) + 20)
+    jobs.phase(release.cluster, "even", "Succeeded")
+    status = record.wait("even", "Completed", 60, lambda status: status.phase is Phase.COMPLETED)
+    assert status.message.startswith("PyTorchJob even succeeded. Measured savings: ")
+    gpus = {rank.gpu_uuid for rank in ranks}
+    until("no JobPlan", 30, lambda: record.plan("even") is None)
+    until("no lock", 30, lambda: not any(release.gpus(node).locked() & gpus for node in ("node0", "node1")))
+    assert status.profile in record.living("energyprofiles")

@@ -1,0 +1,211 @@
+"""Whatever dies or is cut off: clocks return to default, training goes on, and the plan comes back where it can.
+
+`uneven` trains since the modules before; `again` is a second run of the same pipeline.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+
+import pytest
+
+from end_to_end import jobs, processes
+from end_to_end.product import JOBS, RELEASE, SYSTEM, Product
+from end_to_end.watching import Recorder
+from joulepath_crds import Phase, RankState
+from real_cluster import NotYetError, until
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600), pytest.mark.usefixtures("uneven")]
+
+RELEASED_S = 30
+"""Generous: the promise is seconds, the machine has two busy cores."""
+BACK_S = 60
+
+
+@pytest.fixture(scope="module", autouse=True)
+def again(release: Product, uneven: str) -> None:
+    """A second run, with forked DataLoader workers in every rank. It starts while the first tests run."""
+    jobs.apply(release.cluster, jobs.energy_plan("again"), jobs.training_job("again", first_kernel=0, workers=1))
+
+
+def gpus_of(record: Recorder, job: str, node: str) -> set[str]:
+    """The GPUs of a job's ranks on a node."""
+    return {rank.gpu_uuid for rank in record.ranks(job, node=node).values()}
+
+
+def while_locked(release: Product, record: Recorder, job: str, node: str) -> set[str]:
+    """Returns at a moment when clocks of a job are locked on a node; those GPUs."""
+    gpus, locked = gpus_of(record, job, node), set[str]()
+
+    def look() -> bool:
+        locked.update(release.gpus(node).locked() & gpus)
+        return bool(locked)
+
+    until(f"locks of {job} on {node}", BACK_S, look, 0.005)
+    return locked
+
+
+def wait_unlocked(release: Product, node: str, gpus: set[str]) -> None:
+    """Until none of these GPUs is locked."""
+    until(f"default clocks on {node}", RELEASED_S, lambda: not release.gpus(node).locked() & gpus, 0.01)
+
+
+def wait_iterations(record: Recorder, job: str, more: int = 10) -> None:
+    """Until every rank of a job has trained on."""
+    begun = {number: rank.iteration for number, rank in record.ranks(job).items()}
+
+    def look() -> None:
+        now = {number: rank.iteration for number, rank in record.ranks(job).items()}
+        if not all(now.get(number, 0) >= iteration + more for number, iteration in begun.items()):
+            raise NotYetError(f"iterations {begun}, then {now}")
+
+    until(f"{job} trains on", BACK_S, look)
+
+
+def test_a_node_that_hears_of_a_switch_late_runs_default_clocks_and_joins_at_a_block(
+    release: Product, record: Recorder
+) -> None:
+    record.applied("uneven")
+    before = record.plan("uneven")
+    pids = [processes.processes(release.pod("agent", node), "joulepath-agent")[0] for node in ("node0", "node1")]
+    with processes.cut_off(pids[0]) as first, processes.cut_off(pids[1]) as second:
+        first.cut()  # so that the plan can't be activated before the other node is cut off as well
+        change = json.dumps({"spec": {"maxSlowdownPercent": 3}})
+        release.cluster.kubectl("patch", "energyplan", "uneven", "--namespace", JOBS, "--type=merge", "--patch", change)
+
+        def staged() -> None:
+            plan, ranks = record.plan("uneven"), record.ranks("uneven", node="node1").values()
+            if plan is None or before is None or plan.hash == before.hash:
+                raise NotYetError("no new plan yet")
+            if {rank.staged_hash for rank in ranks} != {plan.hash}:
+                raise NotYetError(f"{plan.hash} isn't ready on node1")
+
+        until("the new plan ready on node1", BACK_S, staged)
+        second.cut()
+        first.mend()
+        new = record.applied("uneven", 2, node="node0", limit_s=BACK_S)
+        gpus = gpus_of(record, "uneven", "node1")
+        begun = min(rank.iteration for rank in record.ranks("uneven", node="node0").values())
+        while max(rank.iteration for rank in record.ranks("uneven", node="node0").values()) < begun + 6:
+            assert not release.gpus("node1").locked() & gpus
+            time.sleep(0.02)
+        second.mend()
+    record.applied("uneven", limit_s=BACK_S)
+
+    def blocks(node: str) -> int:
+        told = [b.block for r in record.ranks("uneven", node=node).values() for b in r.blocks if b.hash == new]
+        if not told:
+            raise NotYetError(f"no block on {node} yet")
+        return min(told)
+
+    until("a whole block on node1", BACK_S, lambda: blocks("node1") > blocks("node0"))
+
+
+def test_a_second_run_of_the_same_pipeline_uses_the_profile_of_the_first(release: Product, record: Recorder) -> None:
+    status = record.wait("again", "Active", 150, lambda status: status.phase is Phase.ACTIVE)
+    (profiled,) = [one for one in status.conditions if one.type == "Profiled"]
+    assert profiled.reason == "Reused"
+    assert profiled.message == (
+        f"EnergyProfile {record.status('uneven').profile} of an earlier run with the same topology is used again."
+    )
+    phases = {one.body.get("status", {}).get("phase") for one in record.versions("energyplans", "again")}
+    assert {"Planned", "Active"} <= phases
+
+
+def test_an_agent_that_is_killed_leaves_no_clock_locked_and_its_successor_resumes_the_plan(
+    release: Product, record: Recorder
+) -> None:
+    pod = release.pod("agent", "node0")
+    (pid, *_) = processes.processes(pod, "joulepath-agent")
+    gpus = while_locked(release, record, "uneven", "node0")
+    processes.kill(pid, signal.SIGSTOP)
+    left = release.gpus("node0").locked() & gpus
+    reports = len(record.versions("nodereports", "node0"))
+    processes.kill(pid, signal.SIGKILL)
+    until(
+        "another agent process",
+        RELEASED_S,
+        lambda: [one for one in processes.processes(pod, "joulepath-agent") if one != pid],
+    )
+    wait_unlocked(release, "node0", left)
+    until("reports of the next agent", BACK_S, lambda: len(record.versions("nodereports", "node0")) > reports + 1)
+    record.applied("uneven", limit_s=BACK_S)
+    said = release.kubectl("logs", pod["metadata"]["name"])
+    assert all(f"an agent before this one left {uuid} locked: resetting it" in said for uuid in left)
+
+
+def test_an_agent_pod_that_is_deleted_by_force_is_replaced_and_the_plan_resumes(
+    release: Product, record: Recorder
+) -> None:
+    name = release.pod("agent", "node1")["metadata"]["name"]
+    gpus = while_locked(release, record, "uneven", "node1")
+    release.kubectl("delete", "pod", name, "--grace-period=0", "--force")
+    wait_unlocked(release, "node1", gpus)
+    until("another pod", BACK_S, lambda: release.pod("agent", "node1")["metadata"]["name"] != name)
+    wait_iterations(record, "uneven")
+    record.applied("uneven", limit_s=BACK_S)
+
+
+def test_a_rank_that_is_killed_leaves_no_clock_locked_though_its_forked_workers_live(
+    release: Product, record: Recorder
+) -> None:
+    pod = jobs.pods(release.cluster, "again", count=2)[0]
+    trainers = processes.processes(pod, "/end-to-end/train.py")
+    launchers = [pid for pid in trainers if "torch.distributed.run" in processes.command(pid)]
+    ranks = {int(processes.environment(pid)["RANK"]): pid for pid in trainers if processes.parent(pid) in launchers}
+    assert sorted(ranks) == [0, 1]
+    locked = while_locked(release, record, "again", "node0")
+    number, gpu = next((n, r.gpu_uuid) for n, r in record.ranks("again", node="node0").items() if r.gpu_uuid in locked)
+    workers = [pid for pid in trainers if processes.parent(pid) == ranks[number]]
+    assert workers
+    processes.kill(ranks[number], signal.SIGKILL)
+    wait_unlocked(release, "node0", {gpu})
+    assert any(processes.alive(pid) for pid in workers)
+    release.cluster.kubectl("delete", "pytorchjob", "again", "--namespace", JOBS)
+
+
+def test_a_training_pod_that_is_killed_leaves_no_clock_locked(release: Product, record: Recorder) -> None:
+    worker = jobs.pods(release.cluster, "uneven", count=2)[1]
+    gpus = while_locked(release, record, "uneven", "node1")
+    release.cluster.kubectl(
+        *("delete", "pod", "--namespace", JOBS, worker["metadata"]["name"], "--grace-period=0", "--force")
+    )
+    wait_unlocked(release, "node1", gpus)
+
+
+def test_a_job_whose_pod_was_replaced_gets_a_plan_for_its_next_attempt(release: Product, record: Recorder) -> None:
+    def reported() -> bool:
+        worker = jobs.pods(release.cluster, "uneven", count=2)[1]
+        return {rank.pod_uid for rank in record.ranks("uneven", node="node1").values()} == {worker["metadata"]["uid"]}
+
+    until("reports of the new pod", 150, reported, 1)
+    record.applied("uneven", limit_s=150)
+
+
+def test_a_deleted_energyplan_lets_go_of_every_clock_and_the_training_goes_on(
+    release: Product, record: Recorder
+) -> None:
+    record.applied("uneven", limit_s=150)
+    gpus = {node: while_locked(release, record, "uneven", node) for node in ("node0", "node1")}
+    release.cluster.kubectl("delete", "energyplan", "uneven", "--namespace", JOBS, "--timeout=20s")
+    for node, ones in gpus.items():
+        wait_unlocked(release, node, ones)
+    until("no JobPlan", BACK_S, lambda: record.plan("uneven") is None)
+    wait_iterations(record, "uneven")
+    assert {rank.state for rank in record.ranks("uneven").values()} == {RankState.OBSERVING}
+    assert not any(release.gpus(node).locked() & ones for node, ones in gpus.items())
+
+
+def test_uninstalling_lets_go_of_every_clock_and_the_training_succeeds(release: Product, record: Recorder) -> None:
+    jobs.apply(release.cluster, jobs.energy_plan("uneven"))
+    record.applied("uneven", limit_s=150)
+    gpus = {node: while_locked(release, record, "uneven", node) for node in ("node0", "node1")}
+    step = max(rank.iteration for rank in record.ranks("uneven").values())
+    release.cluster.helm("uninstall", RELEASE, "--namespace", SYSTEM, "--wait", "--timeout", "60s")
+    for node, ones in gpus.items():
+        wait_unlocked(release, node, ones)
+    jobs.stop(release.cluster, "uneven", step + 80)
+    jobs.phase(release.cluster, "uneven", "Succeeded", limit_s=120)
+    assert not any(release.gpus(node).locked() & ones for node, ones in gpus.items())
