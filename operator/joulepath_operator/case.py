@@ -8,7 +8,7 @@ from joulepath_crds import JobPlanSpec, Mode, Phase, RankReport, Topology, conte
 from joulepath_operator.gang import Gang
 from joulepath_operator.observation import Decision, Job, Observation, StoredPlan
 from joulepath_operator.savings import in_words, measured_savings
-from joulepath_operator.story import Story
+from joulepath_operator.story import CONDITIONS, Story
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +33,11 @@ class Case:
 
     def refuse(self, reason: str, message: str, *, condition: str) -> Decision:
         """No plan for this job; the condition is the one that can't come true."""
+        if self.story.base.phase is Phase.ACTIVE:
+            self.story.tell("Active", False, "Withdrawn", "The plan is withdrawn; all GPUs run default clocks.")
         self.story.tell(condition, False, reason, message)
         self.story.tell("Degraded", True, reason, message)
-        return Decision(self.story.end(Phase.REFUSED, message), delete_plans=self.all_plans)
+        return Decision(self.story.end(Phase.REFUSED, message, carry=CONDITIONS), delete_plans=self.all_plans)
 
     def measure(self, ranks: tuple[RankReport, ...], spec: JobPlanSpec) -> None:
         """Notes the savings; what was measured stays where its blocks are gone, with an agent that was started anew."""

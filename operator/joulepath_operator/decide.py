@@ -146,11 +146,9 @@ def _complete(case: Case, what: str) -> Decision:
             case.measure(gang.ranks, plan.spec)
     status = case.story.keep()
     savings = f"Measured savings: {status.savings}." if status.measured else "Savings were not measured."
-    for one in base.conditions:
-        if one.type not in ("Active", "Degraded"):
-            case.story.tell(one.type, one.status == "True", one.reason, one.message)
     case.story.tell("Active", False, "JobFinished", what)
-    return Decision(case.story.end(Phase.COMPLETED, f"{what} {savings}"), delete_plans=case.all_plans)
+    status = case.story.end(Phase.COMPLETED, f"{what} {savings}", carry=("Injected", "Profiled", "Planned"))
+    return Decision(status, delete_plans=case.all_plans)
 
 
 def _outdated(case: Case, job: Job, attempt: int | None) -> tuple[str, ...]:
@@ -172,4 +170,5 @@ def _profiles(case: ReadyCase) -> tuple[StoredProfile | None, StoredProfile | No
 
 def _is_final(status: EnergyPlanStatus) -> bool:
     """What a node refused would be sent to it again; what the planner refused, refused again."""
-    return any(one.reason in FINAL or (one.type == "Active" and one.status == "False") for one in status.conditions)
+    reason = {one.type: one.reason for one in status.conditions}
+    return reason.get("Degraded") in FINAL or reason.get("Degraded") == reason.get("Active")

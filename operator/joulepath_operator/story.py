@@ -36,8 +36,11 @@ class Story:
         """Sets other fields of the status."""
         self._changes.update(changes)
 
-    def end(self, phase: Phase, message: str) -> EnergyPlanStatus:
-        """The status."""
+    def end(self, phase: Phase, message: str, *, carry: tuple[str, ...] = ()) -> EnergyPlanStatus:
+        """The status; conditions of these kinds stay as this run left them, where nothing was told of them."""
+        for one in self.base.conditions:
+            if one.type in carry:
+                self._told.setdefault(one.type, one)
         self._told.setdefault("Degraded", self._condition("Degraded", "False", "AsExpected", "Nothing is amiss."))
         conditions = tuple(
             self._told.get(kind) or self._condition(kind, "Unknown", "NotYet", "Not reached yet.")

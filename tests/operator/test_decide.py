@@ -133,6 +133,19 @@ def test_shared_refused_and_mixed_gpus_are_refused(new_world: NewWorld) -> None:
     assert world.condition("Profiled").reason == "SharedGPU"
 
 
+def test_a_gpu_that_may_be_touched_again_brings_the_plan_back(active: Any) -> None:
+    gpu, before = active._gpu, active.plan
+    active._gpu = lambda rank: gpu(rank).model_copy(update={"refused": "MIG is on"})
+    active.settle()
+    assert active.status.phase == "Refused"
+    assert active.condition("Active").reason == "Withdrawn"
+    assert not active.plans
+    active._gpu = gpu
+    active.settle()
+    assert active.status.phase == "Planned"
+    assert active.plan.hash == before.hash
+
+
 def test_ranks_that_disagree_are_refused(new_world: NewWorld) -> None:
     for change in ({"microbatches": 13}, {"schedule": "GPipe"}, {"stages": (3,)}):
         world = new_world()
@@ -150,6 +163,7 @@ def test_a_guard_that_trips_ends_the_plan_until_the_spec_changes_or_the_job_rest
     assert active.status.phase == "Refused"
     assert active.condition("Active").reason == "GuardTripped"
     assert "rank 3" in active.status.message
+    assert [active.condition(kind).status for kind in ("Injected", "Profiled", "Planned", "Degraded")] == ["True"] * 4
     assert not active.plans
     active.refusal = {}
     active.run(20)
@@ -250,6 +264,8 @@ def test_a_job_that_ends_deletes_the_plan_and_keeps_the_figures(active: Any, end
     assert not active.plans
     assert active.status.savings == savings
     assert end.lower() in active.status.message
+    kinds = ("Injected", "Profiled", "Planned", "Active", "Degraded")
+    assert [active.condition(kind).status for kind in kinds] == ["True", "True", "True", "False", "False"]
 
 
 def test_a_suspended_job_has_no_plan(active: Any) -> None:
