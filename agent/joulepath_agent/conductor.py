@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-from joulepath_agent.guard import Guard
+from joulepath_agent.guard import Guard, Verdict
 from joulepath_agent.wish import DEFAULT, Wish, height
 from joulepath_crds import Arm, JobPlanSpec, Purpose, RankState, arm_of, next_boundary
 from joulepath_trainer.wire import Entry, Event
@@ -165,9 +165,9 @@ class Conductor:
     # an iteration
 
     def _begin_iteration(self, iteration: int, at_s: float) -> Wish | None:
-        if (why := self._guarded(iteration, at_s)) is not None:
-            self.iteration, self._begun_at_s = iteration, at_s
-            return self.refuse(why)
+        verdict = self._guarded(iteration, at_s)
+        if verdict is not None and (wish := self._obey(verdict, iteration, at_s)) is not None:
+            return wish
         self.iteration, self._begun_at_s, self._position = iteration, at_s, 0
         self.applied = self._arm(iteration)
         if self.applied.arm is Arm.DEFAULT:
@@ -180,19 +180,32 @@ class Conductor:
             return Wish(self._score.clocks_mhz[0])
         return Wish(self.applied.clock_mhz or DEFAULT, measure=self.applied.arm is Arm.SWEEP)
 
-    def _guarded(self, iteration: int, at_s: float) -> str | None:
-        if (
-            self._plan is None
-            or self._begun_at_s is None
-            or iteration != self.iteration + 1
-            or self.applied.arm is not Arm.PLAN
-        ):
+    def _guarded(self, iteration: int, at_s: float) -> Verdict | None:
+        if self._plan is None or self._begun_at_s is None or iteration != self.iteration + 1:
             return None
-        return self._guard.trips(self._plan, self.control_time_s, at_s - self._begun_at_s)
+        period_s = at_s - self._begun_at_s
+        if self._guard.asking:
+            return self._guard.default_period(self._plan, period_s)
+        if self.applied.arm is not Arm.PLAN:
+            return None
+        return self._guard.plan_period(self._plan, self.control_time_s, period_s)
+
+    def _obey(self, verdict: Verdict, iteration: int, at_s: float) -> Wish | None:
+        if verdict.action == "refuse":
+            self.iteration, self._begun_at_s = iteration, at_s
+            return self.refuse(verdict.reason)
+        self.reason = verdict.reason
+        if verdict.action == "resume" and self._plan is not None:
+            self._join_at = iteration
+            for _ in range(verdict.blocks):
+                self._join_at = next_boundary(self._plan, self._join_at)
+        return None
 
     def _arm(self, iteration: int) -> Applied:
         plan = self._plan
         if plan is None or self.staged_hash is None or self._join_at is None or iteration < self._join_at:
+            return _DEFAULT_CLOCKS
+        if self._guard.asking:
             return _DEFAULT_CLOCKS
         arm, block = arm_of(plan, iteration)
         if arm is Arm.DEFAULT:

@@ -1,36 +1,99 @@
-"""The fast guard: a plan that makes iterations longer than promised is stopped within a few iterations."""
+"""The fast guard: a plan that makes iterations longer than promised is stopped within a few iterations.
+
+A stop is a question first: the next iterations run at default clocks. If they are faster, the plan is to blame and
+stays off. If they are not, the job is slow by itself (data loading, a neighbour), and the plan resumes after a pause
+that doubles each time, with the time that default clocks take now as the new measure.
+"""
 
 from __future__ import annotations
 
 import statistics
 from collections import deque
-from typing import Final
+from dataclasses import dataclass
+from typing import Final, Literal
 
 from joulepath_crds import JobPlanSpec
 
-__all__ = ["Guard"]
+__all__ = ["Guard", "Verdict"]
 
 _WINDOW: Final = 5
 _MARGIN: Final = 1.05
+_BLAME: Final = 1.02
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What to do, and why."""
+
+    action: Literal["pause", "resume", "refuse"]
+    reason: str
+    blocks: int = 0
+    """How many blocks to wait before the plan resumes."""
 
 
 class Guard:
-    """Watches the periods of plan iterations of one plan."""
+    """Watches the periods of one plan's iterations."""
 
     def __init__(self) -> None:
         self._periods_s: deque[float] = deque(maxlen=_WINDOW)
+        self._suspect_s = 0.0
+        """Median of the plan iterations that are being compared with default clocks; 0 if none are."""
+        self._settled = False
+        """Whether the first iteration at default clocks is over."""
+        self._slow_control_s = 0.0
+        """What default clocks took when the job was slow by itself; 0 if it never was."""
+        self._trips = 0
 
-    def trips(self, plan: JobPlanSpec, control_time_s: float, period_s: float) -> str | None:
-        """Takes the period of one more plan iteration, in seconds; the reason if the plan has to stop.
+    @property
+    def asking(self) -> bool:
+        """Whether default clocks are being run to see who is to blame."""
+        return self._suspect_s > 0
+
+    def plan_period(self, plan: JobPlanSpec, control_time_s: float, period_s: float) -> Verdict | None:
+        """Takes the period of one more plan iteration, in seconds.
 
         The bound is the plan's own iteration time, or, where it doesn't say one, that of control iterations (0 while
         unknown: then nothing can be said), both with a margin of 5%.
         """
         self._periods_s.append(period_s)
-        bound_s = (plan.plan_iteration_time_s or control_time_s) * _MARGIN
-        if bound_s <= 0 or len(self._periods_s) < _WINDOW:
+        promised_s = max(plan.plan_iteration_time_s or control_time_s, self._slow_control_s * _allowed(plan))
+        if promised_s <= 0 or len(self._periods_s) < _WINDOW:
             return None
         median_s = statistics.median(self._periods_s)
-        if median_s <= bound_s:
+        if median_s <= promised_s * _MARGIN:
             return None
-        return f"GuardTripped: the last {_WINDOW} plan iterations took {median_s:.4g} s, the bound is {bound_s:.4g} s"
+        self._suspect_s, self._settled = median_s, False
+        self._periods_s.clear()
+        return Verdict(
+            "pause",
+            f"GuardTripped: the last {_WINDOW} plan iterations took {median_s:.4g} s, the bound is "
+            f"{promised_s * _MARGIN:.4g} s; default clocks run to see whether the plan is to blame",
+        )
+
+    def default_period(self, plan: JobPlanSpec, period_s: float) -> Verdict | None:
+        """Takes the period of one more iteration at default clocks while it is ``asking``, in seconds.
+
+        The first one doesn't count: the clocks were on their way.
+        """
+        if not self._settled:
+            self._settled = True
+            return None
+        self._periods_s.append(period_s)
+        if len(self._periods_s) < _WINDOW:
+            return None
+        control_s, suspect_s = statistics.median(self._periods_s), self._suspect_s
+        self._suspect_s = 0.0
+        self._periods_s.clear()
+        took = f"plan iterations took {suspect_s:.4g} s, then {_WINDOW} at default clocks {control_s:.4g} s"
+        if suspect_s > control_s * _allowed(plan) * _BLAME:
+            return Verdict("refuse", f"GuardTripped: {took}")
+        self._trips += 1
+        self._slow_control_s = control_s
+        return Verdict("resume", f"SlowByItself: {took}: the job is slow by itself", blocks=2 ** min(self._trips, 6))
+
+
+def _allowed(plan: JobPlanSpec) -> float:
+    """How much longer than a control iteration the plan's may be."""
+    if plan.control_iteration_time_s <= 0 or plan.plan_iteration_time_s <= 0:
+        return 1.0
+    return plan.plan_iteration_time_s / plan.control_iteration_time_s

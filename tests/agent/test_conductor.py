@@ -250,20 +250,34 @@ def test_a_suspended_rank_joins_again_at_the_next_block() -> None:
     assert player.reason == ""
 
 
-def iterate(player: Conductor, periods_s: list[float]) -> None:
+def iterate(player: Conductor, periods_s: list[float], first: int = 10) -> None:
     now = 0.0
     for number, period_s in enumerate([*periods_s, 0.0]):
-        player.on_event(Entry(1, 10 + number, Event.STEP_BEGIN, "", 0, 0), now)
+        player.on_event(Entry(1, first + number, Event.STEP_BEGIN, "", 0, 0), now)
         now += period_s
 
 
-def test_the_guard_trips_when_five_plan_iterations_are_too_long_and_the_plan_stays_refused() -> None:
+def test_a_plan_that_is_slower_than_promised_and_than_default_clocks_stays_refused() -> None:
     player = conductor()
     player.set_plan(plan(plan_iteration_time_s=1.0))
     iterate(player, [1.06] * 5)
-    assert player.state is RankState.REFUSED
     assert player.reason.startswith("GuardTripped")
-    assert at(player, 16) == Wish(DEFAULT)
+    assert player.applied.arm is Arm.DEFAULT
+    iterate(player, [1.06, *[1.0] * 5], first=15)
+    assert player.state is RankState.REFUSED
+    assert at(player, 22) == Wish(DEFAULT)
+
+
+def test_a_job_that_is_slow_by_itself_gets_its_plan_back_after_a_pause_that_doubles() -> None:
+    player = conductor()
+    player.set_plan(plan(plan_iteration_time_s=1.0, blocks=Blocks(iterations=3, pairs=0)))
+    iterate(player, [1.3] * 11)
+    assert player.reason.startswith("SlowByItself")
+    ran = [at(player, i).now_mhz for i in range(22, 30)]
+    assert DEFAULT in ran
+    assert ran[-1] == 900
+    iterate(player, [1.3] * 10, first=30)
+    assert player.state is RankState.ENFORCING, "what default clocks took then is the new measure"
 
 
 def test_the_guard_forgives_one_long_iteration_and_the_margin() -> None:
