@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -46,7 +47,7 @@ def run(options: Options) -> int:
         PlaceError: The machine or the cluster lacks something.
         DemoError: The job or the plan failed.
     """
-    console = Console()
+    console = Console() if sys.stdout.isatty() else Console(width=120)
     place = place_for(options)
     place.prepare()
     with installed(place, options, console) as prometheus:
@@ -174,7 +175,7 @@ def _conclude(final: Snapshot, evidence: Evidence, options: Options, console: Co
     console.print(table(found))
     for remark in remarks:
         console.print(f"- {remark}", style="dim", highlight=False)
-    console.print("written:", *map(str, written), highlight=False)
+    console.print("written:", *map(str, written), highlight=False, soft_wrap=True)
     for reason in reasons:
         console.print(f"FAILED: {reason}", style="bold red", highlight=False)
     return 1 if reasons else 0
