@@ -9,7 +9,7 @@ from typing import Any
 
 from demo.manifests import TrainingPlace
 from demo.options import Options
-from demo.place import JOB_NAMESPACE, RELEASE_NAMESPACE, PlaceError
+from demo.place import JOB_NAMESPACE, PlaceError, refuse_other_releases
 from real_cluster.commands import run
 
 __all__ = ["CurrentCluster"]
@@ -33,15 +33,7 @@ class CurrentCluster:
                 "The cluster has no PyTorchJob: install the Kubeflow training operator 1.8 or newer in it."
             )
 
-        place = "--output=jsonpath={.items[*].metadata.namespace}"
-        agents = self.kubectl(
-            "get", "daemonsets", "--all-namespaces", "--selector=app.kubernetes.io/name=joulepath", place
-        )
-        if others := set(agents.split()) - {RELEASE_NAMESPACE}:
-            raise PlaceError(
-                f"Joulepath is installed already, in namespace {', '.join(others)}: two agents must not set one GPU's "
-                "clocks. Apply examples/01-pytorchjob yourself, or uninstall it before the demo."
-            )
+        refuse_other_releases(self)
 
     def kubectl(self, *arguments: str, stdin: str | None = None) -> str:
         return run(["kubectl", *arguments], stdin=stdin)

@@ -13,7 +13,7 @@ import yaml
 import real_cluster
 from demo.manifests import EXAMPLE, TrainingPlace
 from demo.options import GPUS_PER_NODE, Options
-from demo.place import JOB_NAMESPACE, RELEASE_NAMESPACE, REPOSITORY, PlaceError
+from demo.place import JOB_NAMESPACE, RELEASE_NAMESPACE, REPOSITORY, PlaceError, refuse_other_releases
 from demo.scraping import configuration
 from real_cluster import Cluster, Daemon
 from real_cluster.layout import run_folder
@@ -64,6 +64,7 @@ class LocalCluster:
             self._cluster = real_cluster.up(2)
         except real_cluster.MachineError as error:
             raise PlaceError(str(error)) from error
+        refuse_other_releases(self)
         self._virtual_gpus()
         for archive in self._images():
             self._cluster.load(archive)

@@ -8,7 +8,15 @@ from typing import Any, Protocol
 
 from demo.manifests import TrainingPlace
 
-__all__ = ["JOB_NAMESPACE", "RELEASE", "RELEASE_NAMESPACE", "REPOSITORY", "Place", "PlaceError"]
+__all__ = [
+    "JOB_NAMESPACE",
+    "RELEASE",
+    "RELEASE_NAMESPACE",
+    "REPOSITORY",
+    "Place",
+    "PlaceError",
+    "refuse_other_releases",
+]
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 RELEASE = "joulepath"
@@ -50,3 +58,14 @@ class Place(Protocol):
 
     def tools(self) -> Sequence[str]:
         """Lines for a person who wants to look around."""
+
+
+def refuse_other_releases(place: Place) -> None:
+    """Raises PlaceError if Joulepath is installed by somebody else: two agents must not set one GPU's clocks."""
+    namespaces = "--output=jsonpath={.items[*].metadata.namespace}"
+    agents = ("get", "daemonsets", "--all-namespaces", "--selector=app.kubernetes.io/name=joulepath", namespaces)
+    if others := set(place.kubectl(*agents).split()) - {RELEASE_NAMESPACE}:
+        raise PlaceError(
+            f"Joulepath is installed already, in namespace {', '.join(sorted(others))}, and two agents must not set "
+            "one GPU's clocks: wait until a test that uses it is over, or uninstall it (helm uninstall)."
+        )
