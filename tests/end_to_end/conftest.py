@@ -9,12 +9,13 @@ from collections.abc import Iterator
 import pytest
 
 from end_to_end import jobs, product, watching
-from real_cluster import Cluster
+from real_cluster import Cluster, CommandError
 
 
 @pytest.fixture(scope="package")
 def release(cluster: Cluster) -> Iterator[product.Product]:
     """Joulepath, installed; what the tests leave is removed at the end, even if they uninstalled it themselves."""
+    product.refuse_another_release(cluster)
     product.clear(cluster)
     product.prepare(cluster)
     cluster.kubectl("create", "namespace", product.JOBS)
@@ -23,14 +24,17 @@ def release(cluster: Cluster) -> Iterator[product.Product]:
         product.install(cluster)
         yield product.Product(cluster, untouched)
     finally:
-        for part in ("operator", "agent", "webhook"):  # pytest shows it where a test has failed
-            with contextlib.suppress(Exception):
-                said = cluster.kubectl(
-                    *("logs", "--namespace", product.SYSTEM, "--selector", f"app.kubernetes.io/component={part}"),
-                    *("--tail=200", "--prefix"),
-                )
-                print(f"--- {part}\n{said}", file=sys.stderr)
+        _tell(cluster)
         product.clear(cluster)
+
+
+def _tell(cluster: Cluster) -> None:
+    """The logs; pytest shows them where a test has failed."""
+    chosen = [(product.SYSTEM, f"app.kubernetes.io/component={part}") for part in ("operator", "agent", "webhook")]
+    for namespace, selector in (*chosen, (product.JOBS, "training.kubeflow.org/job-name in (uneven, even, again)")):
+        with contextlib.suppress(CommandError):
+            where = ("--namespace", namespace, "--selector", selector)
+            print(cluster.kubectl("logs", *where, "--tail=100", "--prefix", "--all-containers"), file=sys.stderr)
 
 
 @pytest.fixture(scope="package")

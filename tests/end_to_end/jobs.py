@@ -47,8 +47,8 @@ def energy_plan(name: str, **spec: Any) -> dict[str, Any]:
 
 def script() -> dict[str, Any]:
     """The ConfigMap with the training script."""
-    text = Path(__file__).with_name("workload").joinpath("train.py").read_text()
-    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": _SCRIPTS}, "data": {"train.py": text}}
+    text = Path(__file__).with_name("workload").joinpath("pipeline.py").read_text()
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": _SCRIPTS}, "data": {"pipeline.py": text}}
 
 
 def training_job(
@@ -63,7 +63,7 @@ def training_job(
         pod["nodeSelector"] = {"kubernetes.io/hostname": _NODES[role]}
         pod["volumes"].append({"name": "script", "configMap": {"name": _SCRIPTS}})
         (container,) = pod["containers"]
-        container["command"][-1] = "/end-to-end/train.py"
+        container["command"][-1] = "/end-to-end/pipeline.py"
         container["args"] = [
             *("--stop-file", f"/run/virtual-gpus/stop-{name}", "--microbatches", str(microbatches)),
             *("--first-kernel", str(first_kernel), "--workers", str(workers)),

@@ -38,6 +38,7 @@ __all__ = [
     "clear",
     "install",
     "prepare",
+    "refuse_another_release",
 ]
 
 RELEASE: Final = "joulepath"
@@ -137,13 +138,15 @@ def prepare(cluster: Cluster) -> None:
 _PARTS = ("operator", "agent", "trainer")
 
 
-def clear(cluster: Cluster) -> None:
-    """Removes what an earlier run left. AssertionError if somebody else's release is there."""
+def refuse_another_release(cluster: Cluster) -> None:
+    """AssertionError if somebody else's release is there: two agents must not set one GPU's clocks."""
     releases = json.loads(cluster.helm("list", "--all-namespaces", "--output", "json"))
-    others = [
-        one["namespace"] for one in releases if one["chart"].startswith("joulepath-") and one["namespace"] != SYSTEM
-    ]
-    assert not others, f"Joulepath is installed in {others[0]}; uninstall it: two agents must not set one GPU's clocks"
+    others = [one for one in releases if one["chart"].startswith("joulepath-") and one["namespace"] != SYSTEM]
+    assert not others, f"Joulepath is installed in namespace {others[0]['namespace']}: uninstall it there"
+
+
+def clear(cluster: Cluster) -> None:
+    """Removes the release and its jobs, whatever is left of them."""
     cluster.helm("uninstall", RELEASE, "--namespace", SYSTEM, "--ignore-not-found", "--wait")
     names = [SYSTEM, JOBS, f"{JOBS}-restricted"]
     cluster.kubectl("delete", "namespace", *names, "--ignore-not-found", "--wait", "--timeout=60s")
@@ -151,6 +154,7 @@ def clear(cluster: Cluster) -> None:
 
 def install(cluster: Cluster) -> None:
     """`helm install`, as a person would."""
+    refuse_another_release(cluster)
     values = json.loads(json.dumps(LocalCluster(Options()).values()))
     values["agent"]["extraEnv"] += [{"name": name, "value": value} for name, value in WALL_CLOCK_ENVIRONMENT.items()]
     with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:

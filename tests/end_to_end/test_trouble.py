@@ -152,7 +152,7 @@ def test_a_rank_that_is_killed_leaves_no_clock_locked_though_its_forked_workers_
     release: Product, record: Recorder
 ) -> None:
     pod = jobs.pods(release.cluster, "again", count=2)[0]
-    trainers = processes.processes(pod, "/end-to-end/train.py")
+    trainers = processes.processes(pod, "/end-to-end/pipeline.py")
     launchers = [pid for pid in trainers if "torch.distributed.run" in processes.command(pid)]
     ranks = {int(processes.environment(pid)["RANK"]): pid for pid in trainers if processes.parent(pid) in launchers}
     assert sorted(ranks) == [0, 1]
