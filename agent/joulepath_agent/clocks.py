@@ -29,6 +29,10 @@ UNKNOWN_LAG_S: Final = 0.1
 """Taken while no switch has been measured: a raise that is too early costs energy, one that is too late costs time."""
 _LAG_POLL_S: Final = 0.0005
 _LAG_LIMIT_S: Final = 0.5
+_LAG_BLUR_S: Final = 0.002
+_LAG_BLUR: Final = 0.2
+"""A switch that came in force somewhere in a longer gap between two looks isn't counted: the host was away, not the
+GPU late."""
 _RETRY_S: Final = 0.2
 _LONGEST_RETRY_S: Final = 2.0
 
@@ -165,12 +169,14 @@ class ClockSetter:
             self._measure(before, target_mhz, begun)
 
     def _measure(self, before_mhz: int, target_mhz: int, begun_s: float) -> None:
-        wanted = target_mhz or self.gpu.default_clock_mhz
+        wanted, looked_s = target_mhz or self.gpu.default_clock_mhz, time.monotonic()
         try:
             while (now := time.monotonic()) < begun_s + _LAG_LIMIT_S and self._seconds_to_order() > 0:
                 if self.gpu.sm_clock_mhz() == wanted:
-                    self._lags["up" if height(target_mhz) > height(before_mhz) else "down"].append(now - begun_s)
+                    if now - looked_s <= max(_LAG_BLUR_S, _LAG_BLUR * (now - begun_s)):
+                        self._lags["up" if height(target_mhz) > height(before_mhz) else "down"].append(now - begun_s)
                     return
+                looked_s = now
                 time.sleep(_LAG_POLL_S)
         except GpuError as error:
             log.warning("%s; this switch isn't measured", error)

@@ -1,0 +1,170 @@
+"""Savings and slowdown of the whole control loop, by switching lag: the example's training, trainer, agent, the
+operator's decisions and the planner, on one node of eight virtual GPUs and without Kubernetes.
+
+    python benchmarks/closed_loop.py --lag-ms 5 10 20 100 [--time-scale 0.5] [--detail FILE]
+
+Each line of the result is one run: the job is profiled by a sweep, planned, and measured in interleaved plan and
+control blocks, by the same code and rules as on a cluster. A replay of published data on virtual GPUs, no GPU
+measurement. Writes benchmarks/results/closed_loop.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from joulepath_crds import EnergyPlanSpec, EnergyPlanStatus, Granularity, JobReference, NodeReportStatus, Phase
+from joulepath_operator.decide import decide
+from joulepath_operator.observation import Job, NodeJob, Observation
+from joulepath_operator.planning import compute
+from virtual_gpus import model, state
+from virtual_gpus.build import library_dir
+
+ROOT = Path(__file__).resolve().parents[1]
+PROFILE = ROOT / "examples/data/gpt3-175b_a100-sxm_stage-profile.csv"
+RANKS = 8
+LONGEST_S = 900.0
+
+
+@dataclass(slots=True)
+class Loop:
+    """The operator's part: the state that a cluster would hold, in memory."""
+
+    agent: subprocess.Popen[str]
+    spec: EnergyPlanSpec
+    seen: Observation = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.seen = Observation(
+            "default", "plan", 1, self.spec, EnergyPlanStatus(), "2026-01-01T00:00:00Z",
+            job=Job("job-uid", "job", "plan", None), pods=(True,),
+        )  # fmt: skip
+
+    def say(self, command: dict[str, Any]) -> None:
+        assert self.agent.stdin is not None
+        self.agent.stdin.write(json.dumps(command) + "\n")
+        self.agent.stdin.flush()
+
+    def report(self) -> NodeReportStatus:
+        assert self.agent.stdout is not None
+        self.say({"report": True})
+        return NodeReportStatus.from_api(json.loads(self.agent.stdout.readline()))
+
+    def turn(self) -> NodeReportStatus:
+        """One reconciliation."""
+        report = self.report()
+        nodes = tuple(NodeJob("node", job, report.gpus) for job in report.jobs)
+        self.seen = replace(self.seen, nodes=nodes)
+        decision = decide(self.seen)
+        plans = {one.name: one for one in self.seen.plans if one.name not in decision.delete_plans}
+        if decision.write_plan is not None:
+            plans[decision.write_plan.name] = replace(decision.write_plan, version="1")
+        profiles = self.seen.profiles
+        if decision.write_profile is not None:
+            profiles = (replace(decision.write_profile, version="1"),)
+        if tuple(plans.values()) != self.seen.plans:
+            self.say({"plans": [one.spec.to_api() for one in plans.values()]})
+        asked = decision.ask_planner
+        answer = compute(asked) if asked is not None else self.seen.planned
+        self.seen = replace(
+            self.seen, status=decision.status, plans=tuple(plans.values()), profiles=profiles,
+            asked=asked or self.seen.asked, planned=answer,
+        )  # fmt: skip
+        return report
+
+
+@contextmanager
+def node(folder: Path, scale: float, lag_ms: float) -> Iterator[tuple[subprocess.Popen[str], dict[str, str]]]:
+    """Eight virtual GPUs and an agent; the environment in which training processes find both."""
+    path = folder / "gpus" / "state"
+    options = state.Options(gpus=RANKS, node="bench", time_scale=scale, lag_ms=lag_ms, root_only=False)
+    state.create(path, model.replay(PROFILE), options)
+    environment = {
+        **os.environ,
+        "VIRTUAL_GPUS_STATE": str(path),
+        "NVIDIA_VISIBLE_DEVICES": "all",
+        "LD_LIBRARY_PATH": str(library_dir()),
+        "OMP_NUM_THREADS": "1",
+    }
+    socket = folder / "agent.sock"
+    command = [sys.executable, str(ROOT / "tests/agent/local_agent.py"), "--socket", str(socket)]
+    command += ["--state-dir", str(folder / "journal"), "--pod", f"pod={','.join(state.uuids(path))}"]
+    log = (folder / "agent.log").open("w")
+    agent = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, env=environment
+    )
+    assert agent.stdout is not None
+    agent.stdout.readline()
+    bootstrap = ROOT / "agent/joulepath_trainer/bootstrap"
+    try:
+        yield agent, {**environment, "PYTHONPATH": str(bootstrap), "JOULEPATH_SOCKET": str(socket), "POD_UID": "pod"}
+    finally:
+        agent.terminate()
+        agent.wait(10)
+
+
+def run(scale: float, lag_ms: float, granularity: str, detail: Path | None) -> dict[str, Any]:
+    """One training under control, until eight pairs of blocks are measured."""
+    spec = EnergyPlanSpec(job=JobReference(name="job"), granularity=Granularity(granularity))
+    with tempfile.TemporaryDirectory() as name, node(Path(name), scale, lag_ms) as (agent, environment):
+        command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(RANKS)]
+        command += [str(ROOT / "examples/01-pytorchjob/train.py"), "--steps", "100000"]
+        training = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, start_new_session=True)
+        loop = Loop(agent, spec)
+        told = ""
+        try:
+            limit = time.monotonic() + LONGEST_S
+            while time.monotonic() < limit:
+                report = loop.turn()
+                status = loop.seen.status
+                if status.message != told:
+                    told = status.message
+                    print(f"  lag {lag_ms:g} ms: {status.phase}: {told}", flush=True)
+                measured = status.measured
+                if status.phase is Phase.REFUSED or (measured is not None and measured.pairs >= spec.measurement.pairs):
+                    break
+                time.sleep(0.5)
+            if detail is not None:
+                plans = [one.spec.to_api() for one in loop.seen.plans]
+                detail.write_text(json.dumps({"report": report.to_api(), "plans": plans, "status": status.to_api()}))
+        finally:
+            with suppress(ProcessLookupError):
+                training.terminate()
+            training.wait(30)
+    plan = status.plan
+    result: dict[str, Any] = {"lag_ms": lag_ms, "phase": str(status.phase), "message": status.message}
+    if plan is not None:
+        result |= {"granularity": str(plan.granularity), "predicted_savings": plan.predicted_savings}
+    if status.measured is not None:
+        for what in ("savings", "slowdown"):
+            figure = getattr(status.measured, what)
+            result[what] = {"mean": figure.mean, "ci95": [figure.ci95_low, figure.ci95_high]}
+    return result
+
+
+def main() -> None:
+    """Runs each lag once."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--lag-ms", type=float, nargs="+", default=[5, 10, 20, 100])
+    parser.add_argument("--time-scale", type=float, default=0.5)
+    parser.add_argument("--granularity", default="auto")
+    parser.add_argument("--detail", type=Path, help="write the last report, plan and status of each run here")
+    options = parser.parse_args()
+    runs = [run(options.time_scale, lag, options.granularity, options.detail) for lag in options.lag_ms]
+    result = {"virtual": True, "time_scale": options.time_scale, "runs": runs}
+    print(json.dumps(result, indent=2))
+    (ROOT / "benchmarks/results/closed_loop.json").write_text(json.dumps(result, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
