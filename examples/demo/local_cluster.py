@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ class LocalCluster:
         self._cluster: Cluster | None = None
         self._was_up = False
         self._prometheus: str | None = None
+        self._turn = ExitStack()
 
     @property
     def cluster(self) -> Cluster:
@@ -64,10 +66,13 @@ class LocalCluster:
             self._cluster = real_cluster.up(2)
         except real_cluster.MachineError as error:
             raise PlaceError(str(error)) from error
-        refuse_other_releases(self)
-        self._virtual_gpus()
-        for archive in self._images():
-            self._cluster.load(archive)
+        with ExitStack() as turn:
+            turn.enter_context(real_cluster.only_release())
+            refuse_other_releases(self)
+            self._virtual_gpus()
+            for archive in self._images():
+                self._cluster.load(archive)
+            self._turn = turn.pop_all()
 
     @staticmethod
     def _is_up() -> bool:
@@ -159,6 +164,7 @@ class LocalCluster:
         if self._cluster is None:
             return
         self._stop_prometheus()
+        self._turn.close()
         if not self._was_up:
             real_cluster.down()
 

@@ -9,12 +9,17 @@ from collections.abc import Iterator
 import pytest
 
 from end_to_end import jobs, product, watching
-from real_cluster import Cluster, CommandError
+from real_cluster import Cluster, CommandError, only_release
 
 
 @pytest.fixture(scope="package")
 def release(cluster: Cluster) -> Iterator[product.Product]:
     """Joulepath, installed; what the tests leave is removed at the end, even if they uninstalled it themselves."""
+    with only_release():
+        yield from _installed(cluster)
+
+
+def _installed(cluster: Cluster) -> Iterator[product.Product]:
     product.refuse_another_release(cluster)
     product.clear(cluster)
     product.prepare(cluster)

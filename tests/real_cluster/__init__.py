@@ -10,7 +10,7 @@ On the command line: `python -m real_cluster {build,up,down,env,load}`. In tests
 from __future__ import annotations
 
 from . import images
-from .cluster import Cluster, cluster_up, down, running, up
+from .cluster import Cluster, cluster_up, down, only_release, running, up
 from .commands import CommandError, NotYetError, until
 from .machine import MachineError
 from .node import Daemon, Node
@@ -26,6 +26,7 @@ __all__ = [
     "cluster_up",
     "down",
     "images",
+    "only_release",
     "prometheus",
     "running",
     "start_prometheus",

@@ -150,6 +150,13 @@ def cluster_up(nodes: int = 2, daemons: Sequence[Daemon] = ()) -> Iterator[Clust
     yield up(nodes, daemons)
 
 
+@contextlib.contextmanager
+def only_release() -> Iterator[None]:
+    """Held by whoever installs a product that a cluster can have once: runs of this machine wait for each other."""
+    with locked(cache_folder() / ".release.lock"):
+        yield
+
+
 def down() -> None:
     """Remove all of the cluster but what was built. Harmless if there is none, or only a part."""
     machine.require_root()
