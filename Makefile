@@ -32,11 +32,12 @@ lock: ## Pin the dependencies again, with hashes (locks/)
 	@for part in operator agent; do $(UV) pip compile -q --generate-hashes --no-header --extra $$part --constraint locks/dev.txt pyproject.toml -o locks/$$part.txt; done
 
 .PHONY: lint
-lint: venv ## ruff, mypy strict, the import walls
+lint: venv ## ruff, mypy strict, the import walls, the chart
 	@.venv/bin/ruff format --check .
 	@.venv/bin/ruff check .
 	@.venv/bin/mypy
 	@.venv/bin/lint-imports
+	@$$($(PY) -m real_cluster program helm) lint --strict --quiet charts/joulepath
 
 .PHONY: format
 format: venv ## Format the code and mend what ruff can

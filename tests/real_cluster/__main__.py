@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from . import images, machine
-from .binaries import binaries, operator_manifests
+from .binaries import binaries, operator_manifests, program
 from .cluster import down, running, up
 from .commands import CommandError
 from .gpus import gpu_daemons
@@ -23,6 +23,8 @@ def _parser() -> argparse.ArgumentParser:
     start.add_argument("--nodes", type=int, default=2, help="number of nodes (default 2)")
     start.add_argument("--gpus", type=int, default=4, help="virtual GPUs of each node (default 4; 0: none)")
     commands.add_parser("build", help="build what is missing (about 20 minutes the first time)")
+    one = commands.add_parser("program", help="path of one of the cluster's programs, built if it is missing")
+    one.add_argument("name", help="such as helm or kubectl")
     commands.add_parser("down", help="remove the cluster; what was built is kept")
     commands.add_parser("env", help='for eval "$(...)": KUBECONFIG and PATH of the running cluster')
     load = commands.add_parser("load", help="import an image into all nodes")
@@ -54,6 +56,8 @@ def main() -> int:
                 cluster = running()
                 print(f"export KUBECONFIG={shlex.quote(str(cluster.kubeconfig))}")
                 print(f"export PATH={shlex.quote(str(cluster.processes.path))}:$PATH")
+            case "program":
+                print(program(arguments.name))
             case "load":
                 running().load(arguments.archive)
     except MachineError as error:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -113,9 +114,29 @@ def _built(tool: _Tool) -> Path:
 
 def binaries() -> Path:
     """A folder with all the programs (links), built or found. 10 to 20 minutes the first time on two cores."""
+    chosen = _obtain(_TOOLS)
+    shutil.rmtree(_go_cache(), ignore_errors=True)  # 3 GB that only a change of versions would use again
+    name = content_hash([f"{name}={path}" for name, path in sorted(chosen.items())])
+
+    def link(folder: Path) -> None:
+        for name, path in chosen.items():
+            (folder / name).symlink_to(path)
+
+    return kept(cache_folder() / "bin" / name, link)
+
+
+def program(name: str) -> Path:
+    """One of the programs, built or found. Raises ValueError if there is none of that name."""
+    tools = [tool for tool in _TOOLS if tool.name == name]
+    if not tools:
+        raise ValueError(f"there is no program {name!r}; the programs are {', '.join(tool.name for tool in _TOOLS)}")
+    return _obtain(tools)[name]
+
+
+def _obtain(tools: Sequence[_Tool]) -> dict[str, Path]:
     chosen: dict[str, Path] = {}
     to_build: list[_Tool] = []
-    for tool in _TOOLS:
+    for tool in tools:
         folder = _built(tool)
         if folder.exists():
             chosen[tool.name] = folder / tool.name
@@ -130,14 +151,7 @@ def binaries() -> Path:
         with locked(cache_folder() / ".go-build.lock"):  # two compilations at once would only slow each other
             for tool in to_build:
                 chosen[tool.name] = kept(_built(tool), partial(_build, tool)) / tool.name
-            shutil.rmtree(_go_cache(), ignore_errors=True)  # 3 GB that only a change of versions would use again
-    name = content_hash([f"{name}={path}" for name, path in sorted(chosen.items())])
-
-    def link(folder: Path) -> None:
-        for name, path in chosen.items():
-            (folder / name).symlink_to(path)
-
-    return kept(cache_folder() / "bin" / name, link)
+    return chosen
 
 
 def operator_manifests() -> Path:
