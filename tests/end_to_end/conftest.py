@@ -13,10 +13,10 @@ from real_cluster import Cluster, CommandError, only_release
 
 
 @pytest.fixture(scope="package")
-def release(cluster: Cluster) -> Iterator[product.Product]:
+def release(request: pytest.FixtureRequest) -> Iterator[product.Product]:
     """Joulepath, installed; what the tests leave is removed at the end, even if they uninstalled it themselves."""
-    with only_release():
-        yield from _installed(cluster)
+    with only_release():  # before the cluster's daemons are looked after: another release may run on others
+        yield from _installed(request.getfixturevalue("cluster"))
 
 
 def _installed(cluster: Cluster) -> Iterator[product.Product]:

@@ -21,6 +21,7 @@ __all__ = ["apply", "energy_plan", "pods", "pods_as_made", "stop", "training_job
 
 _SCRIPTS = "training-script"
 _NODES = {"Master": "node0", "Worker": "node1"}
+_MICROBATCHES = 12
 _WAIT = "until [ -e /run/virtual-gpus/stop-{name} ]; do sleep 0.2; done"
 
 
@@ -38,6 +39,7 @@ def energy_plan(name: str, **spec: Any) -> dict[str, Any]:
         "metadata": {"name": name},
         "spec": {
             "job": {"name": name},
+            "granularity": "phase",  # on two busy cores, single instructions would have to last longer
             "profiling": {"clocks": 6, "iterationsPerClock": 2},
             "measurement": {"blockIterations": 4, "pairs": 60},
             **spec,
@@ -52,7 +54,7 @@ def script() -> dict[str, Any]:
 
 
 def training_job(
-    name: str, *, first_kernel: int, ranks_per_pod: int = 2, microbatches: int = 8, workers: int = 0
+    name: str, *, first_kernel: int, ranks_per_pod: int = 2, workers: int = 0, cpu: str = "500m"
 ) -> dict[str, Any]:
     """A pipeline over two pods on two nodes, annotated, which trains until `stop`; needs `script()`."""
     job = pytorch_job(LocalCluster(Options()).training(), steps=1)
@@ -65,11 +67,12 @@ def training_job(
         (container,) = pod["containers"]
         container["command"][-1] = "/end-to-end/pipeline.py"
         container["args"] = [
-            *("--stop-file", f"/run/virtual-gpus/stop-{name}", "--microbatches", str(microbatches)),
+            *("--stop-file", f"/run/virtual-gpus/stop-{name}", "--microbatches", str(_MICROBATCHES)),
             *("--first-kernel", str(first_kernel), "--workers", str(workers)),
         ]
         container["env"] += [{"name": key, "value": value} for key, value in WALL_CLOCK_ENVIRONMENT.items()]
         container["volumeMounts"].append({"name": "script", "mountPath": "/end-to-end"})
+        container["resources"]["requests"]["cpu"] = cpu
         container["resources"]["limits"]["nvidia.com/gpu"] = str(ranks_per_pod)
     return job
 

@@ -34,7 +34,7 @@ def even(release: Product, uneven: str) -> None:
     jobs.apply(
         release.cluster,
         jobs.energy_plan("even", mode="Observe"),
-        jobs.training_job("even", first_kernel=EVEN, ranks_per_pod=1, microbatches=12),
+        jobs.training_job("even", first_kernel=EVEN, ranks_per_pod=1),
     )
 
 

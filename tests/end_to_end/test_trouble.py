@@ -12,7 +12,7 @@ import time
 import pytest
 
 from end_to_end import jobs, processes
-from end_to_end.product import JOBS, RELEASE, SYSTEM, Product
+from end_to_end.product import JOBS, RELEASE, SYSTEM, UNEVEN, Product
 from end_to_end.watching import Recorder
 from joulepath_crds import Phase, RankState
 from real_cluster import NotYetError, until
@@ -26,8 +26,12 @@ BACK_S = 60
 
 @pytest.fixture(scope="module", autouse=True)
 def again(release: Product, uneven: str) -> None:
-    """A second run, with forked DataLoader workers in every rank. It starts while the first tests run."""
-    jobs.apply(release.cluster, jobs.energy_plan("again"), jobs.training_job("again", first_kernel=0, workers=1))
+    """A second run, with forked DataLoader workers in every rank. It starts beside the first tests, with little CPU."""
+    jobs.apply(
+        release.cluster,
+        jobs.energy_plan("again"),
+        jobs.training_job("again", first_kernel=UNEVEN, workers=1, cpu="50m"),
+    )
 
 
 def gpus_of(record: Recorder, job: str, node: str) -> set[str]:
@@ -119,9 +123,16 @@ def test_an_agent_that_is_killed_leaves_no_clock_locked_and_its_successor_resume
 ) -> None:
     pod = release.pod("agent", "node0")
     (pid, *_) = processes.processes(pod, "joulepath-agent")
-    gpus = while_locked(release, record, "uneven", "node0")
-    processes.kill(pid, signal.SIGSTOP)
-    left = release.gpus("node0").locked() & gpus
+    gpus, left = gpus_of(record, "uneven", "node0"), set[str]()
+
+    def stopped() -> bool:
+        processes.kill(pid, signal.SIGSTOP)
+        left.update(release.gpus("node0").locked() & gpus)
+        if not left:
+            processes.kill(pid, signal.SIGCONT)
+        return bool(left)
+
+    until("an agent that is stopped while it holds clocks", BACK_S, stopped)
     reports = len(record.versions("nodereports", "node0"))
     processes.kill(pid, signal.SIGKILL)
     until(

@@ -16,7 +16,7 @@ from typing import Any
 from kubernetes import client, config, watch
 from urllib3.exceptions import HTTPError
 
-from joulepath_crds import GROUP, VERSION, EnergyPlanStatus, JobPlanSpec, NodeReportStatus, RankReport
+from joulepath_crds import GROUP, VERSION, EnergyPlanStatus, JobPlanSpec, NodeReportStatus, Phase, RankReport
 from real_cluster import NotYetError, until
 
 __all__ = ["Recorder", "Told", "recorder"]
@@ -84,6 +84,7 @@ class Recorder:
         def look() -> None:
             status = self.status(name)
             if not holds(status):
+                assert status.phase is not Phase.REFUSED, f"EnergyPlan {name} is refused: {status.message}"
                 raise NotYetError(f"EnergyPlan {name} is {status.phase}: {status.message}")
 
         until(f"{what} of EnergyPlan {name}", limit_s, look, 0.2)
