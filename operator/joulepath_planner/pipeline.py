@@ -21,7 +21,8 @@ class Pipeline:
 
     transfer_s: delay of an edge (from stage, to stage, kind that is sent: `F` activations, `B` or `I` gradients).
     overhead_s: host gap before each instruction of a (stage, kind), after all that it waits for has come.
-    tail_s: R and O of each stage. A stage named here (0 included) returns to default clocks between iterations.
+    tail_s: R and O of each stage, at default clocks; tails of up to four p95 lags take the clock that the next
+        iteration begins with.
     """
 
     schedule: Schedule

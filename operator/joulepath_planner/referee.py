@@ -25,6 +25,8 @@ from joulepath_planner.schedule import Instruction, ScheduleError
 Clocks = Sequence[Sequence[int | None]]
 """Per rank, in its order, the clock of each instruction in MHz; None is the default clock."""
 
+TAIL_LAGS = 4
+"""A tail of at most so many p95 lags doesn't return to default clocks; agents keep the same rule."""
 _SAME_S = 1e-9
 _MOST_ITERATIONS = 32
 _LONGEST_CYCLE = 4
@@ -244,10 +246,15 @@ class _Replay:
         """The clock wanted after an instruction: the next one's, or the default one for the tail."""
         if index < len(self._orders[rank]) - 1:
             return self._targets[rank][index + 1]
-        return self._targets[rank][0] if self._tails[rank] is None else self._defaults[rank]
+        return self._targets[rank][0] if self._holds_in_tail(rank) else self._defaults[rank]
+
+    def _holds_in_tail(self, rank: int) -> bool:
+        """Two more switches for a tail of a few lags would cost more than default clocks in it are worth."""
+        tail = self._tails[rank]
+        return tail is None or tail <= TAIL_LAGS * self._lags.p95_up_s
 
     def _finish(self, rank: int, end: float) -> float:
-        """The tail at default clocks, if the rank has one; returns when the rank is free again."""
+        """The tail, if the rank has one; returns when the rank is free again."""
         tail = self._tails[rank]
         if tail is None:
             return end
