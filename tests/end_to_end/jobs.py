@@ -40,7 +40,7 @@ def energy_plan(name: str, **spec: Any) -> dict[str, Any]:
         "spec": {
             "job": {"name": name},
             "granularity": "phase",  # on two busy cores, single instructions would have to last longer
-            "profiling": {"clocks": 6, "iterationsPerClock": 2},
+            "profiling": {"clocks": 5, "iterationsPerClock": 2},
             "measurement": {"blockIterations": 4, "pairs": 60},
             **spec,
         },
