@@ -39,6 +39,8 @@ _CONNECTIONS_PER_POD: Final = 64
 _TICK_S: Final = 0.25
 _RECORDS_AT_ONCE: Final = 16
 _LOGS_PER_MINUTE: Final = 20
+_PASSING: Final = frozenset({"Unanswered", "TooManyConnections", "GpuClaimed", "NoPid", "Internal"})
+"""Refusals that may be over in a moment."""
 
 
 @dataclass(eq=False, slots=True)
@@ -203,9 +205,8 @@ class Endpoint:
             if isinstance(answer, Rank):
                 self._welcome(connection, answer)
             else:
-                self._log_refusal(answer)
+                self._tell_refusal(connection.socket, answer, silent=gone)
                 if not gone:
-                    _send(connection.socket, Reply(accepted=False, reason=str(answer)))
                     self._end(connection)
             if gone:
                 os.close(connection.peer.pidfd)
@@ -240,13 +241,15 @@ class Endpoint:
             os.close(connection.peer.pidfd)
 
     def _refuse(self, client: socket.socket, refusal: RefusedError) -> None:
-        self._log_refusal(refusal)
-        _send(client, Reply(accepted=False, reason=str(refusal)))
+        self._tell_refusal(client, refusal)
         client.close()
 
-    def _log_refusal(self, refusal: RefusedError) -> None:
+    def _tell_refusal(self, client: socket.socket, refusal: RefusedError, *, silent: bool = False) -> None:
+        """A refused trainer never asks again; one that is hung up on does, and some refusals pass."""
         self._on_refusal(refusal.code)
         self._log(f"a rank was refused: {refusal}")
+        if not silent and refusal.code not in _PASSING:
+            _send(client, Reply(accepted=False, reason=str(refusal)))
 
     def _log(self, text: str) -> None:
         """Peers may be hostile: the log must not fill the disk."""

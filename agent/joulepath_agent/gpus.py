@@ -7,12 +7,16 @@ threads run while a call blocks.
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pynvml
 
 __all__ = ["ClockRange", "Gpu", "GpuError", "open_gpus"]
+
+
+log = logging.getLogger(__name__)
 
 
 class GpuError(RuntimeError):
@@ -106,14 +110,20 @@ class Gpu:
 
 
 def open_gpus(site_range: ClockRange | None = None) -> tuple[Gpu, ...]:
-    """All GPUs of the node.
+    """The GPUs of the node; one that can't be read (lost, or without clocks to set) is left out and logged.
 
     Raises:
-        GpuError: NVML isn't there or lists no GPU it can open.
+        GpuError: NVML isn't there.
     """
     try:
         pynvml.nvmlInit()
         count = int(pynvml.nvmlDeviceGetCount())
     except pynvml.NVMLError as error:
         raise GpuError(f"NVML can't be used: {error}; is this a GPU node, with the NVIDIA runtime class?") from None
-    return tuple(Gpu(index, site_range) for index in range(count))
+    found = []
+    for index in range(count):
+        try:
+            found.append(Gpu(index, site_range))
+        except (GpuError, ValueError) as error:
+            log.error("%s; this GPU is left alone", error)
+    return tuple(found)

@@ -1,8 +1,8 @@
 """The fast guard: a plan that makes iterations longer than promised is stopped within a few iterations.
 
-A stop is a question first: the next iterations run at default clocks. If they are faster, the plan is to blame and
-stays off. If they are not, the job is slow by itself (data loading, a neighbour), and the plan resumes after a pause
-that doubles each time, with the time that default clocks take now as the new measure.
+A stop is a question first: the next iterations run at default clocks. If they are faster, the plan is to blame; twice
+in a row, and it stays off. If they are not, the job is slow by itself (data loading, a neighbour), and the plan
+resumes after a pause that doubles each time, with the time that default clocks take now as the new measure.
 """
 
 from __future__ import annotations
@@ -42,6 +42,8 @@ class Guard:
         """Whether the first iteration at default clocks is over."""
         self._slow_control_s = 0.0
         """What default clocks took when the job was slow by itself; 0 if it never was."""
+        self._blamed = False
+        """Whether the plan was to blame the last time: a slow spell of the job's own may have ended just then."""
         self._trips = 0
 
     @property
@@ -61,6 +63,7 @@ class Guard:
             return None
         median_s = statistics.median(self._periods_s)
         if median_s <= promised_s * _MARGIN:
+            self._blamed = False
             return None
         self._suspect_s, self._settled = median_s, False
         self._periods_s.clear()
@@ -86,7 +89,10 @@ class Guard:
         self._periods_s.clear()
         took = f"plan iterations took {suspect_s:.4g} s, then {_WINDOW} at default clocks {control_s:.4g} s"
         if suspect_s > control_s * _allowed(plan) * _BLAME:
-            return Verdict("refuse", f"GuardTripped: {took}")
+            if self._blamed:
+                return Verdict("refuse", f"GuardTripped: {took}, for the second time")
+            self._blamed = True
+            return Verdict("resume", f"GuardTripped: {took}: one more try", blocks=1)
         self._trips += 1
         self._slow_control_s = control_s
         return Verdict("resume", f"SlowByItself: {took}: the job is slow by itself", blocks=2 ** min(self._trips, 6))

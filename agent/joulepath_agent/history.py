@@ -38,6 +38,8 @@ _ROWS: Final = 400
 _TIMELINES: Final = 64
 _WINDOW_S: Final = 0.02
 _BLOCKS: Final = 256
+_MARKS: Final = 8192
+"""Markers kept of an iteration: what a peer may make the agent remember."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +122,7 @@ class History:
         """A marker within an iteration."""
         step = None if entry.event is Event.STEP_END else Step(entry.stage, entry.kind, entry.microbatch)
         with self._lock:
-            if (seen := self._seen.get(entry.iteration)) is not None and len(seen.marks) < 65536:
+            if (seen := self._seen.get(entry.iteration)) is not None and len(seen.marks) < _MARKS:
                 seen.marks[entry.event is not Event.BEGIN, step] = at_s
 
     def record(self, record: IterationRecord) -> None:

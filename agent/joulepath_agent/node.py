@@ -68,8 +68,7 @@ class Agent:
                 log.warning("an agent before this one left %s locked: resetting it", uuid)
                 self.setters[uuid].release()
             else:
-                log.warning("the journal names %s, which this node no longer has", uuid)
-                self._journal.remove(uuid)
+                log.warning("the journal names %s, which can't be read now: its clock may still be locked", uuid)
         self._lock = threading.Lock()
         self._ranks: dict[str, Rank] = {}
         self._plans: dict[PlanKey, JobPlanSpec] = {}

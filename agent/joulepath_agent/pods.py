@@ -53,6 +53,6 @@ def place(pod_uid: str, gpu_uuid: str, found: tuple[Holder, ...], read_pod: Read
         raise RefusedError("SharedGpu", f"{gpu_uuid} is held by more than one container")
     metadata = living[own]["metadata"]
     owner = next((o for o in metadata.get("ownerReferences") or () if o.get("controller")), None)
-    if owner is None:
-        raise RefusedError("NoJob", f"pod {metadata['name']} has no controller, so it belongs to no job")
+    if owner is None or owner.get("kind") != "PyTorchJob":
+        raise RefusedError("NoJob", f"pod {metadata['name']} isn't controlled by a PyTorchJob, so it belongs to no job")
     return Placement(metadata["namespace"], metadata["name"], pod_uid, owner["name"], owner["uid"])

@@ -24,13 +24,15 @@ from joulepath_agent.leases import End, silence_limit_s
 from joulepath_agent.placement import Peer, Placement
 from joulepath_agent.wish import Wish
 from joulepath_crds import Arm, Coordinates, JobPlanSpec, RankReport
-from joulepath_trainer.wire import PAGE_BYTES, RING, Entry, Event, Hello, IterationRecord, PageReader, WireError
+from joulepath_trainer.wire import PAGE_BYTES, Entry, Event, Hello, IterationRecord, PageReader, WireError
 
 __all__ = ["Rank", "make_page"]
 
 log = logging.getLogger(__name__)
 
 _FORGET = 1.05
+_MOST_AT_ONCE = 256
+"""Markers taken at one look: an honest rank passes a handful, and the follower serves all ranks of the node."""
 _SURE = 0.9
 """Share of an instruction's shortest duration in which its end isn't looked for: clocks, and so durations, change."""
 _SCHEDULES = {"Schedule1F1B": "1F1B", "ScheduleGPipe": "GPipe"}
@@ -103,7 +105,7 @@ class Rank:
 
     def _entries(self, marker: int) -> list[Entry] | None:
         count = marker - self._passed
-        if not 0 < count < RING:
+        if not 0 < count <= _MOST_AT_ONCE:
             return None
         entries = [self._page.entry(sequence) for sequence in range(self._passed + 1, marker + 1)]
         return None if any(entry is None for entry in entries) else [e for e in entries if e is not None]
@@ -252,5 +254,5 @@ class Rank:
             plan_timeline=self._measured.plan_timeline,
             instructions=self._measured.instructions,
             waits=self._measured.waits,
-            blocks=tuple(history.blocks),
+            blocks=tuple(block for block in history.blocks if block.hash == now.staged_hash),
         )

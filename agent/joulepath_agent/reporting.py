@@ -12,7 +12,9 @@ from joulepath_crds import NodeReportStatus
 __all__ = ["Pace", "awaited"]
 
 _SOON_S: Final = 0.5
-_SELDOM_S: Final = 5.0
+_BLOCKS_S: Final = 5.0
+_SELDOM_S: Final = 30.0
+"""Reports are the cluster's largest and most frequent writes: etcd keeps every version until it compacts."""
 
 
 def awaited(report: NodeReportStatus) -> object:
@@ -21,11 +23,14 @@ def awaited(report: NodeReportStatus) -> object:
         (
             (job.job_uid, job.attempt, rank.rank, rank.pod_uid, rank.gpu_uuid, rank.order, bool(rank.control_time_s)),
             (rank.state, rank.staged_hash, rank.applied_hash, rank.reason.partition(":")[0]),
-            [(block.hash, block.block) for block in rank.blocks[-1:]],
         )
         for job in report.jobs
         for rank in job.ranks
     ]
+
+
+def _blocks(report: NodeReportStatus) -> object:
+    return [[(block.hash, block.block) for block in rank.blocks[-1:]] for job in report.jobs for rank in job.ranks]
 
 
 class Pace:
@@ -42,7 +47,9 @@ class Pace:
         since_s = now_s - self._written_at_s
         if since_s < _SOON_S or report == self._written:
             return False
-        return since_s >= _SELDOM_S or awaited(report) != awaited(self._written)
+        if awaited(report) != awaited(self._written) or since_s >= _SELDOM_S:
+            return True
+        return since_s >= _BLOCKS_S and _blocks(report) != _blocks(self._written)
 
     def wrote(self, report: NodeReportStatus, now_s: float) -> None:
         """It was written."""

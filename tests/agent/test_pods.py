@@ -58,7 +58,10 @@ def api(**pods: Mapping[str, Any]) -> Callable[[str, str], Mapping[str, Any] | N
 
 def body(uid: str = "uid-0", phase: str = "Running", **changes: Any) -> dict[str, Any]:
     """A pod of a job."""
-    owners = [{"kind": "X", "name": "x", "uid": "x"}, {"controller": True, "name": "job", "uid": "job-uid"}]
+    owners = [
+        {"kind": "X", "name": "x", "uid": "x"},
+        {"controller": True, "kind": "PyTorchJob", "name": "job", "uid": "job-uid"},
+    ]
     metadata = {"name": "pod-0", "namespace": "ns", "uid": uid, "ownerReferences": owners, **changes}
     return {"metadata": metadata, "status": {"phase": phase}}
 

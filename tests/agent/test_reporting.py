@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from joulepath_agent.reporting import Pace
-from joulepath_crds import Coordinates, JobReport, NodeReportStatus, RankReport
+from joulepath_crds import Arm, BlockReport, Coordinates, JobReport, NodeReportStatus, RankReport
 
 
 def report(**rank: object) -> NodeReportStatus:
@@ -48,8 +48,16 @@ def test_a_rank_that_is_gone_is_written_within_half_a_second() -> None:
     assert pace.due(NodeReportStatus(), 0.5)
 
 
-def test_the_iteration_alone_is_written_every_five_seconds() -> None:
+def test_the_iteration_alone_is_written_twice_a_minute() -> None:
     pace = Pace()
     pace.wrote(report(iteration=1), 0.0)
-    assert not pace.due(report(iteration=2), 4.9)
-    assert pace.due(report(iteration=2), 5.0)
+    assert not pace.due(report(iteration=2), 29.9)
+    assert pace.due(report(iteration=2), 30.0)
+
+
+def test_a_block_is_written_within_five_seconds() -> None:
+    block = BlockReport(hash="h", block=0, arm=Arm.PLAN, iterations=1, iteration_time_s=1.0, energy_per_iteration_j=1.0)
+    pace = Pace()
+    pace.wrote(report(), 0.0)
+    assert not pace.due(report(blocks=(block,)), 4.9)
+    assert pace.due(report(blocks=(block,)), 5.0)
