@@ -47,7 +47,8 @@ class Gang:
         if not reporting:
             return None
         attempt = max(node.report.attempt for node in reporting)
-        current = [node for node in reporting if node.report.attempt == attempt]
+        # Oldest first: of two nodes that claim a rank, the one that spoke last has it.
+        current = sorted((node for node in reporting if node.report.attempt == attempt), key=lambda node: -node.age_s)
         ranks = {rank.rank: rank for node in current for rank in node.report.ranks}
         return cls(
             attempt=attempt,

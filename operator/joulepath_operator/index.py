@@ -106,14 +106,15 @@ class Index:
         found: Job | None = self._objects[Kind.JOB].get(key)
         return found
 
-    def nodes(self, job_uid: str) -> tuple[NodeJob, ...]:
-        """What each node says of a job."""
+    def nodes(self, namespace: str, job_uid: str) -> tuple[NodeJob, ...]:
+        """What each node says of a job; a report that is long out of date speaks of processes that are gone."""
         reports: dict[Key, _Report] = self._objects[Kind.NODE_REPORT]
         return tuple(
-            NodeJob(node, job, report.status.gpus, self._clock() - report.arrived_s)
+            NodeJob(node, job, report.status.gpus, age_s)
             for (_, node), report in sorted(reports.items())
+            if (age_s := self._clock() - report.arrived_s) <= _longest_silence_s(report.status)
             for job in report.status.jobs
-            if job.job_uid == job_uid
+            if (job.namespace, job.job_uid) == (namespace, job_uid)
         )
 
     def plans(self, key: Key) -> tuple[StoredPlan, ...]:
@@ -158,3 +159,9 @@ class Index:
 
 def _key(body: Mapping[str, Any]) -> Key:
     return body["metadata"].get("namespace") or "", body["metadata"]["name"]
+
+
+def _longest_silence_s(status: NodeReportStatus) -> float:
+    """Agents write at least every half minute while a job runs; five iterations may pass without news."""
+    periods_s = (rank.iteration_time_s for job in status.jobs for rank in job.ranks)
+    return max(180.0, 5 * max(periods_s, default=0.0))

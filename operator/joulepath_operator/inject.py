@@ -70,7 +70,14 @@ def inject(pod: Mapping[str, Any], injection: Injection) -> Outcome:
     containers = [_with_trainer(one) if one["name"] in names else one for one in spec["containers"]]
     return Outcome(
         patch=(
-            _add("/spec/volumes", [*(spec.get("volumes") or ()), {"name": _VOLUME, "emptyDir": {}}, socket]),
+            _add(
+                "/spec/volumes",
+                [
+                    *(spec.get("volumes") or ()),
+                    {"name": _VOLUME, "emptyDir": {"medium": "Memory", "sizeLimit": "32Mi"}},
+                    socket,
+                ],
+            ),
             _add("/spec/initContainers", [_filler(injection), *readers, *(spec.get("initContainers") or ())]),
             _add("/spec/containers", containers),
             _add(
@@ -139,6 +146,8 @@ def _path_reader(name: str, container: Mapping[str, Any]) -> Json:
     reader = {
         "name": name,
         "image": container["image"],
+        # Images for GPUs ask for all of them; this one needs none, and a broken GPU would keep it from starting.
+        "env": [{"name": "NVIDIA_VISIBLE_DEVICES", "value": "void"}],
         "command": [_BUSYBOX, "sh", "-c", f'printf %s "$PYTHONPATH" > {_path_file(container)} || true'],
         "resources": {"requests": dict(_RESOURCES), "limits": dict(_RESOURCES)},
         "securityContext": _restricted(user),

@@ -29,7 +29,7 @@ class KeyedQueue(Generic[K]):
         self,
         handle: Callable[[K], Awaitable[float | None]],
         *,
-        workers: int = 4,
+        workers: int = 64,
         settle_s: float = 0.2,
         backoff_s: tuple[float, float] = (0.5, 60.0),
         on_error: Callable[[K], object] = lambda key: None,

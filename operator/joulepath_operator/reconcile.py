@@ -96,7 +96,7 @@ class Reconciler:
             job = Job.of(found)
         if job is None:
             return seen
-        nodes = self._index.nodes(job.uid)
+        nodes = self._index.nodes(seen.namespace, job.uid)
         gang = Gang.of(nodes)
         if gang is not None and gang.complete:
             return replace(seen, job=job, nodes=nodes, profiles=self._index.profiles(seen.namespace))

@@ -11,11 +11,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import sqrt
-from statistics import fmean, stdev
+from statistics import fmean, median, stdev
 
 from joulepath_crds import Arm, ArmSummary, BlockReport, Estimate, MeasuredSavings, RankReport
 
 LEAST_PAIRS = 4
+_SPELL = 1.05
+"""A pair with a block longer than this many usual ones of its arm isn't counted, whichever arm it is: the guard cuts
+plan blocks short in a slow spell of the job's own, and to drop only those would flatter the plan."""
 NOT_YET_KNOWN = "not yet known"
 
 
@@ -38,6 +41,9 @@ def measured_savings(plan_hash: str, ranks: Sequence[RankReport]) -> MeasuredSav
             two = {blocks[index].arm: blocks[index], blocks[index + 1].arm: blocks[index + 1]}
             if two.keys() == {Arm.PLAN, Arm.CONTROL}:
                 pairs.append((two[Arm.PLAN], two[Arm.CONTROL]))
+    if pairs:
+        plan_s, control_s = (_SPELL * median(pair[arm].time_s for pair in pairs) for arm in (0, 1))
+        pairs = [(plan, control) for plan, control in pairs if plan.time_s <= plan_s and control.time_s <= control_s]
     if len(pairs) < LEAST_PAIRS:
         return None
     return MeasuredSavings(

@@ -48,10 +48,10 @@ def test_a_job_and_a_report_concern_the_plans_that_name_the_job(new_world: Calla
     }
     assert index.put(Kind.NODE_REPORT, body) == {PLAN}
     assert index.put(Kind.NODE_REPORT, body) == set(), "nothing has changed"
-    assert [node.node for node in index.nodes(reports[0].job_uid)] == ["node-0"]
+    assert [node.node for node in index.nodes(reports[0].namespace, reports[0].job_uid)] == ["node-0"]
     gone = {"metadata": {"name": "node-0"}, "status": {}}
     assert index.put(Kind.NODE_REPORT, gone) == {PLAN}, "the job has left the node"
-    assert index.nodes(reports[0].job_uid) == ()
+    assert index.nodes(reports[0].namespace, reports[0].job_uid) == ()
 
 
 def test_what_is_older_than_what_is_known_is_left() -> None:
@@ -89,7 +89,7 @@ def test_the_age_of_a_report_counts_from_its_last_change(new_world: Callable[...
     index.put(Kind.NODE_REPORT, body)
     now = 103.0
     index.put(Kind.NODE_REPORT, body)
-    assert index.nodes(report.job_uid)[0].age_s == 3.0
+    assert index.nodes(report.namespace, report.job_uid)[0].age_s == 3.0
 
 
 def test_a_job_is_read_as_the_training_operator_writes_it() -> None:

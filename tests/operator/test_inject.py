@@ -52,7 +52,7 @@ def test_a_training_pod_gets_all_that_the_trainer_needs() -> None:
     }
     volumes = {one["name"]: one for one in body["spec"]["volumes"]}
     assert volumes["joulepath-socket"]["hostPath"] == {"path": "/run/joulepath", "type": "DirectoryOrCreate"}
-    assert volumes["joulepath"] == {"name": "joulepath", "emptyDir": {}}
+    assert volumes["joulepath"] == {"name": "joulepath", "emptyDir": {"medium": "Memory", "sizeLimit": "32Mi"}}
     assert all(one["readOnly"] for one in body["spec"]["containers"][0]["volumeMounts"])
     assert body["metadata"]["annotations"] == {ANNOTATION: "pytorch"}
 
