@@ -22,13 +22,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=options.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("kopf.objects").setLevel(logging.WARNING)  # a line for each event that succeeds
     if options.command == "run":
-        work = run(Cluster.connect(), options.metrics_host, options.metrics_port, options.planner_timeout)
+        work = run(
+            Cluster.connect(unlabelled=options.unlabelled_namespaces),
+            options.metrics_host,
+            options.metrics_port,
+            options.planner_timeout,
+        )
         asyncio.run(_until_signal(work))
         return 0
     if not options.trainer_image:
         raise SystemExit("the webhook must know the trainer's image: set JOULEPATH_TRAINER_IMAGE or --trainer-image")
     injection = Injection(options.trainer_image, options.trainer_pull_policy, tuple(options.gpu_resource.split(",")))
-    hook = webhook.Webhook.of(Cluster.connect(webhook.LOOKUP_TIMEOUT_S), injection)
+    cluster = Cluster.connect(webhook.LOOKUP_TIMEOUT_S, options.unlabelled_namespaces)
+    hook = webhook.Webhook.of(cluster, injection)
     asyncio.run(_until_signal(webhook.serve(hook, options.tls_cert, options.tls_key, options.host, options.port)))
     return 0
 
@@ -46,6 +52,12 @@ async def _until_signal(work: Coroutine[None, None, None]) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="joulepath-operator", description=__doc__)
     parser.add_argument("--log-level", default=os.environ.get("JOULEPATH_LOG_LEVEL", "info"))
+    parser.add_argument(
+        "--unlabelled-namespaces",
+        choices=("privileged", "baseline", "restricted"),
+        default=os.environ.get("JOULEPATH_UNLABELLED_NAMESPACES", "privileged"),
+        help="Pod Security level of namespaces that name none",
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     running = commands.add_parser("run", help="the operator")
     running.add_argument("--metrics-host", default="0.0.0.0")

@@ -35,20 +35,21 @@ class ConflictError(Exception):
 
 
 class Cluster:
-    """`timeout_s` holds for each request."""
+    """`timeout_s` holds for each request; `unlabelled` is the Pod Security level of namespaces that name none."""
 
-    def __init__(self, api: client.ApiClient, timeout_s: float = 10.0) -> None:
+    def __init__(self, api: client.ApiClient, timeout_s: float = 10.0, unlabelled: str = "privileged") -> None:
+        self._unlabelled = unlabelled
         self._custom, self._core = client.CustomObjectsApi(api), client.CoreV1Api(api)
         self._timeout_s = timeout_s
 
     @classmethod
-    def connect(cls, timeout_s: float = 10.0) -> Cluster:
+    def connect(cls, timeout_s: float = 10.0, unlabelled: str = "privileged") -> Cluster:
         """From inside the cluster, or by the kubeconfig (KUBECONFIG, else ~/.kube/config)."""
         try:
             config.load_incluster_config()
         except config.ConfigException:
             config.load_kube_config()
-        return cls(client.ApiClient(), timeout_s)
+        return cls(client.ApiClient(), timeout_s, unlabelled)
 
     def list_all(self, kind: Kind) -> list[Body]:
         """All objects of a kind, page by page; nothing where the cluster doesn't know the kind."""
@@ -82,10 +83,10 @@ class Cluster:
             raise
         return cast("Body", found)
 
-    def pod_security(self, namespace: str) -> str | None:
-        """The Pod Security level that a namespace enforces, if it says one."""
+    def pod_security(self, namespace: str) -> str:
+        """The Pod Security level that a namespace enforces: its own, or the cluster's default, which no API tells."""
         found = self._core.read_namespace(namespace, _request_timeout=self._timeout_s)
-        return cast("str | None", (found.metadata.labels or {}).get(POD_SECURITY_LABEL))
+        return str((found.metadata.labels or {}).get(POD_SECURITY_LABEL, self._unlabelled))
 
     def injected_pods(self, namespace: str, job: str, job_uid: str) -> tuple[bool, ...]:
         """For each pod of a job, whether the webhook has injected it."""
