@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from joulepath_crds.contract import Contract, Name, list_by
+from joulepath_crds.nodereport import SwitchingLag
 from joulepath_crds.topology import Topology
 
 __all__ = ["BlockingPower", "EnergyProfileSpec", "KindProfile", "ProfilePoint", "StageProfile", "Transfer"]
@@ -88,5 +89,7 @@ class EnergyProfileSpec(Contract):
     """Measured seconds of an iteration at default clocks."""
     energy_per_iteration_j: Annotated[float, Field(ge=0)]
     """Measured joules of such an iteration, all GPUs of one pipeline together."""
+    lag: SwitchingLag | None = None
+    """How long the slowest of the GPUs took to change its clock; absent where it was not measured on each of them."""
     job: Name = ""
     """Name of the job in which it was measured."""

@@ -195,7 +195,8 @@ def _request(case: ReadyCase, profile: StoredProfile, inputs: str) -> PlanReques
         control_time_s=case.gang.control_time_s,
         max_slowdown=case.seen.spec.max_slowdown_percent / 100,
         granularity=case.seen.spec.granularity,
-        lag=case.gang.lag(),
+        # An agent that was started anew and GPUs that were never swept know no lag; the profile is of the same model.
+        lag=case.gang.lag() or profile.spec.lag,
         supported_clocks_mhz=case.gang.supported_clocks_mhz(),
     )
 

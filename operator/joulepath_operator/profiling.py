@@ -66,6 +66,7 @@ def build_profile(
         blocking_power=_blocking_power(gang.ranks, actual),
         iteration_time_s=gang.control_time_s,
         energy_per_iteration_j=_default_energy_j(gang.ranks) / pipelines,
+        lag=gang.lag(),
         job=job,
     )
 

@@ -256,3 +256,16 @@ def test_without_a_known_lag_the_plan_is_by_phase_at_the_finest(new_world: NewWo
     world.settle()
     world.run(90)
     assert world.status.plan.granularity in (Granularity.PHASE, Granularity.RANK)
+
+
+def test_gpus_that_know_no_lag_are_planned_for_with_that_of_the_profile(new_world: NewWorld) -> None:
+    world: Any = new_world()
+    world.settle()
+    world.run(90)
+    known = world.status.plan
+    world.lag = None  # agents that were started anew, or GPUs that were never swept
+    world.restart_job()
+    world.settle()
+    assert world.condition("Profiled").reason == "Reused"
+    assert world.status.plan.granularity == known.granularity
+    assert world.status.plan.predicted_savings > 0.9 * known.predicted_savings
