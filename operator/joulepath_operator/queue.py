@@ -29,7 +29,7 @@ class KeyedQueue(Generic[K]):
         self,
         handle: Callable[[K], Awaitable[float | None]],
         *,
-        workers: int = 64,
+        workers: int = 16,
         settle_s: float = 0.2,
         backoff_s: tuple[float, float] = (0.5, 60.0),
         on_error: Callable[[K], object] = lambda key: None,
@@ -100,8 +100,10 @@ class KeyedQueue(Generic[K]):
                     self._active.add(key)
                     return key
                 else:
+                    # Not wait_for: in Python 3.11 it can swallow the cancellation that ends the worker.
                     with suppress(TimeoutError):
-                        await asyncio.wait_for(self._changed.wait(), pause)
+                        async with asyncio.timeout(pause):
+                            await self._changed.wait()
 
     async def _wake(self) -> None:
         async with self._changed:
