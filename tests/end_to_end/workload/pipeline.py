@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from virtual_gpus import stream
 
 sys.path.append("/workload")
-from train import SAMPLES_PER_MICROBATCH, WIDTH, Stage  # type: ignore[import-not-found]  # the image's
+from train import SAMPLES_PER_MICROBATCH, WIDTH, Stage
 
 
 class Zeros(IterableDataset):  # type: ignore[misc]  # mypy skips torch
