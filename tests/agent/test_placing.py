@@ -40,13 +40,11 @@ class Training:
 def training(cluster: RealCluster) -> Iterator[Training]:
     namespace = f"placing-{uuid4().hex[:8]}"
     limits = {"limits": {"nvidia.com/gpu": 1}}
-    container = {"name": "main", "image": IMAGE, "command": ["sleep", "600"], "resources": limits}
-    spec = {
-        "restartPolicy": "Never",
-        "terminationGracePeriodSeconds": 0,
-        "containers": [container],
-    }
-    job = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "job"}, "spec": {"template": {"spec": spec}}}
+    container = {"name": "pytorch", "image": IMAGE, "command": ["sleep", "600"], "resources": limits}
+    template = {"spec": {"terminationGracePeriodSeconds": 0, "containers": [container]}}
+    replicas = {"Master": {"replicas": 1, "restartPolicy": "Never", "template": template}}
+    job = {"apiVersion": "kubeflow.org/v1", "kind": "PyTorchJob", "metadata": {"name": "job"}}
+    job["spec"] = {"pytorchReplicaSpecs": replicas}
     cluster.kubectl("create", "namespace", namespace)
     try:
         cluster.kubectl("apply", "-n", namespace, "-f", "-", stdin=yaml.safe_dump(job))
@@ -56,7 +54,7 @@ def training(cluster: RealCluster) -> Iterator[Training]:
 
         running = ("pods", "--field-selector=status.phase=Running")
         wait_until(lambda: bool(get(*running)), "the pod runs")
-        (pod,), (stored,) = get(*running), get("jobs")
+        (pod,), (stored,) = get(*running), get("pytorchjobs")
         node = cluster.node(pod["spec"]["nodeName"])
         name = pod["metadata"]["name"]
         gpu = cluster.kubectl("exec", "-n", namespace, name, "--", "sh", "-c", "echo $NVIDIA_VISIBLE_DEVICES").strip()
