@@ -166,9 +166,11 @@ class Conductor:
 
     def _begin_iteration(self, iteration: int, at_s: float) -> Wish | None:
         verdict = self._guarded(iteration, at_s)
-        if verdict is not None and (wish := self._obey(verdict, iteration, at_s)) is not None:
-            return wish
         self.iteration, self._begun_at_s, self._position = iteration, at_s, 0
+        if verdict is not None:
+            if verdict.action == "refuse":
+                return self.refuse(verdict.reason)
+            self._obey(verdict)
         self.applied = self._arm(iteration)
         if self.applied.arm is Arm.DEFAULT:
             if self.state is not RankState.REFUSED and self.staged_hash is not None:
@@ -190,16 +192,13 @@ class Conductor:
             return None
         return self._guard.plan_period(self._plan, self.control_time_s, period_s)
 
-    def _obey(self, verdict: Verdict, iteration: int, at_s: float) -> Wish | None:
-        if verdict.action == "refuse":
-            self.iteration, self._begun_at_s = iteration, at_s
-            return self.refuse(verdict.reason)
+    def _obey(self, verdict: Verdict) -> None:
+        """Pauses by itself, since the guard is asking then, or puts off where the plan joins again."""
         self.reason = verdict.reason
         if verdict.action == "resume" and self._plan is not None:
-            self._join_at = iteration
+            self._join_at = self.iteration
             for _ in range(verdict.blocks):
                 self._join_at = next_boundary(self._plan, self._join_at)
-        return None
 
     def _arm(self, iteration: int) -> Applied:
         plan = self._plan
