@@ -117,7 +117,7 @@ class EnergyPlanSpec(Contract):
     """The training job, in the same namespace. It must carry the annotation joulepath.dev/energy-plan with this
     EnergyPlan's name before its pods are made. It cannot change: make a new EnergyPlan for another job."""
     mode: Mode = Mode.ENFORCE
-    """Enforce sets GPU clocks. Observe does everything but that, and so measures a saving of zero."""
+    """Enforce sets GPU clocks. Observe sets none, hence sweeps nothing either, and so measures a saving of zero."""
     max_slowdown_percent: Annotated[
         float,
         Field(
