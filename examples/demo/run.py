@@ -27,7 +27,7 @@ from demo.watching import Evidence, Snapshot, Watcher
 from joulepath_crds import Phase
 from real_cluster.progress import step
 
-__all__ = ["DemoError", "installed", "place_for", "run"]
+__all__ = ["DemoError", "run"]
 
 _LOOK_S = 2.0
 _LOG_S = 15.0
