@@ -15,10 +15,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from joulepath_planner.graph import Graph, Timing
+from joulepath_planner.graph import Graph
 from joulepath_planner.options import Options
 from joulepath_planner.profile import Key
 from joulepath_planner.program import SOLVER_TOLERANCE_S
+from joulepath_planner.timing import Timing
 
 _EXCHANGE_WORK = 6000
 """Groups times instructions up to which exchanges are tried: a tenth of a second."""
