@@ -2,21 +2,35 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import dataclass
 
 from joulepath_planner.graph import Graph, least_period_s
 from joulepath_planner.options import Options, OptionTable
 from joulepath_planner.pipeline import Pipeline
-from joulepath_planner.program import Program
+from joulepath_planner.program import PlanningError, Program
+
+_RELATIVE = 1e-9
+"""What floating point may take off a time that is meant to be T_min."""
 
 
 @dataclass(frozen=True, slots=True)
 class FrontierPoint:
-    """energy_j: at exactly this iteration time, waits until its end included; free_energy_j: by this deadline."""
+    """energy_j: at exactly this iteration time, waits until its end included; free_energy_j: by this deadline.
+
+    slope_w: by how much energy_j grows per second of iteration time; at a breakpoint one of the slopes between those
+    on its two sides. Negative before T*_free.
+    """
 
     iteration_time_s: float
     energy_j: float
     free_energy_j: float
+    slope_w: float
+
+    @property
+    def price_w(self) -> float:
+        """How many joules a second more of iteration time saves here; 0 from T*_free on."""
+        return max(0.0, -self.slope_w)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +42,27 @@ class Frontier:
     t_star_fixed_s: float
     baseline_energy_j: float
     points: tuple[FrontierPoint, ...]
+
+    def at(self, iteration_time_s: float) -> FrontierPoint:
+        """The frontier at any time from T_min on: the highest tangent of the points beside it.
+
+        Never above the true frontier, as that is convex, and equal to it where all breakpoints are known. From
+        T*_fixed on a longer iteration only waits longer. Raises `PlanningError` under T_min.
+        """
+        times = [point.iteration_time_s for point in self.points]
+        if not iteration_time_s >= times[0] * (1 - _RELATIVE):
+            raise PlanningError(
+                f"no plan has an iteration time of {iteration_time_s:.6f} s: T_min is {times[0]:.6f} s."
+            )
+        right = bisect_left(times, iteration_time_s)
+        beside = self.points[max(0, right - 1) : right + 1]
+        energy, slope = max(
+            (point.energy_j + point.slope_w * (iteration_time_s - point.iteration_time_s), point.slope_w)
+            for point in beside
+        )
+        least = self.points[-1].free_energy_j
+        free = least if iteration_time_s >= self.t_star_free_s else max(energy, least)
+        return FrontierPoint(iteration_time_s, energy, free, slope)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +86,11 @@ class Problem:
         """The linear program of these groups, and their options; `table` where they are not the exact ones."""
         options = [(table or self.table).of([self.graph.instructions[node] for node in group]) for group in groups]
         return Program(self.graph, groups, options, self.power_w), options
+
+    @property
+    def idle_w(self) -> float:
+        """What a second more of iteration time costs where all GPUs only wait longer."""
+        return self.power_w * self.pipeline.ranks
 
     @property
     def single(self) -> list[list[int]]:
@@ -86,7 +126,12 @@ def frontier(pipeline: Pipeline, points: int = 33, *, default_clock_mhz: int | N
         t_star_fixed_s=t_fixed,
         baseline_energy_j=problem.baseline_energy_j,
         points=tuple(
-            FrontierPoint(time, one.energy_j, one.energy_j if time <= free.period_s else free.energy_j)
+            FrontierPoint(
+                time,
+                one.energy_j,
+                one.energy_j if time <= free.period_s else free.energy_j,
+                one.slope_w if time < t_fixed else problem.idle_w,
+            )
             for time, one in zip(times, fixed, strict=True)
         ),
     )

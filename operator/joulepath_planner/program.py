@@ -29,11 +29,13 @@ class PlanningError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Solution:
-    """energy_j: blocking energy until the period's end included; extra_s: seconds bought by each group, in total."""
+    """energy_j: blocking energy until the period's end included; extra_s: seconds bought by each group, in total;
+    slope_w: by how much energy_j grows per second of iteration time, at a breakpoint between the slopes beside it."""
 
     period_s: float
     energy_j: float
     extra_s: tuple[float, ...]
+    slope_w: float
 
 
 class _Quiet(highspy.Highs):  # type: ignore[misc]
@@ -87,11 +89,13 @@ class Program:
                 f"no plan has an iteration time of at most {at_most_s:.6f} s (solver: {status.name[1:]}); "
                 "ask for a longer deadline."
             )
-        values = self._solver.getSolution().col_value
+        solution = self._solver.getSolution()
+        values = solution.col_value
         return Solution(
             period_s=values[self._period],
             energy_j=self._constant_j + self._solver.getInfo().objective_function_value,
             extra_s=tuple(sum(values[columns.start : columns.stop]) for columns in self._columns),
+            slope_w=solution.col_dual[self._period],
         )
 
 
