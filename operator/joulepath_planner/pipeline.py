@@ -30,6 +30,7 @@ class Pipeline:
     transfer_s: Mapping[tuple[int, int, str], float] = field(default_factory=dict)
     overhead_s: Mapping[tuple[int, str], float] | None = None
     tail_s: Mapping[int, float] = field(default_factory=dict)
+    gpus: Mapping[int, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for order in self.schedule.orders:
@@ -51,12 +52,18 @@ class Pipeline:
                 if not (math.isfinite(value) and value >= 0):
                     raise ValueError(f"{name}[{key}] is {value}; it must be a finite number of seconds, 0 or more.")
 
+        self._check_gpus()
+
     @property
     def ranks(self) -> int:
         return len(self.schedule.orders)
 
     def overhead(self, stage: int, kind: str) -> float:
         return (self.overhead_s or {}).get((stage, kind), 0.0)
+
+    def rank_gpus(self, rank: int) -> int:
+        """How many GPUs a rank stands for: those of each of its stages."""
+        return self.gpus.get(self.schedule.orders[rank][0].stage, 1)
 
     def rank_tail_s(self, rank: int) -> float | None:
         """Seconds of a rank's R and O: the sum over its stages; None where none is named."""
@@ -67,3 +74,17 @@ class Pipeline:
     def capped(self, default_clock_mhz: int | None) -> Pipeline:
         """The same pipeline on GPUs whose own cap is this clock."""
         return self if default_clock_mhz is None else replace(self, profile=self.profile.capped(default_clock_mhz))
+
+    def _check_gpus(self) -> None:
+        for stage, count in self.gpus.items():
+            if stage not in range(self.schedule.stages):
+                raise ValueError(f"gpus[{stage}]: the schedule has no stage {stage}; name stages that it runs.")
+            if count < 1:
+                raise ValueError(f"gpus[{stage}] is {count}; a stage runs on at least 1 GPU.")
+        for rank, order in enumerate(self.schedule.orders):
+            counts = {one.stage: self.gpus.get(one.stage, 1) for one in order}
+            if len(set(counts.values())) > 1:
+                listed = ", ".join(f"stage {stage} {count}" for stage, count in sorted(counts.items()))
+                raise ValueError(
+                    f"the stages of rank {rank} run on different numbers of GPUs ({listed}); give them the same."
+                )
