@@ -12,11 +12,12 @@ from typing import Literal, get_args
 
 from joulepath_planner.frontier import Problem
 from joulepath_planner.granularity import Granularity, groups
+from joulepath_planner.lags import LagTable
 from joulepath_planner.options import OptionTable
 from joulepath_planner.pipeline import Pipeline
 from joulepath_planner.program import SOLVER_TOLERANCE_S, PlanningError
 from joulepath_planner.reclaim import choose
-from joulepath_planner.referee import Clocks, LagTable, Simulation
+from joulepath_planner.referee import Clocks, Simulation
 from joulepath_planner.repair import TOLERANCE, Assignment, repair
 from joulepath_planner.schedule import Instruction
 

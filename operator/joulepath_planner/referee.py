@@ -9,53 +9,33 @@ they repeat; that period is the iteration time. With lags it replays the agent's
 - a second set waits until the first is in force.
 
 An instruction that runs at several clocks progresses through them piece by piece. A wait costs the blocking power of
-the clock in force.
+the clock in force. Nothing sets a clock for a wait of its own, since agents don't.
 """
 
 from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from random import Random
 
+from joulepath_planner.execution import script
+from joulepath_planner.lags import NO_LAG, LagTable
 from joulepath_planner.pipeline import Pipeline
-from joulepath_planner.schedule import Instruction, ScheduleError
+from joulepath_planner.schedule import Instruction
 
 Clocks = Sequence[Sequence[int | None]]
 """Per rank, in its order, the clock of each instruction in MHz; None is the default clock."""
+
+Stretch = Callable[[int, Instruction], float]
+"""How many times as long as measured (and as many joules) an instruction takes in the iteration of that number."""
 
 TAIL_LAGS = 4
 """A tail of at most so many p95 lags doesn't return to default clocks; agents keep the same rule."""
 _SAME_S = 1e-9
 _MOST_ITERATIONS = 32
 _LONGEST_CYCLE = 4
-
-
-@dataclass(frozen=True, slots=True)
-class LagTable:
-    """Seconds from a set to the clock in force, for a raise and for a lowering: what it takes, and its p95."""
-
-    up_s: float
-    down_s: float
-    p95_up_s: float
-    p95_down_s: float
-
-    def __post_init__(self) -> None:
-        for name in ("up_s", "down_s", "p95_up_s", "p95_down_s"):
-            if not (math.isfinite(value := getattr(self, name)) and value >= 0):
-                raise ValueError(f"{name} is {value}; a lag is a finite number of seconds, 0 or more.")
-
-    @classmethod
-    def constant(cls, lag_s: float) -> LagTable:
-        return cls(lag_s, lag_s, lag_s, lag_s)
-
-    @property
-    def worst_p95_s(self) -> float:
-        return max(self.p95_up_s, self.p95_down_s)
-
-
-NO_LAG = LagTable.constant(0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +52,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class RankEnergy:
-    """Joules of one rank in one iteration by cause; the tail (R and O) is charged at blocking power."""
+    """Joules of all GPUs of one rank in one iteration by cause; the tail (R and O) is charged at blocking power."""
 
     compute_j: float
     wait_j: float
@@ -85,13 +65,21 @@ class RankEnergy:
 
 @dataclass(frozen=True, slots=True)
 class Simulation:
-    """A steady iteration. iteration_time_s is the period; switches counts the sets of all ranks in an iteration."""
+    """A steady iteration. iteration_time_s is the period; switches counts the sets of all ranks in an iteration.
+
+    iteration_times_s: from the end of each iteration to the end of the next, one for each iteration but the first.
+    least_dwell_s: the shortest time between two sets of one GPU; infinite where none has two.
+    wait_power_w: mean watts of one GPU of each rank while it waits, the tail included; nan where it never waits.
+    """
 
     iteration_time_s: float
     ranks: tuple[tuple[Event, ...], ...]
     energy: tuple[RankEnergy, ...]
     critical_path: tuple[Instruction, ...]
     switches: int
+    iteration_times_s: tuple[float, ...]
+    least_dwell_s: float
+    wait_power_w: tuple[float, ...]
 
     @property
     def energy_j(self) -> float:
@@ -99,263 +87,305 @@ class Simulation:
 
 
 def simulate(
-    pipeline: Pipeline, clocks: Clocks | None = None, lags: LagTable | None = None, iterations: int = 3
+    pipeline: Pipeline,
+    clocks: Clocks | None = None,
+    lags: LagTable | None = None,
+    iterations: int = 3,
+    *,
+    pace_s: float | None = None,
+    stretch: Stretch | None = None,
+    seed: int | None = None,
 ) -> Simulation:
-    """Replay `clocks` (None: default clocks throughout) for at least `iterations` (3 or more), until they repeat."""
-    if iterations < 3:
-        raise ValueError(f"iterations is {iterations}; a steady period shows after 3 at the earliest.")
-    replay = _Replay(pipeline, clocks, lags or NO_LAG)
-    count = iterations
-    replay.run(count)
-    while (cycle := _cycle(replay.firsts, count)) is None and count < _MOST_ITERATIONS:
-        count += 1
-        replay.run(count)
-    return replay.report(count, cycle)
+    """Replay `clocks` (None: default clocks throughout) for at least `iterations` (3 or more), until they repeat.
+
+    pace_s: no iteration begins sooner than this after the last one, as when another pipeline fixes the time.
+    stretch, seed: what differs from one iteration to the next: a factor on durations and joules, and lags drawn
+        within their spread. With either, exactly `iterations` are replayed, and the figures are means over all but
+        the first.
+    """
+    return Referee(pipeline).replay(clocks, lags, iterations, pace_s=pace_s, stretch=stretch, seed=seed)
 
 
-def _cycle(firsts: list[list[float]], count: int) -> int | None:
-    """How many iterations repeat: the least number after which every rank starts later by the same time."""
-    for cycle in range(1, min(_LONGEST_CYCLE, count - 2) + 1):
-        shifts = [starts[count - 1] - starts[count - 1 - cycle] for starts in firsts]
-        if max(shifts) - min(shifts) < _SAME_S:
-            return cycle
-    return None
+class Referee:
+    """A pipeline's rules, made ready to replay many plans of it. Raises `ScheduleError` where a rank waits forever."""
 
+    def __init__(self, pipeline: Pipeline) -> None:
+        orders = pipeline.schedule.orders
+        self.ranks = len(orders)
+        self.profile = pipeline.profile
+        self.gpus = [pipeline.rank_gpus(rank) for rank in range(self.ranks)]
+        self.tails = [pipeline.rank_tail_s(rank) for rank in range(self.ranks)]
+        self.defaults = [pipeline.profile.default_clock_mhz(order[0].stage) for order in orders]
+        self.steps = script(pipeline)
+        self.of_rank: list[list[int]] = [[] for _ in orders]
+        for number, step in enumerate(self.steps):
+            self.of_rank[step.rank].append(number)
+        self.previous = [0] * len(self.steps)
+        """The step before on the same rank; for its first, its last (of the iteration before)."""
+        for of in self.of_rank:
+            for number, previous in zip(of, [of[-1], *of], strict=False):
+                self.previous[number] = previous
+        self._cost: dict[tuple[int, str, int], tuple[float, float]] = {}
 
-@dataclass(slots=True)
-class _Run:
-    """One execution of an instruction; causes are (run, how much earlier that one was ready than needed)."""
+    def replay(
+        self,
+        clocks: Clocks | None = None,
+        lags: LagTable | None = None,
+        iterations: int = 3,
+        *,
+        pace_s: float | None = None,
+        stretch: Stretch | None = None,
+        seed: int | None = None,
+    ) -> Simulation:
+        """As `simulate`."""
+        if iterations < 3:
+            raise ValueError(f"iterations is {iterations}; a steady period shows after 3 at the earliest.")
+        replay = _Replay(self, self._targets(clocks), lags or NO_LAG, pace_s, stretch, seed)
+        for _ in range(iterations):
+            replay.iterate()
+        if stretch is not None or seed is not None:
+            return replay.report(iterations - 2)
+        while (cycle := replay.cycle()) is None and replay.count < _MOST_ITERATIONS:
+            replay.iterate()
+        return replay.report(cycle or replay.count // 2)
 
-    iteration: int
-    instruction: Instruction
-    begin: float
-    end: float
-    joules: float
-    wait_j: float
-    causes: list[tuple[int, float]]
+    def at(self, one: Instruction, clock: int) -> tuple[float, float]:
+        """Seconds and joules of one GPU."""
+        key = one.stage, one.kind, clock
+        if (known := self._cost.get(key)) is None:
+            known = self._cost[key] = self.profile.at(*key)
+        return known
+
+    def _targets(self, clocks: Clocks | None) -> list[list[int]]:
+        if clocks is None:
+            return [[default] * len(of) for default, of in zip(self.defaults, self.of_rank, strict=True)]
+        for rank, (row, of) in enumerate(zip(clocks, self.of_rank, strict=True)):
+            if len(row) != len(of):
+                raise ValueError(f"rank {rank} has {len(of)} instructions, but {len(row)} clocks are given.")
+        return [[clock or default for clock in row] for row, default in zip(clocks, self.defaults, strict=True)]
 
 
 class _Gpu:
     """The clock of one rank's GPU over time."""
 
-    __slots__ = ("_lags", "clock", "pending", "sets", "target")
+    __slots__ = ("_draws", "_lags", "_profile", "clock", "dwell", "last_set", "pending", "sets", "target")
 
-    def __init__(self, clock: int, lags: LagTable) -> None:
-        self.clock = clock
-        self.target = clock
+    def __init__(self, clock: int, lags: LagTable, draws: Random | None, rules: Referee) -> None:
+        self.clock = self.target = clock
         self.pending: deque[tuple[float, int]] = deque()
-        self.sets = 0
-        self._lags = lags
+        self.sets, self.last_set, self.dwell = 0, -math.inf, math.inf
+        self._lags, self._draws, self._profile = lags, draws, rules.profile
 
     def set(self, at: float, target: int) -> None:
         if target == self.target:
             return
-        lag = self._lags.up_s if target > self.target else self._lags.down_s
-        free = self.pending[-1][0] if self.pending else at
-        self.pending.append((max(at, free) + lag, target))
+        begins = max(at, self.pending[-1][0]) if self.pending else at
+        self.pending.append((begins + self._lags.draw_s(target, target > self.target, self._draws), target))
         self.target = target
         self.sets += 1
+        self.dwell, self.last_set = min(self.dwell, begins - self.last_set), begins
 
-    def segments(self, begin: float) -> list[tuple[float, int]]:
-        """(until, clock) from `begin` on; the last lasts forever. Forgets what lies before."""
-        while self.pending and self.pending[0][0] <= begin:
+    def settle(self, now: float) -> None:
+        """Forget what lies before now."""
+        while self.pending and self.pending[0][0] <= now:
             self.clock = self.pending.popleft()[1]
+
+    def segments(self) -> list[tuple[float, int]]:
+        """(until, clock) since it was settled; the last lasts forever."""
         clocks = [self.clock, *(clock for _, clock in self.pending)]
         return list(zip([*(at for at, _ in self.pending), math.inf], clocks, strict=True))
 
-
-class _Replay:
-    def __init__(self, pipeline: Pipeline, clocks: Clocks | None, lags: LagTable) -> None:
-        self._pipeline, self._profile, self._lags = pipeline, pipeline.profile, lags
-        self._orders = pipeline.schedule.orders
-        self._last_stage = pipeline.schedule.stages - 1
-        self._rank_of = {one.stage: rank for rank, order in enumerate(self._orders) for one in order}
-        self._tails = [pipeline.rank_tail_s(rank) for rank in range(pipeline.ranks)]
-        defaults = [self._profile.default_clock_mhz(order[0].stage) for order in self._orders]
-        self._targets = [
-            _targets(rank, order, None if clocks is None else clocks[rank], default)
-            for rank, (order, default) in enumerate(zip(self._orders, defaults, strict=True))
-        ]
-        self._defaults = defaults
-        self._gpus = [_Gpu(default, lags) for default in defaults]
-        for gpu, targets in zip(self._gpus, self._targets, strict=True):
-            gpu.set(0.0, targets[0])
-        self._cursor = [0] * pipeline.ranks
-        self._ready = [0.0] * pipeline.ranks
-        self._previous: list[int | None] = [None] * pipeline.ranks
-        self._mail: dict[tuple[int, Instruction], tuple[float, int]] = {}
-        self._cost: dict[tuple[int, str, int], tuple[float, float]] = {}
-        self._tail_j = [0.0] * pipeline.ranks
-        self.runs: list[_Run] = []
-        self.firsts: list[list[float]] = [[] for _ in self._orders]
-        self.sets_before: list[list[int]] = [[] for _ in self._orders]
-
-    def run(self, iterations: int) -> None:
-        """Execute until every rank has ended this many iterations."""
-        awake = deque(range(len(self._orders)))
-        while awake:
-            rank = awake.popleft()
-            order = self._orders[rank]
-            while self._cursor[rank] < iterations * len(order):
-                iteration, index = divmod(self._cursor[rank], len(order))
-                inputs = self._inputs(order[index], iteration)
-                if inputs is None:
-                    break
-                woken = self._execute(rank, iteration, index, inputs)
-                if woken is not None and woken != rank:
-                    awake.append(woken)
-        if stuck := [r for r, order in enumerate(self._orders) if self._cursor[r] < iterations * len(order)]:
-            rank = stuck[0]
-            one = self._orders[rank][self._cursor[rank] % len(self._orders[rank])]
-            raise ScheduleError(f"rank {rank} waits forever for the input of {one.label}.")
-
-    def _inputs(self, one: Instruction, iteration: int) -> list[tuple[float, int]] | None:
-        """(arrival, sending run) of what must come from other stages; None if it has not all come."""
-        if one.kind == "W" or one.stage == (0 if one.kind == "F" else self._last_stage):
-            return []
-        mail = self._mail.get((iteration, _address(one)))
-        return None if mail is None else [mail]
-
-    def _execute(self, rank: int, iteration: int, index: int, inputs: list[tuple[float, int]]) -> int | None:
-        one, gpu, ready = self._orders[rank][index], self._gpus[rank], self._ready[rank]
-        overhead = self._pipeline.overhead(one.stage, one.kind)
-        begin = max([ready, *(arrival for arrival, _ in inputs)]) + overhead
-        wait_j = self._wait(gpu, ready, begin)
-        here, after = self._targets[rank][index], self._after(rank, index)
-        end, joules = self._work(one, gpu, begin)
-        if after > here:
-            at = max(begin, begin + self._at(one, here)[0] - self._lags.p95_up_s)
-            gpu.set(min(at, end), after)
-            end, joules = self._work(one, gpu, begin)
-        elif after < here:
-            gpu.set(end, after)
-        causes = [(sender, begin - overhead - arrival) for arrival, sender in inputs]
-        if (previous := self._previous[rank]) is not None:
-            causes.append((previous, begin - overhead - ready))
-        number = len(self.runs)
-        self.runs.append(_Run(iteration, one, begin, end, joules, wait_j, causes))
-        self._previous[rank] = number
-        self._cursor[rank] += 1
-        if index == 0:
-            self.firsts[rank].append(begin)
-            self.sets_before[rank].append(gpu.sets)
-        self._ready[rank] = self._finish(rank, end) if index == len(self._orders[rank]) - 1 else end
-        return self._send(one, iteration, end, number)
-
-    def _after(self, rank: int, index: int) -> int:
-        """The clock wanted after an instruction: the next one's, or the default one for the tail."""
-        if index < len(self._orders[rank]) - 1:
-            return self._targets[rank][index + 1]
-        return self._targets[rank][0] if self._holds_in_tail(rank) else self._defaults[rank]
-
-    def _holds_in_tail(self, rank: int) -> bool:
-        """Two more switches for a tail of a few lags would cost more than default clocks in it are worth."""
-        tail = self._tails[rank]
-        return tail is None or tail <= TAIL_LAGS * self._lags.p95_up_s
-
-    def _finish(self, rank: int, end: float) -> float:
-        """The tail, if the rank has one; returns when the rank is free again."""
-        tail = self._tails[rank]
-        if tail is None:
-            return end
-        gpu = self._gpus[rank]
-        self._tail_j[rank] = self._wait(gpu, end, end + tail)
-        gpu.set(end + tail, self._targets[rank][0])
-        return end + tail
-
-    def _wait(self, gpu: _Gpu, begin: float, end: float) -> float:
+    def wait_j(self, begin: float, end: float) -> float:
+        self.settle(begin)
         joules, now = 0.0, begin
-        for until, clock in gpu.segments(begin):
-            joules += self._profile.wait_power_w(clock) * max(0.0, min(until, end) - now)
-            now = max(now, min(until, end))
-            if until >= end:
+        for until, clock in self.segments():
+            until = min(until, end)
+            joules += self._profile.wait_power_w(clock) * (until - now)
+            now = until
+            if now >= end:
                 break
         return joules
 
-    def _work(self, one: Instruction, gpu: _Gpu, begin: float) -> tuple[float, float]:
+
+class _Replay:
+    def __init__(
+        self,
+        rules: Referee,
+        targets: list[list[int]],
+        lags: LagTable,
+        pace_s: float | None,
+        stretch: Stretch | None,
+        seed: int | None,
+    ) -> None:
+        self._rules, self._pace_s, self._stretch = rules, pace_s, stretch
+        draws = None if seed is None else Random(seed)
+        self._gpus = [_Gpu(default, lags, draws, rules) for default in rules.defaults]
+        self._firsts = {of[0]: rank for rank, of in enumerate(rules.of_rank)}
+        self._lasts = {of[-1]: rank for rank, of in enumerate(rules.of_rank)}
+        self._next_target = [row[0] for row in targets]
+        for gpu, target in zip(self._gpus, self._next_target, strict=True):
+            gpu.set(0.0, target)
+        # For each step: (clock, seconds, joules, the clock after it, when to set that where it is higher).
+        self._score: list[tuple[int, float, float, int, float]] = [(0, 0.0, 0.0, 0, 0.0)] * len(rules.steps)
+        for rank, (row, of) in enumerate(zip(targets, rules.of_rank, strict=True)):
+            tail = rules.tails[rank]
+            returns = tail is not None and tail > TAIL_LAGS * lags.p95_up_s
+            for here, after, number in zip(
+                row, [*row[1:], rules.defaults[rank] if returns else row[0]], of, strict=True
+            ):
+                seconds, joules = rules.at(rules.steps[number].instruction, here)
+                self._score[number] = here, seconds, joules, after, max(0.0, seconds - lags.of(after).p95_up_s)
+        self._ready = [0.0] * rules.ranks
+        self.count = 0
+        self._begins: list[list[float]] = []
+        self._ends: list[list[float]] = []
+        self._joules: list[list[float]] = []
+        self._wait_j: list[list[float]] = []
+        self._tail_j: list[list[float]] = []
+        self._finished: list[float] = []
+        self._sets: list[int] = []
+
+    def iterate(self) -> None:
+        """Execute one more iteration on every rank."""
+        rules, gpus, ready_of, score, stretch = self._rules, self._gpus, self._ready, self._score, self._stretch
+        begins, ends, spent = ([0.0] * len(score) for _ in range(3))
+        wait_j, tail_j = [0.0] * rules.ranks, [0.0] * rules.ranks
+        for number, (one, rank, overhead, inputs) in enumerate(rules.steps):
+            gpu, begin = gpus[rank], ready_of[rank]
+            for source, delay in inputs:
+                if (arrival := ends[source] + delay) > begin:
+                    begin = arrival
+            begin += overhead
+            if self._pace_s is not None and self._begins and number in self._firsts:
+                begin = max(begin, self._begins[-1][number] + self._pace_s)
+            if begin > ready_of[rank]:
+                wait_j[rank] += gpu.wait_j(ready_of[rank], begin)
+            if gpu.pending:
+                gpu.settle(begin)
+            here, seconds, joules, after, raise_s = score[number]
+            factor = 1.0 if stretch is None else stretch(self.count, one)
+            if gpu.pending or gpu.clock != here:
+                end, joules = self._work(one, gpu, begin, factor)
+            else:
+                end, joules = begin + seconds * factor, joules * factor
+            if after > here:
+                gpu.set(min(begin + raise_s, end), after)
+                if gpu.pending and gpu.pending[0][0] < end:
+                    end, joules = self._work(one, gpu, begin, factor)
+            elif after < here:
+                gpu.set(end, after)
+            begins[number], ends[number], spent[number] = begin, end, joules
+            ready_of[rank] = end
+            if number in self._lasts and (tail := rules.tails[rank]) is not None:
+                tail_j[rank] = gpu.wait_j(end, end + tail)
+                gpu.set(end + tail, self._next_target[rank])
+                ready_of[rank] = end + tail
+        self.count += 1
+        self._begins.append(begins)
+        self._ends.append(ends)
+        self._joules.append(spent)
+        self._wait_j.append(wait_j)
+        self._tail_j.append(tail_j)
+        self._finished.append(max(ready_of))
+        self._sets.append(sum(gpu.sets for gpu in gpus))
+        if self.count == 1:  # the way into the first iteration is no switch of a steady one
+            for gpu in gpus:
+                gpu.dwell = math.inf
+
+    def _work(self, one: Instruction, gpu: _Gpu, begin: float, factor: float) -> tuple[float, float]:
         """(end, joules) of an instruction that begins now, over all clocks that it meets."""
-        left, now, joules = 1.0, begin, 0.0
-        for until, clock in gpu.segments(begin):
-            seconds, energy = self._at(one, clock)
-            share = min(left, (until - now) / seconds)
-            joules += share * energy
+        left, now, spent = 1.0, begin, 0.0
+        for until, clock in gpu.segments():
+            seconds, joules = self._rules.at(one, clock)
+            share = min(left, (until - now) / (seconds * factor))
+            spent += share * joules * factor
             if share == left:
-                return now + left * seconds, joules
+                return now + left * seconds * factor, spent
             left, now = left - share, until
         raise AssertionError("the last segment lasts forever")
 
-    def _at(self, one: Instruction, clock: int) -> tuple[float, float]:
-        key = one.stage, one.kind, clock
-        if key not in self._cost:
-            self._cost[key] = self._profile.at(*key)
-        return self._cost[key]
+    def cycle(self) -> int | None:
+        """How many iterations repeat: the least number after which every rank starts later by the same time."""
+        for cycle in range(1, min(_LONGEST_CYCLE, self.count - 2) + 1):
+            shifts = self._shifts(cycle)
+            if max(shifts) - min(shifts) < _SAME_S:
+                return cycle
+        return None
 
-    def _send(self, one: Instruction, iteration: int, end: float, number: int) -> int | None:
-        step = {"F": 1, "B": -1, "I": -1}.get(one.kind)
-        if step is None or not 0 <= (stage := one.stage + step) <= self._last_stage:
-            return None
-        arrival = end + self._pipeline.transfer_s.get((one.stage, stage, one.kind), 0.0)
-        self._mail[iteration, _address(Instruction(stage, one.kind, one.microbatch))] = arrival, number
-        return self._rank_of[stage]
+    def _shifts(self, span: int) -> list[float]:
+        return [self._begins[-1][first] - self._begins[-1 - span][first] for first in self._firsts]
 
-    def report(self, count: int, cycle: int | None) -> Simulation:
-        span = cycle or count // 2
-        shown = count - 2
-        period = max(starts[count - 1] - starts[count - 1 - span] for starts in self.firsts) / span
-        critical, slack = self._critical(count)
-        origin = self.firsts[0][shown]
-        compute, wait = [0.0] * len(self._orders), [0.0] * len(self._orders)
-        events: list[list[Event]] = [[] for _ in self._orders]
-        path = []
-        for number, run in enumerate(self.runs):
-            rank = self._rank_of[run.instruction.stage]
-            if count - 1 - span <= run.iteration < count - 1:
-                compute[rank] += run.joules / span
-            if count - span <= run.iteration < count:  # the wait before an instruction: one iteration on
-                wait[rank] += run.wait_j / span
-            if run.iteration == shown:
-                events[rank].append(
-                    Event(run.instruction, run.begin - origin, run.end - run.begin, run.joules, slack[number])
-                )
-                if number in critical:
-                    path.append((run.begin, run.instruction))
+    def report(self, span: int) -> Simulation:
+        """The figures of the last `span` whole iterations, and the events of the last but one."""
+        rules, begins, ends, joules = self._rules, self._begins[-2], self._ends[-2], self._joules[-2]
+        slack, critical = self._slack()
+        origin = min(begins[first] for first in self._firsts)
+        energy, power = [], []
+        for rank, (gpus, of) in enumerate(zip(rules.gpus, rules.of_rank, strict=True)):
+            compute = sum(sum(row[number] for number in of) for row in self._joules[-1 - span : -1]) / span
+            waits = sum(row[rank] for row in self._wait_j[-span:]) / span  # before an instruction: one iteration on
+            tail = sum(row[rank] for row in self._tail_j[-1 - span : -1]) / span
+            busy = sum(
+                sum(e[n] - b[n] for n in of)
+                for b, e in zip(self._begins[-1 - span : -1], self._ends[-1 - span : -1], strict=True)
+            )
+            idle = max(self._shifts(span)) - busy
+            energy.append(RankEnergy(compute * gpus, waits * gpus, tail * gpus))
+            power.append((waits + tail) * span / idle if idle > _SAME_S else math.nan)
         return Simulation(
-            iteration_time_s=period,
-            ranks=tuple(map(tuple, events)),
-            energy=tuple(RankEnergy(*parts) for parts in zip(compute, wait, self._tail_j, strict=True)),
-            critical_path=tuple(one for _, one in sorted(path)),
-            switches=sum(sets[count - 1] - sets[count - 2] for sets in self.sets_before),
+            iteration_time_s=max(self._shifts(span)) / span,
+            ranks=tuple(
+                tuple(
+                    Event(
+                        rules.steps[n].instruction, begins[n] - origin, ends[n] - begins[n], joules[n] * gpus, slack[n]
+                    )
+                    for n in of
+                )
+                for gpus, of in zip(rules.gpus, rules.of_rank, strict=True)
+            ),
+            energy=tuple(energy),
+            critical_path=tuple(rules.steps[n].instruction for n in sorted(critical, key=lambda n: (begins[n], n))),
+            switches=self._sets[-2] - self._sets[-3],
+            iteration_times_s=tuple(
+                after - before for before, after in zip(self._finished, self._finished[1:], strict=False)
+            ),
+            least_dwell_s=min(gpu.dwell for gpu in self._gpus),
+            wait_power_w=tuple(power),
         )
 
-    def _critical(self, count: int) -> tuple[set[int], list[float]]:
-        """Runs on the path that ends last, and the slack of every run: what the last end leaves room for."""
-        ends = {previous: self._ready[rank] for rank, previous in enumerate(self._previous) if previous is not None}
-        final = max(ends.values())
-        slack = [math.inf] * len(self.runs)
-        for number, end in ends.items():
-            slack[number] = final - end
-        for number in range(len(self.runs) - 1, -1, -1):
-            for cause, margin in self.runs[number].causes:
-                slack[cause] = min(slack[cause], slack[number] + margin)
-        cause_of_end: int | None = max(ends, key=lambda run: ends[run])
+    def _slack(self) -> tuple[list[float], set[int]]:
+        """Of the last iteration but one: each step's slack until the last end of all, and the steps that make it."""
+        rules = self._rules
+        final = self._finished[-1]
+        at, cause = -1, -1  # the last step of all
+        slack = [math.inf] * len(rules.steps)
+        for last, rank in self._lasts.items():
+            slack[last] = final - self._ready[rank]
+            if slack[last] == 0.0 and cause < 0:
+                cause = last
         critical: set[int] = set()
-        while cause_of_end is not None:
-            critical.add(cause_of_end)
-            causes = self.runs[cause_of_end].causes
-            cause_of_end = min(causes, key=lambda cause: cause[1])[0] if causes else None
-        return critical, slack
-
-
-def _address(receiver: Instruction) -> Instruction:
-    """Gradients are awaited by B or I alike, whatever the sender calls them."""
-    return Instruction(receiver.stage, "F" if receiver.kind == "F" else "B", receiver.microbatch)
-
-
-def _targets(
-    rank: int, order: Sequence[Instruction], clocks: Sequence[int | None] | None, default: int
-) -> tuple[int, ...]:
-    if clocks is None:
-        return (default,) * len(order)
-    if len(clocks) != len(order):
-        raise ValueError(f"rank {rank} has {len(order)} instructions, but {len(clocks)} clocks are given.")
-    return tuple(clock or default for clock in clocks)
+        for back in (-1, -2):
+            begins, ends = self._begins[back], self._ends[back]
+            before = [math.inf] * len(rules.steps)
+            for number in range(len(rules.steps) - 1, -1, -1):
+                _, rank, overhead, inputs = rules.steps[number]
+                ready = begins[number] - overhead
+                previous = rules.previous[number]
+                causes = [(ready - (ends[source] + delay), source, back) for source, delay in inputs]
+                if number in self._firsts:
+                    tail = rules.tails[rank] or 0.0
+                    margin = ready - (self._ends[back - 1][previous] + tail)
+                    before[previous] = slack[number] + margin
+                    causes.append((margin, previous, back - 1))
+                else:
+                    causes.append((ready - ends[previous], previous, back))
+                for margin, source, when in causes:
+                    if when == back and slack[number] + margin < slack[source]:
+                        slack[source] = slack[number] + margin
+                if (at, cause) == (back, number):
+                    if back == -2:
+                        critical.add(number)
+                    _, cause, at = min(causes)
+            if back == -1:
+                slack = before
+        return slack, critical

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from joulepath_planner.frontier import Problem
+from joulepath_planner.lags import LagTable
 from joulepath_planner.options import Options
-from joulepath_planner.referee import LagTable, Simulation, simulate
+from joulepath_planner.referee import Simulation, simulate
 from joulepath_planner.schedule import Instruction
 
 _MOST_ROUNDS = 60

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from joulepath_planner import Instruction, LagTable, Pipeline, Point, Profile, one_f_one_b, simulate
 from joulepath_planner.graph import Graph, least_period_s
@@ -143,3 +144,59 @@ def test_critical_instructions_have_no_slack() -> None:
     slack = {event.instruction: event.slack_s for events in seen.ranks for event in events}
     assert all(slack[one] == pytest.approx(0, abs=1e-9) for one in seen.critical_path)
     assert Instruction(1, "F", 3) in seen.critical_path
+
+
+@settings(max_examples=30, deadline=None)
+@given(clocked(), st.floats(0.5, 1.0))
+def test_stretching_everything_stretches_the_iteration(
+    case: tuple[Pipeline, list[list[int | None]]], factor: float
+) -> None:
+    pipeline = Pipeline(case[0].schedule, case[0].profile)
+    plain = simulate(pipeline, case[1], iterations=40)
+    stretched = simulate(pipeline, case[1], iterations=40, stretch=lambda iteration, one: factor)
+    assert stretched.iteration_time_s == pytest.approx(plain.iteration_time_s * factor, rel=1e-6)
+
+
+def test_one_slow_iteration_shows_where_it_ran() -> None:
+    seen = simulate(ONE, iterations=5, stretch=lambda iteration, one: 2.0 if iteration == 3 else 1.0)
+    assert seen.iteration_times_s == pytest.approx((3.0, 3.0, 6.0, 3.0))
+    assert seen.iteration_time_s == pytest.approx(4.0)
+    assert seen.ranks[0][1].energy_j == pytest.approx(1200.0)
+
+
+def test_a_slower_pipeline_sets_the_pace_and_the_wait_for_it_is_paid() -> None:
+    seen = simulate(ONE, [[500, 500]], pace_s=10.0)
+    assert seen.iteration_time_s == pytest.approx(10.0)
+    assert seen.energy[0].wait_j == pytest.approx((10.0 - 6.0) * 50.0)
+    assert seen.wait_power_w == pytest.approx((50.0,))
+    assert simulate(ONE, [[500, 500]], pace_s=5.0).iteration_time_s == pytest.approx(6.0)
+
+
+def test_all_gpus_of_a_stage_are_charged() -> None:
+    pipeline = scaled([1, 1.2], 3)
+    one = simulate(pipeline)
+    many = simulate(Pipeline(pipeline.schedule, pipeline.profile, gpus={0: 8, 1: 2}))
+    assert many.energy[0].total_j == pytest.approx(8 * one.energy[0].total_j)
+    assert many.energy[1].total_j == pytest.approx(2 * one.energy[1].total_j)
+    assert many.ranks[0][0].energy_j == pytest.approx(8 * one.ranks[0][0].energy_j)
+
+
+def test_the_time_between_two_sets_is_told() -> None:
+    # Down when F ends at 1 s, up (no lag) when B ends at 5 s; B lasts 4 s, F 1 s.
+    assert simulate(ONE, [[None, 500]]).least_dwell_s == pytest.approx(1.0)
+    assert simulate(ONE).least_dwell_s == float("inf")
+
+
+def test_lags_by_target_are_those_of_the_clock_that_is_set() -> None:
+    lags = LagTable(0.0, 0.0, 0.0, 0.0, targets={500: LagTable(0.0, 0.5, 0.0, 0.5)})
+    assert simulate(ONE, [[None, 500]], lags).ranks[0][1].duration_s == pytest.approx(0.5 + 0.75 * 4.0)
+    lags = LagTable(0.0, 0.0, 0.0, 0.0, targets={1000: LagTable(0.0, 0.5, 0.0, 0.5)})
+    assert simulate(ONE, [[None, 500]], lags).ranks[0][1].duration_s == pytest.approx(4.0)
+
+
+def test_a_seed_draws_lags_within_their_spread_and_always_the_same() -> None:
+    lags = LagTable(up_s=0.2, down_s=0.2, p95_up_s=0.4, p95_down_s=0.4)
+    first, again, other = (simulate(ONE, [[None, 500]], lags, iterations=50, seed=seed) for seed in (1, 1, 2))
+    assert first == again != other
+    assert len(set(first.iteration_times_s)) == len(first.iteration_times_s)
+    assert first.iteration_time_s == pytest.approx(simulate(ONE, [[None, 500]], lags).iteration_time_s, rel=0.05)

@@ -1,0 +1,40 @@
+"""Lags by target and direction, and draws from their spread."""
+
+from __future__ import annotations
+
+from random import Random
+from statistics import median
+
+import pytest
+
+from joulepath_planner import LagTable
+
+SPREAD = LagTable(0.010, 0.020, 0.015, 0.040, targets={900: LagTable(0.0, 0.1, 0.030, 0.1)})
+
+
+def test_a_target_without_lags_of_its_own_has_those_of_the_table() -> None:
+    assert SPREAD.of(1200).up_s == 0.010
+    assert SPREAD.of(900).down_s == 0.1
+    assert SPREAD.worst_p95_s == 0.1
+    assert SPREAD.worst_p95_up_s == 0.030
+
+
+@pytest.mark.parametrize(("target", "up"), [(1200, True), (1200, False), (900, True)])
+def test_draws_have_the_median_and_the_95th_percentile_of_the_table(target: int, up: bool) -> None:
+    source = Random(7)
+    drawn = sorted(SPREAD.draw_s(target, up, source) for _ in range(4000))
+    row = SPREAD.of(target)
+    middle, p95 = (row.up_s, row.p95_up_s) if up else (row.down_s, row.p95_down_s)
+    assert drawn[3800] == pytest.approx(p95, rel=0.1)
+    if middle:
+        assert median(drawn) == pytest.approx(middle, rel=0.05)
+
+
+def test_without_a_spread_or_a_source_the_lag_is_the_median() -> None:
+    assert SPREAD.draw_s(900, False, Random(1)) == 0.1
+    assert SPREAD.draw_s(1200, True, None) == 0.010
+
+
+def test_targets_of_targets_are_refused() -> None:
+    with pytest.raises(ValueError, match="the lags to 900 MHz have targets of their own"):
+        LagTable(0, 0, 0, 0, targets={900: SPREAD})
