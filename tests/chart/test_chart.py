@@ -137,6 +137,24 @@ def test_definitions_can_be_left_to_somebody_else(cluster: Cluster) -> None:
 
 
 @pytest.mark.cluster
+def test_agents_run_on_nodes_with_gpus_unless_told_otherwise(cluster: Cluster) -> None:
+    def chosen(*arguments: str) -> Object:
+        return dict(workloads(render(cluster, *arguments))["agent"].get("nodeSelector") or {})
+
+    label = {"nvidia.com/gpu.present": "true"}
+    assert chosen() == label
+    assert chosen("--set-json", "agent.nodeSelector=null") == {}
+    assert chosen("--set-json", 'agent.nodeSelector={"a":"b"}') == {**label, "a": "b"}
+    assert chosen("--set-json", 'agent.nodeSelector={"nvidia.com/gpu.present":null,"a":"b"}') == {"a": "b"}
+
+
+@pytest.mark.cluster
+def test_a_broken_node_does_not_keep_the_other_agents_from_an_upgrade(objects: list[Object]) -> None:
+    strategy = only(objects, "DaemonSet", "joulepath-agent")["spec"]["updateStrategy"]
+    assert strategy["rollingUpdate"]["maxUnavailable"].endswith("%")
+
+
+@pytest.mark.cluster
 def test_no_pod_has_more_than_it_needs(objects: list[Object]) -> None:
     for part, pod in workloads(objects).items():
         assert not {"hostPID", "hostNetwork", "hostIPC"} & set(pod)
@@ -238,6 +256,8 @@ def test_two_releases_share_no_name(cluster: Cluster, objects: list[Object]) -> 
         (("--set", "webhook.replicas=0"), "at '/webhook/replicas': minimum: got 0, want 1"),
         (("--set", "image.pullPolicy=Sometimes"), "at '/image/pullPolicy': value must be one of 'Always'"),
         (("--set", "agent.siteClocks=1200"), "at '/agent/siteClocks'"),
+        (("--set", "agent.maxUnavailable=0"), "at '/agent/maxUnavailable': minimum: got 0, want 1"),
+        (("--set-string", "agent.maxUnavailable=half"), "at '/agent/maxUnavailable'"),
         (("--set", "image.registry="), "at '/image/registry'"),
         (("--set", "metrics.podMonitor.interval=often"), "at '/metrics/podMonitor/interval'"),
         (("--set", "dashboards.enabled=maybe"), "at '/dashboards/enabled': got string, want boolean"),

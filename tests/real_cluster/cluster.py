@@ -114,6 +114,8 @@ def _up(processes: Processes, count: int, daemons: Sequence[Daemon], images: Seq
             until("the nodes", 60, lambda: _nodes_ready(cluster, daemons))
             addons.wait(cluster.kubectl)
             ready.touch()
+    # As NVIDIA's GPU feature discovery labels nodes with GPUs; also where a cluster from before runs already.
+    cluster.kubectl("label", "nodes", "--all", "--overwrite", "nvidia.com/gpu.present=true")
     return cluster
 
 
