@@ -25,7 +25,8 @@ _BOOTSTRAP = f"{FILES}/joulepath_trainer/bootstrap"
 _VOLUME, _SOCKET_VOLUME = "joulepath", "joulepath-socket"
 _INIT = "joulepath-trainer"
 _NOBODY = 65532
-_RESOURCES = {"cpu": "50m", "memory": "64Mi"}
+_SHARED_RESOURCES = ("cpu", "memory", "ephemeral-storage")
+"""What an init container asks for as its training container does; never GPUs, claims of devices or huge pages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +79,9 @@ def inject(pod: Mapping[str, Any], injection: Injection) -> Outcome:
                     socket,
                 ],
             ),
-            _add("/spec/initContainers", [_filler(injection), *readers, *(spec.get("initContainers") or ())]),
+            _add(
+                "/spec/initContainers", [_filler(injection, targets[0]), *readers, *(spec.get("initContainers") or ())]
+            ),
             _add("/spec/containers", containers),
             _add(
                 "/metadata/annotations",
@@ -126,14 +129,14 @@ def _with_trainer(container: Mapping[str, Any]) -> Json:
     return {**container, "env": variables, "volumeMounts": mounts}
 
 
-def _filler(injection: Injection) -> Json:
+def _filler(injection: Injection, container: Mapping[str, Any]) -> Json:
     """Copies the trainer's files to the volume. A copy that fails is no reason not to train."""
     return {
         "name": _INIT,
         "image": injection.image,
         "imagePullPolicy": injection.pull_policy,
         "command": [_BUSYBOX, "sh", "-c", f"{_BUSYBOX} cp -r {FILES}/. {_FILLING}/ || true"],
-        "resources": {"requests": dict(_RESOURCES), "limits": dict(_RESOURCES)},
+        "resources": _resources(container),
         "securityContext": _restricted({"runAsUser": _NOBODY, "runAsGroup": _NOBODY, "runAsNonRoot": True}),
         "volumeMounts": [{"name": _VOLUME, "mountPath": _FILLING}],
     }
@@ -149,11 +152,24 @@ def _path_reader(name: str, container: Mapping[str, Any]) -> Json:
         # Images for GPUs ask for all of them; this one needs none, and a broken GPU would keep it from starting.
         "env": [{"name": "NVIDIA_VISIBLE_DEVICES", "value": "void"}],
         "command": [_BUSYBOX, "sh", "-c", f'printf %s "$PYTHONPATH" > {_path_file(container)} || true'],
-        "resources": {"requests": dict(_RESOURCES), "limits": dict(_RESOURCES)},
+        "resources": _resources(container),
         "securityContext": _restricted(user),
         "volumeMounts": [{"name": _VOLUME, "mountPath": FILES}],
     }
     return reader | {field: container[field] for field in ("imagePullPolicy", "envFrom") if field in container}
+
+
+def _resources(container: Mapping[str, Any]) -> Json:
+    """What the training container asks for itself, GPUs apart: whatever lets that one in, a LimitRange's least and
+    greatest, a quota, a QoS class, lets this one in too. It costs nothing: a pod is given the larger of what its init
+    containers need one by one and what its containers need together."""
+    own = container.get("resources") or {}
+    shared = {
+        side: {name: own[side][name] for name in _SHARED_RESOURCES if name in own[side]}
+        for side in ("requests", "limits")
+        if own.get(side)
+    }
+    return {side: amounts for side, amounts in shared.items() if amounts}
 
 
 def _restricted(user: Mapping[str, Any]) -> Json:

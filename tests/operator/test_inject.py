@@ -57,13 +57,38 @@ def test_a_training_pod_gets_all_that_the_trainer_needs() -> None:
     assert body["metadata"]["annotations"] == {ANNOTATION: "pytorch"}
 
 
-def test_init_containers_pass_the_restricted_level_but_for_hostpath_and_have_equal_limits() -> None:
+def test_init_containers_pass_the_restricted_level_but_for_hostpath() -> None:
     for one in applied(pod(), inject(pod(), INJECTION))["spec"]["initContainers"]:
         context = one["securityContext"]
         assert context["allowPrivilegeEscalation"] is False
         assert context["capabilities"] == {"drop": ["ALL"]}
         assert context["seccompProfile"] == {"type": "RuntimeDefault"}
-        assert one["resources"]["requests"] == one["resources"]["limits"]
+
+
+def test_init_containers_ask_for_what_their_training_container_does_but_for_gpus() -> None:
+    """What a LimitRange or a quota lets train, it lets be prepared; and the pod's own request doesn't grow."""
+    gpus = {"nvidia.com/gpu": "4", "hugepages-2Mi": "1Gi"}
+    one = container(
+        resources={
+            "requests": {"cpu": "8", "memory": "64Gi", **gpus},
+            "limits": {"memory": "64Gi", **gpus},
+            "claims": [{"name": "nic"}],
+        }
+    )
+    two = container("two", resources={"requests": {"cpu": "2"}, **GPU})
+    body = pod(one, two)
+    filler, first, second = applied(body, inject(body, INJECTION))["spec"]["initContainers"]
+    assert (
+        filler["resources"]
+        == first["resources"]
+        == {
+            "requests": {"cpu": "8", "memory": "64Gi"},
+            "limits": {"memory": "64Gi"},
+        }
+    )
+    assert second["resources"] == {"requests": {"cpu": "2"}}
+    plain = pod()
+    assert [it["resources"] for it in applied(plain, inject(plain, INJECTION))["spec"]["initContainers"]] == [{}, {}]
 
 
 def test_the_user_s_own_user_runs_the_user_s_image() -> None:
