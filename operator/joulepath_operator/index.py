@@ -1,7 +1,8 @@
 """What the watches have told, by name, and which EnergyPlans each object concerns.
 
 Only a cache: it is filled by a list at the start, kept by watch events, and replaced by a list now and then, which
-also takes out what was deleted while no watch was open. An object that can't be read is left out and logged.
+also takes out what was deleted while no watch was open. An object that can't be read is left out and logged. Of one
+that was deleted its UID is remembered for a while: what is still told of it is old, and doesn't bring it back.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ log = logging.getLogger(__name__)
 
 Key = tuple[str, str]
 """Namespace and name."""
+_GRAVE_S = 900.0
+"""How long a deleted object is remembered: longer than any event of it can be under way."""
 
 
 class Kind(StrEnum):
@@ -48,6 +51,15 @@ class _Report:
 
 
 @dataclass(frozen=True, slots=True)
+class _Known:
+    """The newest that was told of a name; `gone_s` is when it was deleted, None while it is there."""
+
+    uid: str
+    version: int
+    gone_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class _Owned:
     plan: StoredPlan
     energy_plan: str
@@ -62,44 +74,64 @@ class Index:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._objects: dict[Kind, dict[Key, Any]] = {kind: {} for kind in Kind}
-        self._versions: dict[tuple[Kind, Key], int] = {}
+        self._known: dict[Kind, dict[Key, _Known]] = {kind: {} for kind in Kind}
 
     def put(self, kind: Kind, body: Mapping[str, Any]) -> set[Key]:
         """Takes in an object as it is now; the EnergyPlans that it concerns, now or before.
 
-        What is older than what is known (a list that overtakes a watch, a watch that our own write overtakes) is left.
+        What is older than what is known (a list that overtakes a watch, a watch that our own write or deletion
+        overtakes) is left.
         """
-        key, version = _key(body), int(body["metadata"].get("resourceVersion") or 0)
-        if version < self._versions.get((kind, key), 0):
-            return set()
-        self._versions[kind, key] = version
+        key, told = _key(body), _told(body)
+        if (known := self._known[kind].get(key)) is not None:
+            dead = known.gone_s is not None and known.uid == told.uid
+            if dead or told.version < known.version:
+                return set()
+        self._known[kind][key] = told
+        old = self._objects[kind].get(key)
         try:
             new = self._read(kind, body)
-        except (ValidationError, KeyError, TypeError) as error:
+        except (ValidationError, KeyError, TypeError, AttributeError, ValueError) as error:
             log.warning("%s %s can't be read and is left out: %s", kind.value, "/".join(key), error)
-            return self.drop(kind, body)
-        old = self._objects[kind].get(key)
+            self._objects[kind].pop(key, None)
+            return self._concerned(kind, key, old)
         if isinstance(old, _Report) and isinstance(new, _Report) and old.status == new.status:
             return set()
         self._objects[kind][key] = new
         return self._concerned(kind, key, old) | self._concerned(kind, key, new)
 
     def drop(self, kind: Kind, body: Mapping[str, Any]) -> set[Key]:
-        """Takes out an object; the EnergyPlans that it concerned."""
-        key = _key(body)
-        self._versions.pop((kind, key), None)
+        """Takes out an object for good, in its last state or by its name alone; the EnergyPlans that it concerned.
+
+        Another of that name may be there already: then only the old one's end is told, and nothing changes.
+        """
+        key, told = _key(body), _told(body)
+        known = self._known[kind].get(key, told)
+        if told.uid and told.uid != known.uid and told.version < known.version:
+            return set()
+        uid, version = told.uid or known.uid, max(told.version, known.version)
+        self._known[kind][key] = _Known(uid, version, gone_s=self._clock())
         return self._concerned(kind, key, self._objects[kind].pop(key, None))
 
     def keys(self, kind: Kind) -> set[Key]:
         """Names of the objects of a kind."""
         return set(self._objects[kind])
 
-    def replace(self, kind: Kind, bodies: Iterable[Mapping[str, Any]], known_before: Iterable[Key]) -> set[Key]:
+    def uids(self, kind: Kind) -> dict[Key, str]:
+        """The objects of a kind, by their UID: what `replace` asks for."""
+        return {key: known.uid for key, known in list(self._known[kind].items()) if known.gone_s is None}
+
+    def replace(self, kind: Kind, bodies: Iterable[Mapping[str, Any]], known_before: Mapping[Key, str]) -> set[Key]:
         """Takes in a whole list; of what was known before it was asked for, what it lacks is gone."""
         listed = list(bodies)
         concerned: set[Key] = set()
-        for namespace, name in set(known_before) - {_key(body) for body in listed}:
-            concerned |= self.drop(kind, {"metadata": {"namespace": namespace, "name": name}})
+        for key in known_before.keys() - {_key(body) for body in listed}:
+            if (known := self._known[kind].get(key)) and known.uid == known_before[key]:  # else another has come since
+                concerned |= self.drop(kind, {"metadata": {"namespace": key[0], "name": key[1]}})
+        before_s = self._clock() - _GRAVE_S
+        for key, known in list(self._known[kind].items()):
+            if known.gone_s is not None and known.gone_s < before_s:
+                del self._known[kind][key]
         return concerned.union(*(self.put(kind, body) for body in listed))
 
     def job(self, key: Key) -> Job | None:
@@ -159,6 +191,11 @@ class Index:
 
 def _key(body: Mapping[str, Any]) -> Key:
     return body["metadata"].get("namespace") or "", body["metadata"]["name"]
+
+
+def _told(body: Mapping[str, Any]) -> _Known:
+    metadata = body["metadata"]
+    return _Known(metadata.get("uid") or "", int(metadata.get("resourceVersion") or 0))
 
 
 def _longest_silence_s(status: NodeReportStatus) -> float:

@@ -59,7 +59,7 @@ async def run(cluster: Cluster, host: str, port: int, planner_timeout_s: int) ->
 
 async def _relist(cluster: Cluster, index: Index, queue: KeyedQueue[Key]) -> None:
     for kind in Kind:
-        known = index.keys(kind)
+        known = index.uids(kind)
         bodies = await asyncio.to_thread(cluster.list_all, kind)
         for key in index.replace(kind, bodies, known):
             queue.add(key)

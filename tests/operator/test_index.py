@@ -12,7 +12,7 @@ PLAN = ("team", "plan")
 
 
 def energy_plan(name: str = "plan", job: str = "gpt3", version: int = 1) -> dict[str, Any]:
-    metadata = {"namespace": "team", "name": name, "resourceVersion": str(version)}
+    metadata = {"namespace": "team", "name": name, "uid": f"uid-of-{name}", "resourceVersion": str(version)}
     return {"metadata": metadata, "spec": {"job": {"name": job}}}
 
 
@@ -20,7 +20,7 @@ def job(version: int = 1, **metadata: Any) -> dict[str, Any]:
     return {"metadata": {"namespace": "team", "name": "gpt3", "uid": "u1", "resourceVersion": str(version), **metadata}}
 
 
-def job_plan(version: int, activate_at: int | None = None) -> dict[str, Any]:
+def job_plan(version: int, activate_at: int | None = None, uid: str = "u7") -> dict[str, Any]:
     spec = JobPlanSpec(
         energy_plan="plan",
         job="gpt3",
@@ -31,7 +31,7 @@ def job_plan(version: int, activate_at: int | None = None) -> dict[str, Any]:
         sweep=Sweep(clocks_mhz=(0,), iterations_per_block=2),
         default_clock_mhz=1410,
     )
-    metadata = {"namespace": "team", "name": "plan-u1", "resourceVersion": str(version)}
+    metadata = {"namespace": "team", "name": "plan-u1", "uid": uid, "resourceVersion": str(version)}
     return {"metadata": metadata, "spec": spec.to_api()}
 
 
@@ -66,10 +66,66 @@ def test_what_is_older_than_what_is_known_is_left() -> None:
 def test_a_list_takes_out_what_it_lacks_but_not_what_came_after_it_was_asked_for() -> None:
     index = Index()
     index.put(Kind.ENERGY_PLAN, energy_plan())
-    known = index.keys(Kind.ENERGY_PLAN)
+    known = index.uids(Kind.ENERGY_PLAN)
     index.put(Kind.ENERGY_PLAN, energy_plan("new"))
     assert index.replace(Kind.ENERGY_PLAN, [], known) == {PLAN}
     assert index.keys(Kind.ENERGY_PLAN) == {("team", "new")}
+
+
+def test_what_is_told_late_of_a_deleted_object_does_not_bring_it_back() -> None:
+    index = Index()
+    index.put(Kind.JOB, job(5))
+    index.drop(Kind.JOB, job(9))
+    assert index.put(Kind.JOB, job(7)) == set()
+    assert index.job(("team", "gpt3")) is None
+
+
+def test_what_is_deleted_by_name_stays_away_however_new_its_last_state() -> None:
+    """The operator deletes a JobPlan before the watch has told it of the newest version."""
+    index = Index()
+    index.put(Kind.JOB_PLAN, job_plan(5))
+    index.drop(Kind.JOB_PLAN, {"metadata": {"namespace": "team", "name": "plan-u1"}})
+    assert index.put(Kind.JOB_PLAN, job_plan(7)) == set()
+    assert index.plans(PLAN) == ()
+    assert index.put(Kind.JOB_PLAN, job_plan(8, uid="another")) == {PLAN}
+
+
+def test_the_end_of_an_object_is_not_that_of_another_of_its_name() -> None:
+    index = Index()
+    index.put(Kind.JOB, job(5))
+    index.put(Kind.JOB, job(8, uid="u2"))
+    assert index.drop(Kind.JOB, job(7)) == set()
+    found = index.job(("team", "gpt3"))
+    assert found is not None
+    assert found.uid == "u2"
+
+
+def test_a_list_from_before_an_object_was_made_anew_does_not_take_out_the_new_one() -> None:
+    index = Index()
+    index.put(Kind.JOB, job(5))
+    known = index.uids(Kind.JOB)
+    index.drop(Kind.JOB, job(6))
+    index.put(Kind.JOB, job(8, uid="u2"))
+    index.replace(Kind.JOB, [], known)
+    assert index.job(("team", "gpt3")) is not None
+
+
+def test_deleted_objects_are_forgotten_in_the_end() -> None:
+    now = 100.0
+    index = Index(lambda: now)
+    index.put(Kind.JOB, job(5))
+    index.drop(Kind.JOB, job(6))
+    now += 1000
+    index.replace(Kind.JOB, [], index.uids(Kind.JOB))
+    assert not index._known[Kind.JOB]
+
+
+def test_what_can_be_read_again_is_back() -> None:
+    index = Index()
+    broken = job_plan(2)
+    del broken["spec"]["jobUID"]
+    index.put(Kind.JOB_PLAN, broken)
+    assert index.put(Kind.JOB_PLAN, job_plan(3)) == {PLAN}
 
 
 def test_what_cannot_be_read_is_left_out() -> None:
