@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tomllib
+from base64 import b64encode
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -260,6 +261,12 @@ def test_two_releases_share_no_name(cluster: Cluster, objects: list[Object]) -> 
         (("--set-string", "agent.maxUnavailable=half"), "at '/agent/maxUnavailable'"),
         (("--set", "image.registry="), "at '/image/registry'"),
         (("--set", "metrics.podMonitor.interval=often"), "at '/metrics/podMonitor/interval'"),
+        (("--set", "webhook.certificate.existingSecret=own"), "webhook.certificate.caBundle is empty"),
+        (("--set", "webhook.certificate.caBundle=MII"), "at '/webhook/certificate/caBundle'"),
+        (
+            ("--set", "webhook.certificate.existingSecret=own,webhook.certificate.certManager.issuerRef.name=site"),
+            "existingSecret and webhook.certificate.certManager.issuerRef are both set",
+        ),
         (("--set", "dashboards.enabled=maybe"), "at '/dashboards/enabled': got string, want boolean"),
     ],
     ids=lambda value: value if isinstance(value, str) else value[1],
@@ -306,6 +313,41 @@ def test_notes_say_what_to_do_next(cluster: Cluster) -> None:
     assert "kubectl get energyplan NAME -w" in notes(NAMESPACE)
     assert "WARNING" not in notes(NAMESPACE)
     assert "WARNING: pods of the release's own namespace are never touched" in notes("default")
+
+
+def certificate(cluster: Cluster, *arguments: str) -> tuple[Object, Object, set[str]]:
+    """The webhook's configuration, the volume of its certificate, and the kinds that are rendered."""
+    objects = render(cluster, *arguments)
+    hook = only(objects, "MutatingWebhookConfiguration", "joulepath-webhook")
+    (volume,) = (one["secret"] for one in workloads(objects)["webhook"]["volumes"] if one["name"] == "tls")
+    return hook, volume, {one["kind"] for one in objects}
+
+
+@pytest.mark.cluster
+def test_a_certificate_of_the_site_s_own_is_taken_and_rendered_alike_each_time(cluster: Cluster) -> None:
+    """What GitOps asks for: the same values give the same objects."""
+    authority = b64encode(b"-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n").decode()
+    given = f"webhook.certificate.existingSecret=own,webhook.certificate.caBundle={authority}"
+    hook, volume, kinds = certificate(cluster, "--set-string", given)
+    assert hook["webhooks"][0]["clientConfig"]["caBundle"] == authority
+    assert volume == {"secretName": "own"}
+    assert "Secret" not in kinds
+    assert render(cluster, "--set-string", given) == render(cluster, "--set-string", given)
+
+
+@pytest.mark.cluster
+def test_cert_manager_makes_and_renews_the_certificate(cluster: Cluster) -> None:
+    given = "webhook.certificate.certManager.issuerRef.name=site,webhook.certificate.certManager.issuerRef.kind=Issuer"
+    hook, volume, kinds = certificate(cluster, "--set", given)
+    assert hook["metadata"]["annotations"] == {"cert-manager.io/inject-ca-from": f"{NAMESPACE}/joulepath-webhook"}
+    assert "caBundle" not in hook["webhooks"][0]["clientConfig"]
+    assert "Secret" not in kinds
+    objects = render(cluster, "--set", given)
+    wanted = only(objects, "Certificate", "joulepath-webhook")["spec"]
+    assert wanted["secretName"] == volume["secretName"]
+    assert f"joulepath-webhook.{NAMESPACE}.svc" in wanted["dnsNames"]
+    assert wanted["issuerRef"] == {"name": "site", "kind": "Issuer"}
+    assert objects == render(cluster, "--set", given)
 
 
 @pytest.mark.cluster
