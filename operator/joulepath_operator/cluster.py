@@ -6,6 +6,7 @@ again and decides again.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any, cast
@@ -28,6 +29,13 @@ Body = dict[str, Any]
 
 _JOB_NAME_LABEL = "training.kubeflow.org/job-name"
 _PAGE = 100
+_REMEDY = (
+    "apply the CRDs of Joulepath (kubectl apply -f crds/, or the chart with crds.install=true)",
+    "install the Kubeflow training-operator",
+)
+"""What to do where a kind is missing: one of ours, the job's."""
+
+log = logging.getLogger(__name__)
 
 
 class ConflictError(Exception):
@@ -63,6 +71,7 @@ class Cluster:
                 )
             except ApiException as error:
                 if error.status == HTTPStatus.NOT_FOUND:
+                    log.warning("the cluster knows no %s.%s: %s", kind.value, group, _REMEDY[kind is Kind.JOB])
                     return []
                 raise
             found += page["items"]

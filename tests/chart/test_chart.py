@@ -311,6 +311,7 @@ def test_notes_say_what_to_do_next(cluster: Cluster) -> None:
         return cluster.helm("install", "joulepath", CHART, "--namespace", namespace, "--dry-run=client")
 
     assert "kubectl get energyplan NAME -w" in notes(NAMESPACE)
+    assert "--take-ownership" in notes(NAMESPACE)
     assert "WARNING" not in notes(NAMESPACE)
     assert "WARNING: pods of the release's own namespace are never touched" in notes("default")
 
