@@ -48,7 +48,8 @@ class CurrentCluster:
     def training(self) -> TrainingPlace:
         image = self._options.training_image or f"{self._options.registry}/example-pytorchjob:1"
         python = self._options.python
-        return TrainingPlace(JOB_NAMESPACE, image, "IfNotPresent", python, (python.parent.parent,))
+        folders = self._options.python_folder or (python.parent.parent,)
+        return TrainingPlace(JOB_NAMESPACE, image, "IfNotPresent", python, folders)
 
     def scrape(self) -> str | None:
         return None

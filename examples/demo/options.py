@@ -38,7 +38,9 @@ class Options:
     gpu_kind: str = "virtual"
     training_image: str = ""
     python: Path = Path("/opt/python/bin/python")
+    python_folder: tuple[Path, ...] = ()
     runtime_class: str = ""
+    values: tuple[Path, ...] = ()
 
     @property
     def training_steps(self) -> int:
@@ -71,10 +73,16 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
     add("--gpu-kind", choices=("virtual", "nvidia"), default=default.gpu_kind, help="what the nodes have (%(default)s)")
     add("--training-image", default="", help="image with /workload/train.py (default: REGISTRY/example-pytorchjob:1)")
     add("--python", type=Path, default=default.python, help="Python with torch, as the nodes see it (%(default)s)")
+    folders = "folder of the nodes that Python needs, may be given again (default: the environment of --python)"
+    add("--python-folder", type=Path, action="append", default=[], help=folders)
     add("--runtime-class", default="", help="runtime class of the agent, usually nvidia for --gpu-kind nvidia")
-    options = Options(**vars(parser.parse_args(arguments)))
+    add("--values", type=Path, action="append", default=[], help="values file for the chart, may be given again")
+    parsed = vars(parser.parse_args(arguments))
+    options = Options(**{name: tuple(value) if isinstance(value, list) else value for name, value in parsed.items()})
     if not 0.05 <= options.time_scale <= 10:
         parser.error(f"--time-scale must be from 0.05 to 10, it is {options.time_scale:g}")
+    if missing := [path for path in options.values if not path.is_file()]:
+        parser.error(f"--values {missing[0]} is no file")
     if not 0 <= options.lag_ms <= 1000:
         parser.error(f"--lag-ms must be from 0 to 1000, it is {options.lag_ms:g}")
     return options

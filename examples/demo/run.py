@@ -70,9 +70,10 @@ def installed(place: Place, options: Options, console: Console) -> Iterator[str 
         with step("helm install joulepath", 30), tempfile.TemporaryDirectory() as folder:
             values = Path(folder, "values.yaml")
             values.write_text(yaml.safe_dump(dict(place.values())))
+            own = [f"--values={path}" for path in (values, *options.values)]
             arguments = ["--namespace", RELEASE_NAMESPACE, "--create-namespace", "--wait", "--timeout", "180s"]
             arguments.append("--take-ownership")  # CRDs outlive a release, whatever its namespace was
-            place.helm("install", RELEASE, str(REPOSITORY / "charts/joulepath"), *arguments, "--values", str(values))
+            place.helm("install", RELEASE, str(REPOSITORY / "charts/joulepath"), *arguments, *own)
         prometheus = place.scrape()
         _apply(place, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": JOB_NAMESPACE}})
         _apply(place, energy_plan(JOB_NAMESPACE, options.mode, options.granularity))
