@@ -9,13 +9,14 @@ import signal
 import sys
 import threading
 from collections.abc import Sequence
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
 from kubernetes.config import ConfigException
 from prometheus_client import CollectorRegistry
 
-from joulepath_agent.gpus import ClockRange, GpuError, open_gpus
+from joulepath_agent.gpus import ClockRange, open_gpus
 from joulepath_agent.identity import CgroupIdentity
 from joulepath_agent.kube import Cluster
 from joulepath_agent.metrics import AgentCollector
@@ -45,24 +46,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         cluster = Cluster.connect(options.node_name, options.namespace)
         agent = Agent(
-            open_gpus(options.site_clocks),
+            partial(open_gpus, options.site_clocks),
             CgroupIdentity(options.proc),
             ClusterPods(options.pod_resources, cluster.read_pod),
             socket_path=options.socket,
             state_dir=options.state_dir,
             version=version("joulepath"),
+            proc=options.proc,
+            look_for_gpus_s=options.look_for_gpus,
         )
         registry = CollectorRegistry()
         registry.register(AgentCollector(agent, options.node_name))
         server = serve(
             options.metrics_address, options.metrics_port, registry, lambda: agent.healthy, lambda: agent.ready
         )
-    except (GpuError, OSError, ConfigException) as error:
+    except (OSError, ConfigException) as error:
         log.error("%s", error)
         return 1
     agent.start()
     cluster.run(agent.set_plans, agent.report)
-    log.info("serving ranks at %s, metrics at port %d", options.socket, options.metrics_port)
+    log.info("ranks are served at %s, metrics at port %d", options.socket, options.metrics_port)
     stop.wait()
     released = agent.stop()
     cluster.stop()
@@ -89,6 +92,7 @@ def _options() -> argparse.ArgumentParser:
     take("--metrics-port", "JOULEPATH_METRICS_PORT", "9709", int, "port of /metrics, /healthz and /readyz")
     site = "LOW,HIGH in MHz: clocks that this site locks its GPUs to, restored on every reset"
     take("--site-clocks", "JOULEPATH_SITE_CLOCKS", "", _site_clocks, site)
+    take("--look-for-gpus", "JOULEPATH_LOOK_FOR_GPUS", "30", float, "seconds between two looks while there are none")
     take("--log-level", "JOULEPATH_LOG_LEVEL", "info", str, "debug, info, warning or error")
     return parser
 

@@ -54,6 +54,7 @@ class ClockSetter:
         self._running = True
         self._ordered_mhz = DEFAULT
         self._ordered_at_s = -math.inf
+        self._stuck_since_s = math.inf
         self._lags: dict[str, deque[float]] = {"up": deque(maxlen=256), "down": deque(maxlen=256)}
         self._thread = threading.Thread(target=self._run, name=f"clock-{gpu.index}", daemon=True)
         self._thread.start()
@@ -67,6 +68,10 @@ class ClockSetter:
     def ordered_at_s(self) -> float:
         """When that was, on the monotonic clock."""
         return self._ordered_at_s
+
+    def stuck_s(self, now_s: float) -> float:
+        """Seconds for which a clock that was to be released hasn't been; below 0 if there is none such."""
+        return now_s - self._stuck_since_s
 
     @property
     def lag_up_s(self) -> float:
@@ -191,12 +196,14 @@ class ClockSetter:
                 self._journal.remove(self.gpu.uuid)
             except (GpuError, OSError) as error:
                 self.failures += 1
+                self._stuck_since_s = min(self._stuck_since_s, time.monotonic())
                 log.error("%s; trying again in %.1f s", error, retry_s)
                 self.on_failure(str(error))
                 if not self._running:
                     break
                 time.sleep(retry_s)
                 retry_s = min(_LONGEST_RETRY_S, 2 * retry_s)
+        self._stuck_since_s = math.inf
         with self._changed:
             self._ordered_mhz, self._ordered_at_s = DEFAULT, time.monotonic()
             self._wish, self._releasing = None, False

@@ -8,19 +8,23 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pynvml
 
-__all__ = ["ClockRange", "Gpu", "GpuError", "open_gpus"]
-
+__all__ = ["ClockRange", "Gpu", "GpuError", "NoNvmlError", "open_gpus"]
 
 log = logging.getLogger(__name__)
 
 
 class GpuError(RuntimeError):
     """NVML refused or failed; the text names the GPU and the call."""
+
+
+class NoNvmlError(GpuError):
+    """There is no NVML library: on most nodes, because there is no GPU."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +65,10 @@ class Gpu:
         self.default_clock_mhz = self.supported_clocks_mhz[0]
         self.refused = self._mig_refusal()
         """Why no plan may touch its clock; None if one may."""
+
+    def silent_s(self, now_s: float) -> float:
+        """Seconds since NVML last answered for this GPU, at a time of the monotonic clock."""
+        return now_s - self._answered_at_s
 
     def lock(self, clock_mhz: int) -> None:
         """Locks the clock, within the site's range; returns when the driver has taken the order, not when in force."""
@@ -103,6 +111,7 @@ class Gpu:
     def _calling(self, what: str, *, needs_permission: bool = False) -> Iterator[None]:
         try:
             yield
+            self._answered_at_s = time.monotonic()
         except pynvml.NVMLError as error:
             if needs_permission and isinstance(error, pynvml.NVMLError_NoPermission):
                 self.refused = "NVML gives no permission to set clocks: give the agent's container CAP_SYS_ADMIN"
@@ -112,14 +121,19 @@ class Gpu:
 def open_gpus(site_range: ClockRange | None = None) -> tuple[Gpu, ...]:
     """The GPUs of the node; one that can't be read (lost, or without clocks to set) is left out and logged.
 
+    May be called again, until there are some.
+
     Raises:
-        GpuError: NVML isn't there.
+        NoNvmlError: There is no NVML library.
+        GpuError: NVML fails.
     """
     try:
         pynvml.nvmlInit()
         count = int(pynvml.nvmlDeviceGetCount())
+    except pynvml.NVMLError_LibraryNotFound as error:
+        raise NoNvmlError(str(error)) from None
     except pynvml.NVMLError as error:
-        raise GpuError(f"NVML can't be used: {error}; is this a GPU node, with the NVIDIA runtime class?") from None
+        raise GpuError(f"NVML can't be used: {error}") from None
     found = []
     for index in range(count):
         try:

@@ -48,6 +48,7 @@ TABLE: Final[tuple[Row, ...]] = (
     Row("joulepath_rank_block", "gauge", "1 for the arm that the iteration runs, else 0.", (*_RANK, "arm")),
     Row("joulepath_clock_sets_total", "counter", "Orders to set or reset the clock that NVML took.", _GPU),
     Row("joulepath_clock_set_failures_total", "counter", "Such orders that NVML refused.", _GPU),
+    Row("joulepath_gpus", "gauge", "GPUs whose clock can be set; 0 on a node without.", ("Hostname",)),
     Row("joulepath_leases", "gauge", "Ranks whose clock the agent may hold locked.", ("Hostname",)),
     Row("joulepath_lease_ends_total", "counter", "Leases that ended, by reason.", ("Hostname", "reason")),
     Row("joulepath_peer_refusals_total", "counter", "Peers of the socket refused, by reason.", ("Hostname", "reason")),
@@ -111,6 +112,7 @@ class AgentCollector(Collector):
                 samples["joulepath_rank_control_seconds"].append((of_rank, rank.history.control_time_s))
                 samples["joulepath_rank_iteration_number"].append((of_rank, rank.iteration))
                 samples["joulepath_rank_block"] += [((*of_rank, arm), float(rank.arm is arm)) for arm in Arm]
+        samples["joulepath_gpus"].append(((host,), len(agent.setters)))
         samples["joulepath_leases"].append(((host,), sum(rank.leased for rank in ranks.values())))
         samples["joulepath_lease_ends_total"] += _counts(host, agent.lease_ends)
         samples["joulepath_peer_refusals_total"] += _counts(host, agent.refusals)

@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -18,6 +18,7 @@ from typing import Final
 import pydantic
 
 from joulepath_agent.clocks import ClockSetter
+from joulepath_agent.discovery import SILENT_S, Discovery
 from joulepath_agent.endpoint import Endpoint
 from joulepath_agent.energy import EnergyTrace, Sampler
 from joulepath_agent.follower import Follower
@@ -39,6 +40,7 @@ PlanKey = tuple[str, str]
 _FOLLOWER_STUCK_S: Final = 2.0
 _UNHEALTHY_S: Final = 10.0
 _CLOSE_S: Final = 0.8
+_LOOK_FOR_GPUS_S: Final = 30.0
 
 
 class Agent:
@@ -46,44 +48,57 @@ class Agent:
 
     def __init__(
         self,
-        gpus: Sequence[Gpu],
+        open_gpus: Callable[[], Sequence[Gpu]],
         identify: Identify,
         locate: Locate,
         *,
         socket_path: Path,
         state_dir: Path,
         version: str = "",
+        proc: Path = Path("/proc"),
+        look_for_gpus_s: float = _LOOK_FOR_GPUS_S,
     ) -> None:
-        """Resets what a killed agent left locked, then listens. Raises OSError."""
+        """Resets what a killed agent left locked, then listens, once there are GPUs. Raises OSError.
+
+        Args:
+            open_gpus: Opens the GPUs of the node; raises GpuError.
+            identify: Tells who is at the socket.
+            locate: Tells where that pod stands.
+            socket_path: The socket.
+            state_dir: Folder of the journal.
+            version: Of the agent, as it is reported.
+            proc: The host's /proc.
+            look_for_gpus_s: Between two looks for GPUs while there are none.
+        """
         self.version = version
         self.lease_ends: Counter[str] = Counter()
         self.refusals: Counter[str] = Counter()
         self._locate = locate
         self._journal = Journal(state_dir)
-        self.setters = {gpu.uuid: ClockSetter(gpu, self._journal) for gpu in gpus}
-        for uuid, setter in self.setters.items():
-            setter.on_failure = partial(self._clock_failed, uuid)
-        for uuid in self._journal.uuids:
-            if uuid in self.setters:
-                log.warning("an agent before this one left %s locked: resetting it", uuid)
-                self.setters[uuid].release()
-            else:
-                log.warning("the journal names %s, which can't be read now: its clock may still be locked", uuid)
+        self.setters: dict[str, ClockSetter] = {}
         self._lock = threading.Lock()
         self._ranks: dict[str, Rank] = {}
         self._plans: dict[PlanKey, JobPlanSpec] = {}
-        self._traces = {uuid: EnergyTrace(setter) for uuid, setter in self.setters.items()}
+        self._traces: dict[str, EnergyTrace] = {}
         self._follower = Follower(lambda: self.ranks)
         self._sampler = Sampler(lambda: [rank.trace for rank in self.ranks])
-        self._endpoint = Endpoint(socket_path, identify, self._admit, self._tick, self._count_refusal)
+        self._make_endpoint = lambda: Endpoint(socket_path, identify, self._admit, self._tick, self._count_refusal)
+        self._endpoint: Endpoint | None = None
+        self._started = False
+        self._discovery = Discovery(
+            open_gpus, self._adopt, lambda: self._journal.uuids, proc=proc, retry_s=look_for_gpus_s
+        )
 
     def start(self) -> None:
         """Starts serving ranks."""
-        for part in (self._follower, self._sampler, self._endpoint):
-            part.start()
+        self._started = True
+        for part in (self._follower, self._sampler, self._endpoint, self._discovery):
+            if part is not None:
+                part.start()
 
     def stop(self) -> bool:
         """Releases every clock first, then the rest; whether all are released. Takes under a second."""
+        self._discovery.stop()
         for rank in self.ranks:
             rank.close(End.AGENT_STOPPED)
         for setter in self.setters.values():
@@ -92,18 +107,23 @@ class Agent:
         released = [setter.close(deadline - time.monotonic()) for setter in self.setters.values()]
         self._follower.stop()
         self._sampler.stop()
-        self._endpoint.stop()
-        return all(released)
+        if self._endpoint is not None:
+            self._endpoint.stop()
+        return all(released) and (bool(self.setters) or not self._journal.uuids)
 
     @property
     def ready(self) -> bool:
-        """Whether NVML answers and ranks can connect."""
-        return bool(self.setters) and self._endpoint.listening
+        """Whether NVML answers, ranks can connect and no clock is stuck; or the node has no GPUs."""
+        now = time.monotonic()
+        stuck = any(setter.stuck_s(now) > SILENT_S for setter in tuple(self.setters.values()))
+        return self._discovery.well and not stuck and (self._endpoint is None or self._endpoint.listening)
 
     @property
     def healthy(self) -> bool:
-        """Whether its threads live: an agent that isn't is to be restarted."""
-        return self._endpoint.listening and time.monotonic() - self._follower.looked_at_s < _UNHEALTHY_S
+        """Whether its threads live and NVML gives hope: an agent that isn't is to be restarted."""
+        follows = not self._started or time.monotonic() - self._follower.looked_at_s < _UNHEALTHY_S
+        serves = self._endpoint is None or self._endpoint.listening
+        return follows and serves and not self._discovery.hopeless
 
     @property
     def ranks(self) -> tuple[Rank, ...]:
@@ -131,6 +151,23 @@ class Agent:
             gpus=tuple(_gpu_report(setter) for setter in self.setters.values()),
             jobs=tuple(_job_report(members) for _, members in sorted(jobs.items(), key=lambda item: item[0])),
         )
+
+    def _adopt(self, gpus: Sequence[Gpu]) -> None:
+        self._endpoint = self._endpoint or self._make_endpoint()
+        setters = {gpu.uuid: ClockSetter(gpu, self._journal) for gpu in gpus}
+        for uuid, setter in setters.items():
+            setter.on_failure = partial(self._clock_failed, uuid)
+        # Others iterate over these: they are replaced, never changed.
+        self.setters = {**self.setters, **setters}
+        self._traces = {**self._traces, **{uuid: EnergyTrace(setter) for uuid, setter in setters.items()}}
+        for uuid in self._journal.uuids:
+            if uuid in setters:
+                log.warning("an agent before this one left %s locked: resetting it", uuid)
+                setters[uuid].release()
+            elif uuid not in self.setters:
+                log.warning("the journal names %s, which can't be read now: its clock may still be locked", uuid)
+        if self._started:
+            self._endpoint.start()
 
     def _plan_of(self, rank: Rank) -> JobPlanSpec | None:
         return self._plans.get((rank.placement.namespace, rank.placement.job_uid))
@@ -180,6 +217,7 @@ class Agent:
 
 def _gpu_report(setter: ClockSetter) -> GpuReport:
     gpu = setter.gpu
+    silent = gpu.silent_s(time.monotonic()) > SILENT_S
     return GpuReport(
         uuid=gpu.uuid,
         model=gpu.model,
@@ -187,7 +225,7 @@ def _gpu_report(setter: ClockSetter) -> GpuReport:
         supported_clocks_mhz=gpu.supported_clocks_mhz,
         locked=setter.ordered_mhz != 0,
         lag=setter.lag(),
-        refused=gpu.refused,
+        refused=gpu.refused or ("NVML doesn't answer for it, see the agent's log" if silent else None),
     )
 
 

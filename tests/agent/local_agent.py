@@ -56,7 +56,7 @@ def main() -> None:
             raise RefusedError("NotItsGpu", f"{gpu_uuid} isn't a GPU of pod {pod_uid}")
         return Placement("default", f"pod-{pod_uid}", pod_uid, "job", "job-uid")
 
-    agent = Agent(open_gpus(), identify, locate, socket_path=options.socket, state_dir=options.state_dir)
+    agent = Agent(open_gpus, identify, locate, socket_path=options.socket, state_dir=options.state_dir)
 
     def stop(*_: object) -> None:
         sys.exit(0 if agent.stop() else 1)

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from agent.room import wait_until
+from virtual_gpus.build import library_dir
 from virtual_gpus.fixtures import MakeVirtualGpus, VirtualGpus
 
 KUBECONFIG = """
@@ -52,6 +53,18 @@ def free_port() -> int:
         return int(server.getsockname()[1])
 
 
+def metrics(port: int) -> str:
+    """What Prometheus would be told."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+        return str(answer.read().decode())
+
+
+def answers(port: int) -> bool:
+    """Whether there is a server at the port."""
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
+
+
 def ready(port: int) -> bool:
     """Whether the agent says that it is."""
     try:
@@ -85,14 +98,43 @@ def test_a_reset_restores_the_clocks_that_the_site_declared(
     assert gpus.look(1).sets == gpus.look(1).resets == 0
 
 
-def test_without_nvml_it_says_what_is_missing(
-    start: Callable[..., subprocess.Popen[str]], make_virtual_gpus: MakeVirtualGpus
+def test_a_node_without_gpus_is_served_idle_until_a_driver_comes(
+    start: Callable[..., subprocess.Popen[str]], make_virtual_gpus: MakeVirtualGpus, tmp_path: Path
 ) -> None:
-    environment = {**make_virtual_gpus().environment, "LD_LIBRARY_PATH": ""}
-    process = start(environment)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == 1
-    assert "is this a GPU node, with the NVIDIA runtime class?" in said
+    gpus, port = make_virtual_gpus(), free_port()
+    (tmp_path / "lib").mkdir()
+    environment = {**gpus.environment, "LD_LIBRARY_PATH": str(tmp_path / "lib")}
+    process = start(environment, "--metrics-port", str(port), "--look-for-gpus", "0.2")
+    wait_until(lambda: ready(port), "it is ready")
+    assert 'joulepath_gpus{Hostname="a"} 0.0' in metrics(port)
+    assert not (tmp_path / "agent.sock").exists(), "a rank that comes isn't kept waiting"
+    for library in library_dir().iterdir():
+        (tmp_path / "lib" / library.name).symlink_to(library)
+    wait_until((tmp_path / "agent.sock").exists, "ranks are served")
+    assert ready(port)
+    assert 'joulepath_gpus{Hostname="a"} 4.0' in metrics(port)
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert said.count("this node has no GPUs") == 1
+
+
+def test_without_nvml_a_gpu_that_may_be_locked_is_reset_as_soon_as_it_can_be(
+    start: Callable[..., subprocess.Popen[str]], make_virtual_gpus: MakeVirtualGpus, tmp_path: Path
+) -> None:
+    gpus, port, journal = make_virtual_gpus(), free_port(), tmp_path / "state" / "locked-gpus"
+    for folder in ("lib", "state"):
+        (tmp_path / folder).mkdir()
+    journal.write_text(f"{gpus.uuids[0]}\n")
+    environment = {**gpus.environment, "LD_LIBRARY_PATH": str(tmp_path / "lib")}
+    start(environment, "--metrics-port", str(port), "--look-for-gpus", "0.2")
+    wait_until(lambda: answers(port), "it serves")
+    assert not ready(port)
+    for library in library_dir().iterdir():
+        (tmp_path / "lib" / library.name).symlink_to(library)
+    wait_until(lambda: ready(port), "it is ready")
+    wait_until(lambda: journal.read_text() == "", "the journal is empty")
+    assert gpus.look(0).resets == 1
 
 
 @pytest.mark.parametrize("text", ["1410", "a,b", "900,600", "0,600"])
