@@ -25,7 +25,7 @@ class Step(NamedTuple):
 
 def script(pipeline: Pipeline) -> list[Step]:
     """The steps of one iteration. Raises `ScheduleError` where a rank waits forever."""
-    schedule = pipeline.schedule
+    schedule, last_stage = pipeline.schedule, pipeline.schedule.stages - 1
     known = {one for order in schedule.orders for one in order}
     done: dict[Instruction, int] = {}
     waiting: dict[Instruction, list[int]] = {}
@@ -37,7 +37,7 @@ def script(pipeline: Pipeline) -> list[Step]:
         order = schedule.orders[rank]
         while cursor[rank] < len(order):
             one = order[cursor[rank]]
-            senders = _senders(one, schedule.stages - 1, known)
+            senders = _senders(one, last_stage, known)
             if missing := [sender for sender, _ in senders if sender not in done]:
                 waiting.setdefault(missing[0], []).append(rank)
                 break

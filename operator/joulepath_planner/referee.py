@@ -16,8 +16,9 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, pairwise
 from random import Random
 
 from joulepath_planner.execution import script
@@ -168,22 +169,23 @@ class Referee:
 class _Gpu:
     """The clock of one rank's GPU over time."""
 
-    __slots__ = ("_draws", "_lags", "_profile", "clock", "dwell", "last_set", "pending", "sets", "target")
+    __slots__ = ("_power_w", "clock", "dwell", "last_set", "pending", "sets", "target")
 
-    def __init__(self, clock: int, lags: LagTable, draws: Random | None, rules: Referee) -> None:
+    def __init__(self, clock: int, power_w: Mapping[int, float]) -> None:
         self.clock = self.target = clock
         self.pending: deque[tuple[float, int]] = deque()
         self.sets, self.last_set, self.dwell = 0, -math.inf, math.inf
-        self._lags, self._draws, self._profile = lags, draws, rules.profile
+        self._power_w = power_w
 
-    def set(self, at: float, target: int) -> None:
-        if target == self.target:
-            return
+    def set(self, at: float, target: int, lag_s: float) -> None:
+        """Ask for a clock other than the one asked for last."""
         begins = max(at, self.pending[-1][0]) if self.pending else at
-        self.pending.append((begins + self._lags.draw_s(target, target > self.target, self._draws), target))
+        self.pending.append((begins + lag_s, target))
         self.target = target
         self.sets += 1
-        self.dwell, self.last_set = min(self.dwell, begins - self.last_set), begins
+        if begins - self.last_set < self.dwell:
+            self.dwell = begins - self.last_set
+        self.last_set = begins
 
     def settle(self, now: float) -> None:
         """Forget what lies before now."""
@@ -197,10 +199,12 @@ class _Gpu:
 
     def wait_j(self, begin: float, end: float) -> float:
         self.settle(begin)
+        if not self.pending:
+            return self._power_w[self.clock] * (end - begin)
         joules, now = 0.0, begin
         for until, clock in self.segments():
             until = min(until, end)
-            joules += self._profile.wait_power_w(clock) * (until - now)
+            joules += self._power_w[clock] * (until - now)
             now = until
             if now >= end:
                 break
@@ -218,38 +222,44 @@ class _Replay:
         seed: int | None,
     ) -> None:
         self._rules, self._pace_s, self._stretch = rules, pace_s, stretch
-        draws = None if seed is None else Random(seed)
-        self._gpus = [_Gpu(default, lags, draws, rules) for default in rules.defaults]
+        self._lags, self._draws = lags, None if seed is None else Random(seed)
+        power_w = {clock: rules.profile.wait_power_w(clock) for clock in {*rules.defaults, *chain(*targets)}}
+        self._gpus = [_Gpu(default, power_w) for default in rules.defaults]
         self._firsts = {of[0]: rank for rank, of in enumerate(rules.of_rank)}
         self._lasts = {of[-1]: rank for rank, of in enumerate(rules.of_rank)}
         self._next_target = [row[0] for row in targets]
         for gpu, target in zip(self._gpus, self._next_target, strict=True):
-            gpu.set(0.0, target)
-        # For each step: (clock, seconds, joules, the clock after it, when to set that where it is higher).
-        self._score: list[tuple[int, float, float, int, float]] = [(0, 0.0, 0.0, 0, 0.0)] * len(rules.steps)
-        for rank, (row, of) in enumerate(zip(targets, rules.of_rank, strict=True)):
+            self._set(gpu, 0.0, target)
+        # For each step: (clock, seconds, joules, the clock after it, when to set that where it is higher, its lag).
+        self._score: list[tuple[int, float, float, int, float, float]] = [(0, 0.0, 0.0, 0, 0.0, 0.0)] * len(rules.steps)
+        for rank, (clocks, of) in enumerate(zip(targets, rules.of_rank, strict=True)):
             tail = rules.tails[rank]
             returns = tail is not None and tail > TAIL_LAGS * lags.p95_up_s
             for here, after, number in zip(
-                row, [*row[1:], rules.defaults[rank] if returns else row[0]], of, strict=True
+                clocks, [*clocks[1:], rules.defaults[rank] if returns else clocks[0]], of, strict=True
             ):
                 seconds, joules = rules.at(rules.steps[number].instruction, here)
-                self._score[number] = here, seconds, joules, after, max(0.0, seconds - lags.of(after).p95_up_s)
+                row = lags.of(after)
+                early, lag = max(0.0, seconds - row.p95_up_s), row.up_s if after > here else row.down_s
+                self._score[number] = here, seconds, joules, after, early, lag
         self._ready = [0.0] * rules.ranks
         self.count = 0
-        self._begins: list[list[float]] = []
-        self._ends: list[list[float]] = []
-        self._joules: list[list[float]] = []
+        # Step by step, of the last iterations only; the sums below, by rank, of all.
+        self._begins, self._ends, self._joules = (deque[list[float]](maxlen=3) for _ in range(3))
+        self._first_begins: list[list[float]] = []
+        self._compute_j: list[list[float]] = []
         self._wait_j: list[list[float]] = []
         self._tail_j: list[list[float]] = []
+        self._busy_s: list[list[float]] = []
         self._finished: list[float] = []
         self._sets: list[int] = []
 
     def iterate(self) -> None:
         """Execute one more iteration on every rank."""
         rules, gpus, ready_of, score, stretch = self._rules, self._gpus, self._ready, self._score, self._stretch
+        draws = self._draws
         begins, ends, spent = ([0.0] * len(score) for _ in range(3))
-        wait_j, tail_j = [0.0] * rules.ranks, [0.0] * rules.ranks
+        compute_j, wait_j, tail_j, busy_s = ([0.0] * rules.ranks for _ in range(4))
         for number, (one, rank, overhead, inputs) in enumerate(rules.steps):
             gpu, begin = gpus[rank], ready_of[rank]
             for source, delay in inputs:
@@ -262,28 +272,33 @@ class _Replay:
                 wait_j[rank] += gpu.wait_j(ready_of[rank], begin)
             if gpu.pending:
                 gpu.settle(begin)
-            here, seconds, joules, after, raise_s = score[number]
+            here, seconds, joules, after, raise_s, lag = score[number]
             factor = 1.0 if stretch is None else stretch(self.count, one)
             if gpu.pending or gpu.clock != here:
                 end, joules = self._work(one, gpu, begin, factor)
             else:
                 end, joules = begin + seconds * factor, joules * factor
-            if after > here:
-                gpu.set(min(begin + raise_s, end), after)
-                if gpu.pending and gpu.pending[0][0] < end:
+            if after != here:
+                if draws is not None:
+                    lag = self._lags.draw_s(after, after > here, draws)
+                gpu.set(min(begin + raise_s, end) if after > here else end, after, lag)
+                if gpu.pending[0][0] < end:
                     end, joules = self._work(one, gpu, begin, factor)
-            elif after < here:
-                gpu.set(end, after)
             begins[number], ends[number], spent[number] = begin, end, joules
+            compute_j[rank] += joules
+            busy_s[rank] += end - begin
             ready_of[rank] = end
             if number in self._lasts and (tail := rules.tails[rank]) is not None:
                 tail_j[rank] = gpu.wait_j(end, end + tail)
-                gpu.set(end + tail, self._next_target[rank])
+                self._set(gpu, end + tail, self._next_target[rank])
                 ready_of[rank] = end + tail
         self.count += 1
         self._begins.append(begins)
         self._ends.append(ends)
         self._joules.append(spent)
+        self._first_begins.append([begins[first] for first in self._firsts])
+        self._compute_j.append(compute_j)
+        self._busy_s.append(busy_s)
         self._wait_j.append(wait_j)
         self._tail_j.append(tail_j)
         self._finished.append(max(ready_of))
@@ -291,6 +306,10 @@ class _Replay:
         if self.count == 1:  # the way into the first iteration is no switch of a steady one
             for gpu in gpus:
                 gpu.dwell = math.inf
+
+    def _set(self, gpu: _Gpu, at: float, target: int) -> None:
+        if target != gpu.target:
+            gpu.set(at, target, self._lags.draw_s(target, target > gpu.target, self._draws))
 
     def _work(self, one: Instruction, gpu: _Gpu, begin: float, factor: float) -> tuple[float, float]:
         """(end, joules) of an instruction that begins now, over all clocks that it meets."""
@@ -313,27 +332,25 @@ class _Replay:
         return None
 
     def _shifts(self, span: int) -> list[float]:
-        return [self._begins[-1][first] - self._begins[-1 - span][first] for first in self._firsts]
+        return [
+            here - before for before, here in zip(*(self._first_begins[back] for back in (-1 - span, -1)), strict=True)
+        ]
 
     def report(self, span: int) -> Simulation:
         """The figures of the last `span` whole iterations, and the events of the last but one."""
         rules, begins, ends, joules = self._rules, self._begins[-2], self._ends[-2], self._joules[-2]
-        slack, critical = self._slack()
-        origin = min(begins[first] for first in self._firsts)
+        slack, origin, period = self._slack(), min(self._first_begins[-2]), max(self._shifts(span)) / span
         energy, power = [], []
-        for rank, (gpus, of) in enumerate(zip(rules.gpus, rules.of_rank, strict=True)):
-            compute = sum(sum(row[number] for number in of) for row in self._joules[-1 - span : -1]) / span
-            waits = sum(row[rank] for row in self._wait_j[-span:]) / span  # before an instruction: one iteration on
-            tail = sum(row[rank] for row in self._tail_j[-1 - span : -1]) / span
-            busy = sum(
-                sum(e[n] - b[n] for n in of)
-                for b, e in zip(self._begins[-1 - span : -1], self._ends[-1 - span : -1], strict=True)
+        for rank, gpus in enumerate(rules.gpus):
+            compute, tail, busy = (
+                sum(row[rank] for row in rows[-1 - span : -1]) / span
+                for rows in (self._compute_j, self._tail_j, self._busy_s)
             )
-            idle = max(self._shifts(span)) - busy
+            waits = sum(row[rank] for row in self._wait_j[-span:]) / span  # before an instruction: one iteration on
             energy.append(RankEnergy(compute * gpus, waits * gpus, tail * gpus))
-            power.append((waits + tail) * span / idle if idle > _SAME_S else math.nan)
+            power.append((waits + tail) / (period - busy) if period - busy > _SAME_S else math.nan)
         return Simulation(
-            iteration_time_s=max(self._shifts(span)) / span,
+            iteration_time_s=period,
             ranks=tuple(
                 tuple(
                     Event(
@@ -344,48 +361,51 @@ class _Replay:
                 for gpus, of in zip(rules.gpus, rules.of_rank, strict=True)
             ),
             energy=tuple(energy),
-            critical_path=tuple(rules.steps[n].instruction for n in sorted(critical, key=lambda n: (begins[n], n))),
+            critical_path=tuple(self._critical()),
             switches=self._sets[-2] - self._sets[-3],
-            iteration_times_s=tuple(
-                after - before for before, after in zip(self._finished, self._finished[1:], strict=False)
-            ),
+            iteration_times_s=tuple(after - before for before, after in pairwise(self._finished)),
             least_dwell_s=min(gpu.dwell for gpu in self._gpus),
             wait_power_w=tuple(power),
         )
 
-    def _slack(self) -> tuple[list[float], set[int]]:
-        """Of the last iteration but one: each step's slack until the last end of all, and the steps that make it."""
+    def _slack(self) -> list[float]:
+        """Of each step of the last iteration but one, until the last end of all."""
         rules = self._rules
-        final = self._finished[-1]
-        at, cause = -1, -1  # the last step of all
         slack = [math.inf] * len(rules.steps)
         for last, rank in self._lasts.items():
-            slack[last] = final - self._ready[rank]
-            if slack[last] == 0.0 and cause < 0:
-                cause = last
-        critical: set[int] = set()
+            slack[last] = self._finished[-1] - self._ready[rank]
         for back in (-1, -2):
             begins, ends = self._begins[back], self._ends[back]
-            before = [math.inf] * len(rules.steps)
+            earlier = [math.inf] * len(rules.steps)
             for number in range(len(rules.steps) - 1, -1, -1):
                 _, rank, overhead, inputs = rules.steps[number]
-                ready = begins[number] - overhead
-                previous = rules.previous[number]
-                causes = [(ready - (ends[source] + delay), source, back) for source, delay in inputs]
+                late, previous = slack[number] + begins[number] - overhead, rules.previous[number]
+                for source, delay in inputs:
+                    if (room := late - delay - ends[source]) < slack[source]:
+                        slack[source] = room
                 if number in self._firsts:
-                    tail = rules.tails[rank] or 0.0
-                    margin = ready - (self._ends[back - 1][previous] + tail)
-                    before[previous] = slack[number] + margin
-                    causes.append((margin, previous, back - 1))
-                else:
-                    causes.append((ready - ends[previous], previous, back))
-                for margin, source, when in causes:
-                    if when == back and slack[number] + margin < slack[source]:
-                        slack[source] = slack[number] + margin
-                if (at, cause) == (back, number):
-                    if back == -2:
-                        critical.add(number)
-                    _, cause, at = min(causes)
+                    earlier[previous] = late - (rules.tails[rank] or 0.0) - self._ends[back - 1][previous]
+                elif (room := late - ends[previous]) < slack[previous]:
+                    slack[previous] = room
             if back == -1:
-                slack = before
-        return slack, critical
+                slack = earlier
+        return slack
+
+    def _critical(self) -> list[Instruction]:
+        """Of the last iteration but one, what the last end of all has waited for, step by step."""
+        rules, back = self._rules, -1
+        number = next(last for last, rank in self._lasts.items() if self._ready[rank] == self._finished[-1])
+        path = []
+        while back >= -2:
+            one, rank, overhead, inputs = rules.steps[number]
+            if back == -2:
+                path.append(one)
+            ready, previous = self._begins[back][number] - overhead, rules.previous[number]
+            causes = [(ready - delay - self._ends[back][source], source, back) for source, delay in inputs]
+            if number in self._firsts:
+                tail = rules.tails[rank] or 0.0
+                causes.append((ready - tail - self._ends[back - 1][previous], previous, back - 1))
+            else:
+                causes.append((ready - self._ends[back][previous], previous, back))
+            _, number, back = min(causes)
+        return path[::-1]
