@@ -21,6 +21,7 @@ from joulepath_operator.observation import (
     INJECTED_ANNOTATION,
     INPUTS_ANNOTATION,
     JOB_UID_LABEL,
+    Pod,
     StoredPlan,
     StoredProfile,
 )
@@ -28,6 +29,8 @@ from joulepath_operator.observation import (
 Body = dict[str, Any]
 
 _JOB_NAME_LABEL = "training.kubeflow.org/job-name"
+_AGENTS = "app.kubernetes.io/part-of=joulepath,app.kubernetes.io/component=agent"
+_STARTING = frozenset({"PodInitializing", "ContainerCreating"})
 _PAGE = 100
 _REMEDY = (
     "apply the CRDs of Joulepath (kubectl apply -f crds/, or the chart with crds.install=true)",
@@ -97,16 +100,32 @@ class Cluster:
         found = self._core.read_namespace(namespace, _request_timeout=self._timeout_s)
         return str((found.metadata.labels or {}).get(POD_SECURITY_LABEL, self._unlabelled))
 
-    def injected_pods(self, namespace: str, job: str, job_uid: str) -> tuple[bool, ...]:
-        """For each pod of a job, whether the webhook has injected it."""
+    def pods(self, namespace: str, job: str, job_uid: str) -> tuple[Pod, ...]:
+        """The pods of a job."""
         pods = self._core.list_namespaced_pod(
             namespace, label_selector=f"{_JOB_NAME_LABEL}={job}", _request_timeout=self._timeout_s
         )
         return tuple(
-            INJECTED_ANNOTATION in (pod.metadata.annotations or {})
+            Pod(
+                name=pod.metadata.name,
+                injected=INJECTED_ANNOTATION in (pod.metadata.annotations or {}),
+                node=pod.spec.node_name,
+                waiting=_waiting(pod.status),
+            )
             for pod in pods.items
             if any(owner.uid == job_uid for owner in pod.metadata.owner_references or ())
         )
+
+    def agent(self, node: str) -> tuple[str | None, bool]:
+        """The pod of a node's agent as NAMESPACE/NAME, and whether it is ready; None where there is none."""
+        pods = self._core.list_pod_for_all_namespaces(
+            label_selector=_AGENTS, field_selector=f"spec.nodeName={node}", _request_timeout=self._timeout_s
+        )
+        if not pods.items:
+            return None, False
+        pod = pods.items[0]
+        ready = any(one.type == "Ready" and one.status == "True" for one in pod.status.conditions or ())
+        return f"{pod.metadata.namespace}/{pod.metadata.name}", ready
 
     def write_status(self, energy_plan: Body, status: EnergyPlanStatus) -> None:
         """Replaces the status of an EnergyPlan as it was read."""
@@ -176,6 +195,20 @@ class Cluster:
             if error.status in (HTTPStatus.CONFLICT, HTTPStatus.NOT_FOUND):
                 raise ConflictError(error.reason) from error
             raise
+
+
+def _waiting(status: Any) -> str | None:
+    """Why the containers of a pod don't run, in the kubelet's or the scheduler's words; None if they do."""
+    if status.phase == "Running":
+        return None
+    containers = [*(status.init_container_statuses or ()), *(status.container_statuses or ())]
+    reasons = [
+        one.state.waiting.reason for one in containers if one.state is not None and one.state.waiting is not None
+    ]
+    if said := [reason for reason in reasons if reason not in _STARTING]:
+        return str(said[0])
+    unmet = [one for one in status.conditions or () if one.type == "PodScheduled" and one.status == "False"]
+    return f"{unmet[0].reason}: {unmet[0].message}" if unmet else str(status.phase)
 
 
 def _group(kind: Kind) -> tuple[str, str]:

@@ -149,6 +149,10 @@ class Index:
             if (job.namespace, job.job_uid) == (namespace, job_uid)
         )
 
+    def reports(self, node: str) -> bool:
+        """Whether a node has a NodeReport, of whatever jobs."""
+        return ("", node) in self._objects[Kind.NODE_REPORT]
+
     def plans(self, key: Key) -> tuple[StoredPlan, ...]:
         """The JobPlans of an EnergyPlan."""
         owned: dict[Key, _Owned] = self._objects[Kind.JOB_PLAN]

@@ -1,47 +1,112 @@
-"""Why the ranks of a job don't report yet: the `Injected` condition before a gang is complete."""
+"""Why ranks of a job don't report: the `Injected` condition before a gang is complete.
+
+The first thing on the way from the job's manifest to its first training step that isn't there: the namespace's
+permission, pods, the trainer in them, running containers, an agent on their node, its report, a training step.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from joulepath_crds import ANNOTATION
 from joulepath_operator.gang import Gang
-from joulepath_operator.observation import Job, Observation
+from joulepath_operator.observation import Agent, Job, Observation, Pod
 
 POD_SECURITY_LABEL = "pod-security.kubernetes.io/enforce"
 FORBIDDING_LEVELS = frozenset({"baseline", "restricted"})
 """Pod Security levels that refuse hostPath volumes, and so the agent's socket."""
 
 
+def silent(pods: Sequence[Pod], gang: Gang | None) -> tuple[Pod, ...]:
+    """The pods of which no rank reports."""
+    reporting = {rank.pod for rank in gang.ranks} if gang is not None else set()
+    return tuple(pod for pod in pods if pod.name not in reporting)
+
+
 def explain(observation: Observation, job: Job, gang: Gang | None) -> tuple[str, str]:
     """A reason in CamelCase and a sentence with the remedy."""
-    namespace, level = observation.namespace, observation.pod_security
-    if level in FORBIDDING_LEVELS:
-        label = f"kubectl label namespace {namespace} {POD_SECURITY_LABEL}=privileged --overwrite"
+    pods = observation.pods
+    plain = [pod for pod in pods if not pod.injected]
+    if observation.pod_security in FORBIDDING_LEVELS and (plain or not pods):
+        return "PodSecurityForbids", _forbidden(observation, job)
+    if not pods:
         return (
-            "PodSecurityForbids",
-            f"Namespace {namespace} enforces Pod Security level {level}, which forbids the hostPath volume of the "
-            "agent's socket: nothing was injected, the job runs unharmed and at default clocks. To change that: "
-            f"{label}, then {restart(observation, job)}",
+            "NoPods",
+            f"PyTorchJob {job.name} has no pods yet. If that lasts, see why: "
+            f"kubectl -n {observation.namespace} describe pytorchjob {job.name}",
         )
-    if gang is not None:
-        return (
-            "RanksMissing",
-            f"{len(gang.ranks)} of {gang.world_size} ranks report. The others have not begun to train, or their pods "
-            "were not injected, or no agent runs on their nodes (kubectl get nodereports).",
-        )
-    if not observation.pods:
-        return "NoPods", f"PyTorchJob {job.name} has no pods yet."
-    if not all(observation.pods):
-        plain = len(observation.pods) - sum(observation.pods)
+    if plain:
         return (
             "PodsPredateAnnotation",
-            f"{plain} of {len(observation.pods)} pods of PyTorchJob {job.name} were created without the trainer: "
-            "before the annotation was there, or while the webhook was away. They train unharmed, at default clocks. "
-            f"To inject them, create them again: {restart(observation, job)}",
+            f"{len(plain)} of {len(pods)} pods of PyTorchJob {job.name} were created without the trainer: before the "
+            "annotation was there, or while the webhook was away. They train unharmed, at default clocks. To inject "
+            f"them, create them again: {restart(observation, job)}",
+        )
+    quiet = silent(pods, gang)
+    told = f"{len(gang.ranks)} of {gang.world_size} ranks report. " if gang is not None else ""
+    if waiting := [pod for pod in quiet if pod.waiting]:
+        first = waiting[0]
+        return (
+            "PodsNotRunning",
+            f"{told}{len(waiting)} of {len(pods)} pods don't run yet ({first.name}: {first.waiting}). "
+            f"If that lasts: kubectl -n {observation.namespace} describe pod {first.name}",
+        )
+    for agent in observation.agents:
+        if why := _without_agent(agent):
+            return why[0], told + why[1]
+    return _not_training(observation, gang, quiet)
+
+
+def _forbidden(observation: Observation, job: Job) -> str:
+    namespace = observation.namespace
+    label = f"kubectl label namespace {namespace} {POD_SECURITY_LABEL}=privileged --overwrite"
+    return (
+        f"Namespace {namespace} enforces Pod Security level {observation.pod_security}, which forbids the hostPath "
+        "volume of the agent's socket: nothing was injected, the job runs unharmed and at default clocks. To change "
+        f"that: {label}, then {restart(observation, job)}"
+    )
+
+
+def _without_agent(agent: Agent) -> tuple[str, str] | None:
+    """What is amiss with the agent on a node where the job trains."""
+    if agent.pod is None:
+        return (
+            "NoAgent",
+            f"Node {agent.node} has no agent, so the GPUs there can't be measured. Agents run on the nodes that the "
+            "chart's agent.nodeSelector and agent.tolerations choose; by default those with the label "
+            f"nvidia.com/gpu.present=true: kubectl label node {agent.node} nvidia.com/gpu.present=true",
+        )
+    if not agent.ready or not agent.reports:
+        namespace, _, name = agent.pod.partition("/")
+        what = "is not ready" if not agent.ready else "has written no NodeReport"
+        return (
+            "AgentNotReady" if not agent.ready else "NoNodeReport",
+            f"The agent on node {agent.node} {what}. While it starts anew, GPUs run default clocks. If that lasts: "
+            f"kubectl -n {namespace} logs {name}",
+        )
+    return None
+
+
+def _not_training(observation: Observation, gang: Gang | None, quiet: Sequence[Pod]) -> tuple[str, str]:
+    pod = quiet[0].name if quiet else observation.pods[0].name
+    log = f"kubectl -n {observation.namespace} logs {pod} | grep joulepath"
+    if gang is not None:
+        where = f" Pod {pod} reports none." if quiet else ""
+        return (
+            "RanksMissing",
+            f"{len(gang.ranks)} of {gang.world_size} ranks report, each from its first training step on.{where} Until "
+            f"all do, the clocks of none are changed. If that lasts while training goes on: {log}",
+        )
+    if (topology := observation.status.topology) is not None and observation.status.job_uid:
+        return (
+            "RanksSilent",
+            f"All ranks of the pipeline of {topology.stages} stages have reported before, and none does now: agents or "
+            f"training processes start anew. They report again with their next training steps. If not: {log}",
         )
     return (
         "WaitingForRanks",
-        "The pods are injected; no rank has begun to train. If training runs, see the log of the agent on its node "
-        "and that of the pod (lines with joulepath).",
+        "The pods run; waiting for the first training step of the ranks. If training goes on without being seen here: "
+        f"{log} (nothing there: its Python has not loaded the trainer).",
     )
 
 

@@ -55,6 +55,26 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
+class Pod:
+    """A pod of the job: whether the webhook has injected it, its node, and why its training doesn't run yet, if so."""
+
+    name: str
+    injected: bool
+    node: str | None = None
+    waiting: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Agent:
+    """The agent on a node: its pod as NAMESPACE/NAME, None if there is none, and whether the node has a NodeReport."""
+
+    node: str
+    pod: str | None
+    ready: bool
+    reports: bool
+
+
+@dataclass(frozen=True, slots=True)
 class NodeJob:
     """What one node says of the job; `age_s` is how long ago that arrived, on the operator's own clock."""
 
@@ -101,8 +121,10 @@ class Observation:
     profiles: tuple[StoredProfile, ...] = ()
     pod_security: str | None = None
     """The level that the namespace enforces, if any."""
-    pods: tuple[bool, ...] = ()
-    """One entry for each pod of the job: whether it was injected."""
+    pods: tuple[Pod, ...] = ()
+    """The pods of the job; looked up only while ranks are missing."""
+    agents: tuple[Agent, ...] = ()
+    """The agents of some nodes whose pods run and report no rank."""
     asked: PlanRequest | None = None
     """What the planner was asked after the decision before, if anything."""
     planned: PlanResult | PlanRefusal | None = None

@@ -16,18 +16,21 @@ from typing import Protocol
 from pydantic import ValidationError
 
 from joulepath_crds import EnergyPlanSpec, EnergyPlanStatus, Phase
+from joulepath_operator import injection
 from joulepath_operator.cluster import Body, Cluster, ConflictError
 from joulepath_operator.decide import decide
 from joulepath_operator.gang import Gang
 from joulepath_operator.index import Index, Key, Kind
 from joulepath_operator.metrics import Metrics
-from joulepath_operator.observation import Decision, Job, Observation
+from joulepath_operator.observation import Agent, Decision, Job, Observation
 from joulepath_operator.planning import PlanRefusal, PlanRequest, PlanResult
 from joulepath_operator.story import Story
 
 log = logging.getLogger(__name__)
 
 _AGAIN_S = 0.5
+_AGENTS_ASKED = 3
+"""Nodes whose agents are looked up while ranks are missing: a message names no more."""
 
 
 class Planner(Protocol):
@@ -100,13 +103,20 @@ class Reconciler:
         gang = Gang.of(nodes)
         if gang is not None and gang.complete:
             return replace(seen, job=job, nodes=nodes, profiles=self._index.profiles(seen.namespace))
+        pods = self._cluster.pods(seen.namespace, job.name, job.uid)
+        silent = {pod.node for pod in injection.silent(pods, gang) if pod.node and not pod.waiting}
         return replace(
             seen,
             job=job,
             nodes=nodes,
             pod_security=self._cluster.pod_security(seen.namespace),
-            pods=self._cluster.injected_pods(seen.namespace, job.name, job.uid),
+            pods=pods,
+            agents=tuple(self._agent(node) for node in sorted(silent)[:_AGENTS_ASKED]),
         )
+
+    def _agent(self, node: str) -> Agent:
+        pod, ready = self._cluster.agent(node)
+        return Agent(node, pod, ready, self._index.reports(node))
 
     def _invalid(self, key: Key, body: Body, error: ValidationError) -> Decision:
         """What an older schema let through."""

@@ -33,7 +33,7 @@ from joulepath_crds import (
     arm_of,
 )
 from joulepath_operator.decide import decide
-from joulepath_operator.observation import Decision, Job, NodeJob, Observation, StoredPlan, StoredProfile
+from joulepath_operator.observation import Agent, Decision, Job, NodeJob, Observation, Pod, StoredPlan, StoredProfile
 from joulepath_operator.planning import PlanRefusal, PlanRequest, PlanResult, compute
 from joulepath_planner import Pipeline, Simulation, simulate
 from planner.pipelines import BLOCKING_POWER_W, gpt3
@@ -102,6 +102,7 @@ class World:
         self.refusal: dict[int, str] = {}
         self.unstaged: set[int] = set()
         self.pods: tuple[bool, ...] = ()
+        self.agents: tuple[Agent, ...] = ()
         self.pod_security: str | None = None
         self.plans_computed = 0
         self.writes: list[JobPlanSpec] = []
@@ -159,7 +160,8 @@ class World:
             nodes=self.nodes() if self.job else (),
             plans=tuple(self.plans.values()),
             profiles=tuple(self.profiles.values()),
-            pods=self.pods,
+            pods=tuple(Pod(f"gpt3-worker-{one}", injected, f"node-{one}") for one, injected in enumerate(self.pods)),
+            agents=self.agents,
             pod_security=self.pod_security,
         )
 

@@ -10,6 +10,8 @@ import pytest
 
 from joulepath_crds import EnergyPlanSpec
 from joulepath_operator.gang import Gang
+from joulepath_operator.injection import explain
+from joulepath_operator.observation import Agent, Pod
 
 NewWorld = Callable[..., Any]
 
@@ -73,8 +75,8 @@ def test_a_gang_that_is_injected_in_part_is_never_slowed(new_world: NewWorld) ->
     world = new_world()
     world.ranks, world.pods = 4, (True, False)
     _, reason, message = injected(world)
-    assert reason == "RanksMissing"
-    assert "4 of 8" in message
+    assert reason == "PodsPredateAnnotation"
+    assert "1 of 2 pods" in message
     assert not world.plans
 
 
@@ -92,9 +94,55 @@ def test_a_namespace_that_forbids_hostpath_is_told_label_and_remedy(new_world: N
 def test_injected_pods_that_do_not_train_yet_are_waited_for(new_world: NewWorld) -> None:
     world = new_world()
     world.ranks, world.pods = 0, (True, True)
-    assert injected(world)[1] == "WaitingForRanks"
+    _, reason, message = injected(world)
+    assert reason == "WaitingForRanks"
+    assert "kubectl -n team logs gpt3-worker-0 | grep joulepath" in message
     world.pods = ()
-    assert injected(world)[1] == "NoPods"
+    _, reason, message = injected(world)
+    assert reason == "NoPods"
+    assert "kubectl -n team describe pytorchjob gpt3" in message
+
+
+@pytest.mark.parametrize(
+    ("agent", "reason", "remedy"),
+    [
+        (Agent("node-1", None, False, False), "NoAgent", "kubectl label node node-1 nvidia.com/gpu.present=true"),
+        (Agent("node-1", "jp/agent-x", False, True), "AgentNotReady", "kubectl -n jp logs agent-x"),
+        (Agent("node-1", "jp/agent-x", True, False), "NoNodeReport", "kubectl -n jp logs agent-x"),
+        (Agent("node-1", "jp/agent-x", True, True), "RanksMissing", "kubectl -n team logs gpt3-worker-1"),
+    ],
+)
+def test_a_node_whose_ranks_are_silent_is_told_with_what_its_agent_lacks(
+    new_world: NewWorld, agent: Agent, reason: str, remedy: str
+) -> None:
+    world = new_world()
+    world.ranks, world.pods, world.agents = 4, (True, True), (agent,)
+    status, why, message = injected(world)
+    assert (status, why) == ("False", reason)
+    assert message.startswith("4 of 8 ranks report")
+    assert remedy in message
+
+
+def test_pods_that_do_not_run_are_told_with_the_kubelets_reason(new_world: NewWorld) -> None:
+    world = new_world()
+    observation = replace(world.observe(), nodes=(), pods=(Pod("gpt3-worker-0", True, "node-0", "ImagePullBackOff"),))
+    reason, message = explain(observation, world.job, None)
+    assert reason == "PodsNotRunning"
+    assert "gpt3-worker-0: ImagePullBackOff" in message
+
+
+def test_ranks_that_fall_silent_are_not_told_as_if_training_had_never_begun(active: Any) -> None:
+    active.ranks, active.pods = 0, (True, True)
+    active.settle()
+    degraded = active.condition("Degraded")
+    assert (degraded.status, degraded.reason) == ("True", "RanksSilent")
+    assert "have reported before" in degraded.message
+
+
+def test_a_namespace_that_is_restricted_later_is_not_blamed_for_silence(active: Any) -> None:
+    active.ranks, active.pods, active.pod_security = 4, (True, True), "restricted"
+    active.settle()
+    assert active.condition("Degraded").reason == "RanksMissing"
 
 
 @pytest.mark.parametrize(
