@@ -1,0 +1,197 @@
+"""Why an instruction got its clock: what it could not do without, and what the clocks beside it would have cost.
+
+The referee answers: it replays the plan with this one instruction at the next clock down, then at the next one up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from joulepath_planner.lags import LagTable
+from joulepath_planner.pipeline import Pipeline
+from joulepath_planner.plan import Plan
+from joulepath_planner.referee import Event, Referee, Simulation
+from joulepath_planner.schedule import Instruction, ScheduleError
+
+_NO_SLACK_S = 1e-6
+_SAME_J = 1e-6
+_TOLERANCE = 1e-9
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """The plan with this instruction alone at another clock: what changes, per iteration, by the referee."""
+
+    clock_mhz: int
+    energy_change_j: float
+    time_change_s: float
+    late_s: float
+    """By how much the iteration would then miss the plan's deadline; 0 where it keeps it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """One instruction of a plan.
+
+    critical: on the path that makes the iteration as long as it is; before, after: its neighbours on that path.
+    slack_s: how much later it may end without delaying the iterations after it.
+    own_j: joules of all its GPUs, waits not counted; slower, faster: None at the end of the profile's clocks.
+    """
+
+    instruction: Instruction
+    rank: int
+    clock_mhz: int
+    default_clock_mhz: int
+    start_s: float
+    duration_s: float
+    own_j: float
+    granularity: str
+    critical: bool
+    before: Instruction | None
+    after: Instruction | None
+    slack_s: float
+    slower: Neighbour | None
+    faster: Neighbour | None
+
+    @property
+    def reason(self) -> str:
+        """Why it isn't slower: critical, no slack, too little slack, cheapest, lowest clock or shared clock."""
+        if self.slower is None:
+            return "lowest clock"
+        if self.critical or self.slack_s < _NO_SLACK_S:
+            return "critical" if self.critical else "no slack"
+        if self.slower.late_s > 0:
+            return "too little slack"
+        if self.slower.energy_change_j >= -_SAME_J:
+            return "cheapest"
+        return "shared clock"
+
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        """The same for people."""
+        one = self.instruction
+        clock = (
+            f"the default clock, {self.clock_mhz} MHz"
+            if self.clock_mhz == self.default_clock_mhz
+            else f"{self.clock_mhz} MHz (default {self.default_clock_mhz} MHz)"
+        )
+        told = [
+            f"{one.label} on rank {self.rank} runs at {clock}: {_ms(self.duration_s)} and {self.own_j:.2f} J, "
+            f"from {self.start_s:.4f} s.",
+            self._why(),
+        ]
+        if self.slower is not None:
+            told.append(f"The next clock down, {self.slower.clock_mhz} MHz, would {self._cost(self.slower)}.")
+        if self.faster is not None:
+            told.append(f"The next clock up, {self.faster.clock_mhz} MHz, would {self._cost(self.faster)}.")
+        return tuple(told)
+
+    def _why(self) -> str:
+        if self.critical:
+            ends = [f"after {self.before.label}"] if self.before else []
+            ends += [f"before {self.after.label}"] if self.after else []
+            return f"It is on the critical path{', ' + ' and '.join(ends) if ends else ''}: it has no slack."
+        if self.slack_s < _NO_SLACK_S:
+            return "It has no slack: a path through it is as long as the critical one."
+        slack = f"It is off the critical path and may end {_ms(self.slack_s)} later"
+        return {
+            "too little slack": f"{slack}, too little for the next clock down.",
+            "cheapest": f"{slack}; a lower clock saves nothing more.",
+            "lowest clock": f"{slack}; the profile has no lower clock.",
+            "shared clock": f"{slack}; it shares its clock with others ({self.granularity} granularity)"
+            if self.granularity != "instruction"
+            else f"{slack}; that slack is worth little, or lags and reserve need it",
+        }[self.reason].rstrip(".") + "."
+
+    @staticmethod
+    def _cost(other: Neighbour) -> str:
+        joules = other.energy_change_j
+        energy = f"{'save' if joules < 0 else 'cost'} {abs(joules):.3g} J"
+        if abs(joules) < _SAME_J:
+            energy = "change no energy"
+        if abs(other.time_change_s) < _NO_SLACK_S:
+            return f"{energy} and leave the iteration time as it is"
+        longer = "lengthen" if other.time_change_s > 0 else "shorten"
+        miss = " and miss the deadline" if other.late_s > _NO_SLACK_S else ""
+        return f"{energy}, {longer} the iteration by {_ms(abs(other.time_change_s))}{miss}"
+
+
+class Explainer:
+    """Explains instructions of one plan; replays the plan once, then two times for each instruction asked for.
+
+    pace_s: the iteration time of the straggler that the plan waits for, if it does.
+    """
+
+    def __init__(
+        self, pipeline: Pipeline, plan: Plan, lags: LagTable | None = None, pace_s: float | None = None
+    ) -> None:
+        self._pipeline, self._plan, self._lags, self._pace_s = pipeline, plan, lags, pace_s
+        self._referee = Referee(pipeline)
+        self.replay: Simulation = self._referee.replay(plan.clocks, lags, pace_s=pace_s)
+        self._place = {
+            event.instruction: (rank, index)
+            for rank, events in enumerate(self.replay.ranks)
+            for index, event in enumerate(events)
+        }
+
+    def explain(self, instruction: Instruction) -> Explanation:
+        """Raises `ScheduleError` for an instruction that the schedule doesn't run."""
+        if instruction not in self._place:
+            raise ScheduleError(
+                f"the schedule runs no {instruction.label}; instructions are written as stage:kind and microbatch, "
+                f"such as {next(iter(self._place)).label}."
+            )
+        rank, index = self._place[instruction]
+        event = self.replay.ranks[rank][index]
+        profile = self._pipeline.profile
+        default = profile.default_clock_mhz(instruction.stage)
+        clock = self._plan.clocks[rank][index] or default
+        clocks = sorted(point.clock_mhz for point in profile.points[instruction.stage, instruction.kind])
+        path = list(self.replay.critical_path)
+        at = path.index(instruction) if instruction in path else None
+        return Explanation(
+            instruction=instruction,
+            rank=rank,
+            clock_mhz=clock,
+            default_clock_mhz=default,
+            start_s=event.start_s,
+            duration_s=event.duration_s,
+            own_j=event.energy_j,
+            granularity=self._plan.granularity,
+            critical=at is not None,
+            before=path[at - 1] if at else None,
+            after=path[at + 1] if at is not None and at + 1 < len(path) else None,
+            slack_s=event.slack_s,
+            slower=self._neighbour(rank, index, max((one for one in clocks if one < clock), default=None)),
+            faster=self._neighbour(rank, index, min((one for one in clocks if one > clock), default=None)),
+        )
+
+    def costliest(self, most: int) -> tuple[Instruction, ...]:
+        """The instruction of most joules of each (stage, kind, clock), the costliest `most` of those."""
+        found: dict[tuple[int, str, int | None], Event] = {}
+        for events, clocks in zip(self.replay.ranks, self._plan.clocks, strict=True):
+            for event, clock in zip(events, clocks, strict=True):
+                key = event.instruction.stage, event.instruction.kind, clock
+                if key not in found or event.energy_j > found[key].energy_j:
+                    found[key] = event
+        ranked: Sequence[Event] = sorted(found.values(), key=lambda event: (-event.energy_j, event.instruction))
+        return tuple(event.instruction for event in ranked[:most])
+
+    def _neighbour(self, rank: int, index: int, clock: int | None) -> Neighbour | None:
+        if clock is None:
+            return None
+        rows: list[Sequence[int | None]] = list(self._plan.clocks)
+        rows[rank] = [*rows[rank][:index], clock, *rows[rank][index + 1 :]]
+        seen = self._referee.replay(rows, self._lags, pace_s=self._pace_s)
+        over_s = seen.iteration_time_s - self._plan.deadline_s
+        return Neighbour(
+            clock_mhz=clock,
+            energy_change_j=seen.energy_j - self.replay.energy_j,
+            time_change_s=seen.iteration_time_s - self.replay.iteration_time_s,
+            late_s=over_s if over_s > self._plan.deadline_s * _TOLERANCE else 0.0,
+        )
+
+
+def _ms(seconds: float) -> str:
+    return f"{1e3 * seconds:.3f} ms"

@@ -1,0 +1,182 @@
+"""Data-parallel pipelines of differing speed: which iteration time for whom, and what that saves.
+
+All replicas of a job wait for the slowest one, whose iteration takes T'. So each other one may be planned for
+T_opt = min(T*_fixed, max(T_min, T')) at no cost in time (extrinsic bloat); before T*_fixed a longer iteration saves
+more than its waits cost, as the waits until T' are there anyway.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from joulepath_planner.frontier import Frontier
+from joulepath_planner.granularity import Granularity
+from joulepath_planner.lags import LagTable
+from joulepath_planner.objectives import ObjectiveError, beside_straggler
+from joulepath_planner.pipeline import Pipeline
+from joulepath_planner.plan import Plan, PlannedInstruction, RankPlan, plan
+from joulepath_planner.profile import Profile
+from joulepath_planner.referee import simulate
+
+
+@dataclass(frozen=True, slots=True)
+class Replica:
+    """One pipeline of a data-parallel job.
+
+    factor: how many times longer than in the frontier everything lasts, at the same watts (a slow, throttled GPU).
+    """
+
+    frontier: Frontier
+    factor: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.factor < math.inf:
+            raise ObjectiveError(f"a replica's factor is {self.factor:g}; it must be finite and above 0.")
+
+    @property
+    def t_min_s(self) -> float:
+        return self.frontier.t_min_s * self.factor
+
+    def t_opt_s(self, straggler_s: float) -> float:
+        """The iteration time to plan for while the slowest replica takes `straggler_s`."""
+        return beside_straggler(self.frontier, straggler_s / self.factor).iteration_time_s * self.factor
+
+    def energy_j(self, planned_s: float, until_s: float) -> float:
+        """Least joules of an iteration planned for `planned_s` that waits until `until_s`."""
+        return self.frontier.at(planned_s / self.factor).energy_j * self.factor + self._waits_j(until_s - planned_s)
+
+    def baseline_energy_j(self, until_s: float) -> float:
+        """Joules at default clocks, waits until `until_s` included."""
+        return self.frontier.baseline_energy_j * self.factor + self._waits_j(until_s - self.t_min_s)
+
+    def _waits_j(self, seconds: float) -> float:
+        return self.frontier.points[-1].slope_w * seconds  # past T*_fixed all that grows are waits
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What one replica does: it is planned for t_opt_s, and waits until the job's iteration ends."""
+
+    t_min_s: float
+    t_opt_s: float
+    energy_j: float
+    baseline_energy_j: float
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """The whole job. Energies are the frontier's bounds, in joules of one iteration of all replicas.
+
+    baseline_energy_j: all at default clocks, all waiting for the slowest (T' = the largest T_min).
+    intrinsic_energy_j: each planned for its own T_min, as if it were alone; what `energy_j` is under this is extrinsic.
+    """
+
+    iteration_time_s: float
+    energy_j: float
+    intrinsic_energy_j: float
+    baseline_energy_j: float
+    shares: tuple[Share, ...]
+
+    @property
+    def savings(self) -> float:
+        return 1 - self.energy_j / self.baseline_energy_j
+
+
+def share_out(replicas: Sequence[Replica], slowdown: float = 0.0) -> Job:
+    """Iteration times of least energy for the whole job, at most `slowdown` over the slowest replica's T_min.
+
+    Raises `ObjectiveError` for no replica or a slowdown under 0.
+    """
+    if not replicas:
+        raise ObjectiveError("a job has at least one replica; none is given.")
+    if not slowdown >= 0:
+        raise ObjectiveError(f"the slowdown is {slowdown:g}; it is a fraction of T_min, 0 or more.")
+    slowest_s = max(one.t_min_s for one in replicas)
+    latest_s = slowest_s * (1 + slowdown)
+
+    def energy_j(time_s: float) -> float:
+        return sum(one.energy_j(one.t_opt_s(time_s), time_s) for one in replicas)
+
+    # The sum is convex with the breakpoints of all: the least of it is where it first stops falling.
+    breakpoints = {point.iteration_time_s * one.factor for one in replicas for point in one.frontier.points}
+    times = sorted({slowest_s, latest_s, *(time for time in breakpoints if slowest_s < time < latest_s)})
+    least = bisect_left(range(len(times) - 1), True, key=lambda at: energy_j(times[at]) <= energy_j(times[at + 1]))
+    time_s = times[least]
+    return Job(
+        iteration_time_s=time_s,
+        energy_j=energy_j(time_s),
+        intrinsic_energy_j=sum(one.energy_j(one.t_min_s, slowest_s) for one in replicas),
+        baseline_energy_j=sum(one.baseline_energy_j(slowest_s) for one in replicas),
+        shares=tuple(
+            Share(
+                one.t_min_s,
+                t_opt := one.t_opt_s(time_s),
+                one.energy_j(t_opt, time_s),
+                one.baseline_energy_j(slowest_s),
+            )
+            for one in replicas
+        ),
+    )
+
+
+def plan_beside(
+    pipeline: Pipeline,
+    straggler_s: float,
+    t_star_fixed_s: float,
+    *,
+    granularity: Granularity | Literal["auto"] = "auto",
+    lags: LagTable | None = None,
+    reserve: float = 0.0,
+) -> Plan:
+    """The plan of a pipeline that waits for a straggler of T' = `straggler_s`, planned for T_opt (its `deadline_s`).
+
+    The iteration time is fixed, so a second more of it costs nothing: the plan is made on effective energies, without
+    blocking power, and then replayed at the straggler's pace: `iteration_time_s` is T', waits until then are counted.
+    """
+    power_w = pipeline.profile.least_wait_power_w
+    longest_s = {key: max(point.time_s for point in points) for key, points in pipeline.profile.points.items()}
+    # Effective energy e - P_b d, lifted by a constant for each (stage, kind) to stay above 0.
+    effective = Profile(
+        {
+            key: tuple(
+                replace(point, energy_j=point.energy_j + power_w * (longest_s[key] - point.time_s)) for point in points
+            )
+            for key, points in pipeline.profile.points.items()
+        },
+        0.0,
+    )
+    default = simulate(pipeline)
+    t_opt_s = min(t_star_fixed_s, max(default.iteration_time_s, straggler_s))
+    made = plan(
+        replace(pipeline, profile=effective), deadline_s=t_opt_s, granularity=granularity, lags=lags, reserve=reserve
+    )
+    replay = simulate(pipeline, made.clocks, lags, pace_s=straggler_s)
+    gpus = [pipeline.rank_gpus(rank) for rank in range(pipeline.ranks)]
+    lift_j = sum(
+        count * power_w * longest_s[one.stage, one.kind]
+        for count, order in zip(gpus, pipeline.schedule.orders, strict=True)
+        for one in order
+    )
+    return replace(
+        made,
+        iteration_time_s=replay.iteration_time_s,
+        energy_j=replay.energy_j,
+        baseline_energy_j=simulate(pipeline, pace_s=straggler_s).energy_j,
+        lower_bound_j=made.lower_bound_j - lift_j + power_w * sum(gpus) * replay.iteration_time_s,
+        ranks=tuple(_real(pipeline, rank) for rank in made.ranks),
+    )
+
+
+def _real(pipeline: Pipeline, rank: RankPlan) -> RankPlan:
+    """The same with the profile's joules, not the effective ones."""
+    profile, gpus = pipeline.profile, pipeline.rank_gpus(rank.rank)
+
+    def joules(one: PlannedInstruction) -> float:
+        stage, kind = one.instruction.stage, one.instruction.kind
+        return gpus * profile.at(stage, kind, one.clock_mhz or profile.default_clock_mhz(stage))[1]
+
+    return replace(rank, instructions=tuple(replace(one, energy_j=joules(one)) for one in rank.instructions))

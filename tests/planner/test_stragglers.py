@@ -1,0 +1,76 @@
+"""Replicas of differing speed: who may take how long, and what the whole job saves."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from joulepath_planner import LagTable, ObjectiveError, Replica, frontier, plan, plan_beside, share_out, simulate
+from planner.pipelines import gpt3, pipelines, scaled
+
+SOLVER = 1e-6
+PIPELINE = scaled([1.0, 1.3, 0.8], 4)
+KNOWN = frontier(PIPELINE)
+
+
+def test_the_slowest_sets_the_time_and_the_others_use_it() -> None:
+    job = share_out([Replica(KNOWN), Replica(KNOWN, 1.2), Replica(KNOWN, 3.0)])
+    assert job.iteration_time_s == pytest.approx(3 * KNOWN.t_min_s)
+    assert [share.t_opt_s for share in job.shares] == pytest.approx(
+        [KNOWN.t_star_fixed_s, min(1.2 * KNOWN.t_star_fixed_s, 3 * KNOWN.t_min_s), 3 * KNOWN.t_min_s]
+    )
+    assert job.energy_j == pytest.approx(sum(share.energy_j for share in job.shares))
+    assert job.baseline_energy_j == pytest.approx(sum(share.baseline_energy_j for share in job.shares))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.floats(0.5, 3), min_size=1, max_size=5), st.floats(0, 0.5))
+def test_stretching_to_the_straggler_saves_and_no_slowdown_is_exceeded(factors: list[float], slowdown: float) -> None:
+    replicas = [Replica(KNOWN, factor) for factor in factors]
+    job, strict = share_out(replicas, slowdown), share_out(replicas)
+    assert strict.energy_j <= strict.intrinsic_energy_j * (1 + SOLVER)
+    assert strict.intrinsic_energy_j <= strict.baseline_energy_j * (1 + SOLVER)
+    assert job.energy_j <= strict.energy_j * (1 + SOLVER)
+    assert job.iteration_time_s <= (1 + slowdown) * max(factors) * KNOWN.t_min_s * (1 + SOLVER)
+    assert all(share.t_min_s <= share.t_opt_s * (1 + SOLVER) for share in job.shares)
+
+
+def test_one_replica_alone_is_the_frontier_at_t_min() -> None:
+    job = share_out([Replica(KNOWN)])
+    assert job.energy_j == pytest.approx(KNOWN.points[0].energy_j)
+    assert job.savings == pytest.approx(1 - KNOWN.points[0].energy_j / KNOWN.baseline_energy_j)
+
+
+@settings(max_examples=25, deadline=None)
+@given(pipelines(), st.floats(1.0, 3.0))
+def test_a_plan_beside_a_straggler_keeps_its_time_and_the_bound(pipeline: object, factor: float) -> None:
+    known = frontier(pipeline, 5)  # type: ignore[arg-type]
+    straggler_s = factor * known.t_min_s
+    made = plan_beside(pipeline, straggler_s, known.t_star_fixed_s)  # type: ignore[arg-type]
+    seen = simulate(pipeline, made.clocks)  # type: ignore[arg-type]
+    assert seen.iteration_time_s <= max(made.deadline_s, known.t_min_s) * (1 + 1e-9)
+    assert made.iteration_time_s == pytest.approx(straggler_s)
+    assert made.energy_j >= made.lower_bound_j * (1 - SOLVER)
+    assert made.energy_j <= made.baseline_energy_j * (1 + SOLVER)
+    assert made.lower_bound_j == pytest.approx(known.at(straggler_s).energy_j, rel=1e-4)
+
+
+def test_a_straggler_lets_a_plan_go_further_than_a_deadline_would() -> None:
+    pipeline = gpt3()
+    known = frontier(pipeline, 2)
+    straggler_s = 1.3 * known.t_min_s  # beyond T*_free
+    beside = plan_beside(pipeline, straggler_s, known.t_star_fixed_s, lags=LagTable.constant(0.005))
+    alone = plan(pipeline, deadline_s=straggler_s)
+    waits_j = 8 * 83.64 * (straggler_s - alone.iteration_time_s)
+    assert beside.energy_j < alone.energy_j + waits_j
+    assert sum(one.energy_j for rank in beside.ranks for one in rank.instructions) < beside.energy_j
+
+
+def test_a_job_without_replicas_or_with_odd_ones_is_refused() -> None:
+    with pytest.raises(ObjectiveError, match="at least one replica"):
+        share_out([])
+    with pytest.raises(ObjectiveError, match="slowdown is -1"):
+        share_out([Replica(KNOWN)], -1)
+    with pytest.raises(ObjectiveError, match="factor is 0"):
+        Replica(KNOWN, 0.0)
