@@ -93,11 +93,13 @@ class Profiling(Contract):
     """How the running job is profiled: a sweep of clocks, a few iterations each, between blocks at default clocks."""
 
     clocks: Annotated[int, Field(ge=3, le=40)] = 12
-    """How many clocks to measure, between the GPU's highest and the lowest that pays."""
+    """How many clocks to measure, between the GPU's highest and the lowest that pays. More of them make a better plan
+    and a longer profiling: iterationsPerClock + 1 iterations of the job each, and a third more at default clocks."""
     iterations_per_clock: Annotated[int, Field(ge=1, le=100)] = 3
     """Iterations measured at each clock; the first iteration after a switch is not counted."""
     reuse: bool = True
-    """Whether to start from the EnergyProfile of an earlier run with the same topology, without a sweep."""
+    """Whether to start from the EnergyProfile of an earlier run of the same shape (stages, microbatches, replicas, GPU
+    model) where there is one, instead of measuring several clocks again."""
 
 
 class Measurement(Contract):
@@ -117,7 +119,8 @@ class EnergyPlanSpec(Contract):
     """The training job, in the same namespace. It must carry the annotation joulepath.dev/energy-plan with this
     EnergyPlan's name before its pods are made. It cannot change: make a new EnergyPlan for another job."""
     mode: Mode = Mode.ENFORCE
-    """Enforce sets GPU clocks. Observe sets none, hence sweeps nothing either, and so measures a saving of zero."""
+    """Enforce sets GPU clocks. Observe sets none, neither to profile nor to save: it times the job, tells what a plan
+    would save if an EnergyProfile of an earlier run is there, and measures a saving of zero."""
     max_slowdown_percent: Annotated[
         float,
         Field(
@@ -210,7 +213,7 @@ class FrontierPoint(Contract):
 
 
 class PlanSummary(Contract):
-    """The plan in force, in figures of the planner."""
+    """A plan, in figures of the planner."""
 
     hash: Hash
     """Content hash of the plan; nodes report the same when they have it."""
@@ -236,7 +239,9 @@ class EnergyPlanStatus(Contract):
     """What has come of it: the phase, the plan, and savings as measured. Written by Joulepath."""
 
     phase: Phase = Phase.PENDING
-    """Pending, Profiling, Planned, Active, Completed or Refused."""
+    """Pending: waits for the job and its ranks. Profiling: measures the work at several clocks, minutes. Planned: the
+    nodes are given the plan. Active: the plan is in force. Completed: the job has ended. Refused: no plan for this job;
+    the message says why and what to do."""
     message: Text = ""
     """What is going on, or what to do, in one sentence."""
     observed_generation: Annotated[int, Field(ge=0)] = 0
@@ -248,7 +253,9 @@ class EnergyPlanStatus(Contract):
     profile: Name | None = None
     """Name of the EnergyProfile that the plan was made from."""
     plan: PlanSummary | None = None
-    """The plan in force, in figures of the planner."""
+    """The plan, in figures of the planner; the phase says whether it is in force."""
+    predicted: Annotated[str, Field(max_length=64)] | None = None
+    """Predicted savings in words, for `kubectl get`: 13.9%."""
     frontier: Annotated[tuple[FrontierPoint, ...], Field(max_length=33)] = ()
     """Least energy for each iteration time: what more slowdown would buy."""
     measured: MeasuredSavings | None = None
@@ -256,4 +263,6 @@ class EnergyPlanStatus(Contract):
     savings: Annotated[str, Field(max_length=64)] | None = None
     """Measured savings in words, for `kubectl get`: 15.2% ± 0.4, or not yet known."""
     conditions: Annotated[tuple[Condition, ...], Field(max_length=16, json_schema_extra=list_by("type"))] = ()
-    """Injected, Profiled, Planned, Active and Degraded, with reasons."""
+    """How far it has come: Injected (the trainer is in the job's pods, and every rank reports), Profiled (what the work
+    costs at each clock is known), Planned, Active (the plan is in force), and Degraded (something is amiss). Each says
+    in its message what it waits for and what to do."""

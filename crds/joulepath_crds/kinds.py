@@ -79,11 +79,11 @@ KINDS = (
             ),
         ),
         columns=(
-            Column("Phase", ".status.phase", "Pending, Profiling, Planned, Active, Completed or Refused."),
+            Column("Phase", ".status.phase", "How far it has come; kubectl describe says what it waits for."),
             Column("Job", ".spec.job.name", "The training job."),
             Column("T_min", ".status.plan.tMinSeconds", "Seconds of an iteration at default clocks.", "number"),
             Column("T", ".status.plan.iterationTimeSeconds", "Seconds of an iteration with the plan.", "number"),
-            Column("Predicted", ".status.plan.predictedSavings", "Fraction of energy predicted to be saved.", "number"),
+            Column("Predicted", ".status.predicted", "Energy that the plan is predicted to save."),
             Column("Savings", ".status.savings", "Energy saved, as measured, with its 95% confidence interval."),
             AGE,
             Column("Mode", ".spec.mode", "Enforce or Observe.", wide=True),

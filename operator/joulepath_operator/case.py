@@ -62,7 +62,7 @@ class ReadyCase(Case):
         return self.gang.control_time_s > 0 and all(rank.timeline for rank in self.gang.ranks)
 
     def wait_for_timing(self) -> Decision:
-        message = "Waiting for measured iterations at default clocks."
+        message = "Waiting until every rank has timed a few iterations at default clocks."
         self.story.tell("Planned", False, "WaitingForTiming", message)
         return Decision(self.story.end(Phase.PROFILING, message))
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from joulepath_crds import EnergyPlanStatus, Phase, Purpose, RankReport
+from joulepath_crds import ANNOTATION, EnergyPlanStatus, Phase, Purpose, RankReport
 from joulepath_operator import delivery, injection, sweeping
 from joulepath_operator.case import Case, ReadyCase
 from joulepath_operator.demands import objection
@@ -41,7 +41,9 @@ def _without_job(case: Case) -> Decision:
     if base.job_uid and base.phase in _UNDER_WAY | {Phase.COMPLETED}:
         return _complete(case, f"PyTorchJob {name} was deleted.")
     return case.pend(
-        "NoJob", f"There is no PyTorchJob {name} in namespace {case.seen.namespace} yet. Apply its manifest."
+        "NoJob",
+        f"There is no PyTorchJob {name} in namespace {case.seen.namespace} yet. Apply its manifest, with the "
+        f"annotation {ANNOTATION}: {case.seen.name}",
     )
 
 
@@ -60,7 +62,7 @@ def _with_job(case: Case, job: Job) -> Decision:
     if base.phase is Phase.REFUSED and base.observed_generation == seen.generation and _is_final(base):
         return Decision(case.story.keep(), delete_plans=case.all_plans)
     if job.suspended:
-        return case.pend("Suspended", f"PyTorchJob {job.name} is suspended.")
+        return case.pend("Suspended", f"PyTorchJob {job.name} is suspended; this goes on when it is resumed.")
     gang = Gang.of(seen.nodes)
     if gang is None or not gang.complete:
         return _with_some_ranks(case, job, gang)
@@ -113,7 +115,10 @@ def _with_gang(case: ReadyCase) -> Decision:
         case.story.tell("Profiled", True, "Measured", f"Measured in this run: EnergyProfile {found.name}.")
         return replace(delivery.on_profile(case, found), write_profile=found)
     if other is not None and not (case.enforce and _misfit(case, other)):
-        message = f"EnergyProfile {other.name} of an earlier run with the same topology is used again."
+        message = (
+            f"EnergyProfile {other.name}, measured in an earlier run with the same topology, is used again. Set "
+            "spec.profiling.reuse to false to measure each run anew."
+        )
         case.story.tell("Profiled", True, "Reused", message)
         return delivery.on_profile(case, other)
     return sweeping.begin(case) if case.enforce else delivery.without_profile(case)

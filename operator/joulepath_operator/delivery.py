@@ -52,7 +52,7 @@ def answer_for(case: ReadyCase, profile: StoredProfile) -> PlanResult | PlanRefu
 
 def without_profile(case: ReadyCase) -> Decision:
     """Observe without a profile: default clocks against default clocks."""
-    case.story.note(profile=None, plan=None, frontier=())
+    case.story.note(profile=None, plan=None, predicted=None, frontier=())
     inputs = _inputs(case, None)
     if case.plan is not None and case.plan.inputs == inputs:
         return _follow(case, case.plan)
@@ -79,7 +79,7 @@ def _deliver(case: ReadyCase, profile: StoredProfile, result: PlanResult, inputs
         predicted_savings=_figure(result.predicted_savings),
         bound_savings=_figure(result.bound_savings),
     )
-    case.story.note(plan=summary, frontier=result.frontier)
+    case.story.note(plan=summary, predicted=f"{summary.predicted_savings:.1%}", frontier=result.frontier)
     return Decision(_tell_new(case, summary), write_plan=plan)
 
 
@@ -122,8 +122,8 @@ def _tell_planned(case: ReadyCase, summary: PlanSummary | None) -> None:
         "Planned",
         True,
         "Planned",
-        f"Granularity {summary.granularity.value}: predicted to save {summary.predicted_savings:.1%} of energy, "
-        f"at most {summary.bound_savings:.1%} are possible{watch}.",
+        f"Predicted to save {summary.predicted_savings:.1%} of the job's energy, of {summary.bound_savings:.1%} that "
+        f"can be saved at this iteration time; granularity {summary.granularity.value}{watch}.",
     )
 
 
@@ -133,7 +133,7 @@ def _follow(case: ReadyCase, plan: StoredPlan) -> Decision:
     _tell_planned(case, case.story.keep().plan)
     if spec.activate_at is None:
         staged = sum(rank.staged_hash == spec.hash for rank in gang.ranks)
-        message = f"{staged} of {gang.world_size} ranks have the plan ready."
+        message = f"{staged} of {gang.world_size} ranks have the plan ready; it begins once all have."
         case.story.tell("Active", False, "Staging", message)
         return Decision(case.story.end(Phase.PLANNED, message), write_plan=case.activated(plan))
     waiting = [rank for rank in gang.ranks if rank.applied_hash != spec.hash]
@@ -161,7 +161,7 @@ def _tell_active(case: ReadyCase, spec: JobPlanSpec) -> str:
     status = case.story.keep()
     what = "The plan is in force" if case.enforce else "Observing, no clock is set"
     if status.measured is None:
-        return f"{what}; savings are known after four pairs of blocks."
+        return f"{what}. Blocks of iterations with it and without take turns; savings are known after four pairs."
     total = spec.blocks.pairs if spec.blocks else 0
     slowdown = status.measured.slowdown.mean
     return (

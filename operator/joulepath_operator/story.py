@@ -12,7 +12,13 @@ from typing import Any
 
 from joulepath_crds import Condition, EnergyPlanStatus, Phase
 
-CONDITIONS = ("Injected", "Profiled", "Planned", "Active", "Degraded")
+_AHEAD = {
+    "Injected": "Comes first: the pods of the job are made with the trainer in them, and every rank reports.",
+    "Profiled": "Comes once every rank reports: the work is measured at several clocks, or a stored profile is taken.",
+    "Planned": "Comes once the work is profiled.",
+    "Active": "Comes once there is a plan and every rank has it.",
+}
+CONDITIONS = (*_AHEAD, "Degraded")
 
 
 @dataclass(slots=True)
@@ -43,8 +49,7 @@ class Story:
                 self._told.setdefault(one.type, one)
         self._told.setdefault("Degraded", self._condition("Degraded", "False", "AsExpected", "Nothing is amiss."))
         conditions = tuple(
-            self._told.get(kind) or self._condition(kind, "Unknown", "NotYet", "Not reached yet.")
-            for kind in CONDITIONS
+            self._told.get(kind) or self._condition(kind, "Unknown", "NotYet", _AHEAD[kind]) for kind in CONDITIONS
         )
         return self._status({"phase": phase, "message": message, "conditions": conditions})
 

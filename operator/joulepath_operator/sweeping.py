@@ -65,14 +65,18 @@ def _tell(case: ReadyCase, spec: JobPlanSpec) -> EnergyPlanStatus:
     total = len(spec.sweep.clocks_mhz)
     if spec.activate_at is None:
         staged = sum(rank.staged_hash == spec.hash for rank in case.gang.ranks)
-        message = f"Sweep of {total} blocks prepared; {staged} of {case.gang.world_size} ranks have it ready."
+        message = (
+            f"About to measure the work at several clocks, in {total} blocks of iterations; {staged} of "
+            f"{case.gang.world_size} ranks are ready."
+        )
     else:
         at = min(rank.iteration for rank in case.gang.ranks)
         block = max(0, min(total, (at - spec.activate_at) // spec.sweep.iterations_per_block + 1))
         message = (
-            f"Measuring clocks, block {block} of {total}."
+            f"Measuring the work at several clocks: block {block} of {total}, {spec.sweep.iterations_per_block} "
+            "iterations each."
             if block
-            else (f"The sweep begins at iteration {spec.activate_at}; the job is at {at}.")
+            else f"The sweep of clocks begins at iteration {spec.activate_at}; the job is at {at}."
         )
     case.story.tell("Profiled", False, "Sweeping", message)
     return case.story.end(Phase.PROFILING, message)

@@ -42,7 +42,17 @@ def test_no_job_yet(new_world: NewWorld) -> None:
     status, reason, message = injected(world)
     assert (status, reason) == ("False", "NoJob")
     assert "gpt3" in message
+    assert "joulepath.dev/energy-plan: plan" in message
     assert world.status.phase == "Pending"
+
+
+def test_what_is_not_reached_yet_says_what_comes_first(new_world: NewWorld) -> None:
+    world = new_world()
+    world.job = None
+    world.settle()
+    ahead = [one for one in world.status.conditions if one.status == "Unknown"]
+    assert [one.type for one in ahead] == ["Profiled", "Planned", "Active"]
+    assert all(one.message.startswith("Comes once") for one in ahead)
 
 
 def test_a_job_without_annotation_is_told_which_to_add(new_world: NewWorld) -> None:

@@ -35,6 +35,7 @@ def test_an_annotated_job_is_profiled_planned_and_measured(new_world: NewWorld) 
     assert 0.12 < plan.predicted_savings < plan.bound_savings < 0.15
     assert measured.savings.ci95_low - 0.005 < plan.predicted_savings < measured.savings.ci95_high + 0.005
     assert abs(measured.slowdown.mean) < 0.01
+    assert world.status.predicted == f"{plan.predicted_savings:.1%}"
     assert len(world.status.frontier) == 33
     assert "%" in world.status.savings
     assert [one.type for one in world.status.conditions if one.status == "True"] == [
