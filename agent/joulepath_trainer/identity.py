@@ -16,7 +16,7 @@ from joulepath_trainer.marks import Marker
 from joulepath_trainer.placement import place
 from joulepath_trainer.wire import Hello, Pipeline
 
-__all__ = ["Work", "hello_of", "pipeline_work", "single_stage_work"]
+__all__ = ["Work", "default_store", "hello_of", "pipeline_work", "rank_and_world", "single_stage_work"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,20 +47,18 @@ def pipeline_work(schedule: Any) -> Work:
 def single_stage_work(optimizer: Any) -> Work:
     """What an optimizer trains where there is no pipeline: one stage, one microbatch, one rank."""
     device = next(parameter.device.type for group in optimizer.param_groups for parameter in group["params"])
-    return Work(
-        Pipeline(schedule="", stage_count=1, microbatches=1, stages=(0,), ranks=(_rank_and_world()[0],)), device
-    )
+    return Work(Pipeline(schedule="", stage_count=1, microbatches=1, stages=(0,), ranks=(rank_and_world()[0],)), device)
 
 
-def hello_of(work: Work, marker: Marker, environ: Mapping[str, str] = os.environ) -> Hello:
+def hello_of(work: Work, marker: Marker, attempt: int, environ: Mapping[str, str] = os.environ) -> Hello:
     """What this rank says to the agent."""
-    rank, world_size = _rank_and_world()
+    rank, world_size = rank_and_world()
     placement = place(rank, world_size, work.pipeline.ranks, _tensor_group())
     return Hello(
         rank=rank,
         local_rank=int(environ.get("LOCAL_RANK", "0")),
         world_size=world_size,
-        attempt=int(environ.get("TORCHELASTIC_RESTART_COUNT", "0")),
+        attempt=attempt,
         gpu_uuid=marker.gpu_uuid,
         markers=marker.name,
         pipeline=work.pipeline,
@@ -78,17 +76,24 @@ def _distributed() -> Any:
     return distributed if ready else None
 
 
-def _rank_and_world() -> tuple[int, int]:
+def rank_and_world() -> tuple[int, int]:
+    """Number of this rank, and of all ranks of the job."""
     distributed = _distributed()
     if distributed is not None:
         return distributed.get_rank(), distributed.get_world_size()
     return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
 
 
+def default_store() -> Any:
+    """The store by which the ranks of the default process group found each other; None where there is none."""
+    distributed = _distributed()
+    return None if distributed is None else distributed.distributed_c10d._get_default_store()
+
+
 def _group_ranks(group: Any) -> tuple[int, ...]:
     distributed = _distributed()
     if distributed is None:
-        return (_rank_and_world()[0],)
+        return (rank_and_world()[0],)
     return tuple(distributed.get_process_group_ranks(group if group is not None else distributed.group.WORLD))
 
 

@@ -17,6 +17,7 @@ import threading
 from collections.abc import Callable
 from typing import Concatenate, Final, ParamSpec, TypeVar
 
+from joulepath_trainer.attempts import Attempt
 from joulepath_trainer.connection import AgentGoneError, Handshake, RefusedError, Welcome
 from joulepath_trainer.identity import Work, hello_of
 from joulepath_trainer.iterations import Iteration, Pending
@@ -156,6 +157,7 @@ class Observer:
         self._handshake: Handshake | None = None
         self._marker: Marker | None = None
         self._session: Session | None = None
+        self._attempt = Attempt()
         self._ask_at = 0
         """The iteration from which on the agent is asked (again)."""
         self._registered = False
@@ -223,13 +225,16 @@ class Observer:
         self._drop()
 
     def _look_for_agent(self, work: Work) -> None:
+        attempt = self._attempt.ask()
+        if attempt is None:
+            return
         if self._handshake is None:
             if self._iteration < self._ask_at:
                 return
             self._register()
             self._marker = choose_marker(work.device_type)
             self._ask_at = self._iteration + RETRY_STEPS
-            self._handshake = Handshake(self._socket_path, hello_of(work, self._marker))
+            self._handshake = Handshake(self._socket_path, hello_of(work, self._marker, attempt))
         if self._marker is None or not self._marker.ready():
             return
         patience_s, self._patience_s = self._patience_s, 0.0

@@ -109,6 +109,7 @@ class Hello:
     local_rank: int
     world_size: int
     attempt: int
+    """Equal on all ranks of a gang of processes, and in general larger than that of the gang before."""
     gpu_uuid: str | None
     markers: str
     """"stream": written by the GPU's stream; "host": by the host, when it has waited for the GPU or has none."""

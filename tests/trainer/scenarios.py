@@ -8,6 +8,7 @@ import os
 import socket
 import sys
 import time
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from torch.distributed.pipelining.schedules import PipelineScheduleMulti, Pipeli
 from torch.distributed.pipelining.stage import _PipelineStageBase
 from torch.utils.data import DataLoader, Dataset
 
+from joulepath_trainer.attempts import Attempt
 from joulepath_trainer.cuda import Driver
 from virtual_gpus import stream
 
@@ -160,6 +162,7 @@ def train_without_pipeline(rank: int, steps: int) -> None:
     models = [torch.nn.Linear(WIDTH, WIDTH) for _ in range(2)]
     optimizers = [torch.optim.SGD(model.parameters(), lr=0.1) for model in models]
     for _ in range(steps):
+        torch.distributed.barrier()
         for model, optimizer in zip(models, optimizers, strict=True):
             model(torch.ones(1, WIDTH)).sum().backward()
             optimizer.step()
@@ -169,6 +172,26 @@ def warm_up_without_pipeline(rank: int, steps: int) -> None:
     """Trains without a pipeline first, then with one."""
     train_without_pipeline(rank, steps)
     train(rank, steps)
+
+
+def number_attempts(rank: int) -> list[list[int | None]]:
+    """What three steps' questions give in each of two gangs that meet at one store, of clocks that differ."""
+    found = []
+    for began_s in (10, 20):
+        clock_s = 1_577_836_800 + began_s + 5000 * rank
+        attempt = Attempt(partial(float, clock_s))
+        torch.distributed.barrier()
+        first = attempt.ask()
+        torch.distributed.barrier()
+        found.append([first, attempt.ask(), attempt.ask()])
+    return found
+
+
+def number_attempts_alone(rank: int, steps: int) -> list[int | None]:
+    """What a rank finds where rank 0 has no trainer."""
+    os.environ["TORCHELASTIC_RESTART_COUNT"] = "3"
+    attempt = Attempt()
+    return [attempt.ask() for _ in range(steps)] if rank else []
 
 
 def signatures(rank: int) -> list[bool]:
