@@ -2,8 +2,8 @@
 
 `Observer` is the only thing that adapters call. It counts training steps, finds the agent, and hands what happens to a
 `Session` while there is one. Nothing that goes wrong in here reaches the training: an error switches the observer off
-for good, with one line in the log; an agent that is absent is looked for again every `RETRY_STEPS` training steps; an
-agent that refuses this rank is not asked again.
+for good, with one line in the log; an agent that is absent is looked for again at the first training step after
+`RETRY_S` seconds; an agent that refuses this rank is not asked again.
 """
 
 from __future__ import annotations
@@ -11,9 +11,11 @@ from __future__ import annotations
 import atexit
 import functools
 import logging
+import math
 import os
 import socket
 import threading
+import time
 from collections.abc import Callable
 from typing import Concatenate, Final, ParamSpec, TypeVar
 
@@ -24,9 +26,12 @@ from joulepath_trainer.iterations import Iteration, Pending
 from joulepath_trainer.marks import Marker, choose_marker
 from joulepath_trainer.wire import MAX_MESSAGE_BYTES, Event, IterationRecord, PageWriter
 
-__all__ = ["RETRY_STEPS", "ChunkToken", "Observer"]
+__all__ = ["RETRY_S", "ChunkToken", "Observer"]
 
-RETRY_STEPS: Final = 50
+RETRY_S: Final = 5.0
+"""Between two looks for an agent that is absent: one that was replaced is back within seconds."""
+_ANSWER_S: Final = 30.0
+"""An agent that is there may wait for the kubelet and the API server before it answers."""
 _log = logging.getLogger("joulepath")
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -144,12 +149,15 @@ def _fails_open(method: Callable[Concatenate[Observer, _P], _R]) -> Callable[Con
 class Observer:
     """Counts training steps and tells the agent of them. No method raises; each is cheap when there is no agent."""
 
-    def __init__(self, socket_path: str, patience_s: float = 1.0) -> None:
+    def __init__(
+        self, socket_path: str, patience_s: float = 1.0, clock_s: Callable[[], float] = time.monotonic
+    ) -> None:
         """Nothing happens before the first training step.
 
         Args:
             socket_path: Where the agent listens.
             patience_s: Waited at most, once, at that step, for the answer of an agent that listens.
+            clock_s: Tells the seconds that pass between training steps.
         """
         self._socket_path = socket_path
         self._iteration = -1
@@ -158,8 +166,12 @@ class Observer:
         self._marker: Marker | None = None
         self._session: Session | None = None
         self._attempt = Attempt()
-        self._ask_at = 0
-        """The iteration from which on the agent is asked (again)."""
+        self._clock_s = clock_s
+        self._ask_at_s = -math.inf
+        """When the agent is asked (again)."""
+        self._give_up_at_s = math.inf
+        """Until when its answer is waited for."""
+        self._said_absent = False
         self._registered = False
         self._patience_s = patience_s
 
@@ -208,13 +220,15 @@ class Observer:
     def restart(self) -> None:
         """What this process trains is another thing than was thought: counts, and tells the agent, from the start."""
         self._drop()
-        self._iteration, self._ask_at = -1, 0
+        self._iteration, self._ask_at_s = -1, -math.inf
 
     def lose_agent(self, gone: AgentGoneError) -> None:
         """No agent for now."""
-        _log.info("%s; training goes on, the agent is looked for again in %d steps", gone, RETRY_STEPS)
+        level = logging.DEBUG if self._said_absent else logging.INFO
+        _log.log(level, "%s; training goes on, the agent is looked for again every %.0f s", gone, RETRY_S)
+        self._said_absent = True
         self._drop()
-        self._ask_at = self._iteration + RETRY_STEPS
+        self._ask_at_s = self._clock_s() + RETRY_S
 
     def switch_off(self, error: Exception) -> None:
         """No agent ever again in this process."""
@@ -229,24 +243,24 @@ class Observer:
         if attempt is None:
             return
         if self._handshake is None:
-            if self._iteration < self._ask_at:
+            if self._clock_s() < self._ask_at_s:
                 return
             self._register()
             self._marker = choose_marker(work.device_type)
-            self._ask_at = self._iteration + RETRY_STEPS
+            self._give_up_at_s = self._clock_s() + _ANSWER_S
             self._handshake = Handshake(self._socket_path, hello_of(work, self._marker, attempt))
         if self._marker is None or not self._marker.ready():
             return
         patience_s, self._patience_s = self._patience_s, 0.0
         welcome = self._handshake.poll(patience_s)
         if welcome is not None:
-            self._handshake = None
+            self._handshake, self._said_absent = None, False
             try:
                 self._session = Session(welcome, self._marker)
             except BaseException:
                 welcome.connection.close()
                 raise
-        elif self._iteration >= self._ask_at:
+        elif self._clock_s() >= self._give_up_at_s:
             raise AgentGoneError(f"the agent at {self._socket_path} doesn't answer")
 
     def _register(self) -> None:

@@ -7,7 +7,6 @@ import inspect
 import os
 import socket
 import sys
-import time
 from functools import partial
 from typing import Any
 
@@ -84,10 +83,9 @@ def train(
     steps: int,
     hooked: bool = True,
     evaluate_after: int = -1,
-    pause_after: int | None = None,
     **options: Any,
 ) -> list[list[float]]:
-    """Trains; returns the losses of every step. After step `pause_after` it takes its time."""
+    """Trains; returns the losses of every step."""
     if not hooked:
         unhook()
     training = Training(rank, **options)
@@ -95,8 +93,6 @@ def train(
     for number in range(steps):
         torch.distributed.barrier()
         losses.append(training.step())
-        if pause_after is not None and number > pause_after:
-            time.sleep(0.03)
         if number == evaluate_after:
             training.evaluate()
     return losses

@@ -11,7 +11,7 @@ import pytest
 
 from joulepath_trainer.identity import Work
 from joulepath_trainer.iterations import Iteration, Pending
-from joulepath_trainer.session import Observer
+from joulepath_trainer.session import RETRY_S, Observer
 from joulepath_trainer.wire import MAX_MESSAGE_BYTES, IterationRecord, Pipeline
 from trainer.agent_double import AgentDouble, fresh_page, welcome
 
@@ -71,6 +71,57 @@ def test_an_agent_that_stops_reading_costs_records_and_nothing_else(path: Path) 
             first = IterationRecord.decode(connection.recv(MAX_MESSAGE_BYTES))
             second = IterationRecord.decode(connection.recv(MAX_MESSAGE_BYTES))
             assert (first.iteration, second.iteration) == (1, 2)
+
+
+class Clock:
+    """Seconds that pass when the test says so."""
+
+    now_s = 1000.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def test_an_absent_agent_is_looked_for_again_after_seconds_however_many_steps_they_hold(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    clock = Clock()
+    observer = Observer(str(path), clock_s=clock)
+    for _ in range(200):
+        step(observer)
+    clock.now_s += RETRY_S - 0.1
+    with AgentDouble(path, hang_up_after=2) as agent:
+        for _ in range(200):
+            step(observer)
+        clock.now_s += 0.1
+        for _ in range(20):
+            step(observer)
+        (first,) = agent.ranks(1)
+        for _ in range(20):
+            step(observer)
+        clock.now_s += RETRY_S
+        for _ in range(4):
+            step(observer)
+        _, second = agent.ranks(2)
+    assert first.records[0].iteration == 400
+    assert second.records[0].iteration == 440
+    assert not observer.off
+    assert [record.levelno for record in caplog.records] == [logging.INFO] * 3, "absent, gone, gone again"
+
+
+def test_an_agent_that_never_answers_is_asked_again_after_a_longer_while(path: Path) -> None:
+    clock = Clock()
+    observer = Observer(str(path), patience_s=0, clock_s=clock)
+    with AgentDouble(path, lambda *_: None) as agent:
+        for _ in range(60):
+            step(observer)
+            clock.now_s += 1
+        assert len(agent.ranks(1)) == 1
+        for _ in range(20):
+            step(observer)
+            clock.now_s += 1
+        assert len(agent.ranks(2)) == 2
 
 
 class SlowGpu:
