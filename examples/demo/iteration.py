@@ -9,35 +9,15 @@ faster than its neighbour, one of them never waits; then the axis is off by half
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 
+from joulepath_cli.timeline_svg import Box
 from joulepath_crds import InstructionTime
 
 __all__ = ["Box", "Power", "boxes", "critical_path", "offsets"]
 
 Power = Callable[[int, str], float | None]
 """Watts of an instruction ("F0") on a stage; None if not known."""
-
-
-@dataclass(frozen=True, slots=True)
-class Box:
-    """An instruction on the common axis."""
-
-    stage: int
-    instruction: str
-    begin_s: float
-    end_s: float
-    power_w: float | None
-    critical: bool = False
-
-    @property
-    def kind(self) -> str:
-        return self.instruction[0]
-
-    @property
-    def microbatch(self) -> int:
-        return int(self.instruction[1:])
 
 
 def _lag(before: Sequence[InstructionTime], after: Sequence[InstructionTime], kinds: str) -> float | None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from demo import frontier_svg, timeline_svg
-from demo.frontier_svg import Measured
 from demo.iteration import Power, boxes
 from demo.published import Published
-from demo.timeline_svg import Strip
 from demo.watching import Evidence
+from joulepath_cli import frontier_svg, timeline_svg
+from joulepath_cli.frontier_svg import Measured
+from joulepath_cli.timeline_svg import Strip
 from joulepath_crds import (
     ArmSummary,
     EnergyPlanStatus,
@@ -106,6 +106,7 @@ def frontier(status: EnergyPlanStatus, published: Published) -> str:
         [_measured("default clocks, measured", measured.control), _measured("plan, measured", measured.plan)],
         published.frontier,
         NOTE,
+        published_label="published frontier of Perseus (durations rounded to ms)",
     )
 
 

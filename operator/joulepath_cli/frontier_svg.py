@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from demo import svg
+from joulepath_cli import svg
 
 __all__ = ["Measured", "Point", "draw"]
 
@@ -28,14 +28,18 @@ class Measured:
 
 def draw(
     frontier: Sequence[Point],
-    chosen: Point,
+    chosen: Point | None,
     default: Point,
     measured: Sequence[Measured],
     published: Sequence[Point],
     note: str,
+    *,
+    published_label: str = "published frontier",
+    plans: Sequence[Point] = (),
 ) -> str:
-    """The picture; the axes hold our frontier and all points, the published frontier is cut to them."""
-    points = [*frontier, chosen, default, *((m.time_s, m.energy_j) for m in measured)]
+    """The picture; the axes hold our frontier and all points (`plans`: others than the chosen one), the published
+    frontier is cut to them."""
+    points = [*frontier, *plans, *([chosen] if chosen else []), default, *((m.time_s, m.energy_j) for m in measured)]
     (x_low, x_high), (y_low, y_high) = _range([x for x, _ in points]), _range([y for _, y in points])
 
     def place(point: Point) -> Point:
@@ -66,10 +70,12 @@ def draw(
         elements.append(svg.polyline([place(p) for p in inside], "theirs"))
     elements.append(svg.polyline([place(p) for p in sorted(frontier)], "ours"))
     elements += _dot(place(default), "dot-default", "default clocks, predicted", "muted", 18)
-    elements += _dot(place(chosen), "dot-ours", "plan, predicted", "text-ours", 18)
+    elements += [svg.circle(*place(point), 3, "dot-ours") for point in plans]
+    if chosen:
+        elements += _dot(place(chosen), "dot-ours", "plan, predicted", "text-ours", 18)
     for item in measured:
         elements += _measured(item, place)
-    elements += _legend(bool(inside), note)
+    elements += _legend(published_label if inside else None, note)
     return svg.document(_WIDTH, _HEIGHT, "Energy and time of an iteration: frontier, plan and measurement", elements)
 
 
@@ -96,7 +102,7 @@ def _measured(item: Measured, place: object) -> list[str]:
     ]
 
 
-def _legend(published: bool, note: str) -> list[str]:
+def _legend(published: str | None, note: str) -> list[str]:
     y = _HEIGHT - 22
     elements = [
         svg.polyline([(_LEFT, y - 4), (_LEFT + 30, y - 4)], "ours"),
@@ -105,6 +111,6 @@ def _legend(published: bool, note: str) -> list[str]:
     if published:
         elements += [
             svg.polyline([(_LEFT + 290, y - 4), (_LEFT + 320, y - 4)], "theirs"),
-            svg.text(_LEFT + 326, y, "published frontier of Perseus (durations rounded to ms)", css="small"),
+            svg.text(_LEFT + 326, y, published, css="small"),
         ]
     return [*elements, svg.text(_LEFT, y + 16, note, css="small muted")]

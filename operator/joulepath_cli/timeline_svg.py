@@ -2,16 +2,45 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from demo import svg
-from demo.iteration import Box
+from joulepath_cli import svg
 
-__all__ = ["Strip", "draw"]
+__all__ = ["Box", "Strip", "draw"]
 
-_WIDTH, _LEFT, _RIGHT, _ROW, _BOX = 1320.0, 70.0, 20.0, 26.0, 22.0
+_WIDTH, _WIDEST, _BOX_WIDTH, _LEFT, _RIGHT, _ROW, _BOX = 1320.0, 9600.0, 14.0, 70.0, 20.0, 26.0, 22.0
 _HEAD, _FOOT, _TOP, _BOTTOM = 40.0, 34.0, 12.0, 46.0
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """An instruction on the common axis; its row is its rank's where that is told, else its stage's."""
+
+    stage: int
+    instruction: str
+    begin_s: float
+    end_s: float
+    power_w: float | None
+    critical: bool = False
+    rank: int | None = None
+
+    @property
+    def kind(self) -> str:
+        return self.instruction[0]
+
+    @property
+    def microbatch(self) -> int:
+        return int(self.instruction[1:])
+
+    @property
+    def row(self) -> int:
+        return self.stage if self.rank is None else self.rank
+
+    @property
+    def row_name(self) -> str:
+        return f"stage {self.stage}" if self.rank is None else f"rank {self.rank}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,33 +57,35 @@ def draw(strips: Sequence[Strip], note: str) -> str:
     end_s = max((box.end_s for box in everything), default=1.0)
     powers = [box.power_w for box in everything if box.power_w is not None]
     low, high = (min(powers), max(powers)) if powers else (0.0, 1.0)
-    per_s = (_WIDTH - _LEFT - _RIGHT) / end_s
+    longest_row = max(Counter((place, box.row) for place, strip in enumerate(strips) for box in strip.boxes).values())
+    width = min(max(_WIDTH, _LEFT + _RIGHT + _BOX_WIDTH * longest_row), _WIDEST)
+    per_s = (width - _LEFT - _RIGHT) / end_s
     elements, top = [], _TOP
     for strip in strips:
         elements += _strip(strip, top, per_s, end_s, low, high)
-        top += _HEAD + _ROW * len({box.stage for box in strip.boxes}) + _FOOT
+        top += _HEAD + _ROW * len({box.row for box in strip.boxes}) + _FOOT
     elements += _legend(top + 4, low, high, bool(powers), note)
     label = "One training iteration at default clocks and with the plan: " + "; ".join(strip.title for strip in strips)
-    return svg.document(_WIDTH, top + _BOTTOM, label, elements)
+    return svg.document(width, top + _BOTTOM, label, elements)
 
 
 def _strip(strip: Strip, top: float, per_s: float, end_s: float, low: float, high: float) -> list[str]:
-    stages = sorted({box.stage for box in strip.boxes})
+    rows = dict(sorted({box.row: box.row_name for box in strip.boxes}.items()))
     elements = [svg.text(_LEFT, top + 22, strip.title, css="title")]
-    bottom = top + _HEAD + _ROW * len(stages)
-    for at in svg.ticks(0, end_s, 8):
+    bottom = top + _HEAD + _ROW * len(rows)
+    for at in svg.ticks(0, end_s, round(8 * end_s * per_s / _WIDTH) + 1):
         x = _LEFT + at * per_s
         elements += [
             svg.line(x, top + _HEAD - 4, x, bottom, "grid"),
             svg.text(x, bottom + 14, f"{at:g} s", css="small muted", anchor="middle"),
         ]
-    for row, stage in enumerate(stages):
-        y = top + _HEAD + row * _ROW
-        elements.append(svg.text(_LEFT - 8, y + 15, f"stage {stage}", anchor="end"))
+    for place, name in enumerate(rows.values()):
+        y = top + _HEAD + place * _ROW
+        elements.append(svg.text(_LEFT - 8, y + 15, name, anchor="end"))
         elements.append(svg.rect(_LEFT, y, end_s * per_s, _BOX, css="track"))
-    marks = []
+    marks, place_of = [], {row: place for place, row in enumerate(rows)}
     for box in strip.boxes:
-        x, y = _LEFT + box.begin_s * per_s, top + _HEAD + stages.index(box.stage) * _ROW
+        x, y = _LEFT + box.begin_s * per_s, top + _HEAD + place_of[box.row] * _ROW
         width = max((box.end_s - box.begin_s) * per_s, 0.5)
         elements += _box(box, x, y, width, low, high)
         if box.critical:
