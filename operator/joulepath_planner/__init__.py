@@ -5,6 +5,7 @@ Pure: no Kubernetes, no sockets, no wall clock, no torch. Seconds, joules, watts
 
 from __future__ import annotations
 
+from joulepath_planner.dependencies import dependencies
 from joulepath_planner.explain import Explainer, Explanation, Neighbour
 from joulepath_planner.fit import Fit, Residual, fit
 from joulepath_planner.frontier import Frontier, FrontierPoint, frontier
@@ -18,16 +19,29 @@ from joulepath_planner.objectives import (
     least_time_within_energy,
     least_time_within_power,
 )
+from joulepath_planner.orders import (
+    SCHEDULES,
+    dualpipev,
+    early_recomputation_1f1b,
+    gpipe,
+    interleaved_1f1b,
+    interleaved_zb,
+    one_f_one_b,
+    schedule_by_name,
+    zb_h1,
+    zbv,
+)
 from joulepath_planner.pipeline import Pipeline
 from joulepath_planner.plan import Plan, PlannedInstruction, RankPlan, plan
 from joulepath_planner.profile import Point, Profile, ProfileError
 from joulepath_planner.program import PlanningError
 from joulepath_planner.referee import Event, RankEnergy, Simulation, simulate
 from joulepath_planner.robustness import Noise, Robustness, RobustPlan, Spread, robust_plan, robustness
-from joulepath_planner.schedule import Instruction, Schedule, ScheduleError, gpipe, one_f_one_b, recorded
+from joulepath_planner.schedule import Instruction, Schedule, ScheduleError, recorded
 from joulepath_planner.stragglers import Job, Replica, Share, plan_beside, share_out
 
 __all__ = [
+    "SCHEDULES",
     "Event",
     "Explainer",
     "Explanation",
@@ -60,9 +74,14 @@ __all__ = [
     "Simulation",
     "Spread",
     "beside_straggler",
+    "dependencies",
+    "dualpipev",
+    "early_recomputation_1f1b",
     "fit",
     "frontier",
     "gpipe",
+    "interleaved_1f1b",
+    "interleaved_zb",
     "least_energy_by",
     "least_energy_within_slowdown",
     "least_time_within_energy",
@@ -73,6 +92,9 @@ __all__ = [
     "recorded",
     "robust_plan",
     "robustness",
+    "schedule_by_name",
     "share_out",
     "simulate",
+    "zb_h1",
+    "zbv",
 ]

@@ -60,9 +60,15 @@ def _senders(one: Instruction, last_stage: int, known: set[Instruction]) -> list
     stage, microbatch = one.stage, one.microbatch
     if one.kind == "F":
         return [(Instruction(stage - 1, "F", microbatch), True)] if stage else []
+    if one.kind == "X":
+        return []
     if one.kind == "W":
         return [(Instruction(stage, "I", microbatch), False)]
     own = [(Instruction(stage, "F", microbatch), False)]
+    if one.kind == "C":
+        return own
+    if (again := Instruction(stage, "C", microbatch)) in known:
+        own = [(again, False)]
     if stage == last_stage:
         return own
     above = [Instruction(stage + 1, kind, microbatch) for kind in "BI"]

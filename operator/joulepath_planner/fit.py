@@ -44,11 +44,15 @@ class Fit:
 def fit(profile: Profile, supported_clocks_mhz: Collection[int]) -> Fit:
     """Complete a measured profile to the supported clocks between its lowest and its default (highest) clock.
 
-    The default point stays as measured. Raises `ProfileError` where a default clock is not supported.
+    The default point stays as measured, and a fixed series as it is. Raises `ProfileError` where a default clock is not
+    supported.
     """
     completed: dict[Key, tuple[Point, ...]] = {}
     residuals: dict[Key, tuple[Residual, ...]] = {}
     for (stage, kind), points in profile.points.items():
+        if profile.is_fixed(stage, kind):
+            completed[stage, kind] = points
+            continue
         top, lowest = points[0].clock_mhz, points[-1].clock_mhz
         if top not in supported_clocks_mhz:
             raise ProfileError(
@@ -57,7 +61,7 @@ def fit(profile: Profile, supported_clocks_mhz: Collection[int]) -> Fit:
             )
         clocks = sorted({clock for clock in supported_clocks_mhz if lowest <= clock <= top}, reverse=True)
         completed[stage, kind], residuals[stage, kind] = _complete(points, clocks)
-    return Fit(Profile(completed, profile.blocking_power_w), residuals)
+    return Fit(Profile(completed, profile.blocking_power_w, profile.fixed), residuals)
 
 
 def _complete(points: tuple[Point, ...], clocks: list[int]) -> tuple[tuple[Point, ...], tuple[Residual, ...]]:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from joulepath_planner.dependencies import dependencies
 from joulepath_planner.pipeline import Pipeline
-from joulepath_planner.schedule import Instruction, ScheduleError
+from joulepath_planner.schedule import Instruction
 
 Edge = tuple[int, int, float]
 
@@ -27,17 +28,17 @@ class Graph:
         """The graph of a pipeline. Raises `ScheduleError` where an instruction waits for itself or for nobody."""
         orders = pipeline.schedule.orders
         place = {one: (rank, index) for rank, order in enumerate(orders) for index, one in enumerate(order)}
-        last_stage = pipeline.schedule.stages - 1
+        needs = dependencies(pipeline.schedule)
         incoming: dict[Instruction, list[tuple[Instruction, float]]] = {}
         for order in orders:
             for index, one in enumerate(order):
                 overhead = pipeline.overhead(one.stage, one.kind)
                 sources = [(order[index - 1], overhead)] if index else []
-                for source in _needs(one, last_stage, place):
+                for source in needs[one]:
                     transfer = pipeline.transfer_s.get((source.stage, one.stage, source.kind), 0.0)
                     sources.append((source, transfer + overhead))
                 incoming[one] = sources
-        ordered = _topological(incoming)
+        ordered = tuple(needs)
         number = {one: index for index, one in enumerate(ordered)}
         longest: dict[tuple[int, int], float] = {}
         for one in ordered:
@@ -53,7 +54,7 @@ class Graph:
             for rank, order in enumerate(orders)
         )
         edges = tuple((source, target, gap) for (source, target), gap in longest.items())
-        return cls(tuple(ordered), tuple(place[one][0] for one in ordered), edges, wraps)
+        return cls(ordered, tuple(place[one][0] for one in ordered), edges, wraps)
 
 
 def least_period_s(graph: Graph, durations_s: list[float]) -> float:
@@ -89,43 +90,3 @@ def _greatest_cycle_mean(length: list[list[float]]) -> float:
         for b in range(size)
         if best[size][b] > -float("inf")
     )
-
-
-def _needs(one: Instruction, last_stage: int, place: dict[Instruction, tuple[int, int]]) -> list[Instruction]:
-    """The instructions whose results this one takes, other than its predecessor on the rank."""
-    stage, microbatch = one.stage, one.microbatch
-    if one.kind == "F":
-        wanted = [[Instruction(stage - 1, "F", microbatch)]] if stage else []
-    elif one.kind == "W":
-        wanted = [[Instruction(stage, "I", microbatch)]]
-    else:
-        wanted = [[Instruction(stage, "F", microbatch)]]
-        if stage < last_stage:
-            wanted.append([Instruction(stage + 1, kind, microbatch) for kind in "BI"])
-    found = []
-    for alternatives in wanted:
-        present = [source for source in alternatives if source in place]
-        if not present:
-            raise ScheduleError(f"{one.label} needs {alternatives[0].label}, which no rank executes.")
-        found.extend(present)
-    return found
-
-
-def _topological(incoming: dict[Instruction, list[tuple[Instruction, float]]]) -> list[Instruction]:
-    outgoing: dict[Instruction, list[Instruction]] = {one: [] for one in incoming}
-    missing = {one: len(sources) for one, sources in incoming.items()}
-    for one, sources in incoming.items():
-        for source, _ in sources:
-            outgoing[source].append(one)
-    ready = [one for one, count in missing.items() if not count]
-    ordered: list[Instruction] = []
-    for one in ready:  # grows while it is read
-        ordered.append(one)
-        for target in outgoing[one]:
-            missing[target] -= 1
-            if not missing[target]:
-                ready.append(target)
-    if len(ordered) < len(incoming):
-        stuck = min(one for one, count in missing.items() if count)
-        raise ScheduleError(f"the schedule never ends: {stuck.label} waits for instructions that wait for it.")
-    return ordered

@@ -2,21 +2,31 @@
 
 A `Profile` is checked once, here at the border; everything behind it trusts the numbers. The highest
 clock of a stage is its *default clock*: what the GPU runs at when nothing of ours holds it.
+
+Kinds: `F` forward, `B` full backward, `I` input gradient, `W` weight gradient, `C` recomputation of a forward,
+`X` anything whose time no clock changes (loading data, a collective). Other kinds of a stage can be marked `fixed` too.
+Nothing fixed ever asks for a clock: it runs at whatever clock its neighbours have.
 """
 
 from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import InitVar, dataclass
 from pathlib import Path
 
 import numpy as np
 
-KINDS = ("F", "B", "I", "W")
-_CSV_KINDS = {"forward": "F", "backward": "B", **{kind.lower(): kind for kind in KINDS}}
+KINDS = ("F", "B", "I", "W", "C", "X")
+FIXED = "X"
+_NAMES = ("forward", "backward", "input", "weight", "recomputation", "fixed")
+_CSV_KINDS = {**dict(zip(_NAMES, KINDS, strict=True)), **{kind.lower(): kind for kind in KINDS}}
 _CSV_COLUMNS = ("stage", "instruction", "frequency", "time", "energy")
+_CSV_NUMBERS: dict[str, type[int] | type[float]] = {"stage": int, "frequency": int, "time": float, "energy": float}
+
+_SAME_TIME = 0.05
+"""What the times of a fixed series may differ, as a fraction: noise."""
 
 Key = tuple[int, str]
 
@@ -42,28 +52,50 @@ class Profile:
 
     `blocking_power_w` is the watts of a waiting GPU: one number, or by clock (MHz), read linearly
     between clocks. Raises `ProfileError` for anything that cannot be planned on.
+
+    fixed: the (stage, kind) whose time no clock changes; `X` always is. One point is enough for them. They are kept
+        with a point at every clock of their stage, all of the same time, joules linear between those given.
+    supported_clocks_mhz: what the GPU can be set to; where given, a point at another clock is refused.
     """
 
     points: Mapping[Key, tuple[Point, ...]]
     blocking_power_w: float | Mapping[int, float]
+    fixed: Collection[Key] = frozenset()
+    supported_clocks_mhz: InitVar[Collection[int] | None] = None
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, supported_clocks_mhz: Collection[int] | None) -> None:
         if not self.points:
             raise ProfileError("the profile is empty: give at least one stage with F and B.")
+        fixed = frozenset(self.fixed) | {key for key in self.points if key[1] == FIXED}
+        if unknown := fixed - self.points.keys():
+            stage, kind = min(unknown)
+            raise ProfileError(f"stage {stage} {kind} is marked fixed, but has no points; measure it at one clock.")
         ordered = {}
         for (stage, kind), points in sorted(self.points.items()):
-            _check_series(stage, kind, points)
+            _check_series(stage, kind, points, (stage, kind) in fixed)
+            _check_supported(stage, kind, points, supported_clocks_mhz)
             ordered[stage, kind] = tuple(sorted(points, key=lambda point: -point.clock_mhz))
-        object.__setattr__(self, "points", ordered)
+        object.__setattr__(self, "points", {key: _at_every_clock(key, ordered, fixed) for key in ordered})
+        object.__setattr__(self, "fixed", fixed)
         for stage in self.stages:
             self._check_stage(stage)
         self._check_blocking_power()
 
     @classmethod
-    def from_csv(cls, path: str | Path, *, blocking_power_w: float | Mapping[int, float]) -> Profile:
-        """Read Zeus's CSV (stage, instruction, frequency in MHz, time in s, energy in J)."""
+    def from_csv(
+        cls,
+        path: str | Path,
+        *,
+        blocking_power_w: float | Mapping[int, float],
+        fixed: Collection[Key] = (),
+        supported_clocks_mhz: Collection[int] | None = None,
+    ) -> Profile:
+        """Read Zeus's CSV (stage, instruction, frequency in MHz, time in s, energy in J).
+
+        An instruction is a kind (`F`) or its name (`forward`, `backward`, `input`, `weight`, `recomputation`, `fixed`).
+        """
         series: dict[Key, list[Point]] = {}
-        with open(path, newline="", encoding="utf-8") as file:
+        with open(path, newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
             if missing := [name for name in _CSV_COLUMNS if name not in (reader.fieldnames or ())]:
                 raise ProfileError(
@@ -76,13 +108,12 @@ class Profile:
                         f"{path}, line {reader.line_num}: instruction {row['instruction']!r} is unknown; "
                         f"use one of {', '.join(_CSV_KINDS)}."
                     )
-                try:
-                    stage, clock = int(row["stage"]), int(row["frequency"])
-                    point = Point(clock, float(row["time"]), float(row["energy"]))
-                except (TypeError, ValueError) as error:
-                    raise ProfileError(f"{path}, line {reader.line_num}: {error}.") from None
-                series.setdefault((stage, kind), []).append(point)
-        return cls({key: tuple(points) for key, points in series.items()}, blocking_power_w)
+                values = {name: _number(row[name], name, f"{path}, line {reader.line_num}") for name in _CSV_NUMBERS}
+                point = Point(int(values["frequency"]), values["time"], values["energy"])
+                series.setdefault((int(values["stage"]), kind), []).append(point)
+        return cls(
+            {key: tuple(points) for key, points in series.items()}, blocking_power_w, fixed, supported_clocks_mhz
+        )
 
     @property
     def stages(self) -> tuple[int, ...]:
@@ -116,6 +147,10 @@ class Profile:
             float(np.interp(clock_mhz, clocks, [point.energy_j for point in points])),
         )
 
+    def is_fixed(self, stage: int, kind: str) -> bool:
+        """Whether no clock changes the time of this kind, so that it asks for none."""
+        return (stage, kind) in self.fixed
+
     def capped(self, default_clock_mhz: int) -> Profile:
         """The profile of a GPU whose own cap is this clock: higher points are left out."""
         for stage, kind in self.points:
@@ -127,7 +162,7 @@ class Profile:
             key: tuple(point for point in points if point.clock_mhz <= default_clock_mhz)
             for key, points in self.points.items()
         }
-        return Profile(kept, self.blocking_power_w)
+        return Profile(kept, self.blocking_power_w, self.fixed)
 
     def _check_stage(self, stage: int) -> None:
         kinds = {kind for of, kind in self.points if of == stage}
@@ -156,7 +191,7 @@ class Profile:
                 )
 
 
-def _check_series(stage: int, kind: str, points: Iterable[Point]) -> None:
+def _check_series(stage: int, kind: str, points: Collection[Point], fixed: bool) -> None:
     if stage < 0:
         raise ProfileError(f"stage {stage} {kind}: a stage is counted from 0.")
     if kind not in KINDS:
@@ -175,6 +210,53 @@ def _check_series(stage: int, kind: str, points: Iterable[Point]) -> None:
         for name, value in (("time_se_s", point.time_se_s), ("energy_se_j", point.energy_se_j)):
             if not (math.isfinite(value) and value >= 0):
                 raise ProfileError(f"{where}: {name} is {value}; it must be finite and 0 or more.")
-    if len(seen) < 2:
-        at = f"only one point, at {next(iter(seen))} MHz" if seen else "no point"
-        raise ProfileError(f"stage {stage} {kind} has {at}; measure at least two clocks, the default one among them.")
+    if not seen:
+        raise ProfileError(
+            f"stage {stage} {kind} has no point; measure at least two clocks, the default one among them."
+        )
+    if len(seen) < 2 and not fixed:
+        raise ProfileError(
+            f"stage {stage} {kind} has only one point, at {min(seen)} MHz; measure at least two clocks, the default "
+            "one among them, or mark it as fixed if no clock changes its time."
+        )
+    times = {point.time_s: point for point in points}
+    if fixed and max(times) > (1 + _SAME_TIME) * min(times):
+        shortest, longest = times[min(times)], times[max(times)]
+        raise ProfileError(
+            f"stage {stage} {kind} is marked fixed, but takes {shortest.time_s} s at {shortest.clock_mhz} MHz and "
+            f"{longest.time_s} s at {longest.clock_mhz} MHz; leave it out of `fixed`."
+        )
+
+
+def _check_supported(stage: int, kind: str, points: Iterable[Point], supported: Collection[int] | None) -> None:
+    for point in points:
+        if supported is not None and point.clock_mhz not in supported:
+            nearest = min(supported, key=lambda clock: abs(clock - point.clock_mhz))
+            raise ProfileError(
+                f"stage {stage} {kind} at {point.clock_mhz} MHz: the GPU has no such clock; the nearest that it has is "
+                f"{nearest} MHz. Measure there, or leave the point out."
+            )
+
+
+def _at_every_clock(key: Key, series: Mapping[Key, tuple[Point, ...]], fixed: frozenset[Key]) -> tuple[Point, ...]:
+    """The points of a key; a fixed one's at every clock of its stage, so that it has what its neighbours have."""
+    points = series[key]
+    if key not in fixed:
+        return points
+    own = {other: ones for other, ones in series.items() if other[0] == key[0]}
+    clocks = {one.clock_mhz for other, ones in own.items() if other not in fixed for one in ones}
+    clocks = clocks or {one.clock_mhz for ones in own.values() for one in ones}
+    at, joules = [one.clock_mhz for one in points[::-1]], [one.energy_j for one in points[::-1]]
+    time_s = sum(one.time_s for one in points) / len(points)
+    return tuple(
+        Point(clock, time_s, float(np.interp(clock, at, joules)), points[0].time_se_s, points[0].energy_se_j)
+        for clock in sorted(clocks, reverse=True)
+    )
+
+
+def _number(text: str | None, column: str, where: str) -> float:
+    try:
+        return _CSV_NUMBERS[column](text or "")
+    except ValueError:
+        wanted = "a whole number" if _CSV_NUMBERS[column] is int else "a number"
+        raise ProfileError(f"{where}: {column} is {text!r}; it must be {wanted}.") from None

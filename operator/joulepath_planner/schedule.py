@@ -1,7 +1,8 @@
 """The order of instructions on each rank, and how it is written.
 
-A schedule is data: one tuple of instructions per rank. Any order that a training framework executes can be
-given (`recorded`); the two that everybody uses are generated. A rank may own several stages.
+A schedule is data: one tuple of instructions per rank. Any order that a training framework executes can be given
+(`recorded`); `orders` generates those that have a name. A rank may own several stages. What an instruction waits for
+follows from its kind (`dependencies`).
 """
 
 from __future__ import annotations
@@ -10,9 +11,9 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from joulepath_planner.profile import KINDS
+from joulepath_planner.profile import FIXED, KINDS
 
-_TEXT = re.compile(r"(?:(\d+):)?([FBIW])(\d+)")
+_TEXT = re.compile(rf"(?:(\d+):)?([{''.join(KINDS)}])(\d+)")
 
 
 class ScheduleError(ValueError):
@@ -21,7 +22,7 @@ class ScheduleError(ValueError):
 
 @dataclass(frozen=True, slots=True, order=True)
 class Instruction:
-    """One computation of one microbatch on one stage; written `F0`, or `3:F0` with its stage."""
+    """One computation of one microbatch on one stage; written `F0`, or `3:F0` with its stage. `KINDS` has the kinds."""
 
     stage: int
     kind: str
@@ -71,6 +72,10 @@ class Schedule:
                 seen.add(instruction)
         if sorted(owner) != list(range(len(owner))):
             raise ScheduleError(f"the stages are {sorted(owner)}; they must be numbered from 0 without a gap.")
+        for order in self.orders:
+            for instruction in order:
+                if instruction.kind == "F":
+                    _check_backward(instruction, seen)
 
     @property
     def stages(self) -> int:
@@ -78,7 +83,12 @@ class Schedule:
 
     @property
     def microbatches(self) -> int:
-        return len({instruction.microbatch for order in self.orders for instruction in order})
+        return len({one.microbatch for order in self.orders for one in order if one.kind != FIXED})
+
+    @property
+    def rank_of(self) -> dict[int, int]:
+        """The rank that owns each stage."""
+        return {one.stage: rank for rank, order in enumerate(self.orders) for one in order}
 
     def to_text(self) -> list[str]:
         """One line per rank, such as `0:F0 0:F1 0:B0`; the stage is left out where it equals the rank."""
@@ -86,38 +96,6 @@ class Schedule:
             " ".join(str(one) if one.stage == rank else one.label for one in order)
             for rank, order in enumerate(self.orders)
         ]
-
-
-def one_f_one_b(stages: int, microbatches: int) -> Schedule:
-    """1F1B as `torch.distributed.pipelining.Schedule1F1B` executes it.
-
-    A stage s of S runs min(M, S - s) forwards, then backward and forward in turn, then the remaining
-    backwards: the last stage runs F0 B0 F1 B1. (The attribute `pipeline_order` of torch's class is not what it
-    executes on the last rank.)
-    """
-    _check_shape(stages, microbatches)
-    orders = []
-    for stage in range(stages):
-        ahead = min(microbatches, stages - stage)
-        order = [Instruction(stage, "F", microbatch) for microbatch in range(ahead)]
-        for microbatch in range(microbatches):
-            order.append(Instruction(stage, "B", microbatch))
-            if microbatch + ahead < microbatches:
-                order.append(Instruction(stage, "F", microbatch + ahead))
-        orders.append(tuple(order))
-    return Schedule(tuple(orders), "1f1b")
-
-
-def gpipe(stages: int, microbatches: int) -> Schedule:
-    """All forwards, then all backwards, both in the order of the microbatches, as torch's `ScheduleGPipe`."""
-    _check_shape(stages, microbatches)
-    return Schedule(
-        tuple(
-            tuple(Instruction(stage, kind, microbatch) for kind in "FB" for microbatch in range(microbatches))
-            for stage in range(stages)
-        ),
-        "gpipe",
-    )
 
 
 def recorded(orders: Sequence[str | Iterable[str | Instruction]]) -> Schedule:
@@ -131,7 +109,13 @@ def recorded(orders: Sequence[str | Iterable[str | Instruction]]) -> Schedule:
     return Schedule(tuple(parsed))
 
 
-def _check_shape(stages: int, microbatches: int) -> None:
-    for name, value in (("stages", stages), ("microbatches", microbatches)):
-        if value < 1:
-            raise ScheduleError(f"{name} is {value}; a pipeline needs at least 1.")
+def _check_backward(forward: Instruction, seen: set[Instruction]) -> None:
+    stage, microbatch = forward.stage, forward.microbatch
+    found = [kind for kind in "BI" if Instruction(stage, kind, microbatch) in seen]
+    if not found:
+        raise ScheduleError(
+            f"stage {stage} has no backward of microbatch {microbatch}; add its B{microbatch}, or its I{microbatch} "
+            f"and W{microbatch}."
+        )
+    if len(found) > 1:
+        raise ScheduleError(f"stage {stage} runs both B{microbatch} and I{microbatch}; keep B, or I and W.")

@@ -6,10 +6,21 @@ from pathlib import Path
 
 from hypothesis import strategies as st
 
-from joulepath_planner import Pipeline, Point, Profile, gpipe, one_f_one_b
+from joulepath_planner import (
+    SCHEDULES,
+    Pipeline,
+    Point,
+    Profile,
+    Schedule,
+    ScheduleError,
+    gpipe,
+    one_f_one_b,
+    schedule_by_name,
+)
 
 CLOCKS = (1400, 1300, 1200, 1100, 1000)
-EXCERPT = Path(__file__).parent / "data" / "gpt3-175b_a100-sxm_excerpt.csv"
+HERE = Path(__file__).parent
+EXCERPT = HERE / "data" / "gpt3-175b_a100-sxm_excerpt.csv"
 BLOCKING_POWER_W = 83.64
 
 
@@ -31,6 +42,34 @@ def scaled(stages: list[float], microbatches: int) -> Pipeline:
         for kind, base in (("F", 0.05), ("B", 0.1))
     }
     return Pipeline(one_f_one_b(len(stages), microbatches), Profile(points, 80.0))
+
+
+def profiled(schedule: Schedule) -> Profile:
+    """A profile of all that a schedule runs; no two kinds of no two stages last equally long."""
+    kinds = {(one.stage, one.kind) for order in schedule.orders for one in order}
+    points = {
+        (stage, kind): tuple(
+            Point(clock, base * (1400 / clock) ** 0.8, base * 400 * (clock / 1400)) for clock in CLOCKS
+        )
+        for stage, kind in kinds
+        for base in ((0.01 + 0.0013 * stage) * (1 + "XCWIFB".index(kind) / 3),)
+    }
+    for stage in range(schedule.stages):  # a stage has all of a backward, whether the schedule runs it or not
+        points.setdefault((stage, "B"), points[stage, "F"])
+    return Profile(points, 80.0, {key for key in points if key[1] == "X"})
+
+
+@st.composite
+def schedules(draw: st.DrawFn) -> Schedule:
+    """Any of the named schedules, of up to 4 ranks."""
+    name = draw(st.sampled_from(sorted(SCHEDULES)))
+    chunks = draw(st.integers(1, 3)) if "interleaved" in name else 2 if name in ("zbv", "dualpipev") else 1
+    stages = chunks * draw(st.integers(1, 4))
+    microbatches = draw(st.integers(stages if name == "dualpipev" else 1, 10))
+    try:
+        return schedule_by_name(name, stages, microbatches, chunks)
+    except ScheduleError:  # microbatches that don't make equal rounds
+        return schedule_by_name(name, stages, stages, chunks)
 
 
 @st.composite
