@@ -32,7 +32,7 @@ from joulepath_planner.orders import (
     zbv,
 )
 from joulepath_planner.pipeline import Pipeline
-from joulepath_planner.plan import Plan, PlannedInstruction, RankPlan, plan
+from joulepath_planner.plan import Plan, PlannedInstruction, RankPlan, frontier_plans, plan
 from joulepath_planner.profile import Point, Profile, ProfileError
 from joulepath_planner.program import PlanningError
 from joulepath_planner.referee import Event, RankEnergy, Simulation, simulate
@@ -79,6 +79,7 @@ __all__ = [
     "early_recomputation_1f1b",
     "fit",
     "frontier",
+    "frontier_plans",
     "gpipe",
     "interleaved_1f1b",
     "interleaved_zb",

@@ -10,15 +10,14 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Literal, get_args
 
-from joulepath_planner.frontier import Problem
-from joulepath_planner.granularity import Granularity, groups
+from joulepath_planner.draft import Draft, Drafting
+from joulepath_planner.frontier import Frontier, Problem
+from joulepath_planner.granularity import Granularity
 from joulepath_planner.lags import LagTable
-from joulepath_planner.options import OptionTable
 from joulepath_planner.pipeline import Pipeline
-from joulepath_planner.program import SOLVER_TOLERANCE_S, PlanningError
-from joulepath_planner.reclaim import choose
-from joulepath_planner.referee import Clocks, Simulation
-from joulepath_planner.repair import TOLERANCE, Assignment, repair
+from joulepath_planner.program import PlanningError
+from joulepath_planner.referee import Clocks
+from joulepath_planner.repair import TOLERANCE
 from joulepath_planner.schedule import Instruction
 
 LAGS_PER_INSTRUCTION = 4
@@ -84,13 +83,6 @@ class Plan:
         return 1 - self.lower_bound_j / self.baseline_energy_j
 
 
-@dataclass(frozen=True, slots=True)
-class _Candidate:
-    granularity: Granularity | Literal["default"]
-    clocks: Clocks
-    replay: Simulation
-
-
 def plan(
     pipeline: Pipeline,
     *,
@@ -100,13 +92,19 @@ def plan(
     lags: LagTable | None = None,
     default_clock_mhz: int | None = None,
     reserve: float = 0.0,
+    fixed: bool = False,
+    polish_s: float = 0.0,
 ) -> Plan:
     """The plan of least energy by a deadline: `deadline_s`, or T_min x (1 + `slowdown`).
 
     lags: the lag table of the GPUs; None plans for clocks that switch at once.
     default_clock_mhz: the GPUs' own cap, where it is below the profile's highest clock.
     reserve: how much longer than measured, as a fraction, a slowed instruction may last without delaying the
-    iteration: costs savings, buys calm where durations jitter.
+        iteration: costs savings, buys calm where durations jitter.
+    fixed: the iteration lasts until the deadline in any case, as when another pipeline is slower. Waits until then are
+        counted, in the bound and in the baseline as well.
+    polish_s: seconds to spend on a plan of instruction granularity beyond the default effort. The plan then depends on
+        how fast the machine is.
     Raises `PlanningError` for a deadline that default clocks miss.
     """
     if granularity != "auto" and granularity not in get_args(Granularity):
@@ -114,26 +112,44 @@ def plan(
         raise ValueError(f"granularity is {granularity!r}; it is one of {known}, auto.")
     if not 0 <= reserve < 1:
         raise ValueError(f"reserve is {reserve}; it is a fraction, 0 or more and under 1.")
-    problem = Problem.of(pipeline.capped(default_clock_mhz))
+    if not 0 <= polish_s < float("inf"):
+        raise ValueError(f"polish_s is {polish_s}; it is a number of seconds, 0 or more.")
+    drafting = Drafting(pipeline.capped(default_clock_mhz), lags, reserve=reserve, fixed=fixed)
+    problem = drafting.problem
     deadline = problem.t_min_s * (1 + slowdown) if deadline_s is None else deadline_s
     if not deadline >= problem.t_min_s * (1 - TOLERANCE):
         raise PlanningError(
             f"the deadline of {deadline:.6f} s is under T_min, {problem.t_min_s:.6f} s at default clocks; allow T_min."
         )
     deadline = max(deadline, problem.t_min_s)
-    bound = problem.program(problem.single)[0].solve(deadline)
-    table = OptionTable(problem.pipeline.profile, problem.power_w, reserve) if reserve else problem.table
-    default = Assignment.defaults(problem)
-    baseline = default.replay(None)
-    best = _Candidate("default", default.clocks, baseline)
+    best = drafting.default(deadline)
     for level in _levels(problem, granularity, lags):
-        assignment = _assign(problem, table, level, deadline)
-        replay = assignment and repair(assignment, deadline, lags)
-        if assignment and replay and replay.energy_j < best.replay.energy_j:
-            best = _Candidate(level, assignment.clocks, replay)
-        if replay and level != "phase":
+        draft = drafting.draft(level, deadline, polish_s)
+        if draft and draft.replay.energy_j < best.replay.energy_j:
+            best = draft
+        if draft and level != "phase":
             break
-    return _plan(problem, deadline, bound.energy_j, baseline.energy_j, best)
+    return _plan(drafting, deadline, best)
+
+
+def frontier_plans(
+    pipeline: Pipeline, points: int = 33, *, default_clock_mhz: int | None = None
+) -> tuple[Frontier, tuple[Plan, ...]]:
+    """`frontier`, and for each of its points the plan of instruction granularity for exactly that iteration time.
+
+    Takes far less than the plans one by one: all are rounded together.
+    """
+    if points < 2:
+        raise ValueError(f"points is {points}; a frontier has at least its 2 ends.")
+    drafting = Drafting(pipeline.capped(default_clock_mhz), fixed=True)
+    found = drafting.frontier(points)
+    times = [point.iteration_time_s for point in found.points]
+    plans = []
+    for time, draft in zip(times, drafting.fine(times), strict=True):
+        if draft is None or draft.replay.energy_j >= drafting.baseline_j(time):
+            draft = drafting.default(time)
+        plans.append(_plan(drafting, time, draft))
+    return found, tuple(plans)
 
 
 def _levels(
@@ -154,38 +170,25 @@ def _levels(
     return coarser[granularity]
 
 
-def _assign(problem: Problem, table: OptionTable, level: Granularity, deadline_s: float) -> Assignment | None:
-    members = groups(problem.graph, problem.pipeline.schedule, level)
-    program, options = problem.program(members, table)
-    try:
-        solution = program.solve(deadline_s)
-    except PlanningError:  # noise can leave a group without a clock as fast as default in every kind
-        return None
-    choices = choose(
-        problem.graph, members, options, min(deadline_s, solution.period_s + SOLVER_TOLERANCE_S), solution.extra_s
-    )
-    return None if choices is None else Assignment(problem, members, options, choices)
-
-
-def _plan(problem: Problem, deadline_s: float, bound_j: float, baseline_j: float, best: _Candidate) -> Plan:
-    profile = problem.pipeline.profile
+def _plan(drafting: Drafting, deadline_s: float, best: Draft) -> Plan:
+    pipeline = drafting.problem.pipeline
     ranks = []
     for rank, (events, clocks) in enumerate(zip(best.replay.ranks, best.clocks, strict=True)):
-        planned = []
+        gpus, planned = pipeline.rank_gpus(rank), []
         for event, clock in zip(events, clocks, strict=True):
             one = event.instruction
-            seconds, joules = profile.at(one.stage, one.kind, clock or profile.default_clock_mhz(one.stage))
-            planned.append(PlannedInstruction(one, clock, event.start_s, seconds, joules))
+            seconds, joules = drafting.referee.at(one, clock or pipeline.profile.default_clock_mhz(one.stage))
+            planned.append(PlannedInstruction(one, clock, event.start_s, seconds, joules * gpus))
         stages = tuple(sorted({event.instruction.stage for event in events}))
         ranks.append(RankPlan(rank, stages, tuple(planned)))
     return Plan(
-        granularity=best.granularity,
+        granularity=best.granularity or "default",
         deadline_s=deadline_s,
-        t_min_s=problem.t_min_s,
+        t_min_s=drafting.problem.t_min_s,
         iteration_time_s=best.replay.iteration_time_s,
         energy_j=best.replay.energy_j,
-        baseline_energy_j=baseline_j,
-        lower_bound_j=bound_j,
+        baseline_energy_j=drafting.baseline_j(deadline_s),
+        lower_bound_j=drafting.bound(deadline_s).energy_j,
         ranks=tuple(ranks),
         critical_path=best.replay.critical_path,
         switches=best.replay.switches,

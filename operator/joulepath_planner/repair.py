@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 
 from joulepath_planner.frontier import Problem
-from joulepath_planner.lags import LagTable
 from joulepath_planner.options import Options
-from joulepath_planner.referee import Simulation, simulate
-from joulepath_planner.schedule import Instruction
+from joulepath_planner.referee import Simulation
+
+Clocks = tuple[tuple[int | None, ...], ...]
 
 _MOST_ROUNDS = 60
 TOLERANCE = 1e-9
@@ -18,45 +17,45 @@ _EAGERNESS = 1.15
 """Each round asks for this much more than the last, as what is raised on one path is often due on the next too."""
 
 
-@dataclass(slots=True)
 class Assignment:
-    """The chosen option of each group; `clocks` is the same by rank, in order, with None for default clocks."""
+    """The chosen option of each group."""
 
-    problem: Problem
-    groups: list[list[int]]
-    options: list[Options]
-    choices: list[int]
+    def __init__(
+        self, problem: Problem, groups: Sequence[Sequence[int]], options: Sequence[Options], choices: Sequence[int]
+    ) -> None:
+        self.problem, self.groups, self.options, self.choices = problem, groups, options, list(choices)
+        self.group_of = [0] * len(problem.graph.instructions)
+        for index, group in enumerate(groups):
+            for node in group:
+                self.group_of[node] = index
+        self._of_rank: list[list[int]] = [[] for _ in problem.pipeline.schedule.orders]
+        for node, rank in enumerate(problem.graph.rank):  # topological, hence in the rank's order
+            self._of_rank[rank].append(node)
+        self.node = {one: node for node, one in enumerate(problem.graph.instructions)}
+        profile = problem.pipeline.profile
+        self.default_mhz = [profile.default_clock_mhz(order[0].stage) for order in problem.pipeline.schedule.orders]
 
-    @classmethod
-    def defaults(cls, problem: Problem) -> Assignment:
-        return cls(problem, [], [], [])
+    def clock_mhz(self, node: int) -> int:
+        group = self.group_of[node]
+        return self.options[group].clocks_mhz[self.choices[group]]
 
     @property
-    def clocks(self) -> tuple[tuple[int | None, ...], ...]:
-        profile, instructions = self.problem.pipeline.profile, self.problem.graph.instructions
-        chosen: dict[Instruction, int] = {}
-        for group, option, choice in zip(self.groups, self.options, self.choices, strict=True):
-            chosen.update({instructions[node]: option.clocks_mhz[choice] for node in group})
+    def clocks(self) -> Clocks:
+        """By rank, in order, with None for default clocks."""
         return tuple(
-            tuple(
-                None if chosen.get(one, top := profile.default_clock_mhz(one.stage)) == top else chosen[one]
-                for one in order
-            )
-            for order in self.problem.pipeline.schedule.orders
+            tuple(None if (clock := self.clock_mhz(node)) == default else clock for node in nodes)
+            for nodes, default in zip(self._of_rank, self.default_mhz, strict=True)
         )
 
-    def replay(self, lags: LagTable | None) -> Simulation:
-        return simulate(self.problem.pipeline, self.clocks, lags)
 
-
-def repair(assignment: Assignment, deadline_s: float, lags: LagTable | None) -> Simulation | None:
+def repair(assignment: Assignment, deadline_s: float, replay_of: Callable[[Clocks], Simulation]) -> Simulation | None:
     """Raise clocks until the replay meets the deadline; returns that replay, or None if it can't be had so.
 
     Each round looks at the critical path of the replay only. First it raises what runs before an instruction that
     began before its raised clock was in force; where there is none, slowed instructions of the path themselves.
     """
     for tries in range(_MOST_ROUNDS):
-        replay = assignment.replay(lags)
+        replay = replay_of(assignment.clocks)
         over_s = replay.iteration_time_s - deadline_s
         if over_s <= deadline_s * TOLERANCE:
             return replay
@@ -69,16 +68,17 @@ def repair(assignment: Assignment, deadline_s: float, lags: LagTable | None) -> 
 def _raise_before_late(assignment: Assignment, replay: Simulation, over_s: float) -> bool:
     """Give the rank's previous instruction a clock as high as that of one that lost time to a late raise."""
     profile = assignment.problem.pipeline.profile
-    group_of = _group_of(assignment)
     critical = set(replay.critical_path)
     losses = []
-    for events, clocks in zip(replay.ranks, assignment.clocks, strict=True):
-        for index, (event, clock) in enumerate(zip(events, clocks, strict=True)):
+    for events in replay.ranks:
+        for index, event in enumerate(events):
             one = event.instruction
-            wanted = clock or profile.default_clock_mhz(one.stage)
-            lost = event.duration_s - profile.at(one.stage, one.kind, wanted)[0]
-            if one in critical and lost > 1e-9:
-                losses.append((lost, group_of[events[index - 1].instruction], wanted))
+            if one in critical:
+                wanted = assignment.clock_mhz(assignment.node[one])
+                lost = event.duration_s - profile.at(one.stage, one.kind, wanted)[0]
+                if lost > 1e-9:
+                    before = assignment.node[events[index - 1].instruction]
+                    losses.append((lost, assignment.group_of[before], wanted))
     gained, changed = 0.0, False
     for lost, group, wanted in sorted(losses, reverse=True):
         if gained > over_s:
@@ -95,11 +95,10 @@ def _raise_before_late(assignment: Assignment, replay: Simulation, over_s: float
 
 def _raise_slowed(assignment: Assignment, replay: Simulation, over_s: float) -> bool:
     """Raise groups of the critical path by one option each, cheapest joules per second first."""
-    group_of = _group_of(assignment)
     on_path: dict[int, int] = {}
     for one in replay.critical_path:
-        if one in group_of:
-            on_path[group_of[one]] = on_path.get(group_of[one], 0) + 1
+        group = assignment.group_of[assignment.node[one]]
+        on_path[group] = on_path.get(group, 0) + 1
     prices = []
     for group, count in on_path.items():
         option, here = assignment.options[group], assignment.choices[group]
@@ -115,8 +114,3 @@ def _raise_slowed(assignment: Assignment, replay: Simulation, over_s: float) -> 
         assignment.choices[group] -= 1
         gained += seconds
     return bool(prices)
-
-
-def _group_of(assignment: Assignment) -> dict[Instruction, int]:
-    instructions: Sequence[Instruction] = assignment.problem.graph.instructions
-    return {instructions[node]: index for index, group in enumerate(assignment.groups) for node in group}

@@ -1,0 +1,212 @@
+"""Drafts of a plan: linear program, then clocks that the GPU has, then the replay, at one granularity.
+
+The solver knows one blocking power, the least of the profile. Where the blocking power depends on the clock, the waits
+of a draft cost more than that; so the solver is asked once more, with what they cost in the first draft, and the
+referee says which of the two drafts is cheaper.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from joulepath_planner.frontier import Frontier, FrontierPoint, Problem
+from joulepath_planner.granularity import Granularity, groups
+from joulepath_planner.graph import least_period_s
+from joulepath_planner.lags import LagTable
+from joulepath_planner.options import Options, OptionTable
+from joulepath_planner.pipeline import Pipeline
+from joulepath_planner.profile import Profile
+from joulepath_planner.program import SOLVER_TOLERANCE_S, PlanningError, Program, Solution
+from joulepath_planner.reclaim import choose
+from joulepath_planner.referee import Referee, Simulation
+from joulepath_planner.repair import Assignment, Clocks, repair
+from joulepath_planner.sweep import Sweeper, effort
+from joulepath_planner.timing import Network
+
+_LARGE = 4000
+"""Instructions from which on the linear program isn't solved once more for clocks with a reserve."""
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """granularity None: default clocks."""
+
+    granularity: Granularity | None
+    clocks: Clocks
+    replay: Simulation
+
+
+@dataclass(frozen=True, slots=True)
+class _View:
+    """What the solver is told: the problem, what clocks cost, and what all waits together cost over its power_w."""
+
+    problem: Problem
+    table: OptionTable
+    more_wait_w: float = 0.0
+
+    def options(self, members: Sequence[Sequence[int]]) -> list[Options]:
+        return [self.table.of([self.problem.graph.instructions[node] for node in group]) for group in members]
+
+
+class Drafting:
+    """A pipeline made ready to be drafted for one deadline after the other.
+
+    fixed: the iteration lasts until the deadline in any case; waits until then are counted.
+    """
+
+    def __init__(
+        self, pipeline: Pipeline, lags: LagTable | None = None, *, reserve: float = 0.0, fixed: bool = False
+    ) -> None:
+        self.problem = Problem.of(pipeline)
+        self.referee = Referee(pipeline)
+        self._lags, self._reserve, self._fixed = lags, reserve, fixed
+        self._network = Network(self.problem.graph)
+        self._solved: dict[float, Solution] = {}
+
+    @cached_property
+    def _exact(self) -> tuple[Program, list[Options]]:
+        return self.problem.program(self.problem.single)
+
+    def bound(self, deadline_s: float) -> Solution:
+        """The linear program's optimum at the finest granularity, with what is measured."""
+        if deadline_s not in self._solved:
+            self._solved[deadline_s] = self._solve(self._exact[0], deadline_s)
+        return self._solved[deadline_s]
+
+    def default(self, deadline_s: float) -> Draft:
+        """Default clocks throughout."""
+        orders = self.problem.pipeline.schedule.orders
+        clocks = tuple((None,) * len(order) for order in orders)
+        return Draft(None, clocks, self._replay(clocks, deadline_s))
+
+    @cached_property
+    def _default(self) -> Simulation:
+        return self.referee.replay()
+
+    def baseline_j(self, deadline_s: float) -> float:
+        """Energy at default clocks; with waits until the deadline if the time is fixed."""
+        pipeline, waits_s = self.problem.pipeline, deadline_s - self._default.iteration_time_s if self._fixed else 0.0
+        return self._default.energy_j + waits_s * sum(
+            pipeline.rank_gpus(rank) * pipeline.profile.wait_power_w(pipeline.profile.default_clock_mhz(order[0].stage))
+            for rank, order in enumerate(pipeline.schedule.orders)
+        )
+
+    def frontier(self, points: int) -> Frontier:
+        """As `frontier`; `bound` knows all of its points."""
+        problem, (program, options) = self.problem, self._exact
+        first = problem.t_min_s
+        last = max(first, least_period_s(problem.graph, [option.times_s[option.hull[-1]][0] for option in options]))
+        times = [first + (last - first) * index / (points - 1) for index in range(points)]
+        found = [self.bound(time) for time in times]
+        free = program.solve(last, first)
+        return Frontier(
+            first,
+            free.period_s,
+            last,
+            problem.baseline_energy_j,
+            tuple(
+                FrontierPoint(
+                    time,
+                    one.energy_j,
+                    one.energy_j if time <= free.period_s else free.energy_j,
+                    one.slope_w if time < last else problem.idle_w,
+                )
+                for time, one in zip(times, found, strict=True)
+            ),
+        )
+
+    def draft(self, level: Granularity, deadline_s: float, polish_s: float = 0.0) -> Draft | None:
+        """The cheapest draft of a granularity that keeps the deadline; None if none does."""
+        first = self._draft(self._view, level, deadline_s, polish_s)
+        if first is None or not isinstance(self.problem.pipeline.profile.blocking_power_w, Mapping):
+            return first
+        second = self._draft(self._priced(first.replay.wait_power_w), level, deadline_s, polish_s)
+        return first if second is None or first.replay.energy_j <= second.replay.energy_j else second
+
+    def fine(self, deadlines_s: Sequence[float]) -> list[Draft | None]:
+        """Drafts of instruction granularity for many deadlines, rounded together: much faster than one by one."""
+        solutions = [self.bound(deadline) for deadline in deadlines_s]
+        how = effort(len(self._exact[1]), len(deadlines_s))
+        periods = [_period_s(one, deadline) for one, deadline in zip(solutions, deadlines_s, strict=True)]
+        members, options = self.problem.single, self._view.options(self.problem.single)
+        sweeper = Sweeper(self.problem.graph, options, self._network)
+        chosen = sweeper.choose(periods, [one.extra_s for one in solutions], how)
+        return [
+            None if choices is None else self._repaired("instruction", members, options, choices, deadline)
+            for choices, deadline in zip(chosen, deadlines_s, strict=True)
+        ]
+
+    @cached_property
+    def _view(self) -> _View:
+        if not self._reserve:
+            return _View(self.problem, self.problem.table)
+        pipeline = self.problem.pipeline
+        table = OptionTable(pipeline.profile, self.problem.power_w, self._reserve)
+        return _View(self.problem, table)
+
+    def _priced(self, wait_power_w: Sequence[float]) -> _View:
+        """The view with waits of each rank at these watts: energies are lowered, as if they were saved by seconds."""
+        pipeline, power_w = self.problem.pipeline, self.problem.power_w
+        more_w, in_all_w = dict[int, float](), 0.0
+        for rank, (order, watts) in enumerate(zip(pipeline.schedule.orders, wait_power_w, strict=True)):
+            more = 0.0 if math.isnan(watts) else watts - power_w
+            in_all_w += more * pipeline.rank_gpus(rank)
+            more_w.update({one.stage: more for one in order})
+        profile = pipeline.profile
+        points = {
+            key: tuple(
+                replace(point, energy_j=max(point.energy_j - more_w.get(key[0], 0.0) * point.time_s, 1e-9))
+                for point in series
+            )
+            for key, series in profile.points.items()
+        }
+        priced = Problem.of(replace(pipeline, profile=Profile(points, power_w)))
+        return _View(priced, OptionTable(priced.pipeline.profile, power_w, self._reserve), in_all_w)
+
+    def _draft(self, view: _View, level: Granularity, deadline_s: float, polish_s: float) -> Draft | None:
+        members = groups(self.problem.graph, self.problem.pipeline.schedule, level)
+        options = view.options(members)
+        try:
+            choices = self._choices(view, members, options, deadline_s, polish_s)
+        except PlanningError:  # noise can leave a group without a clock as fast as default in every kind
+            return None
+        return None if choices is None else self._repaired(level, members, options, choices, deadline_s)
+
+    def _choices(
+        self, view: _View, members: list[list[int]], options: list[Options], deadline_s: float, polish_s: float
+    ) -> list[int] | None:
+        alone = len(members) == len(self.problem.graph.instructions)
+        if alone and view is self._view and (not self._reserve or len(members) >= _LARGE):
+            solution = self.bound(deadline_s)
+        else:
+            solution = self._solve(view.problem.program(members, view.table)[0], deadline_s)
+        period = _period_s(solution, deadline_s)
+        if alone:
+            how = replace(effort(len(members)), budget_s=polish_s)
+            return Sweeper(self.problem.graph, options, self._network).choose([period], [solution.extra_s], how)[0]
+        return choose(self.problem.graph, members, options, period, solution.extra_s)
+
+    def _repaired(
+        self,
+        level: Granularity,
+        members: list[list[int]],
+        options: list[Options],
+        choices: list[int],
+        deadline_s: float,
+    ) -> Draft | None:
+        assignment = Assignment(self.problem, members, options, choices)
+        replay = repair(assignment, deadline_s, lambda clocks: self._replay(clocks, deadline_s))
+        return None if replay is None else Draft(level, assignment.clocks, replay)
+
+    def _replay(self, clocks: Clocks, deadline_s: float) -> Simulation:
+        return self.referee.replay(clocks, self._lags, pace_s=deadline_s if self._fixed else None)
+
+    def _solve(self, program: Program, deadline_s: float) -> Solution:
+        return program.solve(deadline_s, deadline_s if self._fixed else 0.0)
+
+
+def _period_s(solution: Solution, deadline_s: float) -> float:
+    return min(deadline_s, solution.period_s + SOLVER_TOLERANCE_S)
