@@ -60,7 +60,7 @@ class Transfer(Contract):
     to_stage: Annotated[int, Field(ge=0)]
     """The stage that receives."""
     kind: Kind
-    """Kind of the instruction that waits for it."""
+    """Kind of the instruction whose result is sent."""
     delay_s: Annotated[float, Field(ge=0)]
     """Seconds."""
 

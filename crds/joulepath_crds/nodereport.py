@@ -159,7 +159,8 @@ class RankReport(Contract):
     microbatches: Annotated[int, Field(ge=1)]
     """Microbatches of an iteration."""
     order: Annotated[tuple[Instruction, ...], Field(max_length=65536)] = ()
-    """Instructions of an iteration in the order in which they ran; empty until one iteration is complete."""
+    """Instructions of an iteration in the order in which they ran, F0 the forward of microbatch 0; 3:F0, with the
+    stage, where the rank runs several. Empty until one iteration is complete."""
     iteration: Annotated[int, Field(ge=0)] = 0
     """The iteration that it was at when this was written."""
     iteration_time_s: Annotated[float, Field(ge=0)] = 0.0

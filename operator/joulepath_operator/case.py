@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from joulepath_crds import JobPlanSpec, Mode, Phase, RankReport, Topology, content_hash
 from joulepath_operator.gang import Gang
 from joulepath_operator.observation import Decision, Job, Observation, StoredPlan
+from joulepath_operator.order import executed
 from joulepath_operator.savings import in_words, measured_savings
 from joulepath_operator.story import CONDITIONS, Story
 
@@ -59,7 +60,7 @@ class ReadyCase(Case):
     @property
     def timed(self) -> bool:
         """Whether the job's own time at default clocks is known, instruction by instruction."""
-        return self.gang.control_time_s > 0 and all(rank.timeline for rank in self.gang.ranks)
+        return self.gang.control_time_s > 0 and all(rank.timeline and executed(rank) for rank in self.gang.ranks)
 
     def wait_for_timing(self) -> Decision:
         message = "Waiting until every rank has timed a few iterations at default clocks."

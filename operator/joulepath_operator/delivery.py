@@ -19,10 +19,10 @@ from joulepath_crds import (
 from joulepath_operator.case import ReadyCase
 from joulepath_operator.gang import Gang
 from joulepath_operator.observation import Decision, StoredPlan, StoredProfile
+from joulepath_operator.order import bare, executed, kind_of, stage_of
 from joulepath_operator.planning import PlanRefusal, PlanRequest, PlanResult
 from joulepath_operator.profiling import measure_delays
 from joulepath_operator.savings import NOT_YET_KNOWN
-from joulepath_operator.sweep import label_kind
 
 
 def on_profile(case: ReadyCase, profile: StoredProfile) -> Decision:
@@ -189,8 +189,7 @@ def _request(case: ReadyCase, profile: StoredProfile, inputs: str) -> PlanReques
     return PlanRequest(
         inputs=inputs,
         profile=profile.spec,
-        orders=tuple(rank.order for rank in ranks),
-        first_stages=tuple(rank.stages[0] for rank in ranks),
+        orders=tuple(executed(rank) for rank in ranks),
         delays=measure_delays(case.gang, case.topology),
         control_time_s=case.gang.control_time_s,
         max_slowdown=case.seen.spec.max_slowdown_percent / 100,
@@ -213,7 +212,7 @@ def _at_default(stages: tuple[StagePlan, ...], profile: StoredProfile) -> tuple[
             stage=one.stage,
             order=one.order,
             clocks_mhz=(0,) * len(one.order),
-            durations_s=tuple(top[one.stage, label_kind(label)] for label in one.order),
+            durations_s=tuple(top[one.stage, kind_of(label)] for label in one.order),
         )
         for one in stages
     )
@@ -224,12 +223,8 @@ def _as_seen(gang: Gang) -> tuple[StagePlan, ...]:
     stages = []
     for rank in gang.pipeline():
         for stage in rank.stages:
-            seen = {one.instruction.rpartition(":")[2]: one for one in rank.timeline if one.stage == stage}
-            mine = [
-                label.rpartition(":")[2]
-                for label in rank.order
-                if int(label.partition(":")[0] if ":" in label else rank.stages[0]) == stage
-            ]
+            seen = {bare(one.instruction): one for one in rank.timeline if one.stage == stage}
+            mine = (bare(label) for label in executed(rank) if stage_of(label) == stage)
             order = tuple(label for label in mine if label in seen)
             stages.append(
                 StagePlan(

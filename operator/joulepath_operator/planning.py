@@ -40,12 +40,11 @@ class Delays:
 
 @dataclass(frozen=True, slots=True)
 class PlanRequest:
-    """What to plan. `orders` and `first_stages` by place in the pipeline; `inputs` tells one request from another."""
+    """What to plan. `orders` by place in the pipeline, as `3:F0`; `inputs` tells one request from another."""
 
     inputs: str
     profile: EnergyProfileSpec
     orders: tuple[tuple[str, ...], ...]
-    first_stages: tuple[int, ...]
     delays: Delays
     control_time_s: float
     max_slowdown: float
@@ -153,10 +152,7 @@ def _pipeline(request: PlanRequest) -> planner.Pipeline:
     # A job whose ranks never wait has no blocking power; none counted, slowing is thought less worth than it is.
     measured = planner.Profile(points, waits or 0.0)
     profile = planner.fit(measured, request.supported_clocks_mhz).profile
-    orders = [
-        [planner.Instruction.parse(label, stage=stage) for label in order]
-        for order, stage in zip(request.orders, request.first_stages, strict=True)
-    ]
+    orders = [[planner.Instruction.parse(label) for label in order] for order in request.orders]
     stored = {(one.from_stage, one.to_stage, one.kind): one.delay_s for one in spec.transfers}
     tails = {stage.stage: stage.tail_s for stage in spec.stages}
     return planner.Pipeline(

@@ -3,7 +3,7 @@
 Powers and times are averaged over data-parallel replicas and tensor-parallel peers; energy is power x time.
 
 Delays come from the timelines at default clocks. Each rank counts from the begin of its own iteration, so that two
-ranks' times differ by an unknown offset. The least lag of a forward edge is delay + offset, that of the backward edge
+ranks' times differ by an unknown offset. The least lag from one rank to another is delay + offset, that of the way back
 delay - offset: half the sum is the delay, half the difference the offset, and no wall clock is compared. With the
 offsets known, an instruction that waited for nothing but its predecessor shows the host's own gap between two
 instructions; what a stage's edges have of that gap in them is taken off the delay.
@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from math import hypot, sqrt
+from math import hypot, inf, sqrt
 from statistics import fmean, median
 from typing import TypeVar
 
@@ -31,8 +31,8 @@ from joulepath_crds import (
     Transfer,
 )
 from joulepath_operator.gang import Gang
+from joulepath_operator.order import bare, executed, kind_of, stage_of
 from joulepath_operator.planning import Delays, Edge
-from joulepath_operator.sweep import label_kind
 
 K = TypeVar("K")
 
@@ -96,11 +96,11 @@ class _Seen:
 
     @property
     def kind(self) -> str:
-        return label_kind(self.label)
+        return kind_of(self.label)
 
     @property
     def microbatch(self) -> str:
-        return self.label.rpartition(":")[2][1:]
+        return bare(self.label)[1:]
 
 
 def _pipeline_delays(ranks: Sequence[RankReport], stages: int) -> Delays:
@@ -110,28 +110,24 @@ def _pipeline_delays(ranks: Sequence[RankReport], stages: int) -> Delays:
         for told in rank.timeline:
             entry = _Seen(told.instruction, told.stage, told.begin_s, told.end_s)
             seen[entry.stage, entry.kind, entry.microbatch] = entry
-    lag_s: dict[int, float] = {}
-    offset_s = {rank_of[0]: 0.0} if 0 in rank_of else {}
-    for stage in range(stages - 1):
-        if rank_of.get(stage) == rank_of.get(stage + 1) or rank_of.get(stage) not in offset_s:
-            continue
-        forward = _least_lag_s(seen, stage, stage + 1, "F")
-        backward = _least_lag_s(seen, stage + 1, stage, "BI")
-        if forward is None or backward is None:
-            continue
-        lag_s[stage] = (forward + backward) / 2
-        # On the receiver's clock a forward edge is lag + offset late: what to add to come back to the sender's clock.
-        offset_s.setdefault(rank_of[stage + 1], offset_s[rank_of[stage]] - (forward - backward) / 2)
+    offset_s, delay_s = _clocks_and_delays(_least_lags_s(seen, rank_of), rank_of.get(0))
     for (stage, _, _), one in seen.items():
         shift = offset_s.get(rank_of.get(stage, -1), 0.0)
         one.begin_s, one.end_s = one.begin_s + shift, one.end_s + shift
+    lag_s = {
+        stage: delay_s[pair]
+        for stage in range(stages - 1)
+        if (pair := _pair(rank_of.get(stage, -1), rank_of.get(stage + 1, -1))) in delay_s
+    }
     overheads = _overheads_s(ranks, seen, lag_s)
+    run = {(stage, kind) for stage, kind, _ in seen}
     transfers: dict[Edge, float] = {}
     for stage, lag in lag_s.items():
-        backward_kind = "B" if any((stage, "B") == key[:2] for key in seen) else "I"
-        gap = (overheads.get((stage + 1, "F"), 0.0) + overheads.get((stage, backward_kind), 0.0)) / 2
-        delay = max(0.0, lag - gap)
-        transfers[stage, stage + 1, "F"] = transfers[stage + 1, stage, backward_kind] = delay
+        backward = max(overheads.get((stage, kind), 0.0) for kind in "BI")
+        delay = max(0.0, lag - (overheads.get((stage + 1, "F"), 0.0) + backward) / 2)
+        transfers[stage, stage + 1, "F"] = delay
+        # A stage may run some of its backwards whole and some in halves: whatever it runs sends its gradient on.
+        transfers |= {(stage + 1, stage, kind): delay for kind in "BI" if (stage + 1, kind) in run}
     # A rank's tail is counted once, on its last stage, however many stages it runs.
     tails = {max(rank.stages): rank.tail_s + _head_s(rank, overheads) for rank in ranks}
     return Delays(transfers, overheads, tails)
@@ -142,17 +138,47 @@ def _head_s(rank: RankReport, overheads_s: Mapping[tuple[int, str], float]) -> f
     if 0 not in rank.stages or not rank.timeline:
         return 0.0
     first = min(rank.timeline, key=lambda one: one.begin_s)
-    return max(0.0, first.begin_s - overheads_s.get((first.stage, label_kind(first.instruction)), 0.0))
+    return max(0.0, first.begin_s - overheads_s.get((first.stage, kind_of(first.instruction)), 0.0))
 
 
-def _least_lag_s(seen: Mapping[tuple[int, str, str], _Seen], source: int, target: int, kinds: str) -> float | None:
-    """Least time from an instruction's end to its dependent's begin on the next stage, each on its own clock."""
-    lags = []
+def _pair(one: int, other: int) -> tuple[int, int]:
+    return min(one, other), max(one, other)
+
+
+def _least_lags_s(
+    seen: Mapping[tuple[int, str, str], _Seen], rank_of: Mapping[int, int]
+) -> dict[tuple[int, int], float]:
+    """Least time from an instruction's end on one rank to its dependent's begin on another, each on its own clock."""
+    least: dict[tuple[int, int], float] = {}
     for (stage, kind, microbatch), one in seen.items():
-        if stage == source and kind in kinds:
-            dependents = (seen.get((target, other, microbatch)) for other in kinds)
-            lags += [dependent.begin_s - one.end_s for dependent in dependents if dependent is not None]
-    return min(lags, default=None)
+        to, kinds = (stage + 1, "F") if kind == "F" else (stage - 1, "BI" if kind in "BI" else "")
+        for dependent in (seen.get((to, other, microbatch)) for other in kinds):
+            if dependent is not None and rank_of[stage] != rank_of[to]:
+                key = rank_of[stage], rank_of[to]
+                least[key] = min(least.get(key, inf), dependent.begin_s - one.end_s)
+    return least
+
+
+def _clocks_and_delays(
+    lags_s: Mapping[tuple[int, int], float], first: int | None
+) -> tuple[dict[int, float], dict[tuple[int, int], float]]:
+    """What to add to each rank's clock to come to that of the first, and the delay of each pair of ranks.
+
+    Half the sum of a pair's least lags is its delay if in both directions somebody waited for nothing else, and more
+    where the receiver always had other work: the ranks' clocks are joined by the pairs with the least. With the clocks
+    known, the delay of the others is the lesser of the two lags.
+    """
+    both = {pair: (lag + lags_s[pair[::-1]]) / 2 for pair, lag in lags_s.items() if pair[::-1] in lags_s}
+    offset_s = {} if first is None else {first: 0.0}
+    while reach := [(mean, pair) for pair, mean in both.items() if pair[0] in offset_s and pair[1] not in offset_s]:
+        mean, (known, new) = min(reach)
+        offset_s[new] = offset_s[known] + mean - lags_s[known, new]
+    delay_s: dict[tuple[int, int], float] = {}
+    for (source, target), lag in lags_s.items():
+        if source in offset_s and target in offset_s:
+            pair = _pair(source, target)
+            delay_s[pair] = min(delay_s.get(pair, inf), lag + offset_s[target] - offset_s[source])
+    return offset_s, delay_s
 
 
 def _overheads_s(
@@ -174,7 +200,7 @@ def _overheads_s(
 
 
 def _entry(seen: Mapping[tuple[int, str, str], _Seen], one: InstructionTime) -> _Seen:
-    label = one.instruction.rpartition(":")[2]
+    label = bare(one.instruction)
     return seen[one.stage, label[:1], label[1:]]
 
 
@@ -217,9 +243,8 @@ def _default_energy_j(ranks: Sequence[RankReport]) -> float:
         measured = {(one.stage, one.kind): one for one in rank.instructions if one.clock_mhz == 0}
         wait_w = next((one.power_w for one in rank.waits if one.clock_mhz == 0), 0.0)
         busy_s = 0.0
-        for label in rank.order:
-            stage = int(label.partition(":")[0]) if ":" in label else rank.stages[0]
-            if one := measured.get((stage, label_kind(label))):
+        for label in executed(rank):
+            if one := measured.get((stage_of(label), kind_of(label))):
                 total += one.power_w * one.time_s
                 busy_s += one.time_s
         total += wait_w * max(0.0, rank.control_time_s - busy_s)

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from joulepath_crds import JobPlanSpec, RankReport, Sweep
+from joulepath_operator.order import executed, kind_of, stage_of
 
 LOWEST_SHARE = 0.6
 """Lowest clock of a sweep, as a share of the default one: on A100 the least effective energy lies above."""
@@ -55,12 +56,12 @@ def coverage(ranks: Sequence[RankReport], sweep: Sweep) -> Coverage:
     wanted = set(sweep.clocks_mhz)
     counts = []
     for rank in ranks:
-        for kind in {label_kind(label) for label in rank.order}:
-            for stage in rank.stages:
-                clocks = {
-                    one.clock_mhz for one in rank.instructions if one.samples and (one.stage, one.kind) == (stage, kind)
-                }
-                counts.append(len(clocks & wanted) if 0 in clocks else 0)
+        run = {(stage_of(label), kind_of(label)) for label in executed(rank)}
+        for work in run:
+            clocks = {one.clock_mhz for one in rank.instructions if one.samples and (one.stage, one.kind) == work}
+            counts.append(len(clocks & wanted) if 0 in clocks else 0)
+        if not run:
+            counts.append(0)
     return Coverage(complete=min(counts, default=0) == len(wanted), fewest=min(counts, default=0))
 
 
@@ -71,8 +72,3 @@ def is_over(plan: JobPlanSpec, ranks: Sequence[RankReport]) -> bool:
     blocks = len(plan.sweep.clocks_mhz) + _PATIENCE_BLOCKS
     end = plan.activate_at + blocks * plan.sweep.iterations_per_block
     return all(rank.iteration >= end for rank in ranks)
-
-
-def label_kind(label: str) -> str:
-    """F of `F0`, and of `3:F0`."""
-    return label.rpartition(":")[2][:1]

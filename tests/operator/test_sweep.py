@@ -7,7 +7,8 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from joulepath_operator.sweep import LOWEST_SHARE, choose_clocks, label_kind, make_sweep
+from joulepath_operator.order import kind_of
+from joulepath_operator.sweep import LOWEST_SHARE, choose_clocks, make_sweep
 
 A100 = tuple(range(1410, 200, -15))
 
@@ -51,4 +52,4 @@ def test_the_order_differs_from_job_to_job() -> None:
 
 
 def test_the_kind_of_an_instruction() -> None:
-    assert [label_kind(label) for label in ("F0", "B11", "3:W2")] == ["F", "B", "W"]
+    assert [kind_of(label) for label in ("F0", "B11", "3:W2")] == ["F", "B", "W"]
