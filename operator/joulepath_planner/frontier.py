@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from joulepath_planner.graph import Graph, least_period_s
 from joulepath_planner.options import Options, OptionTable
 from joulepath_planner.pipeline import Pipeline
-from joulepath_planner.program import PlanningError, Program
+from joulepath_planner.program import PlanningError, Program, program
 
 _RELATIVE = 1e-9
 """What floating point may take off a time that is meant to be T_min."""
+_BEND = 1e-6
+"""Relative: bends of the frontier that matter less than this are not looked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,17 +84,28 @@ class Problem:
         graph = Graph.of(pipeline)
         power = pipeline.profile.least_wait_power_w
         defaults = [pipeline.profile.default(one.stage, one.kind).time_s for one in graph.instructions]
-        return cls(pipeline, graph, OptionTable(pipeline.profile, power), power, least_period_s(graph, defaults))
+        table = OptionTable(pipeline.profile, power, gpus=pipeline.gpus)
+        return cls(pipeline, graph, table, power, least_period_s(graph, defaults))
 
-    def program(self, groups: list[list[int]], table: OptionTable | None = None) -> tuple[Program, list[Options]]:
-        """The linear program of these groups, and their options; `table` where they are not the exact ones."""
+    def program(
+        self, groups: list[list[int]], table: OptionTable | None = None, host_w: float = 0.0
+    ) -> tuple[Program, list[Options]]:
+        """The linear program of these groups, and their options; `table` where they are not the exact ones.
+
+        host_w: what each second of the iteration costs besides, in all.
+        """
         options = [(table or self.table).of([self.graph.instructions[node] for node in group]) for group in groups]
-        return Program(self.graph, groups, options, self.power_w), options
+        return program(self.graph, groups, options, self.idle_w + host_w), options
+
+    @property
+    def gpus(self) -> int:
+        """All GPUs of the pipeline."""
+        return sum(self.pipeline.rank_gpus(rank) for rank in range(self.pipeline.ranks))
 
     @property
     def idle_w(self) -> float:
         """What a second more of iteration time costs where all GPUs only wait longer."""
-        return self.power_w * self.pipeline.ranks
+        return self.power_w * self.gpus
 
     @property
     def single(self) -> list[list[int]]:
@@ -101,37 +116,68 @@ class Problem:
         """Energy of an iteration with everything at default clocks."""
         profile = self.pipeline.profile
         energy = 0.0
-        for order in self.pipeline.schedule.orders:
+        for rank, order in enumerate(self.pipeline.schedule.orders):
             points = [profile.default(one.stage, one.kind) for one in order]
             waiting = self.t_min_s - sum(point.time_s for point in points)
             power = profile.wait_power_w(profile.default_clock_mhz(order[0].stage))
-            energy += sum(point.energy_j for point in points) + power * waiting
+            energy += self.pipeline.rank_gpus(rank) * (sum(point.energy_j for point in points) + power * waiting)
         return energy
 
 
-def frontier(pipeline: Pipeline, points: int = 33, *, default_clock_mhz: int | None = None) -> Frontier:
-    """The frontier at `points` iteration times (2 or more), evenly spaced from T_min to T*_fixed."""
-    if points < 2:
+def frontier(
+    pipeline: Pipeline,
+    points: int | None = 33,
+    *,
+    default_clock_mhz: int | None = None,
+    host_power_w: float = 0.0,
+) -> Frontier:
+    """The frontier from T_min to T*_fixed.
+
+    points: how many iteration times (2 or more), evenly spaced; None: wherever the frontier bends by more than a
+        millionth of its energy, so that `at` is that exact everywhere.
+    host_power_w: watts of the host for each GPU. They are charged while the iteration time is free to choose, which
+        moves T*_free, and are in no energy that is reported.
+    """
+    if points is not None and points < 2:
         raise ValueError(f"points is {points}; a frontier has at least its 2 ends.")
+    if not (math.isfinite(host_power_w) and host_power_w >= 0):
+        raise ValueError(f"host_power_w is {host_power_w}; it must be a finite number of watts, 0 or more.")
     problem = Problem.of(pipeline.capped(default_clock_mhz))
-    program, least = problem.program(problem.single)
+    program, options = problem.program(problem.single)
     t_min = problem.t_min_s
-    t_fixed = max(t_min, least_period_s(problem.graph, [option.times_s[option.hull[-1]][0] for option in least]))
-    times = [t_min + (t_fixed - t_min) * index / (points - 1) for index in range(points)]
-    fixed = [program.solve(time, time) for time in times]
-    free = program.solve(t_fixed, t_min)
-    return Frontier(
-        t_min_s=t_min,
-        t_star_free_s=free.period_s,
-        t_star_fixed_s=t_fixed,
-        baseline_energy_j=problem.baseline_energy_j,
-        points=tuple(
-            FrontierPoint(
-                time,
-                one.energy_j,
-                one.energy_j if time <= free.period_s else free.energy_j,
-                one.slope_w if time < t_fixed else problem.idle_w,
-            )
-            for time, one in zip(times, fixed, strict=True)
-        ),
-    )
+    t_fixed = max(t_min, least_period_s(problem.graph, [option.times_s[option.hull[-1]][0] for option in options]))
+    host_w = host_power_w * problem.gpus
+    free = (problem.program(problem.single, host_w=host_w)[0] if host_w else program).solve(t_fixed, t_min)
+    least_j = free.energy_j - host_w * free.period_s
+
+    def at(time_s: float) -> FrontierPoint:
+        found = program.solve(time_s, time_s)
+        slope = found.slope_w if time_s < t_fixed else problem.idle_w
+        return FrontierPoint(time_s, found.energy_j, found.energy_j if time_s <= free.period_s else least_j, slope)
+
+    if points is None:
+        known = _bends(at, t_min, t_fixed)
+    else:
+        known = [at(t_min + (t_fixed - t_min) * index / (points - 1)) for index in range(points)]
+    return Frontier(t_min, free.period_s, t_fixed, problem.baseline_energy_j, tuple(known))
+
+
+def _bends(at: Callable[[float], FrontierPoint], first_s: float, last_s: float) -> list[FrontierPoint]:
+    """Points between which the higher of their two tangents is the frontier.
+
+    Where two tangents meet, the frontier either bends or lies above them; there it is asked next.
+    """
+    known = [at(first_s), at(last_s)]
+    spans = [(known[0], known[1])] if last_s > first_s else []
+    while spans:
+        left, right = spans.pop()
+        width, rise = right.iteration_time_s - left.iteration_time_s, right.energy_j - left.energy_j
+        turn = right.slope_w - left.slope_w
+        part = (right.slope_w * width - rise) / turn if turn > 0 else 0.0
+        if not 0 < part < width or (rise / width - left.slope_w) * part <= _BEND * left.energy_j:
+            continue
+        middle = at(left.iteration_time_s + part)
+        known.append(middle)
+        if middle.energy_j - left.energy_j - left.slope_w * part > _BEND * left.energy_j:
+            spans += [(left, middle), (middle, right)]
+    return sorted(known, key=lambda point: point.iteration_time_s)

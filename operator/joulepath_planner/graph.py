@@ -1,19 +1,26 @@
 """Dependencies of one iteration as a graph, and the longest paths through it.
 
 Nodes are instructions in topological order, so that an edge always goes from a lower to a higher index. An edge
-(u, v, gap) says: v starts no earlier than `gap` seconds after u ends. A *wrap* (last, first, gap) of a rank says the
-same of the first instruction of its next iteration, which starts one period T later.
+(u, v, gap) says: v starts no earlier than `gap` seconds after u ends; what follows from the order of a rank is left
+out. A *wrap* (last, first, gap) of a rank says the same of the first instruction of its next iteration, which starts
+one period T later.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import itemgetter
+
+import numpy as np
 
 from joulepath_planner.dependencies import dependencies
 from joulepath_planner.pipeline import Pipeline
 from joulepath_planner.schedule import Instruction
 
 Edge = tuple[int, int, float]
+_BY_SOURCE = itemgetter(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +43,8 @@ class Graph:
                 sources = [(order[index - 1], overhead)] if index else []
                 for source in needs[one]:
                     transfer = pipeline.transfer_s.get((source.stage, one.stage, source.kind), 0.0)
-                    sources.append((source, transfer + overhead))
+                    if transfer or place[source][0] != place[one][0]:
+                        sources.append((source, transfer + overhead))
                 incoming[one] = sources
         ordered = tuple(needs)
         number = {one: index for index, one in enumerate(ordered)}
@@ -57,25 +65,51 @@ class Graph:
         return cls(ordered, tuple(place[one][0] for one in ordered), edges, wraps)
 
 
+def path_lengths(graph: Graph, durations_s: Sequence[float]) -> tuple[list[float], list[float]]:
+    """The longest path from the first node's start to each start, and from there to the first node's next start.
+
+    The second one is of one period and by the wrap of the first node's rank only. -inf where there is no path.
+    """
+    size = len(durations_s)
+    before, after = [-math.inf] * size, [-math.inf] * size
+    before[0] = 0.0
+    for source, target, gap in graph.edges:  # ascending by target: the source is complete
+        start = before[source] + durations_s[source] + gap
+        if start > before[target]:
+            before[target] = start
+    last, _, gap = next(wrap for wrap in graph.wraps if wrap[1] == 0)
+    after[last] = durations_s[last] + gap
+    for source, target, gap in sorted(graph.edges, key=_BY_SOURCE, reverse=True):
+        rest = durations_s[source] + gap + after[target]
+        if rest > after[source]:
+            after[source] = rest
+    return before, after
+
+
+def binding_wraps(
+    graph: Graph, durations_s: Sequence[float], before_s: Sequence[float], after_s: Sequence[float]
+) -> list[Edge]:
+    """The first node's wrap, and those that don't follow from it: by `path_lengths` for these durations or longer."""
+    return [
+        (last, first, gap)
+        for last, first, gap in graph.wraps
+        if first == 0 or not before_s[first] + after_s[last] - durations_s[last] >= gap
+    ]
+
+
 def least_period_s(graph: Graph, durations_s: list[float]) -> float:
     """The shortest period that these durations allow: the greatest mean length of a cycle per period spanned."""
-    size = len(durations_s)
-    incoming: list[list[tuple[int, float]]] = [[] for _ in range(size)]
+    before, after = path_lengths(graph, durations_s)
+    wraps = binding_wraps(graph, durations_s, before, after)
+    if len(wraps) == 1:
+        return after[0]
+    # start[node][a]: longest path from the start of the first node of wrap a to this node's.
+    start = np.full((len(durations_s), len(wraps)), -np.inf)
+    start[[first for _, first, _ in wraps], np.arange(len(wraps))] = 0.0
     for source, target, gap in graph.edges:
-        incoming[target].append((source, gap))
-    firsts = [first for _, first, _ in graph.wraps]
-    # length[a][b]: longest path from the start of rank a's first instruction to the start of rank b's next one.
-    length: list[list[float]] = []
-    for first in firsts:
-        start = [-float("inf")] * size
-        start[first] = 0.0
-        for node in range(first + 1, size):
-            for source, gap in incoming[node]:
-                candidate = start[source] + durations_s[source] + gap
-                if candidate > start[node]:
-                    start[node] = candidate
-        length.append([start[last] + durations_s[last] + gap for last, _, gap in graph.wraps])
-    return _greatest_cycle_mean(length)
+        np.maximum(start[target], start[source] + (durations_s[source] + gap), out=start[target])
+    lengths = np.array([start[last] + durations_s[last] + gap for last, _, gap in wraps]).T
+    return _greatest_cycle_mean(lengths.tolist())
 
 
 def _greatest_cycle_mean(length: list[list[float]]) -> float:

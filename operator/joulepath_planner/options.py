@@ -8,7 +8,7 @@ is its *effective energy*: joules minus blocking power x seconds.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,17 +62,23 @@ class OptionTable:
     """Options of groups, worked out once for each mix of instructions.
 
     reserve: how much longer, as a fraction, a clock below the default one is taken to last, at the same effective
-    energy: room for what jitters.
+    energy: room for what jitters. gpus: how many a stage runs on, 1 where it isn't named; joules are of all of them.
     """
 
-    def __init__(self, profile: Profile, power_w: float, reserve: float = 0.0) -> None:
+    def __init__(
+        self, profile: Profile, power_w: float, reserve: float = 0.0, gpus: Mapping[int, int] | None = None
+    ) -> None:
         self._reserve = reserve
+        self._gpus = gpus or {}
         self._profile = profile
         self._power_w = power_w
         self._known: dict[tuple[tuple[Key, int], ...], Options] = {}
 
     def of(self, members: Sequence[Instruction]) -> Options:
-        mix = tuple(sorted(Counter((one.stage, one.kind) for one in members).items()))
+        if len(members) == 1:
+            mix: tuple[tuple[Key, int], ...] = (((members[0].stage, members[0].kind), 1),)
+        else:
+            mix = tuple(sorted(Counter((one.stage, one.kind) for one in members).items()))
         if mix not in self._known:
             self._known[mix] = self._build(mix)
         return self._known[mix]
@@ -84,7 +90,8 @@ class OptionTable:
         clocks = sorted(set.intersection(*(set(points) for points in series)), reverse=True)
         times = np.array([[points[clock].time_s for points in series] for clock in clocks])
         energies = np.array([[points[clock].energy_j for points in series] for clock in clocks])
-        effective = (energies - self._power_w * times) @ counts
+        gpus = np.array([self._gpus.get(stage, 1) for (stage, _), _ in mix])
+        effective = (energies - self._power_w * times) @ (counts * gpus)
         times[1:] *= 1 + self._reserve
         total = times @ counts
         # With several kinds, a total under the default clocks' can still delay one kind: such a clock must beat all.

@@ -4,23 +4,32 @@ Every group starts at its least time and buys seconds step by step along its hul
 (negative: joules saved). As the slopes ascend, a solver fills the steps in order, so that the value is the hull's.
 Any plan of supported clocks is a feasible point, so the value is a **lower bound** for all of them.
 
-The iteration time is a column of its own, with the blocking power of all ranks as its cost: fixing its bounds gives
+The iteration time is a column of its own, with the blocking power of all GPUs as its cost: fixing its bounds gives
 a point of the frontier, leaving it free up to a deadline gives the least energy by that deadline.
+
+Small programs, and those of coarse groups, are solved by HiGHS's simplex method, which starts from the last solution;
+large ones of single instructions by an interior-point method of our own, with a bound proven from its prices.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import highspy
 import numpy as np
 
 from joulepath_planner.graph import Graph
+from joulepath_planner.interior import InteriorPointMethod, NoInteriorError
 from joulepath_planner.options import Options
+from joulepath_planner.relaxation import Ints, Relaxation
 
 SOLVER_TOLERANCE_S = 1e-6
 """How exact the solver's times are."""
+
+_LARGE = 500
+"""Instructions from which on the interior-point method is the faster one, even where simplex starts from a solution."""
 
 
 class PlanningError(RuntimeError):
@@ -38,6 +47,51 @@ class Solution:
     slope_w: float
 
 
+class Program(Protocol):
+    """One model, solved again and again for other iteration times."""
+
+    def solve(self, at_most_s: float, at_least_s: float = 0.0) -> Solution:
+        """Least energy with the iteration time in [at_least_s, at_most_s]; raises `PlanningError` if there is none."""
+
+
+def program(
+    graph: Graph, groups: Sequence[Sequence[int]], options: Sequence[Options], idle_w: float, *, large: int = _LARGE
+) -> Program:
+    """The program of these groups. idle_w: watts of all GPUs together when they wait.
+
+    large: from how many groups on the interior-point method is used, if each group is one instruction.
+    """
+    alone = all(group == [node] for node, group in enumerate(groups))
+    if alone and len(groups) >= large and all(last != first for last, first, _ in graph.wraps):
+        return _Interior(graph, groups, options, idle_w)
+    return _Simplex(graph, groups, options, idle_w)
+
+
+class _Interior:
+    def __init__(
+        self, graph: Graph, groups: Sequence[Sequence[int]], options: Sequence[Options], idle_w: float
+    ) -> None:
+        self._relaxation = Relaxation.of(graph, options, idle_w)
+        self._method = InteriorPointMethod(self._relaxation)
+        self._otherwise = graph, groups, options, idle_w
+
+    def solve(self, at_most_s: float, at_least_s: float = 0.0) -> Solution:
+        try:
+            found = self._with(at_most_s, at_most_s)
+            if found.slope_w > 0 and at_least_s < at_most_s:  # less time would cost less
+                found = self._with(at_least_s, at_most_s)
+                if found.period_s < at_least_s:
+                    found = self._with(at_least_s, at_least_s)
+        except NoInteriorError:
+            return _Simplex(*self._otherwise).solve(at_most_s, at_least_s)
+        return found
+
+    def _with(self, at_least_s: float, at_most_s: float) -> Solution:
+        point = self._method.solve(at_most_s, free=at_least_s < at_most_s)
+        energy, slope = self._relaxation.bound(point.flow_w, at_least_s, at_most_s)
+        return Solution(point.period_s, energy, tuple(point.extra_s.tolist()), slope)
+
+
 class _Quiet(highspy.Highs):  # type: ignore[misc]
     """The solver without its callbacks: unused here, and starting them prints a banner to standard output."""
 
@@ -45,42 +99,55 @@ class _Quiet(highspy.Highs):  # type: ignore[misc]
         self.silent()
 
 
-class Program:
-    """One model, solved again and again for other iteration times; each solve starts from the last one's basis."""
-
+class _Simplex:
     def __init__(
-        self, graph: Graph, groups: Sequence[Sequence[int]], options: Sequence[Options], power_w: float
+        self, graph: Graph, groups: Sequence[Sequence[int]], options: Sequence[Options], idle_w: float
     ) -> None:
         size = len(graph.instructions)
         self._period = size  # columns: starts, the period, then the steps of each group
-        column_of_group: list[range] = []
-        lower, upper, costs = [0.0] * (size + 1), [np.inf] * (size + 1), [0.0] * (size + 1)
-        upper[0] = 0.0
-        costs[self._period] = power_w * (1 + max(graph.rank))
-        least = [0.0] * size
-        steps: list[list[tuple[int, float]]] = [[] for _ in range(size)]
-        self._constant_j = 0.0
+        self._constant_j = sum(option.effective_j[option.hull[0]] for option in options)
+        least, nodes, columns, ratios = np.zeros(size), list[int](), list[int](), list[float]()
+        widths, slopes, self._ends = list[float](), list[float](), [0]
         for members, option in zip(groups, options, strict=True):
-            keys = [(graph.instructions[node].stage, graph.instructions[node].kind) for node in members]
-            at = [option.durations(choice, keys) for choice in option.hull]
-            self._constant_j += option.effective_j[option.hull[0]]
-            for node, duration in zip(members, at[0], strict=True):
-                least[node] = duration
-            first = len(costs)
-            for step, (here, there) in enumerate(zip(option.hull, option.hull[1:], strict=False)):
-                width = option.total_s[there] - option.total_s[here]
-                column = len(costs)
-                lower.append(0.0)
-                upper.append(width)
-                costs.append((option.effective_j[there] - option.effective_j[here]) / width)
-                for member, node in enumerate(members):
-                    steps[node].append((column, (at[step + 1][member] - at[step][member]) / width))
-            column_of_group.append(range(first, len(costs)))
-        self._columns = column_of_group
-        self._solver = _model(graph, self._period, least, steps, np.array(lower), np.array(upper), np.array(costs))
+            hull = list(option.hull)
+            times = np.array(option.times_s)[hull]
+            width = np.diff(np.array(option.total_s)[hull])
+            first = size + 1 + len(widths)
+            ratios_of = (np.diff(times, axis=0).T / width).tolist()
+            by_key = {key: (times[0, place], ratios_of[place]) for place, key in enumerate(option.keys)}
+            widths += width.tolist()
+            slopes += (np.diff(np.array(option.effective_j)[hull]) / width).tolist()
+            self._ends.append(len(widths))
+            for node in members:
+                one = graph.instructions[node]
+                least[node], ratio = by_key[one.stage, one.kind]
+                nodes += [node] * len(ratio)
+                columns += range(first, first + len(ratio))
+                ratios += ratio
+        source, target, gap = (np.array(column) for column in zip(*graph.edges, *graph.wraps, strict=True))
+        rows = np.arange(len(source))
+        apart, wrap = source != target, rows >= len(graph.edges)
+        row, step = _join(source, np.array(nodes, dtype=np.intp), size)
+        model = highspy.HighsLp()
+        model.num_col_, model.num_row_ = size + 1 + len(widths), len(source)
+        model.col_cost_ = np.concatenate([np.zeros(size), [idle_w], slopes])
+        model.col_lower_ = np.zeros(model.num_col_)
+        model.col_upper_ = np.concatenate([[0.0], np.full(size, np.inf), widths])
+        model.row_lower_, model.row_upper_ = least[source] + gap, np.full(len(source), np.inf)
+        row = np.concatenate([rows[apart], rows[apart], rows[wrap], row])
+        order = np.argsort(row, kind="stable")
+        model.a_matrix_.format_ = highspy.MatrixFormat.kRowwise
+        model.a_matrix_.start_ = np.searchsorted(row[order], np.arange(len(source) + 1))
+        model.a_matrix_.index_ = np.concatenate(
+            [target[apart], source[apart], np.full(wrap.sum(), size), np.array(columns, dtype=np.intp)[step]]
+        )[order]
+        ones = np.ones(apart.sum())
+        model.a_matrix_.value_ = np.concatenate([ones, -ones, np.ones(wrap.sum()), -np.array(ratios)[step]])[order]
+        self._solver = _Quiet()
+        self._solver.setOptionValue("threads", 1)
+        self._solver.passModel(model)
 
     def solve(self, at_most_s: float, at_least_s: float = 0.0) -> Solution:
-        """Least energy with the iteration time in [at_least_s, at_most_s]; raises `PlanningError` if there is none."""
         self._solver.changeColBounds(self._period, at_least_s, at_most_s)
         self._solver.run()
         status = self._solver.getModelStatus()
@@ -90,47 +157,21 @@ class Program:
                 "ask for a longer deadline."
             )
         solution = self._solver.getSolution()
-        values = solution.col_value
+        values = np.array(solution.col_value)
+        bought = np.append(0.0, np.cumsum(values[self._period + 1 :]))[self._ends]
         return Solution(
-            period_s=values[self._period],
+            period_s=float(values[self._period]),
             energy_j=self._constant_j + self._solver.getInfo().objective_function_value,
-            extra_s=tuple(sum(values[columns.start : columns.stop]) for columns in self._columns),
+            extra_s=tuple(np.diff(bought).tolist()),
             slope_w=solution.col_dual[self._period],
         )
 
 
-def _model(
-    graph: Graph,
-    period: int,
-    least: Sequence[float],
-    steps: Sequence[Sequence[tuple[int, float]]],
-    lower: np.ndarray,
-    upper: np.ndarray,
-    costs: np.ndarray,
-) -> highspy.Highs:
-    starts, bound = [0], list[float]()
-    index, value = list[int](), list[float]()
-    for wrap, edges in ((False, graph.edges), (True, graph.wraps)):
-        for source, target, gap in edges:
-            row = {target: 1.0}
-            row[source] = row.get(source, 0.0) - 1.0
-            row.update({column: -ratio for column, ratio in steps[source]})
-            if wrap:
-                row[period] = 1.0
-            entries = {column: entry for column, entry in row.items() if entry}
-            index += entries.keys()
-            value += entries.values()
-            starts.append(len(index))
-            bound.append(least[source] + gap)
-    model = highspy.HighsLp()
-    model.num_col_, model.num_row_ = len(costs), len(bound)
-    model.col_cost_, model.col_lower_, model.col_upper_ = costs, lower, upper
-    model.row_lower_, model.row_upper_ = np.array(bound), np.full(len(bound), np.inf)
-    model.a_matrix_.format_ = highspy.MatrixFormat.kRowwise
-    model.a_matrix_.start_ = np.array(starts)
-    model.a_matrix_.index_ = np.array(index)
-    model.a_matrix_.value_ = np.array(value)
-    solver = _Quiet()
-    solver.setOptionValue("threads", 1)
-    solver.passModel(model)
-    return solver
+def _join(source: Ints, nodes: Ints, size: int) -> tuple[Ints, Ints]:
+    """All pairs (row, step) where the step is of the row's source; nodes: whose each step is."""
+    order = np.argsort(nodes, kind="stable")
+    counts = np.bincount(nodes, minlength=size)
+    of_row = counts[source]
+    row = np.repeat(np.arange(len(source)), of_row)
+    place = np.arange(len(row)) - np.repeat(np.cumsum(of_row) - of_row, of_row)
+    return row, order[np.repeat((np.cumsum(counts) - counts)[source], of_row) + place]

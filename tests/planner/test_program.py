@@ -1,0 +1,79 @@
+"""The two ways to solve the linear program agree, and what one proves the other can't beat."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.planner.pipelines import gpt3, pipelines
+
+from joulepath_planner import Pipeline
+from joulepath_planner.frontier import Problem
+from joulepath_planner.options import Options
+from joulepath_planner.program import Program, program
+from joulepath_planner.relaxation import Relaxation
+
+
+def _both(problem: Problem) -> tuple[Program, Program, list[Options]]:
+    options = problem.program(problem.single)[1]
+    exact, large = (program(problem.graph, problem.single, options, problem.idle_w, large=size) for size in (10**9, 0))
+    return exact, large, options
+
+
+@settings(max_examples=40, deadline=None)
+@given(pipeline=pipelines(), slowdown=st.floats(0, 0.4), free=st.booleans())
+def test_the_interior_point_method_proves_a_bound_just_under_the_optimum(
+    pipeline: Pipeline, slowdown: float, free: bool
+) -> None:
+    problem = Problem.of(pipeline)
+    exact, large, _ = _both(problem)
+    period = problem.t_min_s * (1 + slowdown)
+    at_least = problem.t_min_s if free else period
+    best, found = exact.solve(period, at_least), large.solve(period, at_least)
+    assert found.energy_j <= best.energy_j * (1 + 1e-7)
+    assert found.energy_j >= best.energy_j * (1 - 1e-4)
+    assert at_least - 1e-9 <= found.period_s <= period + 1e-9
+
+
+@settings(max_examples=40, deadline=None)
+@given(pipeline=pipelines(), slowdown=st.floats(0, 0.4), seed=st.integers(0, 2**32))
+def test_any_flow_at_all_proves_a_true_bound(pipeline: Pipeline, slowdown: float, seed: int) -> None:
+    problem = Problem.of(pipeline)
+    exact, _, options = _both(problem)
+    relaxation = Relaxation.of(problem.graph, options, problem.idle_w)
+    flow = np.random.default_rng(seed).exponential(300.0, len(relaxation.source))
+    deadline = problem.t_min_s * (1 + slowdown)
+    for at_least in (0.0, deadline):
+        bound, slope = relaxation.bound(flow, at_least, deadline)
+        assert bound <= exact.solve(deadline, at_least).energy_j * (1 + 1e-9)
+    later = deadline * 1.1
+    assert bound + slope * (later - deadline) <= exact.solve(later, later).energy_j * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("slowdown", [0.0, 0.05, 0.3])
+def test_a_large_pipeline_is_solved_as_well_as_by_simplex(slowdown: float) -> None:
+    problem = Problem.of(gpt3(48))
+    exact, large, options = _both(problem)
+    period = problem.t_min_s * (1 + slowdown)
+    best, found = exact.solve(period, period), large.solve(period, period)
+    assert best.energy_j * (1 - 1e-5) <= found.energy_j <= best.energy_j * (1 + 1e-7)
+    spent = sum(
+        float(np.interp(option.total_s[0] + extra, option.total_s, option.effective_j))
+        for option, extra in zip(_on_hull(options), found.extra_s, strict=True)
+    )
+    assert spent + problem.idle_w * period <= best.energy_j * (1 + 1e-4)
+
+
+def _on_hull(options: list[Options]) -> list[Options]:
+    return [
+        Options(
+            option.keys,
+            tuple(option.clocks_mhz[k] for k in option.hull),
+            tuple(option.times_s[k] for k in option.hull),
+            tuple(option.total_s[k] for k in option.hull),
+            tuple(option.effective_j[k] for k in option.hull),
+            tuple(range(len(option.hull))),
+        )
+        for option in options
+    ]
