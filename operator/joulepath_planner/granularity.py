@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from typing import Literal
 
 from joulepath_planner.graph import Graph
@@ -13,9 +13,9 @@ Granularity = Literal["instruction", "phase", "kind", "rank"]
 
 def phases(order: tuple[Instruction, ...]) -> list[int]:
     """0 before the first backward (warm-up), 2 after the last forward (cool-down), 1 between (steady state)."""
-    forwards = [one.kind == "F" for one in order]
-    warm = forwards.index(False) if False in forwards else len(order)
-    cool = len(order) - forwards[::-1].index(True) if True in forwards else 0
+    kinds = [one.kind for one in order]
+    warm = next(index for index, kind in enumerate(kinds) if kind in ("B", "I"))
+    cool = len(kinds) - kinds[::-1].index("F")
     return [0 if index < warm else 2 if index >= cool else 1 for index in range(len(order))]
 
 
@@ -32,3 +32,27 @@ def groups(graph: Graph, schedule: Schedule, granularity: Granularity) -> list[l
     for node, one in enumerate(graph.instructions):
         found.setdefault(name(node, one), []).append(node)
     return list(found.values())
+
+
+def runs(graph: Graph, lasts_s: Sequence[float], least_s: float) -> list[list[int]]:
+    """Instructions alone where they last long enough, others together with those that follow them on their rank.
+
+    lasts_s: seconds of each node; least_s: seconds that a group lasts at least, unless its whole rank lasts less.
+    """
+    found: list[list[int]] = []
+    open_: dict[int, tuple[list[int], float]] = {}
+    closed: dict[int, list[int]] = {}
+    for node, rank in enumerate(graph.rank):  # topological, hence in each rank's order
+        members, seconds = open_.pop(rank, ([], 0.0))
+        members.append(node)
+        if seconds + lasts_s[node] >= least_s:
+            found.append(members)
+            closed[rank] = members
+        else:
+            open_[rank] = members, seconds + lasts_s[node]
+    for rank, (members, _) in open_.items():
+        if rank in closed:
+            closed[rank] += members
+        else:
+            found.append(members)
+    return found

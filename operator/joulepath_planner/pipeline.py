@@ -20,6 +20,7 @@ class Pipeline:
     """Schedule and profile, with the times that no clock changes (all in seconds, all waits at blocking power).
 
     transfer_s: delay of an edge (from stage, to stage, kind that is sent: `F` activations, `B` or `I` gradients).
+        Between two stages of one rank nothing travels: such edges are left out.
     overhead_s: host gap before each instruction of a (stage, kind), after all that it waits for has come.
     tail_s: R and O of each stage, at default clocks; tails of up to four p95 lags take the clock that the next
         iteration begins with.
@@ -37,7 +38,8 @@ class Pipeline:
             for one in order:
                 if (one.stage, one.kind) not in self.profile.points:
                     raise ProfileError(
-                        f"the schedule runs {one.label}, but the profile has no {one.kind} of that stage; measure it."
+                        f"the schedule runs {one.label}, but the profile has no {one.kind} of that stage; measure it"
+                        f"{' (I and W are the parts of B)' if one.kind in 'IW' else ''}."
                     )
             defaults = {one.stage: self.profile.default_clock_mhz(one.stage) for one in order}
             if len(set(defaults.values())) > 1:
@@ -52,6 +54,7 @@ class Pipeline:
                 if not (math.isfinite(value) and value >= 0):
                     raise ValueError(f"{name}[{key}] is {value}; it must be a finite number of seconds, 0 or more.")
 
+        self._check_edges()
         self._check_gpus()
 
     @property
@@ -74,6 +77,18 @@ class Pipeline:
     def capped(self, default_clock_mhz: int | None) -> Pipeline:
         """The same pipeline on GPUs whose own cap is this clock."""
         return self if default_clock_mhz is None else replace(self, profile=self.profile.capped(default_clock_mhz))
+
+    def _check_edges(self) -> None:
+        rank_of = self.schedule.rank_of
+        for source, target, kind in self.transfer_s:
+            step = 1 if kind == "F" else -1
+            if kind not in "FBI" or target != source + step or source not in rank_of or target not in rank_of:
+                raise ValueError(
+                    f"transfer_s[{source}, {target}, {kind!r}] is no edge; activations go from a stage to the next as "
+                    "F, gradients to the one before as B or I."
+                )
+        travelling = {edge: delay for edge, delay in self.transfer_s.items() if rank_of[edge[0]] != rank_of[edge[1]]}
+        object.__setattr__(self, "transfer_s", travelling)
 
     def _check_gpus(self) -> None:
         for stage, count in self.gpus.items():

@@ -72,10 +72,11 @@ class Schedule:
                 seen.add(instruction)
         if sorted(owner) != list(range(len(owner))):
             raise ScheduleError(f"the stages are {sorted(owner)}; they must be numbered from 0 without a gap.")
-        for order in self.orders:
-            for instruction in order:
-                if instruction.kind == "F":
-                    _check_backward(instruction, seen)
+        forwards = [one for order in self.orders for one in order if one.kind == "F"]
+        if idle := owner.keys() - {one.stage for one in forwards}:
+            raise ScheduleError(f"stage {min(idle)} has no F; a stage runs at least one forward and its backward.")
+        for forward in forwards:
+            _check_backward(forward, seen)
 
     @property
     def stages(self) -> int:

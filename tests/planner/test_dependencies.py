@@ -51,9 +51,9 @@ def test_nothing_comes_before_what_it_waits_for(schedule: Schedule) -> None:
     ("orders", "sentence"),
     [
         (["F0 B0", "F1 B1"], "0:B0 needs 1:B0, which no rank executes"),
-        (["F0 B0", "F0 B0", "B0"], "2:B0 needs 2:F0, which no rank executes"),
+        (["F0 B0", "F0 B0", "F1 B1 B0"], "2:F1 needs 1:F1, which no rank executes"),
         (["W0 F0 B0"], "0:W0 needs 0:I0, which no rank executes"),
-        (["C0"], "0:C0 needs 0:F0, which no rank executes"),
+        (["F0 B0 C1"], "0:C1 needs 0:F1, which no rank executes"),
     ],
 )
 def test_what_nobody_executes_is_named(orders: list[str], sentence: str) -> None:

@@ -19,6 +19,7 @@ from joulepath_planner import (
     early_recomputation_1f1b,
     gpipe,
     one_f_one_b,
+    plan,
     recorded,
     schedule_by_name,
     simulate,
@@ -96,6 +97,15 @@ def test_solver_and_referee_agree_on_the_period(schedule: Schedule) -> None:
     graph = Graph.of(pipeline)
     durations = [pipeline.profile.default(one.stage, one.kind).time_s for one in graph.instructions]
     assert least_period_s(graph, durations) == pytest.approx(simulate(pipeline).iteration_time_s, rel=1e-9)
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_every_schedule_is_planned_within_its_time(name: str) -> None:
+    schedule = schedule_by_name(name, 4, 4)
+    pipeline = Pipeline(schedule, profiled(schedule))
+    made = plan(pipeline)
+    assert made.predicted_savings > 0
+    assert simulate(pipeline, made.clocks).iteration_time_s <= made.t_min_s * (1 + 1e-9)
 
 
 @pytest.mark.parametrize(

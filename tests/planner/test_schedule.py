@@ -26,6 +26,7 @@ def test_a_text_that_is_no_instruction_is_refused(text: str) -> None:
         (["F0 B0", "0:F1 0:B1"], "stage 0 is on ranks 0 and 1"),
         (["1:F0 1:B0"], "numbered from 0"),
         ([], "at least one rank"),
+        (["F0 B0", "X0"], "stage 1 has no F"),
         (["F0 F1 B0 B1", "F0 F1 B0"], "stage 1 has no backward of microbatch 1; add its B1, or its I1 and W1"),
         (["F0 B0 I0 W0"], "stage 0 runs both B0 and I0; keep B, or I and W"),
     ],
