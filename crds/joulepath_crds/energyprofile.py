@@ -87,6 +87,9 @@ class EnergyProfileSpec(Contract):
     """Power of a waiting GPU, by clock."""
     iteration_time_s: Annotated[float, Field(gt=0)]
     """Measured seconds of an iteration at default clocks."""
+    iteration_time_noise_s: Annotated[float, Field(ge=0)] = 0.0
+    """How much of a difference to that is no difference, in seconds: half the 95% confidence interval of its mean, plus
+    the standard deviation of an iteration."""
     energy_per_iteration_j: Annotated[float, Field(ge=0)]
     """Measured joules of such an iteration, all GPUs of one pipeline together."""
     lag: SwitchingLag | None = None

@@ -2,7 +2,8 @@
 
 `compute` runs in a process of its own (`planner_pool`); all that goes in and comes out are plain values. Before it
 believes the model it replays default clocks and compares with what the job measures: a model that is off by more than
-1% plans for another job. Figures are joules of the whole job: those of one pipeline times its replicas.
+1% and the noise of that measurement plans for another job. Figures are joules of the whole job: those of one pipeline
+times its replicas.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from joulepath_crds import EnergyProfileSpec, FrontierPoint, Granularity, StageP
 __all__ = ["Delays", "Edge", "PlanRefusal", "PlanRequest", "PlanResult", "compute"]
 
 MISMATCH = 0.01
-"""How far the simulated iteration may be from the measured one."""
+"""How far the simulated iteration may be from the measured one, beyond the noise of that."""
+MOST_NOISE = 0.02
+"""Noise of a job's iterations that is allowed for: of one that varies more, too little is known to plan for it."""
 ASSUMED_LAG_S = 0.1
 """The lag planned for where none was measured: slow for a data-centre GPU (arXiv 2502.20075), hence safe."""
 RESERVE = 0.002
@@ -85,13 +88,14 @@ def compute(request: PlanRequest) -> PlanResult | PlanRefusal:
     try:
         pipeline = _pipeline(request)
         simulated_s = planner.simulate(pipeline).iteration_time_s
-        if abs(simulated_s / request.control_time_s - 1) > MISMATCH:
+        allowed = MISMATCH + min(MOST_NOISE, request.profile.iteration_time_noise_s / request.control_time_s)
+        if abs(simulated_s / request.control_time_s - 1) > allowed:
             return PlanRefusal(
                 "ModelMismatch",
                 f"The model takes {simulated_s:.4f} s for an iteration at default clocks, the job "
-                f"{request.control_time_s:.4f} s; more than {MISMATCH:.0%} apart, a plan would be for another job. "
-                "Something else slows the job (data loading, checkpoints, a neighbour): remove it, then restart the "
-                "job or change the EnergyPlan's spec to try again.",
+                f"{request.control_time_s:.4f} s: more than {allowed:.1%} apart ({MISMATCH:.0%} and what the job's own "
+                "iterations vary by), a plan would be for another job. Something else slows the job (data loading, "
+                "checkpoints, a neighbour): remove it, then restart the job or change the EnergyPlan's spec to try again.",
             )
         lags = _lags(request.lag)
         granularity = request.granularity

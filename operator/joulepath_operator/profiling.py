@@ -38,7 +38,7 @@ K = TypeVar("K")
 
 
 def build_profile(
-    gang: Gang, topology: Topology, clocks_mhz: Iterable[int], delays: Delays, job: str
+    gang: Gang, topology: Topology, clocks_mhz: Iterable[int], delays: Delays, job: str, noise_s: float = 0.0
 ) -> EnergyProfileSpec:
     """The profile of a pipeline from what the sweep measured at these clocks (0: default clocks); energies per GPU."""
     actual = {clock or topology.default_clock_mhz: clock for clock in sorted(clocks_mhz, reverse=True)}
@@ -65,6 +65,7 @@ def build_profile(
         ),
         blocking_power=_blocking_power(gang.ranks, actual),
         iteration_time_s=gang.control_time_s,
+        iteration_time_noise_s=noise_s,
         energy_per_iteration_j=_default_energy_j(gang.ranks) / pipelines,
         lag=gang.lag(),
         job=job,

@@ -24,12 +24,13 @@ NOT_YET_KNOWN = "not yet known"
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """One block, all ranks together: seconds and joules of an iteration."""
+    """One block, all ranks together: seconds of an iteration, their standard deviation, and joules."""
 
     arm: Arm
     iterations: int
     time_s: float
     energy_j: float
+    deviation_s: float = 0.0
 
 
 def measured_savings(plan_hash: str, ranks: Sequence[RankReport]) -> MeasuredSavings | None:
@@ -105,6 +106,7 @@ def _join(reports: Sequence[BlockReport]) -> Block | None:
         iterations=min(one.iterations for one in reports),
         time_s=fmean(one.iteration_time_s for one in reports),
         energy_j=energy,
+        deviation_s=fmean(one.iteration_time_deviation_s for one in reports),
     )
 
 

@@ -10,9 +10,11 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 from joulepath_crds import JobPlanSpec, RankReport, Sweep
 from joulepath_operator.order import executed, kind_of, stage_of
+from joulepath_operator.savings import LEAST_PAIRS, complete_blocks, estimate
 
 LOWEST_SHARE = 0.6
 """Lowest clock of a sweep, as a share of the default one: on A100 the least effective energy lies above."""
@@ -63,6 +65,21 @@ def coverage(ranks: Sequence[RankReport], sweep: Sweep) -> Coverage:
         if not run:
             counts.append(0)
     return Coverage(complete=min(counts, default=0) == len(wanted), fewest=min(counts, default=0))
+
+
+def noise_s(plan: JobPlanSpec, ranks: Sequence[RankReport]) -> float:
+    """How far from the mean of an iteration at default clocks is no distance: half its 95% interval, from the sweep's
+    blocks at default clocks, and the deviation of an iteration; 0 of fewer than four blocks."""
+    assert plan.sweep is not None
+    default = [
+        block
+        for index, block in complete_blocks(plan.hash, ranks).items()
+        if index < len(plan.sweep.clocks_mhz) and plan.sweep.clocks_mhz[index] == 0
+    ]
+    if len(default) < LEAST_PAIRS:
+        return 0.0
+    mean = estimate([block.time_s for block in default])
+    return (mean.ci95_high - mean.ci95_low) / 2 + fmean(block.deviation_s for block in default)
 
 
 def is_over(plan: JobPlanSpec, ranks: Sequence[RankReport]) -> bool:

@@ -9,7 +9,7 @@ from joulepath_crds import EnergyPlanStatus, JobPlanSpec, Phase, Purpose, Topolo
 from joulepath_operator.case import ReadyCase
 from joulepath_operator.observation import Decision, StoredPlan, StoredProfile
 from joulepath_operator.profiling import build_profile, measure_delays
-from joulepath_operator.sweep import LEAST_CLOCKS, choose_clocks, coverage, is_over, make_sweep
+from joulepath_operator.sweep import LEAST_CLOCKS, choose_clocks, coverage, is_over, make_sweep, noise_s
 
 
 def begin(case: ReadyCase) -> Decision:
@@ -54,7 +54,14 @@ def go_on(case: ReadyCase, plan: StoredPlan) -> Decision | StoredProfile:
     if not case.timed:
         return case.wait_for_timing()
     delays = measure_delays(case.gang, case.topology)
-    spec = build_profile(case.gang, case.topology, plan.spec.sweep.clocks_mhz, delays, case.job.name)
+    spec = build_profile(
+        case.gang,
+        case.topology,
+        plan.spec.sweep.clocks_mhz,
+        delays,
+        job=case.job.name,
+        noise_s=noise_s(plan.spec, case.gang.ranks),
+    )
     name = _profile_name(case.job.name, case.topology)
     old = next((one for one in case.seen.profiles if one.name == name), None)
     return StoredProfile(name, spec, case.job.uid, old.version if old else None)

@@ -63,6 +63,16 @@ def test_a_model_that_does_not_fit_the_job_is_refused_with_both_numbers(request_
     assert f"{fitting.t_min_s:.4f} s" in refusal.message
 
 
+def test_what_lies_within_the_noise_of_the_job_is_no_mismatch(request_for: PlanRequest) -> None:
+    def off_by(share: float, noise: float) -> PlanResult | PlanRefusal:
+        noisy = request_for.profile.model_copy(update={"iteration_time_noise_s": noise * request_for.control_time_s})
+        return compute(replace(request_for, profile=noisy, control_time_s=request_for.control_time_s * (1 + share)))
+
+    assert isinstance(off_by(0.02, 0.012), PlanResult)
+    assert isinstance(off_by(0.02, 0.005), PlanRefusal)
+    assert isinstance(off_by(0.04, 0.5), PlanRefusal), "noise excuses only so much"
+
+
 def test_a_profile_that_cannot_be_planned_on_is_refused_in_a_sentence(request_for: PlanRequest) -> None:
     stages = request_for.profile.stages
     broken = request_for.profile.model_copy(

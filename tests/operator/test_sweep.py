@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
+from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from joulepath_crds import Arm, BlockReport, JobPlanSpec, Purpose, Sweep
 from joulepath_operator.order import kind_of
-from joulepath_operator.sweep import LOWEST_SHARE, choose_clocks, make_sweep
+from joulepath_operator.sweep import LOWEST_SHARE, choose_clocks, make_sweep, noise_s
 
 A100 = tuple(range(1410, 200, -15))
 
@@ -53,3 +57,37 @@ def test_the_order_differs_from_job_to_job() -> None:
 
 def test_the_kind_of_an_instruction() -> None:
     assert [kind_of(label) for label in ("F0", "B11", "3:W2")] == ["F", "B", "W"]
+
+
+def test_noise_is_that_of_the_iterations_at_default_clocks(new_world: Callable[..., Any]) -> None:
+    clocks = (0, 1400, 0, 0, 1300, 0)
+    plan = JobPlanSpec(
+        energy_plan="plan",
+        job="gpt3",
+        job_uid="u",
+        purpose=Purpose.SWEEP,
+        hash="h",
+        sweep=Sweep(clocks_mhz=clocks, iterations_per_block=4),
+        default_clock_mhz=1410,
+    )
+
+    def noise(seconds: dict[int, float]) -> float:
+        blocks = tuple(
+            BlockReport(
+                hash="h",
+                block=block,
+                arm=Arm.SWEEP,
+                iterations=3,
+                iteration_time_s=time_s,
+                iteration_time_deviation_s=0.02,
+                energy_per_iteration_j=1.0,
+            )
+            for block, time_s in seconds.items()
+        )
+        ranks = new_world().nodes()[0].report.ranks
+        return noise_s(plan, [rank.model_copy(update={"blocks": blocks}) for rank in ranks])
+
+    slow = {1: 3.0, 4: 4.0}  # other clocks: not what is asked for
+    assert noise({0: 2.0, 2: 2.0, 3: 2.0, 5: 2.0, **slow}) == pytest.approx(0.02)
+    assert noise({0: 1.99, 2: 2.01, 3: 1.99, 5: 2.01, **slow}) == pytest.approx(0.02 + 3.182 * 0.01155 / 2, rel=0.01)
+    assert noise({0: 1.99, 2: 2.01, 3: 1.99, **slow}) == 0.0, "too few blocks to know"
