@@ -188,9 +188,11 @@ class Conductor:
         period_s = at_s - self._begun_at_s
         if self._guard.asking:
             return self._guard.default_period(self._plan, period_s)
+        if self.applied.arm is Arm.CONTROL:
+            self._guard.control_period(self.iteration, period_s)
         if self.applied.arm is not Arm.PLAN:
             return None
-        return self._guard.plan_period(self._plan, self.control_time_s, period_s)
+        return self._guard.plan_period(self._plan, self.control_time_s, self.iteration, period_s)
 
     def _obey(self, verdict: Verdict) -> None:
         """Pauses by itself, since the guard is asking then, or puts off where the plan joins again."""
