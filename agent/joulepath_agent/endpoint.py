@@ -3,6 +3,9 @@
 One thread and one selector for the listener, the connections and the pidfds of the training processes. What may take
 seconds (asking the kubelet and the API server where a pod stands) runs in a small pool. A peer is believed nothing that
 isn't checked; a bad message closes its own connection and nothing else.
+
+Nor may one pod keep the others waiting: it has so many connections at a time and so many a minute, and of its hellos
+only two are in the pool at once, in their order; a pod's hello waits for at most two of each other pod.
 """
 
 from __future__ import annotations
@@ -34,12 +37,18 @@ Admit = Callable[[Hello, Peer], Rank]
 """Makes a rank of a hello, or raises RefusedError."""
 
 _HELLO_LIMIT_S: Final = 10.0
-_CONNECTIONS: Final = 256
-_CONNECTIONS_PER_POD: Final = 64
+_CONNECTIONS: Final = 384
+_CONNECTIONS_PER_POD: Final = 32
+"""Twice the ranks of a large node: the old ones may not be gone yet."""
+_BURST_PER_POD: Final = 64
+_PER_POD_AND_S: Final = 2.0
+"""Connections on average, after a burst: ranks whose agent was away ask again every five seconds."""
+_HELLOS_PER_POD: Final = 2
+_BACKLOG: Final = 512
 _TICK_S: Final = 0.25
 _RECORDS_AT_ONCE: Final = 16
 _LOGS_PER_MINUTE: Final = 20
-_PASSING: Final = frozenset({"Unanswered", "TooManyConnections", "GpuClaimed", "NoPid", "Internal"})
+_PASSING: Final = frozenset({"Unanswered", "TooManyConnections", "TooOften", "GpuClaimed", "NoPid", "Internal"})
 """Refusals that may be over in a moment."""
 
 
@@ -50,10 +59,29 @@ class _Connection:
     socket: socket.socket
     peer: Peer
     since_s: float
+    hello: Hello | None = None
     asking: bool = False
     """Whether its hello is being checked; meanwhile its pidfd stays open."""
     rank: Rank | None = None
     ended: bool = False
+
+
+@dataclass(slots=True)
+class _Allowance:
+    """Connections that a pod may still make now; they grow back with time."""
+
+    left: float
+    at_s: float
+
+    def take(self, now: float) -> bool:
+        self.left, self.at_s = self.left_at(now), now
+        if self.left < 1.0:
+            return False
+        self.left -= 1.0
+        return True
+
+    def left_at(self, now: float) -> float:
+        return min(_BURST_PER_POD, self.left + _PER_POD_AND_S * (now - self.at_s))
 
 
 class Endpoint:
@@ -75,7 +103,7 @@ class Endpoint:
         self._listener.bind(str(path))
         self._inode = path.stat().st_ino
         path.chmod(0o666)  # training pods run as any user; who they are, the kernel tells
-        self._listener.listen(64)
+        self._listener.listen(_BACKLOG)
         self._listener.setblocking(False)
         self._identify, self._admit = identify, admit
         self._on_tick, self._on_refusal = on_tick, on_refusal
@@ -84,6 +112,11 @@ class Endpoint:
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._selector.register(self._wake_read, selectors.EVENT_READ, self._woken)
         self._connections: set[_Connection] = set()
+        self._allowances: dict[str, _Allowance] = {}
+        self._waiting: list[_Connection] = []
+        """With a hello that isn't in the pool yet, oldest first."""
+        self._in_pool: Counter[str] = Counter()
+        """Hellos by pod."""
         self._answers: deque[tuple[_Connection, Rank | RefusedError]] = deque()
         self._pool = ThreadPoolExecutor(4, thread_name_prefix="admit")
         self._log_times: deque[float] = deque(maxlen=_LOGS_PER_MINUTE)
@@ -130,6 +163,8 @@ class Endpoint:
             self._on_tick(now)
         except Exception:
             log.exception("looking after the leases failed")
+        for pod in [pod for pod, a in self._allowances.items() if a.left_at(now) >= _BURST_PER_POD]:
+            del self._allowances[pod]
         for connection in tuple(self._connections):
             if connection.rank is not None and not connection.rank.alive:
                 self._end(connection)
@@ -146,14 +181,22 @@ class Endpoint:
         except RefusedError as refusal:
             self._refuse(client, refusal)
             return
-        pods = Counter(c.peer.pod_uid for c in self._connections)
-        if pods[peer.pod_uid] >= _CONNECTIONS_PER_POD or len(self._connections) >= _CONNECTIONS:
+        now = time.monotonic()
+        if (refusal := self._over_limits(peer.pod_uid, now)) is not None:
             os.close(peer.pidfd)
-            self._refuse(client, RefusedError("TooManyConnections", "this pod has too many connections open"))
+            self._refuse(client, refusal)
             return
-        connection = _Connection(client, peer, time.monotonic())
+        connection = _Connection(client, peer, now)
         self._connections.add(connection)
         self._selector.register(client, selectors.EVENT_READ, lambda: self._read(connection))
+
+    def _over_limits(self, pod_uid: str, now: float) -> RefusedError | None:
+        if not self._allowances.setdefault(pod_uid, _Allowance(_BURST_PER_POD, now)).take(now):
+            return RefusedError("TooOften", f"pod {pod_uid} connects again and again")
+        open_now = sum(connection.peer.pod_uid == pod_uid for connection in self._connections)
+        if open_now >= _CONNECTIONS_PER_POD or len(self._connections) >= _CONNECTIONS:
+            return RefusedError("TooManyConnections", f"pod {pod_uid} has {open_now} connections open")
+        return None
 
     def _read(self, connection: _Connection) -> None:
         for _ in range(_RECORDS_AT_ONCE):
@@ -180,9 +223,22 @@ class Endpoint:
         elif connection.asking:
             raise WireError("a message came before the answer to the hello")
         else:
-            hello = Hello.decode(message)
+            connection.hello = Hello.decode(message)
             connection.asking = True
-            self._pool.submit(self._answer, connection, hello)
+            self._waiting.append(connection)
+            self._fill_pool()
+
+    def _fill_pool(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for connection in waiting:
+            pod = connection.peer.pod_uid
+            if connection.ended:
+                os.close(connection.peer.pidfd)
+            elif connection.hello is not None and self._in_pool[pod] < _HELLOS_PER_POD:
+                self._in_pool[pod] += 1
+                self._pool.submit(self._answer, connection, connection.hello)
+            else:
+                self._waiting.append(connection)
 
     def _answer(self, connection: _Connection, hello: Hello) -> None:
         try:
@@ -201,6 +257,7 @@ class Endpoint:
         while self._answers:
             connection, answer = self._answers.popleft()
             connection.asking = False
+            self._in_pool -= Counter((connection.peer.pod_uid,))
             gone = connection.ended
             if isinstance(answer, Rank):
                 self._welcome(connection, answer)
@@ -210,6 +267,7 @@ class Endpoint:
                     self._end(connection)
             if gone:
                 os.close(connection.peer.pidfd)
+        self._fill_pool()
 
     def _welcome(self, connection: _Connection, rank: Rank) -> None:
         connection.rank = rank

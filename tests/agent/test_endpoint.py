@@ -1,0 +1,119 @@
+"""The socket by itself: what one pod can do to the others."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from agent.room import wait_until
+from joulepath_agent.endpoint import Endpoint
+from joulepath_agent.placement import Peer, RefusedError
+from joulepath_agent.rank import Rank
+from joulepath_trainer.wire import Hello, Pipeline, Reply
+
+HELLO = Hello(0, 0, 1, 0, "GPU-1", "stream", Pipeline("Schedule1F1B", 1, 1, (0,), (0,))).encode()
+
+
+class Door:
+    """An endpoint whose peers are named by their own addresses, and who all are refused in the end."""
+
+    def __init__(self, folder: Path, stack: ExitStack) -> None:
+        self.refusals: Counter[str] = Counter()
+        self.slow = threading.Event()
+        """The pod "loud" is answered once this is set."""
+        self._folder, self._stack, self._numbers = folder, stack, count()
+        self._endpoint = Endpoint(folder / "s", self._identify, self._admit, lambda _: None, self._refused)
+        self._endpoint.start()
+        stack.callback(self._endpoint.stop)
+        stack.callback(self.slow.set)
+
+    def client(self, pod: str) -> socket.socket:
+        """A process of that pod, connected."""
+        made = self._stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+        made.settimeout(60)
+        made.bind(str(self._folder / f"{pod}-{next(self._numbers)}"))
+        made.connect(str(self._folder / "s"))
+        return made
+
+    def ask(self, pod: str) -> bytes:
+        """What a hello of that pod is answered; empty if it is hung up on."""
+        with self.client(pod) as client:
+            try:
+                client.send(HELLO)
+                return client.recv(4096)
+            except (BrokenPipeError, ConnectionResetError):
+                return b""
+
+    def _identify(self, connection: socket.socket) -> Peer:
+        pod = Path(connection.getpeername()).name.partition("-")[0]
+        return Peer(os.getpid(), os.pidfd_open(os.getpid()), pod)
+
+    def _admit(self, hello: Hello, peer: Peer) -> Rank:
+        if peer.pod_uid == "loud":
+            self.slow.wait(60)
+        raise RefusedError("NotItsGpu", peer.pod_uid)
+
+    def _refused(self, code: str) -> None:
+        self.refusals[code] += 1
+
+
+@pytest.fixture
+def door(tmp_path: Path) -> Iterator[Door]:
+    with ExitStack() as stack:
+        yield Door(tmp_path, stack)
+
+
+def answered(reply: bytes) -> bool:
+    return reply != b"" and "NotItsGpu" in Reply.decode(reply).reason
+
+
+def test_a_pod_whose_hellos_take_long_keeps_no_other_waiting(door: Door) -> None:
+    loud = [door.client("loud") for _ in range(20)]
+    for client in loud:
+        client.send(HELLO)
+    assert answered(door.ask("quiet"))
+    door.slow.set()
+    assert all(answered(client.recv(4096)) for client in loud)
+
+
+def test_a_pod_that_connects_in_a_loop_is_hung_up_on_and_no_other_is(door: Door) -> None:
+    replies = [door.ask("busy") for _ in range(300)]
+    assert answered(replies[0])
+    assert door.refusals["TooOften"] > 0
+    assert replies.count(b"") == door.refusals["TooOften"]
+    assert answered(door.ask("quiet"))
+
+
+@pytest.mark.parametrize("hello", [True, False])
+def test_a_pod_has_so_many_connections_at_a_time_whether_they_say_something_or_not(door: Door, hello: bool) -> None:
+    for _ in range(32):
+        client = door.client("loud")
+        if hello:
+            client.send(HELLO)
+    assert door.client("loud").recv(1) == b""
+    assert door.refusals == {"TooManyConnections": 1}
+    assert answered(door.ask("quiet"))
+
+
+def test_a_waiting_hello_whose_peer_is_gone_leaves_no_descriptor_behind(door: Door) -> None:
+    before = descriptors()
+    loud = [door.client("loud") for _ in range(10)]
+    for client in loud:
+        client.send(HELLO)
+    assert answered(door.ask("quiet"))
+    for client in loud:
+        client.close()
+    door.slow.set()
+    wait_until(lambda: descriptors() <= before, "all descriptors are closed")
+
+
+def descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
