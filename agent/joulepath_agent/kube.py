@@ -15,11 +15,10 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, Final
 
-import pydantic
 import urllib3
 from kubernetes import client, config, watch
 
-from joulepath_agent.node import PlanKey
+from joulepath_agent.plans import PlanKey, Plans
 from joulepath_agent.reporting import Pace
 from joulepath_crds import JobPlanSpec, NodeReportStatus
 from joulepath_crds.contract import GROUP, VERSION
@@ -47,6 +46,7 @@ class Cluster:
         self._leases = client.CoordinationV1Api(api)
         self._stop = threading.Event()
         self._pace = Pace()
+        self._plans = Plans()
 
     @classmethod
     def connect(cls, node: str, namespace: str) -> Cluster:
@@ -108,8 +108,8 @@ class Cluster:
         except FileNotFoundError:
             set_plans({})  # the kind itself is gone, and with it every plan
             raise
-        objects = {item["metadata"]["uid"]: item for item in listed["items"]}
-        set_plans(_plans(objects.values()))
+        self._plans.replace(listed["items"])
+        set_plans(self._plans.by_job())
         for event in watch.Watch().stream(
             self._objects.list_cluster_custom_object,
             self._group,
@@ -123,10 +123,10 @@ class Cluster:
                 return
             item = event["object"]
             if event["type"] == "DELETED":
-                objects.pop(item["metadata"]["uid"], None)
+                self._plans.remove(item)
             else:
-                objects[item["metadata"]["uid"]] = item
-            set_plans(_plans(objects.values()))
+                self._plans.put(item)
+            set_plans(self._plans.by_job())
 
     # reports
 
@@ -176,23 +176,6 @@ class Cluster:
                 self._leases.patch_namespaced_lease(name, self._namespace, lease, _request_timeout=_TIMEOUT)
         except FileNotFoundError:
             self._leases.create_namespaced_lease(self._namespace, lease, _request_timeout=_TIMEOUT)
-
-
-def _plans(objects: Any) -> dict[PlanKey, JobPlanSpec]:
-    """The plans that can be read; one that can't is as if it weren't there."""
-    plans: dict[PlanKey, JobPlanSpec] = {}
-    for item in sorted(objects, key=lambda item: str(item["metadata"].get("creationTimestamp"))):
-        if item["metadata"].get("deletionTimestamp"):
-            continue
-        try:
-            spec = JobPlanSpec.from_api(item["spec"])
-        except (KeyError, pydantic.ValidationError) as error:
-            log.warning(
-                "JobPlan %s/%s can't be read: %s", item["metadata"]["namespace"], item["metadata"]["name"], error
-            )
-            continue
-        plans[item["metadata"]["namespace"], spec.job_uid] = spec
-    return plans
 
 
 @contextmanager

@@ -26,16 +26,14 @@ from joulepath_agent.gpus import Gpu
 from joulepath_agent.journal import Journal
 from joulepath_agent.leases import End
 from joulepath_agent.placement import Identify, Locate, Peer, RefusedError
+from joulepath_agent.plans import PlanKey
 from joulepath_agent.rank import Rank
 from joulepath_crds import GpuReport, JobPlanSpec, JobReport, NodeReportStatus, RankReport
 from joulepath_trainer.wire import Hello
 
-__all__ = ["Agent", "PlanKey"]
+__all__ = ["Agent"]
 
 log = logging.getLogger(__name__)
-
-PlanKey = tuple[str, str]
-"""Namespace and UID of a job: a plan moves clocks of pods of its own namespace only."""
 
 _FOLLOWER_STUCK_S: Final = 2.0
 _UNHEALTHY_S: Final = 10.0
@@ -82,7 +80,9 @@ class Agent:
         self._traces: dict[str, EnergyTrace] = {}
         self._follower = Follower(lambda: self.ranks)
         self._sampler = Sampler(lambda: [rank.trace for rank in self.ranks])
-        self._make_endpoint = lambda: Endpoint(socket_path, identify, self._admit, self._tick, self._count_refusal)
+        self._make_endpoint = partial(
+            Endpoint, socket_path, identify, self._admit, self._tick, on_refusal=self._count_refusal
+        )
         self._endpoint: Endpoint | None = None
         self._started = False
         self._discovery = Discovery(
@@ -153,7 +153,7 @@ class Agent:
         )
 
     def _adopt(self, gpus: Sequence[Gpu]) -> None:
-        self._endpoint = self._endpoint or self._make_endpoint()
+        endpoint = self._endpoint or self._make_endpoint()
         setters = {gpu.uuid: ClockSetter(gpu, self._journal) for gpu in gpus}
         for uuid, setter in setters.items():
             setter.on_failure = partial(self._clock_failed, uuid)
@@ -166,8 +166,9 @@ class Agent:
                 setters[uuid].release()
             elif uuid not in self.setters:
                 log.warning("the journal names %s, which can't be read now: its clock may still be locked", uuid)
-        if self._started:
-            self._endpoint.start()
+        if self._started and self._endpoint is None:
+            endpoint.start()
+        self._endpoint = endpoint
 
     def _plan_of(self, rank: Rank) -> JobPlanSpec | None:
         return self._plans.get((rank.placement.namespace, rank.placement.job_uid))

@@ -111,7 +111,7 @@ def test_a_node_without_gpus_is_served_idle_until_a_driver_comes(
     for library in library_dir().iterdir():
         (tmp_path / "lib" / library.name).symlink_to(library)
     wait_until((tmp_path / "agent.sock").exists, "ranks are served")
-    assert ready(port)
+    wait_until(lambda: ready(port), "it is ready")
     assert 'joulepath_gpus{Hostname="a"} 4.0' in metrics(port)
     process.send_signal(signal.SIGTERM)
     _, said = process.communicate(timeout=30)
