@@ -3,6 +3,9 @@
 The counter moves in steps, on real GPUs about every 100 ms: only its edges say when a joule was spent. The sampler
 keeps the edges (time, joules, how uncertain the time is) and looks more often when the next edge is due, so that a slow
 counter costs few calls and gives sharp edges.
+
+All of the last edges are kept, minutes of them: power by kind is told from them. Of older ones, one a second: blocks of
+a large model's iterations may last an hour, and their joules need an edge near their begin and one near their end.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ import logging
 import statistics
 import threading
 import time
+from array import array
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -22,13 +26,16 @@ from numpy.typing import NDArray
 from joulepath_agent.clocks import ClockSetter
 from joulepath_agent.gpus import GpuError
 
-__all__ = ["EnergyTrace", "Sampler", "Trace"]
+__all__ = ["Edges", "EnergyTrace", "Sampler", "Trace"]
 
 log = logging.getLogger(__name__)
 
 _POLL_S: Final = 0.005
 _FINE_POLL_S: Final = 0.001
-_EDGES: Final = 8_000
+_FINE: Final = 8_000
+_COARSE: Final = 20_000
+_COARSE_S: Final = 1.0
+_WIDTH: Final = 3
 _IDLE_S: Final = 0.1
 _SETTLED_S: Final = 0.3
 _SHORTFALL: Final = 0.98
@@ -53,12 +60,48 @@ class Trace:
         return float(np.interp(time_s, self.time_s, self.energy_j))
 
 
+class Edges:
+    """Edges as they come. One thread adds, another may read."""
+
+    def __init__(self) -> None:
+        self._fine, self._coarse = array("d"), array("d")
+        self._lock = threading.Lock()
+
+    def __bool__(self) -> bool:
+        return bool(self._fine)
+
+    @property
+    def last_s(self) -> float:
+        """Time of the last one."""
+        return self._fine[-_WIDTH]
+
+    def add(self, time_s: float, energy_j: float, uncertainty_s: float) -> None:
+        """Takes one more."""
+        with self._lock:
+            self._fine.extend((time_s, energy_j, uncertainty_s))
+            if len(self._fine) >= 2 * _FINE * _WIDTH:
+                self._thin()
+
+    def read(self) -> NDArray[np.float64]:
+        """A copy: one row (time, joules, uncertainty) for each, oldest first."""
+        with self._lock:  # a copy of bytes keeps other threads waiting for a fraction of a millisecond
+            kept = self._coarse.tobytes() + self._fine.tobytes()
+        return np.frombuffer(kept, dtype=np.float64).reshape(-1, _WIDTH)
+
+    def _thin(self) -> None:
+        for at in range(0, _FINE * _WIDTH, _WIDTH):
+            if not self._coarse or self._fine[at] - self._coarse[-_WIDTH] >= _COARSE_S:
+                self._coarse.extend(self._fine[at : at + _WIDTH])
+        del self._fine[: _FINE * _WIDTH]
+        del self._coarse[: max(0, len(self._coarse) - _COARSE * _WIDTH)]
+
+
 class EnergyTrace:
     """The growing trace of one GPU."""
 
     def __init__(self, setter: ClockSetter) -> None:
         self._setter = setter
-        self._edges: deque[tuple[float, float, float]] = deque(maxlen=_EDGES)
+        self._edges = Edges()
         self._capped: deque[float] = deque(maxlen=1000)
         self._last: tuple[float, float] | None = None
         self._periods: deque[float] = deque(maxlen=9)
@@ -76,15 +119,15 @@ class EnergyTrace:
             return
         at = (now + last_s) / 2
         if self._edges:
-            self._periods.append(at - self._edges[-1][0])
-        self._edges.append((at, energy_j, (now - last_s) / 2))
+            self._periods.append(at - self._edges.last_s)
+        self._edges.add(at, energy_j, (now - last_s) / 2)
         self._check_clock(now)
         if known:
             self.due_s = max(self.due_s, at + statistics.median(self._periods) - 2 * _FINE_POLL_S)
 
     def read(self) -> Trace:
         """The edges so far."""
-        edges = np.array(tuple(self._edges), dtype=np.float64).reshape(-1, 3)
+        edges = self._edges.read()
         return Trace(edges[:, 0], edges[:, 1], edges[:, 2], tuple(self._capped))
 
     def _check_clock(self, now: float) -> None:
