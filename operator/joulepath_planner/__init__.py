@@ -38,7 +38,7 @@ from joulepath_planner.program import PlanningError
 from joulepath_planner.referee import Event, RankEnergy, Simulation, simulate
 from joulepath_planner.robustness import Noise, Robustness, RobustPlan, Spread, robust_plan, robustness
 from joulepath_planner.schedule import Instruction, Schedule, ScheduleError, recorded
-from joulepath_planner.stragglers import Job, Replica, Share, plan_beside, share_out
+from joulepath_planner.stragglers import Job, Replica, Share, share_out
 
 __all__ = [
     "SCHEDULES",
@@ -89,7 +89,6 @@ __all__ = [
     "least_time_within_power",
     "one_f_one_b",
     "plan",
-    "plan_beside",
     "recorded",
     "robust_plan",
     "robustness",

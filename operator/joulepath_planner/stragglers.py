@@ -2,7 +2,7 @@
 
 All replicas of a job wait for the slowest one, whose iteration takes T'. So each other one may be planned for
 T_opt = min(T*_fixed, max(T_min, T')) at no cost in time (extrinsic bloat); before T*_fixed a longer iteration saves
-more than its waits cost, as the waits until T' are there anyway.
+more than its waits cost, as the waits until T' are there anyway. `plan(..., deadline_s=T', fixed=True)` is the plan.
 """
 
 from __future__ import annotations
@@ -10,17 +10,10 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import dataclass
 
 from joulepath_planner.frontier import Frontier
-from joulepath_planner.granularity import Granularity
-from joulepath_planner.lags import LagTable
 from joulepath_planner.objectives import ObjectiveError, beside_straggler
-from joulepath_planner.pipeline import Pipeline
-from joulepath_planner.plan import Plan, PlannedInstruction, RankPlan, plan
-from joulepath_planner.profile import Profile
-from joulepath_planner.referee import simulate
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,62 +114,3 @@ def share_out(replicas: Sequence[Replica], slowdown: float = 0.0) -> Job:
             for one in replicas
         ),
     )
-
-
-def plan_beside(
-    pipeline: Pipeline,
-    straggler_s: float,
-    t_star_fixed_s: float,
-    *,
-    granularity: Granularity | Literal["auto"] = "auto",
-    lags: LagTable | None = None,
-    reserve: float = 0.0,
-) -> Plan:
-    """The plan of a pipeline that waits for a straggler of T' = `straggler_s`, planned for T_opt (its `deadline_s`).
-
-    The iteration time is fixed, so a second more of it costs nothing: the plan is made on effective energies, without
-    blocking power, and then replayed at the straggler's pace: `iteration_time_s` is T', waits until then are counted.
-    """
-    power_w = pipeline.profile.least_wait_power_w
-    longest_s = {key: max(point.time_s for point in points) for key, points in pipeline.profile.points.items()}
-    # Effective energy e - P_b d, lifted by a constant for each (stage, kind) to stay above 0.
-    effective = Profile(
-        {
-            key: tuple(
-                replace(point, energy_j=point.energy_j + power_w * (longest_s[key] - point.time_s)) for point in points
-            )
-            for key, points in pipeline.profile.points.items()
-        },
-        0.0,
-    )
-    default = simulate(pipeline)
-    t_opt_s = min(t_star_fixed_s, max(default.iteration_time_s, straggler_s))
-    made = plan(
-        replace(pipeline, profile=effective), deadline_s=t_opt_s, granularity=granularity, lags=lags, reserve=reserve
-    )
-    replay = simulate(pipeline, made.clocks, lags, pace_s=straggler_s)
-    gpus = [pipeline.rank_gpus(rank) for rank in range(pipeline.ranks)]
-    lift_j = sum(
-        count * power_w * longest_s[one.stage, one.kind]
-        for count, order in zip(gpus, pipeline.schedule.orders, strict=True)
-        for one in order
-    )
-    return replace(
-        made,
-        iteration_time_s=replay.iteration_time_s,
-        energy_j=replay.energy_j,
-        baseline_energy_j=simulate(pipeline, pace_s=straggler_s).energy_j,
-        lower_bound_j=made.lower_bound_j - lift_j + power_w * sum(gpus) * replay.iteration_time_s,
-        ranks=tuple(_real(pipeline, rank) for rank in made.ranks),
-    )
-
-
-def _real(pipeline: Pipeline, rank: RankPlan) -> RankPlan:
-    """The same with the profile's joules, not the effective ones."""
-    profile, gpus = pipeline.profile, pipeline.rank_gpus(rank.rank)
-
-    def joules(one: PlannedInstruction) -> float:
-        stage, kind = one.instruction.stage, one.instruction.kind
-        return gpus * profile.at(stage, kind, one.clock_mhz or profile.default_clock_mhz(stage))[1]
-
-    return replace(rank, instructions=tuple(replace(one, energy_j=joules(one)) for one in rank.instructions))
