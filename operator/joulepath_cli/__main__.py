@@ -1,0 +1,31 @@
+"""The entry point `joulepath`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+__all__ = ["main"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; returns 0, or 2 after a sentence on standard error that says what was wrong."""
+    try:
+        from joulepath_cli import commands
+    except ModuleNotFoundError as error:
+        print(f"joulepath: the package {error.name} is missing; pip install 'joulepath[cli]'.", file=sys.stderr)
+        return 2
+    try:
+        status = commands.run(argv)
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # the reader has seen enough, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

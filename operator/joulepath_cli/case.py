@@ -1,0 +1,197 @@
+"""What is planned: a profile and the options of the command line, as a pipeline."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+from joulepath_cli import energyprofile, quantities
+from joulepath_planner import (
+    SCHEDULES,
+    LagTable,
+    Pipeline,
+    Profile,
+    ProfileError,
+    Schedule,
+    ScheduleError,
+    fit,
+    recorded,
+    schedule_by_name,
+)
+
+__all__ = ["Case", "Parser", "add_arguments", "load"]
+
+_PREFIX = "energyprofile/"
+
+
+class Parser(ArgumentParser):
+    """Says what is wrong in a sentence, without the usage of every option."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message.rstrip('.')}. ({self.prog} --help tells more)\n")
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A pipeline and how fast its GPUs switch clocks (None: at once)."""
+
+    pipeline: Pipeline
+    lags: LagTable | None
+
+    @property
+    def gpus(self) -> int:
+        return sum(self.pipeline.rank_gpus(rank) for rank in range(self.pipeline.ranks))
+
+    @property
+    def title(self) -> str:
+        schedule, ranks = self.pipeline.schedule, self.pipeline.ranks
+        shape = [
+            _plural(schedule.stages, "stage"),
+            _plural(ranks, "rank") if ranks != schedule.stages else "",
+            _plural(schedule.microbatches, "microbatch", "es"),
+            _plural(self.gpus, "GPU"),
+            f"lag {1e3 * self.lags.worst_p95_s:g} ms (p95)" if self.lags else "",
+        ]
+        return f"{schedule.name}: {', '.join(filter(None, shape))}"
+
+
+def add_arguments(parser: ArgumentParser, *, several_schedules: bool = False) -> None:
+    """The options that describe a pipeline."""
+    group = parser.add_argument_group("the pipeline")
+    group.add_argument(
+        "--schedule",
+        metavar="NAME",
+        type=quantities.listed(str) if several_schedules else str,
+        help=f"{', '.join(SCHEDULES)}; or a file with the order of each rank, one a line, such as 'F0 F1 B0 B1' "
+        "(default: the profile's, else 1f1b)" + ("; several with commas" if several_schedules else ""),
+    )
+    group.add_argument(
+        "--stages", type=quantities.count, metavar="N", help="stages of the model (default: all of the profile)"
+    )
+    group.add_argument("--microbatches", type=quantities.count, metavar="N", help="microbatches of an iteration")
+    group.add_argument(
+        "--chunks", type=quantities.count, metavar="N", help="stages of a rank in interleaved schedules (default: 2)"
+    )
+    group.add_argument(
+        "--blocking-power",
+        type=quantities.blocking_power,
+        metavar="W",
+        help="watts of a GPU that waits for a peer, such as 83.64, or by clock: 1410=90,1005=70 (a CSV needs it)",
+    )
+    group.add_argument("--gpus-per-stage", type=quantities.count, metavar="N", help="tensor-parallel GPUs of a stage")
+    group.add_argument(
+        "--tail-ms", type=quantities.milliseconds, metavar="MS", help="gradient reduction and optimizer of a stage"
+    )
+    group.add_argument(
+        "--transfer-ms", type=quantities.milliseconds, metavar="MS", help="delay from a stage to the next"
+    )
+    group.add_argument(
+        "--lag-ms",
+        type=quantities.milliseconds,
+        metavar="MS",
+        help="how long a GPU takes to switch its clock (default: the profile's, else it switches at once)",
+    )
+    group.add_argument(
+        "--clock-step",
+        type=quantities.count,
+        metavar="MHZ",
+        help="fill in the clocks that were not measured, at this distance (15 on A100) down from the highest",
+    )
+
+
+def load(source: str, options: Namespace, schedule: str | None = None) -> Case:
+    """The pipeline of a profile. Raises `ProfileError`, `ScheduleError`, `ValueError` or `OSError`, all sentences.
+
+    schedule: the one to take where the options hold several.
+    """
+    if not (source.startswith(_PREFIX) or Path(source).suffix.lower() in (".yaml", ".yml")):
+        return _of_csv(Path(source), options, schedule or options.schedule)
+    if source.startswith(_PREFIX):
+        namespace, _, name = source.removeprefix(_PREFIX).partition("/")
+        if not namespace or not name:
+            raise ProfileError(f"{source!r} names no profile; write energyprofile/NAMESPACE/NAME.")
+        spec = energyprofile.from_cluster(namespace, name)
+    else:
+        spec = energyprofile.from_file(Path(source))
+    topology = spec.topology
+    profile = _profile(energyprofile.profile_of(spec), options)
+    if options.blocking_power is not None:
+        profile = Profile(profile.points, options.blocking_power)
+    name = schedule or options.schedule or topology.schedule.lower()
+    if name == "recorded":
+        raise ScheduleError("the profile's schedule was recorded, and not kept; give --schedule a name or a file.")
+    stages = options.stages or topology.stages
+    order = _schedule(name, stages, options.microbatches or topology.microbatches, options.chunks)
+    tails = {stage.stage: stage.tail_s for stage in spec.stages if stage.tail_s and stage.stage < stages}
+    pipeline = Pipeline(
+        schedule=order,
+        profile=profile,
+        transfer_s=_transfers(order, options)
+        or {(one.from_stage, one.to_stage, one.kind): one.delay_s for one in spec.transfers},
+        tail_s=_tails(order, options) or tails,
+        gpus=_gpus(order, options.gpus_per_stage or topology.tensor_parallel),
+    )
+    return Case(pipeline, _lags(options) if options.lag_ms is not None else energyprofile.lags_of(spec))
+
+
+def _of_csv(path: Path, options: Namespace, schedule: str | None) -> Case:
+    if options.blocking_power is None:
+        raise ProfileError(
+            "--blocking-power is missing: a CSV doesn't hold the watts of a GPU that waits for a peer; "
+            "give them, such as --blocking-power 83.64."
+        )
+    profile = _profile(Profile.from_csv(path, blocking_power_w=options.blocking_power), options)
+    stages = options.stages or len(profile.stages)
+    order = _schedule(schedule or "1f1b", stages, options.microbatches, options.chunks)
+    pipeline = Pipeline(
+        schedule=order,
+        profile=profile,
+        transfer_s=_transfers(order, options),
+        tail_s=_tails(order, options),
+        gpus=_gpus(order, options.gpus_per_stage or 1),
+    )
+    return Case(pipeline, _lags(options))
+
+
+def _profile(measured: Profile, options: Namespace) -> Profile:
+    if options.clock_step is None:
+        return measured
+    clocks = {point.clock_mhz for points in measured.points.values() for point in points}
+    return fit(measured, clocks | set(range(max(clocks), min(clocks) - 1, -options.clock_step))).profile
+
+
+def _schedule(name: str, stages: int, microbatches: int | None, chunks: int | None) -> Schedule:
+    if name in SCHEDULES:
+        if microbatches is None:
+            raise ScheduleError("--microbatches is missing: say how many an iteration has, such as --microbatches 12.")
+        return schedule_by_name(name, stages, microbatches, chunks)
+    if Path(name).is_file():
+        lines = Path(name).read_text(encoding="utf-8").splitlines()
+        return recorded([line for line in lines if line.strip()])
+    raise ScheduleError(f"schedule {name!r} is unknown, and no file; it is one of {', '.join(SCHEDULES)}.")
+
+
+def _transfers(schedule: Schedule, options: Namespace) -> dict[tuple[int, int, str], float]:
+    if not options.transfer_ms:
+        return {}
+    neighbours = [(stage, stage + 1) for stage in range(schedule.stages - 1)]
+    forward = {(near, far, "F"): options.transfer_ms for near, far in neighbours}
+    return forward | {(far, near, kind): options.transfer_ms for near, far in neighbours for kind in "BI"}
+
+
+def _tails(schedule: Schedule, options: Namespace) -> dict[int, float]:
+    return dict.fromkeys(range(schedule.stages), options.tail_ms) if options.tail_ms is not None else {}
+
+
+def _gpus(schedule: Schedule, each: int) -> dict[int, int]:
+    return dict.fromkeys(range(schedule.stages), each) if each > 1 else {}
+
+
+def _lags(options: Namespace) -> LagTable | None:
+    return LagTable.constant(options.lag_ms) if options.lag_ms else None
+
+
+def _plural(number: int, word: str, ending: str = "s") -> str:
+    return f"{number} {word}{ending if number != 1 else ''}"

@@ -1,0 +1,42 @@
+"""The commands by name, and what becomes of their errors."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from joulepath_cli import compare_command, explain_command, frontier_command, plan_command
+from joulepath_cli.case import Parser
+from joulepath_planner import PlanningError
+
+__all__ = ["run"]
+
+_COMMANDS = {
+    "plan": (plan_command, "the clock of every instruction, and what that saves"),
+    "frontier": (frontier_command, "the least energy for each iteration time"),
+    "compare": (compare_command, "plans side by side"),
+    "explain": (explain_command, "why instructions got their clocks"),
+}
+
+
+def run(argv: Sequence[str] | None) -> int:
+    """Raises `SystemExit` as argparse does; else returns the exit status."""
+    parser = Parser(prog="joulepath", description="Plans clocks for pipeline-parallel training.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
+    for name, (module, what) in _COMMANDS.items():
+        module.add_arguments(commands.add_parser(name, help=what, description=f"Shows {what}."))
+    options = parser.parse_args(argv)
+    try:
+        _COMMANDS[options.command][0].run(options)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        return _refuse(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+    except (ValueError, PlanningError) as error:  # all of the planner's errors are sentences
+        return _refuse(str(error))
+    return 0
+
+
+def _refuse(message: str) -> int:
+    print(f"joulepath: {message.rstrip('.')}.", file=sys.stderr)
+    return 2

@@ -1,0 +1,134 @@
+"""`joulepath compare`: plans side by side, saved ones or one for each combination of options."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from collections.abc import Sequence
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from joulepath_cli import case as cases
+from joulepath_cli import document, goal, quantities, terminal
+from joulepath_cli.document import Saved
+from joulepath_planner import plan, simulate
+
+__all__ = ["add_arguments", "run"]
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "what", nargs="+", metavar="PROFILE|PLAN.json", help="a profile to plan on, or plans saved with plan --json"
+    )
+    cases.add_arguments(parser, several_schedules=True)
+    group = parser.add_argument_group("what to compare; each takes several, with commas")
+    group.add_argument(
+        "--granularity",
+        type=quantities.listed(_granularity),
+        default=["instruction", "phase", "kind", "rank"],
+        metavar="NAMES",
+        help="(default: instruction,phase,kind,rank)",
+    )
+    group.add_argument(
+        "--slowdown",
+        type=quantities.listed(quantities.fraction),
+        default=[0.0],
+        metavar="SHARES",
+        help="(default: 0%%)",
+    )
+    parser.add_argument("--json", action="store_true", help="the table as JSON")
+
+
+def run(options: Namespace) -> None:
+    saved = [Path(one) for one in options.what if one.endswith(".json")]
+    if saved and len(saved) < len(options.what):
+        raise ValueError("compare takes either one profile or saved plans (.json), not both.")
+    if len(options.what) > 1 and not saved:
+        raise ValueError(f"compare takes one profile, not {len(options.what)}; plans end with .json.")
+    found = [document.read(path) for path in saved] if saved else _made(options)
+    if options.json:
+        print(document.dumps([_row_document(one, found[0]) for one in found]))
+    else:
+        terminal.show(_table(found))
+
+
+def _granularity(text: str) -> str:
+    if text not in goal.GRANULARITIES:
+        raise ArgumentTypeError(f"{text!r} is no granularity; it is one of {', '.join(goal.GRANULARITIES)}.")
+    return text
+
+
+def _made(options: Namespace) -> list[Saved]:
+    names: Sequence[str | None] = options.schedule or [None]
+    loaded = [cases.load(options.what[0], options, name) for name in names]
+    wanted = list(product(loaded, options.slowdown, options.granularity))
+    found = []
+    with terminal.working("planning", len(wanted)) as step:
+        for case, slowdown, granularity in wanted:
+            made = plan(case.pipeline, slowdown=slowdown, granularity=granularity, lags=case.lags)
+            replayed = goal.Made(made, simulate(case.pipeline, made.clocks, case.lags), simulate(case.pipeline))
+            name = (
+                f"{granularity} at {slowdown:.3g}"
+                if len(names) == 1
+                else f"{case.pipeline.schedule.name}, {granularity}"
+            )
+            if len(options.slowdown) > 1 or slowdown or len(names) == 1:
+                name = f"{name.split(' at ')[0]}, {100 * slowdown:g}%"
+            found.append(document.saved(name, document.plan_document(case, replayed)))
+            step()
+    return found
+
+
+def _row_document(one: Saved, first: Saved) -> dict[str, Any]:
+    return {
+        "name": one.name,
+        "granularity": one.granularity,
+        "iteration_time_s": one.iteration_time_s,
+        "slowdown": one.iteration_time_s / one.t_min_s - 1,
+        "energy_j": one.energy_j,
+        "lower_bound_j": one.lower_bound_j,
+        "optimality_gap": one.energy_j / one.lower_bound_j - 1,
+        "savings": None if one.baseline_energy_j is None else 1 - one.energy_j / one.baseline_energy_j,
+        "switches": one.switches,
+        "other_clocks": _others(one, first),
+    }
+
+
+def _others(one: Saved, first: Saved) -> int | None:
+    """How many instructions have another clock than in the first plan; None if they aren't the same instructions."""
+    if one.clocks.keys() != first.clocks.keys():
+        return None
+    return sum(clock != first.clocks[key] for key, clock in one.clocks.items())
+
+
+def _table(found: Sequence[Saved]) -> Table:
+    rows = []
+    for one in found:
+        others = _others(one, found[0])
+        rows.append(
+            (
+                one.name,
+                one.granularity,
+                f"{one.iteration_time_s:.4f} s",
+                terminal.change(one.iteration_time_s, one.t_min_s),
+                f"{one.energy_j:.1f} J",
+                terminal.change(one.energy_j, one.baseline_energy_j) if one.baseline_energy_j else "",
+                f"{one.energy_j / one.lower_bound_j - 1:.3%}",
+                "" if one.switches is None else str(one.switches),
+                "" if others is None else f"{others} of {len(one.clocks)}",
+            )
+        )
+    headings = (
+        "plan",
+        "granularity",
+        "iteration",
+        "slowdown",
+        "energy",
+        "change",
+        "over bound",
+        "switches",
+        "other clocks",
+    )
+    return terminal.table("", headings, rows, "change: against default clocks; other clocks: than the first plan's")

@@ -1,0 +1,130 @@
+"""A plan as JSON, and back as far as comparing plans needs it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from joulepath_cli.case import Case
+from joulepath_cli.goal import Made
+from joulepath_planner import Robustness
+
+__all__ = ["Saved", "dumps", "jitter_document", "plan_document", "read"]
+
+
+def dumps(document: Any) -> str:
+    """JSON without line breaks between fields: a plan has thousands of instructions."""
+    return json.dumps(document, allow_nan=False)
+
+
+def plan_document(case: Case, made: Made) -> dict[str, Any]:
+    """Times and energies of instructions are the referee's, lags included; energies are of all GPUs of a rank."""
+    plan, profile = made.plan, case.pipeline.profile
+    ranks = []
+    for rank, events, clocks in zip(plan.ranks, made.replay.ranks, plan.clocks, strict=True):
+        several = len(rank.stages) > 1
+        instructions = [
+            {
+                **({"stage": event.instruction.stage} if several else {}),
+                "kind": event.instruction.kind,
+                "microbatch": event.instruction.microbatch,
+                "clock_mhz": clock or profile.default_clock_mhz(event.instruction.stage),
+                "start_s": event.start_s,
+                "duration_s": event.duration_s,
+                "energy_j": event.energy_j,
+            }
+            for event, clock in zip(events, clocks, strict=True)
+        ]
+        ranks.append(
+            {
+                "rank": rank.rank,
+                "stage": rank.stages[0],
+                **({"stages": list(rank.stages)} if several else {}),
+                "instructions": instructions,
+            }
+        )
+    found = {
+        "schedule": case.pipeline.schedule.name,
+        "granularity": plan.granularity,
+        "iteration_time_s": plan.iteration_time_s,
+        "energy_j": plan.energy_j,
+        "lower_bound_j": plan.lower_bound_j,
+        "optimality_gap": plan.optimality_gap,
+        "t_min_s": plan.t_min_s,
+        "deadline_s": plan.deadline_s,
+        "slowdown": plan.slowdown,
+        "baseline_energy_j": plan.baseline_energy_j,
+        "savings": plan.predicted_savings,
+        "switches": plan.switches,
+    }
+    if made.straggler_s is not None:
+        found["straggler_s"] = made.straggler_s
+    if made.jitter is not None:
+        found["jitter"] = jitter_document(made.jitter)
+    if made.robust is not None:
+        found["robust"] = {
+            "reserve": made.robust.reserve,
+            "bound": made.robust.bound,
+            "cost_j": made.robust.cost_j,
+            "without": jitter_document(made.robust.careless_robustness),
+        }
+    return {**found, "ranks": ranks}
+
+
+def jitter_document(found: Robustness) -> dict[str, Any]:
+    """Iteration times and slowdowns under jitter."""
+    return {
+        "iteration_time_s": asdict(found.plan),
+        "default_iteration_time_s": asdict(found.default),
+        "slowdown": {f"p{100 * at:g}": found.slowdown_at(at) for at in (0.5, 0.95, 0.99)},
+        "energy_j": found.energy_j,
+        "default_energy_j": found.default_energy_j,
+        "samples": len(found.slowdowns),
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """What a plan's document says of it; clocks by (stage, kind, microbatch)."""
+
+    name: str
+    granularity: str
+    iteration_time_s: float
+    t_min_s: float
+    energy_j: float
+    lower_bound_j: float
+    baseline_energy_j: float | None
+    switches: int | None
+    clocks: dict[tuple[int, str, int], int]
+
+
+def read(path: Path) -> Saved:
+    """Raises `ValueError` for what is no plan, `OSError` where it can't be read."""
+    try:
+        return saved(path.name, json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        what = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+        raise ValueError(f"{path} is no plan ({what}); write one with joulepath plan --json.") from None
+
+
+def saved(name: str, found: dict[str, Any]) -> Saved:
+    """A plan's document. Raises `KeyError` for what is missing."""
+    ranks: Sequence[dict[str, Any]] = found["ranks"]
+    return Saved(
+        name=name,
+        granularity=str(found.get("granularity", "")),
+        iteration_time_s=float(found["iteration_time_s"]),
+        t_min_s=float(found["t_min_s"]),
+        energy_j=float(found["energy_j"]),
+        lower_bound_j=float(found["lower_bound_j"]),
+        baseline_energy_j=found.get("baseline_energy_j"),
+        switches=found.get("switches"),
+        clocks={
+            (one.get("stage", rank["stage"]), one["kind"], one["microbatch"]): one["clock_mhz"]
+            for rank in ranks
+            for one in rank["instructions"]
+        },
+    )

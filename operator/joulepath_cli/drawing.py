@@ -1,0 +1,77 @@
+"""Plans and frontiers as the pictures' data."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+from joulepath_cli import frontier_svg, timeline_svg
+from joulepath_cli.case import Case
+from joulepath_cli.goal import Made
+from joulepath_cli.timeline_svg import Box, Strip
+from joulepath_planner import Frontier, Plan, Simulation
+
+__all__ = ["frontier_picture", "read_frontier", "timeline_picture"]
+
+
+def timeline_picture(case: Case, made: Made) -> str:
+    """One iteration at default clocks, and one with the plan."""
+    default, replay = made.default, made.replay
+    less = 1 - replay.energy_j / default.energy_j
+    strips = (
+        Strip(f"Default clocks: {_figures(default)}", _boxes(case, default)),
+        Strip(f"With the plan: {_figures(replay)} ({less:.1%} less)", _boxes(case, replay)),
+    )
+    return timeline_svg.draw(strips, f"{case.title}. Computed from the profile, not measured.")
+
+
+def frontier_picture(
+    case: Case,
+    known: Frontier,
+    made: Plan | None = None,
+    plans: Sequence[Plan] = (),
+    beside: tuple[str, Sequence[tuple[float, float]]] | None = None,
+) -> str:
+    """The lower bound by iteration time; a plan, others, and somebody else's frontier (its name and points) on it."""
+    return frontier_svg.draw(
+        [(point.iteration_time_s, point.energy_j) for point in known.points],
+        None if made is None else (made.iteration_time_s, made.energy_j),
+        (known.t_min_s, known.baseline_energy_j),
+        [],
+        sorted(beside[1]) if beside else [],
+        f"{case.title}. Computed from the profile, not measured.",
+        published_label=beside[0] if beside else "",
+        plans=[(one.iteration_time_s, one.energy_j) for one in plans],
+    )
+
+
+def read_frontier(path: Path) -> list[tuple[float, float]]:
+    """Seconds and joules of an iteration from a CSV with columns time and energy; raises `ValueError`, `OSError`."""
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            return [(float(row["time"]), float(row["energy"])) for row in csv.DictReader(file)]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is no frontier ({error}); its header must be time,energy.") from None
+
+
+def _figures(replay: Simulation) -> str:
+    return f"{replay.iteration_time_s:.3f} s, {replay.energy_j:.0f} J an iteration"
+
+
+def _boxes(case: Case, replay: Simulation) -> list[Box]:
+    path = set(replay.critical_path)
+    by_stage = case.pipeline.ranks == case.pipeline.schedule.stages
+    return [
+        Box(
+            stage=event.instruction.stage,
+            instruction=str(event.instruction) if by_stage else event.instruction.label,
+            begin_s=event.start_s,
+            end_s=event.start_s + event.duration_s,
+            power_w=event.energy_j / event.duration_s,
+            critical=event.instruction in path,
+            rank=None if by_stage else rank,
+        )
+        for rank, events in enumerate(replay.ranks)
+        for event in events
+    ]

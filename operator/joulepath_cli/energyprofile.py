@@ -1,0 +1,92 @@
+"""An EnergyProfile, from a file or from the cluster, in the planner's words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from joulepath_crds import GROUP, VERSION, EnergyProfileSpec
+from joulepath_planner import LagTable, Point, Profile, ProfileError
+
+__all__ = ["from_cluster", "from_file", "lags_of", "profile_of"]
+
+_KIND, _PLURAL = "EnergyProfile", "energyprofiles"
+_TIMEOUT_S = 10.0
+
+
+def from_file(path: Path) -> EnergyProfileSpec:
+    """The first EnergyProfile of a YAML file. Raises `ProfileError` where there is none that can be read."""
+    try:
+        documents = list(yaml.safe_load_all(path.read_text(encoding="utf-8")))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ProfileError(f"{path} is no YAML: {' '.join(str(error).split())}.") from None
+    for body in documents:
+        items = body.get("items", [body]) if isinstance(body, dict) else []
+        for item in items if isinstance(items, list) else []:
+            if isinstance(item, dict) and item.get("kind") == _KIND:
+                return _read(str(path), item)
+    raise ProfileError(
+        f"{path} holds no object of kind {_KIND}; write one with kubectl get energyprofile NAME -o yaml."
+    )
+
+
+def from_cluster(namespace: str, name: str) -> EnergyProfileSpec:
+    """An EnergyProfile of the cluster that the kubeconfig names. Raises `ProfileError` where it can't be had."""
+    where = f"energyprofile/{namespace}/{name}"
+    try:
+        from kubernetes import client, config
+        from urllib3.exceptions import HTTPError
+    except ImportError:
+        raise ProfileError(f"{where}: the Kubernetes client is missing; pip install kubernetes.") from None
+    try:
+        config.load_kube_config()
+        body = client.CustomObjectsApi().get_namespaced_custom_object(
+            GROUP, VERSION, namespace, _PLURAL, name, _request_timeout=_TIMEOUT_S
+        )
+    except config.ConfigException as error:
+        raise ProfileError(f"{where}: no cluster is configured ({error}); set KUBECONFIG.") from None
+    except client.ApiException as error:
+        found = f"the cluster answers {error.status} {error.reason}"
+        raise ProfileError(f"{where}: {found}; kubectl get energyprofiles -A tells what there is.") from None
+    except HTTPError as error:
+        raise ProfileError(f"{where}: the cluster doesn't answer ({error}); see kubectl cluster-info.") from None
+    return _read(where, body)
+
+
+def profile_of(spec: EnergyProfileSpec) -> Profile:
+    """Points up to the default clock, and the blocking power; all of one GPU."""
+    top = spec.topology.default_clock_mhz
+    points = {
+        (stage.stage, kind.kind): tuple(
+            Point(
+                point.clock_mhz,
+                point.time_s,
+                point.energy_j,
+                point.time_standard_error_s,
+                point.energy_standard_error_j,
+            )
+            for point in kind.points
+            if point.clock_mhz <= top
+        )
+        for stage in spec.stages
+        for kind in stage.kinds
+    }
+    return Profile(points, {one.clock_mhz: one.power_w for one in spec.blocking_power} or 0.0)
+
+
+def lags_of(spec: EnergyProfileSpec) -> LagTable | None:
+    """The lags that were measured with the profile, if they were."""
+    lag = spec.lag
+    return None if lag is None else LagTable(lag.up_median_s, lag.down_median_s, lag.up_p95_s, lag.down_p95_s)
+
+
+def _read(where: str, body: dict[str, Any]) -> EnergyProfileSpec:
+    try:
+        return EnergyProfileSpec.from_api(body.get("spec"))
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(["spec", *map(str, first["loc"])])
+        raise ProfileError(f"{where}: {field}: {first['msg']}.") from None

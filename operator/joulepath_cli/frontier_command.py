@@ -1,0 +1,121 @@
+"""`joulepath frontier`: the least energy for each iteration time."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.table import Table
+
+from joulepath_cli import case as cases
+from joulepath_cli import document, drawing, quantities, terminal
+from joulepath_cli.case import Case
+from joulepath_planner import Frontier, Plan, frontier, frontier_plans, plan
+
+__all__ = ["add_arguments", "run"]
+
+_MOST_ROWS = 33
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "profile", metavar="PROFILE", help="Zeus's CSV, an EnergyProfile's YAML, or energyprofile/NS/NAME"
+    )
+    cases.add_arguments(parser)
+    output = parser.add_argument_group("output")
+    output.add_argument(
+        "--points", type=_points, default=33, metavar="N|all", help="how many iteration times, or all breakpoints (33)"
+    )
+    output.add_argument("--plans", action="store_true", help="make a plan for each of these times, too")
+    output.add_argument("--json", action="store_true", help="the frontier as JSON")
+    output.add_argument("--plot", type=Path, metavar="SVG", help="draw it into this file")
+    output.add_argument(
+        "--beside", type=Path, metavar="CSV", help="draw another frontier with it; a CSV with columns time and energy"
+    )
+
+
+def run(options: Namespace) -> None:
+    if options.beside and not options.plot:
+        raise ValueError("--beside draws another frontier; say where with --plot.")
+    case = cases.load(options.profile, options)
+    beside = (options.beside.name, drawing.read_frontier(options.beside)) if options.beside else None
+    known, plans = _computed(case, options)
+    if options.plot:
+        options.plot.write_text(drawing.frontier_picture(case, known, None, plans, beside), encoding="utf-8")
+    if options.json:
+        print(document.dumps(_document(known, plans)))
+    else:
+        terminal.show(_table(case, known, plans))
+
+
+def _computed(case: Case, options: Namespace) -> tuple[Frontier, Sequence[Plan]]:
+    if options.plans and options.points and not case.lags:
+        with terminal.working("computing the frontier and its plans"):
+            return frontier_plans(case.pipeline, options.points)
+    with terminal.working("computing the frontier"):
+        known = frontier(case.pipeline, options.points)
+    plans: list[Plan] = []
+    if options.plans:
+        with terminal.working("planning", len(known.points)) as step:
+            for point in known.points:
+                plans.append(plan(case.pipeline, deadline_s=point.iteration_time_s, lags=case.lags, fixed=True))
+                step()
+    return known, plans
+
+
+def _points(text: str) -> int | None:
+    if text == "all":
+        return None
+    if (number := quantities.count(text)) < 2:
+        raise ArgumentTypeError("a frontier has at least 2 points, its ends.")
+    return number
+
+
+def _document(known: Frontier, plans: Sequence[Plan]) -> dict[str, object]:
+    points: list[dict[str, float]] = [
+        {
+            "iteration_time_s": point.iteration_time_s,
+            "energy_j": point.energy_j,
+            "free_energy_j": point.free_energy_j,
+            "price_w": point.price_w,
+        }
+        for point in known.points
+    ]
+    for point, made in zip(points, plans, strict=False):
+        point |= {"plan_iteration_time_s": made.iteration_time_s, "plan_energy_j": made.energy_j}
+        point |= {"optimality_gap": made.optimality_gap}
+    return {
+        "t_min_s": known.t_min_s,
+        "t_star_free_s": known.t_star_free_s,
+        "t_star_fixed_s": known.t_star_fixed_s,
+        "baseline_energy_j": known.baseline_energy_j,
+        "points": points,
+    }
+
+
+def _table(case: Case, known: Frontier, plans: Sequence[Plan]) -> Table:
+    base = known.baseline_energy_j
+    step = max(1, -(-len(known.points) // _MOST_ROWS))
+    rows = []
+    for place, point in list(enumerate(known.points))[::step]:
+        energy = point.free_energy_j
+        row = (
+            f"{point.iteration_time_s:.4f} s",
+            terminal.change(point.iteration_time_s, known.t_min_s, 1),
+            f"{energy:.1f} J",
+            terminal.change(energy, base, 1),
+            f"{point.energy_j:.1f} J",
+            f"{point.price_w:.0f} W",
+            f"{point.energy_j / point.iteration_time_s:.0f} W",
+        )
+        rows.append((*row, f"{plans[place].energy_j:.1f} J", f"{plans[place].optimality_gap:.3%}") if plans else row)
+    headings = ("iteration time", "slowdown", "by then", "against default", "at that time", "a second's worth", "power")
+    shown = f"; every {step}th of {len(known.points)} points (all: --json)" if step > 1 else ""
+    return terminal.table(
+        f"{case.title}; least energy of an iteration",
+        (*headings, "plan", "gap") if plans else headings,
+        rows,
+        f"T_min {known.t_min_s:.4f} s, T*_free {known.t_star_free_s:.4f} s, T*_fixed {known.t_star_fixed_s:.4f} s; "
+        f"default clocks {base:.1f} J. 'at that time' counts waits until that time{shown}",
+    )

@@ -1,0 +1,200 @@
+"""What the user wants of a plan, and the plan that gives it."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from joulepath_cli import quantities
+from joulepath_cli.case import Case
+from joulepath_planner import (
+    Frontier,
+    FrontierPoint,
+    Noise,
+    ObjectiveError,
+    Plan,
+    Robustness,
+    RobustPlan,
+    Simulation,
+    frontier,
+    least_time_within_energy,
+    least_time_within_power,
+    plan,
+    robust_plan,
+    robustness,
+    simulate,
+)
+
+__all__ = ["GRANULARITIES", "Made", "add_arguments", "make"]
+
+GRANULARITIES = ("auto", "instruction", "phase", "kind", "rank")
+_POINTS = 129
+_TRIES = 8
+_KEEPS = 1 + 1e-9
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A plan and its replay.
+
+    straggler_s: T' of the pipeline that it waits for; robust, jitter: where they were asked for.
+    """
+
+    plan: Plan
+    replay: Simulation
+    default: Simulation
+    straggler_s: float | None = None
+    robust: RobustPlan | None = None
+    jitter: Robustness | None = None
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """The options that say what is wanted."""
+    group = parser.add_argument_group("what is wanted (default: least energy at a slowdown of 0%)")
+    one = group.add_mutually_exclusive_group()
+    one.add_argument(
+        "--slowdown",
+        type=quantities.fraction,
+        metavar="SHARE",
+        help="least energy at an iteration time of at most T_min and so much more (5%%); T_min is that of everything "
+        "at the profile's highest clock",
+    )
+    one.add_argument(
+        "--deadline", type=quantities.seconds, metavar="TIME", help="least energy of an iteration by then (2.9s)"
+    )
+    one.add_argument(
+        "--straggler",
+        type=quantities.straggler,
+        metavar="FACTOR|TIME",
+        help="least energy while another pipeline takes so many times T_min (1.2), or so long (3.4s)",
+    )
+    one.add_argument(
+        "--energy-budget", type=quantities.budget("J"), metavar="J", help="least time within these joules an iteration"
+    )
+    one.add_argument(
+        "--power-budget",
+        type=quantities.budget("W"),
+        metavar="W",
+        help="least time within these watts of all GPUs, averaged over an iteration",
+    )
+    group.add_argument(
+        "--granularity", choices=GRANULARITIES, default="auto", help="what shares a clock (default: auto)"
+    )
+    group.add_argument(
+        "--reserve",
+        type=quantities.fraction,
+        default=0.0,
+        metavar="SHARE",
+        help="how much longer a slowed instruction may last without delaying the iteration (0.2%%)",
+    )
+    noise = parser.add_argument_group("jitter")
+    noise.add_argument(
+        "--jitter",
+        type=quantities.fraction,
+        metavar="SHARE",
+        help="replay the plan with instructions whose durations vary by so much (1%%, standard deviation); the "
+        "profile's standard errors, if it has them, count too",
+    )
+    noise.add_argument(
+        "--quantile",
+        type=quantities.fraction,
+        metavar="SHARE",
+        help="make a plan that keeps its slowdown in this share of jittering iterations (95%%)",
+    )
+    noise.add_argument(
+        "--margin",
+        type=quantities.fraction,
+        default=0.005,
+        metavar="SHARE",
+        help="how much slower than default clocks under the same jitter counts as no slower (default: 0.5%%)",
+    )
+    noise.add_argument("--samples", type=quantities.count, default=200, metavar="N", help="iterations to replay (200)")
+    noise.add_argument("--seed", type=int, default=0, metavar="N", help="the same seed gives the same figures (0)")
+
+
+def make(case: Case, options: Namespace, progress: Callable[[], object] = lambda: None) -> Made:
+    """Plan. Raises `PlanningError`, `ObjectiveError`, `ProfileError` or `ValueError`, all sentences."""
+    straggler_s, robust = None, None
+    if options.quantile is not None and (options.straggler or options.energy_budget or options.power_budget):
+        raise ObjectiveError("--quantile keeps a slowdown or a deadline; leave out straggler and budgets.")
+    if options.straggler is not None:
+        factor, straggler_s = options.straggler
+        t_min_s = simulate(case.pipeline).iteration_time_s
+        straggler_s = max(t_min_s, straggler_s or factor * t_min_s)
+        made = _by(case, options, straggler_s, fixed=True)
+    elif options.energy_budget is not None:
+        made = _within(case, options, options.energy_budget, least_time_within_energy, lambda made: made.energy_j)[0]
+    elif options.power_budget is not None:
+        made, straggler_s = _within(
+            case,
+            options,
+            options.power_budget,
+            least_time_within_power,
+            lambda made: made.energy_j / made.iteration_time_s,
+        )
+    elif options.quantile is not None:
+        robust = robust_plan(
+            case.pipeline,
+            Noise(options.jitter or 0.0),
+            deadline_s=options.deadline,
+            slowdown=options.slowdown or 0.0,
+            quantile=options.quantile,
+            margin=options.margin,
+            granularity=options.granularity,
+            lags=case.lags,
+            samples=options.samples,
+            seed=options.seed,
+            progress=progress,
+        )
+        made = robust.plan
+    else:
+        made = _by(case, options, options.deadline)
+    jitter = None if robust is None else robust.robustness
+    if jitter is None and options.jitter is not None:
+        noise = Noise(options.jitter)
+        jitter = robustness(
+            case.pipeline, made.clocks, noise, lags=case.lags, samples=options.samples, seed=options.seed
+        )
+    return Made(
+        made,
+        simulate(case.pipeline, made.clocks, case.lags, pace_s=straggler_s),
+        simulate(case.pipeline, pace_s=straggler_s),
+        straggler_s,
+        robust,
+        jitter,
+    )
+
+
+def _by(case: Case, options: Namespace, deadline_s: float | None, fixed: bool = False) -> Plan:
+    return plan(
+        case.pipeline,
+        deadline_s=deadline_s,
+        slowdown=options.slowdown or 0.0,
+        granularity=options.granularity,
+        lags=case.lags,
+        reserve=options.reserve,
+        fixed=fixed,
+    )
+
+
+def _within(
+    case: Case,
+    options: Namespace,
+    budget: float,
+    answer: Callable[[Frontier, float], FrontierPoint],
+    spent: Callable[[Plan], float],
+) -> tuple[Plan, float | None]:
+    """The frontier is a bound: where the plan spends more, ask it for that much less. (plan, pace where it is held)."""
+    known, asked = frontier(case.pipeline, _POINTS), budget
+    for tries in range(_TRIES):
+        time_s = answer(known, asked).iteration_time_s
+        # Past T*_free a longer iteration costs energy, but lowers the power; it has to be held there.
+        held = time_s > known.t_star_free_s * _KEEPS
+        made = _by(case, options, time_s, fixed=held)
+        if (over := spent(made) - budget) <= budget * (_KEEPS - 1):
+            return made, time_s if held else None
+        asked -= over * 2**tries
+    raise ObjectiveError(
+        f"the plan spends {spent(made):.6g} where {budget:g} is the budget; allow that much, or finer granularity."
+    )

@@ -1,0 +1,136 @@
+"""`joulepath plan`: the clock of every instruction, and what that saves."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from rich.table import Table
+
+from joulepath_cli import case as cases
+from joulepath_cli import document, drawing, goal, terminal
+from joulepath_cli.case import Case
+from joulepath_cli.goal import Made
+from joulepath_planner import Robustness, frontier
+
+__all__ = ["add_arguments", "run"]
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "profile", metavar="PROFILE", help="Zeus's CSV, an EnergyProfile's YAML, or energyprofile/NS/NAME"
+    )
+    cases.add_arguments(parser)
+    goal.add_arguments(parser)
+    output = parser.add_argument_group("output")
+    output.add_argument("--json", action="store_true", help="the plan as JSON, with every instruction")
+    output.add_argument(
+        "--plot",
+        nargs="+",
+        type=Path,
+        metavar="SVG",
+        default=[],
+        help="draw an iteration before and after into the first file, the frontier into a second",
+    )
+
+
+def run(options: Namespace) -> None:
+    if len(options.plot) > 2:
+        raise ValueError(f"--plot takes a timeline and a frontier, two files, not {len(options.plot)}.")
+    case = cases.load(options.profile, options)
+    with terminal.working("planning") as step:
+        made = goal.make(case, options, step)
+    if options.plot:
+        with terminal.working("drawing"):
+            options.plot[0].write_text(drawing.timeline_picture(case, made), encoding="utf-8")
+            for path in options.plot[1:]:
+                picture = drawing.frontier_picture(case, frontier(case.pipeline), made.plan)
+                path.write_text(picture, encoding="utf-8")
+    if options.json:
+        print(document.dumps(document.plan_document(case, made)))
+    else:
+        terminal.show(_summary(case, made), _ranks(case, made), *_jitter(made, options.margin))
+
+
+def _summary(case: Case, made: Made) -> Table:
+    plan, default = made.plan, made.default
+    power, default_power = plan.energy_j / plan.iteration_time_s, default.energy_j / default.iteration_time_s
+    rows = [
+        (
+            "iteration time",
+            f"{default.iteration_time_s:.4f} s",
+            f"{plan.iteration_time_s:.4f} s",
+            terminal.change(plan.iteration_time_s, default.iteration_time_s),
+        ),
+        (
+            "energy of an iteration",
+            f"{default.energy_j:.1f} J",
+            f"{plan.energy_j:.1f} J",
+            terminal.change(plan.energy_j, default.energy_j),
+        ),
+        (
+            "power, all GPUs",
+            f"{default_power:.0f} W",
+            f"{power:.0f} W",
+            terminal.change(power, default_power),
+        ),
+        ("no plan can cost less than", "", f"{plan.lower_bound_j:.1f} J", f"gap {plan.optimality_gap:.3%}"),
+        ("switches of clocks", "0", str(plan.switches), f"granularity {plan.granularity}"),
+    ]
+    waits = f", waiting for a straggler of {made.straggler_s:.4f} s" if made.straggler_s else ""
+    caption = f"deadline {plan.deadline_s:.4f} s, T_min {plan.t_min_s:.4f} s{waits}"
+    return terminal.table(case.title, ("", "default clocks", "plan", "change"), rows, caption)
+
+
+def _ranks(case: Case, made: Made) -> Table:
+    rows = []
+    for rank, events, energy, clocks in zip(
+        made.plan.ranks, made.replay.ranks, made.replay.energy, made.plan.clocks, strict=True
+    ):
+        default = case.pipeline.profile.default_clock_mhz(rank.stages[0])
+        known = [clock or default for clock in clocks]
+        slowed = sum(clock < default for clock in known)
+        busy = sum(event.duration_s for event in events) / made.replay.iteration_time_s
+        rows.append(
+            (
+                f"{rank.rank}",
+                ", ".join(map(str, rank.stages)),
+                f"{min(known)} to {max(known)} MHz" if min(known) < max(known) else f"{max(known)} MHz",
+                f"{slowed} of {len(known)}",
+                f"{busy:.0%}",
+                f"{energy.compute_j:.1f} J",
+                f"{energy.wait_j + energy.tail_j:.1f} J",
+            )
+        )
+    return terminal.table("", ("rank", "stages", "clocks", "slowed", "busy", "computing", "waiting"), rows)
+
+
+def _jitter(made: Made, margin: float) -> list[Table | str]:
+    if made.jitter is None:
+        return []
+    bound = made.robust.bound if made.robust else made.plan.deadline_s / made.plan.t_min_s - 1 + margin
+    rows = [_jitter_row("default clocks", made.jitter, 0.0, default=True)]
+    if made.robust:
+        rows.append(_jitter_row("plan without reserve", made.robust.careless_robustness, bound))
+    rows.append(_jitter_row("plan", made.jitter, bound))
+    shown: list[Table | str] = [
+        terminal.table(
+            f"With jitter, {len(made.jitter.slowdowns)} iterations",
+            ("", "mean", "p50", "p95", "p99", "slowdown p95", f"over {bound:.2%}"),
+            rows,
+            "slowdown: against default clocks under the same jitter",
+        )
+    ]
+    if made.robust:
+        shown.append(
+            f"A reserve of {made.robust.reserve:.2%} keeps that; it costs {made.robust.cost_j:.1f} J an iteration "
+            f"({made.robust.cost_j / made.plan.baseline_energy_j:.2%} of default clocks' energy)."
+        )
+    return shown
+
+
+def _jitter_row(name: str, found: Robustness, bound: float, *, default: bool = False) -> tuple[str, ...]:
+    spread = found.default if default else found.plan
+    times = [f"{value:.4f} s" for value in (spread.mean_s, spread.p50_s, spread.p95_s, spread.p99_s)]
+    last = ("", "") if default else (f"{found.slowdown_at(0.95):+.2%}", f"{found.share_over(bound):.1%}")
+    return name, *times, *last

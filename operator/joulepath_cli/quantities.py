@@ -1,0 +1,97 @@
+"""How people write seconds, shares, watts and lists, and what they are told where that can't be read."""
+
+from __future__ import annotations
+
+import math
+from argparse import ArgumentTypeError
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+T = TypeVar("T")
+
+__all__ = ["blocking_power", "budget", "count", "fraction", "listed", "milliseconds", "seconds", "straggler"]
+
+
+def seconds(text: str) -> float:
+    """`2.9s`, `2900ms` or `2.9`, above 0."""
+    number, unit = (text[:-2], 1e-3) if text.endswith("ms") else (text.removesuffix("s"), 1.0)
+    value = _number(number) * unit
+    if not value > 0:
+        raise ArgumentTypeError(f"{text!r} is no time above 0; write 2.9s or 2900ms.")
+    return value
+
+
+def milliseconds(text: str) -> float:
+    """Seconds from `10` or `10ms`, 0 or more."""
+    value = _number(text.removesuffix("ms")) / 1e3
+    if not value >= 0:
+        raise ArgumentTypeError(f"{text!r} is no time of 0 ms or more; write 10.")
+    return value
+
+
+def fraction(text: str) -> float:
+    """`5%` or `0.05`, 0 or more. A bare number of 1 or more is taken for a forgotten %."""
+    value = _number(text[:-1]) / 100 if text.endswith("%") else _number(text)
+    if not value >= 0 or (value >= 1 and not text.endswith("%")):
+        raise ArgumentTypeError(f"{text!r} is no share; write 5% or 0.05.")
+    return value
+
+
+def straggler(text: str) -> tuple[float | None, float | None]:
+    """(times T_min, None) from `1.2`, or (None, seconds) from `3.4s`."""
+    if text.endswith("s"):
+        return None, seconds(text)
+    value = _number(text)
+    if not value > 0:
+        raise ArgumentTypeError(f"{text!r} is no straggler; write 1.2 (times T_min) or 3.4s.")
+    return value, None
+
+
+def budget(unit: str) -> Callable[[str], float]:
+    """A number above 0 that may carry its unit, with k or M before it: `2.5kW`."""
+
+    def read(text: str) -> float:
+        bare = text.removesuffix(unit)
+        scale = {"k": 1e3, "M": 1e6}.get(bare[-1:], 1.0)
+        value = _number(bare[:-1] if scale != 1.0 else bare) * scale
+        if not value > 0:
+            raise ArgumentTypeError(f"{text!r} is no budget above 0; write 2500{unit} or 2.5k{unit}.")
+        return value
+
+    return read
+
+
+def blocking_power(text: str) -> float | Mapping[int, float]:
+    """`83.64`, or by clock `1410=90,1005=70`; watts of one GPU."""
+    if "=" not in text:
+        value = _number(text.removesuffix("W"))
+        if not value >= 0:
+            raise ArgumentTypeError(f"{text!r} is no power of 0 W or more; write 83.64, or by clock 1410=90,1005=70.")
+        return value
+    found: dict[int, float] = {}
+    for part in text.split(","):
+        clock, _, watts = part.partition("=")
+        if not clock.strip().isdigit() or not (value := _number(watts)) >= 0:
+            raise ArgumentTypeError(f"{part!r} is no clock with its watts; write 1410=90,1005=70.")
+        found[int(clock)] = value
+    return found
+
+
+def count(text: str) -> int:
+    """A whole number above 0."""
+    if not text.isdigit() or int(text) < 1:
+        raise ArgumentTypeError(f"{text!r} is no whole number above 0.")
+    return int(text)
+
+
+def listed(read: Callable[[str], T]) -> Callable[[str], list[T]]:
+    """Several of them, with commas between."""
+    return lambda text: [read(part.strip()) for part in text.split(",")]
+
+
+def _number(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        return math.nan
+    return value if math.isfinite(value) else math.nan

@@ -1,0 +1,64 @@
+"""What people see: tables on standard output, progress on standard error; both plain where it is no terminal."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+__all__ = ["change", "show", "table", "working"]
+
+_WIDTH_OF_A_FILE = 160
+
+
+def table(title: str, headings: Sequence[str], rows: Iterable[Sequence[str]], caption: str = "") -> Table:
+    """Words left, numbers right: the first column is words."""
+    made = Table(
+        box=box.SIMPLE_HEAD,
+        title=title or None,
+        title_justify="left",
+        title_style="bold",
+        caption=caption,
+        caption_justify="left",
+    )
+    for place, heading in enumerate(headings):
+        made.add_column(heading, justify="right" if place else "left")
+    for row in rows:
+        made.add_row(*row)
+    return made
+
+
+def show(*parts: Table | str) -> None:
+    """Print tables and sentences."""
+    terminal = sys.stdout.isatty()
+    console = Console(
+        file=sys.stdout, width=None if terminal else _WIDTH_OF_A_FILE, no_color=not terminal, highlight=False
+    )
+    for part in parts:
+        console.print(part, markup=False, soft_wrap=not terminal)
+
+
+def change(now: float, before: float, digits: int = 2) -> str:
+    """`-15.90%`, and no minus before nothing."""
+    return f"{round(100 * (now / before - 1), digits) + 0.0:+.{digits}f}%"
+
+
+@contextmanager
+def working(label: str, steps: int | None = None) -> Iterator[Callable[[], None]]:
+    """A progress bar while the body runs, gone after it; call what it gives after each step. Only on a terminal."""
+    if not sys.stderr.isatty():
+        yield lambda: None
+        return
+    console = Console(stderr=True)
+    bar = Progress(
+        SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), transient=True,
+        console=console,
+    )  # fmt: skip
+    with bar:
+        task = bar.add_task(label, total=steps)
+        yield lambda: bar.advance(task)

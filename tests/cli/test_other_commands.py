@@ -1,0 +1,106 @@
+"""`joulepath frontier`, `compare` and `explain`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from cli.command import PROFILE, Run
+from joulepath_planner import Pipeline, frontier, one_f_one_b
+
+SHAPE = ("--microbatches", 6, "--blocking-power", 80)
+KNOWN = frontier(Pipeline(one_f_one_b(4, 6), PROFILE), 5)
+
+
+def test_the_frontier_is_the_planners(run: Run, csv: Path) -> None:
+    found = json.loads(run("frontier", csv, *SHAPE, "--points", 5, "--json").out)
+    assert found["t_min_s"] == pytest.approx(KNOWN.t_min_s)
+    assert [one["energy_j"] for one in found["points"]] == pytest.approx([one.energy_j for one in KNOWN.points])
+    assert "plan_energy_j" not in found["points"][0]
+
+
+def test_plans_for_each_time_never_beat_it(run: Run, csv: Path) -> None:
+    found = json.loads(run("frontier", csv, *SHAPE, "--points", 3, "--plans", "--json").out)
+    assert all(one["plan_energy_j"] >= one["free_energy_j"] * (1 - 1e-6) for one in found["points"])
+    assert all(one["plan_iteration_time_s"] <= one["iteration_time_s"] * (1 + 1e-9) for one in found["points"])
+
+
+def test_the_frontiers_table_has_its_three_times(run: Run, csv: Path) -> None:
+    told = run("frontier", csv, *SHAPE, "--points", 5, "--plans").out
+    assert f"T_min {KNOWN.t_min_s:.4f} s, T*_free {KNOWN.t_star_free_s:.4f} s" in told
+    assert f"{KNOWN.points[0].energy_j:.1f} J" in told
+
+
+def test_another_frontier_is_drawn_beside(run: Run, csv: Path, tmp_path: Path) -> None:
+    theirs, picture = tmp_path / "theirs.csv", tmp_path / "frontier.svg"
+    rows = [f"{one.iteration_time_s},{one.energy_j}" for one in KNOWN.points]
+    theirs.write_text("\n".join(["time,energy", *rows]))
+    assert run("frontier", csv, *SHAPE, "--plot", picture, "--beside", theirs).status == 0
+    assert "theirs.csv" in picture.read_text()
+    theirs.write_text("seconds,joules\n1,2\n")
+    assert "its header must be time,energy" in run("frontier", csv, *SHAPE, "--plot", picture, "--beside", theirs).err
+    assert "say where with --plot" in run("frontier", csv, *SHAPE, "--beside", theirs).err
+    assert "at least 2 points" in run("frontier", csv, *SHAPE, "--points", 1).err
+
+
+def test_granularities_and_slowdowns_stand_side_by_side(run: Run, csv: Path) -> None:
+    ran = run("compare", csv, *SHAPE, "--granularity", "instruction,phase", "--slowdown", "0%,10%", "--json")
+    found = json.loads(ran.out)
+    assert [one["name"] for one in found] == [
+        "instruction, 0%", "phase, 0%", "instruction, 10%", "phase, 10%"
+    ]  # fmt: skip
+    assert found[0]["other_clocks"] == 0
+    assert found[2]["savings"] > found[0]["savings"]
+    assert found[3]["slowdown"] <= 0.1 + 1e-9
+
+
+def test_schedules_stand_side_by_side(run: Run, csv: Path) -> None:
+    told = run("compare", csv, *SHAPE, "--schedule", "1f1b,gpipe", "--granularity", "instruction").out
+    assert "1f1b, instruction" in told
+    assert "gpipe, instruction" in told
+
+
+def test_saved_plans_stand_side_by_side(run: Run, csv: Path, tmp_path: Path) -> None:
+    paths = []
+    for name, slowdown in (("tight", "0%"), ("loose", "10%")):
+        paths.append(tmp_path / f"{name}.json")
+        paths[-1].write_text(run("plan", csv, *SHAPE, "--slowdown", slowdown, "--json").out)
+    told = run("compare", *paths).out
+    assert "tight.json" in told
+    assert "0 of 48" in told
+    assert (
+        run("compare", *paths, csv).err
+        == "joulepath: compare takes either one profile or saved plans (.json), not both.\n"
+    )
+    assert "takes one profile, not 2" in run("compare", csv, csv, *SHAPE).err
+    assert "'fine' is no granularity; it is one of auto" in run("compare", csv, "--granularity", "fine").err
+    for text in ("{}", "[1]", "no json", '{"ranks": 3, "iteration_time_s": 1}'):
+        paths[0].write_text(text)
+        ran = run("compare", *paths)
+        assert ran.status == 2
+        assert "is no plan" in ran.err
+
+
+def test_an_instruction_is_explained_in_sentences_and_as_data(run: Run, csv: Path) -> None:
+    told = run("explain", csv, *SHAPE, "--instruction", "1:F0").out
+    assert told.startswith("1:F0 on rank 1 runs at the default clock, 1400 MHz")
+    assert "on the critical path" in told
+    found = json.loads(run("explain", csv, *SHAPE, "--instruction", "1:F0", "--json").out)
+    assert found[0]["critical"] is True
+    assert found[0]["reason"] == "critical"
+    assert found[0]["slower"]["late_s"] > 0
+
+
+def test_the_costliest_are_explained_where_none_is_named(run: Run, csv: Path) -> None:
+    assert run("explain", csv, *SHAPE, "--top", 3, "--slowdown", "5%").out.count("on rank") == 3
+    beside = json.loads(run("explain", csv, *SHAPE, "--top", 1, "--straggler", "1.3", "--json").out)
+    assert beside[0]["slack_s"] >= 0
+
+
+def test_an_unknown_instruction_is_refused_with_one_that_is_known(run: Run, csv: Path) -> None:
+    assert "instruction 'F0' names no stage; write it as 2:F0" in run("explain", csv, *SHAPE, "--instruction", "F0").err
+    ran = run("explain", csv, *SHAPE, "--instruction", "9:F0")
+    assert ran.status == 2
+    assert "the schedule runs no 9:F0" in ran.err

@@ -1,0 +1,147 @@
+"""`joulepath plan`: what it prints is what the planner made, whichever way it was asked."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+
+from cli.command import PROFILE, Run
+from joulepath_planner import Pipeline, frontier, one_f_one_b, simulate
+
+SHAPE = ("--schedule", "1f1b", "--stages", 4, "--microbatches", 6, "--blocking-power", 80)
+PIPELINE = Pipeline(one_f_one_b(4, 6), PROFILE)
+KNOWN = frontier(PIPELINE)
+
+
+def _planned(run: Run, csv: Path, *options: object) -> dict[str, Any]:
+    ran = run("plan", csv, *SHAPE, "--json", *options)
+    assert (ran.status, ran.err) == (0, "")
+    found: dict[str, Any] = json.loads(ran.out)
+    return found
+
+
+def test_the_json_is_a_plan_whose_parts_add_up(run: Run, csv: Path) -> None:
+    found = _planned(run, csv)
+    rows = [[one["clock_mhz"] for one in rank["instructions"]] for rank in found["ranks"]]
+    seen = simulate(PIPELINE, rows)
+    assert found["iteration_time_s"] == pytest.approx(seen.iteration_time_s)
+    assert found["energy_j"] == pytest.approx(seen.energy_j)
+    busy_s = sum(one["duration_s"] for rank in found["ranks"] for one in rank["instructions"])
+    own_j = sum(one["energy_j"] for rank in found["ranks"] for one in rank["instructions"])
+    assert found["energy_j"] == pytest.approx(own_j + 80 * (4 * found["iteration_time_s"] - busy_s))
+    assert found["optimality_gap"] == pytest.approx(found["energy_j"] / found["lower_bound_j"] - 1)
+    assert found["t_min_s"] == pytest.approx(KNOWN.t_min_s)
+    assert [rank["stage"] for rank in found["ranks"]] == [0, 1, 2, 3]
+    for rank in found["ranks"]:
+        for one, after in zip(rank["instructions"], rank["instructions"][1:], strict=False):
+            assert after["start_s"] >= one["start_s"] + one["duration_s"] - 1e-9
+        assert {one["kind"] for one in rank["instructions"]} == {"F", "B"}
+        assert {one["microbatch"] for one in rank["instructions"]} == set(range(6))
+
+
+def test_each_objective_is_kept(run: Run, csv: Path) -> None:
+    by_slowdown = _planned(run, csv, "--slowdown", "5%")
+    assert by_slowdown["iteration_time_s"] <= 1.05 * KNOWN.t_min_s * (1 + 1e-9)
+    deadline_s = 1.05 * KNOWN.t_min_s
+    assert _planned(run, csv, "--deadline", f"{1e3 * deadline_s:.9f}ms")["energy_j"] == pytest.approx(
+        by_slowdown["energy_j"], rel=1e-3
+    )
+    budget_j = 0.85 * KNOWN.baseline_energy_j
+    assert _planned(run, csv, "--energy-budget", f"{budget_j}J")["energy_j"] <= budget_j * (1 + 1e-9)
+    power_w = KNOWN.points[-1].energy_j / KNOWN.points[-1].iteration_time_s * 1.02
+    within = _planned(run, csv, "--power-budget", f"{power_w / 1e3}kW")
+    assert within["energy_j"] / within["iteration_time_s"] <= power_w * (1 + 1e-9)
+
+
+def test_beside_a_straggler_the_iteration_takes_as_long_as_its(run: Run, csv: Path) -> None:
+    by_factor = _planned(run, csv, "--straggler", "1.2")
+    by_time = _planned(run, csv, "--straggler", f"{1.2 * KNOWN.t_min_s}s")
+    assert by_factor["iteration_time_s"] == pytest.approx(1.2 * KNOWN.t_min_s)
+    assert by_factor["energy_j"] == pytest.approx(by_time["energy_j"])
+    assert by_factor["lower_bound_j"] == pytest.approx(KNOWN.at(1.2 * KNOWN.t_min_s).energy_j, rel=1e-5)
+    told = run("plan", csv, *SHAPE, "--straggler", "1.2").out
+    assert "waiting for a straggler of" in told
+
+
+def test_lags_cost_a_little_and_granularity_is_what_was_asked(run: Run, csv: Path) -> None:
+    at_once, late = _planned(run, csv), _planned(run, csv, "--lag-ms", "5")
+    assert late["energy_j"] > at_once["energy_j"]
+    assert late["iteration_time_s"] <= KNOWN.t_min_s * (1 + 1e-9)
+    assert _planned(run, csv, "--granularity", "phase", "--slowdown", "0.1")["granularity"] == "phase"
+
+
+def test_the_table_reads_without_colour_where_it_is_no_terminal(run: Run, csv: Path) -> None:
+    ran = run("plan", csv, *SHAPE)
+    assert ran.status == 0
+    assert "\x1b" not in ran.out
+    assert "1f1b: 4 stages, 6 microbatches, 4 GPUs" in ran.out
+    assert f"{KNOWN.t_min_s:.4f} s" in ran.out
+    assert f"{KNOWN.baseline_energy_j:.1f} J" in ran.out
+    assert "no plan can cost less than" in ran.out
+
+
+def test_pictures_are_drawn_of_the_iteration_and_the_frontier(run: Run, csv: Path, tmp_path: Path) -> None:
+    timeline, curve = tmp_path / "timeline.svg", tmp_path / "frontier.svg"
+    assert run("plan", csv, *SHAPE, "--plot", timeline, curve).status == 0
+    boxes = list(ElementTree.parse(timeline).iter("{http://www.w3.org/2000/svg}title"))
+    assert len(boxes) == 2 * 4 * 12
+    assert "plan, predicted" in ElementTree.tostring(ElementTree.parse(curve).getroot(), encoding="unicode")
+
+
+def test_jitter_is_replayed_and_a_quantile_is_kept(run: Run, csv: Path) -> None:
+    noise = ("--jitter", "2%", "--samples", 20)
+    spread = _planned(run, csv, *noise)["jitter"]
+    assert spread["samples"] == 20
+    assert spread["iteration_time_s"]["p95_s"] >= spread["iteration_time_s"]["p50_s"]
+    kept = _planned(run, csv, *noise, "--quantile", "90%", "--margin", "0.2%")
+    assert kept["robust"]["reserve"] > 0
+    assert kept["robust"]["cost_j"] > 0
+    told = run("plan", csv, *SHAPE, *noise, "--quantile", "90%", "--margin", "0.2%").out
+    assert "plan without reserve" in told
+    assert f"A reserve of {kept['robust']['reserve']:.2%} keeps that; it costs" in told
+
+
+def test_instructions_of_ranks_with_several_stages_name_theirs(run: Run, csv: Path) -> None:
+    ran = run(
+        "plan",
+        csv,
+        "--schedule",
+        "interleaved-1f1b",
+        "--chunks",
+        2,
+        "--microbatches",
+        4,
+        "--blocking-power",
+        80,
+        "--json",
+    )
+    ranks = json.loads(ran.out)["ranks"]
+    assert [rank["stages"] for rank in ranks] == [[0, 2], [1, 3]]
+    assert {one["stage"] for one in ranks[1]["instructions"]} == {1, 3}
+
+
+def test_a_schedule_may_be_a_file(run: Run, csv: Path, tmp_path: Path) -> None:
+    order = tmp_path / "order.txt"
+    order.write_text("\n".join(PIPELINE.schedule.to_text()))
+    ran = run("plan", csv, "--schedule", order, "--blocking-power", 80, "--json")
+    assert json.loads(ran.out)["energy_j"] == pytest.approx(_planned(run, csv)["energy_j"])
+
+
+def test_clocks_between_the_measured_ones_can_be_filled_in(run: Run, csv: Path) -> None:
+    finer = _planned(run, csv, "--clock-step", 20)
+    clocks = {one["clock_mhz"] for rank in finer["ranks"] for one in rank["instructions"]}
+    assert any(clock % 100 for clock in clocks)
+    assert finer["iteration_time_s"] <= KNOWN.t_min_s * (1 + 1e-9)
+
+
+def test_transfers_and_tails_lengthen_the_iteration(run: Run, csv: Path) -> None:
+    longer = _planned(run, csv, "--transfer-ms", 2, "--tail-ms", 30)
+    neighbours = [(stage, stage + 1) for stage in range(3)]
+    transfers = {(near, far, "F"): 0.002 for near, far in neighbours}
+    transfers |= {(far, near, "B"): 0.002 for near, far in neighbours}
+    slower = Pipeline(PIPELINE.schedule, PROFILE, transfers, tail_s=dict.fromkeys(range(4), 0.03))
+    assert longer["t_min_s"] == pytest.approx(simulate(slower).iteration_time_s)
