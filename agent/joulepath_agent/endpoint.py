@@ -182,9 +182,10 @@ class Endpoint:
             self._refuse(client, refusal)
             return
         now = time.monotonic()
-        if (refusal := self._over_limits(peer.pod_uid, now)) is not None:
+        over = self._over_limits(peer.pod_uid, now)
+        if over is not None:
             os.close(peer.pidfd)
-            self._refuse(client, refusal)
+            self._refuse(client, over)
             return
         connection = _Connection(client, peer, now)
         self._connections.add(connection)
