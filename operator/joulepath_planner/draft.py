@@ -13,19 +13,21 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from joulepath_planner.frontier import Frontier, FrontierPoint, Problem
-from joulepath_planner.granularity import Granularity, groups
+from joulepath_planner.granularity import Granularity, groups, runs
 from joulepath_planner.graph import least_period_s
 from joulepath_planner.lags import LagTable
 from joulepath_planner.options import Options, OptionTable
 from joulepath_planner.pipeline import Pipeline
-from joulepath_planner.profile import Profile
 from joulepath_planner.program import SOLVER_TOLERANCE_S, PlanningError, Program, Solution
 from joulepath_planner.reclaim import choose
 from joulepath_planner.referee import Referee, Simulation
-from joulepath_planner.repair import Assignment, Clocks, repair
+from joulepath_planner.repair import TOLERANCE, Assignment, Clocks, repair
 from joulepath_planner.sweep import Sweeper, effort
+from joulepath_planner.switches import calm
 from joulepath_planner.timing import Network
 
+LAGS_PER_CLOCK = 4
+"""A clock is held for at least this many p95 lags."""
 _LARGE = 4000
 """Instructions from which on the linear program isn't solved once more for clocks with a reserve."""
 
@@ -55,14 +57,22 @@ class Drafting:
     """A pipeline made ready to be drafted for one deadline after the other.
 
     fixed: the iteration lasts until the deadline in any case; waits until then are counted.
+    min_dwell_s: the least time between two sets of a GPU's clock.
     """
 
     def __init__(
-        self, pipeline: Pipeline, lags: LagTable | None = None, *, reserve: float = 0.0, fixed: bool = False
+        self,
+        pipeline: Pipeline,
+        lags: LagTable | None = None,
+        *,
+        reserve: float = 0.0,
+        fixed: bool = False,
+        min_dwell_s: float = 0.0,
     ) -> None:
         self.problem = Problem.of(pipeline)
         self.referee = Referee(pipeline)
         self._lags, self._reserve, self._fixed = lags, reserve, fixed
+        self._min_dwell_s = min_dwell_s
         self._network = Network(self.problem.graph)
         self._solved: dict[float, Solution] = {}
 
@@ -126,6 +136,20 @@ class Drafting:
         second = self._draft(self._priced(first.replay.wait_power_w), level, deadline_s, polish_s)
         return first if second is None or first.replay.energy_j <= second.replay.energy_j else second
 
+    @cached_property
+    def runs(self) -> list[list[int]]:
+        """The groups of instruction granularity: instructions alone where they last long enough for a clock of their
+        own, others together with their neighbours."""
+        up_s, p95_s = (self._lags.worst_p95_up_s, self._lags.worst_p95_s) if self._lags else (0.0, 0.0)
+        least_s = max(LAGS_PER_CLOCK * p95_s, self._min_dwell_s + up_s if self._min_dwell_s else 0.0)
+        profile, graph = self.problem.pipeline.profile, self.problem.graph
+        return runs(graph, [profile.default(one.stage, one.kind).time_s for one in graph.instructions], least_s)
+
+    def shares(self, level: Granularity) -> bool:
+        """Whether clocks are shared such that a coarser granularity may be cheaper, with its fewer switches."""
+        alone = len(self.runs) == len(self.problem.graph.instructions)
+        return level == "phase" or (level == "instruction" and not alone)
+
     def fine(self, deadlines_s: Sequence[float]) -> list[Draft | None]:
         """Drafts of instruction granularity for many deadlines, rounded together: much faster than one by one."""
         solutions = [self.bound(deadline) for deadline in deadlines_s]
@@ -144,7 +168,7 @@ class Drafting:
         if not self._reserve:
             return _View(self.problem, self.problem.table)
         pipeline = self.problem.pipeline
-        table = OptionTable(pipeline.profile, self.problem.power_w, self._reserve)
+        table = OptionTable(pipeline.profile, self.problem.power_w, self._reserve, pipeline.gpus)
         return _View(self.problem, table)
 
     def _priced(self, wait_power_w: Sequence[float]) -> _View:
@@ -163,11 +187,12 @@ class Drafting:
             )
             for key, series in profile.points.items()
         }
-        priced = Problem.of(replace(pipeline, profile=Profile(points, power_w)))
-        return _View(priced, OptionTable(priced.pipeline.profile, power_w, self._reserve), in_all_w)
+        priced = Problem.of(replace(pipeline, profile=replace(profile, points=points, blocking_power_w=power_w)))
+        return _View(priced, OptionTable(priced.pipeline.profile, power_w, self._reserve, pipeline.gpus), in_all_w)
 
     def _draft(self, view: _View, level: Granularity, deadline_s: float, polish_s: float) -> Draft | None:
-        members = groups(self.problem.graph, self.problem.pipeline.schedule, level)
+        graph, schedule = self.problem.graph, self.problem.pipeline.schedule
+        members = self.runs if level == "instruction" else groups(graph, schedule, level)
         options = view.options(members)
         try:
             choices = self._choices(view, members, options, deadline_s, polish_s)
@@ -182,7 +207,7 @@ class Drafting:
         if alone and view is self._view and (not self._reserve or len(members) >= _LARGE):
             solution = self.bound(deadline_s)
         else:
-            solution = self._solve(view.problem.program(members, view.table)[0], deadline_s)
+            solution = self._solve(view.problem.program(members, view.table, view.more_wait_w)[0], deadline_s)
         period = _period_s(solution, deadline_s)
         if alone:
             how = replace(effort(len(members)), budget_s=polish_s)
@@ -199,7 +224,25 @@ class Drafting:
     ) -> Draft | None:
         assignment = Assignment(self.problem, members, options, choices)
         replay = repair(assignment, deadline_s, lambda clocks: self._replay(clocks, deadline_s))
-        return None if replay is None else Draft(level, assignment.clocks, replay)
+        if replay is None or replay.least_dwell_s < self._min_dwell_s * (1 - TOLERANCE):
+            return None
+        return self._calmed(Draft(level, assignment.clocks, replay), deadline_s)
+
+    def _calmed(self, draft: Draft, deadline_s: float) -> Draft:
+        """The draft with fewer switches, if there is one that costs no more energy and no more time."""
+        pipeline = self.problem.pipeline
+        clocks = tuple(
+            calm(pipeline.profile, self.problem.power_w, order, row)
+            for order, row in zip(pipeline.schedule.orders, draft.clocks, strict=True)
+        )
+        if clocks == draft.clocks:
+            return draft
+        replay = self._replay(clocks, deadline_s)
+        dwells = replay.least_dwell_s >= min(self._min_dwell_s, draft.replay.least_dwell_s) * (1 - TOLERANCE)
+        in_time = replay.iteration_time_s <= deadline_s * (1 + TOLERANCE)
+        cheap = replay.energy_j <= draft.replay.energy_j * (1 + TOLERANCE)
+        fewer = replay.switches < draft.replay.switches
+        return Draft(draft.granularity, clocks, replay) if dwells and in_time and cheap and fewer else draft
 
     def _replay(self, clocks: Clocks, deadline_s: float) -> Simulation:
         return self.referee.replay(clocks, self._lags, pace_s=deadline_s if self._fixed else None)

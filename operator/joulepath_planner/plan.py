@@ -7,11 +7,10 @@ is repaired by raising clocks; where that does not help, a coarser granularity i
 from __future__ import annotations
 
 from dataclasses import dataclass
-from statistics import fmean
 from typing import Literal, get_args
 
 from joulepath_planner.draft import Draft, Drafting
-from joulepath_planner.frontier import Frontier, Problem
+from joulepath_planner.frontier import Frontier
 from joulepath_planner.granularity import Granularity
 from joulepath_planner.lags import LagTable
 from joulepath_planner.pipeline import Pipeline
@@ -19,9 +18,6 @@ from joulepath_planner.program import PlanningError
 from joulepath_planner.referee import Clocks
 from joulepath_planner.repair import TOLERANCE
 from joulepath_planner.schedule import Instruction
-
-LAGS_PER_INSTRUCTION = 4
-"""Instructions get clocks of their own only if they last this many p95 lags on average."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,16 +89,20 @@ def plan(
     default_clock_mhz: int | None = None,
     reserve: float = 0.0,
     fixed: bool = False,
+    min_dwell_s: float = 0.0,
     polish_s: float = 0.0,
 ) -> Plan:
     """The plan of least energy by a deadline: `deadline_s`, or T_min x (1 + `slowdown`).
 
+    granularity: `auto` is the finest that pays; instructions that last under 4 lags (p95) share a clock with their
+        neighbours, and phases are compared with that.
     lags: the lag table of the GPUs; None plans for clocks that switch at once.
     default_clock_mhz: the GPUs' own cap, where it is below the profile's highest clock.
     reserve: how much longer than measured, as a fraction, a slowed instruction may last without delaying the
         iteration: costs savings, buys calm where durations jitter.
     fixed: the iteration lasts until the deadline in any case, as when another pipeline is slower. Waits until then are
         counted, in the bound and in the baseline as well.
+    min_dwell_s: least time between two sets of one GPU's clock.
     polish_s: seconds to spend on a plan of instruction granularity beyond the default effort. The plan then depends on
         how fast the machine is.
     Raises `PlanningError` for a deadline that default clocks miss.
@@ -114,7 +114,9 @@ def plan(
         raise ValueError(f"reserve is {reserve}; it is a fraction, 0 or more and under 1.")
     if not 0 <= polish_s < float("inf"):
         raise ValueError(f"polish_s is {polish_s}; it is a number of seconds, 0 or more.")
-    drafting = Drafting(pipeline.capped(default_clock_mhz), lags, reserve=reserve, fixed=fixed)
+    if not 0 <= min_dwell_s < float("inf"):
+        raise ValueError(f"min_dwell_s is {min_dwell_s}; it is a number of seconds, 0 or more.")
+    drafting = Drafting(pipeline.capped(default_clock_mhz), lags, reserve=reserve, fixed=fixed, min_dwell_s=min_dwell_s)
     problem = drafting.problem
     deadline = problem.t_min_s * (1 + slowdown) if deadline_s is None else deadline_s
     if not deadline >= problem.t_min_s * (1 - TOLERANCE):
@@ -123,11 +125,11 @@ def plan(
         )
     deadline = max(deadline, problem.t_min_s)
     best = drafting.default(deadline)
-    for level in _levels(problem, granularity, lags):
+    for level in _COARSER[granularity]:
         draft = drafting.draft(level, deadline, polish_s)
         if draft and draft.replay.energy_j < best.replay.energy_j:
             best = draft
-        if draft and level != "phase":
+        if draft and not drafting.shares(level):
             break
     return _plan(drafting, deadline, best)
 
@@ -152,22 +154,14 @@ def frontier_plans(
     return found, tuple(plans)
 
 
-def _levels(
-    problem: Problem, granularity: Granularity | Literal["auto"], lags: LagTable | None
-) -> tuple[Granularity, ...]:
-    """What to try, in order. Phase is always compared with rank, which needs fewer switches."""
-    if granularity == "auto":
-        profile = problem.pipeline.profile
-        lasts = fmean(profile.default(one.stage, one.kind).time_s for one in problem.graph.instructions)
-        fine = lags is None or lasts >= LAGS_PER_INSTRUCTION * lags.worst_p95_s
-        granularity = "instruction" if fine else "phase"
-    coarser: dict[str, tuple[Granularity, ...]] = {
-        "instruction": ("instruction", "phase", "rank"),
-        "phase": ("phase", "rank"),
-        "kind": ("kind", "rank"),
-        "rank": ("rank",),
-    }
-    return coarser[granularity]
+_COARSER: dict[str, tuple[Granularity, ...]] = {
+    "auto": ("instruction", "phase", "rank"),
+    "instruction": ("instruction", "phase", "rank"),
+    "phase": ("phase", "rank"),
+    "kind": ("kind", "rank"),
+    "rank": ("rank",),
+}
+"""What to try, in order."""
 
 
 def _plan(drafting: Drafting, deadline_s: float, best: Draft) -> Plan:
