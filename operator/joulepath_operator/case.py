@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from joulepath_crds import JobPlanSpec, Mode, Phase, RankReport, Topology, content_hash
+from joulepath_crds import EnergyPlanStatus, JobPlanSpec, Mode, Phase, RankReport, Topology, content_hash
 from joulepath_operator.gang import Gang
 from joulepath_operator.observation import Decision, Job, Observation, StoredPlan
 from joulepath_operator.order import executed
@@ -34,7 +34,7 @@ class Case:
 
     def refuse(self, reason: str, message: str, *, condition: str) -> Decision:
         """No plan for this job; the condition is the one that can't come true."""
-        if self.story.base.phase is Phase.ACTIVE:
+        if self.story.base.phase in (Phase.PLANNED, Phase.ACTIVE):
             self.story.tell("Active", False, "Withdrawn", "The plan is withdrawn; all GPUs run default clocks.")
         self.story.tell(condition, False, reason, message)
         self.story.tell("Degraded", True, reason, message)
@@ -64,8 +64,21 @@ class ReadyCase(Case):
 
     def wait_for_timing(self) -> Decision:
         message = "Waiting until every rank has timed a few iterations at default clocks."
-        self.story.tell("Planned", False, "WaitingForTiming", message)
-        return Decision(self.story.end(Phase.PROFILING, message))
+        return Decision(self.not_planned("WaitingForTiming", message))
+
+    def not_planned(self, reason: str, message: str) -> EnergyPlanStatus:
+        """There is no plan yet for what is asked; one that is in force meanwhile is told so."""
+        self.story.tell("Planned", False, reason, message)
+        if self.story.base.phase is not Phase.ACTIVE or self.plan is None:
+            return self.story.end(Phase.PROFILING, message)
+        message += " The plan before stays in force until then."
+        return self.story.end(Phase.ACTIVE, message, carry=("Active",))
+
+    def unready(self, plan_hash: str) -> str:
+        """How many ranks have a plan ready, and why others don't: `7 of 8 ranks are ready (rank 3: why)`."""
+        missing = [rank for rank in self.gang.ranks if rank.staged_hash != plan_hash]
+        why = next((f" (rank {rank.rank}: {rank.reason})" for rank in missing if rank.reason), "")
+        return f"{len(self.gang.ranks) - len(missing)} of {self.gang.world_size} ranks are ready{why}"
 
     def new_plan(self, spec: JobPlanSpec, inputs: str) -> StoredPlan:
         """Takes the place of the plan of this run that is there, if any."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from joulepath_crds import ANNOTATION, EnergyPlanStatus, Phase, Purpose, RankReport
+from joulepath_crds import ANNOTATION, EnergyPlanStatus, JobPlanSpec, Phase, Purpose, RankReport
 from joulepath_operator import delivery, injection, sweeping
 from joulepath_operator.case import Case, ReadyCase
 from joulepath_operator.demands import objection
@@ -71,13 +71,23 @@ def _with_job(case: Case, job: Job) -> Decision:
 
 def _with_some_ranks(case: Case, job: Job, gang: Gang | None) -> Decision:
     """A plan of this very attempt stays: a node that is silent for a moment is no reason to withdraw it."""
-    outdated = _outdated(case, job, gang.attempt if gang else None)
+    base, outdated = case.story.base, _outdated(case, job, gang.attempt if gang else None)
     reason, message = injection.explain(case.seen, job, gang)
-    if set(case.all_plans) - set(outdated) and case.story.base.phase in _UNDER_WAY:
-        case.story.tell("Degraded", True, reason, message)
-        return Decision(case.story.keep(message=f"Degraded: {message}"), delete_plans=outdated)
+    if base.observed_generation != case.seen.generation:
+        outdated = case.all_plans  # made for another spec, and what this one asks for can't be planned now
+    if set(case.all_plans) - set(outdated) and base.phase in _UNDER_WAY:
+        if gang is None and base.phase is Phase.ACTIVE:
+            silence = "No rank reports. A GPU whose agent or training process is gone runs default clocks."
+            case.story.tell("Active", False, reason, silence)
+        return _degraded(case, reason, message, outdated)
     case.story.tell("Injected", False, reason, message)
     return Decision(case.story.end(Phase.PENDING, message), delete_plans=outdated)
+
+
+def _degraded(case: Case, reason: str, message: str, outdated: tuple[str, ...]) -> Decision:
+    """All stays as it is, but for what is amiss."""
+    case.story.tell("Degraded", True, reason, message)
+    return Decision(case.story.keep(message=f"Degraded: {message}"), delete_plans=outdated)
 
 
 def _with_all_ranks(case: Case, job: Job, gang: Gang) -> Decision:
@@ -93,7 +103,9 @@ def _with_all_ranks(case: Case, job: Job, gang: Gang) -> Decision:
     case.story.note(topology=topology)
     case.story.tell("Injected", True, "AllRanksReport", f"All {gang.world_size} ranks report.")
     if not gang.ordered:
-        message = "All ranks report; waiting for the first whole iteration."
+        message = "All ranks report; waiting for the first whole iteration of each."
+        if plan is not None and case.story.base.phase in _UNDER_WAY:  # an agent was started anew
+            return _degraded(case, "WaitingForIteration", message, outdated)
         case.story.tell("Profiled", False, "WaitingForIteration", message)
         return Decision(case.story.end(Phase.PENDING, message), delete_plans=outdated)
     decision = _with_gang(ReadyCase(case.seen, case.story, job, gang, topology, plan))
@@ -157,12 +169,18 @@ def _complete(case: Case, what: str) -> Decision:
 
 
 def _outdated(case: Case, job: Job, attempt: int | None) -> tuple[str, ...]:
-    """JobPlans of another run, or of another attempt where the attempt is known."""
+    """JobPlans of another run, or of another attempt where that is known, and in Observe all that set a clock."""
     return tuple(
         plan.name
         for plan in case.seen.plans
-        if plan.spec.job_uid != job.uid or (attempt is not None and plan.spec.attempt != attempt)
+        if plan.spec.job_uid != job.uid
+        or (attempt is not None and plan.spec.attempt != attempt)
+        or (not case.enforce and _sets_clocks(plan.spec))
     )
+
+
+def _sets_clocks(plan: JobPlanSpec) -> bool:
+    return plan.purpose is Purpose.SWEEP or any(any(stage.clocks_mhz) for stage in plan.stages)
 
 
 def _profiles(case: ReadyCase) -> tuple[StoredProfile | None, StoredProfile | None]:

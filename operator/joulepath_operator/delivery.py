@@ -35,10 +35,8 @@ def on_profile(case: ReadyCase, profile: StoredProfile) -> Decision:
     if not case.timed:
         return case.wait_for_timing()
     if answer is None:
-        message = "Profile complete; computing the plan."
-        case.story.tell("Planned", False, "Computing", message)
-        phase = base.phase if base.phase is Phase.ACTIVE else Phase.PROFILING
-        return Decision(case.story.end(phase, message), ask_planner=_request(case, profile, inputs))
+        status = case.not_planned("Computing", "Profile complete; computing the plan.")
+        return Decision(status, ask_planner=_request(case, profile, inputs))
     if isinstance(answer, PlanRefusal):
         return case.refuse(answer.reason, answer.message, condition="Planned")
     return _deliver(case, profile, answer, inputs)
@@ -132,8 +130,7 @@ def _follow(case: ReadyCase, plan: StoredPlan) -> Decision:
     base, gang, spec = case.story.base, case.gang, plan.spec
     _tell_planned(case, case.story.keep().plan)
     if spec.activate_at is None:
-        staged = sum(rank.staged_hash == spec.hash for rank in gang.ranks)
-        message = f"{staged} of {gang.world_size} ranks have the plan ready; it begins once all have."
+        message = f"The plan is with the nodes; {case.unready(spec.hash)}, it begins once all are."
         case.story.tell("Active", False, "Staging", message)
         return Decision(case.story.end(Phase.PLANNED, message), write_plan=case.activated(plan))
     waiting = [rank for rank in gang.ranks if rank.applied_hash != spec.hash]
@@ -144,11 +141,15 @@ def _follow(case: ReadyCase, plan: StoredPlan) -> Decision:
             message = _tell_waiting(gang, waiting)
         case.story.tell("Active", False, "Waiting", message)
         return Decision(case.story.end(Phase.PLANNED, message))
+    case.measure(gang.ranks, spec)
+    message = _tell_active(case, spec)
     case.story.tell("Active", True, "Applied", f"In force since iteration {spec.activate_at}.")
     if waiting:
-        case.story.tell("Degraded", True, "RanksAtDefault", _tell_waiting(gang, waiting))
-    case.measure(gang.ranks, spec)
-    return Decision(case.story.end(Phase.ACTIVE, _tell_active(case, spec)))
+        message = _tell_waiting(gang, waiting)
+        case.story.tell("Degraded", True, "RanksAtDefault", message)
+        if len(waiting) == gang.world_size:
+            case.story.tell("Active", False, "RanksAtDefault", message)
+    return Decision(case.story.end(Phase.ACTIVE, message))
 
 
 def _tell_waiting(gang: Gang, waiting: Sequence[RankReport]) -> str:

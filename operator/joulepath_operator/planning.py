@@ -95,7 +95,7 @@ def compute(request: PlanRequest) -> PlanResult | PlanRefusal:
                 f"The model takes {simulated_s:.4f} s for an iteration at default clocks, the job "
                 f"{request.control_time_s:.4f} s: more than {allowed:.1%} apart ({MISMATCH:.0%} and what the job's own "
                 "iterations vary by), a plan would be for another job. Something else slows the job (data loading, "
-                "checkpoints, a neighbour): remove it, then restart the job or change the EnergyPlan's spec to try again.",
+                "checkpoints, a neighbour): remove it, then restart the job or change the EnergyPlan's spec.",
             )
         lags = _lags(request.lag)
         granularity = request.granularity

@@ -47,8 +47,9 @@ def go_on(case: ReadyCase, plan: StoredPlan) -> Decision | StoredProfile:
         return Decision(_tell(case, plan.spec))
     if measured.fewest < LEAST_CLOCKS:
         message = (
-            f"The sweep is over, but a rank has measured only {measured.fewest} clocks (0: none at default clocks); at "
-            f"least {LEAST_CLOCKS} are needed. Raise spec.profiling.iterationsPerClock."
+            f"The sweep is over, but a rank has measured only {measured.fewest} clocks (0: none at default clocks); "
+            f"at least {LEAST_CLOCKS} are needed. Its agent was started anew meanwhile, or iterations are too short "
+            "for the energy counter: raise spec.profiling.iterationsPerClock, which begins anew."
         )
         return case.refuse("SweepIncomplete", message, condition="Profiled")
     if not case.timed:
@@ -71,10 +72,8 @@ def _tell(case: ReadyCase, spec: JobPlanSpec) -> EnergyPlanStatus:
     assert spec.sweep is not None
     total = len(spec.sweep.clocks_mhz)
     if spec.activate_at is None:
-        staged = sum(rank.staged_hash == spec.hash for rank in case.gang.ranks)
         message = (
-            f"About to measure the work at several clocks, in {total} blocks of iterations; {staged} of "
-            f"{case.gang.world_size} ranks are ready."
+            f"About to measure the work at several clocks, in {total} blocks of iterations; {case.unready(spec.hash)}."
         )
     else:
         at = min(rank.iteration for rank in case.gang.ranks)

@@ -342,3 +342,87 @@ def test_an_activation_leaves_time_for_the_delivery_and_for_old_reports(new_worl
     period = fresh.iteration_time_s
     assert fresh.activation() == 10 + 1 + 2  # 2 s are less than one iteration of 2.9 s
     assert stale.activation() >= 10 + 30 / period + 3
+
+
+def test_observe_takes_a_plan_out_of_force_before_anything_else(active: Any) -> None:
+    active.spec, active.generation = spec(mode="Observe"), 2
+    decision = active.decide()
+    assert decision.delete_plans == tuple(active.plans)
+    active.settle()
+    assert not any(clock for stage in active.plan.stages for clock in stage.clocks_mhz)
+
+
+def test_observe_ends_a_sweep(new_world: NewWorld) -> None:
+    world = new_world()
+    world.settle()
+    assert world.plan.purpose == "Sweep"
+    world.spec, world.generation = spec(mode="Observe"), 2
+    world.ranks = 4
+    world.settle()
+    assert not world.plans
+
+
+def test_a_spec_that_changes_while_ranks_are_silent_withdraws_the_plan(active: Any) -> None:
+    active.spec, active.generation, active.ranks = spec(maxSlowdownPercent=1), 2, 4
+    active.settle()
+    assert not active.plans
+    assert active.status.phase == "Pending"
+
+
+def test_a_plan_that_is_in_force_while_the_next_is_computed_is_told_so(active: Any) -> None:
+    active.spec, active.generation = spec(maxSlowdownPercent=5), 2
+    decision = active.decide()
+    assert decision.ask_planner is not None
+    active.status = decision.status
+    assert active.status.phase == "Active"
+    assert active.condition("Active").status == "True"
+    assert "stays in force" in active.status.message
+
+
+def test_an_agent_that_was_started_anew_leaves_the_phase_as_it_is(active: Any) -> None:
+    rank, plans = active._rank, dict(active.plans)
+    active._rank = lambda number: rank(number).model_copy(update={"order": () if number == 3 else rank(number).order})
+    active.settle()
+    assert active.status.phase == "Active"
+    assert active.condition("Degraded").reason == "WaitingForIteration"
+    assert active.plans == plans
+    active._rank = rank
+    active.settle()
+    assert active.condition("Degraded").status == "False"
+
+
+def test_a_plan_that_no_rank_runs_is_not_called_active(active: Any) -> None:
+    rank = active._rank
+    active._rank = lambda number: rank(number).model_copy(update={"applied_hash": None, "reason": "GuardPaused: slow"})
+    active.settle()
+    assert active.status.phase == "Active"
+    assert active.condition("Active").status == "False"
+    assert "GuardPaused" in active.status.message
+    active._rank = rank
+    active.settle()
+    assert active.condition("Active").status == "True"
+    active.ranks, active.pods = 0, (True, True)
+    active.settle()
+    assert active.condition("Active").status == "False"
+    assert active.plans
+
+
+def test_a_plan_that_is_refused_before_it_began_is_told_as_withdrawn(new_world: NewWorld) -> None:
+    world = new_world()
+    world.settle()
+    while world.status.phase != "Planned":
+        world.run(1, every=1)
+    gpu = world._gpu
+    world._gpu = lambda rank: gpu(rank).model_copy(update={"refused": "MIG is on"})
+    world.settle()
+    assert world.status.phase == "Refused"
+    assert world.condition("Active").reason == "Withdrawn"
+
+
+def test_a_rank_that_is_not_ready_is_told_with_its_reason(new_world: NewWorld) -> None:
+    world = new_world()
+    world.unstaged = {3}
+    rank = world._rank
+    world._rank = lambda number: rank(number).model_copy(update={"reason": "AttemptMismatch: 1" if number == 3 else ""})
+    world.settle()
+    assert "7 of 8 ranks are ready (rank 3: AttemptMismatch: 1)" in world.status.message
