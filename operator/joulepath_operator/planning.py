@@ -184,7 +184,8 @@ def _stages(plan: planner.Plan, default_mhz: int) -> tuple[StagePlan, ...]:
             stage=stage,
             order=tuple(str(one.instruction) for one in planned),
             clocks_mhz=tuple(0 if one.clock_mhz in (None, default_mhz) else one.clock_mhz or 0 for one in planned),
-            durations_s=tuple(one.duration_s for one in planned),
+            # Six digits: an object of the API holds 1.5 MB, and a large pipeline has tens of thousands of them.
+            durations_s=tuple(float(f"{one.duration_s:.6g}") for one in planned),
         )
         for stage, planned in sorted(by_stage.items())
     )
