@@ -6,6 +6,7 @@ again and decides again.
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -31,6 +32,11 @@ Body = dict[str, Any]
 _JOB_NAME_LABEL = "training.kubeflow.org/job-name"
 _AGENTS = "app.kubernetes.io/part-of=joulepath,app.kubernetes.io/component=agent"
 _STARTING = frozenset({"PodInitializing", "ContainerCreating"})
+_UNACCEPTABLE = frozenset(
+    {HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.UNPROCESSABLE_ENTITY}
+)
+_TOO_LARGE = "request is too large"
+"""What etcd says, and the API server passes on as an internal error."""
 _PAGE = 100
 _REMEDY = (
     "apply the CRDs of Joulepath (kubectl apply -f crds/, or the chart with crds.install=true)",
@@ -43,6 +49,10 @@ log = logging.getLogger(__name__)
 
 class ConflictError(Exception):
     """The object has changed since it was read, or exists already."""
+
+
+class UnacceptableError(Exception):
+    """The API server won't ever take this object; the message is its own."""
 
 
 class Cluster:
@@ -127,10 +137,10 @@ class Cluster:
         ready = any(one.type == "Ready" and one.status == "True" for one in pod.status.conditions or ())
         return f"{pod.metadata.namespace}/{pod.metadata.name}", ready
 
-    def write_status(self, energy_plan: Body, status: EnergyPlanStatus) -> None:
-        """Replaces the status of an EnergyPlan as it was read."""
+    def write_status(self, energy_plan: Body, status: EnergyPlanStatus) -> Body:
+        """Replaces the status of an EnergyPlan as it was read; the EnergyPlan as it is then."""
         metadata = energy_plan["metadata"]
-        self._write(
+        return self._write(
             self._custom.replace_namespaced_custom_object_status,
             GROUP,
             VERSION,
@@ -194,7 +204,17 @@ class Cluster:
         except ApiException as error:
             if error.status in (HTTPStatus.CONFLICT, HTTPStatus.NOT_FOUND):
                 raise ConflictError(error.reason) from error
+            if error.status in _UNACCEPTABLE or _TOO_LARGE in str(error.body):
+                raise UnacceptableError(_said(error)) from error
             raise
+
+
+def _said(error: ApiException) -> str:
+    """The message of a Status, or whatever the server said."""
+    try:
+        return str(json.loads(error.body)["message"])
+    except (ValueError, KeyError, TypeError):
+        return str(error.reason)
 
 
 def _waiting(status: Any) -> str | None:

@@ -18,7 +18,17 @@ from joulepath_operator.observation import Decision, Job, Observation, StoredPro
 from joulepath_operator.planning import PlanRefusal
 from joulepath_operator.story import Story
 
-FINAL = frozenset({"ModelMismatch", "NotPlannable", "PlannerDied", "PlannerTimeout", "SweepIncomplete", "TooFewClocks"})
+FINAL = frozenset(
+    {
+        "ModelMismatch",
+        "NotPlannable",
+        "NotWritable",
+        "PlannerDied",
+        "PlannerTimeout",
+        "SweepIncomplete",
+        "TooFewClocks",
+    }
+)
 """Refusals that hold until the job restarts or the EnergyPlan's spec changes."""
 _UNDER_WAY = frozenset({Phase.PROFILING, Phase.PLANNED, Phase.ACTIVE})
 

@@ -17,14 +17,14 @@ from pydantic import ValidationError
 
 from joulepath_crds import EnergyPlanSpec, EnergyPlanStatus, Phase
 from joulepath_operator import injection
-from joulepath_operator.cluster import Body, Cluster, ConflictError
+from joulepath_operator.cluster import Body, Cluster, ConflictError, UnacceptableError
 from joulepath_operator.decide import decide
 from joulepath_operator.gang import Gang
 from joulepath_operator.index import Index, Key, Kind
 from joulepath_operator.metrics import Metrics
 from joulepath_operator.observation import Agent, Decision, Job, Observation
 from joulepath_operator.planning import PlanRefusal, PlanRequest, PlanResult
-from joulepath_operator.story import Story
+from joulepath_operator.story import CONDITIONS, Story
 
 log = logging.getLogger(__name__)
 
@@ -129,12 +129,28 @@ class Reconciler:
         plans = tuple(plan.name for plan in self._index.plans(key))
         return Decision(story.end(Phase.REFUSED, message), delete_plans=plans)
 
+    def _unacceptable(self, body: Body, status: EnergyPlanStatus, error: UnacceptableError) -> EnergyPlanStatus:
+        message = (
+            f"The API server doesn't take what was planned: {error}. After an upgrade of Joulepath, apply its CRDs "
+            "(kubectl apply --server-side -f crds/); then restart the job or change the EnergyPlan's spec to try again."
+        )
+        story = Story(status, status.conditions, self._now(), body["metadata"]["generation"])
+        story.tell("Active", False, "NotWritable", message)
+        story.tell("Degraded", True, "NotWritable", message)
+        return story.end(Phase.REFUSED, message, carry=CONDITIONS)
+
     def _carry_out(self, key: Key, body: Body, decision: Decision) -> None:
         namespace, before = key[0], _status(body)
         if decision.status != before or "status" not in body:
-            self._cluster.write_status(body, decision.status)
+            body = self._cluster.write_status(body, decision.status)
             if decision.status.message != before.message:
                 log.info("%s/%s: %s: %s", *key, decision.status.phase.value, decision.status.message)
+        try:
+            self._write(namespace, body, decision)
+        except UnacceptableError as error:
+            self._cluster.write_status(body, self._unacceptable(body, decision.status, error))
+
+    def _write(self, namespace: str, body: Body, decision: Decision) -> None:
         if decision.write_profile is not None:
             self._index.put(Kind.ENERGY_PROFILE, self._cluster.write_profile(namespace, decision.write_profile))
         for name in decision.delete_plans:

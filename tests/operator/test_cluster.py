@@ -1,36 +1,81 @@
-"""The Kubernetes API as the operator asks it, against a server that knows no kind."""
+"""The Kubernetes API as the operator asks it, against a server that answers as real ones do at their worst."""
 
 from __future__ import annotations
 
+import asyncio
+import json
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import Any
 
 import pytest
 from kubernetes import client
 
+from joulepath_crds import ANNOTATION, EnergyPlanStatus, NodeReportStatus
 from joulepath_operator.cluster import Cluster
-from joulepath_operator.index import Kind
+from joulepath_operator.index import Index, Kind
+from joulepath_operator.metrics import Metrics
+from joulepath_operator.planner_pool import PlannerPool
+from joulepath_operator.reconcile import Reconciler
+
+Answer = tuple[int, Any]
 
 
-class _KnowsNothing(BaseHTTPRequestHandler):
+class Server(HTTPServer):
+    """Objects by the end of their path; whatever is posted is answered by `refusal`."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.objects: dict[str, Any] = {}
+        self.refusal: Answer = (404, {})
+        self.posts = 0
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Server
+
+    def _answer(self, answer: Answer) -> None:
+        self.send_response(answer[0])
+        self.send_header("Content-Type", "application/json")
+        self.end_headers()
+        self.wfile.write(json.dumps(answer[1]).encode())
+
+    def _name(self) -> str:
+        return "/".join(self.path.removesuffix("/status").rsplit("/", 2)[1:])
+
     def do_GET(self) -> None:
-        self.send_error(404)
+        found = self.server.objects.get(self._name())
+        self._answer((404, {}) if found is None else (200, found))
+
+    def do_PUT(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.server.objects[self._name()] = body
+        self._answer((200, body))
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.posts += 1
+        self._answer(self.server.refusal)
 
     def log_message(self, format: str, *arguments: object) -> None:
         pass
 
 
 @pytest.fixture
-def empty() -> Iterator[Cluster]:
-    with HTTPServer(("127.0.0.1", 0), _KnowsNothing) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+def server() -> Iterator[Server]:
+    with Server() as one:
+        thread = threading.Thread(target=one.serve_forever, args=(0.01,))
         thread.start()
-        configuration = client.Configuration(host=f"http://127.0.0.1:{server.server_port}")
-        yield Cluster(client.ApiClient(configuration))
-        server.shutdown()
+        yield one
+        one.shutdown()
         thread.join()
+
+
+@pytest.fixture
+def cluster(server: Server) -> Cluster:
+    return Cluster(client.ApiClient(client.Configuration(host=f"http://127.0.0.1:{server.server_port}")))
 
 
 @pytest.mark.parametrize(
@@ -38,9 +83,37 @@ def empty() -> Iterator[Cluster]:
     [(Kind.ENERGY_PLAN, "kubectl apply -f crds/"), (Kind.JOB, "install the Kubeflow training-operator")],
 )
 def test_a_kind_that_the_cluster_does_not_know_is_told_with_the_remedy(
-    empty: Cluster, caplog: pytest.LogCaptureFixture, kind: Kind, remedy: str
+    cluster: Cluster, caplog: pytest.LogCaptureFixture, kind: Kind, remedy: str
 ) -> None:
     with caplog.at_level(logging.WARNING):
-        assert empty.list_all(kind) == []
+        assert cluster.list_all(kind) == []
     assert kind.value in caplog.text
     assert remedy in caplog.text
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        (422, {"message": "spec.sweep: Invalid value"}),
+        (500, {"message": "etcdserver: request is too large"}),
+    ],
+)
+def test_a_plan_that_the_api_server_never_takes_is_told_and_not_tried_again(
+    server: Server, cluster: Cluster, new_world: Callable[..., Any], refusal: Answer
+) -> None:
+    world, index = new_world(), Index()
+    metadata = {"namespace": "team", "name": "plan", "uid": "u", "resourceVersion": "1", "generation": 1}
+    server.objects["energyplans/plan"] = {"metadata": metadata, "spec": {"job": {"name": "gpt3"}}}
+    job = {"namespace": "team", "name": "gpt3", "uid": world.job.uid, "annotations": {ANNOTATION: "plan"}}
+    server.objects["pytorchjobs/gpt3"] = {"metadata": job}
+    for node in world.nodes():
+        status = NodeReportStatus(gpus=node.gpus, jobs=(node.report,)).to_api()
+        index.put(Kind.NODE_REPORT, {"metadata": {"name": node.node}, "status": status})
+    server.refusal = refusal
+    reconciler = Reconciler(cluster, index, PlannerPool(), Metrics())
+    for _ in range(2):
+        asyncio.run(reconciler(("team", "plan")))
+    told = EnergyPlanStatus.from_api(server.objects["energyplans/plan"]["status"])
+    assert told.phase == "Refused"
+    assert refusal[1]["message"] in told.message
+    assert server.posts == 1
