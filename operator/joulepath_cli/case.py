@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn
 
-from joulepath_cli import energyprofile, quantities
+from joulepath_cli import quantities
 from joulepath_planner import (
     SCHEDULES,
     LagTable,
@@ -94,6 +94,12 @@ def add_arguments(parser: ArgumentParser, *, several_schedules: bool = False) ->
         help="how long a GPU takes to switch its clock (default: the profile's, else it switches at once)",
     )
     group.add_argument(
+        "--input-share",
+        type=quantities.fraction,
+        metavar="SHARE",
+        help="where the profile has no I and W, how much of B is I (50%%), for zero-bubble schedules",
+    )
+    group.add_argument(
         "--clock-step",
         type=quantities.count,
         metavar="MHZ",
@@ -106,8 +112,11 @@ def load(source: str, options: Namespace, schedule: str | None = None) -> Case:
 
     schedule: the one to take where the options hold several.
     """
+    # The contract's models take a while to import; a CSV has no use for them.
     if not (source.startswith(_PREFIX) or Path(source).suffix.lower() in (".yaml", ".yml")):
         return _of_csv(Path(source), options, schedule or options.schedule)
+    from joulepath_cli import energyprofile
+
     if source.startswith(_PREFIX):
         namespace, _, name = source.removeprefix(_PREFIX).partition("/")
         if not namespace or not name:
@@ -156,10 +165,28 @@ def _of_csv(path: Path, options: Namespace, schedule: str | None) -> Case:
 
 
 def _profile(measured: Profile, options: Namespace) -> Profile:
+    if options.input_share is not None:
+        measured = _split(measured, options.input_share)
     if options.clock_step is None:
         return measured
     clocks = {point.clock_mhz for points in measured.points.values() for point in points}
     return fit(measured, clocks | set(range(max(clocks), min(clocks) - 1, -options.clock_step))).profile
+
+
+def _split(profile: Profile, share: float) -> Profile:
+    """With I and W where there is a B only: that share of its seconds and joules, and the rest."""
+    if not 0 < share < 1:
+        raise ProfileError(f"--input-share is {share:g}; both I and W take a part of B, such as 50%.")
+    parts = {
+        (stage, part): tuple(
+            replace(point, time_s=point.time_s * of, energy_j=point.energy_j * of, time_se_s=point.time_se_s * of)
+            for point in points
+        )
+        for (stage, kind), points in profile.points.items()
+        for part, of in (("I", share), ("W", 1 - share))
+        if kind == "B"
+    }
+    return replace(profile, points={**parts, **profile.points})
 
 
 def _schedule(name: str, stages: int, microbatches: int | None, chunks: int | None) -> Schedule:

@@ -69,13 +69,8 @@ def _made(options: Namespace) -> list[Saved]:
         for case, slowdown, granularity in wanted:
             made = plan(case.pipeline, slowdown=slowdown, granularity=granularity, lags=case.lags)
             replayed = goal.Made(made, simulate(case.pipeline, made.clocks, case.lags), simulate(case.pipeline))
-            name = (
-                f"{granularity} at {slowdown:.3g}"
-                if len(names) == 1
-                else f"{case.pipeline.schedule.name}, {granularity}"
-            )
-            if len(options.slowdown) > 1 or slowdown or len(names) == 1:
-                name = f"{name.split(' at ')[0]}, {100 * slowdown:g}%"
+            schedule = [case.pipeline.schedule.name] if len(loaded) > 1 else []
+            name = ", ".join([*schedule, granularity, f"{100 * slowdown:g}%"])
             found.append(document.saved(name, document.plan_document(case, replayed)))
             step()
     return found

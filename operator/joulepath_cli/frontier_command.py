@@ -98,7 +98,8 @@ def _table(case: Case, known: Frontier, plans: Sequence[Plan]) -> Table:
     base = known.baseline_energy_j
     step = max(1, -(-len(known.points) // _MOST_ROWS))
     rows = []
-    for place, point in list(enumerate(known.points))[::step]:
+    for place in sorted({*range(0, len(known.points), step), len(known.points) - 1}):
+        point = known.points[place]
         energy = point.free_energy_j
         row = (
             f"{point.iteration_time_s:.4f} s",
@@ -111,7 +112,7 @@ def _table(case: Case, known: Frontier, plans: Sequence[Plan]) -> Table:
         )
         rows.append((*row, f"{plans[place].energy_j:.1f} J", f"{plans[place].optimality_gap:.3%}") if plans else row)
     headings = ("iteration time", "slowdown", "by then", "against default", "at that time", "a second's worth", "power")
-    shown = f"; every {step}th of {len(known.points)} points (all: --json)" if step > 1 else ""
+    shown = f"; {len(rows)} of {len(known.points)} breakpoints (all: --json)" if step > 1 else ""
     return terminal.table(
         f"{case.title}; least energy of an iteration",
         (*headings, "plan", "gap") if plans else headings,

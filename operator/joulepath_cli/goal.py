@@ -88,6 +88,13 @@ def add_arguments(parser: ArgumentParser) -> None:
         metavar="SHARE",
         help="how much longer a slowed instruction may last without delaying the iteration (0.2%%)",
     )
+    group.add_argument(
+        "--polish",
+        type=quantities.seconds,
+        default=0.0,
+        metavar="TIME",
+        help="how long to look for a better plan of instruction granularity (5s; default: not at all)",
+    )
     noise = parser.add_argument_group("jitter")
     noise.add_argument(
         "--jitter",
@@ -175,6 +182,7 @@ def _by(case: Case, options: Namespace, deadline_s: float | None, fixed: bool = 
         lags=case.lags,
         reserve=options.reserve,
         fixed=fixed,
+        polish_s=options.polish,
     )
 
 

@@ -39,8 +39,10 @@ def show(*parts: Table | str) -> None:
     console = Console(
         file=sys.stdout, width=None if terminal else _WIDTH_OF_A_FILE, no_color=not terminal, highlight=False
     )
-    for part in parts:
-        console.print(part, markup=False, soft_wrap=not terminal)
+    with console.capture() as rendered:  # rich would end the program where the reader has gone
+        for part in parts:
+            console.print(part, markup=False, soft_wrap=not terminal)
+    sys.stdout.write(rendered.get())
 
 
 def change(now: float, before: float, digits: int = 2) -> str:

@@ -13,8 +13,8 @@ from collections.abc import Callable
 
 from joulepath_planner.frontier import Frontier, FrontierPoint
 
-_RELATIVE = 1e-9
-"""What floating point may take off a deadline that is meant to be T_min."""
+_LESS = 1 - 1e-9
+"""What floating point may take off a deadline that is meant to be T_min, or a budget that is meant to be just met."""
 
 
 class ObjectiveError(ValueError):
@@ -30,7 +30,7 @@ def least_energy_within_slowdown(frontier: Frontier, slowdown: float) -> Frontie
 
 def least_energy_by(frontier: Frontier, deadline_s: float) -> FrontierPoint:
     """Least energy of an iteration that ends by the deadline; raises `ObjectiveError` for one under T_min."""
-    if not deadline_s >= frontier.t_min_s * (1 - _RELATIVE):
+    if not deadline_s >= frontier.t_min_s * _LESS:
         raise ObjectiveError(
             f"the deadline of {deadline_s:g} s is under T_min, {frontier.t_min_s:.6g} s; allow at least T_min."
         )
@@ -39,7 +39,7 @@ def least_energy_by(frontier: Frontier, deadline_s: float) -> FrontierPoint:
 
 def least_time_within_energy(frontier: Frontier, budget_j: float) -> FrontierPoint:
     """Least iteration time at which an iteration costs at most so many joules; raises `ObjectiveError` if none does."""
-    time_s = _first_within(frontier, lambda point: point.free_energy_j - budget_j)
+    time_s = _first_within(frontier, lambda point: point.free_energy_j * _LESS - budget_j)
     if time_s is None:
         least = frontier.at(frontier.t_star_free_s)
         raise ObjectiveError(
@@ -54,7 +54,7 @@ def least_time_within_power(frontier: Frontier, budget_w: float) -> FrontierPoin
 
     Raises `ObjectiveError` if none up to T*_fixed does.
     """
-    time_s = _first_within(frontier, lambda point: point.energy_j - budget_w * point.iteration_time_s)
+    time_s = _first_within(frontier, lambda point: point.energy_j * _LESS - budget_w * point.iteration_time_s)
     if time_s is None:
         least_w = min(point.energy_j / point.iteration_time_s for point in frontier.points)
         raise ObjectiveError(

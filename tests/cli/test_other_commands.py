@@ -58,8 +58,8 @@ def test_granularities_and_slowdowns_stand_side_by_side(run: Run, csv: Path) -> 
 
 def test_schedules_stand_side_by_side(run: Run, csv: Path) -> None:
     told = run("compare", csv, *SHAPE, "--schedule", "1f1b,gpipe", "--granularity", "instruction").out
-    assert "1f1b, instruction" in told
-    assert "gpipe, instruction" in told
+    assert "1f1b, instruction, 0%" in told
+    assert "gpipe, instruction, 0%" in told
 
 
 def test_saved_plans_stand_side_by_side(run: Run, csv: Path, tmp_path: Path) -> None:
@@ -104,3 +104,9 @@ def test_an_unknown_instruction_is_refused_with_one_that_is_known(run: Run, csv:
     ran = run("explain", csv, *SHAPE, "--instruction", "9:F0")
     assert ran.status == 2
     assert "the schedule runs no 9:F0" in ran.err
+
+
+def test_all_breakpoints_are_thinned_out_in_the_table_only(run: Run, csv: Path) -> None:
+    found = json.loads(run("frontier", csv, *SHAPE, "--points", "all", "--json").out)
+    assert len(found["points"]) > 33
+    assert f" of {len(found['points'])} breakpoints" in run("frontier", csv, *SHAPE, "--points", "all").out

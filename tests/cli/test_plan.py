@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from io import StringIO
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -145,3 +146,34 @@ def test_transfers_and_tails_lengthen_the_iteration(run: Run, csv: Path) -> None
     transfers |= {(far, near, "B"): 0.002 for near, far in neighbours}
     slower = Pipeline(PIPELINE.schedule, PROFILE, transfers, tail_s=dict.fromkeys(range(4), 0.03))
     assert longer["t_min_s"] == pytest.approx(simulate(slower).iteration_time_s)
+
+
+def test_several_gpus_a_stage_multiply_joules(run: Run, csv: Path) -> None:
+    one, eight = _planned(run, csv), _planned(run, csv, "--gpus-per-stage", 8)
+    assert eight["energy_j"] == pytest.approx(8 * one["energy_j"], rel=1e-3)
+    assert eight["lower_bound_j"] == pytest.approx(8 * one["lower_bound_j"])
+
+
+def test_zero_bubble_schedules_take_a_share_of_b_for_i_and_the_rest_for_w(run: Run, csv: Path) -> None:
+    shape = ("--schedule", "zb-h1", "--microbatches", 6, "--blocking-power", 80, "--input-share", "50%", "--json")
+    found = json.loads(run("plan", csv, *shape).out)
+    assert {one["kind"] for one in found["ranks"][0]["instructions"]} == {"F", "I", "W"}
+    assert found["t_min_s"] <= KNOWN.t_min_s
+
+
+def test_polishing_never_costs_energy(run: Run, csv: Path) -> None:
+    plain = _planned(run, csv, "--slowdown", "3%")
+    assert _planned(run, csv, "--slowdown", "3%", "--polish", "100ms")["energy_j"] <= plain["energy_j"] * (1 + 1e-9)
+
+
+class _Terminal(StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_progress_shows_on_a_terminal_only(run: Run, csv: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = _Terminal()
+    monkeypatch.setattr("sys.stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    assert run("plan", csv, *SHAPE, "--json").status == 0
+    assert "planning" in terminal.getvalue()

@@ -14,7 +14,7 @@ PLAN = plan(PIPELINE)
 EXPLAINER = Explainer(PIPELINE, PLAN)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(pipelines(), st.data())
 def test_a_neighbouring_clock_changes_what_the_referee_says_it_changes(pipeline: Pipeline, data: st.DataObject) -> None:
     made = plan(pipeline, slowdown=data.draw(st.sampled_from((0.0, 0.1))))

@@ -19,7 +19,7 @@ from joulepath_planner import (
 )
 from planner.pipelines import gpt3, scaled
 
-PIPELINE = gpt3(6)
+PIPELINE = gpt3(4)
 PLAN = plan(PIPELINE)
 
 
@@ -64,7 +64,7 @@ def test_standard_errors_of_the_profile_are_noise_too_unless_they_are_left_out()
 
 def test_a_robust_plan_keeps_its_bound_and_says_what_that_costs() -> None:
     noise, tries = Noise(0.02), []
-    kept = robust_plan(PIPELINE, noise, margin=0.002, samples=60, progress=lambda: tries.append(1))
+    kept = robust_plan(PIPELINE, noise, margin=0.002, samples=30, progress=lambda: tries.append(1))
     assert kept.careless_robustness.slowdown_at(0.95) > kept.bound
     assert kept.robustness.slowdown_at(0.95) <= kept.bound == pytest.approx(0.002)
     assert kept.reserve > 0
@@ -79,7 +79,7 @@ def test_where_the_bound_holds_anyway_nothing_is_reserved() -> None:
 
 
 def test_a_bound_that_no_slowing_keeps_leaves_default_clocks() -> None:
-    kept = robust_plan(PIPELINE, Noise(0.5), margin=0.0, quantile=0.99, samples=20)
+    kept = robust_plan(PIPELINE, Noise(0.5), margin=0.0, quantile=0.99, samples=8)
     assert kept.robustness.slowdown_at(0.99) <= 0
     assert kept.plan.energy_j >= kept.careless.energy_j
 

@@ -42,7 +42,7 @@ def test_one_replica_alone_is_the_frontier_at_t_min() -> None:
     assert job.savings == pytest.approx(1 - KNOWN.points[0].energy_j / KNOWN.baseline_energy_j)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(pipelines(), st.floats(1.0, 3.0))
 def test_a_share_is_the_bound_of_a_plan_whose_time_is_fixed(pipeline: Pipeline, factor: float) -> None:
     known = frontier(pipeline, 5)
