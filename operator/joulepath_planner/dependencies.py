@@ -6,17 +6,27 @@
 - `W` takes what the own stage's I left; `C` (recomputation) the input that F kept.
 - `X` takes nothing.
 
-Each also waits for its predecessor on its rank.
+Each also waits for its predecessor on its rank. What the forward of a pair sends to another rank leaves when its
+partner has ended.
 """
 
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import NamedTuple
 
 from joulepath_planner.profile import FIXED
 from joulepath_planner.schedule import Instruction, Schedule, ScheduleError
 
-Dependencies = dict[Instruction, tuple[Instruction, ...]]
+
+class Need(NamedTuple):
+    """The instruction whose result is taken, and the one after whose end it is there: as a rule the same."""
+
+    result: Instruction
+    after: Instruction
+
+
+Dependencies = dict[Instruction, tuple[Need, ...]]
 
 
 def dependencies(schedule: Schedule) -> Dependencies:
@@ -26,14 +36,24 @@ def dependencies(schedule: Schedule) -> Dependencies:
     """
     last = schedule.stages - 1
     everything = {one for order in schedule.orders for one in order}
-    needs = {one: _needs(one, last, everything) for order in schedule.orders for one in order}
+    rank_of, partner = schedule.rank_of, schedule.partner
+
+    def need(one: Instruction, result: Instruction) -> Need:
+        travels = rank_of[result.stage] != rank_of[one.stage]
+        return Need(result, partner.get(result, result) if travels else result)
+
+    needs = {
+        one: tuple(need(one, result) for result in _results(one, last, everything))
+        for order in schedule.orders
+        for one in order
+    }
     ordered = _ordered(schedule, needs)
     if len(ordered) < len(needs):
         raise ScheduleError(_deadlock(schedule, needs, set(ordered)))
     return {one: needs[one] for one in ordered}
 
 
-def _needs(one: Instruction, last: int, everything: set[Instruction]) -> tuple[Instruction, ...]:
+def _results(one: Instruction, last: int, everything: set[Instruction]) -> tuple[Instruction, ...]:
     def found(stage: int, kinds: str) -> Instruction:
         for kind in kinds:
             if (wanted := Instruction(stage, kind, one.microbatch)) in everything:
@@ -55,7 +75,7 @@ def _ordered(schedule: Schedule, needs: Dependencies) -> list[Instruction]:
     after: dict[Instruction, list[Instruction]] = {one: [] for one in needs}
     for one, sources in needs.items():
         for source in sources:
-            after[source].append(one)
+            after[source.after].append(one)
     for order in schedule.orders:
         for before, one in pairwise(order):
             after[before].append(one)
@@ -81,12 +101,12 @@ def _deadlock(schedule: Schedule, needs: Dependencies, done: set[Instruction]) -
     visited: list[int] = []
     while rank not in visited:
         visited.append(rank)
-        awaited = next(source for source in needs[heads[rank]] if source not in done)
+        awaited = next(need.after for need in needs[heads[rank]] if need.after not in done)
         rank = rank_of[awaited.stage]
     cycle = visited[visited.index(rank) :]
     waits = []
     for rank in cycle:
-        awaited = next(source for source in needs[heads[rank]] if source not in done)
+        awaited = next(need.after for need in needs[heads[rank]] if need.after not in done)
         waits.append(
             f"rank {rank} runs {heads[rank].label} only after {awaited.label}, "
             f"which rank {rank_of[awaited.stage]} runs no sooner than {heads[rank_of[awaited.stage]].label}"

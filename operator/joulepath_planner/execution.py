@@ -27,6 +27,8 @@ def script(pipeline: Pipeline) -> list[Step]:
     """The steps of one iteration. Raises `ScheduleError` where a rank waits forever."""
     schedule, last_stage = pipeline.schedule, pipeline.schedule.stages - 1
     known = {one for order in schedule.orders for one in order}
+    rank_of = {one.stage: rank for rank, order in enumerate(schedule.orders) for one in order}
+    behind = {one: order[at + 1] for order in schedule.orders for at, one in enumerate(order) if one in schedule.pairs}
     done: dict[Instruction, int] = {}
     waiting: dict[Instruction, list[int]] = {}
     cursor = [0] * len(schedule.orders)
@@ -37,13 +39,16 @@ def script(pipeline: Pipeline) -> list[Step]:
         order = schedule.orders[rank]
         while cursor[rank] < len(order):
             one = order[cursor[rank]]
-            senders = _senders(one, last_stage, known)
-            if missing := [sender for sender, _ in senders if sender not in done]:
+            senders = [
+                (sender, moves, behind.get(sender, sender) if rank_of[sender.stage] != rank else sender)
+                for sender, moves in _senders(one, last_stage, known)
+            ]
+            if missing := [leaves for _, _, leaves in senders if leaves not in done]:
                 waiting.setdefault(missing[0], []).append(rank)
                 break
             inputs = tuple(
-                (done[sender], pipeline.transfer_s.get((sender.stage, one.stage, sender.kind), 0.0) if moves else 0.0)
-                for sender, moves in senders
+                (done[leaves], pipeline.transfer_s.get((sender.stage, one.stage, sender.kind), 0.0) if moves else 0.0)
+                for sender, moves, leaves in senders
             )
             done[one] = len(steps)
             steps.append(Step(one, rank, pipeline.overhead(one.stage, one.kind), inputs))

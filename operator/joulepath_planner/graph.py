@@ -41,10 +41,10 @@ class Graph:
             for index, one in enumerate(order):
                 overhead = pipeline.overhead(one.stage, one.kind)
                 sources = [(order[index - 1], overhead)] if index else []
-                for source in needs[one]:
-                    transfer = pipeline.transfer_s.get((source.stage, one.stage, source.kind), 0.0)
-                    if transfer or place[source][0] != place[one][0]:
-                        sources.append((source, transfer + overhead))
+                for need in needs[one]:
+                    transfer = pipeline.transfer_s.get((need.result.stage, one.stage, need.result.kind), 0.0)
+                    if transfer or place[need.after][0] != place[one][0]:
+                        sources.append((need.after, transfer + overhead))
                 incoming[one] = sources
         ordered = tuple(needs)
         number = {one: index for index, one in enumerate(ordered)}

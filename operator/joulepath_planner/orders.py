@@ -84,13 +84,16 @@ def zbv(stages: int, microbatches: int) -> Schedule:
 def dualpipev(stages: int, microbatches: int) -> Schedule:
     """DualPipeV, a V of two stages a rank, with at least as many microbatches as stages; torch's `ScheduleDualPipeV`.
 
-    Its pairs of an F and a B that may overlap run one after the other, F first, as torch runs them unless the user
-    registers a function of their own for such pairs.
+    Its pairs of an F and a B that may overlap run one after the other, F first, and send when both have ended: as torch
+    runs them unless the user registers a function of their own for such pairs.
     """
     ranks = _ranks("dualpipev", stages, microbatches, 2)
     if microbatches < stages:
         raise ScheduleError(f"dualpipev needs at least as many microbatches as stages, {stages}, not {microbatches}.")
-    return _built("dualpipev", (_dualpipev(rank, ranks, microbatches) for rank in range(ranks)))
+    built = [_dualpipev(rank, ranks, microbatches) for rank in range(ranks)]
+    return Schedule(
+        tuple(tuple(one.order) for one in built), "dualpipev", frozenset().union(*(one.pairs for one in built))
+    )
 
 
 SCHEDULES: dict[str, Callable[..., Schedule]] = {
@@ -124,6 +127,7 @@ class _Rank:
 
     def __init__(self) -> None:
         self.order: list[Instruction] = []
+        self.pairs: set[Instruction] = set()
         self._count: Counter[tuple[int, str]] = Counter()
         self._due: deque[int] = deque()
 
@@ -134,6 +138,10 @@ class _Rank:
             self._count.update((stage, one) for one in counted)
             if kind == "I":
                 self._due.append(stage)
+
+    def run_pair(self, forward: int, backward: int) -> None:
+        self.run(("F", forward), ("B", backward))
+        self.pairs.add(self.order[-2])
 
     def run_due(self) -> bool:
         """The weight gradient that has been due for longest; False if there is none."""
@@ -181,7 +189,7 @@ def _zbv(rank: int, ranks: int, microbatches: int) -> list[Instruction]:
     return [one for one in own.order if one.microbatch < microbatches]
 
 
-def _dualpipev(rank: int, ranks: int, microbatches: int) -> list[Instruction]:
+def _dualpipev(rank: int, ranks: int, microbatches: int) -> _Rank:
     down, up, left = rank, 2 * ranks - 1 - rank, ranks - 1 - rank
     own = _Rank()
     own.run(*[("F", down)] * (2 * left))
@@ -190,9 +198,15 @@ def _dualpipev(rank: int, ranks: int, microbatches: int) -> list[Instruction]:
         own.run(("I", up))
         own.run_due()
         own.run(("F", up))
-    for _ in range(microbatches - 2 * ranks + rank + 1):
-        own.run(("F", down), ("B", up), ("F", up), ("B", down))
-    own.run(*[("B", up), ("F", up), ("B", down)] * left)
+    for turn in range(microbatches - 2 * ranks + rank + 1):
+        if turn or left:
+            own.run_pair(down, up)
+        else:
+            own.run(("F", down), ("B", up))
+        own.run_pair(up, down)
+    for _ in range(left):
+        own.run(("B", up))
+        own.run_pair(up, down)
     ending = [up, down] * (rank + 1)
     own.run(*[("B", stage) for stage in ending[: rank + 1]], *[("I", stage) for stage in ending[rank + 1 :]])
     for _ in range(left):
@@ -200,7 +214,7 @@ def _dualpipev(rank: int, ranks: int, microbatches: int) -> list[Instruction]:
         own.run(("I", down))
     while own.run_due():
         pass
-    return own.order
+    return own
 
 
 def _built(name: str, orders: Iterable[list[Instruction]]) -> Schedule:

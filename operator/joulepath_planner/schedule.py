@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from joulepath_planner.profile import FIXED, KINDS
 
@@ -49,10 +50,15 @@ class Instruction:
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """`orders[rank]` is what that rank executes in one iteration, in order."""
+    """`orders[rank]` is what that rank executes in one iteration, in order.
+
+    pairs: the forwards that are one action with the backward right behind them (written `F4+B1`). The two run one after
+        the other, but what either sends to another rank leaves only when both have ended.
+    """
 
     orders: tuple[tuple[Instruction, ...], ...]
     name: str = "recorded"
+    pairs: frozenset[Instruction] = frozenset()
 
     def __post_init__(self) -> None:
         owner: dict[int, int] = {}
@@ -77,6 +83,9 @@ class Schedule:
             raise ScheduleError(f"stage {min(idle)} has no F; a stage runs at least one forward and its backward.")
         for forward in forwards:
             _check_backward(forward, seen)
+        for forward in self.pairs:
+            if forward.kind != "F" or self.partner.get(forward, forward).kind not in ("B", "I"):
+                raise ScheduleError(f"{forward.label} is no pair; a pair is an F and the B or I right behind it.")
 
     @property
     def stages(self) -> int:
@@ -91,23 +100,34 @@ class Schedule:
         """The rank that owns each stage."""
         return {one.stage: rank for rank, order in enumerate(self.orders) for one in order}
 
+    @property
+    def partner(self) -> dict[Instruction, Instruction]:
+        """The backward of each forward of a pair."""
+        return {one: behind for order in self.orders for one, behind in pairwise(order) if one in self.pairs}
+
     def to_text(self) -> list[str]:
-        """One line per rank, such as `0:F0 0:F1 0:B0`; the stage is left out where it equals the rank."""
+        """One line per rank, such as `F0 2:F0 F1+2:B0`; the stage is left out where it equals the rank."""
         return [
-            " ".join(str(one) if one.stage == rank else one.label for one in order)
+            "".join(
+                (str(one) if one.stage == rank else one.label) + ("+" if one in self.pairs else " ") for one in order
+            ).strip()
             for rank, order in enumerate(self.orders)
         ]
 
 
 def recorded(orders: Sequence[str | Iterable[str | Instruction]]) -> Schedule:
     """A schedule as seen: per rank a text (`F0 F1 B0 B1`) or instructions; texts without a stage mean stage = rank."""
-    parsed = []
+    read: list[tuple[Instruction, ...]] = []
+    pairs: set[Instruction] = set()
     for rank, order in enumerate(orders):
-        parts = order.split() if isinstance(order, str) else order
-        parsed.append(
-            tuple(one if isinstance(one, Instruction) else Instruction.parse(one, stage=rank) for one in parts)
-        )
-    return Schedule(tuple(parsed))
+        own: list[Instruction] = []
+        for part in order.split() if isinstance(order, str) else order:
+            texts = part.split("+") if isinstance(part, str) else ()
+            ones = [part] if isinstance(part, Instruction) else [Instruction.parse(text, stage=rank) for text in texts]
+            own += ones
+            pairs.update(ones[:-1])
+        read.append(tuple(own))
+    return Schedule(tuple(read), pairs=frozenset(pairs))
 
 
 def _check_backward(forward: Instruction, seen: set[Instruction]) -> None:

@@ -1,7 +1,8 @@
 """Records the order in which torch executes the computations of its pipeline schedules: `data/orders.json`.
 
 Each case is a real training over gloo, of stages of one small layer, one forked process for each rank. What counts is
-when the methods of a stage are called; the second step is recorded, as the first one also infers shapes.
+when the methods of a stage are called; the second step is recorded, as the first one also infers shapes. A forward
+whose activations are sent only after the computation behind it is written as one with that: `0:F3+3:B1`.
 
 `python tests/planner/record_orders.py` records all cases anew; with names of schedules it prints the smallest case of
 each instead.
@@ -86,17 +87,19 @@ def _train(rank: int, case: Case, store: str, answer: Any) -> None:
     )
     data = torch.randn(case["microbatches"], WIDTH)
     seen: list[str] = []
-    _observe(seen)
+    late: set[str] = set()
+    _observe(seen, late)
     for _ in range(2):
         seen.clear()
+        late.clear()
         schedule.step(*([data] if 0 in indices else []), **({"target": data} if count - 1 in indices else {}))
-    answer.send(" ".join(seen))
+    answer.send("".join(label + ("+" if label in late else " ") for label in seen).strip())
     answer.close()
     distributed.barrier()
     os._exit(0)  # torch takes seconds to tidy up
 
 
-def _observe(seen: list[str]) -> None:
+def _observe(seen: list[str], late: set[str]) -> None:
     def wrapped(original: Callable[..., Any], kind: Callable[[dict[str, Any]], str]) -> Callable[..., Any]:
         def call(stage: Any, microbatch: int, *args: Any, **kwargs: Any) -> Any:
             seen.append(f"{stage.stage_index}:{kind(kwargs)}{microbatch}")
@@ -104,7 +107,15 @@ def _observe(seen: list[str]) -> None:
 
         return call
 
+    def send(stage: Any, microbatch: int) -> Any:
+        label = f"{stage.stage_index}:F{microbatch}"
+        if label != seen[-1]:
+            assert label == seen[-2]
+            late.add(label)
+        return sends(stage, microbatch)
+
     base = _PipelineStageBase
+    sends, base.get_fwd_send_ops = base.get_fwd_send_ops, send
     base.forward_one_chunk = wrapped(base.forward_one_chunk, lambda _: "F")
     base.backward_one_chunk = wrapped(
         base.backward_one_chunk, lambda given: "B" if given.get("full_backward", True) else "I"

@@ -10,7 +10,7 @@ from planner.pipelines import scaled, schedules
 
 def needs(orders: list[str]) -> dict[str, str]:
     return {
-        one.label: " ".join(map(str, sorted(s.label for s in sources)))
+        one.label: " ".join(map(str, sorted(need.after.label for need in sources)))
         for one, sources in dependencies(recorded(orders)).items()
     }
 
@@ -32,6 +32,12 @@ def test_recomputation_takes_no_gradient_and_the_backward_takes_it() -> None:
     assert found["1:I0"] == "1:C0"
 
 
+def test_a_pair_lets_go_of_its_activations_together() -> None:
+    assert needs(["F0 F1+B0 B1", "F0 B0 F1 B1"])["1:F1"] == "0:B0"
+    assert needs(["F0 F1 B0 B1", "F0 B0 F1 B1"])["1:F1"] == "0:F1"
+    assert needs(["0:F0 1:F0 1:B0 0:F1+0:B0 1:F1 1:B1 0:B1"])["1:F1"] == "0:F1"
+
+
 def test_fixed_work_waits_for_its_rank_only() -> None:
     found = needs(["X0 F0 B0 X1", "F0 B0"])
     assert found["0:X0"] == found["0:X1"] == ""
@@ -42,7 +48,7 @@ def test_nothing_comes_before_what_it_waits_for(schedule: Schedule) -> None:
     place = {one: index for index, one in enumerate(dependencies(schedule))}
     assert len(place) == sum(map(len, schedule.orders))
     for one, sources in dependencies(schedule).items():
-        assert all(place[source] < place[one] for source in sources)
+        assert all(place[need.after] < place[one] for need in sources)
     for order in schedule.orders:
         assert [place[one] for one in order] == sorted(place[one] for one in order)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 
@@ -34,6 +35,15 @@ def expected(run: dict[str, Any]) -> Schedule:
     return schedule_by_name(run["name"], run["ranks"] * run["chunks"], run["microbatches"], run["chunks"])
 
 
+def check(run: dict[str, Any]) -> None:
+    seen, generated = recorded(run["orders"]), expected(run)
+    assert seen.orders == generated.orders, run
+    # When activations leave can be seen only of those that do leave.
+    rank_of = generated.rank_of
+    sending = {one for one in generated.pairs if rank_of[one.stage] != rank_of.get(one.stage + 1, rank_of[one.stage])}
+    assert seen.pairs == sending, run
+
+
 def recorded_names() -> set[str]:
     return {run["name"] for run in RECORDED["runs"]}
 
@@ -42,7 +52,7 @@ def recorded_names() -> set[str]:
 def test_orders_are_what_torch_executed(name: str) -> None:
     for run in RECORDED["runs"]:
         if run["name"] == name:
-            assert recorded(run["orders"]).orders == expected(run).orders, run
+            check(run)
 
 
 def test_recordings_exist_of_all_of_torch_s_schedules() -> None:
@@ -56,7 +66,7 @@ def test_the_installed_torch_still_executes_the_same() -> None:
     runs = json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True, timeout=200).stdout)
     assert [run["name"] for run in runs] == names
     for run in runs:
-        assert recorded(run["orders"]).orders == expected(run).orders, run
+        check(run)
 
 
 def test_1f1b() -> None:
@@ -85,6 +95,15 @@ def test_early_recomputation_comes_before_the_gradient() -> None:
     assert starts["0:C0"] < starts["1:B0"]
 
 
+def test_a_pair_sends_when_both_have_ended() -> None:
+    schedule = recorded(["0:F0 0:F1+0:B0 0:B1", "1:F0 1:B0 1:F1 1:B1"])
+    pipeline = Pipeline(schedule, profiled(schedule), transfer_s={(0, 1, "F"): 0.5})
+    events = {event.instruction.label: event for events in simulate(pipeline).ranks for event in events}
+    ended = events["0:B0"].start_s + events["0:B0"].duration_s
+    assert events["1:F1"].start_s == pytest.approx(ended + 0.5)
+    assert agreed_period_s(pipeline) > agreed_period_s(replace(pipeline, schedule=Schedule(schedule.orders)))
+
+
 def test_the_last_stage_of_a_v_is_on_the_first_rank() -> None:
     for name in ("zbv", "dualpipev"):
         assert schedule_by_name(name, 6, 6).rank_of == {0: 0, 1: 1, 2: 2, 3: 2, 4: 1, 5: 0}
@@ -93,10 +112,20 @@ def test_the_last_stage_of_a_v_is_on_the_first_rank() -> None:
 @settings(max_examples=60, deadline=None)
 @given(schedules())
 def test_solver_and_referee_agree_on_the_period(schedule: Schedule) -> None:
-    pipeline = Pipeline(schedule, profiled(schedule))
+    rank_of = schedule.rank_of
+    edges = [(s, s + 1, "F") for s in range(schedule.stages - 1)] + [
+        (s + 1, s, "I") for s in range(schedule.stages - 1)
+    ]
+    delays = {edge: 0.001 * (1 + index) for index, edge in enumerate(edges) if rank_of[edge[0]] != rank_of[edge[1]]}
+    agreed_period_s(Pipeline(schedule, profiled(schedule), transfer_s=delays))
+
+
+def agreed_period_s(pipeline: Pipeline) -> float:
     graph = Graph.of(pipeline)
     durations = [pipeline.profile.default(one.stage, one.kind).time_s for one in graph.instructions]
-    assert least_period_s(graph, durations) == pytest.approx(simulate(pipeline).iteration_time_s, rel=1e-9)
+    period_s = least_period_s(graph, durations)
+    assert period_s == pytest.approx(simulate(pipeline).iteration_time_s, rel=1e-9)
+    return period_s
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
