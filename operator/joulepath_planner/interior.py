@@ -23,6 +23,7 @@ from threadpoolctl import ThreadpoolController
 from joulepath_planner.normal import NormalEquations
 from joulepath_planner.options import Floats
 from joulepath_planner.relaxation import Relaxation, sums
+from joulepath_planner.steps import blocks
 
 _ACCURACY = 1e-6
 """Relative: the complementarity gap to stop at."""
@@ -80,28 +81,26 @@ class _Search:
             self.source, self.target = np.append(of.source, of.size), np.append(of.target, 0)
             self.gap, self.wrap = np.append(of.gap_s, -period_s), np.append(self.wrap, 0.0)
             self.cost[-1] = of.idle_w
-        self.slope = of.slope_w * (1 + _TILT * np.random.default_rng(0).random(len(of.slope_w)))
-        self._begin()
+        slope = of.slope_w * (1 + _TILT * np.random.default_rng(0).random(len(of.slope_w)))
+        self.pairs = len(self.source) + 2 * len(slope)
+        self.blocks = list(blocks(of.owner, of.width_s, slope, of.size))
+        self._begin(-float(slope.mean()) / 2)
 
-    def _begin(self) -> None:
+    def _begin(self, typical_w: float) -> None:
         """Halfway between earliest and latest, with half of the room there used."""
         earliest, latest = self.of.window(self.period_s, self.period_s)
         known = np.append(np.isfinite(self.of.after_s) & np.isfinite(self.of.before_s), True)
         self.x = np.where(known, (earliest + latest) / 2, np.maximum(earliest, 0.0))
-        width = self.of.width_s
-        half = np.maximum(self._of_owner(width) / 2, 1e-300)
-        self.y = width / 2 * np.minimum(1.0, (latest - earliest) / 2 / half)[self.of.owner]
-        self.y = np.maximum(self.y, 1e-4 * width)
-        self.v = width - self.y
-        typical_s, typical_w = width.mean(), -self.slope.mean() / 2
-        self.z = np.maximum(self._slack(), 0.3 * typical_s)
+        width = sums(self.of.owner, self.of.width_s, self.of.size)
+        share = np.minimum(0.5, (latest - earliest)[:-1] / 2 / np.maximum(width, 1e-300))
         self.f = np.full(len(self.source), typical_w)
-        price = self.slope + self._of_source(self.f)[self.of.owner]
-        self.a = np.maximum(price, 0.0) + 2 * typical_w
-        self.b = self.a - price
+        price = self._of_source(self.f)
+        for block in self.blocks:
+            block.begin(np.maximum(share, 1e-4)[block.nodes], price[block.nodes], 2 * typical_w)
+        self.z = np.maximum(self._slack(), 0.3 * float(self.of.width_s.mean()))
 
-    def _of_owner(self, steps: Floats) -> Floats:
-        return sums(self.of.owner, steps, self.columns)
+    def _bought(self) -> Floats:
+        return np.concatenate([*(block.bought for block in self.blocks), [0.0]])
 
     def _of_source(self, edges: Floats) -> Floats:
         return sums(self.source, edges, self.columns)
@@ -117,29 +116,28 @@ class _Search:
         return balance
 
     def _slack(self) -> Floats:
-        return self._apart(self.x) - (self.of.least_s + self._of_owner(self.y))[self.source] - self.gap
+        return self._apart(self.x) - (self.of.least_s + self._bought())[self.source] - self.gap
 
     def run(self, normal: NormalEquations) -> None:
         joules = abs(self.of.constant_j + self.of.idle_w * self.period_s)
-        pairs = len(self.z) + 2 * len(self.y)
         for _ in range(_MOST_ITERATIONS):
-            mu = float(self.z @ self.f + self.y @ self.a + self.v @ self.b) / pairs
+            gap = float(self.z @ self.f) + sum(block.gap for block in self.blocks)
             late = self.z - self._slack()
-            if mu * pairs <= _ACCURACY * joules and np.abs(late).max() <= _FEASIBILITY * self.period_s:
+            if gap <= _ACCURACY * joules and np.abs(late).max() <= _FEASIBILITY * self.period_s:
                 return
-            if not np.isfinite(mu):
+            if not np.isfinite(gap):
                 break
-            self._step(normal, mu, late)
+            self._step(normal, gap, late)
         raise NoInteriorError("the interior-point method did not converge.")
 
-    def _step(self, normal: NormalEquations, mu: float, late: Floats) -> None:
-        owner, z, f, y, v, a, b = self.of.owner, self.z, self.f, self.y, self.v, self.a, self.b
+    def _step(self, normal: NormalEquations, gap: float, late: Floats) -> None:
+        z, f, parts = self.z, self.f, self.blocks
+        price = self._of_source(f)
         unpaid = self.cost - self._balance(f)
-        uneven = a - b - self.slope - self._of_source(f)[owner]
-        give = 1 / (a / y + b / v)
+        aims = [block.aim_at_edge(price[block.nodes]) for block in parts]
+        rank1 = np.concatenate([*(aim[0] for aim in aims), [0.0]])
         weight = f / z
         total = self._of_source(weight)
-        rank1 = self._of_owner(give)
         rank1 /= 1 + rank1 * total
         normal.factor(weight, total, rank1)
 
@@ -148,25 +146,30 @@ class _Search:
             weighted -= weight * (rank1 * self._of_source(weighted))[self.source]
             return weighted
 
-        def towards(rz: Floats, ra: Floats, rb: Floats) -> tuple[Floats, ...]:
-            wish = uneven + ra / y - rb / v
-            needed = late + self._of_owner(give * wish)[self.source] + rz / f
+        def towards(bought: list[Floats], slack: Floats) -> tuple[Floats, Floats, Floats, Floats]:
+            """(dx, df, by how much each node's price changes, dz) that make each z this much."""
+            needed = late + np.concatenate([*bought, [0.0]])[self.source] + slack - z
             dx = normal.solve(self._balance(weigh(needed)) - unpaid)
             df = weigh(needed - self._apart(dx))
-            dy = give * (wish - self._of_source(df)[owner])
-            return dx, df, dy, (rz - z * df) / f, (ra - a * dy) / y, (rb + b * dy) / v
+            return dx, df, self._of_source(df), slack - z - df / weight
 
-        _, df, dy, dz, da, db = towards(-z * f, -y * a, -v * b)
-        p = min(1.0, _steps(z, dz, y, dy, v, -dy))
-        d = min(1.0, _steps(f, df, a, da, b, db))
-        after = float((z + p * dz) @ (f + d * df) + (y + p * dy) @ (a + d * da) + (v - p * dy) @ (b + d * db))
-        centre = mu * (after / (len(z) + 2 * len(y)) / mu) ** 3
-        dx, df, dy, dz, da, db = towards(centre - z * f - dz * df, centre - y * a - dy * da, centre - v * b + dy * db)
-        p = min(1.0, _BOUNDARY * _steps(z, dz, y, dy, v, -dy))
-        d = min(1.0, _BOUNDARY * _steps(f, df, a, da, b, db))
-        self.x, self.z, self.y = self.x + p * dx, z + p * dz, y + p * dy
-        self.v = self.of.width_s - self.y
-        self.f, self.a, self.b = f + d * df, a + d * da, b + d * db
+        # All of the way to the edge, to see how much can be had.
+        _, df, change, dz = towards([aim[1] for aim in aims], np.zeros_like(z))
+        edges = [block.edge(change[block.nodes]) for block in parts]
+        p = _share((-dz / z).max(), *(edge[0] for edge in edges))
+        d = _share((-df / f).max(), *(edge[1] for edge in edges))
+        constant, single, double = np.sum([edge[2] for edge in edges], axis=0)
+        left = (1 - d) * constant + (p * (1 - d) - d) * single - p * d * double + (z + p * dz) @ (f + d * df)
+        centre = gap / self.pairs * (float(left) / gap) ** 3
+        # And towards the centre, with what the first step left out.
+        bought = [block.aim_at_centre(centre) for block in parts]
+        dx, df, change, dz = towards(bought, (centre - dz * df) / f)
+        losses = [block.centre(change[block.nodes]) for block in parts]
+        p = _share((-dz / z).max() / _BOUNDARY, *(loss[0] / _BOUNDARY for loss in losses))
+        d = _share((-df / f).max() / _BOUNDARY, *(loss[1] / _BOUNDARY for loss in losses))
+        for block in parts:
+            block.move(p, d)
+        self.x, self.z, self.f = self.x + p * dx, z + p * dz, f + d * df
 
     def point(self, at_most_s: float) -> InteriorPoint:
         """For a period of at most so long, if that is the shorter one.
@@ -181,11 +184,10 @@ class _Search:
         room = self._apart(x)[:edges] - self.gap[:edges]
         longest = np.full(self.columns, np.inf)
         np.minimum.at(longest, self.of.source, room)
-        extra = np.minimum(self._of_owner(self.y), np.maximum(longest - self.of.least_s, 0.0))
+        extra = np.minimum(self._bought(), np.maximum(longest - self.of.least_s, 0.0))
         return InteriorPoint(period, extra[:-1], self.f[:edges])
 
 
-def _steps(*pairs: Floats) -> float:
-    """How many steps can be taken until a value would be negative."""
-    fastest = max((-step / value).max() for value, step in zip(pairs[::2], pairs[1::2], strict=True))
-    return float(1 / fastest) if fastest > 0 else np.inf
+def _share(*losses: float) -> float:
+    """How much of a step, 1 at most, can be taken until a value that loses this share of itself would be negative."""
+    return 1 / max(1.0, *losses)

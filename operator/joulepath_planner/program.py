@@ -31,6 +31,10 @@ SOLVER_TOLERANCE_S = 1e-6
 _LARGE = 500
 """Instructions from which on the interior-point method is the faster one, even where simplex starts from a solution."""
 
+_MOST_STEPS, _LEAST_STEPS = 400_000, 12
+"""Steps of all instructions together to solve with, and of one in any case; the bound is proven with all there are.
+With 12 instead of 37 of a smooth profile it comes out 0.01% lower, with 24 0.003%."""
+
 
 class PlanningError(RuntimeError):
     """No plan exists for what was asked, such as a deadline under the least iteration time."""
@@ -72,7 +76,8 @@ class _Interior:
         self, graph: Graph, groups: Sequence[Sequence[int]], options: Sequence[Options], idle_w: float
     ) -> None:
         self._relaxation = Relaxation.of(graph, options, idle_w)
-        self._method = InteriorPointMethod(self._relaxation)
+        most = max(_LEAST_STEPS, _MOST_STEPS // len(groups))
+        self._method = InteriorPointMethod(self._relaxation.coarser(options, most))
         self._otherwise = graph, groups, options, idle_w
 
     def solve(self, at_most_s: float, at_least_s: float = 0.0) -> Solution:

@@ -11,7 +11,7 @@ between its earliest and its latest time, and the worse of the two is taken.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,9 +53,8 @@ class Relaxation:
     @classmethod
     def of(cls, graph: Graph, options: Sequence[Options], idle_w: float) -> Relaxation:
         """options: of each instruction alone. idle_w: what a second of waiting costs on all ranks together."""
-        hulls = {id(option): _hull(option) for option in options}
-        mine = [hulls[id(option)] for option in options]
-        least = np.array([hull[0] for hull in mine])
+        hulls, owner, width, slope = _steps(options)
+        least = np.array([hull[0][0] for hull in hulls])
         before, after = path_lengths(graph, least.tolist())
         wraps = binding_wraps(graph, least.tolist(), before, after)
         source, target, gap = (np.array(column) for column in zip(*graph.edges, *wraps, strict=True))
@@ -64,11 +63,11 @@ class Relaxation:
         return cls(
             size=len(least),
             least_s=np.append(least, 0.0),
-            constant_j=sum(hull[1] for hull in mine),
+            constant_j=float(sum(hull[1][0] for hull in hulls)),
             idle_w=idle_w,
-            owner=np.repeat(np.arange(len(least)), [len(hull[2]) for hull in mine]),
-            width_s=np.concatenate([hull[2] for hull in mine]),
-            slope_w=np.concatenate([hull[3] for hull in mine]),
+            owner=owner,
+            width_s=width,
+            slope_w=slope,
             source=source[order],
             target=target[order],
             gap_s=gap[order],
@@ -78,6 +77,11 @@ class Relaxation:
             spans=len(wraps) + 1,
             least_period_s=least_period_s(graph, least.tolist()) if len(wraps) > 1 else after[0],
         )
+
+    def coarser(self, options: Sequence[Options], most: int) -> Relaxation:
+        """The same with at most so many steps for each instruction: its optimum is no lower."""
+        _, owner, width, slope = _steps(options, most)
+        return replace(self, owner=owner, width_s=width, slope_w=slope)
 
     def window(self, at_least_s: float, at_most_s: float) -> tuple[Floats, Floats]:
         """The earliest and the latest value of each column, for periods in this range, where the first start is 0."""
@@ -105,7 +109,29 @@ def sums(group: Ints, values: Floats, groups: int) -> Floats:
     return np.bincount(group, values, groups).astype(float, copy=False)
 
 
-def _hull(option: Options) -> tuple[float, float, Floats, Floats]:
-    """(least seconds, effective joules there, widths of the steps, their slopes)."""
-    times, joules = np.array(option.total_s)[list(option.hull)], np.array(option.effective_j)[list(option.hull)]
-    return times[0], joules[0], np.diff(times), np.diff(joules) / np.diff(times)
+_Hull = tuple[list[float], list[float]]
+
+
+def _steps(options: Sequence[Options], most: int | None = None) -> tuple[list[_Hull], Ints, Floats, Floats]:
+    """The hull (seconds, effective joules) of each instruction, and owner, width and slope of its steps."""
+    known = {key: _hull(option, most) for key, option in {id(option): option for option in options}.items()}
+    hulls = [known[id(option)] for option in options]
+    steps = {key: (np.diff(times), np.diff(joules) / np.diff(times)) for key, (times, joules) in known.items()}
+    counts = [len(times) - 1 for times, _ in hulls]
+    width, slope = (np.concatenate([steps[id(option)][part] for option in options]) for part in (0, 1))
+    return hulls, np.repeat(np.arange(len(hulls)), counts), width, slope
+
+
+def _hull(option: Options, most: int | None) -> _Hull:
+    times, joules = ([values[choice] for choice in option.hull] for values in (option.total_s, option.effective_j))
+    while most is not None and len(times) > most + 1:
+        # The corner whose triangle with its neighbours is the smallest is missed the least.
+        corner = min(
+            range(1, len(times) - 1),
+            key=lambda k: abs(
+                (times[k] - times[k - 1]) * (joules[k + 1] - joules[k - 1])
+                - (times[k + 1] - times[k - 1]) * (joules[k] - joules[k - 1])
+            ),
+        )
+        del times[corner], joules[corner]
+    return times, joules

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.planner.pipelines import gpt3, pipelines
+from tests.planner.pipelines import gpt3, pipelines, scaled
 
 from joulepath_planner import Pipeline
 from joulepath_planner.frontier import Problem
+from joulepath_planner.interior import InteriorPointMethod
 from joulepath_planner.options import Options
 from joulepath_planner.program import Program, program
 from joulepath_planner.relaxation import Relaxation
@@ -21,7 +22,7 @@ def _both(problem: Problem) -> tuple[Program, Program, list[Options]]:
     return exact, large, options
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(pipeline=pipelines(), slowdown=st.floats(0, 0.4), free=st.booleans())
 def test_the_interior_point_method_proves_a_bound_just_under_the_optimum(
     pipeline: Pipeline, slowdown: float, free: bool
@@ -36,7 +37,7 @@ def test_the_interior_point_method_proves_a_bound_just_under_the_optimum(
     assert at_least - 1e-9 <= found.period_s <= period + 1e-9
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(pipeline=pipelines(), slowdown=st.floats(0, 0.4), seed=st.integers(0, 2**32))
 def test_any_flow_at_all_proves_a_true_bound(pipeline: Pipeline, slowdown: float, seed: int) -> None:
     problem = Problem.of(pipeline)
@@ -51,7 +52,7 @@ def test_any_flow_at_all_proves_a_true_bound(pipeline: Pipeline, slowdown: float
     assert bound + slope * (later - deadline) <= exact.solve(later, later).energy_j * (1 + 1e-9)
 
 
-@pytest.mark.parametrize("slowdown", [0.0, 0.05, 0.3])
+@pytest.mark.parametrize("slowdown", [0.0, 0.05])
 def test_a_large_pipeline_is_solved_as_well_as_by_simplex(slowdown: float) -> None:
     problem = Problem.of(gpt3(48))
     exact, large, options = _both(problem)
@@ -77,3 +78,15 @@ def _on_hull(options: list[Options]) -> list[Options]:
         )
         for option in options
     ]
+
+
+def test_a_coarser_hull_still_proves_a_true_bound() -> None:
+    problem = Problem.of(scaled([1.0, 1.3, 0.8], 6))
+    exact, _, options = _both(problem)
+    relaxation = Relaxation.of(problem.graph, options, problem.idle_w)
+    coarser = relaxation.coarser(options, 2)
+    assert len(coarser.owner) == 2 * relaxation.size < len(relaxation.owner)
+    period = problem.t_min_s * 1.1
+    flow = InteriorPointMethod(coarser).solve(period, free=False).flow_w
+    best = exact.solve(period, period).energy_j
+    assert best * (1 - 1e-2) <= relaxation.bound(flow, period, period)[0] <= best * (1 + 1e-9)
