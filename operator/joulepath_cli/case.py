@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from argparse import ArgumentParser, Namespace
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,6 +25,7 @@ from joulepath_planner import (
 __all__ = ["Case", "Parser", "add_arguments", "load"]
 
 _PREFIX = "energyprofile/"
+_MOST = 1_000_000
 
 
 class Parser(ArgumentParser):
@@ -151,7 +153,11 @@ def _of_csv(path: Path, options: Namespace, schedule: str | None) -> Case:
             "--blocking-power is missing: a CSV doesn't hold the watts of a GPU that waits for a peer; "
             "give them, such as --blocking-power 83.64."
         )
-    profile = _profile(Profile.from_csv(path, blocking_power_w=options.blocking_power), options)
+    try:
+        measured = Profile.from_csv(path, blocking_power_w=options.blocking_power)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ProfileError(f"{path} is no CSV ({error}); export it as text in UTF-8.") from None
+    profile = _profile(measured, options)
     stages = options.stages or len(profile.stages)
     order = _schedule(schedule or "1f1b", stages, options.microbatches, options.chunks)
     pipeline = Pipeline(
@@ -193,6 +199,11 @@ def _schedule(name: str, stages: int, microbatches: int | None, chunks: int | No
     if name in SCHEDULES:
         if microbatches is None:
             raise ScheduleError("--microbatches is missing: say how many an iteration has, such as --microbatches 12.")
+        if stages * microbatches > _MOST:
+            raise ScheduleError(
+                f"{stages} stages with {microbatches} microbatches are too many; up to {_MOST} instructions of a kind "
+                "can be planned."
+            )
         return schedule_by_name(name, stages, microbatches, chunks)
     if Path(name).is_file():
         lines = Path(name).read_text(encoding="utf-8").splitlines()

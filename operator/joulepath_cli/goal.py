@@ -89,6 +89,19 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="how much longer a slowed instruction may last without delaying the iteration (0.2%%)",
     )
     group.add_argument(
+        "--host-power",
+        type=quantities.budget("W"),
+        metavar="W",
+        help="watts of the host for each GPU: a plan that may take longer takes so long only as that saves more",
+    )
+    group.add_argument(
+        "--min-dwell-ms",
+        type=quantities.milliseconds,
+        default=0.0,
+        metavar="MS",
+        help="least time between two switches of a GPU's clock",
+    )
+    group.add_argument(
         "--polish",
         type=quantities.seconds,
         default=0.0,
@@ -174,14 +187,19 @@ def make(case: Case, options: Namespace, progress: Callable[[], object] = lambda
 
 
 def _by(case: Case, options: Namespace, deadline_s: float | None, fixed: bool = False) -> Plan:
+    slowdown = options.slowdown or 0.0
+    if options.host_power is not None and not fixed:
+        known = frontier(case.pipeline, 2, host_power_w=options.host_power)
+        deadline_s = min(deadline_s or known.t_min_s * (1 + slowdown), known.t_star_free_s)
     return plan(
         case.pipeline,
         deadline_s=deadline_s,
-        slowdown=options.slowdown or 0.0,
+        slowdown=slowdown,
         granularity=options.granularity,
         lags=case.lags,
         reserve=options.reserve,
         fixed=fixed,
+        min_dwell_s=options.min_dwell_ms,
         polish_s=options.polish,
     )
 

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import os
 import sys
+from argparse import ArgumentTypeError
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cli.command import Run
+from joulepath_cli import quantities
 from joulepath_cli.__main__ import main
 
 SHAPE = ("--microbatches", 6, "--blocking-power", 80)
@@ -39,6 +44,8 @@ SHAPE = ("--microbatches", 6, "--blocking-power", 80)
         ((*SHAPE, "--jitter", "1%", "--samples", 1), "samples is 1; a spread needs at least 2"),
         ((*SHAPE, "--plot", "a.svg", "b.svg", "c.svg"), "--plot takes a timeline and a frontier, two files, not 3"),
         ((*SHAPE, "--plot", "/nowhere/a.svg"), "/nowhere/a.svg: No such file or directory"),
+        (("--microbatches", 10**9, "--blocking-power", 80), "4 stages with 1000000000 microbatches are too many"),
+        ((*SHAPE, "--input-share", "0%"), "--input-share is 0; both I and W take a part of B"),
         ((*SHAPE, "--stages", "many"), "'many' is no whole number above 0"),
         ((*SHAPE, "--lag-ms", "-5"), "argument --lag-ms"),
         (("--microbatches", 6, "--blocking-power", "hot"), "'hot' is no power of 0 W or more; write 83.64"),
@@ -84,6 +91,7 @@ def test_a_profile_that_is_not_there_or_no_text_is_named(run: Run, tmp_path: Pat
     binary.write_bytes(b"\xff\xfe\x00")
     ran = run("plan", binary, *SHAPE)
     assert ran.status == 2
+    assert "is no CSV" in ran.err
     assert ran.err.count("\n") == 1
 
 
@@ -110,3 +118,27 @@ def test_a_reader_that_has_seen_enough_ends_it_quietly(
         monkeypatch.setattr(sys, "stdout", stream)
         assert main(["plan", str(csv), *map(str, SHAPE), "--json"]) == 0
     assert capsys.readouterr().err == ""
+
+
+@given(st.text(alphabet="0123456789.-+e%smWJk=,nai ", max_size=12))
+def test_quantities_are_read_or_refused_whatever_is_written(text: str) -> None:
+    for read in (
+        quantities.seconds,
+        quantities.milliseconds,
+        quantities.fraction,
+        quantities.straggler,
+        quantities.budget("W"),
+        quantities.blocking_power,
+        quantities.count,
+        quantities.listed(quantities.fraction),
+    ):
+        told = _refusal(read, text)
+        assert told is None or told.endswith(".")
+
+
+def _refusal(read: Callable[[str], object], text: str) -> str | None:
+    try:
+        read(text)
+    except ArgumentTypeError as error:
+        return str(error)
+    return None

@@ -177,3 +177,16 @@ def test_progress_shows_on_a_terminal_only(run: Run, csv: Path, monkeypatch: pyt
     monkeypatch.setenv("TERM", "xterm")
     assert run("plan", csv, *SHAPE, "--json").status == 0
     assert "planning" in terminal.getvalue()
+
+
+def test_watts_of_the_host_make_a_plan_that_may_take_long_take_less(run: Run, csv: Path) -> None:
+    alone = _planned(run, csv, "--slowdown", "90%")
+    hosted = _planned(run, csv, "--slowdown", "90%", "--host-power", "100W")
+    assert hosted["iteration_time_s"] < alone["iteration_time_s"]
+    assert hosted["energy_j"] > alone["energy_j"]
+
+
+def test_a_minimum_dwell_is_kept(run: Run, csv: Path) -> None:
+    made = _planned(run, csv, "--min-dwell-ms", 120)
+    rows = [[one["clock_mhz"] for one in rank["instructions"]] for rank in made["ranks"]]
+    assert simulate(PIPELINE, rows).least_dwell_s >= 0.12 - 1e-9
