@@ -18,7 +18,7 @@ _EAGERNESS = 1.15
 
 
 class Assignment:
-    """The chosen option of each group."""
+    """The chosen option of each group. What is fixed takes the clock of what follows it on its rank."""
 
     def __init__(
         self, problem: Problem, groups: Sequence[Sequence[int]], options: Sequence[Options], choices: Sequence[int]
@@ -33,11 +33,27 @@ class Assignment:
             self._of_rank[rank].append(node)
         self.node = {one: node for node, one in enumerate(problem.graph.instructions)}
         profile = problem.pipeline.profile
+        self._giver = self._givers() if profile.fixed else {}
         self.default_mhz = [profile.default_clock_mhz(order[0].stage) for order in problem.pipeline.schedule.orders]
 
     def clock_mhz(self, node: int) -> int:
-        group = self.group_of[node]
+        group = self.group_of[self._giver.get(node, node)]
         return self.options[group].clocks_mhz[self.choices[group]]
+
+    def _givers(self) -> dict[int, int]:
+        """For each fixed node the next one of its rank that asks for a clock, if need be in the next iteration."""
+        is_fixed = self.problem.pipeline.profile.is_fixed
+        givers: dict[int, int] = {}
+        for nodes in self._of_rank:
+            instructions = [self.problem.graph.instructions[node] for node in nodes]
+            asking = [node for node, one in zip(nodes, instructions, strict=True) if not is_fixed(one.stage, one.kind)]
+            giver = asking[0] if asking else nodes[0]
+            for node in reversed(nodes):
+                if asking and node == asking[-1]:
+                    giver = asking.pop()
+                else:
+                    givers[node] = giver
+        return givers
 
     @property
     def clocks(self) -> Clocks:
