@@ -6,6 +6,7 @@ follow GPT-3 175B on A100 (`tests/planner/data`); noise is left out, so that num
 
 from __future__ import annotations
 
+import copy
 import pickle
 from collections.abc import Callable
 from dataclasses import replace
@@ -109,6 +110,19 @@ class World:
         self._version = 0
         self._staged: dict[str, int] = {}
 
+    def copy(self) -> World:
+        """Another one that goes on from here."""
+        other = copy.copy(self)
+        for name, value in vars(self).items():
+            if isinstance(value, dict | set | list):
+                setattr(other, name, copy.copy(value))
+        return other
+
+    @staticmethod
+    def answer(request: PlanRequest) -> PlanResult | PlanRefusal:
+        """The planner's answer, computed once for all who ask the same."""
+        return computed(pickle.dumps(request))
+
     @property
     def plan(self) -> JobPlanSpec | None:
         """The JobPlan, of which there is at most one."""
@@ -136,7 +150,7 @@ class World:
             if (asked := decision.ask_planner) is not None:
                 self._carry_out(decision)
                 self.plans_computed += 1
-                decision = self.decide(asked, computed(pickle.dumps(asked)))
+                decision = self.decide(asked, self.answer(asked))
                 assert decision.ask_planner is None
             if not self._carry_out(decision):
                 return decision
@@ -298,7 +312,7 @@ class World:
         return blocks
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def new_world() -> Callable[..., World]:
     """Makes a simulated job."""
     return World

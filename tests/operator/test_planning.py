@@ -16,7 +16,7 @@ from joulepath_operator.planning import PlanRefusal, PlanRequest, PlanResult, co
 NewWorld = Callable[..., Any]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def request_for(new_world: NewWorld) -> PlanRequest:
     world = new_world()
     world.settle()
@@ -29,9 +29,15 @@ def request_for(new_world: NewWorld) -> PlanRequest:
         world._carry_out(decision)
 
 
-def test_the_figures_of_a_plan_are_in_order(request_for: PlanRequest) -> None:
-    result = compute(request_for)
-    assert isinstance(result, PlanResult)
+@pytest.fixture(scope="module")
+def result(request_for: PlanRequest, new_world: NewWorld) -> PlanResult:
+    """What the planner answers."""
+    answer = new_world.answer(request_for)  # type: ignore[attr-defined]
+    assert isinstance(answer, PlanResult)
+    return answer
+
+
+def test_the_figures_of_a_plan_are_in_order(request_for: PlanRequest, result: PlanResult) -> None:
     assert result.lower_bound_j <= result.energy_j < result.baseline_j
     assert 0 < result.predicted_savings <= result.bound_savings
     assert result.iteration_time_s <= result.t_min_s * 1.001
@@ -42,25 +48,25 @@ def test_the_figures_of_a_plan_are_in_order(request_for: PlanRequest) -> None:
         assert set(stage.clocks_mhz) <= {0, *request_for.supported_clocks_mhz} - {1410}
 
 
-def test_replicas_multiply_joules_and_tensor_peers_do_not_change_savings(request_for: PlanRequest) -> None:
-    single = compute(request_for)
+def test_replicas_multiply_joules_and_tensor_peers_do_not_change_savings(
+    request_for: PlanRequest, result: PlanResult
+) -> None:
     topology = request_for.profile.topology.model_copy(update={"data_parallel": 2, "tensor_parallel": 4})
     several = compute(replace(request_for, profile=request_for.profile.model_copy(update={"topology": topology})))
-    assert isinstance(single, PlanResult)
     assert isinstance(several, PlanResult)
-    assert several.baseline_j == pytest.approx(8 * single.baseline_j)
-    assert several.frontier[0].lower_bound_j == pytest.approx(8 * single.frontier[0].lower_bound_j)
-    assert several.predicted_savings == pytest.approx(single.predicted_savings, abs=0.002)
+    assert several.baseline_j == pytest.approx(8 * result.baseline_j)
+    assert several.frontier[0].lower_bound_j == pytest.approx(8 * result.frontier[0].lower_bound_j)
+    assert several.predicted_savings == pytest.approx(result.predicted_savings, abs=0.002)
 
 
-def test_a_model_that_does_not_fit_the_job_is_refused_with_both_numbers(request_for: PlanRequest) -> None:
+def test_a_model_that_does_not_fit_the_job_is_refused_with_both_numbers(
+    request_for: PlanRequest, result: PlanResult
+) -> None:
     refusal = compute(replace(request_for, control_time_s=request_for.control_time_s * 1.02))
     assert isinstance(refusal, PlanRefusal)
     assert refusal.reason == "ModelMismatch"
     assert f"{request_for.control_time_s * 1.02:.4f} s" in refusal.message
-    fitting = compute(request_for)
-    assert isinstance(fitting, PlanResult)
-    assert f"{fitting.t_min_s:.4f} s" in refusal.message
+    assert f"{result.t_min_s:.4f} s" in refusal.message
 
 
 def test_what_lies_within_the_noise_of_the_job_is_no_mismatch(request_for: PlanRequest) -> None:
@@ -109,8 +115,8 @@ def ask(request: PlanRequest, *, command: tuple[str, ...] | None = None) -> Plan
     return answer
 
 
-def test_a_process_of_its_own_answers_the_same(request_for: PlanRequest) -> None:
-    assert ask(request_for) == compute(request_for)
+def test_a_process_of_its_own_answers_the_same(request_for: PlanRequest, result: PlanResult) -> None:
+    assert ask(request_for) == result
 
 
 def test_a_planner_that_never_ends_is_ended(request_for: PlanRequest) -> None:
