@@ -89,20 +89,19 @@ class Explanation:
 
     def _why(self) -> str:
         if self.critical:
-            ends = [f"after {self.before.label}"] if self.before else []
-            ends += [f"before {self.after.label}"] if self.after else []
-            return f"It is on the critical path{', ' + ' and '.join(ends) if ends else ''}: it has no slack."
+            places = [f"after {self.before.label}"] if self.before else []
+            places += [f"before {self.after.label}"] if self.after else []
+            return f"It is on the critical path{', ' * bool(places)}{' and '.join(places)}: it has no slack."
         if self.slack_s < _NO_SLACK_S:
             return "It has no slack: a path through it is as long as the critical one."
-        slack = f"It is off the critical path and may end {_ms(self.slack_s)} later"
-        return {
-            "too little slack": f"{slack}, too little for the next clock down.",
-            "cheapest": f"{slack}; a lower clock saves nothing more.",
-            "lowest clock": f"{slack}; the profile has no lower clock.",
-            "shared clock": f"{slack}; it shares its clock with others ({self.granularity} granularity)"
-            if self.granularity != "instruction"
-            else f"{slack}; that slack is worth little, or lags and reserve need it",
-        }[self.reason].rstrip(".") + "."
+        shared = f"; it shares its clock with others ({self.granularity} granularity)"
+        because = {
+            "lowest clock": "; the profile has no lower clock",
+            "too little slack": ", too little for the next clock down",
+            "cheapest": "; a lower clock saves nothing more",
+            "shared clock": shared if self.granularity != "instruction" else "; lags, reserve or rounding left that",
+        }[self.reason]
+        return f"It is off the critical path and may end {_ms(self.slack_s)} later{because}."
 
     @staticmethod
     def _cost(other: Neighbour) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal
 
@@ -19,7 +19,7 @@ import numpy as np
 from joulepath_planner.granularity import Granularity
 from joulepath_planner.lags import LagTable
 from joulepath_planner.pipeline import Pipeline
-from joulepath_planner.plan import Plan, plan
+from joulepath_planner.plan import Plan, PlannedInstruction, plan
 from joulepath_planner.profile import ProfileError
 from joulepath_planner.referee import Clocks, Stretch, simulate
 from joulepath_planner.schedule import Instruction
@@ -167,7 +167,7 @@ def robust_plan(
     while not holds(best) and best[2] < _LAST_RESERVE:
         low, best = best[2], tried(max(_FIRST_RESERVE, 2 * best[2]))
     if not holds(best):
-        made = plan(pipeline, lags=lags, granularity="rank", reserve=0.99)
+        made = _at_default_clocks(pipeline, careless[0])
         best = made, robustness(pipeline, made.clocks, noise, lags=lags, samples=samples, seed=seed), 1.0
     elif best[2]:
         for _ in range(_HALVINGS):
@@ -177,6 +177,29 @@ def robust_plan(
             else:
                 low = middle[2]
     return RobustPlan(best[0], best[2], bound, best[1], careless[0], careless[1])
+
+
+def _at_default_clocks(pipeline: Pipeline, made: Plan) -> Plan:
+    seen = simulate(pipeline)
+    ranks = tuple(
+        replace(
+            rank,
+            instructions=tuple(
+                PlannedInstruction(event.instruction, None, event.start_s, event.duration_s, event.energy_j)
+                for event in events
+            ),
+        )
+        for rank, events in zip(made.ranks, seen.ranks, strict=True)
+    )
+    return replace(
+        made,
+        granularity="default",
+        iteration_time_s=seen.iteration_time_s,
+        energy_j=seen.energy_j,
+        ranks=ranks,
+        critical_path=seen.critical_path,
+        switches=0,
+    )
 
 
 def _spread(times: np.ndarray) -> Spread:
