@@ -1,4 +1,4 @@
-"""A queue of keys, each handled by at most one worker at a time.
+"""A queue of keys, each handled by one task at a time.
 
 Keys that are asked for again before they are handled are handled once; one that is asked for while it is being handled
 is handled again afterwards, so that whoever adds a key after a change can be sure that the change is seen. A key whose
@@ -22,7 +22,8 @@ K = TypeVar("K", bound=Hashable)
 class KeyedQueue(Generic[K]):
     """Calls `handle(key)`; the seconds that it returns, if any, are when the key is to be handled again.
 
-    settle_s: how long a new key waits for more changes; backoff_s: first and longest pause after a failure.
+    workers: how many keys at once; settle_s: how long a new key waits for more changes; backoff_s: first and longest
+    pause after a failure.
     """
 
     def __init__(
@@ -39,8 +40,7 @@ class KeyedQueue(Generic[K]):
         self._due: dict[K, float] = {}
         self._active: set[K] = set()
         self._failures: dict[K, int] = {}
-        self._changed = asyncio.Condition()
-        self._notify: set[asyncio.Task[None]] = set()
+        self._changed = asyncio.Event()
 
     def __len__(self) -> int:
         return len(self._due) + len(self._active)
@@ -50,17 +50,15 @@ class KeyedQueue(Generic[K]):
         due = asyncio.get_running_loop().time() + (self._settle_s if after_s is None else after_s)
         if due < self._due.get(key, float("inf")):
             self._due[key] = due
-            task = asyncio.ensure_future(self._wake())
-            self._notify.add(task)
-            task.add_done_callback(self._notify.discard)
+            self._changed.set()
 
     async def run(self, resync_s: float | None = None, keys: Callable[[], Iterable[K]] = tuple) -> None:
         """Works until it is cancelled; every `resync_s` seconds all `keys()` are handled once more."""
         async with asyncio.TaskGroup() as group:
-            for _ in range(self._workers):
-                group.create_task(self._work())
             if resync_s is not None:
                 group.create_task(self._resync(resync_s, keys))
+            while True:
+                group.create_task(self._work(await self._take()))
 
     async def _resync(self, every_s: float, keys: Callable[[], Iterable[K]]) -> None:
         while True:
@@ -68,43 +66,35 @@ class KeyedQueue(Generic[K]):
                 self.add(key)
             await asyncio.sleep(every_s)
 
-    async def _work(self) -> None:
-        while True:
-            key = await self._take()
-            try:
-                after_s = await self._handle(key)
-                self._failures.pop(key, None)
-            except Exception:
-                failures = self._failures[key] = self._failures.get(key, 0) + 1
-                first, longest = self._backoff_s
-                after_s = min(longest, first * 2 ** min(failures - 1, 30))
-                log.exception("%s: failed %d times in a row; next try in %.1f s", key, failures, after_s)
-                self._on_error(key)
-            finally:
-                self._active.discard(key)
-            if after_s is not None:
-                self.add(key, after_s)
-            await self._wake()
+    async def _work(self, key: K) -> None:
+        try:
+            after_s = await self._handle(key)
+            self._failures.pop(key, None)
+        except Exception:
+            failures = self._failures[key] = self._failures.get(key, 0) + 1
+            first, longest = self._backoff_s
+            after_s = min(longest, first * 2 ** min(failures - 1, 30))
+            log.exception("%s: failed %d times in a row; next try in %.1f s", key, failures, after_s)
+            self._on_error(key)
+        finally:
+            self._active.discard(key)
+        if after_s is not None:
+            self.add(key, after_s)
+        self._changed.set()
 
     async def _take(self) -> K:
-        """The key that is due first, and not being handled."""
+        """The key that is due first, and not being handled, once fewer than `workers` are."""
         loop = asyncio.get_running_loop()
-        async with self._changed:
-            while True:
-                free = [(due, key) for key, due in self._due.items() if key not in self._active]
-                due, key = min(free, key=lambda item: item[0], default=(None, None))
-                if due is None or key is None:
+        while True:
+            self._changed.clear()
+            waiting = self._due.items() if len(self._active) < self._workers else ()
+            free = ((due, key) for key, due in waiting if key not in self._active)
+            due, key = min(free, key=lambda item: item[0], default=(None, None))
+            if due is not None and key is not None and due <= loop.time():
+                del self._due[key]
+                self._active.add(key)
+                return key
+            # Not wait_for: in Python 3.11 it can swallow the cancellation that ends the queue.
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(due):
                     await self._changed.wait()
-                elif (pause := due - loop.time()) <= 0:
-                    del self._due[key]
-                    self._active.add(key)
-                    return key
-                else:
-                    # Not wait_for: in Python 3.11 it can swallow the cancellation that ends the worker.
-                    with suppress(TimeoutError):
-                        async with asyncio.timeout(pause):
-                            await self._changed.wait()
-
-    async def _wake(self) -> None:
-        async with self._changed:
-            self._changed.notify_all()

@@ -64,6 +64,30 @@ def test_every_change_is_seen_after_it_was_made(adds: list[tuple[str, int]], fai
     assert seen == dict(changes)
 
 
+def test_no_more_keys_are_handled_at_once_than_there_are_workers() -> None:
+    most = 0
+    running: set[int] = set()
+
+    async def handle(key: int) -> None:
+        nonlocal most
+        running.add(key)
+        most = max(most, len(running))
+        await asyncio.sleep(0)
+        running.discard(key)
+
+    async def play() -> None:
+        queue: KeyedQueue[int] = KeyedQueue(handle, workers=3, settle_s=0)
+        task = asyncio.ensure_future(queue.run())
+        for key in range(20):
+            queue.add(key)
+        while len(queue):
+            await asyncio.sleep(0.001)
+        await _stop(task)
+
+    asyncio.run(play())
+    assert most == 3
+
+
 def test_keys_added_in_a_burst_are_handled_once() -> None:
     handled: list[str] = []
 
