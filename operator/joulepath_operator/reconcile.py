@@ -1,7 +1,8 @@
 """Handles one EnergyPlan: gathers what is known, lets `decide` decide, writes what it says.
 
-Nothing is remembered between two calls. The planner is asked between two decisions: the first says what to plan, the
-second is made anew from the cluster as it is when the answer is there.
+The planner is asked between two decisions: the first says what to plan, the second is made anew from the cluster as it
+is when the answer is there. It computes meanwhile, and nobody waits for it: what changes in the cluster is seen and
+acted upon. Beside what is being computed, nothing is remembered between two calls.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Protocol
 
@@ -39,14 +40,29 @@ class Planner(Protocol):
     def plan(self, request: PlanRequest) -> Awaitable[PlanResult | PlanRefusal]: ...
 
 
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """What the planner was asked for an EnergyPlan, and its answer once it is there."""
+
+    request: PlanRequest
+    answer: asyncio.Future[PlanResult | PlanRefusal]
+
+
 class Reconciler:
-    """Call it with the key of an EnergyPlan."""
+    """Call it with the key of an EnergyPlan; `again` is called with one whose plan has been computed."""
 
     def __init__(
-        self, cluster: Cluster, index: Index, planner: Planner, metrics: Metrics, now: Callable[[], str] | None = None
+        self,
+        cluster: Cluster,
+        index: Index,
+        planner: Planner,
+        metrics: Metrics,
+        now: Callable[[], str] | None = None,
+        again: Callable[[Key], object] = lambda key: None,
     ) -> None:
         self._cluster, self._index, self._planner, self._metrics = cluster, index, planner, metrics
-        self._now = now or _utc_now
+        self._now, self._again = now or _utc_now, again
+        self._questions: dict[Key, _Question] = {}
 
     async def __call__(self, key: Key) -> float | None:
         """Seconds after which to look again, if any; raises what the API raises."""
@@ -56,20 +72,40 @@ class Reconciler:
             return _AGAIN_S
 
     async def _reconcile(self, key: Key) -> float | None:
-        asked: PlanRequest | None = None
-        answer: PlanResult | PlanRefusal | None = None
-        while True:
-            body = await asyncio.to_thread(self._cluster.get, Kind.ENERGY_PLAN, key)
-            if body is None or body["metadata"].get("deletionTimestamp"):
-                self._metrics.forget(key)
-                return None
-            decision = await asyncio.to_thread(self._decide, key, body, asked, answer)
-            await asyncio.to_thread(self._carry_out, key, body, decision)
-            self._metrics.tell(key, body["spec"]["job"]["name"], decision.status)
-            asked = decision.ask_planner
-            if asked is None:
-                return decision.requeue_after_s
-            answer = await self._planner.plan(asked)
+        body = await asyncio.to_thread(self._cluster.get, Kind.ENERGY_PLAN, key)
+        if body is None or body["metadata"].get("deletionTimestamp"):
+            self._ask(key, None)
+            self._metrics.forget(key)
+            return None
+        asked, answer = self._answer(key)
+        decision = await asyncio.to_thread(self._decide, key, body, asked, answer)
+        await asyncio.to_thread(self._carry_out, key, body, decision)
+        self._ask(key, decision.ask_planner)
+        self._metrics.tell(key, body["spec"]["job"]["name"], decision.status)
+        return decision.requeue_after_s
+
+    def _answer(self, key: Key) -> tuple[PlanRequest | None, PlanResult | PlanRefusal | None]:
+        """What the planner was asked and has answered; a planner that failed is asked anew."""
+        question = self._questions.get(key)
+        if question is None or not question.answer.done():
+            return None, None
+        if (error := question.answer.exception()) is not None:
+            del self._questions[key]
+            raise error
+        return question.request, question.answer.result()
+
+    def _ask(self, key: Key, request: PlanRequest | None) -> None:
+        """Lets the planner compute this and nothing else for an EnergyPlan."""
+        question = self._questions.get(key)
+        if question is not None and request is not None and question.request.inputs == request.inputs:
+            return
+        if question is not None:
+            question.answer.cancel()
+            del self._questions[key]
+        if request is not None:
+            answer = asyncio.ensure_future(self._planner.plan(request))
+            self._questions[key] = _Question(request, answer)
+            answer.add_done_callback(lambda done: None if done.cancelled() else self._again(key))
 
     def _decide(
         self, key: Key, body: Body, asked: PlanRequest | None, answer: PlanResult | PlanRefusal | None

@@ -20,8 +20,6 @@ from joulepath_operator.reconcile import Reconciler
 
 log = logging.getLogger(__name__)
 
-_WORKERS = 256
-"""Jobs handled at once. Those that wait for the planner hold a worker each: the others must not wait with them."""
 _RESYNC_S = 60.0
 _RELIST_S = 600.0
 
@@ -31,8 +29,8 @@ async def run(cluster: Cluster, host: str, port: int, planner_timeout_s: int) ->
     index = Index()
     metrics = Metrics(queue_depth=lambda: len(queue))
     pool = PlannerPool(planner_timeout_s, observe=metrics.planner_seconds.observe)
-    reconciler = Reconciler(cluster, index, pool, metrics)
-    queue: KeyedQueue[Key] = KeyedQueue(reconciler, workers=_WORKERS, on_error=lambda key: metrics.errors.inc())
+    reconciler = Reconciler(cluster, index, pool, metrics, again=lambda key: queue.add(key))
+    queue: KeyedQueue[Key] = KeyedQueue(reconciler, on_error=lambda key: metrics.errors.inc())
     # Before anything is decided, everything is known: an empty index would look like a cluster without jobs.
     await _relist(cluster, index, queue)
     server = await _serve(metrics, host, port)

@@ -316,3 +316,19 @@ class World:
 def new_world() -> Callable[..., World]:
     """Makes a simulated job."""
     return World
+
+
+@pytest.fixture(scope="session")
+def once_active(new_world: Callable[..., World]) -> World:
+    """A job with a plan in force, to be copied."""
+    world = new_world()
+    world.settle()
+    world.run(200)
+    assert world.status.phase == "Active"
+    return world
+
+
+@pytest.fixture
+def active(once_active: World) -> World:
+    """A job with a plan in force."""
+    return once_active.copy()

@@ -15,9 +15,11 @@ from kubernetes import client
 
 from joulepath_crds import ANNOTATION, EnergyPlanStatus, NodeReportStatus
 from joulepath_operator.cluster import Cluster
-from joulepath_operator.index import Index, Kind
+from joulepath_operator.index import Index, Key, Kind
 from joulepath_operator.metrics import Metrics
+from joulepath_operator.observation import JOB_UID_LABEL
 from joulepath_operator.planner_pool import PlannerPool
+from joulepath_operator.planning import PlanRefusal, PlanRequest, PlanResult
 from joulepath_operator.reconcile import Reconciler
 
 Answer = tuple[int, Any]
@@ -91,6 +93,71 @@ def test_a_kind_that_the_cluster_does_not_know_is_told_with_the_remedy(
     assert remedy in caplog.text
 
 
+def watched(server: Server, world: Any) -> Index:
+    """A server and an index that hold the EnergyPlan, the job, its nodes and its profiles."""
+    index = Index()
+    metadata = {"namespace": "team", "name": "plan", "uid": "u", "resourceVersion": "1", "generation": 1}
+    body = {"metadata": metadata, "spec": {"job": {"name": "gpt3"}}, "status": world.status.to_api()}
+    server.objects["energyplans/plan"] = body
+    job = {"namespace": "team", "name": "gpt3", "uid": world.job.uid, "annotations": {ANNOTATION: "plan"}}
+    server.objects["pytorchjobs/gpt3"] = {"metadata": job}
+    for node in world.nodes():
+        status = NodeReportStatus(gpus=node.gpus, jobs=(node.report,)).to_api()
+        index.put(Kind.NODE_REPORT, {"metadata": {"name": node.node}, "status": status})
+    for profile in world.profiles.values():
+        labels = {JOB_UID_LABEL: profile.job_uid}
+        metadata = {"namespace": "team", "name": profile.name, "labels": labels}
+        index.put(Kind.ENERGY_PROFILE, {"metadata": metadata, "spec": profile.spec.to_api()})
+    return index
+
+
+def test_nobody_waits_for_the_planner(server: Server, cluster: Cluster, active: Any) -> None:
+    """It is asked once, however often the EnergyPlan is looked at; its answer brings the EnergyPlan back."""
+    key = ("team", "plan")
+    asked: list[PlanRequest] = []
+    cancelled: list[PlanRequest] = []
+    back: list[Key] = []
+    server.refusal = (201, {"metadata": {"namespace": "team", "name": "x"}, "spec": {}})
+
+    class Slow:
+        def __init__(self) -> None:
+            self.ready = asyncio.Event()
+
+        async def plan(self, request: PlanRequest) -> PlanResult | PlanRefusal:
+            asked.append(request)
+            try:
+                await self.ready.wait()
+            except asyncio.CancelledError:
+                cancelled.append(request)
+                raise
+            answer: PlanResult | PlanRefusal = active.answer(request)
+            return answer
+
+    async def play() -> None:
+        planner = Slow()
+        reconciler = Reconciler(cluster, watched(server, active), planner, Metrics(), again=back.append)
+        for _ in range(3):
+            await reconciler(key)
+        assert len(asked) == 1
+        assert server.posts == 0
+        planner.ready.set()
+        while not back:
+            await asyncio.sleep(0.01)
+        await reconciler(key)
+        assert server.posts == 1
+        planner.ready.clear()
+        server.objects["energyplans/plan"]["spec"]["maxSlowdownPercent"] = 5
+        await reconciler(key)
+        await asyncio.sleep(0)
+        assert len(asked) == 2
+        del server.objects["energyplans/plan"]
+        await reconciler(key)
+        await asyncio.sleep(0)
+        assert cancelled == asked[1:], "what nobody asks for any more is not computed"
+
+    asyncio.run(play())
+
+
 @pytest.mark.parametrize(
     "refusal",
     [
@@ -101,14 +168,7 @@ def test_a_kind_that_the_cluster_does_not_know_is_told_with_the_remedy(
 def test_a_plan_that_the_api_server_never_takes_is_told_and_not_tried_again(
     server: Server, cluster: Cluster, new_world: Callable[..., Any], refusal: Answer
 ) -> None:
-    world, index = new_world(), Index()
-    metadata = {"namespace": "team", "name": "plan", "uid": "u", "resourceVersion": "1", "generation": 1}
-    server.objects["energyplans/plan"] = {"metadata": metadata, "spec": {"job": {"name": "gpt3"}}}
-    job = {"namespace": "team", "name": "gpt3", "uid": world.job.uid, "annotations": {ANNOTATION: "plan"}}
-    server.objects["pytorchjobs/gpt3"] = {"metadata": job}
-    for node in world.nodes():
-        status = NodeReportStatus(gpus=node.gpus, jobs=(node.report,)).to_api()
-        index.put(Kind.NODE_REPORT, {"metadata": {"name": node.node}, "status": status})
+    index = watched(server, new_world())
     server.refusal = refusal
     reconciler = Reconciler(cluster, index, PlannerPool(), Metrics())
     for _ in range(2):

@@ -20,21 +20,6 @@ def spec(**changes: Any) -> EnergyPlanSpec:
     return EnergyPlanSpec.from_api({"job": {"name": "gpt3"}, **changes})
 
 
-@pytest.fixture(scope="module")
-def once_active(new_world: NewWorld) -> Any:
-    world = new_world()
-    world.settle()
-    world.run(200)
-    assert world.status.phase == "Active"
-    return world
-
-
-@pytest.fixture
-def active(once_active: Any) -> Any:
-    """A job with a plan in force."""
-    return once_active.copy()
-
-
 def injected(world: Any) -> tuple[str, str, str]:
     world.settle()
     condition = world.condition("Injected")
