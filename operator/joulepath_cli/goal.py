@@ -138,6 +138,8 @@ def make(case: Case, options: Namespace, progress: Callable[[], object] = lambda
     straggler_s, robust = None, None
     if options.quantile is not None and (options.straggler or options.energy_budget or options.power_budget):
         raise ObjectiveError("--quantile keeps a slowdown or a deadline; leave out straggler and budgets.")
+    if options.quantile is not None and options.reserve:
+        raise ObjectiveError("--quantile looks for the reserve itself; leave out --reserve.")
     if options.straggler is not None:
         factor, straggler_s = options.straggler
         t_min_s = simulate(case.pipeline).iteration_time_s
@@ -157,11 +159,9 @@ def make(case: Case, options: Namespace, progress: Callable[[], object] = lambda
         robust = robust_plan(
             case.pipeline,
             Noise(options.jitter or 0.0),
-            deadline_s=options.deadline,
-            slowdown=options.slowdown or 0.0,
+            lambda reserve: _by(case, options, options.deadline, reserve=reserve),
             quantile=options.quantile,
             margin=options.margin,
-            granularity=options.granularity,
             lags=case.lags,
             samples=options.samples,
             seed=options.seed,
@@ -174,7 +174,13 @@ def make(case: Case, options: Namespace, progress: Callable[[], object] = lambda
     if jitter is None and options.jitter is not None:
         noise = Noise(options.jitter)
         jitter = robustness(
-            case.pipeline, made.clocks, noise, lags=case.lags, samples=options.samples, seed=options.seed
+            case.pipeline,
+            made.clocks,
+            noise,
+            lags=case.lags,
+            pace_s=straggler_s,
+            samples=options.samples,
+            seed=options.seed,
         )
     return Made(
         made,
@@ -186,7 +192,9 @@ def make(case: Case, options: Namespace, progress: Callable[[], object] = lambda
     )
 
 
-def _by(case: Case, options: Namespace, deadline_s: float | None, fixed: bool = False) -> Plan:
+def _by(
+    case: Case, options: Namespace, deadline_s: float | None, *, fixed: bool = False, reserve: float | None = None
+) -> Plan:
     slowdown = options.slowdown or 0.0
     if options.host_power is not None and not fixed:
         known = frontier(case.pipeline, 2, host_power_w=options.host_power)
@@ -197,7 +205,7 @@ def _by(case: Case, options: Namespace, deadline_s: float | None, fixed: bool = 
         slowdown=slowdown,
         granularity=options.granularity,
         lags=case.lags,
-        reserve=options.reserve,
+        reserve=options.reserve if reserve is None else reserve,
         fixed=fixed,
         min_dwell_s=options.min_dwell_ms,
         polish_s=options.polish,

@@ -12,11 +12,9 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Literal
 
 import numpy as np
 
-from joulepath_planner.granularity import Granularity
 from joulepath_planner.lags import LagTable
 from joulepath_planner.pipeline import Pipeline
 from joulepath_planner.plan import Plan, PlannedInstruction, plan
@@ -99,11 +97,13 @@ def robustness(
     noise: Noise,
     *,
     lags: LagTable | None = None,
+    pace_s: float | None = None,
     samples: int = SAMPLES,
     seed: int = 0,
 ) -> Robustness:
     """Replay so many iterations of a plan's clocks and of default clocks with this noise, and with the lags' spread.
 
+    pace_s: the iteration time of a straggler that both wait for.
     The same seed gives the same figures. Raises `ProfileError` where there is no noise to replay.
     """
     if samples < 2:
@@ -114,7 +114,15 @@ def robustness(
     if not noise.jitter and not with_errors:
         raise ProfileError("the profile has no standard errors, and no jitter is given; give jitter, such as 0.01.")
     planned, default = (
-        simulate(pipeline, which, lags, samples + 1, stretch=_stretch(pipeline, which, noise, seed), seed=seed)
+        simulate(
+            pipeline,
+            which,
+            lags,
+            samples + 1,
+            pace_s=pace_s,
+            stretch=_stretch(pipeline, which, noise, seed),
+            seed=seed,
+        )
         for which in (clocks, None)
     )
     times, default_times = np.array(planned.iteration_times_s), np.array(default.iteration_times_s)
@@ -130,35 +138,34 @@ def robustness(
 def robust_plan(
     pipeline: Pipeline,
     noise: Noise,
+    make: Callable[[float], Plan] | None = None,
     *,
-    deadline_s: float | None = None,
-    slowdown: float = 0.0,
     quantile: float = 0.95,
     margin: float = MARGIN,
-    granularity: Granularity | Literal["auto"] = "auto",
     lags: LagTable | None = None,
     samples: int = SAMPLES,
     seed: int = 0,
     progress: Callable[[], object] = lambda: None,
 ) -> RobustPlan:
-    """The plan of least reserve whose slowdown stays within `slowdown` + `margin` in a share `quantile` of iterations.
+    """The plan of least reserve whose slowdown keeps its bound in a share `quantile` of iterations.
 
+    make: the plan for a reserve (default: at T_min, with these lags). The bound is how far its deadline is over T_min,
+        and the margin.
+    progress: called after each plan that was tried.
     The reserve is doubled until the bound holds, then halved in on. Where none up to a third holds, the clocks are
-    default ones. progress: called after each plan that was tried.
+    default ones.
     """
     if not 0 < quantile < 1:
         raise ValueError(f"quantile is {quantile:g}; it is the share of iterations that keep the bound, such as 0.95.")
 
     def tried(reserve: float) -> tuple[Plan, Robustness, float]:
-        made = plan(
-            pipeline, deadline_s=deadline_s, slowdown=slowdown, granularity=granularity, lags=lags, reserve=reserve
-        )
+        made = make(reserve) if make else plan(pipeline, lags=lags, reserve=reserve)
         found = made, robustness(pipeline, made.clocks, noise, lags=lags, samples=samples, seed=seed), reserve
         progress()
         return found
 
     careless = best = tried(0.0)
-    bound = max(slowdown, careless[0].deadline_s / careless[0].t_min_s - 1) + margin
+    bound = careless[0].deadline_s / careless[0].t_min_s - 1 + margin
 
     def holds(one: tuple[Plan, Robustness, float]) -> bool:
         return one[1].slowdown_at(quantile) <= bound

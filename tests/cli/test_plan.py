@@ -66,6 +66,7 @@ def test_beside_a_straggler_the_iteration_takes_as_long_as_its(run: Run, csv: Pa
     assert by_factor["lower_bound_j"] == pytest.approx(KNOWN.at(1.2 * KNOWN.t_min_s).energy_j, rel=1e-5)
     told = run("plan", csv, *SHAPE, "--straggler", "1.2").out
     assert "waiting for a straggler of" in told
+    assert "100.0%" not in run("plan", csv, *SHAPE, "--straggler", "1.2", "--jitter", "1%", "--samples", 10).out
 
 
 def test_lags_cost_a_little_and_granularity_is_what_was_asked(run: Run, csv: Path) -> None:
