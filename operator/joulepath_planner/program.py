@@ -21,7 +21,7 @@ import highspy
 import numpy as np
 
 from joulepath_planner.graph import Graph
-from joulepath_planner.interior import InteriorPointMethod, NoInteriorError
+from joulepath_planner.interior import InteriorPointMethod
 from joulepath_planner.options import Options
 from joulepath_planner.relaxation import Ints, Relaxation
 
@@ -87,7 +87,7 @@ class _Interior:
                 found = self._with(at_least_s, at_most_s)
                 if found.period_s < at_least_s:
                     found = self._with(at_least_s, at_least_s)
-        except NoInteriorError:
+        except ArithmeticError:
             return _Simplex(*self._otherwise).solve(at_most_s, at_least_s)
         return found
 
