@@ -66,3 +66,8 @@ down: ## Remove the cluster and everything that it left; what was built is kept
 .PHONY: demo
 demo: venv ## The main job: GPT-3's pipeline on a real cluster with virtual GPUs, joules measured (root)
 	@$(PY) -m demo $(if $(KEEP),--keep) $(if $(CLUSTER),--cluster $(CLUSTER)) $(ARGS)
+
+# make bench-planner ARGS="--data DIR"   with the published frontiers too; more: python benchmarks/planner.py --help
+.PHONY: bench-planner
+bench-planner: venv ## The planner's speed, memory and quality beside lowtime's; writes benchmarks/results/planner.json
+	@$(PY) benchmarks/planner.py $(ARGS)
