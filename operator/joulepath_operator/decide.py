@@ -30,6 +30,8 @@ FINAL = frozenset(
     }
 )
 """Refusals that hold until the job restarts or the EnergyPlan's spec changes."""
+_LOOK_AGAIN_S = 15.0
+"""While ranks are missing: no watch tells of the job's pods and of agents."""
 _UNDER_WAY = frozenset({Phase.PROFILING, Phase.PLANNED, Phase.ACTIVE})
 
 
@@ -91,13 +93,14 @@ def _with_some_ranks(case: Case, job: Job, gang: Gang | None) -> Decision:
             case.story.tell("Active", False, reason, silence)
         return _degraded(case, reason, message, outdated)
     case.story.tell("Injected", False, reason, message)
-    return Decision(case.story.end(Phase.PENDING, message), delete_plans=outdated)
+    return Decision(case.story.end(Phase.PENDING, message), delete_plans=outdated, requeue_after_s=_LOOK_AGAIN_S)
 
 
 def _degraded(case: Case, reason: str, message: str, outdated: tuple[str, ...]) -> Decision:
     """All stays as it is, but for what is amiss."""
     case.story.tell("Degraded", True, reason, message)
-    return Decision(case.story.keep(message=f"Degraded: {message}"), delete_plans=outdated)
+    status = case.story.keep(message=f"Degraded: {message}")
+    return Decision(status, delete_plans=outdated, requeue_after_s=_LOOK_AGAIN_S)
 
 
 def _with_all_ranks(case: Case, job: Job, gang: Gang) -> Decision:

@@ -51,6 +51,13 @@ def answer_for(case: ReadyCase, profile: StoredProfile) -> PlanResult | PlanRefu
 def without_profile(case: ReadyCase) -> Decision:
     """Observe without a profile: default clocks against default clocks."""
     case.story.note(profile=None, plan=None, predicted=None, frontier=())
+    case.story.tell(
+        "Profiled",
+        False,
+        "ObserveOnly",
+        "Observe changes no clock, so it can't measure several, and no earlier run of this shape has left an "
+        "EnergyProfile: what a plan would save is not known. To find out, set spec.mode to Enforce.",
+    )
     inputs = _inputs(case, None)
     if case.plan is not None and case.plan.inputs == inputs:
         return _follow(case, case.plan)
@@ -113,7 +120,7 @@ def _tell_new(case: ReadyCase, summary: PlanSummary | None) -> EnergyPlanStatus:
 
 def _tell_planned(case: ReadyCase, summary: PlanSummary | None) -> None:
     if summary is None:
-        case.story.tell("Planned", True, "ObserveOnly", "Every clock is the default one.")
+        case.story.tell("Planned", True, "ObserveOnly", "Every clock stays the default one.")
         return
     watch = "" if case.enforce else " (Observe: it is not carried out)"
     case.story.tell(

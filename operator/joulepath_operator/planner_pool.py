@@ -49,7 +49,7 @@ class PlannerPool:
             return PlanRefusal(
                 "PlannerTimeout",
                 f"The planner took more than {self._timeout_s:g} s. Ask for a coarser spec.granularity (phase or "
-                "rank), or give the operator more time (--planner-timeout).",
+                "rank), or give the operator more time (--planner-timeout) and restart the job.",
             )
         finally:
             if process.returncode is None:
@@ -59,7 +59,7 @@ class PlannerPool:
             return PlanRefusal(
                 "PlannerDied",
                 f"The planner's process ended with {process.returncode} (-9: out of memory). See the operator's log, "
-                "or give it more memory.",
+                "give it more memory (operator.resources in the chart), then restart the job or change the EnergyPlan.",
             )
         result: PlanResult | PlanRefusal = pickle.loads(answer)
         return result

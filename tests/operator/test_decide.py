@@ -119,6 +119,7 @@ def test_a_node_whose_ranks_are_silent_is_told_with_what_its_agent_lacks(
     world.ranks, world.pods, world.agents = 4, (True, True), (agent,)
     status, why, message = injected(world)
     assert (status, why) == ("False", reason)
+    assert world.decide().requeue_after_s is not None, "nobody watches pods and agents"
     assert message.startswith("4 of 8 ranks report")
     assert remedy in message
 

@@ -234,6 +234,7 @@ def test_observe_sets_no_clock_and_measures_zero(new_world: NewWorld) -> None:
     world.run(130)
     assert all(not any(stage.clocks_mhz) for plan in world.writes for stage in plan.stages)
     assert {plan.purpose for plan in world.writes} == {Purpose.ENFORCE}
+    assert world.condition("Profiled").reason == "ObserveOnly"
     savings = world.status.measured.savings
     assert savings.ci95_low <= 0 <= savings.ci95_high
 
