@@ -1,15 +1,16 @@
 """From the linear program's seconds to clocks, where every instruction has a clock of its own: for many at once.
 
-Each instruction first takes the slowest clock that is no slower than its linear-program time. What slack this leaves
-is handed on in *sweeps*: forward, from the earliest starts on, each instruction takes the slowest clock with which it
-ends before its latest end, so that what one can't use is left to those after it; backward the same from the end. The
-first sweep lets instructions go to the next clock above their linear-program time only, the last ones to any; between,
-to those that save most joules per second. No sweep ever passes the period.
+Clocks are chosen in *sweeps*. Forward, from the earliest starts on, each instruction takes the slowest clock with which
+it ends before its latest end, so that what one can't use is left to those after it; backward the same from the end.
+In the first sweep latest ends are the linear program's, and no instruction goes further than the next point of the hull
+above its linear-program time, so that all ranks follow the linear program's timeline within about a clock's step. The
+next ones go as far as a second saves many joules, the last one wherever there is room. No sweep passes the period.
 
 Sweeps spend slack where they come first, not where it saves most. So several assignments are swept together, some
 rounded at random, and the best one is then varied: a few instructions, drawn at random, are put back by a clock or
-two, the others get the slack, and what costs less is kept. All is drawn from one fixed seed: the same problem, the same
-plan.
+two, the others get the slack, and what costs less is kept. The pipeline is cut into windows of some levels for that,
+at whose borders all times are held, so that each window keeps its own best variant. All is drawn from one fixed seed:
+the same problem, the same plan.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,12 +29,17 @@ from joulepath_planner.program import SOLVER_TOLERANCE_S
 from joulepath_planner.timing import RESOLUTION_S, Network
 
 Choices = NDArray[np.intp]
+Mask = NDArray[np.bool_]
 
 _SEED = 20241104
 _PRICES = 3
 """Between the first sweep and the last, the slack is offered to the steps that save most, so many times."""
-_PUT_BACK = (1, 3, 10)
-"""How many instructions a variation puts back, on average."""
+_NEAR = 0.1
+"""A time this little above a point of the hull, as a share of the way to the next, aims at that point."""
+_WINDOWS = (8, 16, 32, 64)
+"""Levels of a window, within which a variation is judged by itself."""
+_PUT_BACK = (0.5, 1, 2, 5)
+"""How many instructions of a window a variation puts back, on average."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +54,15 @@ class Effort:
 
 def effort(size: int, periods: int = 1) -> Effort:
     """What pays: much for small pipelines, where each instruction counts, little for large ones."""
-    variants = int(np.clip(20_000 / (size * periods), 2, 16))
-    return Effort(variants, int(np.clip(250_000 / (size * periods * variants), 3, 40)))
+    variants = int(np.clip(40_000 / (size * periods), 4, 16))
+    return Effort(variants, int(np.clip(300_000 / (size * periods * variants), 4, 40)))
+
+
+class _Frame(NamedTuple):
+    """Starts that nothing may fall below, and ends that nothing may pass; each feels only some of them."""
+
+    floors: Floats
+    ceilings: Floats
 
 
 class Sweeper:
@@ -67,10 +81,13 @@ class Sweeper:
             self._seconds[number, : len(option.total_s)] = option.total_s
             self._joules[number, : len(option.total_s)] = option.effective_j
         self._slowest = np.array([[len(option.total_s) - 1] for option in self._of])[self._kind]
-        self._up_on_hull = np.zeros((len(self._of), self._width), dtype=np.intp)
+        self._down_on_hull, self._next_on_hull = (
+            np.zeros((len(self._of), self._width), dtype=np.intp) for _ in range(2)
+        )
         for number, option in enumerate(self._of):
             hull, here = np.array(option.hull), np.arange(len(option.total_s))
-            self._up_on_hull[number, here] = hull[np.minimum(np.searchsorted(hull, here), len(hull) - 1)]
+            self._next_on_hull[number, here] = hull[np.minimum(np.searchsorted(hull, here, "right"), len(hull) - 1)]
+            self._down_on_hull[number, here] = hull[np.searchsorted(hull, here, "right") - 1]
         # All kinds' times in one ascending row, each kind's shifted by its number times the stride.
         self._stride = 2 * max(option.total_s[-1] for option in self._of) + 1.0
         shifts = self._stride * np.arange(len(self._of))[:, None]
@@ -82,48 +99,53 @@ class Sweeper:
         """For each period the option of each node, from the seconds over the least that the linear program gave it;
         None where not even the fastest clocks keep the period."""
         source = np.random.default_rng(_SEED)
-        extra = np.repeat(np.array(extra_s).T[self._network.nodes], how.variants, axis=1)
         period = np.repeat(np.array(periods_s), how.variants)
-        choices, goals = self._start(extra, period, source, how.variants)
-        kept = self._keeps(choices, period)
-        deadlines, starts = self._frame(choices[:, kept], period[kept])
-        swept = self._alternate(
-            choices[:, kept], [goals[:, kept], *self._price_caps(), self._slowest], starts, deadlines
-        )
-        choices[:, kept] = swept
-        best = self._best(choices, len(periods_s))
-        until = time.monotonic() + how.budget_s
-        round_ = 0
-        while kept.any() and (round_ < how.variations or time.monotonic() < until):
-            best = self._vary(best, np.array(periods_s), source, how.variants, round_)
-            round_ += 1
+        extra = np.repeat(np.array(extra_s).T[self._network.nodes], how.variants, axis=1)
+        choices = self._rounded(extra, period, source, how.variants)
+        best, periods = self._best(choices, len(periods_s)), np.array(periods_s)
+        feasible = self._network.earliest_s(self._times(best), periods)[1]
+        until, variation = time.monotonic() + how.budget_s, 0
+        while feasible.any() and (variation < how.variations or time.monotonic() < until):
+            best[:, feasible] = self._vary(best[:, feasible], periods[feasible], source, how.variants)
+            variation += 1
         found = np.empty_like(best)
         found[self._network.nodes] = best
-        feasible = self._keeps(best, np.array(periods_s))
         return [column.tolist() if fits else None for column, fits in zip(found.T, feasible, strict=True)]
 
-    def _start(
-        self, extra: Floats, period: Floats, source: np.random.Generator, variants: int
-    ) -> tuple[Choices, Choices]:
-        """Rounded choices that keep their period where any do, and the next ones up, as far as the first sweep goes.
-        All variants but the first are drawn: some instructions start a clock higher, some may go no further."""
-        choices, goals = self._round(extra, SOLVER_TOLERANCE_S)
-        drawn = (choices < goals) & (np.arange(len(period)) % variants > 0)
-        choices = np.maximum(choices - (drawn & (source.random(choices.shape) < 0.1)), 0)
-        goals = np.where(drawn & (source.random(goals.shape) < 0.5), choices, goals)
-        # A time this close to a clock's time means that clock; where that is too long, the next faster one.
-        if (late := ~self._keeps(choices, period)).any():
-            choices[:, late] = self._round(extra[:, late], -SOLVER_TOLERANCE_S)[0]
-            late[late] = ~self._keeps(choices[:, late], period[late])
-            choices[:, late] = 0
-        return choices, goals
+    def _rounded(self, extra: Floats, period: Floats, source: np.random.Generator, variants: int) -> Choices:
+        """Choices that keep their period wherever any do, after the first sweeps. Variants differ in where they use
+        the hull only, and from the third on some instructions, drawn at random, aim no further than they are."""
+        seconds = self._kept_seconds(extra, period)
+        below, goals = self._beside(seconds)
+        drawn = (np.arange(len(period)) % variants > 1) & (source.random(goals.shape) < 0.5)
+        goals = np.where(drawn, below, goals)
+        sparse = np.arange(len(period)) % 2 > 0
+        starts = self._network.earliest_s(seconds, period)[0]
+        frame = self._frame(starts[self._network.firsts], period, seconds.shape)
+        choices = np.zeros(seconds.shape, dtype=np.intp)
+        self._forward(choices, goals, frame, self._latest_ends_s(seconds, frame), sparse)
+        return self._alternate(choices, [*self._price_caps(), self._slowest], frame, sparse)
 
-    def _round(self, extra: Floats, tolerance_s: float) -> tuple[Choices, Choices]:
-        """The slowest options within these seconds, and the hull points at or above them."""
-        kinds, seconds = self._kind[:, None], self._seconds[self._kind, 0][:, None] + extra
-        choices = np.maximum(self._slowest_within(slice(None), seconds + tolerance_s), 0)
-        above = np.minimum(self._slowest_within(slice(None), seconds - SOLVER_TOLERANCE_S) + 1, self._slowest)
-        return choices, np.maximum(choices, self._up_on_hull[kinds, above])
+    def _kept_seconds(self, extra: Floats, period: Floats) -> Floats:
+        """The linear program's seconds, where they are all but a clock's those of that clock, a little less where they
+        exceed the period by rounding, and the fastest clocks' where all else fails."""
+        least = self._seconds[self._kind, 0][:, None]
+        nearest = self._times(np.maximum(self._slowest_within(slice(None), least + extra + SOLVER_TOLERANCE_S), 0))
+        seconds = np.where(np.abs(nearest - least - extra) <= SOLVER_TOLERANCE_S, nearest, least + extra)
+        for share in (1.0, 1 - 1e-4, 0.0):
+            late = ~self._network.earliest_s(seconds, period)[1]
+            if not late.any():
+                break
+            seconds[:, late] = least + share * extra[:, late]
+        return seconds
+
+    def _beside(self, seconds: Floats) -> tuple[Choices, Choices]:
+        """The hull points below and above; a time that is near to the one below lies on it."""
+        kinds = self._kind[:, None]
+        below = self._down_on_hull[kinds, np.maximum(self._slowest_within(slice(None), seconds), 0)]
+        above = self._next_on_hull[kinds, below]
+        low, high = self._seconds[kinds, below], self._seconds[kinds, above]
+        return below, np.where(seconds - low <= _NEAR * (high - low), below, above)
 
     def _slowest_within(self, rows: slice, seconds: Floats) -> Choices:
         kinds = self._kind[rows, None]
@@ -134,76 +156,120 @@ class Sweeper:
     def _times(self, choices: Choices) -> Floats:
         return self._seconds[self._kind[:, None], choices]
 
-    def _keeps(self, choices: Choices, period: Floats) -> NDArray[np.bool_]:
-        return self._network.earliest_s(self._times(choices), period)[1]
-
-    def _frame(self, choices: Choices, period: Floats) -> tuple[Floats, Floats]:
-        """(latest ends of the ranks' last instructions, earliest starts): within it nothing passes the period."""
-        starts = self._network.earliest_s(self._times(choices), period)[0]
-        return starts[self._network.firsts] + period - self._network.wrap_gaps_s, starts
+    def _frame(self, firsts_s: Floats, period: Floats, shape: tuple[int, ...]) -> _Frame:
+        """Within it nothing passes the period: last instructions end in time for the first ones of the next."""
+        floors, ceilings = np.zeros(shape), np.full(shape, np.inf)
+        floors[self._network.firsts] = firsts_s
+        ceilings[self._network.lasts] = firsts_s + period - self._network.wrap_gaps_s
+        return _Frame(floors, ceilings)
 
     def _alternate(
-        self, choices: Choices, caps: Sequence[Choices], starts: Floats, deadlines: Floats, forward: bool = True
+        self, choices: Choices, caps: Sequence[Choices], frame: _Frame, sparse: Mask, forward: bool = True
     ) -> Choices:
-        """One sweep for each of the caps (the slowest options that it may give), in turn forward and backward."""
+        """One sweep for each of the caps (the slowest options that it may give), in turn forward and backward.
+
+        sparse: columns that use points of the hull only, but in the last sweep: what is too short for the next one is
+        left to others, where it may be enough.
+        """
         choices = choices.copy()
-        ends = self._backward(choices, choices, starts, deadlines) if forward else starts
-        for cap in caps:
+        starts = self._forward(choices, choices, frame, frame.ceilings)
+        ends = self._latest_ends_s(self._times(choices), frame)
+        for number, cap in enumerate(caps, 1):
+            these = sparse if number < len(caps) else None
             if forward:
-                starts = self._forward(choices, cap, starts[self._network.firsts], ends)
+                starts = self._forward(choices, cap, frame, ends, these)
             else:
-                ends = self._backward(choices, cap, starts, deadlines)
+                ends = self._backward(choices, cap, frame, starts, these)
             forward = not forward
         return choices
 
-    def _forward(self, choices: Choices, caps: Choices, floors: Floats, ends_s: Floats) -> Floats:
+    def _forward(
+        self, choices: Choices, caps: Choices, frame: _Frame, ends_s: Floats, sparse: Mask | None = None
+    ) -> Floats:
         """Lengthens from the first level on, in place, under latest ends; returns the starts."""
-        starts, reached = np.zeros(choices.shape), np.empty(choices.shape)
-        starts[self._network.firsts] = floors
+        starts, reached = frame.floors.copy(), np.empty(choices.shape)
         for begin, end, rows, edges, others, gaps in self._network.forward:
             level = slice(begin, end)
             if len(rows):
                 after = np.maximum.reduceat(reached[others] + gaps, edges, axis=0)
                 starts[begin + rows] = np.maximum(starts[begin + rows], after)
-            self._lengthen(choices, caps, level, ends_s[level] - starts[level])
+            if caps is not choices:
+                self._lengthen(choices, caps, level, ends_s[level] - starts[level], sparse)
             reached[level] = starts[level] + self._seconds[self._kind[level, None], choices[level]]
         return starts
 
-    def _backward(self, choices: Choices, caps: Choices, starts: Floats, deadlines: Floats) -> Floats:
+    def _backward(
+        self, choices: Choices, caps: Choices, frame: _Frame, starts_s: Floats, sparse: Mask | None = None
+    ) -> Floats:
         """Lengthens from the last level on, in place, over earliest starts; returns the latest ends."""
-        ends, begun = np.full(choices.shape, np.inf), np.empty(choices.shape)
-        ends[self._network.lasts] = deadlines
+        ends, begun = frame.ceilings.copy(), np.empty(choices.shape)
         for begin, end, rows, edges, others, gaps in self._network.backward:
             level = slice(begin, end)
             if len(rows):
                 before = np.minimum.reduceat(begun[others] - gaps, edges, axis=0)
                 ends[begin + rows] = np.minimum(ends[begin + rows], before)
-            if caps is not choices:
-                self._lengthen(choices, caps, level, ends[level] - starts[level])
+            self._lengthen(choices, caps, level, ends[level] - starts_s[level], sparse)
             begun[level] = ends[level] - self._seconds[self._kind[level, None], choices[level]]
         return ends
 
-    def _lengthen(self, choices: Choices, caps: Choices, level: slice, room_s: Floats) -> None:
+    def _latest_ends_s(self, seconds: Floats, frame: _Frame) -> Floats:
+        ends, begun = frame.ceilings.copy(), np.empty(seconds.shape)
+        for begin, end, rows, edges, others, gaps in self._network.backward:
+            level = slice(begin, end)
+            if len(rows):
+                before = np.minimum.reduceat(begun[others] - gaps, edges, axis=0)
+                ends[begin + rows] = np.minimum(ends[begin + rows], before)
+            begun[level] = ends[level] - seconds[level]
+        return ends
+
+    def _lengthen(self, choices: Choices, caps: Choices, level: slice, room_s: Floats, sparse: Mask | None) -> None:
         slowest = np.minimum(self._slowest_within(level, room_s), caps[level])
+        if sparse is not None:
+            on_hull = self._down_on_hull[self._kind[level, None], np.maximum(slowest, 0)]
+            slowest = np.where(sparse, on_hull, slowest)
         np.maximum(choices[level], slowest, out=choices[level])
 
-    def _vary(self, best: Choices, periods: Floats, source: np.random.Generator, variants: int, number: int) -> Choices:
-        choices, period = np.repeat(best, variants, axis=1), np.repeat(periods, variants)
-        share = source.choice(_PUT_BACK, size=len(period)) / len(choices)
+    def _vary(self, best: Choices, periods: Floats, source: np.random.Generator, variants: int) -> Choices:
+        """Better choices, where variants of a window of levels are cheaper: each window takes its own best one."""
+        network = self._network
+        seconds = self._times(best)
+        earliest = network.earliest_s(seconds, periods)[0]
+        frame = self._frame(earliest[network.firsts], periods, best.shape)
+        latest = self._latest_ends_s(seconds, frame) - seconds
+        starts = earliest + source.random(len(periods)) * (latest - earliest)
+        width = int(source.choice(_WINDOWS))
+        window = (network.level + int(source.integers(width))) // width
+        window -= window[0]
+        frame = self._windowed(self._frame(starts[network.firsts], periods, best.shape), starts, window)
+        frame = _Frame(np.repeat(frame.floors, variants, axis=1), np.repeat(frame.ceilings, variants, axis=1))
+        choices = np.repeat(best, variants, axis=1)
+        share = source.choice(_PUT_BACK, size=choices.shape[1]) * (window[-1] + 1) / len(choices)
         back = source.random(choices.shape) < share
         back[:, ::variants] = False
         choices = np.maximum(choices - back * source.integers(1, 3, choices.shape), 0)
-        deadlines, starts = self._frame(choices, period)
         held = np.where(back, choices, self._slowest)
-        return self._best(
-            self._alternate(choices, [held, self._slowest], starts, deadlines, forward=number % 2 == 0), len(periods)
-        )
+        sparse, forward = source.random(choices.shape[1]) < 0.5, bool(source.integers(2))
+        choices = self._alternate(choices, [held, self._slowest, self._slowest], frame, sparse, forward)
+        return self._best(choices, len(periods), window)
 
-    def _best(self, choices: Choices, periods: int) -> Choices:
-        """The cheapest variant of each period; the first of equals, so that what can't be bettered stays."""
-        joules = self._joules[self._kind[:, None], choices].sum(axis=0).reshape(periods, -1)
-        variants = joules.shape[1]
-        return choices[:, np.arange(periods) * variants + joules.argmin(axis=1)]
+    def _windowed(self, frame: _Frame, starts_s: Floats, window: NDArray[np.intp]) -> _Frame:
+        """The frame in which windows don't feel each other: what one hands to another is there when it was before."""
+        sources, targets, gaps = self._network.edges
+        across = window[sources] != window[targets]
+        pinned = np.unique(targets[across])
+        frame.floors[pinned] = np.maximum(frame.floors[pinned], starts_s[pinned])
+        np.minimum.at(frame.ceilings, sources[across], starts_s[targets[across]] - gaps[across])
+        return frame
+
+    def _best(self, choices: Choices, periods: int, window: NDArray[np.intp] | None = None) -> Choices:
+        """The cheapest variant of each period in each window; the first of equals, so that what can't be bettered
+        stays."""
+        window = np.zeros(len(choices), dtype=np.intp) if window is None else window
+        joules = self._joules[self._kind[:, None], choices]
+        spent = np.add.reduceat(joules, np.flatnonzero(np.diff(window, prepend=-1)), axis=0)
+        spent = spent.reshape(len(spent), periods, -1)
+        column = spent.argmin(axis=2) + np.arange(periods) * spent.shape[2]
+        return np.take_along_axis(choices, column[window], axis=1)
 
     def _price_caps(self) -> list[Choices]:
         """Hull points up to which a second saves at least so many joules, for a few prices from high to low."""

@@ -142,6 +142,8 @@ class Network:
         targets = row_of[np.array([edge[1] for edge in edges], dtype=np.intp)]
         gaps = np.array([edge[2] for edge in edges])
         bounds = np.searchsorted(np.array(level)[self.nodes], np.arange(max(level) + 2))
+        self.level = np.array(level)[self.nodes]
+        self.edges = sources, targets, gaps[:, None]
         self.forward = _levels(size, bounds, targets, sources, gaps)
         self.backward = _levels(size, bounds, sources, targets, gaps)[::-1]
         self.firsts = row_of[[first for _, first, _ in graph.wraps]]
