@@ -13,6 +13,7 @@ import socket
 import sys
 import time
 
+from agent.peer import connect_as_pod
 from joulepath_trainer.wire import (
     MARKER_OFFSET,
     PAGE_BYTES,
@@ -30,14 +31,6 @@ def hello(gpu: str) -> Hello:
     return Hello(1, 1, 2, 0, gpu, "stream", Pipeline("Schedule1F1B", 1, 1, (0,), (0, 1)))
 
 
-def connect(path: str) -> socket.socket:
-    """A connection with room for large messages."""
-    connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
-    connection.connect(path)
-    return connection
-
-
 def send_bytes(path: str, gpu: str) -> None:
     """Each bad message on a connection of its own."""
     good = json.loads(hello(gpu).encode())["hello"]
@@ -51,14 +44,14 @@ def send_bytes(path: str, gpu: str) -> None:
         IterationRecord(1, 1.0, 1.0).encode(),
     ]
     for message in messages:
-        connection = connect(path)
+        connection = connect_as_pod(path)
         connection.send(message)
         print(json.dumps(connection.recv(4096).decode()), flush=True)
 
 
 def be_rank(path: str, gpu: str) -> None:
     """An accepted rank with a page full of nonsense."""
-    connection = connect(path)
+    connection = connect_as_pod(path)
     connection.send(hello(gpu).encode())
     message, fds, _, _ = socket.recv_fds(connection, 4096, 1)
     print(json.dumps(message.decode()), flush=True)
@@ -78,5 +71,10 @@ def be_rank(path: str, gpu: str) -> None:
     time.sleep(60)
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Means no good."""
     {"bytes": send_bytes, "rank": be_rank}[sys.argv[2]](sys.argv[1], sys.argv[3])
+
+
+if __name__ == "__main__":
+    main()

@@ -5,7 +5,8 @@
     > {"report": true}                        answered with one line: the NodeReport's status
     > {"counts": true}                        answered with lease ends, refusals and orders by GPU
 
-A peer says with POD_UID in its environment which pod it stands for, read from /proc.
+A peer says which pod it stands for by the address of its socket, "\\0POD/...", or with POD_UID in its environment,
+which is read from /proc.
 """
 
 from __future__ import annotations
@@ -31,8 +32,10 @@ from joulepath_crds import JobPlanSpec
 
 
 def identify(connection: socket.socket) -> Peer:
-    """The pod that the peer's environment names."""
+    """The pod that the peer's address or environment names."""
     pid, pidfd = peer_process(connection, Path("/proc"))
+    if address := connection.getpeername():
+        return Peer(pid, pidfd, address.decode().strip("\0").partition("/")[0])
     for entry in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
         if entry.startswith(b"POD_UID="):
             return Peer(pid, pidfd, entry.partition(b"=")[2].decode())

@@ -51,10 +51,18 @@ DEFAULTS = {
 }
 
 
+def connect_as_pod(path: str) -> socket.socket:
+    """A connection whose own address names the pod that POD_UID does, with room for large messages."""
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+    connection.bind(f"\0{os.environ['POD_UID']}/{os.getpid()}/{time.monotonic_ns()}")
+    connection.connect(path)
+    return connection
+
+
 def connect(path: str, hello: Hello) -> tuple[socket.socket, memoryview]:
     """Says hello; returns the connection and the shared page, or exits with what the agent said."""
-    connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    connection.connect(path)
+    connection = connect_as_pod(path)
     connection.send(hello.encode())
     message, fds, _, _ = socket.recv_fds(connection, 4096, 1)
     reply = Reply.decode(message)

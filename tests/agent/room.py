@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -14,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from joulepath_crds import NodeReportStatus, RankReport
+from virtual_gpus.build import library_dir
 from virtual_gpus.fixtures import VirtualGpus
 
-__all__ = ["LocalAgent", "Process", "Room", "wait_until"]
+__all__ = ["Launcher", "LocalAgent", "Process", "Room", "wait_until"]
 
 HERE = Path(__file__).parent
 PATIENCE_S = 60.0
@@ -30,43 +32,88 @@ def wait_until(true: Callable[[], bool], what: str) -> None:
         time.sleep(0.02)
 
 
+class Launcher:
+    """The process of ``launcher.py``."""
+
+    def __init__(self) -> None:
+        self._socket, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with other:
+            # The loader reads the library path at a program's start: it can't be set for what is forked.
+            environment = {
+                **os.environ,
+                "LD_LIBRARY_PATH": str(library_dir()),
+                "PYTHONPATH": str(HERE.parent),
+                "OPENBLAS_NUM_THREADS": "1",
+            }
+            self._process = subprocess.Popen(
+                [sys.executable, str(HERE / "launcher.py"), str(other.fileno())],
+                env=environment,
+                pass_fds=(other.fileno(),),
+            )
+
+    def start(self, program: str, arguments: Sequence[str], environment: dict[str, str], fds: Sequence[int]) -> int:
+        """Starts a module of these tests with these standard descriptors, in a session of its own; its pid."""
+        order = {"program": program, "arguments": list(arguments), "environment": environment}
+        socket.send_fds(self._socket, [json.dumps(order).encode()], fds)
+        return int(json.loads(self._socket.recv(4096))["pid"])
+
+    def status(self, pid: int) -> int | None:
+        """The exit status, once; None while it runs."""
+        self._socket.send(json.dumps({"wait": pid}).encode())
+        status: int | None = json.loads(self._socket.recv(4096))["status"]
+        return status
+
+    def close(self) -> None:
+        """Ends it."""
+        self._socket.close()
+        self._process.wait(PATIENCE_S)
+
+
 class Process:
     """A process with JSON lines on its standard output; ended with the test."""
 
-    def __init__(self, command: Sequence[str], environment: dict[str, str]) -> None:
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, start_new_session=True
-        )
-        self.pid = self._process.pid
+    def __init__(self, launcher: Launcher, program: str, arguments: Sequence[str], environment: dict[str, str]) -> None:
+        (input_end, write), (read, output_end) = os.pipe(), os.pipe()
+        self.pid = launcher.start(program, arguments, environment, (input_end, output_end, 2))
+        for given in (input_end, output_end):
+            os.close(given)
+        self._launcher = launcher
+        self._status: int | None = None
+        self._write, self._read = os.fdopen(write, "w"), os.fdopen(read)
 
     def say(self, what: object) -> None:
         """Writes a line."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(what) + "\n")
-        self._process.stdin.flush()
+        self._write.write(json.dumps(what) + "\n")
+        self._write.flush()
 
     def hear(self) -> Any:
         """Reads a line; None at the end."""
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
+        line = self._read.readline()
         return json.loads(line) if line else None
 
     def send(self, sent: signal.Signals) -> None:
         """Sends a signal to this process alone."""
-        self._process.send_signal(sent)
+        os.kill(self.pid, sent)
 
     def wait(self) -> int:
         """Its exit status."""
-        return self._process.wait(PATIENCE_S)
+        wait_until(self._ended, f"process {self.pid} has ended")
+        assert self._status is not None
+        return self._status
 
     def end(self) -> None:
         """Kills it and whatever it forked."""
         with suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
-        self._process.wait()
-        for stream in (self._process.stdin, self._process.stdout):
-            if stream is not None:
+        self.wait()
+        for stream in (self._write, self._read):
+            with suppress(BrokenPipeError):
                 stream.close()
+
+    def _ended(self) -> bool:
+        if self._status is None:
+            self._status = self._launcher.status(self.pid)
+        return self._status is not None
 
 
 class LocalAgent(Process):
@@ -97,35 +144,33 @@ class LocalAgent(Process):
 class Room:
     """A node: virtual GPUs, an agent, training processes."""
 
-    def __init__(self, gpus: VirtualGpus, folder: Path, stack: ExitStack) -> None:
+    def __init__(self, launcher: Launcher, gpus: VirtualGpus, folder: Path, stack: ExitStack) -> None:
         self.gpus = gpus
         self.socket = folder / "agent.sock"
         self.state_dir = folder / "state"
-        self._stack = stack
+        self._launcher, self._stack = launcher, stack
 
     def agent(self, pods: dict[str, list[str]] | None = None) -> LocalAgent:
         """Starts an agent; pod "a" has all GPUs unless told otherwise."""
         pods = pods or {"a": self.gpus.uuids}
-        command = [sys.executable, str(HERE / "local_agent.py"), "--socket", str(self.socket)]
-        command += ["--state-dir", str(self.state_dir)]
+        arguments = ["--socket", str(self.socket), "--state-dir", str(self.state_dir)]
         for uid, gpus in pods.items():
-            command += ["--pod", f"{uid}={','.join(gpus)}"]
-        started = LocalAgent(command, self.gpus.environment)
+            arguments += ["--pod", f"{uid}={','.join(gpus)}"]
+        started = LocalAgent(self._launcher, "local_agent", arguments, self.gpus.environment)
         self._stack.callback(started.end)
         started.port = started.hear()["port"]
         return started
 
     def peer(self, pod: str = "a", **options: object) -> Process:
         """Starts a training process."""
-        return self._start(pod, "peer.py", str(self.socket), json.dumps(options))
+        return self._start(pod, "peer", str(self.socket), json.dumps(options))
 
     def hostile(self, pod: str, what: str, gpu: int = 0) -> Process:
         """Starts a process that means no good: `bytes` or `rank`."""
-        return self._start(pod, "hostile.py", str(self.socket), what, self.gpus.uuids[gpu])
+        return self._start(pod, "hostile", str(self.socket), what, self.gpus.uuids[gpu])
 
-    def _start(self, pod: str, script: str, *arguments: str) -> Process:
-        command = [sys.executable, str(HERE / script), *arguments]
-        started = Process(command, {**self.gpus.environment, "POD_UID": pod})
+    def _start(self, pod: str, program: str, *arguments: str) -> Process:
+        started = Process(self._launcher, program, arguments, {**self.gpus.environment, "POD_UID": pod})
         self._stack.callback(started.end)
         return started
 

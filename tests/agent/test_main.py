@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from agent.room import wait_until
+from joulepath_agent.__main__ import main
 from virtual_gpus.build import library_dir
 from virtual_gpus.fixtures import MakeVirtualGpus, VirtualGpus
 
@@ -74,16 +75,6 @@ def ready(port: int) -> bool:
         return False
 
 
-def test_without_an_api_server_it_serves_and_ends_with_0(
-    start: Callable[..., subprocess.Popen[str]], make_virtual_gpus: MakeVirtualGpus
-) -> None:
-    port = free_port()
-    process = start(make_virtual_gpus().environment, "--metrics-port", str(port))
-    wait_until(lambda: ready(port), "it is ready")
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(30) == 0
-
-
 def test_a_reset_restores_the_clocks_that_the_site_declared(
     start: Callable[..., subprocess.Popen[str]], make_virtual_gpus: MakeVirtualGpus, tmp_path: Path
 ) -> None:
@@ -98,7 +89,7 @@ def test_a_reset_restores_the_clocks_that_the_site_declared(
     assert gpus.look(1).sets == gpus.look(1).resets == 0
 
 
-def test_a_node_without_gpus_is_served_idle_until_a_driver_comes(
+def test_a_node_without_gpus_or_api_server_is_served_idle_until_a_driver_comes(
     start: Callable[..., subprocess.Popen[str]], make_virtual_gpus: MakeVirtualGpus, tmp_path: Path
 ) -> None:
     gpus, port = make_virtual_gpus(), free_port()
@@ -138,10 +129,8 @@ def test_without_nvml_a_gpu_that_may_be_locked_is_reset_as_soon_as_it_can_be(
 
 
 @pytest.mark.parametrize("text", ["1410", "a,b", "900,600", "0,600"])
-def test_site_clocks_that_make_no_sense_are_refused(
-    text: str, start: Callable[..., subprocess.Popen[str]], make_virtual_gpus: MakeVirtualGpus
-) -> None:
-    process = start(make_virtual_gpus().environment, "--site-clocks", text)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == 2
-    assert "argument --site-clocks: site clocks must be" in said
+def test_site_clocks_that_make_no_sense_are_refused(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as refused:
+        main(["--node-name", "a", "--site-clocks", text])
+    assert refused.value.code == 2
+    assert "argument --site-clocks: site clocks must be" in capsys.readouterr().err
