@@ -180,6 +180,11 @@ class Observer:
         """Whether nothing will be observed any more."""
         return self._off
 
+    @property
+    def iteration(self) -> int:
+        """Number of the last training step that has begun; -1 before the first."""
+        return self._iteration
+
     def count_step(self) -> None:
         """A training step that is not observed begins."""
         self._iteration += 1

@@ -93,6 +93,12 @@ class AgentDouble:
             held.close()
         self._path.unlink()
 
+    @property
+    def gone(self) -> int:
+        """How many ranks have come and gone."""
+        with self._changed:
+            return len(self._gone)
+
     def ranks(self, count: int, timeout_s: float = 20) -> list[Rank]:
         """The ranks by number, once `count` of them have come and gone."""
         with self._changed:

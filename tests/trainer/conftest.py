@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import pytest
 
@@ -17,37 +20,49 @@ BOOTSTRAP = HERE.parents[1] / "agent/joulepath_trainer/bootstrap"
 
 
 class Nursery:
-    """Runs trainings in forked ranks of one process that has imported torch as a training pod would."""
+    """Runs trainings in forked ranks of one process that has imported torch as a training pod would.
 
-    def __init__(self, folder: Path) -> None:
+    All processes of a test run share that process: torch takes seconds to import.
+    """
+
+    def __init__(self, folder: Path, shared: Path) -> None:
         self.socket = folder / "agent.sock"
         self._folder, self._count = folder, 0
-        environment = {
-            **os.environ,
-            "PYTHONPATH": str(BOOTSTRAP),
-            "JOULEPATH_SOCKET": str(self.socket),
-            "LD_LIBRARY_PATH": str(library_dir()),
-        }
         self.errors = folder / "stderr"
-        with self.errors.open("wb") as errors:
-            self.process = subprocess.Popen(
-                [sys.executable, str(HERE / "nursery.py")],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                env=environment,
-                text=True,
-            )
-        assert self._line() == "ready"
+        with (shared / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            lines = self._meet(shared / "nursery.sock") or self._meet(shared / "nursery.sock", start=True)
+        assert lines is not None, "the nursery doesn't start"
+        self._lines = lines
+
+    def _meet(self, path: Path, start: bool = False) -> TextIO | None:
+        if start:
+            environment = {
+                **os.environ,
+                "PYTHONPATH": str(BOOTSTRAP),
+                "JOULEPATH_SOCKET": self.socket.name,
+                "LD_LIBRARY_PATH": str(library_dir()),
+            }
+            path.unlink(missing_ok=True)
+            process = subprocess.Popen([sys.executable, str(HERE / "nursery.py"), str(path)], env=environment)
+            while not path.exists():
+                assert process.poll() is None, "the nursery has ended"
+                time.sleep(0.05)
+        with socket.socket(socket.AF_UNIX) as client:
+            try:
+                client.connect(str(path))
+            except OSError:
+                return None
+            lines: TextIO = client.makefile("rw")
+        print(self._folder, file=lines, flush=True)
+        return lines if lines.readline() == "ready\n" else None
 
     def run(self, scenario: str, world: int = 4, **arguments: Any) -> list[Any]:
         """Runs a function of `scenarios` in every rank; returns their results."""
         self._count += 1
         order = {"scenario": scenario, "world": world, "store": str(self._folder / f"store{self._count}")}
-        assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps({**order, "arguments": arguments}) + "\n")
-        self.process.stdin.flush()
-        answers = json.loads(self._line())
+        print(json.dumps({**order, "arguments": arguments}), file=self._lines, flush=True)
+        answers = json.loads(self._lines.readline())
         assert [answer.get("error") for answer in answers] == [None] * world
         return [answer["result"] for answer in answers]
 
@@ -58,17 +73,14 @@ class Nursery:
         return self.errors.read_bytes()[before:].decode()
 
     def close(self) -> None:
-        self.process.communicate(timeout=20)
-
-    def _line(self) -> str:
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        assert line, self.errors.read_text()
-        return line.strip()
+        self._lines.close()
 
 
 @pytest.fixture(scope="session")
 def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nursery]:
-    started = Nursery(tmp_path_factory.mktemp("nursery"))
+    folder = tmp_path_factory.mktemp("nursery")
+    # xdist gives each of its processes a folder in the one of the run.
+    of_run = "PYTEST_XDIST_WORKER" in os.environ
+    started = Nursery(folder, tmp_path_factory.getbasetemp().parent if of_run else folder)
     yield started
     started.close()

@@ -1,13 +1,17 @@
 """Imports torch once, with the hook in place, and then forks the ranks of one training after another.
 
-A program, not a module: it is started as a training process is (its ``sitecustomize`` is Joulepath's), reads one JSON
-object a line from its input, {"scenario", "world", "store", ...}, and answers with one line: the ranks' results.
+    python nursery.py SOCKET
+
+A program, not a module: it is started as a training process is (its ``sitecustomize`` is Joulepath's). It listens at a
+unix socket for the processes of the test run; each says in which folder it works, and then sends one JSON object a
+line, {"scenario", "world", "store", ...}, answered with one line: the ranks' results. It ends with the last of them.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import socket
 import sys
 import traceback
 from typing import Any
@@ -49,9 +53,40 @@ def run(order: dict[str, Any]) -> list[Any]:
     return answers
 
 
-if __name__ == "__main__":
-    print("ready", flush=True)
-    for line in sys.stdin:
-        print(json.dumps(run(json.loads(line))), flush=True)
-    # Nothing is left to tidy up, and torch takes seconds for it.
+def serve(client: socket.socket) -> None:
+    """One process of the test run, in its own folder: the hook has a relative path for the agent's socket."""
+    with client.makefile("rw") as lines:
+        os.chdir(lines.readline().strip())
+        os.dup2(os.open("stderr", os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
+        print("ready", file=lines, flush=True)
+        for line in lines:
+            print(json.dumps(run(json.loads(line))), file=lines, flush=True)
+
+
+def main(path: str) -> None:
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(path)
+    listener.listen()
+    listener.settimeout(0.2)
+    serving: set[int] = set()
+    served = False
+    while serving or not served:
+        try:
+            client, _ = listener.accept()
+        except TimeoutError:
+            serving -= {pid for pid in serving if os.waitpid(pid, os.WNOHANG)[0]}
+            continue
+        served = True
+        with client:
+            if (pid := os.fork()) == 0:
+                listener.close()
+                serve(client)
+                # Nothing is left to tidy up, and torch takes seconds for it.
+                os._exit(0)
+        serving.add(pid)
+    os.unlink(path)
     os._exit(0)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -187,7 +187,9 @@ def number_attempts_alone(rank: int, steps: int) -> list[int | None]:
     """What a rank finds where rank 0 has no trainer."""
     os.environ["TORCHELASTIC_RESTART_COUNT"] = "3"
     attempt = Attempt()
-    return [attempt.ask() for _ in range(steps)] if rank else []
+    found = [attempt.ask() for _ in range(steps)] if rank else []
+    torch.distributed.barrier()
+    return found
 
 
 def signatures(rank: int) -> list[bool]:
@@ -228,6 +230,27 @@ def train_on_virtual_gpus(rank: int, steps: int, state: str) -> list[int]:
         training.step()
     stream.synchronize()
     return []
+
+
+def time_on_virtual_gpus(rank: int, steps: int, state: str) -> list[float]:
+    """The seconds of each iteration on the rank's stream, from its first computation to its last."""
+    os.environ.update(VIRTUAL_GPUS_STATE=state, NVIDIA_VISIBLE_DEVICES="all")
+    stream.set_device(rank)
+    stream.attach_to_torch_distributed()
+    training = Training(rank)
+    training.stages[0].submod = _OnGpu(rank, training.stages[0].submod)
+    driver = Driver.in_use()
+    assert driver is not None
+    seconds = []
+    for _ in range(steps):
+        torch.distributed.barrier()
+        first, last = driver.create_event(), driver.create_event()
+        driver.record_event(first, 0)
+        training.step()
+        driver.record_event(last, 0)
+        stream.synchronize()
+        seconds.append(driver.seconds_between(first, last))
+    return seconds
 
 
 class _OnGpu(torch.nn.Module):  # type: ignore[misc]
