@@ -104,26 +104,17 @@ def _table(found: Sequence[Saved]) -> Table:
         others = _others(one, found[0])
         rows.append(
             (
-                one.name,
-                one.granularity,
-                f"{one.iteration_time_s:.4f} s",
+                one.name if one.granularity in one.name else f"{one.name} ({one.granularity})",
+                f"{one.iteration_time_s:.4f}",
                 terminal.change(one.iteration_time_s, one.t_min_s),
-                f"{one.energy_j:.1f} J",
+                f"{one.energy_j:.1f}",
                 terminal.change(one.energy_j, one.baseline_energy_j) if one.baseline_energy_j else "",
-                f"{one.energy_j / one.lower_bound_j - 1:.3%}",
+                terminal.share(one.energy_j / one.lower_bound_j - 1),
                 "" if one.switches is None else str(one.switches),
-                "" if others is None else f"{others} of {len(one.clocks)}",
+                "" if others is None else f"{others}/{len(one.clocks)}",
             )
         )
-    headings = (
-        "plan",
-        "granularity",
-        "iteration",
-        "slowdown",
-        "energy",
-        "change",
-        "over bound",
-        "switches",
-        "other clocks",
+    headings = ("plan", "T, s", "slowdown", "energy, J", "change", "gap", "switches", "other clocks")
+    return terminal.table(
+        "", headings, rows, "change: against default clocks; gap: over the bound; other clocks: than the first plan's"
     )
-    return terminal.table("", headings, rows, "change: against default clocks; other clocks: than the first plan's")

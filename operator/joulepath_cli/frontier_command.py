@@ -102,21 +102,24 @@ def _table(case: Case, known: Frontier, plans: Sequence[Plan]) -> Table:
         point = known.points[place]
         energy = point.free_energy_j
         row = (
-            f"{point.iteration_time_s:.4f} s",
+            f"{point.iteration_time_s:.4f}",
             terminal.change(point.iteration_time_s, known.t_min_s, 1),
-            f"{energy:.1f} J",
+            f"{energy:.1f}",
             terminal.change(energy, base, 1),
-            f"{point.energy_j:.1f} J",
-            f"{point.price_w:.0f} W",
-            f"{point.energy_j / point.iteration_time_s:.0f} W",
+            f"{point.energy_j:.1f}",
+            f"{point.energy_j / point.iteration_time_s:.0f}",
+            f"{point.price_w:.0f}",
         )
-        rows.append((*row, f"{plans[place].energy_j:.1f} J", f"{plans[place].optimality_gap:.3%}") if plans else row)
-    headings = ("iteration time", "slowdown", "by then", "against default", "at that time", "a second's worth", "power")
+        rows.append(
+            (*row, f"{plans[place].energy_j:.1f}", terminal.share(plans[place].optimality_gap)) if plans else row
+        )
+    headings = ("T, s", "slowdown", "by T, J", "change", "at T, J", "at T, W", "worth, W")
     shown = f"; {len(rows)} of {len(known.points)} breakpoints (all: --json)" if step > 1 else ""
     return terminal.table(
         f"{case.title}; least energy of an iteration",
-        (*headings, "plan", "gap") if plans else headings,
+        (*headings, "plan, J", "gap") if plans else headings,
         rows,
         f"T_min {known.t_min_s:.4f} s, T*_free {known.t_star_free_s:.4f} s, T*_fixed {known.t_star_fixed_s:.4f} s; "
-        f"default clocks {base:.1f} J. 'at that time' counts waits until that time{shown}",
+        f"default clocks {base:.1f} J. By T: least energy of an iteration that may end sooner; at T: of one that waits "
+        f"until then; worth: what a second more saves{shown}",
     )

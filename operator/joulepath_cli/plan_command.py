@@ -74,7 +74,7 @@ def _summary(case: Case, made: Made) -> Table:
             f"{power:.0f} W",
             terminal.change(power, default_power),
         ),
-        ("no plan can cost less than", "", f"{plan.lower_bound_j:.1f} J", f"gap {plan.optimality_gap:.3%}"),
+        ("no plan can cost less than", "", f"{plan.lower_bound_j:.1f} J", f"gap {terminal.share(plan.optimality_gap)}"),
         ("switches of clocks", "0", str(plan.switches), f"granularity {plan.granularity}"),
     ]
     waits = f", waiting for a straggler of {made.straggler_s:.4f} s" if made.straggler_s else ""

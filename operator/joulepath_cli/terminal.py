@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from rich import box
@@ -11,15 +11,16 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-__all__ = ["change", "show", "table", "working"]
+__all__ = ["change", "share", "show", "table", "working"]
 
 _WIDTH_OF_A_FILE = 160
 
 
-def table(title: str, headings: Sequence[str], rows: Iterable[Sequence[str]], caption: str = "") -> Table:
-    """Words left, numbers right: the first column is words."""
+def table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "") -> Table:
+    """The first column left, the others right. Headings may be broken where it is narrow, cells never are."""
     made = Table(
         box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
         title=title or None,
         title_justify="left",
         title_style="bold",
@@ -27,7 +28,8 @@ def table(title: str, headings: Sequence[str], rows: Iterable[Sequence[str]], ca
         caption_justify="left",
     )
     for place, heading in enumerate(headings):
-        made.add_column(heading, justify="right" if place else "left")
+        width = max(map(len, (*heading.split(), *(row[place] for row in rows))), default=0)
+        made.add_column(heading, justify="right" if place else "left", min_width=width)
     for row in rows:
         made.add_row(*row)
     return made
@@ -41,13 +43,19 @@ def show(*parts: Table | str) -> None:
     )
     with console.capture() as rendered:  # rich would end the program where the reader has gone
         for part in parts:
-            console.print(part, markup=False, soft_wrap=not terminal)
+            # A table that is too wide is rather broken at the edge than cut off there.
+            console.print(part, markup=False, soft_wrap=isinstance(part, Table) or not terminal)
     sys.stdout.write(rendered.get())
 
 
 def change(now: float, before: float, digits: int = 2) -> str:
     """`-15.90%`, and no minus before nothing."""
-    return f"{round(100 * (now / before - 1), digits) + 0.0:+.{digits}f}%"
+    return share(now / before - 1, digits, "+")
+
+
+def share(value: float, digits: int = 3, sign: str = "") -> str:
+    """A fraction in percent, and no minus before nothing."""
+    return f"{round(100 * value, digits) + 0.0:{sign}.{digits}f}%"
 
 
 @contextmanager
