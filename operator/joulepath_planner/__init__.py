@@ -5,6 +5,7 @@ Pure: no Kubernetes, no sockets, no wall clock, no torch. Seconds, joules, watts
 
 from __future__ import annotations
 
+from joulepath_planner.alternatives import Alternative, alternatives
 from joulepath_planner.dependencies import dependencies
 from joulepath_planner.explain import Explainer, Explanation, Neighbour
 from joulepath_planner.fit import Fit, Residual, fit
@@ -42,6 +43,7 @@ from joulepath_planner.stragglers import Job, Replica, Share, share_out
 
 __all__ = [
     "SCHEDULES",
+    "Alternative",
     "Event",
     "Explainer",
     "Explanation",
@@ -73,6 +75,7 @@ __all__ = [
     "Share",
     "Simulation",
     "Spread",
+    "alternatives",
     "beside_straggler",
     "dependencies",
     "dualpipev",

@@ -19,7 +19,7 @@ from joulepath_planner.lags import LagTable
 from joulepath_planner.options import Options, OptionTable
 from joulepath_planner.pipeline import Pipeline
 from joulepath_planner.program import SOLVER_TOLERANCE_S, PlanningError, Program, Solution
-from joulepath_planner.reclaim import choose
+from joulepath_planner.reclaim import choose, rounded, rounded_alone
 from joulepath_planner.referee import Referee, Simulation
 from joulepath_planner.repair import TOLERANCE, Assignment, Clocks, repair
 from joulepath_planner.sweep import Sweeper, effort
@@ -29,7 +29,8 @@ from joulepath_planner.timing import Network
 LAGS_PER_CLOCK = 4
 """A clock is held for at least this many p95 lags."""
 _LARGE = 4000
-"""Instructions from which on the linear program isn't solved once more for clocks with a reserve."""
+"""Instructions from which on the linear program isn't solved once more for a reserve or for shared clocks, and
+instructions that share clocks are not compared with coarser granularities."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +86,18 @@ class Drafting:
         if deadline_s not in self._solved:
             self._solved[deadline_s] = self._solve(self._exact[0], deadline_s)
         return self._solved[deadline_s]
+
+    def relaxed_bound_j(self, level: Granularity, deadline_s: float) -> float:
+        """A lower bound for clocks that switch at once, as if each kind in a group had a clock of its own."""
+        if level == "instruction":
+            return self.bound(deadline_s).energy_j
+        instructions = self.problem.graph.instructions
+        parts: dict[tuple[int, int, str], list[int]] = {}
+        for number, group in enumerate(groups(self.problem.graph, self.problem.pipeline.schedule, level)):
+            for node in group:
+                one = instructions[node]
+                parts.setdefault((number, one.stage, one.kind), []).append(node)
+        return self._solve(self.problem.program(list(parts.values()))[0], deadline_s).energy_j
 
     def default(self, deadline_s: float) -> Draft:
         """Default clocks throughout."""
@@ -147,8 +160,9 @@ class Drafting:
 
     def shares(self, level: Granularity) -> bool:
         """Whether clocks are shared such that a coarser granularity may be cheaper, with its fewer switches."""
-        alone = len(self.runs) == len(self.problem.graph.instructions)
-        return level == "phase" or (level == "instruction" and not alone)
+        return level == "phase" or (
+            level == "instruction" and len(self.runs) < len(self.problem.graph.instructions) < _LARGE
+        )
 
     def fine(self, deadlines_s: Sequence[float]) -> list[Draft | None]:
         """Drafts of instruction granularity for many deadlines, rounded together: much faster than one by one."""
@@ -203,16 +217,22 @@ class Drafting:
     def _choices(
         self, view: _View, members: list[list[int]], options: list[Options], deadline_s: float, polish_s: float
     ) -> list[int] | None:
-        alone = len(members) == len(self.problem.graph.instructions)
-        if alone and view is self._view and (not self._reserve or len(members) >= _LARGE):
+        graph, size = self.problem.graph, len(self.problem.graph.instructions)
+        alone, large = len(members) == size, size >= _LARGE and view is self._view
+        apart = large and members is self.runs
+        if apart or (alone and view.table is self.problem.table):
             solution = self.bound(deadline_s)
         else:
             solution = self._solve(view.problem.program(members, view.table, view.more_wait_w)[0], deadline_s)
         period = _period_s(solution, deadline_s)
         if alone:
-            how = replace(effort(len(members)), budget_s=polish_s)
-            return Sweeper(self.problem.graph, options, self._network).choose([period], [solution.extra_s], how)[0]
-        return choose(self.problem.graph, members, options, period, solution.extra_s)
+            how = replace(effort(size), budget_s=polish_s)
+            return Sweeper(graph, options, self._network).choose([period], [solution.extra_s], how)[0]
+        if apart:
+            least = [option.total_s[0] for option in self._exact[1]]
+            seconds = [time + extra for time, extra in zip(least, solution.extra_s, strict=True)]
+            return choose(graph, members, options, period, rounded_alone(graph, members, options, seconds))
+        return choose(graph, members, options, period, rounded(options, solution.extra_s))
 
     def _repaired(
         self,

@@ -11,6 +11,7 @@ each slowed group is put back in turn, the others get the slack first, and what 
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -30,24 +31,45 @@ def choose(
     groups: Sequence[Sequence[int]],
     options: Sequence[Options],
     period_s: float,
-    extra_s: Sequence[float] | None,
+    starts: Sequence[Sequence[int]],
 ) -> list[int] | None:
     """The index of the option of each group; None where not even the fastest clocks meet the period.
 
-    extra_s: seconds that the linear program gave each group over its least total; None starts from the least.
+    starts: choices to start from, the first of them that meets the period; the fastest clocks if none does.
     """
     keys = [[(graph.instructions[node].stage, graph.instructions[node].kind) for node in group] for group in groups]
-    # A time this close to a clock's time means that clock; where that is too long, the next faster one.
-    starts = [[0] * len(groups)]
-    if extra_s is not None:
-        for tolerance in (-SOLVER_TOLERANCE_S, SOLVER_TOLERANCE_S):
-            starts.append([_round(option, extra + tolerance) for option, extra in zip(options, extra_s, strict=True)])
-    for choices in reversed(starts):
+    for start in (*starts, [0] * len(groups)):
+        choices = list(start)
         timing = Timing(graph, period_s, _durations(graph, groups, keys, options, choices))
         if timing.feasible:
             _reclaim(timing, groups, keys, options, choices)
             return _exchange(graph, groups, keys, options, period_s, choices)
     return None
+
+
+def rounded(options: Sequence[Options], extra_s: Sequence[float]) -> list[list[int]]:
+    """Starts from the seconds that the linear program of these groups gave each over its least total.
+
+    A time this close to a clock's time means that clock; where that is too long, the next faster one.
+    """
+    return [
+        [_round(option, extra + tolerance) for option, extra in zip(options, extra_s, strict=True)]
+        for tolerance in (SOLVER_TOLERANCE_S, -SOLVER_TOLERANCE_S)
+    ]
+
+
+def rounded_alone(
+    graph: Graph, groups: Sequence[Sequence[int]], options: Sequence[Options], seconds: Sequence[float]
+) -> list[list[int]]:
+    """A start from the seconds that the linear program gave each instruction alone: it slows none beyond that."""
+    start = []
+    for group, option in zip(groups, options, strict=True):
+        limits = dict.fromkeys(option.keys, math.inf)
+        for node in group:
+            key = graph.instructions[node].stage, graph.instructions[node].kind
+            limits[key] = min(limits[key], seconds[node] + SOLVER_TOLERANCE_S)
+        start.append(_cheapest(option, [limits[key] for key in option.keys]))
+    return [start]
 
 
 def _exchange(
@@ -79,10 +101,15 @@ def _round(option: Options, extra_s: float) -> int:
         float(np.interp(total, hull_totals, [option.times_s[index][kind] for index in option.hull])) + 1e-12
         for kind in range(len(option.keys))
     ]
+    return _cheapest(option, limits)
+
+
+def _cheapest(option: Options, limits_s: Sequence[float]) -> int:
+    """The cheapest option that keeps each kind's limit; the fastest if none does."""
     fitting = [
         choice
         for choice, times in enumerate(option.times_s)
-        if all(time <= limit for time, limit in zip(times, limits, strict=True))
+        if all(time <= limit for time, limit in zip(times, limits_s, strict=True))
     ]
     return min(fitting, key=lambda choice: option.effective_j[choice], default=0)
 
