@@ -16,13 +16,14 @@ from joulepath_planner import (
     PlanningError,
     Point,
     Profile,
+    Schedule,
     frontier,
     one_f_one_b,
     plan,
     recorded,
     simulate,
 )
-from planner.pipelines import CLOCKS, gpt3, pipelines, scaled
+from planner.pipelines import CLOCKS, gpt3, pipelines, profiled, scaled, schedules
 
 EXACT = 1 + 1e-9
 SOLVER = 1e-6
@@ -325,3 +326,16 @@ def test_a_slower_clock_costs_at_most_the_gap_that_the_plan_reports(pipeline: Pi
         Pipeline(pipeline.schedule, Profile(pipeline.profile.points, 80.0), pipeline.transfer_s), slowdown=slowdown
     )
     assert made.energy_j <= without.energy_j * (1 + made.optimality_gap) * (1 + SOLVER)
+
+
+@settings(max_examples=25, deadline=None)
+@given(schedules(), st.sampled_from((0.0, 0.1)), st.sampled_from((None, 0.001)))
+def test_every_schedule_is_planned_within_its_deadline_and_bound(
+    schedule: Schedule, slowdown: float, lag_s: float | None
+) -> None:
+    pipeline = Pipeline(schedule, profiled(schedule))
+    lags = None if lag_s is None else LagTable.constant(lag_s)
+    made = plan(pipeline, slowdown=slowdown, lags=lags)
+    seen = simulate(pipeline, made.clocks, lags)
+    assert seen.iteration_time_s <= made.deadline_s * EXACT
+    assert made.lower_bound_j * (1 - SOLVER) <= seen.energy_j <= made.baseline_energy_j * EXACT
