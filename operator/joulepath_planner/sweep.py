@@ -55,7 +55,8 @@ class Effort:
 def effort(size: int, periods: int = 1) -> Effort:
     """What pays: much for small pipelines, where each instruction counts, little for large ones."""
     variants = int(np.clip(40_000 / (size * periods), 4, 16))
-    return Effort(variants, int(np.clip(300_000 / (size * periods * variants), 4, 40)))
+    most = min(40, 8 + size // 4)
+    return Effort(variants, int(np.clip(300_000 / (size * periods * variants), 4, most)))
 
 
 class _Frame(NamedTuple):
