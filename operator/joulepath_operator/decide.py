@@ -172,7 +172,7 @@ def _complete(case: Case, what: str) -> Decision:
         return Decision(case.story.keep(), delete_plans=case.all_plans)
     gang = Gang.of(case.seen.nodes)
     for plan in case.seen.plans:
-        if gang is not None and plan.spec.job_uid == base.job_uid and base.phase is Phase.ACTIVE:
+        if gang is not None and gang.complete and plan.spec.job_uid == base.job_uid and base.phase is Phase.ACTIVE:
             case.measure(gang.ranks, plan.spec)
     status = case.story.keep()
     savings = f"Measured savings: {status.savings}." if status.measured else "Savings were not measured."

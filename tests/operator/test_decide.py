@@ -317,6 +317,15 @@ def test_a_job_that_ends_deletes_the_plan_and_keeps_the_figures(active: Any, end
     assert [active.condition(kind).status for kind in kinds] == ["True", "True", "True", "False", "False"]
 
 
+def test_ranks_that_leave_at_the_end_do_not_change_the_figures(active: Any) -> None:
+    """Those that are there still have measured their own GPUs only."""
+    before = active.status.measured
+    active.job, active.ranks = replace(active.job, finished="Succeeded"), 4
+    active.settle()
+    assert active.status.phase == "Completed"
+    assert active.status.measured == before
+
+
 def test_a_suspended_job_has_no_plan(active: Any) -> None:
     active.job = replace(active.job, suspended=True)
     active.settle()
