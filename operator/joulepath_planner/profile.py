@@ -230,7 +230,7 @@ def _check_series(stage: int, kind: str, points: Collection[Point], fixed: bool)
 
 def _check_supported(stage: int, kind: str, points: Iterable[Point], supported: Collection[int] | None) -> None:
     for point in points:
-        if supported is not None and point.clock_mhz not in supported:
+        if supported and point.clock_mhz not in supported:
             nearest = min(supported, key=lambda clock: abs(clock - point.clock_mhz))
             raise ProfileError(
                 f"stage {stage} {kind} at {point.clock_mhz} MHz: the GPU has no such clock; the nearest that it has is "

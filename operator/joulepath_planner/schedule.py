@@ -83,8 +83,9 @@ class Schedule:
             raise ScheduleError(f"stage {min(idle)} has no F; a stage runs at least one forward and its backward.")
         for forward in forwards:
             _check_backward(forward, seen)
+        partner = self.partner
         for forward in self.pairs:
-            if forward.kind != "F" or self.partner.get(forward, forward).kind not in ("B", "I"):
+            if forward.kind != "F" or forward not in partner or partner[forward].kind not in ("B", "I"):
                 raise ScheduleError(f"{forward.label} is no pair; a pair is an F and the B or I right behind it.")
 
     @property

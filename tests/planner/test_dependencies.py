@@ -72,12 +72,12 @@ def test_what_nobody_executes_is_named(orders: list[str], sentence: str) -> None
     [
         (
             ["F0 B0", "B0 F0"],
-            "rank 1 runs 1:B0 only after 1:F0, which rank 1 runs no sooner than 1:B0",
+            "rank 1 runs 1:B0 only after 1:F0, which rank 1 runs after 1:B0",
         ),
         (
             ["F0 B0 F1 B1", "F1 B1 F0 B0"],
-            "rank 0 runs 0:B0 only after 1:B0, which rank 1 runs no sooner than 1:F1; "
-            "rank 1 runs 1:F1 only after 0:F1, which rank 0 runs no sooner than 0:B0",
+            "rank 0 runs 0:B0 only after 1:B0, which rank 1 runs after 1:F1; "
+            "rank 1 runs 1:F1 only after 0:F1, which rank 0 runs after 0:B0",
         ),
     ],
 )
