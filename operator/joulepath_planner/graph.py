@@ -33,26 +33,22 @@ class Graph:
     @classmethod
     def of(cls, pipeline: Pipeline) -> Graph:
         """The graph of a pipeline. Raises `ScheduleError` where an instruction waits for itself or for nobody."""
-        orders = pipeline.schedule.orders
-        place = {one: (rank, index) for rank, order in enumerate(orders) for index, one in enumerate(order)}
+        orders, rank_of, transfers = pipeline.schedule.orders, pipeline.schedule.rank_of, pipeline.transfer_s
         needs = dependencies(pipeline.schedule)
-        incoming: dict[Instruction, list[tuple[Instruction, float]]] = {}
-        for order in orders:
-            for index, one in enumerate(order):
-                overhead = pipeline.overhead(one.stage, one.kind)
-                sources = [(order[index - 1], overhead)] if index else []
-                for need in needs[one]:
-                    transfer = pipeline.transfer_s.get((need.result.stage, one.stage, need.result.kind), 0.0)
-                    if transfer or place[need.after][0] != place[one][0]:
-                        sources.append((need.after, transfer + overhead))
-                incoming[one] = sources
-        ordered = tuple(needs)
-        number = {one: index for index, one in enumerate(ordered)}
-        longest: dict[tuple[int, int], float] = {}
-        for one in ordered:
-            for source, gap in incoming[one]:
-                key = number[source], number[one]
-                longest[key] = max(gap, longest.get(key, 0.0))
+        number: dict[Instruction, int] = {}
+        before: dict[int, int] = {}  # the latest node of each rank
+        ranks, edges = list[int](), list[Edge]()
+        for node, one in enumerate(needs):
+            rank, overhead = rank_of[one.stage], pipeline.overhead(one.stage, one.kind)
+            gaps = {before[rank]: overhead} if rank in before else {}
+            for need in needs[one]:
+                transfer = transfers.get((need.result.stage, one.stage, need.result.kind), 0.0) if transfers else 0.0
+                if transfer or rank_of[need.after.stage] != rank:
+                    source = number[need.after]
+                    gaps[source] = max(transfer + overhead, gaps.get(source, 0.0))
+            edges += [(source, node, gap) for source, gap in gaps.items()]
+            number[one] = before[rank] = node
+            ranks.append(rank)
         wraps = tuple(
             (
                 number[order[-1]],
@@ -61,8 +57,7 @@ class Graph:
             )
             for rank, order in enumerate(orders)
         )
-        edges = tuple((source, target, gap) for (source, target), gap in longest.items())
-        return cls(ordered, tuple(place[one][0] for one in ordered), edges, wraps)
+        return cls(tuple(needs), tuple(ranks), tuple(edges), wraps)
 
 
 def path_lengths(graph: Graph, durations_s: Sequence[float]) -> tuple[list[float], list[float]]:

@@ -150,6 +150,8 @@ class _Simplex:
         model.a_matrix_.value_ = np.concatenate([ones, -ones, np.ones(wrap.sum()), -np.array(ratios)[step]])[order]
         self._solver = _Quiet()
         self._solver.setOptionValue("threads", 1)
+        if size < _LARGE:
+            self._solver.setOptionValue("presolve", "off")  # takes longer than what it spares
         self._solver.passModel(model)
 
     def solve(self, at_most_s: float, at_least_s: float = 0.0) -> Solution:
