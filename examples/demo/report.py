@@ -101,7 +101,9 @@ def failures(found: dict[str, Any]) -> tuple[str, ...]:
             f"of the predicted {predicted:.2%}."
         )
     if slowdown > MOST_SLOWDOWN:
-        reasons.append(f"The slowdown of {slowdown:.2%} is over {MOST_SLOWDOWN:.0%}.")
+        low, high = found["slowdown"]["ci95"]
+        busy = " Something else kept this machine busy; run it again when it is quiet." if low < MOST_SLOWDOWN else ""
+        reasons.append(f"The slowdown of {slowdown:.2%} ({low:.2%} to {high:.2%}) is over {MOST_SLOWDOWN:.0%}.{busy}")
     reasons += [
         f"Only {found['iteration_time_s'][arm]['n']} {arm} iterations were counted, {LEAST_ITERATIONS} are needed: "
         "let the job run longer."
