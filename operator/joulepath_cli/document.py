@@ -62,6 +62,8 @@ def plan_document(case: Case, made: Made) -> dict[str, Any]:
     }
     if made.straggler_s is not None:
         found["straggler_s"] = made.straggler_s
+    if made.alternatives:
+        found["alternatives"] = [asdict(one) for one in made.alternatives]
     if made.jitter is not None:
         found["jitter"] = jitter_document(made.jitter)
     if made.robust is not None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from joulepath_cli import quantities
 from joulepath_cli.case import Case
 from joulepath_planner import (
+    Alternative,
     Frontier,
     FrontierPoint,
     Noise,
@@ -17,6 +18,7 @@ from joulepath_planner import (
     Robustness,
     RobustPlan,
     Simulation,
+    alternatives,
     frontier,
     least_time_within_energy,
     least_time_within_power,
@@ -38,13 +40,14 @@ _KEEPS = 1 + 1e-9
 class Made:
     """A plan and its replay.
 
-    straggler_s: T' of the pipeline that it waits for; robust, jitter: where they were asked for.
+    straggler_s: T' of the pipeline that it waits for; alternatives, robust, jitter: where they were asked for.
     """
 
     plan: Plan
     replay: Simulation
     default: Simulation
     straggler_s: float | None = None
+    alternatives: tuple[Alternative, ...] = ()
     robust: RobustPlan | None = None
     jitter: Robustness | None = None
 
@@ -80,6 +83,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     group.add_argument(
         "--granularity", choices=GRANULARITIES, default="auto", help="what shares a clock (default: auto)"
+    )
+    group.add_argument(
+        "--alternatives", action="store_true", help="show what each granularity would save, beside a bound of its own"
     )
     group.add_argument(
         "--reserve",
@@ -136,6 +142,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 def make(case: Case, options: Namespace, progress: Callable[[], object] = lambda: None) -> Made:
     """Plan. Raises `PlanningError`, `ObjectiveError`, `ProfileError` or `ValueError`, all sentences."""
     straggler_s, robust = None, None
+    coarser = _alternatives(case, options) if options.alternatives else ()
     if options.quantile is not None and (options.straggler or options.energy_budget or options.power_budget):
         raise ObjectiveError("--quantile keeps a slowdown or a deadline; leave out straggler and budgets.")
     if options.quantile is not None and options.reserve:
@@ -187,8 +194,22 @@ def make(case: Case, options: Namespace, progress: Callable[[], object] = lambda
         simulate(case.pipeline, made.clocks, case.lags, pace_s=straggler_s),
         simulate(case.pipeline, pace_s=straggler_s),
         straggler_s,
+        coarser,
         robust,
         jitter,
+    )
+
+
+def _alternatives(case: Case, options: Namespace) -> tuple[Alternative, ...]:
+    if options.straggler or options.energy_budget or options.power_budget:
+        raise ObjectiveError("--alternatives goes with a slowdown or a deadline; leave out straggler and budgets.")
+    return alternatives(
+        case.pipeline,
+        deadline_s=options.deadline,
+        slowdown=options.slowdown or 0.0,
+        lags=case.lags,
+        reserve=options.reserve,
+        min_dwell_s=options.min_dwell_ms,
     )
 
 

@@ -49,7 +49,7 @@ def run(options: Namespace) -> None:
     if options.json:
         print(document.dumps(document.plan_document(case, made)))
     else:
-        terminal.show(_summary(case, made), _ranks(case, made), *_jitter(made, options.margin))
+        terminal.show(_summary(case, made), _ranks(case, made), *_alternatives(made), *_jitter(made, options.margin))
 
 
 def _summary(case: Case, made: Made) -> Table:
@@ -103,6 +103,24 @@ def _ranks(case: Case, made: Made) -> Table:
             )
         )
     return terminal.table("", ("rank", "stages", "clocks", "slowed", "busy", "computing", "waiting"), rows)
+
+
+def _alternatives(made: Made) -> list[Table]:
+    rows = [
+        (
+            one.granularity,
+            f"{one.iteration_time_s:.4f} s",
+            f"{one.energy_j:.1f} J",
+            terminal.change(one.energy_j, made.plan.baseline_energy_j),
+            f"{one.lower_bound_j:.1f} J",
+            terminal.change(one.lower_bound_j, made.plan.baseline_energy_j),
+            str(one.switches),
+        )
+        for one in made.alternatives
+    ]
+    headings = ("at most this fine", "iteration", "plan", "change", "its bound", "change", "switches")
+    caption = "change: against default clocks; bounds hold for clocks that switch at once"
+    return [terminal.table("What coarser control costs", headings, rows, caption)] if rows else []
 
 
 def _jitter(made: Made, margin: float) -> list[Table | str]:

@@ -42,6 +42,7 @@ SHAPE = ("--microbatches", 6, "--blocking-power", 80)
         ((*SHAPE, "--quantile", "95%"), "no jitter is given; give jitter, such as 0.01"),
         ((*SHAPE, "--jitter", "1%", "--quantile", "95%", "--straggler", "1.2"), "leave out straggler and budgets"),
         ((*SHAPE, "--jitter", "1%", "--quantile", "95%", "--reserve", "1%"), "looks for the reserve itself"),
+        ((*SHAPE, "--alternatives", "--power-budget", "1kW"), "--alternatives goes with a slowdown or a deadline"),
         ((*SHAPE, "--jitter", "1%", "--samples", 1), "samples is 1; a spread needs at least 2"),
         ((*SHAPE, "--plot", "a.svg", "b.svg", "c.svg"), "--plot takes a timeline and a frontier, two files, not 3"),
         ((*SHAPE, "--plot", "/nowhere/a.svg"), "/nowhere/a.svg: No such file or directory"),

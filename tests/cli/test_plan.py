@@ -191,3 +191,12 @@ def test_a_minimum_dwell_is_kept(run: Run, csv: Path) -> None:
     made = _planned(run, csv, "--min-dwell-ms", 120)
     rows = [[one["clock_mhz"] for one in rank["instructions"]] for rank in made["ranks"]]
     assert simulate(PIPELINE, rows).least_dwell_s >= 0.12 - 1e-9
+
+
+def test_what_coarser_control_costs_is_shown(run: Run, csv: Path) -> None:
+    found = _planned(run, csv, "--alternatives", "--slowdown", "5%")["alternatives"]
+    assert [one["granularity"] for one in found] == ["instruction", "phase", "kind", "rank"]
+    assert all(one["energy_j"] >= one["lower_bound_j"] * (1 - 1e-6) for one in found)
+    told = run("plan", csv, *SHAPE, "--alternatives", "--slowdown", "5%").out
+    assert "What coarser control costs" in told
+    assert f"{found[2]['lower_bound_j']:.1f} J" in told
