@@ -38,7 +38,7 @@ _NEAR = 0.1
 """A time this little above a point of the hull, as a share of the way to the next, aims at that point."""
 _WINDOWS = (8, 16, 32, 64)
 """Levels of a window, within which a variation is judged by itself."""
-_PUT_BACK = (0.5, 1, 2, 5)
+_PUT_BACK = (0.5, 1, 2, 5, 10, 20)
 """How many instructions of a window a variation puts back, on average."""
 
 
