@@ -31,6 +31,8 @@ _FEASIBILITY = 1e-6
 """Relative to the period: how exactly dependencies are kept before what is left is cut off."""
 _INSIDE = 1e-6
 """Relative: how much longer than the least period an iteration has to be to leave something inside."""
+_NOTHING = 1e-9
+"""Relative: less is rounding, and would keep critical instructions from being known as such."""
 _MOST_ITERATIONS = 150
 _BOUNDARY = 0.995
 _TILT = 1e-4
@@ -184,7 +186,8 @@ class _Search:
         room = self._apart(x)[:edges] - self.gap[:edges]
         longest = np.full(self.columns, np.inf)
         np.minimum.at(longest, self.of.source, room)
-        extra = np.minimum(self._bought(), np.maximum(longest - self.of.least_s, 0.0))
+        extra = np.minimum(self._bought(), longest - self.of.least_s) * (1 - _NOTHING)
+        extra[extra < _NOTHING * period] = 0.0
         return InteriorPoint(period, extra[:-1], self.f[:edges])
 
 
