@@ -42,7 +42,9 @@ class CurrentCluster:
         return run(["helm", *arguments])
 
     def values(self) -> Mapping[str, Any]:
-        agent = {"runtimeClassName": self._options.runtime_class} if self._options.gpu_kind == "nvidia" else {}
+        nvidia = self._options.gpu_kind == "nvidia"
+        # Nothing labels nodes for virtual GPUs.
+        agent = {"runtimeClassName": self._options.runtime_class} if nvidia else {"nodeSelector": None}
         return {"image": {"registry": self._options.registry}, "agent": agent}
 
     def training(self) -> TrainingPlace:
