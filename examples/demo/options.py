@@ -77,8 +77,9 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
     add("--python-folder", type=Path, action="append", default=[], help=folders)
     add("--runtime-class", default="", help="runtime class of the agent, usually nvidia for --gpu-kind nvidia")
     add("--values", type=Path, action="append", default=[], help="values file for the chart, may be given again")
-    parsed = vars(parser.parse_args(arguments))
-    options = Options(**{name: tuple(value) if isinstance(value, list) else value for name, value in parsed.items()})
+    parsed = parser.parse_args(arguments)
+    parsed.python_folder, parsed.values = tuple(parsed.python_folder), tuple(parsed.values)
+    options = Options(**vars(parsed))
     if not 0.05 <= options.time_scale <= 10:
         parser.error(f"--time-scale must be from 0.05 to 10, it is {options.time_scale:g}")
     if missing := [path for path in options.values if not path.is_file()]:
