@@ -2,6 +2,7 @@
 
 Lags differ widely among GPU models and depend mostly on the target clock (arXiv 2502.20075), so a table may have a row
 for each target. A row has what a switch takes, and its 95th percentile, which the agent counts on when it raises early.
+(An agent that knows one percentile for all targets is replayed with a table that has no rows of their own.)
 """
 
 from __future__ import annotations

@@ -16,12 +16,13 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain, pairwise
 from random import Random
 
 from joulepath_planner.execution import script
+from joulepath_planner.gpu_clock import GpuClock
 from joulepath_planner.lags import NO_LAG, LagTable
 from joulepath_planner.pipeline import Pipeline
 from joulepath_planner.schedule import Instruction
@@ -166,51 +167,6 @@ class Referee:
         return [[clock or default for clock in row] for row, default in zip(clocks, self.defaults, strict=True)]
 
 
-class _Gpu:
-    """The clock of one rank's GPU over time."""
-
-    __slots__ = ("_power_w", "clock", "dwell", "last_set", "pending", "sets", "target")
-
-    def __init__(self, clock: int, power_w: Mapping[int, float]) -> None:
-        self.clock = self.target = clock
-        self.pending: deque[tuple[float, int]] = deque()
-        self.sets, self.last_set, self.dwell = 0, -math.inf, math.inf
-        self._power_w = power_w
-
-    def set(self, at: float, target: int, lag_s: float) -> None:
-        """Ask for a clock other than the one asked for last."""
-        begins = max(at, self.pending[-1][0]) if self.pending else at
-        self.pending.append((begins + lag_s, target))
-        self.target = target
-        self.sets += 1
-        if begins - self.last_set < self.dwell:
-            self.dwell = begins - self.last_set
-        self.last_set = begins
-
-    def settle(self, now: float) -> None:
-        """Forget what lies before now."""
-        while self.pending and self.pending[0][0] <= now:
-            self.clock = self.pending.popleft()[1]
-
-    def segments(self) -> list[tuple[float, int]]:
-        """(until, clock) since it was settled; the last lasts forever."""
-        clocks = [self.clock, *(clock for _, clock in self.pending)]
-        return list(zip([*(at for at, _ in self.pending), math.inf], clocks, strict=True))
-
-    def wait_j(self, begin: float, end: float) -> float:
-        self.settle(begin)
-        if not self.pending:
-            return self._power_w[self.clock] * (end - begin)
-        joules, now = 0.0, begin
-        for until, clock in self.segments():
-            until = min(until, end)
-            joules += self._power_w[clock] * (until - now)
-            now = until
-            if now >= end:
-                break
-        return joules
-
-
 class _Replay:
     def __init__(
         self,
@@ -224,7 +180,7 @@ class _Replay:
         self._rules, self._pace_s, self._stretch = rules, pace_s, stretch
         self._lags, self._draws = lags, None if seed is None else Random(seed)
         power_w = {clock: rules.profile.wait_power_w(clock) for clock in {*rules.defaults, *chain(*targets)}}
-        self._gpus = [_Gpu(default, power_w) for default in rules.defaults]
+        self._gpus = [GpuClock(default, power_w) for default in rules.defaults]
         self._firsts = {of[0]: rank for rank, of in enumerate(rules.of_rank)}
         self._lasts = {of[-1]: rank for rank, of in enumerate(rules.of_rank)}
         self._next_target = [row[0] for row in targets]
@@ -307,11 +263,11 @@ class _Replay:
             for gpu in gpus:
                 gpu.dwell = math.inf
 
-    def _set(self, gpu: _Gpu, at: float, target: int) -> None:
+    def _set(self, gpu: GpuClock, at: float, target: int) -> None:
         if target != gpu.target:
             gpu.set(at, target, self._lags.draw_s(target, target > gpu.target, self._draws))
 
-    def _work(self, one: Instruction, gpu: _Gpu, begin: float, factor: float) -> tuple[float, float]:
+    def _work(self, one: Instruction, gpu: GpuClock, begin: float, factor: float) -> tuple[float, float]:
         """(end, joules) of an instruction that begins now, over all clocks that it meets."""
         left, now, spent = 1.0, begin, 0.0
         for until, clock in gpu.segments():
