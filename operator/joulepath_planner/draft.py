@@ -143,11 +143,19 @@ class Drafting:
 
     def draft(self, level: Granularity, deadline_s: float, polish_s: float = 0.0) -> Draft | None:
         """The cheapest draft of a granularity that keeps the deadline; None if none does."""
-        first = self._draft(self._view, level, deadline_s, polish_s)
-        if first is None or not isinstance(self.problem.pipeline.profile.blocking_power_w, Mapping):
-            return first
-        second = self._draft(self._priced(first.replay.wait_power_w), level, deadline_s, polish_s)
-        return first if second is None or first.replay.energy_j <= second.replay.energy_j else second
+        view, best = self._view, self._draft(self._view, level, deadline_s)
+        if best is None:
+            return None
+        if isinstance(self.problem.pipeline.profile.blocking_power_w, Mapping):
+            priced = self._priced(best.replay.wait_power_w)
+            again = self._draft(priced, level, deadline_s)
+            if again is not None and again.replay.energy_j < best.replay.energy_j:
+                view, best = priced, again
+        if polish_s and level == "instruction" and not self.shares(level):
+            polished = self._draft(view, level, deadline_s, polish_s)
+            if polished is not None and polished.replay.energy_j < best.replay.energy_j:
+                best = polished
+        return best
 
     @cached_property
     def runs(self) -> list[list[int]]:
@@ -204,7 +212,7 @@ class Drafting:
         priced = Problem.of(replace(pipeline, profile=replace(profile, points=points, blocking_power_w=power_w)))
         return _View(priced, OptionTable(priced.pipeline.profile, power_w, self._reserve, pipeline.gpus), in_all_w)
 
-    def _draft(self, view: _View, level: Granularity, deadline_s: float, polish_s: float) -> Draft | None:
+    def _draft(self, view: _View, level: Granularity, deadline_s: float, polish_s: float = 0.0) -> Draft | None:
         graph, schedule = self.problem.graph, self.problem.pipeline.schedule
         members = self.runs if level == "instruction" else groups(graph, schedule, level)
         options = view.options(members)
