@@ -266,7 +266,8 @@ class Drafting:
         if clocks == draft.clocks:
             return draft
         replay = self._replay(clocks, deadline_s)
-        dwells = replay.least_dwell_s >= min(self._min_dwell_s, draft.replay.least_dwell_s) * (1 - TOLERANCE)
+        least_s = draft.replay.least_dwell_s if self._lags else self._min_dwell_s
+        dwells = replay.least_dwell_s >= least_s * (1 - TOLERANCE)
         in_time = replay.iteration_time_s <= deadline_s * (1 + TOLERANCE)
         cheap = replay.energy_j <= draft.replay.energy_j * (1 + TOLERANCE)
         fewer = replay.switches < draft.replay.switches
