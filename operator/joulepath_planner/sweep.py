@@ -55,7 +55,7 @@ class Effort:
 def effort(size: int, periods: int = 1) -> Effort:
     """What pays: much for small pipelines, where each instruction counts, little for large ones."""
     variants = int(np.clip(40_000 / (size * periods), 4, 16))
-    most = min(40, 8 + size // 4)
+    most = min(24, 4 + size // 5)
     return Effort(variants, int(np.clip(300_000 / (size * periods * variants), 4, most)))
 
 

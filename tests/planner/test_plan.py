@@ -30,7 +30,7 @@ SOLVER = 1e-6
 GRANULARITIES: tuple[Granularity, ...] = ("instruction", "phase", "kind", "rank")
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(pipelines(), st.floats(0, 0.4), st.sampled_from(GRANULARITIES))
 def test_a_plan_keeps_its_deadline_costs_no_more_than_default_and_never_beats_the_bound(
     pipeline: Pipeline, slowdown: float, granularity: Granularity
@@ -43,7 +43,7 @@ def test_a_plan_keeps_its_deadline_costs_no_more_than_default_and_never_beats_th
     assert made.energy_j >= made.lower_bound_j * (1 - SOLVER)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(pipelines(), st.sampled_from((0.005, 0.02, 0.1)), st.floats(0.5, 1.0), st.sampled_from((0.0, 0.1)))
 def test_a_plan_with_lags_keeps_its_deadline(pipeline: Pipeline, lag_s: float, typical: float, slowdown: float) -> None:
     lags = LagTable(lag_s * typical, lag_s * typical, lag_s, lag_s)
@@ -328,7 +328,7 @@ def test_a_slower_clock_costs_at_most_the_gap_that_the_plan_reports(pipeline: Pi
     assert made.energy_j <= without.energy_j * (1 + made.optimality_gap) * (1 + SOLVER)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(schedules(), st.sampled_from((0.0, 0.1)), st.sampled_from((None, 0.001)))
 def test_every_schedule_is_planned_within_its_deadline_and_bound(
     schedule: Schedule, slowdown: float, lag_s: float | None
