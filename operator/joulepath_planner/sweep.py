@@ -54,9 +54,9 @@ class Effort:
 
 def effort(size: int, periods: int = 1) -> Effort:
     """What pays: much for small pipelines, where each instruction counts, little for large ones."""
-    variants = int(np.clip(40_000 / (size * periods), 4, 16))
-    most = min(24, 4 + size // 5)
-    return Effort(variants, int(np.clip(300_000 / (size * periods * variants), 4, most)))
+    columns, work = (40_000, 300_000) if periods == 1 else (20_000, 150_000)
+    variants = int(np.clip(columns / (size * periods), 4, 16))
+    return Effort(variants, int(np.clip(work / (size * periods * variants), 3, min(24, 4 + size // 5))))
 
 
 class _Frame(NamedTuple):
