@@ -17,13 +17,13 @@ from collections import defaultdict
 from itertools import pairwise
 from typing import Any
 
-import networkx
-from lowtime.cost_model import ExponentialModel
-from lowtime.graph_utils import add_sink_node, add_source_node
-from lowtime.operation import CandidateExecutionOptions, ExecutionOption, OperationSpec
-from lowtime.perseus.instruction import Backward, Forward
-from lowtime.perseus.schedule import Synchronous1F1B
-from lowtime.solver import PhillipsDessouky
+import networkx  # type: ignore[import-untyped]
+from lowtime.cost_model import ExponentialModel  # type: ignore[import-not-found]
+from lowtime.graph_utils import add_sink_node, add_source_node  # type: ignore[import-not-found]
+from lowtime.operation import CandidateExecutionOptions, ExecutionOption, OperationSpec  # type: ignore[import-not-found]
+from lowtime.perseus.instruction import Backward, Forward  # type: ignore[import-not-found]
+from lowtime.perseus.schedule import Synchronous1F1B  # type: ignore[import-not-found]
+from lowtime.solver import PhillipsDessouky  # type: ignore[import-not-found]
 
 UNIT_S = 0.001
 KINDS = {"forward": Forward, "backward": Backward}
