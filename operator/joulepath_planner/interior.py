@@ -29,11 +29,11 @@ _ACCURACY = 1e-6
 """Relative: the complementarity gap to stop at."""
 _FEASIBILITY = 1e-6
 """Relative to the period: how exactly dependencies are kept before what is left is cut off."""
-_INSIDE = 1e-6
-"""Relative: how much longer than the least period an iteration has to be to leave something inside."""
+_INSIDE = (1e-6, 1e-4)
+"""Relative: how much longer than the least period an iteration has to be to leave something inside; tried in turn."""
 _NOTHING = 1e-9
 """Relative: less is rounding, and would keep critical instructions from being known as such."""
-_MOST_ITERATIONS = 150
+_MOST_ITERATIONS = 100
 _BOUNDARY = 0.995
 _TILT = 1e-4
 
@@ -61,9 +61,15 @@ class InteriorPointMethod:
 
     def solve(self, at_most_s: float, *, free: bool) -> InteriorPoint:
         """The optimum with this period, or, if `free`, with at most this period; raises `NoInteriorError`."""
-        of = self._of
-        at_least_s = of.least_period_s * (1 + _INSIDE)
-        search = _Search(of, max(at_most_s, at_least_s), free and at_most_s > at_least_s)
+        for inside in _INSIDE:
+            try:
+                return self._solve(at_most_s, self._of.least_period_s * (1 + inside), free)
+            except ArithmeticError:
+                continue
+        raise NoInteriorError("the interior-point method did not converge.")
+
+    def _solve(self, at_most_s: float, at_least_s: float, free: bool) -> InteriorPoint:
+        search = _Search(self._of, max(at_most_s, at_least_s), free and at_most_s > at_least_s)
         if search.free not in self._normal:
             self._normal[search.free] = NormalEquations(search.source, search.target, search.wrap > 0, search.moves)
         # The blocks of a narrow band are too small to share: more threads would only wait for each other.
