@@ -212,13 +212,14 @@ def test_the_status_is_its_own_and_get_tells_the_story(api: Api) -> None:
         message="Measuring.",
         topology=TOPOLOGY,
         plan=plan,
+        predicted="15.0%",
         savings="15.2% ± 0.4",
         conditions=(condition,),
     )
     api.write_status("EnergyPlan", "story", status.to_api())
     head, row = api.kubectl("get", "EnergyPlan", "story").splitlines()
     assert head.split() == ["NAME", "PHASE", "JOB", "T_MIN", "T", "PREDICTED", "SAVINGS", "AGE"]
-    assert row.split()[:-1] == ["story", "Active", "gpt3", "2.84", "2.85", "0.15", "15.2%", "±", "0.4"]
+    assert row.split()[:-1] == ["story", "Active", "gpt3", "2.84", "2.85", "15.0%", "15.2%", "±", "0.4"]
     assert "Measuring." in api.kubectl("get", "EnergyPlan", "story", "-o", "wide")
     api.apply("EnergyPlan", "story", spec={"job": JOB, "mode": "Observe"}, status={"phase": "Refused"})
     stored = json.loads(api.kubectl("get", "EnergyPlan", "story", "-o", "json"))

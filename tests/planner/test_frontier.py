@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.planner.pipelines import gpt3, pipelines
 
 from joulepath_planner import Pipeline, PlanningError, frontier
+from planner.pipelines import gpt3, pipelines
 
 
 @settings(max_examples=15, deadline=None)

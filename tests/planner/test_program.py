@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.planner.pipelines import gpt3, pipelines, scaled
 
 from joulepath_planner import Pipeline
 from joulepath_planner.frontier import Problem
@@ -14,6 +13,7 @@ from joulepath_planner.interior import InteriorPointMethod
 from joulepath_planner.options import Options
 from joulepath_planner.program import Program, program
 from joulepath_planner.relaxation import Relaxation
+from planner.pipelines import gpt3, pipelines, scaled
 
 
 def _both(problem: Problem) -> tuple[Program, Program, list[Options]]:
