@@ -25,7 +25,7 @@ from typing import Any
 
 from joulepath_crds import EnergyPlanSpec, EnergyPlanStatus, Granularity, JobReference, NodeReportStatus, Phase
 from joulepath_operator.decide import decide
-from joulepath_operator.observation import Job, NodeJob, Observation
+from joulepath_operator.observation import Job, NodeJob, Observation, Pod
 from joulepath_operator.planning import compute
 from virtual_gpus import model, state
 from virtual_gpus.build import library_dir
@@ -47,7 +47,7 @@ class Loop:
     def __post_init__(self) -> None:
         self.seen = Observation(
             "default", "plan", 1, self.spec, EnergyPlanStatus(), "2026-01-01T00:00:00Z",
-            job=Job("job-uid", "job", "plan", None), pods=(True,),
+            job=Job("job-uid", "job", "plan", None), pods=(Pod("job-0", injected=True),),
         )  # fmt: skip
 
     def say(self, command: dict[str, Any]) -> None:

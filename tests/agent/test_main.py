@@ -103,7 +103,7 @@ def test_a_node_without_gpus_or_api_server_is_served_idle_until_a_driver_comes(
         (tmp_path / "lib" / library.name).symlink_to(library)
     wait_until((tmp_path / "agent.sock").exists, "ranks are served")
     wait_until(lambda: ready(port), "it is ready")
-    assert 'joulepath_gpus{Hostname="a"} 4.0' in metrics(port)
+    wait_until(lambda: 'joulepath_gpus{Hostname="a"} 4.0' in metrics(port), "the GPUs are counted")
     process.send_signal(signal.SIGTERM)
     _, said = process.communicate(timeout=30)
     assert process.returncode == 0
