@@ -141,6 +141,9 @@ class Profile:
     def at(self, stage: int, kind: str, clock_mhz: int) -> tuple[float, float]:
         """(seconds, joules) at a clock; linear between measured clocks, the nearest one outside them."""
         points = self.points[stage, kind][::-1]
+        for point in points:
+            if point.clock_mhz == clock_mhz:
+                return point.time_s, point.energy_j
         clocks = [point.clock_mhz for point in points]
         return (
             float(np.interp(clock_mhz, clocks, [point.time_s for point in points])),
