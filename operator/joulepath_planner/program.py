@@ -21,7 +21,6 @@ import highspy
 import numpy as np
 
 from joulepath_planner.graph import Graph
-from joulepath_planner.interior import InteriorPointMethod
 from joulepath_planner.options import Options
 from joulepath_planner.relaxation import Ints, Relaxation
 
@@ -75,6 +74,9 @@ class _Interior:
     def __init__(
         self, graph: Graph, groups: Sequence[Sequence[int]], options: Sequence[Options], idle_w: float
     ) -> None:
+        # Only here: what it imports takes longer to load than a small pipeline to plan.
+        from joulepath_planner.interior import InteriorPointMethod
+
         self._relaxation = Relaxation.of(graph, options, idle_w)
         most = max(_LEAST_STEPS, _MOST_STEPS // len(groups))
         self._method = InteriorPointMethod(self._relaxation.coarser(options, most))
