@@ -64,7 +64,7 @@ class InteriorPointMethod:
         for inside in _INSIDE:
             try:
                 return self._solve(at_most_s, self._of.least_period_s * (1 + inside), free)
-            except ArithmeticError:
+            except (ArithmeticError, np.linalg.LinAlgError):
                 continue
         raise NoInteriorError("the interior-point method did not converge.")
 

@@ -19,6 +19,9 @@ from joulepath_planner.schedule import Instruction
 
 Floats = NDArray[np.float64]
 
+_SAME = 1e-12
+"""Relative: sums of seconds this close are equal."""
+
 
 @dataclass(frozen=True, slots=True)
 class Options:
@@ -96,9 +99,13 @@ class OptionTable:
         total = times @ counts
         # With several kinds, a total under the default clocks' can still delay one kind: such a clock must beat all.
         allowed = [k for k in range(len(clocks)) if len(keys) == 1 or total[k] >= total[0] or all(times[k] <= times[0])]
-        order = sorted(allowed, key=lambda k: (total[k], effective[k], -clocks[k]))
+        delays = [not all(times[k] <= times[0]) for k in range(len(clocks))]
+        order = sorted(allowed, key=lambda k: (total[k], delays[k], effective[k], -clocks[k]))
         kept: list[int] = []
         for k in order:
+            # Equal sums of other parts are one option: between two of them a second would have no price.
+            if kept and len(keys) > 1 and total[k] <= total[kept[-1]] * (1 + _SAME):
+                continue
             if not any(effective[j] <= effective[k] and bool(np.all(times[j] <= times[k])) for j in kept):
                 kept.append(k)
         total_s = tuple(float(total[k]) for k in kept)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from joulepath_planner import Instruction, Pipeline
+from joulepath_planner import Instruction, LagTable, Pipeline, Point, Profile, one_f_one_b, plan
 from joulepath_planner.granularity import groups, phases, runs
 from joulepath_planner.graph import Graph
+from joulepath_planner.options import OptionTable
 from planner.pipelines import scaled
 
 
@@ -50,3 +51,15 @@ def test_short_instructions_run_together_with_those_after_them() -> None:
         "0:F0 0:F1 0:B0 0:F2 0:B1 0:B2",
         "1:F0 1:B0 1:F1 1:B1 1:F2 1:B2",
     ]
+
+
+def test_clocks_of_equal_sums_are_one_option_and_the_default_one_stays() -> None:
+    forward = (Point(1400, 0.010, 4.0), Point(1300, 0.012, 3.0), Point(1200, 0.014, 2.0))
+    backward = (Point(1400, 0.020, 8.0), Point(1300, 0.018, 7.0), Point(1200, 0.022, 6.0))
+    profile = Profile(
+        {(stage, kind): points for stage in (0, 1) for kind, points in (("F", forward), ("B", backward))}, 50
+    )
+    options = OptionTable(profile, 50.0).of([Instruction(0, "F", 0), Instruction(0, "B", 0)])
+    assert options.clocks_mhz == (1400, 1200)
+    made = plan(Pipeline(one_f_one_b(2, 4), profile), slowdown=0.1, granularity="rank", lags=LagTable.constant(0.004))
+    assert made.slowdown <= 0.1
