@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -113,7 +114,10 @@ def read(path: Path) -> Saved:
 
 
 def saved(name: str, found: dict[str, Any]) -> Saved:
-    """A plan's document. Raises `KeyError` for what is missing."""
+    """A plan's document. Raises `KeyError` for what is missing, `ValueError` for what can't be."""
+    for figure in ("iteration_time_s", "t_min_s", "energy_j", "lower_bound_j"):
+        if not 0 < float(found[figure]) < math.inf:
+            raise ValueError(f"{figure} is {found[figure]}, it must be above 0")
     ranks: Sequence[dict[str, Any]] = found["ranks"]
     return Saved(
         name=name,

@@ -136,17 +136,21 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="how much slower than default clocks under the same jitter counts as no slower (default: 0.5%%)",
     )
     noise.add_argument("--samples", type=quantities.count, default=200, metavar="N", help="iterations to replay (200)")
-    noise.add_argument("--seed", type=int, default=0, metavar="N", help="the same seed gives the same figures (0)")
+    noise.add_argument(
+        "--seed", type=quantities.whole, default=0, metavar="N", help="the same seed gives the same figures (0)"
+    )
 
 
 def make(case: Case, options: Namespace, progress: Callable[[], object] = lambda: None) -> Made:
     """Plan. Raises `PlanningError`, `ObjectiveError`, `ProfileError` or `ValueError`, all sentences."""
     straggler_s, robust = None, None
-    coarser = _alternatives(case, options) if options.alternatives else ()
     if options.quantile is not None and (options.straggler or options.energy_budget or options.power_budget):
         raise ObjectiveError("--quantile keeps a slowdown or a deadline; leave out straggler and budgets.")
+    if options.host_power is not None and (options.energy_budget or options.power_budget or options.alternatives):
+        raise ObjectiveError("--host-power goes with a slowdown or a deadline; leave out budgets and --alternatives.")
     if options.quantile is not None and options.reserve:
         raise ObjectiveError("--quantile looks for the reserve itself; leave out --reserve.")
+    coarser = _alternatives(case, options) if options.alternatives else ()
     if options.straggler is not None:
         factor, straggler_s = options.straggler
         t_min_s = simulate(case.pipeline).iteration_time_s

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-__all__ = ["blocking_power", "budget", "count", "fraction", "listed", "milliseconds", "seconds", "straggler"]
+__all__ = ["blocking_power", "budget", "count", "fraction", "listed", "milliseconds", "seconds", "straggler", "whole"]
 
 
 def seconds(text: str) -> float:
@@ -81,6 +81,13 @@ def count(text: str) -> int:
     """A whole number above 0."""
     if not text.isdigit() or int(text) < 1:
         raise ArgumentTypeError(f"{text!r} is no whole number above 0.")
+    return int(text)
+
+
+def whole(text: str) -> int:
+    """A whole number, 0 or more."""
+    if not text.isdigit():
+        raise ArgumentTypeError(f"{text!r} is no whole number of 0 or more.")
     return int(text)
 
 

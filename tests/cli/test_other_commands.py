@@ -76,7 +76,8 @@ def test_saved_plans_stand_side_by_side(run: Run, csv: Path, tmp_path: Path) -> 
     )
     assert "takes one profile, not 2" in run("compare", csv, csv, *SHAPE).err
     assert "'fine' is no granularity; it is one of auto" in run("compare", csv, "--granularity", "fine").err
-    for text in ("{}", "[1]", "no json", '{"ranks": 3, "iteration_time_s": 1}'):
+    impossible = json.dumps(json.loads(paths[0].read_text()) | {"t_min_s": 0})
+    for text in ("{}", "[1]", "no json", '{"ranks": 3, "iteration_time_s": 1}', impossible):
         paths[0].write_text(text)
         ran = run("compare", *paths)
         assert ran.status == 2
