@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from kubernetes.utils.quantity import parse_quantity
+
 from joulepath_operator.observation import INJECTED_ANNOTATION
 
 Json = dict[str, Any]
@@ -160,16 +162,38 @@ def _path_reader(name: str, container: Mapping[str, Any]) -> Json:
 
 
 def _resources(container: Mapping[str, Any]) -> Json:
-    """What the training container asks for itself, GPUs apart: whatever lets that one in, a LimitRange's least and
-    greatest, a quota, a QoS class, lets this one in too. It costs nothing: a pod is given the larger of what its init
-    containers need one by one and what its containers need together."""
+    """What the training container asks for itself, GPUs apart: whatever lets that one in, a LimitRange's greatest, a
+    quota, a QoS class, lets this one in too. The pod's own request doesn't grow: it is the larger of what its init
+    containers need one by one and what its containers need together.
+
+    CPUs that could be exclusive are the exception: the kubelet's static CPU manager gives them to any container of a
+    Guaranteed pod that asks for a whole number, to ours without a GPU and so on any NUMA node, and then starts the
+    training container only where it can use them again: under the topology policy single-numa-node perhaps nowhere
+    (TopologyAffinityError). So ours asks for a millicore less, as request and as limit, and runs in the shared pool.
+    A LimitRange whose least CPU per container is just the training container's would refuse the pod; we know of none.
+    """
     own = container.get("resources") or {}
     shared = {
         side: {name: own[side][name] for name in _SHARED_RESOURCES if name in own[side]}
         for side in ("requests", "limits")
         if own.get(side)
     }
+    if (cpu := _exclusive_millicores(shared)) is not None:
+        for amounts in shared.values():
+            amounts |= {"cpu": f"{cpu - 1}m"} if "cpu" in amounts else {}
     return {side: amounts for side, amounts in shared.items() if amounts}
+
+
+def _exclusive_millicores(resources: Mapping[str, Mapping[str, Any]]) -> int | None:
+    """The CPUs that a Guaranteed pod's container would have to itself; None where request and limit differ, of which a
+    LimitRange may ask a ratio that mustn't change."""
+    limit = resources.get("limits", {}).get("cpu")
+    if limit is None:  # Burstable
+        return None
+    cpu = parse_quantity(limit)
+    if cpu <= 0 or cpu % 1 or parse_quantity(resources.get("requests", {}).get("cpu", limit)) != cpu:
+        return None
+    return int(cpu) * 1000
 
 
 def _restricted(user: Mapping[str, Any]) -> Json:

@@ -91,6 +91,30 @@ def test_init_containers_ask_for_what_their_training_container_does_but_for_gpus
     assert [it["resources"] for it in applied(plain, inject(plain, INJECTION))["spec"]["initContainers"]] == [{}, {}]
 
 
+@pytest.mark.parametrize("whole", [8, "8", "8000m", 8.0])
+def test_init_containers_take_no_cpus_to_themselves(whole: Any) -> None:
+    """Exclusive CPUs without a GPU could lie on another NUMA node than the GPUs of the training container."""
+    guaranteed = {"cpu": whole, "memory": "64Gi"}
+    body = pod(container(resources={"requests": guaranteed, "limits": guaranteed | GPU["limits"]}))
+    result = applied(body, inject(body, INJECTION))
+    shared = {"cpu": "7999m", "memory": "64Gi"}
+    for one in result["spec"]["initContainers"]:
+        assert one["resources"] == {"requests": shared, "limits": shared}
+    assert result["spec"]["containers"][0]["resources"] == body["spec"]["containers"][0]["resources"]
+    defaulted = pod(container(resources={"limits": {"cpu": whole, **GPU["limits"]}}))
+    assert applied(defaulted, inject(defaulted, INJECTION))["spec"]["initContainers"][0]["resources"] == {
+        "limits": {"cpu": "7999m"}
+    }
+
+
+@pytest.mark.parametrize(("request_", "limit"), [("4", "8"), ("7500m", "7500m"), ("0", "0"), ("500m", "8")])
+def test_cpus_that_are_shared_anyway_are_asked_for_alike(request_: str, limit: str) -> None:
+    """So that the ratio of limit and request stays, for which a LimitRange may have a greatest."""
+    body = pod(container(resources={"requests": {"cpu": request_}, "limits": {"cpu": limit, **GPU["limits"]}}))
+    filler = applied(body, inject(body, INJECTION))["spec"]["initContainers"][0]
+    assert filler["resources"] == {"requests": {"cpu": request_}, "limits": {"cpu": limit}}
+
+
 def test_the_user_s_own_user_runs_the_user_s_image() -> None:
     """A pod that must not run as root starts, though the image's own user is root."""
     body = pod(container(securityContext={"runAsUser": 1000, "runAsNonRoot": True, "privileged": False}))
