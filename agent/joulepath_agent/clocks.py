@@ -3,8 +3,8 @@
 The latest wish wins; a clock that is already ordered isn't ordered again (each order may cost the GPU a pause). The
 setter holds the GPU in the journal from before its first order until ``release``.
 
-How long a switch takes is measured where a wish asks for it (sweeps do), and of the first few in each direction
-whoever wishes them: an agent that was restarted under a plan would else raise too early until the next sweep.
+How long a switch takes is measured only where a wish asks for it: sweeps do, whose clocks stay for long. Under a plan
+the next wish ends a measurement, so that only short lags would count, and raises that go by them would come too late.
 """
 
 from __future__ import annotations
@@ -32,8 +32,6 @@ UNKNOWN_LAG_S: Final = 0.1
 """Taken while no switch has been measured: a raise that is too early costs energy, one that is too late costs time."""
 _LAG_POLL_S: Final = 0.0005
 _LAG_LIMIT_S: Final = 0.5
-_LAGS_KNOWN: Final = 5
-"""Samples in a direction from which on its lag counts as known."""
 _LAG_BLUR_S: Final = 0.002
 _LAG_BLUR: Final = 0.2
 """A switch that came in force somewhere in a longer gap between two looks isn't counted: the host was away, not the
@@ -175,9 +173,8 @@ class ClockSetter:
             return
         before, self._ordered_mhz, self._ordered_at_s = self._ordered_mhz, target_mhz, begun
         self.sets += 1
-        lags = self._lags["up" if height(target_mhz) > height(before) else "down"]
-        if measure or len(lags) < _LAGS_KNOWN:
-            self._measure(lags, target_mhz, begun)
+        if measure:
+            self._measure(self._lags["up" if height(target_mhz) > height(before) else "down"], target_mhz, begun)
 
     def _measure(self, lags: deque[float], target_mhz: int, begun_s: float) -> None:
         wanted, looked_s = target_mhz or self.gpu.default_clock_mhz, time.monotonic()

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from agent.room import LocalAgent, Process, Room, wait_until
-from joulepath_agent.clocks import UNKNOWN_LAG_S
 from joulepath_crds import Blocks, JobPlanSpec, Purpose, RankState, StagePlan, Sweep
 
 MakeRoom = Callable[..., Room]
@@ -118,17 +117,6 @@ def test_instructions_run_at_their_clocks_raised_early_and_lowered_late(room: Ma
         return all(as_planned)
 
     wait_until(all_as_planned, "the median iteration runs every F at its high clock and B2 at its low one")
-
-
-def test_an_agent_that_was_restarted_under_a_plan_learns_the_lags_from_its_switches(room: MakeRoom) -> None:
-    made = room(time_scale=0.2)
-    agent = made.agent()
-    made.peer(iterations=100_000)
-    agent.plans(plan(clocks=(LOW_MHZ, LOW_MHZ, 0, LOW_MHZ, 0, LOW_MHZ, 0, 0)))
-    wait_until(lambda: agent.report().gpus[0].lag is not None, "the lags are known")
-    lag = agent.report().gpus[0].lag
-    assert lag is not None
-    assert 0.2 * 0.005 < lag.up_median_s < UNKNOWN_LAG_S
 
 
 def test_a_clock_in_force_is_not_ordered_again(locked: Callable[..., tuple[Room, LocalAgent, Process]]) -> None:

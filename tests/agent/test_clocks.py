@@ -1,0 +1,73 @@
+"""How long switches take, measured on a GPU whose clock the test moves; the whole agent's tests have real lags."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from agent.room import wait_until
+from joulepath_agent.clocks import UNKNOWN_LAG_S, ClockSetter
+from joulepath_agent.gpus import Gpu
+from joulepath_agent.journal import Journal
+from joulepath_agent.wish import DEFAULT, Wish
+
+LOW_MHZ, HIGH_MHZ = 900, 1410
+
+
+class MovedGpu:
+    """A GPU that is at the clock last ordered, at once; or, capped, stays where it is."""
+
+    uuid, index, default_clock_mhz = "GPU-1", 0, HIGH_MHZ
+
+    def __init__(self, capped: bool) -> None:
+        self.capped, self.at_mhz, self.reads = capped, HIGH_MHZ, 0
+
+    def lock(self, clock_mhz: int) -> None:
+        """See Gpu."""
+        self.at_mhz = self.at_mhz if self.capped else clock_mhz
+
+    def reset(self) -> None:
+        """See Gpu."""
+        self.lock(HIGH_MHZ)
+
+    def sm_clock_mhz(self) -> int:
+        """See Gpu."""
+        self.reads += 1
+        return self.at_mhz
+
+
+MakeSetter = Callable[..., tuple[MovedGpu, ClockSetter]]
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Iterator[MakeSetter]:
+    """Factory of a GPU and its setter."""
+    with ExitStack() as stack:
+
+        def begin(*, capped: bool = False) -> tuple[MovedGpu, ClockSetter]:
+            gpu = MovedGpu(capped)
+            setter = ClockSetter(cast(Gpu, gpu), Journal(tmp_path))
+            stack.callback(setter.close, 5.0)
+            return gpu, setter
+
+        yield begin
+
+
+def order(setter: ClockSetter, clock_mhz: int, *, measure: bool) -> None:
+    """Orders a clock and waits until that is done."""
+    sets = setter.sets
+    setter.wish(Wish(clock_mhz, measure=measure))
+    wait_until(lambda: setter.sets > sets, "the clock is ordered")
+
+
+def test_switches_of_a_plan_are_not_measured(make: MakeSetter) -> None:
+    gpu, setter = make()
+    for _ in range(3):
+        order(setter, LOW_MHZ, measure=False)
+        order(setter, DEFAULT, measure=False)
+    assert setter.close(5.0)
+    assert (setter.lag(), setter.lag_up_s, gpu.reads) == (None, UNKNOWN_LAG_S, 0)
