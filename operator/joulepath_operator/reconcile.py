@@ -30,6 +30,7 @@ from joulepath_operator.story import CONDITIONS, Story
 log = logging.getLogger(__name__)
 
 _AGAIN_S = 0.5
+_OVER = frozenset({Phase.COMPLETED, Phase.REFUSED})
 _AGENTS_ASKED = 3
 """Nodes whose agents are looked up while ranks are missing: a message names no more."""
 
@@ -74,13 +75,16 @@ class Reconciler:
     async def _reconcile(self, key: Key) -> float | None:
         body = await asyncio.to_thread(self._cluster.get, Kind.ENERGY_PLAN, key)
         if body is None or body["metadata"].get("deletionTimestamp"):
-            self._ask(key, None)
+            self._stop_asking(key)
             self._metrics.forget(key)
             return None
         asked, answer = self._answer(key)
         decision = await asyncio.to_thread(self._decide, key, body, asked, answer)
         await asyncio.to_thread(self._carry_out, key, body, decision)
-        self._ask(key, decision.ask_planner)
+        if decision.ask_planner is not None:
+            self._ask(key, decision.ask_planner)
+        elif decision.write_plan is not None or decision.status.phase in _OVER:
+            self._stop_asking(key)  # else a node may only be silent for a moment: the planner goes on
         self._metrics.tell(key, body["spec"]["job"]["name"], decision.status)
         return decision.requeue_after_s
 
@@ -94,18 +98,19 @@ class Reconciler:
             raise error
         return question.request, question.answer.result()
 
-    def _ask(self, key: Key, request: PlanRequest | None) -> None:
+    def _ask(self, key: Key, request: PlanRequest) -> None:
         """Lets the planner compute this and nothing else for an EnergyPlan."""
         question = self._questions.get(key)
-        if question is not None and request is not None and question.request.inputs == request.inputs:
+        if question is not None and question.request.inputs == request.inputs:
             return
-        if question is not None:
+        self._stop_asking(key)
+        answer = asyncio.ensure_future(self._planner.plan(request))
+        self._questions[key] = _Question(request, answer)
+        answer.add_done_callback(lambda done: None if done.cancelled() else self._again(key))
+
+    def _stop_asking(self, key: Key) -> None:
+        if (question := self._questions.pop(key, None)) is not None:
             question.answer.cancel()
-            del self._questions[key]
-        if request is not None:
-            answer = asyncio.ensure_future(self._planner.plan(request))
-            self._questions[key] = _Question(request, answer)
-            answer.add_done_callback(lambda done: None if done.cancelled() else self._again(key))
 
     def _decide(
         self, key: Key, body: Body, asked: PlanRequest | None, answer: PlanResult | PlanRefusal | None

@@ -23,6 +23,26 @@ from joulepath_operator.planning import PlanRefusal, PlanRequest, PlanResult
 from joulepath_operator.reconcile import Reconciler
 
 Answer = tuple[int, Any]
+PLAN = ("team", "plan")
+
+
+class SlowPlanner:
+    """Answers as the world does once it is `ready`."""
+
+    def __init__(self, world: Any) -> None:
+        self.world, self.ready = world, asyncio.Event()
+        self.asked: list[PlanRequest] = []
+        self.cancelled: list[PlanRequest] = []
+
+    async def plan(self, request: PlanRequest) -> PlanResult | PlanRefusal:
+        self.asked.append(request)
+        try:
+            await self.ready.wait()
+        except asyncio.CancelledError:
+            self.cancelled.append(request)
+            raise
+        answer: PlanResult | PlanRefusal = self.world.answer(request)
+        return answer
 
 
 class Server(HTTPServer):
@@ -45,7 +65,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(json.dumps(answer[1]).encode())
 
     def _name(self) -> str:
-        return "/".join(self.path.removesuffix("/status").rsplit("/", 2)[1:])
+        return "/".join(self.path.partition("?")[0].removesuffix("/status").rsplit("/", 2)[1:])
 
     def do_GET(self) -> None:
         found = self.server.objects.get(self._name())
@@ -113,47 +133,55 @@ def watched(server: Server, world: Any) -> Index:
 
 def test_nobody_waits_for_the_planner(server: Server, cluster: Cluster, active: Any) -> None:
     """It is asked once, however often the EnergyPlan is looked at; its answer brings the EnergyPlan back."""
-    key = ("team", "plan")
-    asked: list[PlanRequest] = []
-    cancelled: list[PlanRequest] = []
     back: list[Key] = []
     server.refusal = (201, {"metadata": {"namespace": "team", "name": "x"}, "spec": {}})
 
-    class Slow:
-        def __init__(self) -> None:
-            self.ready = asyncio.Event()
-
-        async def plan(self, request: PlanRequest) -> PlanResult | PlanRefusal:
-            asked.append(request)
-            try:
-                await self.ready.wait()
-            except asyncio.CancelledError:
-                cancelled.append(request)
-                raise
-            answer: PlanResult | PlanRefusal = active.answer(request)
-            return answer
-
     async def play() -> None:
-        planner = Slow()
+        planner = SlowPlanner(active)
         reconciler = Reconciler(cluster, watched(server, active), planner, Metrics(), again=back.append)
         for _ in range(3):
-            await reconciler(key)
-        assert len(asked) == 1
+            await reconciler(PLAN)
+        assert len(planner.asked) == 1
         assert server.posts == 0
         planner.ready.set()
         while not back:
             await asyncio.sleep(0.01)
-        await reconciler(key)
+        await reconciler(PLAN)
         assert server.posts == 1
         planner.ready.clear()
         server.objects["energyplans/plan"]["spec"]["maxSlowdownPercent"] = 5
-        await reconciler(key)
+        await reconciler(PLAN)
         await asyncio.sleep(0)
-        assert len(asked) == 2
+        assert len(planner.asked) == 2
         del server.objects["energyplans/plan"]
-        await reconciler(key)
+        await reconciler(PLAN)
         await asyncio.sleep(0)
-        assert cancelled == asked[1:], "what nobody asks for any more is not computed"
+        assert planner.cancelled == planner.asked[1:], "what nobody asks for any more is not computed"
+
+    asyncio.run(play())
+
+
+def test_a_node_that_is_silent_for_a_moment_does_not_end_the_planner(
+    server: Server, cluster: Cluster, active: Any
+) -> None:
+    """An upgrade restarts one agent after the other: a plan that takes longer than a restart would never come."""
+    server.objects["team/pods"] = {"items": []}
+    server.objects["namespaces/team"] = {"metadata": {"name": "team"}}
+
+    async def play() -> None:
+        index, planner = watched(server, active), SlowPlanner(active)
+        reconciler = Reconciler(cluster, index, planner, Metrics())
+        await reconciler(PLAN)
+        node = active.nodes()[0]
+        index.drop(Kind.NODE_REPORT, {"metadata": {"name": node.node}})
+        for _ in range(2):
+            await reconciler(PLAN)
+        assert len(planner.asked) == 1
+        assert planner.cancelled == []
+        server.objects["pytorchjobs/gpt3"]["status"] = {"conditions": [{"type": "Succeeded", "status": "True"}]}
+        await reconciler(PLAN)
+        await asyncio.sleep(0)
+        assert planner.cancelled == planner.asked, "a job that is over needs no plan"
 
     asyncio.run(play())
 
@@ -172,7 +200,7 @@ def test_a_plan_that_the_api_server_never_takes_is_told_and_not_tried_again(
     server.refusal = refusal
     reconciler = Reconciler(cluster, index, PlannerPool(), Metrics())
     for _ in range(2):
-        asyncio.run(reconciler(("team", "plan")))
+        asyncio.run(reconciler(PLAN))
     told = EnergyPlanStatus.from_api(server.objects["energyplans/plan"]["status"])
     assert told.phase == "Refused"
     assert refusal[1]["message"] in told.message
