@@ -157,6 +157,8 @@ class ClockSetter:
         return (self._ordered_mhz if wish.later_mhz is None else wish.later_mhz), wish.measure
 
     def _order(self, target_mhz: int, measure: bool) -> None:
+        # A clock that is there already, because the switch before this one isn't in force yet, tells no lag.
+        measure = measure and self._is_at(target_mhz) is False
         begun = time.monotonic()
         try:
             if target_mhz == DEFAULT:
@@ -177,19 +179,23 @@ class ClockSetter:
             self._measure(self._lags["up" if height(target_mhz) > height(before) else "down"], target_mhz, begun)
 
     def _measure(self, lags: deque[float], target_mhz: int, begun_s: float) -> None:
-        wanted, looked_s = target_mhz or self.gpu.default_clock_mhz, time.monotonic()
+        looked_s = time.monotonic()
+        while (now := time.monotonic()) < begun_s + _LAG_LIMIT_S and self._seconds_to_order() > 0:
+            there = self._is_at(target_mhz)
+            if there and now - looked_s <= max(_LAG_BLUR_S, _LAG_BLUR * (now - begun_s)):
+                lags.append(now - begun_s)
+            if there is not False:
+                return
+            looked_s = now
+            time.sleep(_LAG_POLL_S)
+
+    def _is_at(self, target_mhz: int) -> bool | None:
+        """Whether the GPU runs at a clock; None if it doesn't say."""
         try:
-            if self.gpu.sm_clock_mhz() == wanted:
-                return  # the switch before this one isn't in force yet
-            while (now := time.monotonic()) < begun_s + _LAG_LIMIT_S and self._seconds_to_order() > 0:
-                if self.gpu.sm_clock_mhz() == wanted:
-                    if now - looked_s <= max(_LAG_BLUR_S, _LAG_BLUR * (now - begun_s)):
-                        lags.append(now - begun_s)
-                    return
-                looked_s = now
-                time.sleep(_LAG_POLL_S)
+            return self.gpu.sm_clock_mhz() == (target_mhz or self.gpu.default_clock_mhz)
         except GpuError as error:
             log.warning("%s; this switch isn't measured", error)
+            return None
 
     def _release_now(self) -> None:
         """Keeps trying until the clock is reset; a release that was asked for never gets lost."""

@@ -71,3 +71,14 @@ def test_switches_of_a_plan_are_not_measured(make: MakeSetter) -> None:
         order(setter, DEFAULT, measure=False)
     assert setter.close(5.0)
     assert (setter.lag(), setter.lag_up_s, gpu.reads) == (None, UNKNOWN_LAG_S, 0)
+
+
+def test_a_switch_in_force_at_the_first_look_is_measured_and_one_that_changes_nothing_is_not(make: MakeSetter) -> None:
+    gpu, setter = make()
+    gpu.at_mhz = LOW_MHZ
+    order(setter, LOW_MHZ, measure=True)
+    order(setter, DEFAULT, measure=True)
+    wait_until(lambda: setter.lag_up_s < UNKNOWN_LAG_S, "the raise is measured")
+    assert setter.lag() is None, "there is no lag to a lower clock yet"
+    order(setter, LOW_MHZ, measure=True)
+    wait_until(lambda: (lag := setter.lag()) is not None and lag.samples == 2, "the lowering is measured")
