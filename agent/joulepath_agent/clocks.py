@@ -13,7 +13,7 @@ import logging
 import math
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from typing import Final
 
@@ -36,6 +36,9 @@ _LAG_BLUR_S: Final = 0.002
 _LAG_BLUR: Final = 0.2
 """A switch that came in force somewhere in a longer gap between two looks isn't counted: the host was away, not the
 GPU late."""
+_MOST_IN_VAIN: Final = 20
+"""Switches in a direction, one after the other in a lease, after which it isn't measured any more: a GPU that is capped
+never gets to its highest clock."""
 _RETRY_S: Final = 0.2
 _LONGEST_RETRY_S: Final = 2.0
 
@@ -59,6 +62,7 @@ class ClockSetter:
         self._ordered_at_s = -math.inf
         self._stuck_since_s = math.inf
         self._lags: dict[str, deque[float]] = {"up": deque(maxlen=256), "down": deque(maxlen=256)}
+        self._in_vain: Counter[str] = Counter()
         self._thread = threading.Thread(target=self._run, name=f"clock-{gpu.index}", daemon=True)
         self._thread.start()
 
@@ -157,8 +161,9 @@ class ClockSetter:
         return (self._ordered_mhz if wish.later_mhz is None else wish.later_mhz), wish.measure
 
     def _order(self, target_mhz: int, measure: bool) -> None:
+        way = "up" if height(target_mhz) > height(self._ordered_mhz) else "down"
         # A clock that is there already, because the switch before this one isn't in force yet, tells no lag.
-        measure = measure and self._is_at(target_mhz) is False
+        measure = measure and self._in_vain[way] < _MOST_IN_VAIN and self._is_at(target_mhz) is False
         begun = time.monotonic()
         try:
             if target_mhz == DEFAULT:
@@ -173,21 +178,25 @@ class ClockSetter:
             self._release_now()
             self.on_failure(str(error))
             return
-        before, self._ordered_mhz, self._ordered_at_s = self._ordered_mhz, target_mhz, begun
+        self._ordered_mhz, self._ordered_at_s = target_mhz, begun
         self.sets += 1
         if measure:
-            self._measure(self._lags["up" if height(target_mhz) > height(before) else "down"], target_mhz, begun)
+            lag_s = self._measured_lag_s(target_mhz, begun)
+            self._in_vain[way] = self._in_vain[way] + 1 if lag_s is None else 0
+            if lag_s is not None:
+                self._lags[way].append(lag_s)
 
-    def _measure(self, lags: deque[float], target_mhz: int, begun_s: float) -> None:
+    def _measured_lag_s(self, target_mhz: int, begun_s: float) -> float | None:
+        """Looks until the clock is there, the next wish is due or it has taken too long; None unless seen sharply."""
         looked_s = time.monotonic()
         while (now := time.monotonic()) < begun_s + _LAG_LIMIT_S and self._seconds_to_order() > 0:
             there = self._is_at(target_mhz)
-            if there and now - looked_s <= max(_LAG_BLUR_S, _LAG_BLUR * (now - begun_s)):
-                lags.append(now - begun_s)
             if there is not False:
-                return
+                sharp = now - looked_s <= max(_LAG_BLUR_S, _LAG_BLUR * (now - begun_s))
+                return now - begun_s if there and sharp else None
             looked_s = now
             time.sleep(_LAG_POLL_S)
+        return None
 
     def _is_at(self, target_mhz: int) -> bool | None:
         """Whether the GPU runs at a clock; None if it doesn't say."""
@@ -215,6 +224,7 @@ class ClockSetter:
                 time.sleep(retry_s)
                 retry_s = min(_LONGEST_RETRY_S, 2 * retry_s)
         self._stuck_since_s = math.inf
+        self._in_vain.clear()
         with self._changed:
             self._ordered_mhz, self._ordered_at_s = DEFAULT, time.monotonic()
             self._wish, self._releasing = None, False

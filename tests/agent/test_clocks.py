@@ -82,3 +82,25 @@ def test_a_switch_in_force_at_the_first_look_is_measured_and_one_that_changes_no
     assert setter.lag() is None, "there is no lag to a lower clock yet"
     order(setter, LOW_MHZ, measure=True)
     wait_until(lambda: (lag := setter.lag()) is not None and lag.samples == 2, "the lowering is measured")
+
+
+def test_a_gpu_that_never_gets_to_its_clocks_is_not_looked_at_for_ever_but_anew_in_the_next_sweep(
+    make: MakeSetter,
+) -> None:
+    gpu, setter = make(capped=True)
+    gpu.at_mhz = LOW_MHZ - 1
+
+    def sweep(switches: int) -> int:
+        before = gpu.reads
+        for _ in range(switches):
+            order(setter, LOW_MHZ, measure=True)
+            order(setter, DEFAULT, measure=True)
+        for clock_mhz in (LOW_MHZ, DEFAULT):  # they end the last measurement
+            order(setter, clock_mhz, measure=False)
+        return gpu.reads - before
+
+    assert sweep(20) >= 40
+    assert sweep(3) == 0
+    setter.release()
+    wait_until(lambda: setter.sets == 51, "it is released")
+    assert sweep(2) >= 4
