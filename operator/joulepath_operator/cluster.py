@@ -72,8 +72,8 @@ class Cluster:
             config.load_kube_config()
         return cls(client.ApiClient(), timeout_s, unlabelled)
 
-    def list_all(self, kind: Kind) -> list[Body]:
-        """All objects of a kind, page by page; nothing where the cluster doesn't know the kind."""
+    def list_all(self, kind: Kind) -> list[Body] | None:
+        """All objects of a kind, page by page; None where the cluster doesn't know the kind, be it for a moment."""
         group, version = _group(kind)
         found: list[Body] = []
         token: str | None = None
@@ -85,7 +85,7 @@ class Cluster:
             except ApiException as error:
                 if error.status == HTTPStatus.NOT_FOUND:
                     log.warning("the cluster knows no %s.%s: %s", kind.value, group, _REMEDY[kind is Kind.JOB])
-                    return []
+                    return None
                 raise
             found += page["items"]
             token = page["metadata"].get("continue")

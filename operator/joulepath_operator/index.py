@@ -76,15 +76,15 @@ class Index:
         self._objects: dict[Kind, dict[Key, Any]] = {kind: {} for kind in Kind}
         self._known: dict[Kind, dict[Key, _Known]] = {kind: {} for kind in Kind}
 
-    def put(self, kind: Kind, body: Mapping[str, Any]) -> set[Key]:
+    def put(self, kind: Kind, body: Mapping[str, Any], *, lives: bool = False) -> set[Key]:
         """Takes in an object as it is now; the EnergyPlans that it concerns, now or before.
 
         What is older than what is known (a list that overtakes a watch, a watch that our own write or deletion
-        overtakes) is left.
+        overtakes) is left; so is one that was deleted, unless it was read just now and so `lives` after all.
         """
         key, told = _key(body), _told(body)
         if (known := self._known[kind].get(key)) is not None:
-            dead = known.gone_s is not None and known.uid == told.uid
+            dead = known.gone_s is not None and known.uid == told.uid and not lives
             if dead or told.version < known.version:
                 return set()
         self._known[kind][key] = told

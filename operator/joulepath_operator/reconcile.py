@@ -12,7 +12,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import Any, Protocol, cast
 
 from pydantic import ValidationError
 
@@ -23,13 +23,15 @@ from joulepath_operator.decide import decide
 from joulepath_operator.gang import Gang
 from joulepath_operator.index import Index, Key, Kind
 from joulepath_operator.metrics import Metrics
-from joulepath_operator.observation import Agent, Decision, Job, Observation
+from joulepath_operator.observation import Agent, Decision, Job, Observation, StoredPlan, StoredProfile
 from joulepath_operator.planning import PlanRefusal, PlanRequest, PlanResult
 from joulepath_operator.story import CONDITIONS, Story
 
 log = logging.getLogger(__name__)
 
 _AGAIN_S = 0.5
+_GONE_AFTER_S = 15.0
+"""How long to wait for the end of an object that is being deleted: no watch tells of it."""
 _OVER = frozenset({Phase.COMPLETED, Phase.REFUSED})
 _AGENTS_ASKED = 3
 """Nodes whose agents are looked up while ranks are missing: a message names no more."""
@@ -80,7 +82,7 @@ class Reconciler:
             return None
         asked, answer = self._answer(key)
         decision = await asyncio.to_thread(self._decide, key, body, asked, answer)
-        await asyncio.to_thread(self._carry_out, key, body, decision)
+        decision = await asyncio.to_thread(self._carry_out, key, body, decision)
         if decision.ask_planner is not None:
             self._ask(key, decision.ask_planner)
         elif decision.write_plan is not None or decision.status.phase in _OVER:
@@ -180,8 +182,10 @@ class Reconciler:
         story.tell("Degraded", True, "NotWritable", message)
         return story.end(Phase.REFUSED, message, carry=CONDITIONS)
 
-    def _carry_out(self, key: Key, body: Body, decision: Decision) -> None:
+    def _carry_out(self, key: Key, body: Body, decision: Decision) -> Decision:
+        """Writes what was decided, or what is decided instead while something is in its way."""
         namespace, before = key[0], _status(body)
+        decision = self._unblocked(namespace, body, decision)
         if decision.status != before or "status" not in body:
             body = self._cluster.write_status(body, decision.status)
             if decision.status.message != before.message:
@@ -190,6 +194,45 @@ class Reconciler:
             self._write(namespace, body, decision)
         except UnacceptableError as error:
             self._cluster.write_status(body, self._unacceptable(body, decision.status, error))
+        except ConflictError:
+            for kind, stored in _written(decision):
+                self._look(kind, (namespace, stored.name))
+            raise
+        return decision
+
+    def _unblocked(self, namespace: str, body: Body, decision: Decision) -> Decision:
+        """What is to be created may be there, unknown to the index, and would be refused for ever."""
+        for kind, stored in _written(decision):
+            if stored.version is not None or (found := self._look(kind, (namespace, stored.name))) is None:
+                continue
+            if found["metadata"].get("deletionTimestamp"):
+                return self._waiting(body, decision, f"{kind.value} {stored.name}")
+            if (namespace, stored.name) in self._index.keys(kind):
+                raise ConflictError(f"{kind.value} {stored.name} is there already")  # decided anew from it
+            unreadable = replace(stored, version=found["metadata"]["resourceVersion"])
+            field = "write_plan" if kind is Kind.JOB_PLAN else "write_profile"
+            decision = replace(decision, **{field: cast("Any", unreadable)})
+        return decision
+
+    def _look(self, kind: Kind, key: Key) -> Body | None:
+        """The object as it is; the index has it so from now on."""
+        found, known = self._cluster.get(kind, key), key in self._index.keys(kind)
+        if found is None:
+            if known:
+                self._index.drop(kind, {"metadata": {"namespace": key[0], "name": key[1]}})
+        elif known or not found["metadata"].get("deletionTimestamp"):
+            self._index.put(kind, found, lives=True)
+        return found
+
+    def _waiting(self, body: Body, decision: Decision, what: str) -> Decision:
+        message = (
+            f"{what} is being deleted, and something holds that up; a new one is made once it is gone. "
+            "See its metadata.finalizers for who does."
+        )
+        story = Story(decision.status, _status(body).conditions, self._now(), body["metadata"]["generation"])
+        story.tell("Degraded", True, "BeingDeleted", message)
+        status = story.keep(message=f"Degraded: {message}")
+        return replace(decision, status=status, write_plan=None, write_profile=None, requeue_after_s=_GONE_AFTER_S)
 
     def _write(self, namespace: str, body: Body, decision: Decision) -> None:
         if decision.write_profile is not None:
@@ -199,6 +242,12 @@ class Reconciler:
             self._index.drop(Kind.JOB_PLAN, {"metadata": {"namespace": namespace, "name": name}})
         if decision.write_plan is not None:
             self._index.put(Kind.JOB_PLAN, self._cluster.write_plan(body, decision.write_plan))
+
+
+def _written(decision: Decision) -> list[tuple[Kind, StoredPlan | StoredProfile]]:
+    """What is written beside the status."""
+    found = ((Kind.JOB_PLAN, decision.write_plan), (Kind.ENERGY_PROFILE, decision.write_profile))
+    return [(kind, stored) for kind, stored in found if stored is not None]
 
 
 def _status(body: Body) -> EnergyPlanStatus:

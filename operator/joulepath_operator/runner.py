@@ -61,6 +61,8 @@ async def _relist(cluster: Cluster, index: Index, queue: KeyedQueue[Key]) -> Non
     for kind in Kind:
         known = index.uids(kind)
         bodies = await asyncio.to_thread(cluster.list_all, kind)
+        if bodies is None:  # what is known stays: an API server that has just started may not know our kinds yet
+            continue
         for key in index.replace(kind, bodies, known):
             queue.add(key)
 

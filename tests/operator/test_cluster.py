@@ -17,12 +17,15 @@ from joulepath_crds import ANNOTATION, EnergyPlanStatus, NodeReportStatus
 from joulepath_operator.cluster import Cluster
 from joulepath_operator.index import Index, Key, Kind
 from joulepath_operator.metrics import Metrics
-from joulepath_operator.observation import JOB_UID_LABEL
+from joulepath_operator.observation import INPUTS_ANNOTATION, JOB_UID_LABEL
 from joulepath_operator.planner_pool import PlannerPool
 from joulepath_operator.planning import PlanRefusal, PlanRequest, PlanResult
+from joulepath_operator.queue import KeyedQueue
 from joulepath_operator.reconcile import Reconciler
+from joulepath_operator.runner import _relist
 
 Answer = tuple[int, Any]
+TAKEN: Answer = (409, {"message": "already exists"})
 PLAN = ("team", "plan")
 
 
@@ -53,6 +56,7 @@ class Server(HTTPServer):
         self.objects: dict[str, Any] = {}
         self.refusal: Answer = (404, {})
         self.posts = 0
+        self.puts: list[str] = []
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -73,7 +77,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_PUT(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if self._name() not in self.server.objects:
+            self._answer((404, {}))
+            return
         self.server.objects[self._name()] = body
+        self.server.puts.append(self._name())
         self._answer((200, body))
 
     def do_POST(self) -> None:
@@ -108,9 +116,22 @@ def test_a_kind_that_the_cluster_does_not_know_is_told_with_the_remedy(
     cluster: Cluster, caplog: pytest.LogCaptureFixture, kind: Kind, remedy: str
 ) -> None:
     with caplog.at_level(logging.WARNING):
-        assert cluster.list_all(kind) == []
+        assert cluster.list_all(kind) is None, "which isn't to say that there are no such objects"
     assert kind.value in caplog.text
     assert remedy in caplog.text
+
+
+def test_a_kind_that_is_unknown_for_a_moment_takes_nothing_out(
+    server: Server, cluster: Cluster, new_world: Callable[..., Any]
+) -> None:
+    """An API server that has just started answers 404 before it has read the definitions."""
+    world = new_world()
+    index = watched(server, world)
+
+    async def handle(key: Key) -> None: ...
+
+    asyncio.run(_relist(cluster, index, KeyedQueue(handle)))
+    assert len(index.nodes("team", world.job.uid)) == 2
 
 
 def watched(server: Server, world: Any) -> Index:
@@ -205,3 +226,80 @@ def test_a_plan_that_the_api_server_never_takes_is_told_and_not_tried_again(
     assert told.phase == "Refused"
     assert refusal[1]["message"] in told.message
     assert server.posts == 1
+
+
+def sweep_of(world: Any) -> Any:
+    """The JobPlan that is written first."""
+    copied = world.copy()
+    while (plan := (decision := copied.decide()).write_plan) is None:
+        assert copied._carry_out(decision)
+    return plan
+
+
+def job_plan(stored: Any, **metadata: Any) -> dict[str, Any]:
+    told = {"namespace": "team", "name": stored.name, "uid": "u7", "resourceVersion": "7", **metadata}
+    return {"metadata": {**told, "annotations": {INPUTS_ANNOTATION: stored.inputs}}, "spec": stored.spec.to_api()}
+
+
+def test_a_job_plan_that_the_index_took_for_deleted_is_taken_up_again(
+    server: Server, cluster: Cluster, new_world: Callable[..., Any]
+) -> None:
+    """A list that lacked it must not keep the operator from it: what the API server has, is."""
+    world = new_world()
+    index, plan = watched(server, world), job_plan(sweep_of(world))
+    index.put(Kind.JOB_PLAN, plan)
+    index.replace(Kind.JOB_PLAN, [], index.uids(Kind.JOB_PLAN))
+    assert index.plans(PLAN) == ()
+    server.objects[f"jobplans/{plan['metadata']['name']}"], server.refusal = plan, TAKEN
+    reconciler = Reconciler(cluster, index, PlannerPool(), Metrics())
+    assert asyncio.run(reconciler(PLAN)) == 0.5
+    assert [one.version for one in index.plans(PLAN)] == ["7"], "the next decision is made from it"
+
+
+def test_a_job_plan_that_cannot_be_read_is_replaced(
+    server: Server, cluster: Cluster, new_world: Callable[..., Any]
+) -> None:
+    world = new_world()
+    index, plan = watched(server, world), job_plan(sweep_of(world))
+    path = f"jobplans/{plan['metadata']['name']}"
+    server.objects[path], server.refusal = plan | {"spec": {}}, TAKEN
+    asyncio.run(Reconciler(cluster, index, PlannerPool(), Metrics())(PLAN))
+    assert path in server.puts
+    assert server.objects[path]["metadata"]["resourceVersion"] == "7"
+    assert len(index.plans(PLAN)) == 1
+
+
+def test_a_job_plan_that_the_cluster_lacks_is_forgotten(
+    server: Server, cluster: Cluster, new_world: Callable[..., Any]
+) -> None:
+    """The event of its deletion may have been lost."""
+    world = new_world()
+    index, plan = watched(server, world), job_plan(sweep_of(world))
+    plan["spec"]["attempt"] = 5
+    index.put(Kind.JOB_PLAN, plan)
+    assert asyncio.run(Reconciler(cluster, index, PlannerPool(), Metrics())(PLAN)) == 0.5
+    assert index.plans(PLAN) == ()
+
+
+def test_a_job_plan_whose_deletion_is_held_up_is_told_and_waited_for(
+    server: Server, cluster: Cluster, new_world: Callable[..., Any]
+) -> None:
+    world = new_world()
+    index, plan = watched(server, world), job_plan(sweep_of(world), deletionTimestamp="2026-01-01T00:00:00Z")
+    name, server.refusal = plan["metadata"]["name"], TAKEN
+    server.objects[f"jobplans/{name}"] = plan
+    moments = iter(f"2026-01-01T00:00:{second:02d}Z" for second in range(60))
+    reconciler = Reconciler(cluster, index, PlannerPool(), Metrics(), now=lambda: next(moments))
+    for _ in range(4):
+        assert asyncio.run(reconciler(PLAN)) == 15.0
+    told = EnergyPlanStatus.from_api(server.objects["energyplans/plan"]["status"])
+    assert f"jobplans {name} is being deleted" in told.message
+    assert next(one.reason for one in told.conditions if one.type == "Degraded") == "BeingDeleted"
+    assert len(server.puts) <= 2, "a status that says the same is not written again, or its event would end the wait"
+    assert server.posts == 0
+    del server.objects[f"jobplans/{name}"]
+    server.refusal = (201, job_plan(sweep_of(world), uid="u8", resourceVersion="9"))
+    asyncio.run(reconciler(PLAN))
+    assert server.posts == 1
+    told = EnergyPlanStatus.from_api(server.objects["energyplans/plan"]["status"])
+    assert "deleted" not in told.message
