@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
+import ssl
+import time
 import tomllib
-from base64 import b64encode
+from base64 import b64decode, b64encode
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -349,6 +352,34 @@ def test_cert_manager_makes_and_renews_the_certificate(cluster: Cluster) -> None
     assert f"joulepath-webhook.{NAMESPACE}.svc" in wanted["dnsNames"]
     assert wanted["issuerRef"] == {"name": "site", "kind": "Issuer"}
     assert objects == render(cluster, "--set", given)
+
+
+@pytest.mark.cluster
+def test_helm_and_cert_manager_share_no_secret(cluster: Cluster) -> None:
+    """cert-manager leaves its Secret behind, and Helm takes over none that it hasn't made."""
+    _, made_by_helm, kinds = certificate(cluster)
+    assert "Secret" in kinds
+    _, issued, _ = certificate(cluster, "--set", "webhook.certificate.certManager.issuerRef.name=site")
+    assert issued["secretName"] != made_by_helm["secretName"]
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize("left", [None, {}, {"certManager": {}}])
+def test_values_of_a_chart_before_the_certificate_s_mean_its_defaults(
+    cluster: Cluster, tmp_path: Path, left: Object | None
+) -> None:
+    """`helm upgrade --reuse-values` puts the values of the chart before in place of the chart's own."""
+    older = shutil.copytree(CHART, tmp_path / "joulepath")
+    values = yaml.safe_load((older / "values.yaml").read_text())
+    del values["webhook"]["certificate"]
+    if left is not None:
+        values["webhook"]["certificate"] = left
+    (older / "values.yaml").write_text(yaml.safe_dump(values))
+    objects = [one for one in yaml.safe_load_all(cluster.helm("template", "joulepath", older)) if one]
+    made = only(objects, "Secret", "joulepath-webhook")
+    assert set(made["data"]) == {"ca.crt", "tls.crt", "tls.key"}
+    (loaded,) = ssl.create_default_context(cadata=b64decode(made["data"]["ca.crt"]).decode()).get_ca_certs()
+    assert ssl.cert_time_to_seconds(str(loaded["notAfter"])) > time.time() + 3600 * 24 * 365
 
 
 @pytest.mark.cluster
