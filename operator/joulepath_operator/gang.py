@@ -1,6 +1,8 @@
 """The ranks of one attempt of a job, put together from the reports of its nodes.
 
-Ranks of an older attempt don't count: they are processes of a gang that is gone. A gang is complete when every rank
+Ranks of an older attempt don't count: they are processes of a gang that is gone. Attempts are numbered by the clocks of
+several nodes, so that a lost node's last report may carry a larger number than the attempt after it: what is silent,
+by the operator's own clock, doesn't count while another attempt speaks. A gang is complete when every rank
 reports; only then does its topology mean anything.
 """
 
@@ -42,11 +44,12 @@ class Gang:
 
     @classmethod
     def of(cls, nodes: Iterable[NodeJob]) -> Self | None:
-        """The newest attempt's gang; None where no node reports a rank."""
+        """The gang of the newest attempt that still speaks; None where no node reports a rank."""
         reporting = [node for node in nodes if node.report.ranks]
         if not reporting:
             return None
-        attempt = max(node.report.attempt for node in reporting)
+        speaking = [node for node in reporting if node.age_s <= _longest_pause_s(node)]
+        attempt = max(node.report.attempt for node in speaking or reporting)
         # Oldest first: of two nodes that claim a rank, the one that spoke last has it.
         current = sorted((node for node in reporting if node.report.attempt == attempt), key=lambda node: -node.age_s)
         ranks = {rank.rank: rank for node in current for rank in node.report.ranks}
@@ -195,3 +198,8 @@ class Gang:
                 f"{topology.stages} stages with {topology.data_parallel} replicas and {topology.tensor_parallel} "
                 "tensor-parallel peers. Check the process groups that the pipeline is given.",
             )
+
+
+def _longest_pause_s(node: NodeJob) -> float:
+    """Agents write every half minute where anything has changed, and an iteration changes it: twice the longer one."""
+    return 2 * max(30.0, *(rank.iteration_time_s for rank in node.report.ranks))
