@@ -7,7 +7,12 @@ import inspect
 import os
 import socket
 import sys
+import threading
+import time
+from contextlib import suppress
+from datetime import timedelta
 from functools import partial
+from itertools import count
 from typing import Any
 
 import torch
@@ -17,6 +22,7 @@ from torch.distributed.pipelining.schedules import PipelineScheduleMulti, Pipeli
 from torch.distributed.pipelining.stage import _PipelineStageBase
 from torch.utils.data import DataLoader, Dataset
 
+from joulepath_trainer import attempts
 from joulepath_trainer.attempts import Attempt
 from joulepath_trainer.cuda import Driver
 from virtual_gpus import stream
@@ -171,9 +177,9 @@ def warm_up_without_pipeline(rank: int, steps: int) -> None:
 
 
 def number_attempts(rank: int) -> list[list[int | None]]:
-    """What three steps' questions give in each of two gangs that meet at one store, of clocks that differ."""
+    """What three steps' questions give in each of three gangs that meet at one store, of clocks that differ."""
     found = []
-    for began_s in (10, 20):
+    for began_s in (10, 20, 5):
         clock_s = 1_577_836_800 + began_s + 5000 * rank
         attempt = Attempt(partial(float, clock_s))
         torch.distributed.barrier()
@@ -184,12 +190,44 @@ def number_attempts(rank: int) -> list[list[int | None]]:
 
 
 def number_attempts_alone(rank: int, steps: int) -> list[int | None]:
-    """What a rank finds where rank 0 has no trainer."""
+    """What a rank finds where rank 0 has no trainer, whose clock goes on by three seconds at each look."""
     os.environ["TORCHELASTIC_RESTART_COUNT"] = "3"
-    attempt = Attempt()
+    attempt = Attempt(clock_s=partial(next, count(step=3)))
     found = [attempt.ask() for _ in range(steps)] if rank else []
     torch.distributed.barrier()
     return found
+
+
+def number_attempts_beside_a_waiter(rank: int) -> tuple[int | None, bool]:
+    """The number, found while another thread waits for something else at the store, and whether it still did."""
+    meeting = attempts.default_store()
+    if rank == 0:
+        store = torch.distributed.TCPStore("127.0.0.1", 0, None, is_master=True, wait_for_workers=False)
+        meeting.set("port", str(store.port))
+    else:
+        store = torch.distributed.TCPStore("127.0.0.1", int(meeting.get("port")), None)
+    attempts.default_store = lambda: store
+    waiter = threading.Thread(target=_wait_in_vain, args=(store,), daemon=True)
+    waiter.start()
+    while not _waiting.is_set():
+        time.sleep(0.01)
+    attempt = Attempt(lambda: 1_577_836_807)
+    number = attempt.ask()
+    while number is None:
+        time.sleep(0.05)
+        number = attempt.ask()
+    waits = waiter.is_alive()
+    torch.distributed.barrier()
+    return number, waits
+
+
+_waiting = threading.Event()
+
+
+def _wait_in_vain(store: Any) -> None:
+    _waiting.set()
+    with suppress(torch.distributed.DistStoreError):
+        store.wait(["what nobody sets"], timedelta(seconds=3))
 
 
 def signatures(rank: int) -> list[bool]:
