@@ -92,7 +92,7 @@ def _options() -> argparse.ArgumentParser:
     take("--metrics-port", "JOULEPATH_METRICS_PORT", "9709", int, "port of /metrics, /healthz and /readyz")
     site = "LOW,HIGH in MHz: clocks that this site locks its GPUs to, restored on every reset"
     take("--site-clocks", "JOULEPATH_SITE_CLOCKS", "", _site_clocks, site)
-    take("--look-for-gpus", "JOULEPATH_LOOK_FOR_GPUS", "30", float, "seconds between two looks while there are none")
+    take("--look-for-gpus", "JOULEPATH_LOOK_FOR_GPUS", "30", float, "seconds between two looks until all are read")
     take("--log-level", "JOULEPATH_LOG_LEVEL", "info", str, "debug, info, warning or error")
     return parser
 

@@ -33,7 +33,7 @@ class Discovery:
 
     def __init__(
         self,
-        open_gpus: Callable[[], Sequence[Gpu]],
+        open_gpus: Callable[[], tuple[Sequence[Gpu], Sequence[str]]],
         adopt: Callable[[Sequence[Gpu]], None],
         left_locked: Callable[[], Collection[str]],
         *,
@@ -43,7 +43,7 @@ class Discovery:
         """Looks once, at once.
 
         Args:
-            open_gpus: Opens all GPUs of the node; raises GpuError.
+            open_gpus: Opens all GPUs of the node, and tells what is wrong with those it can't; raises GpuError.
             adopt: Is given those that it doesn't have yet.
             left_locked: UUIDs of GPUs that may be locked.
             proc: The host's /proc, where a loaded driver shows.
@@ -53,6 +53,7 @@ class Discovery:
         self._driver = proc / "driver" / "nvidia" / "version"
         self._retry_s = retry_s
         self._gpus: tuple[Gpu, ...] = ()
+        self._unread: tuple[str, ...] = ()
         self._trouble, self._told = "", ""
         self._well_at_s = time.monotonic()
         self._stop = threading.Event()
@@ -102,15 +103,21 @@ class Discovery:
 
     @property
     def _incomplete(self) -> bool:
-        return not set(self._left_locked()) <= {gpu.uuid for gpu in self._gpus} or not self._gpus
+        known = {gpu.uuid for gpu in self._gpus}
+        return not known or bool(self._unread) or not set(self._left_locked()) <= known
 
     def _look(self) -> None:
         known = {gpu.uuid for gpu in self._gpus}
         try:
-            fresh = tuple(gpu for gpu in self._open() if gpu.uuid not in known)
+            found, unread = self._open()
         except GpuError as error:
             self._tell(*self._explain(error))
             return
+        if self._unread != (told := tuple(unread)):
+            self._unread = told
+            for what in told:
+                log.error("%s; this GPU is left alone until it can be read", what)
+        fresh = tuple(gpu for gpu in found if gpu.uuid not in known)
         if fresh:
             self._adopt(fresh)
             self._gpus = (*self._gpus, *fresh)

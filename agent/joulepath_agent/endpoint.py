@@ -48,7 +48,9 @@ _BACKLOG: Final = 512
 _TICK_S: Final = 0.25
 _RECORDS_AT_ONCE: Final = 16
 _LOGS_PER_MINUTE: Final = 20
-_PASSING: Final = frozenset({"Unanswered", "TooManyConnections", "TooOften", "GpuClaimed", "NoPid", "Internal"})
+_PASSING: Final = frozenset(
+    {"Unanswered", "TooManyConnections", "TooOften", "GpuClaimed", "UnknownGpu", "NoPid", "Internal"}
+)
 """Refusals that may be over in a moment."""
 
 

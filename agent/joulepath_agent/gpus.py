@@ -7,7 +7,6 @@ threads run while a call blocks.
 from __future__ import annotations
 
 import contextlib
-import logging
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,8 +14,6 @@ from dataclasses import dataclass
 import pynvml
 
 __all__ = ["ClockRange", "Gpu", "GpuError", "NoNvmlError", "open_gpus"]
-
-log = logging.getLogger(__name__)
 
 
 class GpuError(RuntimeError):
@@ -118,10 +115,10 @@ class Gpu:
             raise GpuError(f"{what} on {self.uuid}: NVML says {error}") from None
 
 
-def open_gpus(site_range: ClockRange | None = None) -> tuple[Gpu, ...]:
-    """The GPUs of the node; one that can't be read (lost, or without clocks to set) is left out and logged.
+def open_gpus(site_range: ClockRange | None = None) -> tuple[tuple[Gpu, ...], tuple[str, ...]]:
+    """The GPUs of the node, and what is wrong with those that can't be read (lost, or without clocks to set).
 
-    May be called again, until there are some.
+    May be called again, until all are read.
 
     Raises:
         NoNvmlError: There is no NVML library.
@@ -134,10 +131,10 @@ def open_gpus(site_range: ClockRange | None = None) -> tuple[Gpu, ...]:
         raise NoNvmlError(str(error)) from None
     except pynvml.NVMLError as error:
         raise GpuError(f"NVML can't be used: {error}") from None
-    found = []
+    found, unread = [], []
     for index in range(count):
         try:
             found.append(Gpu(index, site_range))
         except (GpuError, ValueError) as error:
-            log.error("%s; this GPU is left alone", error)
-    return tuple(found)
+            unread.append(str(error))
+    return tuple(found), tuple(unread)

@@ -46,7 +46,7 @@ class Agent:
 
     def __init__(
         self,
-        open_gpus: Callable[[], Sequence[Gpu]],
+        open_gpus: Callable[[], tuple[Sequence[Gpu], Sequence[str]]],
         identify: Identify,
         locate: Locate,
         *,
@@ -59,14 +59,14 @@ class Agent:
         """Resets what a killed agent left locked, then listens, once there are GPUs. Raises OSError.
 
         Args:
-            open_gpus: Opens the GPUs of the node; raises GpuError.
+            open_gpus: Opens the GPUs of the node, and tells what is wrong with those it can't; raises GpuError.
             identify: Tells who is at the socket.
             locate: Tells where that pod stands.
             socket_path: The socket.
             state_dir: Folder of the journal.
             version: Of the agent, as it is reported.
             proc: The host's /proc.
-            look_for_gpus_s: Between two looks for GPUs while there are none.
+            look_for_gpus_s: Between two looks for GPUs while there are none, or not all.
         """
         self.version = version
         self.lease_ends: Counter[str] = Counter()

@@ -29,10 +29,10 @@ def discover(tmp_path: Path) -> Callable[..., Discovery]:
     """Factory: what opening the GPUs does (or raises), and which are left locked."""
 
     def make(opened: Sequence[KnownGpu] | GpuError, *left: str) -> Discovery:
-        def open_gpus() -> Sequence[Gpu]:
+        def open_gpus() -> tuple[Sequence[Gpu], Sequence[str]]:
             if isinstance(opened, GpuError):
                 raise opened
-            return cast(Sequence[Gpu], opened)
+            return cast(Sequence[Gpu], opened), ()
 
         return Discovery(open_gpus, lambda _: None, lambda: left, proc=tmp_path, retry_s=30.0)
 

@@ -128,6 +128,20 @@ def test_without_nvml_a_gpu_that_may_be_locked_is_reset_as_soon_as_it_can_be(
     assert gpus.look(0).resets == 1
 
 
+def test_a_gpu_that_cannot_be_read_at_the_start_is_looked_for_again(
+    start: Callable[..., subprocess.Popen[str]], make_virtual_gpus: MakeVirtualGpus
+) -> None:
+    gpus, port = make_virtual_gpus(), free_port()
+    gpus.break_gpu(3, lost=True)
+    process = start(gpus.environment, "--metrics-port", str(port), "--look-for-gpus", "0.2")
+    wait_until(lambda: answers(port) and 'joulepath_gpus{Hostname="a"} 3.0' in metrics(port), "three are there")
+    gpus.break_gpu(3)
+    wait_until(lambda: 'joulepath_gpus{Hostname="a"} 4.0' in metrics(port), "all are there")
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=30)
+    assert said.count("this GPU is left alone until it can be read") == 1
+
+
 @pytest.mark.parametrize("text", ["1410", "a,b", "900,600", "0,600"])
 def test_site_clocks_that_make_no_sense_are_refused(text: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as refused:

@@ -271,6 +271,15 @@ def test_a_gpu_is_claimed_once_and_free_again_when_its_process_is_gone(room: Mak
     assert made.peer(rank=1, iterations=100_000).hear()["accepted"]
 
 
+def test_a_rank_on_a_gpu_that_could_not_be_read_may_ask_again(room: MakeRoom) -> None:
+    made = room(time_scale=0.1)
+    made.gpus.break_gpu(1, lost=True)
+    agent = made.agent()
+    made.gpus.break_gpu(1)
+    assert made.peer(ordinal=1).hear() is None, "hung up on: the agent looks for that GPU again"
+    assert agent.counts()["refusals"] == {"UnknownGpu": 1}
+
+
 def test_bad_messages_close_their_connection_and_no_other(room: MakeRoom) -> None:
     made = room(time_scale=0.1)
     agent = made.agent()
