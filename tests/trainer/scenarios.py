@@ -25,6 +25,7 @@ from torch.utils.data import DataLoader, Dataset
 from joulepath_trainer import attempts
 from joulepath_trainer.attempts import Attempt
 from joulepath_trainer.cuda import Driver
+from joulepath_trainer.identity import default_store
 from virtual_gpus import stream
 
 MICROBATCHES = 4
@@ -200,13 +201,13 @@ def number_attempts_alone(rank: int, steps: int) -> list[int | None]:
 
 def number_attempts_beside_a_waiter(rank: int) -> tuple[int | None, bool]:
     """The number, found while another thread waits for something else at the store, and whether it still did."""
-    meeting = attempts.default_store()
+    meeting = default_store()
     if rank == 0:
         store = torch.distributed.TCPStore("127.0.0.1", 0, None, is_master=True, wait_for_workers=False)
         meeting.set("port", str(store.port))
     else:
         store = torch.distributed.TCPStore("127.0.0.1", int(meeting.get("port")), None)
-    attempts.default_store = lambda: store
+    setattr(attempts, "default_store", lambda: store)  # noqa: B010
     waiter = threading.Thread(target=_wait_in_vain, args=(store,), daemon=True)
     waiter.start()
     while not _waiting.is_set():
