@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from statistics import fmean
 
 from joulepath_planner.frontier import Frontier, FrontierPoint, Problem
 from joulepath_planner.granularity import Granularity, groups, runs
@@ -27,7 +28,9 @@ from joulepath_planner.switches import calm
 from joulepath_planner.timing import Network
 
 LAGS_PER_CLOCK = 4
-"""A clock is held for at least this many p95 lags."""
+"""Instructions have clocks of their own if they last this many p95 lags on average."""
+LEAST_LAGS = 2
+"""And one that doesn't last this many never has."""
 _LARGE = 4000
 """Instructions from which on the linear program isn't solved once more for a reserve or for shared clocks, and
 instructions that share clocks are not compared with coarser granularities."""
@@ -162,9 +165,10 @@ class Drafting:
         """The groups of instruction granularity: instructions alone where they last long enough for a clock of their
         own, others together with their neighbours."""
         up_s, p95_s = (self._lags.worst_p95_up_s, self._lags.worst_p95_s) if self._lags else (0.0, 0.0)
-        least_s = max(LAGS_PER_CLOCK * p95_s, self._min_dwell_s + up_s if self._min_dwell_s else 0.0)
         profile, graph = self.problem.pipeline.profile, self.problem.graph
-        return runs(graph, [profile.default(one.stage, one.kind).time_s for one in graph.instructions], least_s)
+        lasts_s = [profile.default(one.stage, one.kind).time_s for one in graph.instructions]
+        hold = LEAST_LAGS if fmean(lasts_s) >= LAGS_PER_CLOCK * p95_s else LAGS_PER_CLOCK
+        return runs(graph, lasts_s, max(hold * p95_s, self._min_dwell_s + up_s if self._min_dwell_s else 0.0))
 
     def shares(self, level: Granularity) -> bool:
         """Whether clocks are shared such that a coarser granularity may be cheaper, with its fewer switches."""

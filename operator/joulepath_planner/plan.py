@@ -94,8 +94,8 @@ def plan(
 ) -> Plan:
     """The plan of least energy by a deadline: `deadline_s`, or T_min x (1 + `slowdown`).
 
-    granularity: `auto` is the finest that pays; instructions that last under 4 lags (p95) share a clock with their
-        neighbours, and phases are compared with that.
+    granularity: `auto` is the finest that pays; where instructions last under 4 lags (p95) on average, those
+        under 4 share a clock with their neighbours (else those under 2), and phases are compared with that.
     lags: the lag table of the GPUs; None plans for clocks that switch at once.
     default_clock_mhz: the GPUs' own cap, where it is below the profile's highest clock.
     reserve: how much longer than measured, as a fraction, a slowed instruction may last without delaying the
