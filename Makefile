@@ -50,7 +50,8 @@ test-fast: venv ## Tests without a cluster, under a minute
 .PHONY: test
 test: cluster ## Every test, on the real cluster (root)
 	@$(PY) -m pytest -q -n 2 -m "not cluster"
-	@$(PY) -m pytest -q -m cluster
+	@$(PY) -m pytest -v -m cluster
+	@echo "The cluster is left up for the next run; make down removes it."
 
 .PHONY: cluster
 cluster: venv ## A real two-node Kubernetes on this machine (about 20 minutes the first time, then seconds)

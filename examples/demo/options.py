@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,6 +85,8 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
         parser.error(f"--time-scale must be from 0.05 to 10, it is {options.time_scale:g}")
     if missing := [path for path in options.values if not path.is_file()]:
         parser.error(f"--values {missing[0]} is no file")
+    if 0 < options.steps < _LEAST_STEPS:
+        print(f"{options.steps} steps are too few for a report: its savings take {_LEAST_STEPS}.", file=sys.stderr)
     if not 0 <= options.lag_ms <= 1000:
         parser.error(f"--lag-ms must be from 0 to 1000, it is {options.lag_ms:g}")
     return options
