@@ -43,17 +43,13 @@ class Case:
     lags: LagTable | None
 
     @property
-    def gpus(self) -> int:
-        return sum(self.pipeline.rank_gpus(rank) for rank in range(self.pipeline.ranks))
-
-    @property
     def title(self) -> str:
         schedule, ranks = self.pipeline.schedule, self.pipeline.ranks
         shape = [
             _plural(schedule.stages, "stage"),
             _plural(ranks, "rank") if ranks != schedule.stages else "",
             _plural(schedule.microbatches, "microbatch", "es"),
-            _plural(self.gpus, "GPU"),
+            _plural(self.pipeline.gpu_count, "GPU"),
             f"lag {1e3 * self.lags.worst_p95_s:g} ms (p95)" if self.lags else "",
         ]
         return f"{schedule.name}: {', '.join(filter(None, shape))}"

@@ -11,11 +11,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import get_args
 
-from joulepath_planner.draft import Drafting
 from joulepath_planner.granularity import Granularity
 from joulepath_planner.lags import LagTable
 from joulepath_planner.pipeline import Pipeline
-from joulepath_planner.plan import plan
+from joulepath_planner.plan import planned, prepared
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,19 +40,9 @@ def alternatives(
     min_dwell_s: float = 0.0,
 ) -> tuple[Alternative, ...]:
     """A plan for each granularity, from the finest to the coarsest. Arguments and errors as `plan`."""
+    drafting, deadline = prepared(pipeline.capped(default_clock_mhz), deadline_s, slowdown, lags, reserve, min_dwell_s)
     found = []
-    drafting = Drafting(pipeline.capped(default_clock_mhz))
     for granularity in get_args(Granularity):
-        made = plan(
-            pipeline,
-            deadline_s=deadline_s,
-            slowdown=slowdown,
-            granularity=granularity,
-            lags=lags,
-            default_clock_mhz=default_clock_mhz,
-            reserve=reserve,
-            min_dwell_s=min_dwell_s,
-        )
-        bound = drafting.relaxed_bound_j(granularity, made.deadline_s)
+        made, bound = planned(drafting, deadline, granularity), drafting.relaxed_bound_j(granularity, deadline)
         found.append(Alternative(granularity, made.energy_j, made.iteration_time_s, made.switches, bound))
     return tuple(found)

@@ -13,9 +13,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from statistics import fmean
 
-from joulepath_planner.frontier import Frontier, FrontierPoint, Problem
+from joulepath_planner.frontier import Frontier, Problem, trace
 from joulepath_planner.granularity import Granularity, groups, runs
-from joulepath_planner.graph import least_period_s
 from joulepath_planner.lags import LagTable
 from joulepath_planner.options import Options, OptionTable
 from joulepath_planner.pipeline import Pipeline
@@ -106,7 +105,8 @@ class Drafting:
         """Default clocks throughout."""
         orders = self.problem.pipeline.schedule.orders
         clocks = tuple((None,) * len(order) for order in orders)
-        return Draft(None, clocks, self._replay(clocks, deadline_s))
+        # Clocks that never switch have no lags: only a time that is fixed makes this another replay.
+        return Draft(None, clocks, self._replay(clocks, deadline_s) if self._fixed else self._default)
 
     @cached_property
     def _default(self) -> Simulation:
@@ -122,27 +122,8 @@ class Drafting:
 
     def frontier(self, points: int) -> Frontier:
         """As `frontier`; `bound` knows all of its points."""
-        problem, (program, options) = self.problem, self._exact
-        first = problem.t_min_s
-        last = max(first, least_period_s(problem.graph, [option.times_s[option.hull[-1]][0] for option in options]))
-        times = [first + (last - first) * index / (points - 1) for index in range(points)]
-        found = [self.bound(time) for time in times]
-        free = program.solve(last, first)
-        return Frontier(
-            first,
-            free.period_s,
-            last,
-            problem.baseline_energy_j,
-            tuple(
-                FrontierPoint(
-                    time,
-                    one.energy_j,
-                    one.energy_j if time <= free.period_s else free.energy_j,
-                    one.slope_w if time < last else problem.idle_w,
-                )
-                for time, one in zip(times, found, strict=True)
-            ),
-        )
+        program, options = self._exact
+        return trace(self.problem, options, self.bound, program, points)
 
     def draft(self, level: Granularity, deadline_s: float, polish_s: float = 0.0) -> Draft | None:
         """The cheapest draft of a granularity that keeps the deadline; None if none does."""

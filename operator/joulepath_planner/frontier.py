@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 from joulepath_planner.graph import Graph, least_period_s
 from joulepath_planner.options import Options, OptionTable
 from joulepath_planner.pipeline import Pipeline
-from joulepath_planner.program import PlanningError, Program, program
+from joulepath_planner.program import PlanningError, Program, Solution, program
 
 _RELATIVE = 1e-9
 """What floating point may take off a time that is meant to be T_min."""
@@ -98,14 +98,9 @@ class Problem:
         return program(self.graph, groups, options, self.idle_w + host_w), options
 
     @property
-    def gpus(self) -> int:
-        """All GPUs of the pipeline."""
-        return sum(self.pipeline.rank_gpus(rank) for rank in range(self.pipeline.ranks))
-
-    @property
     def idle_w(self) -> float:
         """What a second more of iteration time costs where all GPUs only wait longer."""
-        return self.power_w * self.gpus
+        return self.power_w * self.pipeline.gpu_count
 
     @property
     def single(self) -> list[list[int]]:
@@ -144,22 +139,47 @@ def frontier(
         raise ValueError(f"host_power_w is {host_power_w}; it must be a finite number of watts, 0 or more.")
     problem = Problem.of(pipeline.capped(default_clock_mhz))
     program, options = problem.program(problem.single)
+    host_w = host_power_w * problem.pipeline.gpu_count
+    free = problem.program(problem.single, host_w=host_w)[0] if host_w else program
+    return trace(problem, options, lambda time_s: program.solve(time_s, time_s), free, points, host_w)
+
+
+def trace(
+    problem: Problem,
+    options: Sequence[Options],
+    solve: Callable[[float], Solution],
+    free: Program,
+    points: int | None,
+    host_w: float = 0.0,
+) -> Frontier:
+    """`frontier`, of a problem made ready.
+
+    solve: the least energy at exactly an iteration time; free: the program that leaves it free, with the host's watts.
+    """
     t_min = problem.t_min_s
     t_fixed = max(t_min, least_period_s(problem.graph, [option.times_s[option.hull[-1]][0] for option in options]))
-    host_w = host_power_w * problem.gpus
-    free = (problem.program(problem.single, host_w=host_w)[0] if host_w else program).solve(t_fixed, t_min)
-    least_j = free.energy_j - host_w * free.period_s
 
     def at(time_s: float) -> FrontierPoint:
-        found = program.solve(time_s, time_s)
+        found = solve(time_s)
         slope = found.slope_w if time_s < t_fixed else problem.idle_w
-        return FrontierPoint(time_s, found.energy_j, found.energy_j if time_s <= free.period_s else least_j, slope)
+        return FrontierPoint(time_s, found.energy_j, found.energy_j, slope)
 
     if points is None:
         known = _bends(at, t_min, t_fixed)
     else:
         known = [at(t_min + (t_fixed - t_min) * index / (points - 1)) for index in range(points)]
-    return Frontier(t_min, free.period_s, t_fixed, problem.baseline_energy_j, tuple(known))
+    least = free.solve(t_fixed, t_min)
+    least_j = least.energy_j - host_w * least.period_s
+    return Frontier(
+        t_min,
+        least.period_s,
+        t_fixed,
+        problem.baseline_energy_j,
+        tuple(
+            point if point.iteration_time_s <= least.period_s else replace(point, free_energy_j=least_j)
+            for point in known
+        ),
+    )
 
 
 def _bends(at: Callable[[float], FrontierPoint], first_s: float, last_s: float) -> list[FrontierPoint]:

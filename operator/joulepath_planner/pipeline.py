@@ -61,6 +61,11 @@ class Pipeline:
     def ranks(self) -> int:
         return len(self.schedule.orders)
 
+    @property
+    def gpu_count(self) -> int:
+        """All GPUs of the pipeline."""
+        return sum(self.rank_gpus(rank) for rank in range(self.ranks))
+
     def overhead(self, stage: int, kind: str) -> float:
         return (self.overhead_s or {}).get((stage, kind), 0.0)
 

@@ -110,28 +110,51 @@ def plan(
     if granularity != "auto" and granularity not in get_args(Granularity):
         known = ", ".join(get_args(Granularity))
         raise ValueError(f"granularity is {granularity!r}; it is one of {known}, auto.")
-    if not 0 <= reserve < 1:
-        raise ValueError(f"reserve is {reserve}; it is a fraction, 0 or more and under 1.")
     if not 0 <= polish_s < float("inf"):
         raise ValueError(f"polish_s is {polish_s}; it is a number of seconds, 0 or more.")
+    drafting, deadline = prepared(
+        pipeline.capped(default_clock_mhz), deadline_s, slowdown, lags, reserve, min_dwell_s, fixed=fixed
+    )
+    return planned(drafting, deadline, granularity, polish_s)
+
+
+def prepared(
+    pipeline: Pipeline,
+    deadline_s: float | None,
+    slowdown: float,
+    lags: LagTable | None,
+    reserve: float,
+    min_dwell_s: float,
+    *,
+    fixed: bool = False,
+) -> tuple[Drafting, float]:
+    """What `plan` starts from, for any granularity, and the deadline in seconds. Arguments and errors as `plan`."""
+    if not 0 <= reserve < 1:
+        raise ValueError(f"reserve is {reserve}; it is a fraction, 0 or more and under 1.")
     if not 0 <= min_dwell_s < float("inf"):
         raise ValueError(f"min_dwell_s is {min_dwell_s}; it is a number of seconds, 0 or more.")
-    drafting = Drafting(pipeline.capped(default_clock_mhz), lags, reserve=reserve, fixed=fixed, min_dwell_s=min_dwell_s)
+    drafting = Drafting(pipeline, lags, reserve=reserve, fixed=fixed, min_dwell_s=min_dwell_s)
     problem = drafting.problem
     deadline = problem.t_min_s * (1 + slowdown) if deadline_s is None else deadline_s
     if not deadline >= problem.t_min_s * (1 - TOLERANCE):
         raise PlanningError(
             f"the deadline of {deadline:.6f} s is under T_min, {problem.t_min_s:.6f} s at default clocks; allow T_min."
         )
-    deadline = max(deadline, problem.t_min_s)
-    best = drafting.default(deadline)
+    return drafting, max(deadline, problem.t_min_s)
+
+
+def planned(
+    drafting: Drafting, deadline_s: float, granularity: Granularity | Literal["auto"], polish_s: float = 0.0
+) -> Plan:
+    """The cheapest plan of at most this granularity."""
+    best = drafting.default(deadline_s)
     for level in _COARSER[granularity]:
-        draft = drafting.draft(level, deadline, polish_s)
+        draft = drafting.draft(level, deadline_s, polish_s)
         if draft and draft.replay.energy_j < best.replay.energy_j:
             best = draft
         if draft and not drafting.shares(level):
             break
-    return _plan(drafting, deadline, best)
+    return _plan(drafting, deadline_s, best)
 
 
 def frontier_plans(
