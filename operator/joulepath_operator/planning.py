@@ -134,17 +134,17 @@ def compute(request: PlanRequest) -> PlanResult | PlanRefusal:
 
 
 def _pipeline(request: PlanRequest) -> planner.Pipeline:
-    """Energies of a stage are those of all its tensor-parallel peers, waits too."""
-    spec, peers = request.profile, request.profile.topology.tensor_parallel
+    """A stage runs on all its tensor-parallel peers together."""
+    spec = request.profile
     top = spec.topology.default_clock_mhz
     points = {
         (stage.stage, kind.kind): tuple(
             planner.Point(
                 clock_mhz=point.clock_mhz,
                 time_s=point.time_s,
-                energy_j=point.energy_j * peers,
+                energy_j=point.energy_j,
                 time_se_s=point.time_standard_error_s,
-                energy_se_j=point.energy_standard_error_j * peers,
+                energy_se_j=point.energy_standard_error_j,
             )
             for point in kind.points
             if point.clock_mhz <= top
@@ -152,7 +152,7 @@ def _pipeline(request: PlanRequest) -> planner.Pipeline:
         for stage in spec.stages
         for kind in stage.kinds
     }
-    waits: dict[int, float] = {one.clock_mhz: one.power_w * peers for one in spec.blocking_power}
+    waits: dict[int, float] = {one.clock_mhz: one.power_w for one in spec.blocking_power}
     # A job whose ranks never wait has no blocking power; none counted, slowing is thought less worth than it is.
     measured = planner.Profile(points, waits or 0.0)
     profile = planner.fit(measured, request.supported_clocks_mhz).profile
@@ -165,6 +165,7 @@ def _pipeline(request: PlanRequest) -> planner.Pipeline:
         transfer_s={**stored, **request.delays.transfers_s},
         overhead_s=request.delays.overheads_s,
         tail_s={**tails, **request.delays.tails_s},
+        gpus=dict.fromkeys(range(spec.topology.stages), spec.topology.tensor_parallel),
     )
 
 
