@@ -161,13 +161,16 @@ class Reconciler:
         pod, ready = self._cluster.agent(node)
         return Agent(node, pod, ready, self._index.reports(node))
 
+    def _story(self, body: Body, status: EnergyPlanStatus) -> Story:
+        """Goes on from a status, beside what is decided."""
+        return Story(status, status.conditions, self._now(), body["metadata"]["generation"])
+
     def _invalid(self, key: Key, body: Body, error: ValidationError) -> Decision:
         """What an older schema let through."""
         first = error.errors()[0]
         field = ".".join(["spec", *(str(part) for part in first["loc"])])
         message = f"{field} is {first['input']!r}: {first['msg']}. Correct it in the EnergyPlan."
-        status = _status(body)
-        story = Story(status, status.conditions, self._now(), body["metadata"]["generation"])
+        story = self._story(body, _status(body))
         story.tell("Degraded", True, "InvalidSpec", message)
         plans = tuple(plan.name for plan in self._index.plans(key))
         return Decision(story.end(Phase.REFUSED, message), delete_plans=plans)
@@ -177,7 +180,7 @@ class Reconciler:
             f"The API server doesn't take what was planned: {error}. After an upgrade of Joulepath, apply its CRDs "
             "(kubectl apply --server-side -f crds/); then restart the job or change the EnergyPlan's spec to try again."
         )
-        story = Story(status, status.conditions, self._now(), body["metadata"]["generation"])
+        story = self._story(body, status)
         story.tell("Active", False, "NotWritable", message)
         story.tell("Degraded", True, "NotWritable", message)
         return story.end(Phase.REFUSED, message, carry=CONDITIONS)
