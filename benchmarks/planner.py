@@ -32,10 +32,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "operator"))
+from joulepath_planner import Pipeline, Point, Profile, frontier, frontier_plans, one_f_one_b, plan, simulate
 
-from joulepath_planner import Pipeline, Point, Profile, frontier, frontier_plans, one_f_one_b, plan, simulate  # noqa: E402
+ROOT = Path(__file__).resolve().parents[1]
 
 CASES = ("gpt3-a100-8x12", "gpt3-a100-8x96", "16x128", "32x256", "64x512")
 SLOWDOWNS = (0.0, 0.05, 0.1, 0.2)
