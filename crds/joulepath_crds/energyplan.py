@@ -244,6 +244,9 @@ class EnergyPlanStatus(Contract):
     the message says why and what to do."""
     message: Text = ""
     """What is going on, or what to do, in one sentence."""
+    progress: Annotated[str, Field(max_length=64)] | None = None
+    """How far the phase has come, for `kubectl get`: 3/12 blocks of the sweep, 7/8 ranks that have the plan ready,
+    5/24 pairs of blocks measured."""
     observed_generation: Annotated[int, Field(ge=0)] = 0
     """The metadata.generation that this status speaks of."""
     job_uid: UID | None = None

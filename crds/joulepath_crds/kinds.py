@@ -80,6 +80,7 @@ KINDS = (
         ),
         columns=(
             Column("Phase", ".status.phase", "How far it has come; kubectl describe says what it waits for."),
+            Column("Progress", ".status.progress", "How far the phase has come."),
             Column("Job", ".spec.job.name", "The training job."),
             Column("T_min", ".status.plan.tMinSeconds", "Seconds of an iteration at default clocks.", "number"),
             Column("T", ".status.plan.iterationTimeSeconds", "Seconds of an iteration with the plan.", "number"),

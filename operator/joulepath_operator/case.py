@@ -76,9 +76,16 @@ class ReadyCase(Case):
 
     def unready(self, plan_hash: str) -> str:
         """How many ranks have a plan ready, and why others don't: `7 of 8 ranks are ready (rank 3: why)`."""
-        missing = [rank for rank in self.gang.ranks if rank.staged_hash != plan_hash]
+        missing = self._missing(plan_hash)
         why = next((f" (rank {rank.rank}: {rank.reason})" for rank in missing if rank.reason), "")
-        return f"{len(self.gang.ranks) - len(missing)} of {self.gang.world_size} ranks are ready{why}"
+        return f"{self.gang.world_size - len(missing)} of {self.gang.world_size} ranks are ready{why}"
+
+    def readiness(self, plan_hash: str) -> str:
+        """The same for `kubectl get`: `7/8 ranks`."""
+        return f"{self.gang.world_size - len(self._missing(plan_hash))}/{self.gang.world_size} ranks"
+
+    def _missing(self, plan_hash: str) -> list[RankReport]:
+        return [rank for rank in self.gang.ranks if rank.staged_hash != plan_hash]
 
     def new_plan(self, spec: JobPlanSpec, inputs: str) -> StoredPlan:
         """Takes the place of the plan of this run that is there, if any."""

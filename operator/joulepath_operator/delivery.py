@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from joulepath_crds import (
     Blocks,
     EnergyPlanStatus,
+    FrontierPoint,
     JobPlanSpec,
     Phase,
     PlanSummary,
@@ -22,7 +23,7 @@ from joulepath_operator.observation import Decision, StoredPlan, StoredProfile
 from joulepath_operator.order import bare, executed, kind_of, stage_of
 from joulepath_operator.planning import PlanRefusal, PlanRequest, PlanResult
 from joulepath_operator.profiling import measure_delays
-from joulepath_operator.savings import NOT_YET_KNOWN
+from joulepath_operator.savings import LEAST_PAIRS, NOT_YET_KNOWN, figure
 
 
 def on_profile(case: ReadyCase, profile: StoredProfile) -> Decision:
@@ -76,21 +77,20 @@ def _deliver(case: ReadyCase, profile: StoredProfile, result: PlanResult, inputs
     summary = PlanSummary(
         hash=plan.spec.hash,
         granularity=result.granularity,
-        t_min_s=_figure(result.t_min_s),
-        iteration_time_s=_figure(result.iteration_time_s),
-        baseline_j=_figure(result.baseline_j),
-        energy_j=_figure(result.energy_j),
-        lower_bound_j=_figure(result.lower_bound_j),
-        predicted_savings=_figure(result.predicted_savings),
-        bound_savings=_figure(result.bound_savings),
+        t_min_s=figure(result.t_min_s),
+        iteration_time_s=figure(result.iteration_time_s),
+        baseline_j=figure(result.baseline_j),
+        energy_j=figure(result.energy_j),
+        lower_bound_j=figure(result.lower_bound_j),
+        predicted_savings=figure(result.predicted_savings),
+        bound_savings=figure(result.bound_savings),
     )
-    case.story.note(plan=summary, predicted=f"{summary.predicted_savings:.1%}", frontier=result.frontier)
+    frontier = tuple(
+        FrontierPoint(iteration_time_s=figure(one.iteration_time_s), lower_bound_j=figure(one.lower_bound_j))
+        for one in result.frontier
+    )
+    case.story.note(plan=summary, predicted=f"{summary.predicted_savings:.1%}", frontier=frontier)
     return Decision(_tell_new(case, summary), write_plan=plan)
-
-
-def _figure(value: float) -> float:
-    """Five digits: more are not known, and `kubectl get` shows them all."""
-    return float(f"{value:.5g}")
 
 
 def _enforcing(case: ReadyCase, stages: tuple[StagePlan, ...], plan_time_s: float) -> JobPlanSpec:
@@ -139,15 +139,17 @@ def _follow(case: ReadyCase, plan: StoredPlan) -> Decision:
     if spec.activate_at is None:
         message = f"The plan is with the nodes; {case.unready(spec.hash)}, it begins once all are."
         case.story.tell("Active", False, "Staging", message)
-        return Decision(case.story.end(Phase.PLANNED, message), write_plan=case.activated(plan))
+        status = case.story.end(Phase.PLANNED, message, progress=case.readiness(spec.hash))
+        return Decision(status, write_plan=case.activated(plan))
     waiting = [rank for rank in gang.ranks if rank.applied_hash != spec.hash]
     if waiting and base.phase is not Phase.ACTIVE:
         at = min(rank.iteration for rank in gang.ranks)
-        message = f"The plan begins at iteration {spec.activate_at}; the job is at {at}."
-        if at > spec.activate_at:
-            message = _tell_waiting(gang, waiting)
+        message, progress = _tell_waiting(gang, waiting), None
+        if at <= spec.activate_at:
+            message = f"The plan begins at iteration {spec.activate_at}; the job is at {at}."
+            progress = f"iteration {at}/{spec.activate_at}"
         case.story.tell("Active", False, "Waiting", message)
-        return Decision(case.story.end(Phase.PLANNED, message))
+        return Decision(case.story.end(Phase.PLANNED, message, progress=progress))
     case.measure(gang.ranks, spec)
     message = _tell_active(case, spec)
     case.story.tell("Active", True, "Applied", f"In force since iteration {spec.activate_at}.")
@@ -156,7 +158,7 @@ def _follow(case: ReadyCase, plan: StoredPlan) -> Decision:
         case.story.tell("Degraded", True, "RanksAtDefault", message)
         if len(waiting) == gang.world_size:
             case.story.tell("Active", False, "RanksAtDefault", message)
-    return Decision(case.story.end(Phase.ACTIVE, message))
+    return Decision(case.story.end(Phase.ACTIVE, message, progress=_progress(case, spec)))
 
 
 def _tell_waiting(gang: Gang, waiting: Sequence[RankReport]) -> str:
@@ -170,12 +172,20 @@ def _tell_active(case: ReadyCase, spec: JobPlanSpec) -> str:
     what = "The plan is in force" if case.enforce else "Observing, no clock is set"
     if status.measured is None:
         return f"{what}. Blocks of iterations with it and without take turns; savings are known after four pairs."
-    total = spec.blocks.pairs if spec.blocks else 0
     slowdown = status.measured.slowdown.mean
     return (
         f"{what}: {status.savings} of energy saved, iteration time {slowdown:+.2%} "
-        f"({status.measured.pairs} of {total} pairs measured)."
+        f"({status.measured.pairs} of {_pairs(spec)} pairs measured)."
     )
+
+
+def _progress(case: ReadyCase, spec: JobPlanSpec) -> str:
+    measured = case.story.keep().measured
+    return f"{measured.pairs if measured else f'<{LEAST_PAIRS}'}/{_pairs(spec)} pairs"
+
+
+def _pairs(spec: JobPlanSpec) -> int:
+    return spec.blocks.pairs if spec.blocks else 0
 
 
 def _inputs(case: ReadyCase, profile: StoredProfile | None) -> str:

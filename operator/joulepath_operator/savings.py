@@ -78,7 +78,12 @@ def estimate(values: Sequence[float]) -> Estimate:
     """Mean and Student's t interval of at least two values."""
     mean = fmean(values)
     half = t_quantile(len(values) - 1) * stdev(values) / sqrt(len(values))
-    return Estimate(mean=mean, ci95_low=mean - half, ci95_high=mean + half)
+    return Estimate(mean=figure(mean), ci95_low=figure(mean - half), ci95_high=figure(mean + half))
+
+
+def figure(value: float) -> float:
+    """Five digits: more are not known, and kubectl shows them all."""
+    return float(f"{value:.5g}")
 
 
 def t_quantile(degrees: int) -> float:

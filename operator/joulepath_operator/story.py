@@ -42,8 +42,10 @@ class Story:
         """Sets other fields of the status."""
         self._changes.update(changes)
 
-    def end(self, phase: Phase, message: str, *, carry: tuple[str, ...] = ()) -> EnergyPlanStatus:
-        """The status; conditions of these kinds stay as this run left them, where nothing was told of them."""
+    def end(
+        self, phase: Phase, message: str, *, progress: str | None = None, carry: tuple[str, ...] = ()
+    ) -> EnergyPlanStatus:
+        """The status; conditions of the kinds in `carry` stay as this run left them, where nothing was told of them."""
         for one in self.base.conditions:
             if one.type in carry:
                 self._told.setdefault(one.type, one)
@@ -51,7 +53,7 @@ class Story:
         conditions = tuple(
             self._told.get(kind) or self._condition(kind, "Unknown", "NotYet", _AHEAD[kind]) for kind in CONDITIONS
         )
-        return self._status({"phase": phase, "message": message, "conditions": conditions})
+        return self._status({"phase": phase, "message": message, "progress": progress, "conditions": conditions})
 
     def keep(self, **changes: Any) -> EnergyPlanStatus:
         """The status as it was, but for these fields and the conditions told."""

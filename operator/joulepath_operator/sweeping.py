@@ -70,7 +70,7 @@ def go_on(case: ReadyCase, plan: StoredPlan) -> Decision | StoredProfile:
 
 def _tell(case: ReadyCase, spec: JobPlanSpec) -> EnergyPlanStatus:
     assert spec.sweep is not None
-    total = len(spec.sweep.clocks_mhz)
+    total, block = len(spec.sweep.clocks_mhz), 0
     if spec.activate_at is None:
         message = (
             f"About to measure the work at several clocks, in {total} blocks of iterations; {case.unready(spec.hash)}."
@@ -85,7 +85,7 @@ def _tell(case: ReadyCase, spec: JobPlanSpec) -> EnergyPlanStatus:
             else f"The sweep of clocks begins at iteration {spec.activate_at}; the job is at {at}."
         )
     case.story.tell("Profiled", False, "Sweeping", message)
-    return case.story.end(Phase.PROFILING, message)
+    return case.story.end(Phase.PROFILING, message, progress=f"{block}/{total} blocks")
 
 
 def _profile_name(job: str, topology: Topology) -> str:

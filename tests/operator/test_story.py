@@ -63,6 +63,25 @@ def test_phases_only_go_forward_and_each_says_something(new_world: NewWorld) -> 
     assert phases == [Phase.PENDING, Phase.PROFILING, Phase.PLANNED, Phase.ACTIVE, Phase.COMPLETED]
 
 
+def test_progress_counts_what_each_phase_waits_for(new_world: NewWorld) -> None:
+    world: Any = new_world()
+    world.settle()
+    told: dict[Phase, list[str | None]] = {}
+    for _ in range(200):
+        world.run(1, every=1)
+        told.setdefault(world.status.phase, []).append(world.status.progress)
+    pairs = world.spec.measurement.pairs
+    blocks = [int(text.removesuffix(" blocks").split("/")[0]) for text in told[Phase.PROFILING] if text]
+    assert blocks == sorted(blocks), "the sweep goes on"
+    assert blocks[-1] > blocks[0] + 10
+    assert any(text and text.startswith("iteration ") for text in told[Phase.PLANNED])
+    assert told[Phase.ACTIVE][0] == f"<4/{pairs} pairs"
+    assert told[Phase.ACTIVE][-1] == f"{pairs}/{pairs} pairs"
+    world.job = replace(world.job, finished="Succeeded")
+    world.settle()
+    assert world.status.progress is None
+
+
 def test_a_plan_that_is_delivered_is_written_twice_only(new_world: NewWorld) -> None:
     """Once to stage it, once to activate it: never again, so that no node has to start over."""
     world: Any = new_world()
