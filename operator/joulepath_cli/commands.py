@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version
 
 from joulepath_cli import compare_command, explain_command, frontier_command, plan_command
 from joulepath_cli.case import Parser
@@ -22,6 +23,7 @@ _COMMANDS = {
 def run(argv: Sequence[str] | None) -> int:
     """Raises `SystemExit` as argparse does; else returns the exit status."""
     parser = Parser(prog="joulepath", description="Plans clocks for pipeline-parallel training.")
+    parser.add_argument("--version", action="version", version=f"joulepath {version('joulepath')}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
     for name, (module, what) in _COMMANDS.items():
         module.add_arguments(commands.add_parser(name, help=what, description=f"Shows {what}."))

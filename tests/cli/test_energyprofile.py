@@ -4,54 +4,34 @@ from __future__ import annotations
 
 import copy
 import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 import yaml
 
 from cli.command import Run
+from real_cluster import Cluster
 
-PATH = "/apis/joulepath.dev/v1alpha1/namespaces/ml/energyprofiles/gpt3"
+DEFINITIONS = Path(__file__).parents[2] / "crds/energyprofiles.yaml"
+LOCATION = "kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION"
 
 
 @pytest.fixture
-def kubeconfig(manifest: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A kubeconfig for a server that knows this one profile."""
-
-    class Api(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            found = self.path == PATH
-            self.send_response(200 if found else 404)
-            self.send_header("Content-Type", "application/json")
-            self.end_headers()
-            self.wfile.write(json.dumps(manifest if found else {}).encode())
-
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    server = HTTPServer(("127.0.0.1", 0), Api)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    path = tmp_path / "kubeconfig"
-    path.write_text(
-        yaml.safe_dump(
-            {
-                "apiVersion": "v1",
-                "kind": "Config",
-                "clusters": [{"name": "c", "cluster": {"server": f"http://127.0.0.1:{server.server_port}"}}],
-                "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
-                "users": [{"name": "u", "user": {}}],
-                "current-context": "x",
-            }
-        )
-    )
-    monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(path))
-    yield path
-    server.shutdown()
-    server.server_close()
+def namespace(cluster: Cluster, manifest: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A namespace of the real cluster with this one profile; the current kubeconfig is the cluster's."""
+    name = f"cli-{uuid4().hex[:8]}"
+    cluster.kubectl("apply", "--server-side", "--force-conflicts", "-f", DEFINITIONS)
+    cluster.kubectl("create", "namespace", name)
+    try:
+        stored = {**manifest, "metadata": {"name": "gpt3", "namespace": name}}
+        cluster.kubectl("apply", "--server-side", "-f", "-", stdin=json.dumps(stored))
+        monkeypatch.setattr(LOCATION, str(cluster.kubeconfig))
+        yield name
+    finally:
+        cluster.kubectl("delete", "namespace", name, "--wait=false")
 
 
 def test_shape_lags_and_tails_come_with_the_profile(run: Run, yaml_file: Path) -> None:
@@ -75,16 +55,16 @@ def test_what_the_command_line_says_goes_before_the_profile(run: Run, yaml_file:
     assert (found["schedule"], len(found["ranks"][0]["instructions"])) == ("gpipe", 6)
 
 
-def test_a_profile_of_the_cluster_is_the_same(run: Run, yaml_file: Path, kubeconfig: Path) -> None:
-    assert kubeconfig.exists()
-    assert run("plan", "energyprofile/ml/gpt3", "--json").out == run("plan", yaml_file, "--json").out
-    ran = run("plan", "energyprofile/ml/other", "--json")
+@pytest.mark.cluster
+def test_a_profile_of_the_cluster_is_the_same(run: Run, yaml_file: Path, namespace: str) -> None:
+    assert run("plan", f"energyprofile/{namespace}/gpt3", "--json").out == run("plan", yaml_file, "--json").out
+    ran = run("plan", f"energyprofile/{namespace}/other", "--json")
     assert ran.status == 2
-    assert "energyprofile/ml/other: the cluster answers 404 Not Found; kubectl get energyprofiles -A tells" in ran.err
+    assert "/other: the cluster answers 404 Not Found; kubectl get energyprofiles -A tells" in ran.err
 
 
 def test_no_cluster_and_no_name_are_told(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "none"))
+    monkeypatch.setattr(LOCATION, str(tmp_path / "none"))
     ran = run("plan", "energyprofile/ml/gpt3")
     assert ran.status == 2
     assert "no cluster is configured" in ran.err

@@ -6,6 +6,7 @@ import os
 import sys
 from argparse import ArgumentTypeError
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -147,3 +148,8 @@ def _refusal(read: Callable[[str], object], text: str) -> str | None:
     except ArgumentTypeError as error:
         return str(error)
     return None
+
+
+def test_the_version_is_told(run: Run) -> None:
+    ran = run("--version")
+    assert (ran.status, ran.out) == (0, f"joulepath {version('joulepath')}\n")
