@@ -73,6 +73,8 @@ def up(nodes: int = 2, daemons: Sequence[Daemon] = ()) -> Cluster:
     if not 1 <= nodes <= MAX_NODES:
         raise ValueError(f"nodes={nodes}: it must be between 1 and {MAX_NODES}.")
     machine.prepare()
+    if not run_folder().exists():
+        network.refuse_foreign_cluster()  # before minutes of building, and once more under the lock
     path = binaries()
     images = own_images(path)
     with locked(cache_folder() / ".run.lock"):

@@ -62,6 +62,11 @@ def restore_sysctls() -> None:
 
 def refuse_foreign_cluster() -> None:
     """Raise if another Kubernetes node runs on this machine: one kube-proxy would undo the other's rules."""
+    if Path("/sys/class/net", HOST_BRIDGE).exists():
+        raise MachineError(
+            f"This machine has the network {HOST_BRIDGE}: a cluster of Joulepath's was started here with another cache "
+            "folder (JOULEPATH_CACHE, XDG_CACHE_HOME or HOME). Run `make down` with that one first."
+        )
     tables = run(["nft", "list", "tables"])
     if "kube-proxy" in tables or run(["ip", "-4", "route", "show", "root", CLUSTER_NETWORK]).strip():
         raise MachineError(
