@@ -35,10 +35,10 @@ from joulepath_planner.orders import (
 from joulepath_planner.pipeline import Pipeline
 from joulepath_planner.plan import Plan, PlannedInstruction, RankPlan, frontier_plans, plan
 from joulepath_planner.profile import Point, Profile, ProfileError
-from joulepath_planner.program import PlanningError
 from joulepath_planner.referee import Event, RankEnergy, Simulation, simulate
 from joulepath_planner.robustness import Noise, Robustness, RobustPlan, Spread, robust_plan, robustness
 from joulepath_planner.schedule import Instruction, Schedule, ScheduleError, recorded
+from joulepath_planner.solution import PlanningError
 from joulepath_planner.stragglers import Job, Replica, Share, share_out
 
 __all__ = [

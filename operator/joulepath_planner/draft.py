@@ -18,10 +18,10 @@ from joulepath_planner.granularity import Granularity, groups, runs
 from joulepath_planner.lags import LagTable
 from joulepath_planner.options import Options, OptionTable
 from joulepath_planner.pipeline import Pipeline
-from joulepath_planner.program import SOLVER_TOLERANCE_S, PlanningError, Program, Solution
 from joulepath_planner.reclaim import choose, rounded, rounded_alone
 from joulepath_planner.referee import Referee, Simulation
 from joulepath_planner.repair import TOLERANCE, Assignment, Clocks, repair
+from joulepath_planner.solution import SOLVER_TOLERANCE_S, PlanningError, Program, Solution
 from joulepath_planner.sweep import Sweeper, effort
 from joulepath_planner.switches import calm
 from joulepath_planner.timing import Network

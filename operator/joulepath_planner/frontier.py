@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from joulepath_planner.graph import Graph, least_period_s
 from joulepath_planner.options import Options, OptionTable
 from joulepath_planner.pipeline import Pipeline
-from joulepath_planner.program import PlanningError, Program, Solution, program
+from joulepath_planner.program import program
+from joulepath_planner.solution import PlanningError, Program, Solution
 
 _RELATIVE = 1e-9
 """What floating point may take off a time that is meant to be T_min."""

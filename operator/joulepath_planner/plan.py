@@ -14,10 +14,10 @@ from joulepath_planner.frontier import Frontier
 from joulepath_planner.granularity import Granularity
 from joulepath_planner.lags import LagTable
 from joulepath_planner.pipeline import Pipeline
-from joulepath_planner.program import PlanningError
 from joulepath_planner.referee import Clocks
 from joulepath_planner.repair import TOLERANCE
 from joulepath_planner.schedule import Instruction
+from joulepath_planner.solution import PlanningError
 
 
 @dataclass(frozen=True, slots=True)

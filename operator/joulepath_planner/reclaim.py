@@ -19,7 +19,7 @@ import numpy as np
 from joulepath_planner.graph import Graph
 from joulepath_planner.options import Options
 from joulepath_planner.profile import Key
-from joulepath_planner.program import SOLVER_TOLERANCE_S
+from joulepath_planner.solution import SOLVER_TOLERANCE_S
 from joulepath_planner.timing import Timing
 
 _EXCHANGE_WORK = 6000

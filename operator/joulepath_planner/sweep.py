@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from joulepath_planner.graph import Graph
 from joulepath_planner.options import Floats, Options
-from joulepath_planner.program import SOLVER_TOLERANCE_S
+from joulepath_planner.solution import SOLVER_TOLERANCE_S
 from joulepath_planner.timing import RESOLUTION_S, Network
 
 Choices = NDArray[np.intp]

@@ -158,20 +158,25 @@ class Network:
         """
         floors = np.zeros((len(self.firsts), durations_s.shape[1]))
         for _ in range(len(self.firsts) + 1):
-            starts = np.zeros_like(durations_s)
-            starts[self.firsts] = floors
-            ends = np.empty_like(durations_s)
-            for begin, end, rows, edges, others, gaps in self.forward:
-                if len(rows):
-                    reached = np.maximum.reduceat(ends[others] + gaps, edges, axis=0)
-                    starts[begin + rows] = np.maximum(starts[begin + rows], reached)
-                ends[begin:end] = starts[begin:end] + durations_s[begin:end]
+            starts, ends = self.starts_s(durations_s, floors)
             needed = ends[self.lasts] + self.wrap_gaps_s - period_s
             late = needed > starts[self.firsts] + RESOLUTION_S
             if not late.any():
                 break
             floors = np.maximum(floors, needed)
         return starts, ~late.any(axis=0)
+
+    def starts_s(self, durations_s: Floats, floors_s: Floats) -> tuple[Floats, Floats]:
+        """Earliest starts and ends within one iteration; floors_s: before which the firsts don't start."""
+        starts = np.zeros_like(durations_s)
+        starts[self.firsts] = floors_s
+        ends = np.empty_like(durations_s)
+        for begin, end, rows, edges, others, gaps in self.forward:
+            if len(rows):
+                reached = np.maximum.reduceat(ends[others] + gaps, edges, axis=0)
+                starts[begin + rows] = np.maximum(starts[begin + rows], reached)
+            ends[begin:end] = starts[begin:end] + durations_s[begin:end]
+        return starts, ends
 
 
 def _levels(

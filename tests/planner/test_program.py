@@ -1,4 +1,4 @@
-"""The two ways to solve the linear program agree, and what one proves the other can't beat."""
+"""The ways to solve the linear program agree, and what one proves the others can't beat."""
 
 from __future__ import annotations
 
@@ -8,11 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from joulepath_planner import Pipeline
+from joulepath_planner.cuts import CuttingPlanes
 from joulepath_planner.frontier import Problem
+from joulepath_planner.granularity import Granularity, groups
 from joulepath_planner.interior import InteriorPointMethod
 from joulepath_planner.options import Options
-from joulepath_planner.program import Program, program
+from joulepath_planner.program import program
 from joulepath_planner.relaxation import Relaxation
+from joulepath_planner.simplex import Simplex
+from joulepath_planner.solution import Program
 from planner.pipelines import gpt3, pipelines, scaled
 
 
@@ -35,6 +39,28 @@ def test_the_interior_point_method_proves_a_bound_just_under_the_optimum(
     assert found.energy_j <= best.energy_j * (1 + 1e-7)
     assert found.energy_j >= best.energy_j * (1 - 1e-4)
     assert at_least - 1e-9 <= found.period_s <= period + 1e-9
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    pipeline=pipelines(),
+    granularity=st.sampled_from(["phase", "kind", "rank"]),
+    slowdowns=st.lists(st.floats(0, 0.4), min_size=2, max_size=3),
+    free=st.booleans(),
+)
+def test_cutting_planes_and_simplex_agree_on_shared_clocks(
+    pipeline: Pipeline, granularity: Granularity, slowdowns: list[float], free: bool
+) -> None:
+    problem = Problem.of(pipeline)
+    members = groups(problem.graph, pipeline.schedule, granularity)
+    options = [problem.table.of([problem.graph.instructions[node] for node in group]) for group in members]
+    simplex, cuts = (way(problem.graph, members, options, problem.idle_w) for way in (Simplex, CuttingPlanes))
+    for slowdown in slowdowns:
+        period = problem.t_min_s * (1 + slowdown)
+        best, found = (way.solve(period, problem.t_min_s if free else period) for way in (simplex, cuts))
+        assert found.energy_j == pytest.approx(best.energy_j, rel=1e-6)
+        assert len(found.extra_s) == len(members)
+        assert problem.t_min_s - 1e-9 <= found.period_s <= period + 1e-9
 
 
 @settings(max_examples=15, deadline=None)

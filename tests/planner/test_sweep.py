@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from joulepath_planner import Pipeline, frontier_plans, plan
 from joulepath_planner.frontier import Problem
-from joulepath_planner.program import SOLVER_TOLERANCE_S
+from joulepath_planner.solution import SOLVER_TOLERANCE_S
 from joulepath_planner.sweep import Effort, Sweeper
 from joulepath_planner.timing import Network, Timing
 from planner.pipelines import gpt3, pipelines, scaled
