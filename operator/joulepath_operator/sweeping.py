@@ -11,8 +11,11 @@ from joulepath_operator.observation import Decision, StoredPlan, StoredProfile
 from joulepath_operator.profiling import build_profile, measure_delays
 from joulepath_operator.sweep import LEAST_CLOCKS, choose_clocks, coverage, is_over, make_sweep, noise_s
 
+_FIRST, _AGAIN = "sweep", "sweep once more"
+"""The inputs of a sweep's JobPlan: an agent that was started anew in the middle has lost what it had measured."""
 
-def begin(case: ReadyCase) -> Decision:
+
+def begin(case: ReadyCase, inputs: str = _FIRST) -> Decision:
     """Sends the sweep to the nodes."""
     profiling, default = case.seen.spec.profiling, case.topology.default_clock_mhz
     clocks = choose_clocks(case.gang.supported_clocks_mhz(), default, profiling.clocks)
@@ -29,27 +32,30 @@ def begin(case: ReadyCase) -> Decision:
         attempt=case.gang.attempt,
         purpose=Purpose.SWEEP,
         hash="",
-        sweep=make_sweep(clocks, profiling.iterations_per_clock, case.job.uid),
+        sweep=make_sweep(clocks, profiling.iterations_per_clock, f"{case.job.uid} {inputs}"),
         default_clock_mhz=default,
         control_iteration_time_s=case.gang.control_time_s,
     )
-    plan = case.new_plan(spec, inputs="sweep")
+    plan = case.new_plan(spec, inputs)
     return Decision(_tell(case, plan.spec), write_plan=plan)
 
 
 def go_on(case: ReadyCase, plan: StoredPlan) -> Decision | StoredProfile:
-    """Activates the sweep, waits for it, and makes the profile once every clock is measured."""
+    """Activates the sweep, waits for it, and makes the profile once every clock is measured; one that ends with too
+    little is made once more."""
     if plan.spec.activate_at is None:
         return Decision(_tell(case, plan.spec), write_plan=case.activated(plan))
     assert plan.spec.sweep is not None
     measured = coverage(case.gang.ranks, plan.spec.sweep)
     if not measured.complete and not is_over(plan.spec, case.gang.ranks):
         return Decision(_tell(case, plan.spec))
+    if measured.fewest < LEAST_CLOCKS and plan.inputs == _FIRST:
+        return begin(case, _AGAIN)
     if measured.fewest < LEAST_CLOCKS:
         message = (
-            f"The sweep is over, but a rank has measured only {measured.fewest} clocks (0: none at default clocks); "
-            f"at least {LEAST_CLOCKS} are needed. Its agent was started anew meanwhile, or iterations are too short "
-            "for the energy counter: raise spec.profiling.iterationsPerClock, which begins anew."
+            f"Two sweeps are over, but a rank has measured only {measured.fewest} clocks (0: none at default clocks); "
+            f"at least {LEAST_CLOCKS} are needed. Iterations are too short for the energy counter, or agents were "
+            "started anew meanwhile: raise spec.profiling.iterationsPerClock, which begins anew."
         )
         return case.refuse("SweepIncomplete", message, condition="Profiled")
     if not case.timed:

@@ -241,13 +241,29 @@ def test_a_model_that_does_not_fit_is_refused_for_good(new_world: NewWorld) -> N
     assert not world.plans
 
 
-def test_a_sweep_that_ends_with_too_few_clocks_is_refused(new_world: NewWorld) -> None:
+def test_a_sweep_that_ends_with_too_few_clocks_is_made_once_more_then_refused(new_world: NewWorld) -> None:
     world = new_world()
     world._swept = lambda: {0}
+    sweeps = set()
     world.settle()
-    world.run(100)
+    for _ in range(200):
+        sweeps |= {plan.spec.hash for plan in world.plans.values()}
+        world.run(1, every=1)
+    assert len(sweeps) == 2
     assert world.status.phase == "Refused"
     assert world.condition("Profiled").reason == "SweepIncomplete"
+
+
+def test_what_the_first_sweep_lost_the_second_one_finds(new_world: NewWorld) -> None:
+    world = new_world()
+    swept, world._swept = world._swept, lambda: {0}
+    world.settle()
+    first = world.plan.hash
+    while world.plan.hash == first:
+        world.run(1, every=1)
+    world._swept = swept
+    world.run(200)
+    assert world.status.phase == "Active"
 
 
 def test_a_node_that_is_silent_for_a_moment_withdraws_nothing(active: Any) -> None:
