@@ -1,10 +1,10 @@
 """Perseus's optimizer (`lowtime` from PyPI) on a profile with 1F1B: a program of its own, which `benchmarks/planner.py`
 runs with the Python of a virtual environment that has lowtime in it.
 
-    python lowtime_frontier.py PROFILE.csv STAGES MICROBATCHES BLOCKING_POWER_W
+    python lowtime_frontier.py PROFILE.csv STAGES MICROBATCHES BLOCKING_POWER_W UNIT_S
 
-Times are rounded down to whole milliseconds, as Perseus did. Writes one JSON object: seconds taken, and for each point
-of the frontier its iteration time (s, rounded), and the clocks (MHz) of each stage's instructions in order.
+Times are rounded down to whole units; Perseus's was a millisecond. Writes one JSON object: seconds taken, and for each
+point of the frontier its iteration time (s, rounded), and the clocks (MHz) of each stage's instructions in order.
 """
 
 from __future__ import annotations
@@ -25,21 +25,20 @@ from lowtime.perseus.instruction import Backward, Forward  # type: ignore[import
 from lowtime.perseus.schedule import Synchronous1F1B  # type: ignore[import-not-found]
 from lowtime.solver import PhillipsDessouky  # type: ignore[import-not-found]
 
-UNIT_S = 0.001
 KINDS = {"forward": Forward, "backward": Backward}
 
 
-def specs(path: str, blocking_power_w: float) -> dict[int, dict[Any, Any]]:
+def specs(path: str, blocking_power_w: float, unit_s: float) -> dict[int, dict[Any, Any]]:
     options: dict[tuple[int, str], list[Any]] = defaultdict(list)
     with open(path, newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
-            option = ExecutionOption(float(row["time"]), UNIT_S, float(row["energy"]), int(row["frequency"]))
+            option = ExecutionOption(float(row["time"]), unit_s, float(row["energy"]), int(row["frequency"]))
             options[int(row["stage"]), row["instruction"]].append(option)
     found: dict[int, dict[Any, Any]] = defaultdict(dict)
     for (stage, kind), series in options.items():
         candidates = CandidateExecutionOptions(options=series)
         for option in candidates.options:
-            option.cost -= blocking_power_w * option.quant_time * UNIT_S
+            option.cost -= blocking_power_w * option.quant_time * unit_s
         found[stage][KINDS[kind]] = OperationSpec(options=candidates, cost_model=ExponentialModel(candidates))
     return found
 
@@ -66,9 +65,9 @@ def graph(by_stage: dict[int, dict[Any, Any]], stages: int, microbatches: int) -
     return dag, orders
 
 
-def main(path: str, stages: str, microbatches: str, blocking_power_w: str) -> None:
+def main(path: str, stages: str, microbatches: str, blocking_power_w: str, unit_s: str) -> None:
     begin = time.perf_counter()
-    dag, orders = graph(specs(path, float(blocking_power_w)), int(stages), int(microbatches))
+    dag, orders = graph(specs(path, float(blocking_power_w), float(unit_s)), int(stages), int(microbatches))
     points = [
         (result.real_time, [[one.assigned_knob for one in order] for order in orders])
         for result in PhillipsDessouky(dag).run()

@@ -35,7 +35,7 @@ from joulepath_planner.orders import (
 from joulepath_planner.pipeline import Pipeline
 from joulepath_planner.plan import Plan, PlannedInstruction, RankPlan, frontier_plans, plan
 from joulepath_planner.profile import Point, Profile, ProfileError
-from joulepath_planner.referee import Event, RankEnergy, Simulation, simulate
+from joulepath_planner.referee import Event, RankEnergy, Referee, Simulation, simulate
 from joulepath_planner.robustness import Noise, Robustness, RobustPlan, Spread, robust_plan, robustness
 from joulepath_planner.schedule import Instruction, Schedule, ScheduleError, recorded
 from joulepath_planner.solution import PlanningError
@@ -66,6 +66,7 @@ __all__ = [
     "ProfileError",
     "RankEnergy",
     "RankPlan",
+    "Referee",
     "Replica",
     "Residual",
     "RobustPlan",
