@@ -210,6 +210,7 @@ def test_the_status_is_its_own_and_get_tells_the_story(api: Api) -> None:
     status = EnergyPlanStatus(
         phase=Phase.ACTIVE,
         message="Measuring.",
+        progress="5/8 pairs",
         topology=TOPOLOGY,
         plan=plan,
         predicted="15.0%",
@@ -218,8 +219,8 @@ def test_the_status_is_its_own_and_get_tells_the_story(api: Api) -> None:
     )
     api.write_status("EnergyPlan", "story", status.to_api())
     head, row = api.kubectl("get", "EnergyPlan", "story").splitlines()
-    assert head.split() == ["NAME", "PHASE", "JOB", "T_MIN", "T", "PREDICTED", "SAVINGS", "AGE"]
-    assert row.split()[:-1] == ["story", "Active", "gpt3", "2.84", "2.85", "15.0%", "15.2%", "±", "0.4"]
+    assert head.split() == ["NAME", "PHASE", "PROGRESS", "JOB", "T_MIN", "T", "PREDICTED", "SAVINGS", "AGE"]
+    assert row.split()[:-1] == ["story", "Active", "5/8", "pairs", "gpt3", "2.84", "2.85", "15.0%", "15.2%", "±", "0.4"]
     assert "Measuring." in api.kubectl("get", "EnergyPlan", "story", "-o", "wide")
     api.apply("EnergyPlan", "story", spec={"job": JOB, "mode": "Observe"}, status={"phase": "Refused"})
     stored = json.loads(api.kubectl("get", "EnergyPlan", "story", "-o", "json"))
