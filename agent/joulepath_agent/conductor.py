@@ -156,7 +156,8 @@ class Conductor:
             score, why = _read(plan, self.stages, self.order)
             if score is None:
                 return self._default(why)
-            self._score = score
+            # One of default clocks only, as Observe's, is nothing to play: such blocks are left alone like control's.
+            self._score = score if any(score.clocks_mhz) else None
         self.staged_hash, self.staged_at_iteration = plan.hash, self.iteration
         self._join_at = None if plan.activate_at is None else next_boundary(plan, self.iteration)
         self.state, self.reason = RankState.STAGED, ""

@@ -23,11 +23,13 @@ def report(
 ) -> dict[str, Any]:
     """The report as JSON; ratios are fractions, seconds and joules as measured in scaled time.
 
+    What was planned is null where Observe had no profile to plan on.
+
     Raises:
         ValueError: The EnergyPlan has no plan or no measured savings; the text says how far it came.
     """
     measured, plan = status.measured, status.plan
-    if measured is None or plan is None:
+    if measured is None or (plan is None and mode != "Observe"):
         missing = "no plan" if plan is None else "no measured savings"
         raise ValueError(f"the EnergyPlan has {missing}; its phase is {status.phase}: {status.message}")
     return {
@@ -41,20 +43,21 @@ def report(
         },
         "savings": {
             "measured": _estimate(measured.savings),
-            "predicted": plan.predicted_savings,
-            "bound": plan.bound_savings,
+            "predicted": plan and plan.predicted_savings,
+            "bound": plan and plan.bound_savings,
             "published": PERSEUS_SAVINGS,
         },
         "slowdown": _estimate(measured.slowdown),
         "pairs": measured.pairs,
-        "predicted": {
+        "predicted": plan
+        and {
             "t_min_s": plan.t_min_s,
             "iteration_time_s": plan.iteration_time_s,
             "baseline_j": plan.baseline_j,
             "energy_j": plan.energy_j,
             "lower_bound_j": plan.lower_bound_j,
         },
-        "granularity": str(plan.granularity),
+        "granularity": plan and str(plan.granularity),
         "mode": mode,
         "phase": str(status.phase),
         "virtual": True,
@@ -116,7 +119,8 @@ def failures(found: dict[str, Any]) -> tuple[str, ...]:
 def table(found: dict[str, Any]) -> Table:
     """The report for the terminal."""
     result = Table(title="Measured on virtual GPUs (a replay of published data)", title_justify="left")
-    for heading in ("", "default clocks", "plan", "difference"):
+    plan = "observed" if found["mode"] == "Observe" else "plan"
+    for heading in ("", "default clocks", plan, "difference"):
         result.add_column(heading, justify="left" if not heading else "right")
     for label, key, unit, change in (
         ("iteration time", "iteration_time_s", "s", _percent(found["slowdown"], "+")),
@@ -128,8 +132,9 @@ def table(found: dict[str, Any]) -> Table:
     result.add_section()
     savings = found["savings"]
     result.add_row("[bold]savings measured", "", f"[bold]{_percent(savings['measured'])}", "")
-    result.add_row("savings predicted", "", f"{savings['predicted']:.1%}", f"{found['granularity']} granularity")
-    result.add_row("no plan can save more than", "", f"{savings['bound']:.1%}", "at that iteration time")
+    if found["predicted"]:
+        result.add_row("savings predicted", "", f"{savings['predicted']:.1%}", f"{found['granularity']} granularity")
+        result.add_row("no plan can save more than", "", f"{savings['bound']:.1%}", "at that iteration time")
     result.add_row("published, Perseus", "", f"{savings['published']:.1%}", "at the shortest time")
     return result
 

@@ -166,7 +166,7 @@ def _conclude(final: Snapshot, evidence: Evidence, options: Options, console: Co
         "timeline.svg": lambda: pictures.timeline(final.status, evidence),
         "frontier.svg": lambda: pictures.frontier(final.status, published.load(options.time_scale)),
     }
-    for name, draw in drawings.items():
+    for name, draw in drawings.items() if found["predicted"] else ():
         try:
             (options.out / name).write_text(draw())
             written.append(options.out / name)

@@ -117,6 +117,17 @@ def test_a_short_tail_before_a_control_block_runs_at_default_clocks() -> None:
     assert player.state is RankState.ENFORCING
 
 
+def test_a_plan_of_default_clocks_only_is_observed_without_a_wish_at_its_instructions() -> None:
+    stages = (StagePlan(stage=0, order=ORDER, clocks_mhz=(0, 0, 0, 0), durations_s=DURATIONS),)
+    player = conductor()
+    player.set_plan(plan(stages=stages))
+    assert player.staged_hash == "one"
+    wishes = run(player, 10)
+    assert wishes[0] == Wish(DEFAULT)
+    assert not any(wishes[1:])
+    assert (player.applied.arm, player.applied_hash) == (Arm.PLAN, "one")
+
+
 def test_nothing_is_wished_before_the_plan_is_active() -> None:
     player = conductor()
     player.set_plan(plan())

@@ -67,6 +67,20 @@ def test_a_null_run_must_save_nothing(status: Status, savings: float, fails: boo
     assert bool(failures(_report(status(savings=savings), mode="Observe"))) is fails
 
 
+def test_a_null_run_without_a_profile_has_nothing_planned_to_report(status: Status) -> None:
+    observed = status(savings=0.0).model_copy(update={"plan": None})
+    found = _report(observed, mode="Observe")
+    assert failures(found) == ()
+    assert (found["predicted"], found["savings"]["predicted"], found["granularity"]) == (None, None, None)
+    console = Console(record=True, width=140)
+    console.print(table(found))
+    shown = console.export_text()
+    assert "observed" in shown
+    assert "predicted" not in shown
+    with pytest.raises(ValueError, match="no plan; its phase is Completed"):
+        _report(observed)
+
+
 def test_a_run_without_measurement_has_no_report(status: Status) -> None:
     with pytest.raises(ValueError, match="no measured savings; its phase is Completed"):
         _report(status().model_copy(update={"measured": None}))
