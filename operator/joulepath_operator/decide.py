@@ -32,6 +32,7 @@ FINAL = frozenset(
 """Refusals that hold until the job restarts or the EnergyPlan's spec changes."""
 _LOOK_AGAIN_S = 15.0
 """While ranks are missing: no watch tells of the job's pods and of agents."""
+_LASTING_S = 10.0
 _UNDER_WAY = frozenset({Phase.PROFILING, Phase.PLANNED, Phase.ACTIVE})
 
 
@@ -97,9 +98,11 @@ def _with_some_ranks(case: Case, job: Job, gang: Gang | None) -> Decision:
 
 
 def _degraded(case: Case, reason: str, message: str, outdated: tuple[str, ...]) -> Decision:
-    """All stays as it is, but for what is amiss."""
-    case.story.tell("Degraded", True, reason, message)
-    status = case.story.keep(message=f"Degraded: {message}")
+    """All stays as it is, but for what is amiss once it lasts: a job's ranks end before the job is said to have."""
+    story = case.story
+    lasts = story.lasted_s("Degraded", "True") is not None or (story.lasted_s("Degraded", "Unknown") or 0) >= _LASTING_S
+    story.tell("Degraded", lasts or None, reason, message)
+    status = story.keep(**({"message": f"Degraded: {message}"} if lasts else {}))
     return Decision(status, delete_plans=outdated, requeue_after_s=_LOOK_AGAIN_S)
 
 

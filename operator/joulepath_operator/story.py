@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from joulepath_crds import Condition, EnergyPlanStatus, Phase
@@ -34,9 +35,16 @@ class Story:
     _told: dict[str, Condition] = field(default_factory=dict)
     _changes: dict[str, Any] = field(default_factory=dict)
 
-    def tell(self, kind: str, holds: bool, reason: str, message: str) -> None:
-        """States a condition."""
-        self._told[kind] = self._condition(kind, "True" if holds else "False", reason, message)
+    def tell(self, kind: str, holds: bool | None, reason: str, message: str) -> None:
+        """States a condition; None: it isn't known yet."""
+        status = "Unknown" if holds is None else "True" if holds else "False"
+        self._told[kind] = self._condition(kind, status, reason, message)
+
+    def lasted_s(self, kind: str, status: str) -> float | None:
+        """For how long a condition has stood at this status; None where it doesn't."""
+        if (old := self._old(kind)) is None or old.status != status:
+            return None
+        return (datetime.fromisoformat(self.now) - datetime.fromisoformat(old.last_transition_time)).total_seconds()
 
     def note(self, **changes: Any) -> None:
         """Sets other fields of the status."""
@@ -64,8 +72,11 @@ class Story:
         update = {"observed_generation": self.generation, **self._changes, **changes}
         return self.base.model_copy(update=update)
 
+    def _old(self, kind: str) -> Condition | None:
+        return next((one for one in self.before if one.type == kind), None)
+
     def _condition(self, kind: str, status: str, reason: str, message: str) -> Condition:
-        old = next((one for one in self.before if one.type == kind), None)
+        old = self._old(kind)
         return Condition(
             type=kind,
             status=status,

@@ -7,9 +7,11 @@ follow GPT-3 175B on A100 (`tests/planner/data`); noise is left out, so that num
 from __future__ import annotations
 
 import copy
+import math
 import pickle
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any
 
@@ -96,6 +98,8 @@ class World:
         self.profiles: dict[str, StoredProfile] = {}
         self.attempt = 0
         self.iteration = 10
+        self.later_s = 0
+        """Seconds that passed without an iteration."""
         self.ranks = 8
         self.slow = slow
         """Iterations last so many times as long as the model says."""
@@ -143,6 +147,12 @@ class World:
             self.iteration += every
             self.settle()
 
+    def settle_later(self) -> Decision:
+        """The operator looks at once, and again when it said that it would."""
+        decision = self.settle()
+        self.later_s += math.ceil(decision.requeue_after_s or 0)
+        return self.settle()
+
     def settle(self) -> Decision:
         """Decides and carries out until nothing changes, as the reconcile loop does."""
         for _ in range(12):
@@ -169,7 +179,7 @@ class World:
             generation=self.generation,
             spec=self.spec,
             status=self.status,
-            now=f"2026-01-01T00:00:{self.iteration % 60:02d}Z",
+            now=f"{datetime(2026, 1, 1) + timedelta(seconds=self.iteration + self.later_s):%Y-%m-%dT%H:%M:%SZ}",
             job=self.job,
             nodes=self.nodes() if self.job else (),
             plans=tuple(self.plans.values()),

@@ -134,7 +134,7 @@ def test_pods_that_do_not_run_are_told_with_the_kubelets_reason(new_world: NewWo
 
 def test_ranks_that_fall_silent_are_not_told_as_if_training_had_never_begun(active: Any) -> None:
     active.ranks, active.pods = 0, (True, True)
-    active.settle()
+    active.settle_later()
     degraded = active.condition("Degraded")
     assert (degraded.status, degraded.reason) == ("True", "RanksSilent")
     assert "have reported before" in degraded.message
@@ -268,11 +268,17 @@ def test_what_the_first_sweep_lost_the_second_one_finds(new_world: NewWorld) -> 
 
 def test_a_node_that_is_silent_for_a_moment_withdraws_nothing(active: Any) -> None:
     plans = dict(active.plans)
-    active.ranks = 4
+    message = active.status.message
+    active.ranks, active.pods = 4, (True, True)
     active.settle()
     assert active.plans == plans
     assert active.status.phase == "Active"
+    assert active.condition("Degraded").status == "Unknown", "so a job ends"
+    assert active.status.message == message
+    active.settle_later()
+    assert active.plans == plans
     assert active.condition("Degraded").status == "True"
+    assert active.status.message.startswith("Degraded: 4 of 8 ranks report")
     active.ranks = 8
     active.settle()
     assert active.condition("Degraded").status == "False"
