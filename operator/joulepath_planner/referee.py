@@ -203,6 +203,8 @@ class _Replay:
         # Step by step, of the last iterations only; the sums below, by rank, of all.
         self._begins, self._ends, self._joules = (deque[list[float]](maxlen=3) for _ in range(3))
         self._first_begins: list[list[float]] = []
+        # All that the next iteration depends on: times, and the clocks that they are of.
+        self._states: list[tuple[list[float], list[list[int]]]] = []
         self._compute_j: list[list[float]] = []
         self._wait_j: list[list[float]] = []
         self._tail_j: list[list[float]] = []
@@ -253,6 +255,12 @@ class _Replay:
         self._ends.append(ends)
         self._joules.append(spent)
         self._first_begins.append([begins[first] for first in self._firsts])
+        self._states.append(
+            (
+                [*self._first_begins[-1], *ready_of, *(at for gpu in gpus for at, _ in gpu.pending)],
+                [[gpu.clock, *(clock for _, clock in gpu.pending)] for gpu in gpus],
+            )
+        )
         self._compute_j.append(compute_j)
         self._busy_s.append(busy_s)
         self._wait_j.append(wait_j)
@@ -280,11 +288,14 @@ class _Replay:
         raise AssertionError("the last segment lasts forever")
 
     def cycle(self) -> int | None:
-        """How many iterations repeat: the least number after which every rank starts later by the same time."""
+        """How many iterations repeat: the least number after which all is as before, later by the same time."""
+        now_s, clocks = self._states[-1]
         for cycle in range(1, min(_LONGEST_CYCLE, self.count - 2) + 1):
-            shifts = self._shifts(cycle)
-            if max(shifts) - min(shifts) < _SAME_S:
-                return cycle
+            before_s, before = self._states[-1 - cycle]
+            if clocks == before:
+                shifts = [now - then for then, now in zip(before_s, now_s, strict=True)]
+                if max(shifts) - min(shifts) < _SAME_S:
+                    return cycle
         return None
 
     def _shifts(self, span: int) -> list[float]:

@@ -50,7 +50,8 @@ class Simplex:
         model = highspy.HighsLp()
         model.num_col_, model.num_row_ = size + 1 + len(widths), len(source)
         model.col_cost_ = np.concatenate([np.zeros(size), [idle_w], slopes])
-        model.col_lower_ = np.zeros(model.num_col_)
+        # Starts are counted from the first node's, and some ranks begin before it.
+        model.col_lower_ = np.concatenate([[0.0], np.full(size - 1, -np.inf), np.zeros(1 + len(widths))])
         model.col_upper_ = np.concatenate([[0.0], np.full(size, np.inf), widths])
         model.row_lower_, model.row_upper_ = least[source] + gap, np.full(len(source), np.inf)
         row = np.concatenate([rows[apart], rows[apart], rows[wrap], row])

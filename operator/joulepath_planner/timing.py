@@ -36,7 +36,8 @@ class Timing:
             self._previous[target].append((source, gap))
         # Beyond this no event of a feasible iteration starts: a start that passes it is on a cycle too long.
         limit = period_s * (len(graph.wraps) + 1)
-        self.earliest_s = [0.0] * size
+        self.earliest_s = [-limit] * size
+        self.earliest_s[0] = 0.0
         self.latest_s = [limit] * size
         self.latest_s[0] = 0.0
         self.feasible = self._push_starts(range(size)) is not None

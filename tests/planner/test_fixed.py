@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import get_args
+from typing import Literal, get_args
 
 import pytest
 
@@ -51,3 +51,22 @@ def test_a_backward_marked_as_fixed_keeps_its_time() -> None:
     backwards = [one.duration_s for one in made.ranks[2].instructions if one.instruction.kind == "B"]
     assert backwards == pytest.approx([profile.default(2, "B").time_s] * 3)
     assert made.predicted_savings > 0.02
+
+
+@pytest.mark.parametrize("granularity", ["auto", "rank"])
+@pytest.mark.parametrize("orders", [["F0 B0", "X0 F0 B0"], ["F0 F1 B0 B1", "X0 F0 B0 F1 B1"]])
+def test_a_rank_may_load_data_before_the_first_stage_begins(
+    orders: list[str], granularity: Literal["auto", "rank"]
+) -> None:
+    def series(seconds: float) -> tuple[Point, ...]:
+        return tuple(
+            Point(clock, seconds * 1400 / clock, seconds * 400 * (clock / 1400) ** 1.5) for clock in (1400, 1200, 1000)
+        )
+
+    points = {(stage, kind): series(0.05 if kind == "F" else 0.1) for stage in (0, 1) for kind in "FB"}
+    pipeline = Pipeline(recorded(orders), Profile({**points, (1, "X"): (Point(1400, 0.2, 20.0),)}, 80.0))
+    for slowdown in (0.0, 0.05, 0.2, 0.5):
+        made = plan(pipeline, slowdown=slowdown, granularity=granularity)
+        assert made.energy_j >= made.lower_bound_j * (1 - 1e-6)
+    slowest = simulate(pipeline, [[1000] * len(order) for order in pipeline.schedule.orders])
+    assert made.energy_j == pytest.approx(slowest.energy_j, rel=1e-6), "half as much time again is enough for all"

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from joulepath_planner import Instruction, LagTable, Pipeline, Point, Profile, one_f_one_b, simulate
+from joulepath_planner import Instruction, LagTable, Pipeline, Point, Profile, Referee, one_f_one_b, simulate
 from joulepath_planner.graph import Graph, least_period_s
 from planner.pipelines import clocked, scaled
 
@@ -200,3 +200,12 @@ def test_a_seed_draws_lags_within_their_spread_and_always_the_same() -> None:
     assert first == again != other
     assert len(set(first.iteration_times_s)) == len(first.iteration_times_s)
     assert first.iteration_time_s == pytest.approx(simulate(ONE, [[None, 500]], lags).iteration_time_s, rel=0.05)
+
+
+@pytest.mark.parametrize("lags", [LagTable.constant(0.6), LagTable(0.4, 1.0, 0.6, 1.2), LagTable(1.0, 0.4, 1.2, 0.6)])
+@pytest.mark.parametrize("pace_s", [4.5, 5.0, 6.0])
+def test_an_iteration_that_is_held_counts_once_its_clocks_repeat(lags: LagTable, pace_s: float) -> None:
+    for clocks in ([[500, None]], [[None, 500]]):
+        few, many = (Referee(ONE).replay(clocks, lags, count, pace_s=pace_s) for count in (3, 40))
+        assert few.energy_j == pytest.approx(many.energy_j, rel=1e-9)
+        assert few.iteration_time_s == pytest.approx(many.iteration_time_s)
