@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import sys
 from argparse import ArgumentParser, Namespace
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import NoReturn
 
 from joulepath_cli import quantities
 from joulepath_planner import (
+    FIXED,
     SCHEDULES,
     LagTable,
     Pipeline,
@@ -26,6 +28,7 @@ __all__ = ["Case", "Parser", "add_arguments", "load"]
 
 _PREFIX = "energyprofile/"
 _MOST = 1_000_000
+_MOST_W = 5000.0
 
 
 class Parser(ArgumentParser):
@@ -132,11 +135,18 @@ def load(source: str, options: Namespace, schedule: str | None = None) -> Case:
     stages = options.stages or topology.stages
     order = _schedule(name, stages, options.microbatches or topology.microbatches, options.chunks)
     tails = {stage.stage: stage.tail_s for stage in spec.stages if stage.tail_s and stage.stage < stages}
+    split = any(one.kind == "I" for ranked in order.orders for one in ranked)
+    measured = {
+        (one.from_stage, one.to_stage, "I" if split and one.kind == "B" else one.kind): one.delay_s
+        for one in spec.transfers
+        if max(one.from_stage, one.to_stage) < stages
+    }
+    _splittable(profile, order)
+    _doubt(profile)
     pipeline = Pipeline(
         schedule=order,
         profile=profile,
-        transfer_s=_transfers(order, options)
-        or {(one.from_stage, one.to_stage, one.kind): one.delay_s for one in spec.transfers},
+        transfer_s=_transfers(order, options) if options.transfer_ms is not None else measured,
         tail_s=_tails(order, options) or tails,
         gpus=_gpus(order, options.gpus_per_stage or topology.tensor_parallel),
     )
@@ -156,6 +166,8 @@ def _of_csv(path: Path, options: Namespace, schedule: str | None) -> Case:
     profile = _profile(measured, options)
     stages = options.stages or len(profile.stages)
     order = _schedule(schedule or "1f1b", stages, options.microbatches, options.chunks)
+    _splittable(profile, order)
+    _doubt(profile)
     pipeline = Pipeline(
         schedule=order,
         profile=profile,
@@ -164,6 +176,29 @@ def _of_csv(path: Path, options: Namespace, schedule: str | None) -> Case:
         gpus=_gpus(order, options.gpus_per_stage or 1),
     )
     return Case(pipeline, _lags(options))
+
+
+def _splittable(profile: Profile, schedule: Schedule) -> None:
+    """Raises `ProfileError` where I and W are wanted and there is a B to split."""
+    for one in (one for order in schedule.orders for one in order):
+        if one.kind in "IW" and (one.stage, one.kind) not in profile.points and (one.stage, "B") in profile.points:
+            raise ProfileError(
+                f"{schedule.name} runs input and weight gradients apart (I and W), and the profile has only whole "
+                "backwards (B): measure them apart, or say which part is I, such as --input-share 50%."
+            )
+
+
+def _doubt(profile: Profile) -> None:
+    """Says on standard error what is no error, and hardly true."""
+    for (stage, kind), points in profile.points.items():
+        watts, waiting = points[0].energy_j / points[0].time_s, profile.wait_power_w(points[0].clock_mhz)
+        if kind != FIXED and not waiting <= watts <= _MOST_W:
+            print(
+                f"joulepath: note: stage {stage} {kind} draws {watts:.4g} W at {points[0].clock_mhz} MHz, a GPU that "
+                f"waits {waiting:.4g} W; are these seconds, joules and watts of one GPU?",
+                file=sys.stderr,
+            )
+            return
 
 
 def _profile(measured: Profile, options: Namespace) -> Profile:
@@ -192,7 +227,8 @@ def _split(profile: Profile, share: float) -> Profile:
 
 
 def _schedule(name: str, stages: int, microbatches: int | None, chunks: int | None) -> Schedule:
-    if name in SCHEDULES:
+    if name.lower() in SCHEDULES:
+        name = name.lower()
         if microbatches is None:
             raise ScheduleError("--microbatches is missing: say how many an iteration has, such as --microbatches 12.")
         if stages * microbatches > _MOST:
@@ -203,8 +239,18 @@ def _schedule(name: str, stages: int, microbatches: int | None, chunks: int | No
         return schedule_by_name(name, stages, microbatches, chunks)
     if Path(name).is_file():
         lines = Path(name).read_text(encoding="utf-8").splitlines()
-        return recorded([line for line in lines if line.strip()])
-    raise ScheduleError(f"schedule {name!r} is unknown, and no file; it is one of {', '.join(SCHEDULES)}.")
+        order = recorded([line for line in lines if line.strip() and not line.lstrip().startswith("#")])
+        for what, given, found in (
+            ("stages", stages, order.stages),
+            ("microbatches", microbatches, order.microbatches),
+        ):
+            if given not in (None, found):
+                raise ScheduleError(
+                    f"{name} orders {found} {what}, and the profile or the command line has {given}; make them the "
+                    f"same, such as --{what} {found}."
+                )
+        return order
+    raise ScheduleError(f"there is no file {name}, and no schedule of that name; it is one of {', '.join(SCHEDULES)}.")
 
 
 def _transfers(schedule: Schedule, options: Namespace) -> dict[tuple[int, int, str], float]:

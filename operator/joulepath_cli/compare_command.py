@@ -80,6 +80,7 @@ def _row_document(one: Saved, first: Saved) -> dict[str, Any]:
     return {
         "name": one.name,
         "granularity": one.granularity,
+        "ranks": one.ranks,
         "iteration_time_s": one.iteration_time_s,
         "slowdown": one.iteration_time_s / one.t_min_s - 1,
         "energy_j": one.energy_j,
@@ -105,6 +106,7 @@ def _table(found: Sequence[Saved]) -> Table:
         rows.append(
             (
                 one.name if one.granularity in one.name else f"{one.name} ({one.granularity})",
+                str(one.ranks),
                 f"{one.iteration_time_s:.4f}",
                 terminal.change(one.iteration_time_s, one.t_min_s),
                 f"{one.energy_j:.1f}",
@@ -114,7 +116,7 @@ def _table(found: Sequence[Saved]) -> Table:
                 "" if others is None else f"{others}/{len(one.clocks)}",
             )
         )
-    headings = ("plan", "T, s", "slowdown", "energy, J", "change", "gap", "switches", "other clocks")
+    headings = ("plan", "ranks", "T, s", "slowdown", "energy, J", "change", "gap", "switches", "other clocks")
     return terminal.table(
         "", headings, rows, "change: against default clocks; gap: over the bound; other clocks: than the first plan's"
     )

@@ -63,6 +63,8 @@ def plan_document(case: Case, made: Made) -> dict[str, Any]:
     }
     if made.straggler_s is not None:
         found["straggler_s"] = made.straggler_s
+    if made.held_s is not None:
+        found["held_s"] = made.held_s
     if made.alternatives:
         found["alternatives"] = [asdict(one) for one in made.alternatives]
     if made.jitter is not None:
@@ -101,6 +103,7 @@ class Saved:
     lower_bound_j: float
     baseline_energy_j: float | None
     switches: int | None
+    ranks: int
     clocks: dict[tuple[int, str, int], int]
 
 
@@ -128,6 +131,7 @@ def saved(name: str, found: dict[str, Any]) -> Saved:
         lower_bound_j=float(found["lower_bound_j"]),
         baseline_energy_j=found.get("baseline_energy_j"),
         switches=found.get("switches"),
+        ranks=len(ranks),
         clocks={
             (one.get("stage", rank["stage"]), one["kind"], one["microbatch"]): one["clock_mhz"]
             for rank in ranks

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -32,21 +33,28 @@ __all__ = ["GRANULARITIES", "Made", "add_arguments", "make"]
 
 GRANULARITIES = ("auto", "instruction", "phase", "kind", "rank")
 _POINTS = 129
-_TRIES = 8
 _KEEPS = 1 + 1e-9
+_STEP = 2e-3
+"""Of T_min: how closely the soonest plan within a budget is looked for."""
+_BEYOND = 2.0
+"""Of T*_fixed: clocks that are shared may cost least somewhat later."""
+_NEAR = 1e-4
+"""What a deadline that was copied from a table may be under T_min."""
 
 
 @dataclass(frozen=True, slots=True)
 class Made:
     """A plan and its replay.
 
-    straggler_s: T' of the pipeline that it waits for; alternatives, robust, jitter: where they were asked for.
+    straggler_s: T' of the pipeline that it waits for; held_s: the time it is held at, for its power; alternatives,
+    robust, jitter: where they were asked for.
     """
 
     plan: Plan
     replay: Simulation
     default: Simulation
     straggler_s: float | None = None
+    held_s: float | None = None
     alternatives: tuple[Alternative, ...] = ()
     robust: RobustPlan | None = None
     jitter: Robustness | None = None
@@ -143,7 +151,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def make(case: Case, options: Namespace, progress: Callable[[], object] = lambda: None) -> Made:
     """Plan. Raises `PlanningError`, `ObjectiveError`, `ProfileError` or `ValueError`, all sentences."""
-    straggler_s, robust = None, None
+    straggler_s, held_s, robust = None, None, None
     if options.quantile is not None and (options.straggler or options.energy_budget or options.power_budget):
         raise ObjectiveError("--quantile keeps a slowdown or a deadline; leave out straggler and budgets.")
     if options.host_power is not None and (options.energy_budget or options.power_budget or options.alternatives):
@@ -154,15 +162,24 @@ def make(case: Case, options: Namespace, progress: Callable[[], object] = lambda
     if options.straggler is not None:
         factor, straggler_s = options.straggler
         t_min_s = simulate(case.pipeline).iteration_time_s
-        straggler_s = max(t_min_s, straggler_s or factor * t_min_s)
+        straggler_s = straggler_s or factor * t_min_s
+        if straggler_s < t_min_s * (1 - _NEAR):
+            raise ObjectiveError(
+                f"the straggler takes {straggler_s:.4f} s, and this pipeline {t_min_s:.4f} s at default clocks: "
+                "there is nothing to wait for. Leave --straggler out."
+            )
+        straggler_s = max(t_min_s, straggler_s)
         made = _by(case, options, straggler_s, fixed=True)
     elif options.energy_budget is not None:
-        made = _within(case, options, options.energy_budget, least_time_within_energy, lambda made: made.energy_j)[0]
+        made = _within(case, options, options.energy_budget, "J", least_time_within_energy, lambda made: made.energy_j)[
+            0
+        ]
     elif options.power_budget is not None:
-        made, straggler_s = _within(
+        made, held_s = _within(
             case,
             options,
             options.power_budget,
+            "W",
             least_time_within_power,
             lambda made: made.energy_j / made.iteration_time_s,
         )
@@ -189,15 +206,16 @@ def make(case: Case, options: Namespace, progress: Callable[[], object] = lambda
             made.clocks,
             noise,
             lags=case.lags,
-            pace_s=straggler_s,
+            pace_s=straggler_s or held_s,
             samples=options.samples,
             seed=options.seed,
         )
     return Made(
         made,
-        simulate(case.pipeline, made.clocks, case.lags, pace_s=straggler_s),
+        simulate(case.pipeline, made.clocks, case.lags, pace_s=straggler_s or held_s),
         simulate(case.pipeline, pace_s=straggler_s),
         straggler_s,
+        held_s,
         coarser,
         robust,
         jitter,
@@ -221,13 +239,16 @@ def _by(
     case: Case, options: Namespace, deadline_s: float | None, *, fixed: bool = False, reserve: float | None = None
 ) -> Plan:
     slowdown = options.slowdown or 0.0
+    if deadline_s is not None and not fixed:
+        t_min_s = simulate(case.pipeline).iteration_time_s
+        deadline_s = t_min_s if t_min_s * (1 - _NEAR) <= deadline_s < t_min_s else deadline_s
     if options.host_power is not None and not fixed:
         known = frontier(case.pipeline, 2, host_power_w=options.host_power)
         deadline_s = min(deadline_s or known.t_min_s * (1 + slowdown), known.t_star_free_s)
     return plan(
         case.pipeline,
         deadline_s=deadline_s,
-        slowdown=slowdown,
+        slowdown=slowdown if deadline_s is None else 0.0,
         granularity=options.granularity,
         lags=case.lags,
         reserve=options.reserve if reserve is None else reserve,
@@ -241,19 +262,52 @@ def _within(
     case: Case,
     options: Namespace,
     budget: float,
+    unit: str,
     answer: Callable[[Frontier, float], FrontierPoint],
     spent: Callable[[Plan], float],
 ) -> tuple[Plan, float | None]:
-    """The frontier is a bound: where the plan spends more, ask it for that much less. (plan, pace where it is held)."""
-    known, asked = frontier(case.pipeline, _POINTS), budget
-    for tries in range(_TRIES):
-        time_s = answer(known, asked).iteration_time_s
+    """The soonest plan within a budget, and its pace where it is held.
+
+    No plan is sooner than the frontier allows; from there on later and later ones are tried, then those between.
+    """
+    known = frontier(case.pipeline, _POINTS)
+
+    def by(time_s: float) -> tuple[Plan, float | None]:
         # Past T*_free a longer iteration costs energy, but lowers the power; it has to be held there.
-        held = time_s > known.t_star_free_s * _KEEPS
-        made = _by(case, options, time_s, fixed=held)
-        if (over := spent(made) - budget) <= budget * (_KEEPS - 1):
-            return made, time_s if held else None
-        asked -= over * 2**tries
-    raise ObjectiveError(
-        f"the plan spends {spent(made):.6g} where {budget:g} is the budget; allow that much, or finer granularity."
-    )
+        held = unit == "W" and time_s > known.t_star_free_s * _KEEPS
+        return _by(case, options, time_s, fixed=held), time_s if held else None
+
+    def within(found: tuple[Plan, float | None]) -> bool:
+        return spent(found[0]) <= budget * _KEEPS
+
+    last_s = known.t_star_fixed_s * (_BEYOND if unit == "J" else 1.0)
+    best = by(last_s)
+    if not within(best):
+        finer = "" if options.granularity in ("auto", "instruction") else ", or a finer granularity"
+        raise ObjectiveError(
+            f"no plan {'costs' if unit == 'J' else 'draws'} as little as {budget:g} {unit}; the least is "
+            f"{_rounded_up(spent(best[0]))} {unit}, at {best[0].iteration_time_s:.6g} s. Allow that much{finer}."
+        )
+    low_s = high_s = answer(known, budget).iteration_time_s
+    step_s = _STEP * known.t_min_s
+    while not within(found := by(high_s)):
+        low_s, high_s, step_s = high_s, high_s + step_s, 2 * step_s
+        if high_s >= last_s:
+            found = best
+            high_s = last_s
+            break
+    best = found
+    while high_s - low_s > _STEP * known.t_min_s / 4:
+        middle_s = (low_s + high_s) / 2
+        if within(found := by(middle_s)):
+            best, high_s = found, middle_s
+        else:
+            low_s = middle_s
+    return best
+
+
+def _rounded_up(value: float) -> str:
+    """Six digits that are no less than the value."""
+    digits = 5 - math.floor(math.log10(value))
+    scale = 10.0**digits
+    return f"{math.ceil(value * scale) / scale:.{max(0, digits)}f}"

@@ -78,6 +78,7 @@ def _summary(case: Case, made: Made) -> Table:
         ("switches of clocks", "0", str(plan.switches), f"granularity {plan.granularity}"),
     ]
     waits = f", waiting for a straggler of {made.straggler_s:.4f} s" if made.straggler_s else ""
+    waits += f", held at {made.held_s:.4f} s to draw less" if made.held_s else ""
     caption = f"deadline {plan.deadline_s:.4f} s, T_min {plan.t_min_s:.4f} s{waits}"
     return terminal.table(case.title, ("", "default clocks", "plan", "change"), rows, caption)
 
@@ -126,7 +127,7 @@ def _alternatives(made: Made) -> list[Table]:
 def _jitter(made: Made, margin: float) -> list[Table | str]:
     if made.jitter is None:
         return []
-    bound = margin + (0.0 if made.straggler_s else made.plan.deadline_s / made.plan.t_min_s - 1)
+    bound = margin + (0.0 if made.straggler_s or made.held_s else made.plan.deadline_s / made.plan.t_min_s - 1)
     rows = [_jitter_row("default clocks", made.jitter, 0.0, default=True)]
     if made.robust:
         rows.append(_jitter_row("plan without reserve", made.robust.careless_robustness, bound))

@@ -34,7 +34,7 @@ from joulepath_planner.orders import (
 )
 from joulepath_planner.pipeline import Pipeline
 from joulepath_planner.plan import Plan, PlannedInstruction, RankPlan, frontier_plans, plan
-from joulepath_planner.profile import Point, Profile, ProfileError
+from joulepath_planner.profile import FIXED, Point, Profile, ProfileError
 from joulepath_planner.referee import Event, RankEnergy, Referee, Simulation, simulate
 from joulepath_planner.robustness import Noise, Robustness, RobustPlan, Spread, robust_plan, robustness
 from joulepath_planner.schedule import Instruction, Schedule, ScheduleError, recorded
@@ -42,6 +42,7 @@ from joulepath_planner.solution import PlanningError
 from joulepath_planner.stragglers import Job, Replica, Share, share_out
 
 __all__ = [
+    "FIXED",
     "SCHEDULES",
     "Alternative",
     "Event",

@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from joulepath_planner.profile import Profile, ProfileError
+from joulepath_planner.profile import KIND_NAMES, Profile, ProfileError
 from joulepath_planner.schedule import Schedule
 
 
@@ -36,10 +36,16 @@ class Pipeline:
     def __post_init__(self) -> None:
         for order in self.schedule.orders:
             for one in order:
+                if one.stage not in self.profile.stages:
+                    raise ProfileError(
+                        f"the schedule runs {one.label}, but the profile has only stages "
+                        f"{', '.join(map(str, self.profile.stages))}; they are counted from 0. Correct their numbers, "
+                        "plan for fewer stages, or measure the missing one."
+                    )
                 if (one.stage, one.kind) not in self.profile.points:
                     raise ProfileError(
-                        f"the schedule runs {one.label}, but the profile has no {one.kind} of that stage; measure it"
-                        f"{' (I and W are the parts of B)' if one.kind in 'IW' else ''}."
+                        f"the schedule runs {one.label}, but the profile has no {one.kind} ({KIND_NAMES[one.kind]}) of "
+                        f"that stage; measure it{' (I and W are the parts of B)' if one.kind in 'IW' else ''}."
                     )
             defaults = {one.stage: self.profile.default_clock_mhz(one.stage) for one in order}
             if len(set(defaults.values())) > 1:
@@ -54,6 +60,9 @@ class Pipeline:
                 if not (math.isfinite(value) and value >= 0):
                     raise ValueError(f"{name}[{key}] is {value}; it must be a finite number of seconds, 0 or more.")
 
+        for stage in self.tail_s:
+            if stage not in range(self.schedule.stages):
+                raise ValueError(f"tail_s[{stage}]: the schedule has no stage {stage}; name stages that it runs.")
         self._check_edges()
         self._check_gpus()
 

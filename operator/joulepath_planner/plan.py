@@ -6,6 +6,7 @@ is repaired by raising clocks; where that does not help, a coarser granularity i
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -133,12 +134,17 @@ def prepared(
         raise ValueError(f"reserve is {reserve}; it is a fraction, 0 or more and under 1.")
     if not 0 <= min_dwell_s < float("inf"):
         raise ValueError(f"min_dwell_s is {min_dwell_s}; it is a number of seconds, 0 or more.")
+    if not slowdown >= 0:
+        raise ValueError(f"slowdown is {slowdown}; it is a fraction of T_min, 0 or more.")
+    if deadline_s is not None and slowdown:
+        raise ValueError(f"deadline_s is {deadline_s} and slowdown {slowdown}; give one of them.")
     drafting = Drafting(pipeline, lags, reserve=reserve, fixed=fixed, min_dwell_s=min_dwell_s)
     problem = drafting.problem
     deadline = problem.t_min_s * (1 + slowdown) if deadline_s is None else deadline_s
     if not deadline >= problem.t_min_s * (1 - TOLERANCE):
         raise PlanningError(
-            f"the deadline of {deadline:.6f} s is under T_min, {problem.t_min_s:.6f} s at default clocks; allow T_min."
+            f"the deadline of {deadline:g} s is under T_min, what an iteration takes at default clocks; allow "
+            f"{math.ceil(problem.t_min_s * 1e4) / 1e4:.4f} s."
         )
     return drafting, max(deadline, problem.t_min_s)
 

@@ -21,10 +21,12 @@ import numpy as np
 KINDS = ("F", "B", "I", "W", "C", "X")
 FIXED = "X"
 _NAMES = ("forward", "backward", "input", "weight", "recomputation", "fixed")
-_CSV_KINDS = {**dict(zip(_NAMES, KINDS, strict=True)), **{kind.lower(): kind for kind in KINDS}}
+KIND_NAMES = dict(zip(KINDS, _NAMES, strict=True))
+_CSV_KINDS = {**{name: kind for kind, name in KIND_NAMES.items()}, **{kind.lower(): kind for kind in KINDS}}
 _CSV_COLUMNS = ("stage", "instruction", "frequency", "time", "energy")
 _CSV_NUMBERS: dict[str, type[int] | type[float]] = {"stage": int, "frequency": int, "time": float, "energy": float}
 
+_MOST_MHZ = 10_000
 _SAME_TIME = 0.05
 """What the times of a fixed series may differ, as a fraction: noise."""
 
@@ -96,10 +98,14 @@ class Profile:
         """
         series: dict[Key, list[Point]] = {}
         with open(path, newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
+            reader = csv.DictReader(file, skipinitialspace=True)
+            if not reader.fieldnames:
+                raise ProfileError(f"{path} is empty; its header must be {','.join(_CSV_COLUMNS)}.")
+            reader.fieldnames = [name.strip() for name in reader.fieldnames]
             if missing := [name for name in _CSV_COLUMNS if name not in (reader.fieldnames or ())]:
                 raise ProfileError(
-                    f"{path}: column {missing[0]!r} is missing; the header must be {','.join(_CSV_COLUMNS)}."
+                    f"{path}: column {missing[0]!r} is missing; the header must be {','.join(_CSV_COLUMNS)}, "
+                    "separated by commas."
                 )
             for row in reader:
                 kind = _CSV_KINDS.get(str(row["instruction"]).strip().lower())
@@ -204,12 +210,16 @@ def _check_series(stage: int, kind: str, points: Collection[Point], fixed: bool)
         where = f"stage {stage} {kind} at {point.clock_mhz} MHz"
         if point.clock_mhz <= 0:
             raise ProfileError(f"{where}: the clock must be above 0.")
+        if point.clock_mhz > _MOST_MHZ:
+            raise ProfileError(f"{where}: no GPU has such a clock; give clocks in MHz.")
         if point.clock_mhz in seen:
             raise ProfileError(f"{where} is given twice; keep one point per clock.")
         seen.add(point.clock_mhz)
         for name, value in (("time_s", point.time_s), ("energy_j", point.energy_j)):
             if not (math.isfinite(value) and value > 0):
-                raise ProfileError(f"{where}: {name} is {value}; it must be finite and above 0. Measure it again.")
+                raise ProfileError(
+                    f"{where}: {name} is {value}; it must be finite and above 0. Correct it, or measure again."
+                )
         for name, value in (("time_se_s", point.time_se_s), ("energy_se_j", point.energy_se_j)):
             if not (math.isfinite(value) and value >= 0):
                 raise ProfileError(f"{where}: {name} is {value}; it must be finite and 0 or more.")
@@ -259,7 +269,12 @@ def _at_every_clock(key: Key, series: Mapping[Key, tuple[Point, ...]], fixed: fr
 
 def _number(text: str | None, column: str, where: str) -> float:
     try:
-        return _CSV_NUMBERS[column](text or "")
+        value = float(text or "")
+        if _CSV_NUMBERS[column] is int and not value.is_integer():
+            raise ValueError
+        return value
     except ValueError:
-        wanted = "a whole number" if _CSV_NUMBERS[column] is int else "a number"
-        raise ProfileError(f"{where}: {column} is {text!r}; it must be {wanted}.") from None
+        unit = " of MHz" if column == "frequency" else ""
+        wanted = f"a whole number{unit}" if _CSV_NUMBERS[column] is int else "a number"
+        given = "missing" if text is None else repr(text)
+        raise ProfileError(f"{where}: {column} is {given}; it must be {wanted}.") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,40 @@ def test_each_objective_is_kept(run: Run, csv: Path) -> None:
     power_w = KNOWN.points[-1].energy_j / KNOWN.points[-1].iteration_time_s * 1.02
     within = _planned(run, csv, "--power-budget", f"{power_w / 1e3}kW")
     assert within["energy_j"] / within["iteration_time_s"] <= power_w * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("granularity", ["instruction", "phase", "rank"])
+def test_a_budget_gets_the_soonest_plan_and_what_is_allowed_instead_can_be_had(
+    run: Run, csv: Path, granularity: str
+) -> None:
+    least = run("plan", csv, *SHAPE, "--granularity", granularity, "--energy-budget", "1J").err
+    allowed = least.split("the least is ")[1].split(" J")[0]
+    before = math.inf
+    for share in (1.0, 1.02, 1.1):
+        budget_j = float(allowed) * share
+        found = _planned(run, csv, "--granularity", granularity, "--energy-budget", f"{budget_j!r}J")
+        assert found["energy_j"] <= budget_j * (1 + 1e-9)
+        assert found["iteration_time_s"] <= before
+        before = found["iteration_time_s"]
+    if 0.99 * before > KNOWN.t_min_s:
+        sooner = _planned(run, csv, "--granularity", granularity, "--deadline", f"{0.99 * before}s")
+        assert sooner["energy_j"] > budget_j
+
+
+def test_units_that_are_hardly_right_are_asked_about(run: Run, csv: Path) -> None:
+    ran = run("plan", csv, "--microbatches", 6, "--blocking-power", 8000)
+    assert ran.status == 0
+    assert "are these seconds, joules and watts of one GPU?" in ran.err
+
+
+def test_an_order_in_a_file_has_the_shape_that_was_asked_for(run: Run, csv: Path, tmp_path: Path) -> None:
+    order = tmp_path / "order.txt"
+    order.write_text("# one rank a line\n" + "\n".join(["F0 F1 B0 B1"] * 4))
+    assert run("plan", csv, "--schedule", order, "--blocking-power", 80).status == 0
+    ran = run("plan", csv, "--schedule", order, "--microbatches", 6, "--blocking-power", 80)
+    assert ran.status == 2
+    assert "orders 2 microbatches" in ran.err
+    assert "make them the same, such as --microbatches 2" in ran.err
 
 
 def test_beside_a_straggler_the_iteration_takes_as_long_as_its(run: Run, csv: Path) -> None:

@@ -43,5 +43,5 @@ def test_what_is_no_edge_is_refused(edge: tuple[int, int, str]) -> None:
 
 
 def test_a_split_backward_needs_its_parts_in_the_profile() -> None:
-    with pytest.raises(ProfileError, match=r"no I of that stage; measure it \(I and W are the parts of B\)"):
+    with pytest.raises(ProfileError, match=r"no I \(input\) of that stage; measure it \(I and W are the parts of B\)"):
         Pipeline(zbv(4, 4), scaled([1] * 4, 1).profile)

@@ -144,7 +144,7 @@ def test_a_cap_leaves_out_higher_clocks_and_must_be_measured() -> None:
 
 
 def test_a_schedule_needs_every_kind_in_the_profile() -> None:
-    with pytest.raises(ProfileError, match=r"the schedule runs 1:F0, but the profile has no F of that stage"):
+    with pytest.raises(ProfileError, match=r"the schedule runs 1:F0, but the profile has only stages 0"):
         Pipeline(one_f_one_b(2, 2), Profile({(0, "F"): GOOD, (0, "B"): GOOD}, 80.0))
 
 
