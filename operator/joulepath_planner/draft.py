@@ -74,7 +74,9 @@ class Drafting:
     ) -> None:
         self.problem = Problem.of(pipeline)
         self.referee = Referee(pipeline)
-        self._lags, self._reserve, self._fixed = lags, reserve, fixed
+        clocks = {point.clock_mhz for series in pipeline.profile.points.values() for point in series}
+        self._lags = lags and lags.among(clocks)
+        self._reserve, self._fixed = reserve, fixed
         self._min_dwell_s = min_dwell_s
         self._network = Network(self.problem.graph)
         self._solved: dict[float, Solution] = {}
@@ -114,13 +116,10 @@ class Drafting:
 
     def baseline_j(self, deadline_s: float) -> float:
         """Energy at default clocks; with waits until the deadline if the time is fixed."""
-        pipeline, waits_s = self.problem.pipeline, deadline_s - self._default.iteration_time_s if self._fixed else 0.0
-        return self._default.energy_j + waits_s * sum(
-            pipeline.rank_gpus(rank) * pipeline.profile.wait_power_w(pipeline.profile.default_clock_mhz(order[0].stage))
-            for rank, order in enumerate(pipeline.schedule.orders)
-        )
+        waits_s = deadline_s - self._default.iteration_time_s if self._fixed else 0.0
+        return self._default.energy_j + waits_s * self.problem.default_wait_w
 
-    def frontier(self, points: int) -> Frontier:
+    def frontier(self, points: int | None) -> Frontier:
         """As `frontier`; `bound` knows all of its points."""
         program, options = self._exact
         return trace(self.problem, options, self.bound, program, points)
@@ -211,18 +210,22 @@ class Drafting:
         self, view: _View, members: list[list[int]], options: list[Options], deadline_s: float, polish_s: float
     ) -> list[int] | None:
         graph, size = self.problem.graph, len(self.problem.graph.instructions)
-        alone, large = len(members) == size, size >= _LARGE and view is self._view
-        apart = large and members is self.runs
-        if apart or (alone and view.table is self.problem.table):
+        alone, apart = len(members) == size, size >= _LARGE and members is self.runs
+        singles = self._exact[1]
+        if view is self._view and (apart or (alone and view.table is self.problem.table)):
             solution = self.bound(deadline_s)
         else:
-            solution = self._solve(view.problem.program(members, view.table, view.more_wait_w)[0], deadline_s)
+            # Large and shared: each instruction is solved alone, and takes part in its group when clocks are chosen.
+            asked = view.problem.single if apart else members
+            program, found = view.problem.program(asked, view.table, view.more_wait_w)
+            singles = found if apart else singles
+            solution = self._solve(program, deadline_s)
         period = _period_s(solution, deadline_s)
         if alone:
             how = replace(effort(size), budget_s=polish_s)
             return Sweeper(graph, options, self._network).choose([period], [solution.extra_s], how)[0]
         if apart:
-            least = [option.total_s[0] for option in self._exact[1]]
+            least = [option.total_s[0] for option in singles]
             seconds = [time + extra for time, extra in zip(least, solution.extra_s, strict=True)]
             return choose(graph, members, options, period, rounded_alone(graph, members, options, seconds))
         return choose(graph, members, options, period, rounded(options, solution.extra_s))

@@ -40,12 +40,16 @@ class FrontierPoint:
 
 @dataclass(frozen=True, slots=True)
 class Frontier:
-    """Points from T_min to T*_fixed. All energies are lower bounds in joules per iteration, all ranks together."""
+    """Points from T_min to T*_fixed. All energies are lower bounds in joules per iteration, all ranks together.
+
+    baseline_energy_j: of an iteration at default clocks; default_wait_w: what all GPUs draw that wait at those.
+    """
 
     t_min_s: float
     t_star_free_s: float
     t_star_fixed_s: float
     baseline_energy_j: float
+    default_wait_w: float
     points: tuple[FrontierPoint, ...]
 
     def at(self, iteration_time_s: float) -> FrontierPoint:
@@ -106,6 +110,15 @@ class Problem:
     @property
     def single(self) -> list[list[int]]:
         return [[node] for node in range(len(self.graph.instructions))]
+
+    @property
+    def default_wait_w(self) -> float:
+        """What all GPUs draw that wait at default clocks."""
+        profile = self.pipeline.profile
+        return sum(
+            self.pipeline.rank_gpus(rank) * profile.wait_power_w(profile.default_clock_mhz(order[0].stage))
+            for rank, order in enumerate(self.pipeline.schedule.orders)
+        )
 
     @property
     def baseline_energy_j(self) -> float:
@@ -176,6 +189,7 @@ def trace(
         least.period_s,
         t_fixed,
         problem.baseline_energy_j,
+        problem.default_wait_w,
         tuple(
             point if point.iteration_time_s <= least.period_s else replace(point, free_energy_j=least_j)
             for point in known

@@ -8,8 +8,8 @@ for each target. A row has what a switch takes, and its 95th percentile, which t
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from random import Random
 
 _NORMAL_P95 = 1.6449
@@ -49,6 +49,13 @@ class LagTable:
     @property
     def worst_p95_up_s(self) -> float:
         return max(table.p95_up_s for table in (self, *self.targets.values()))
+
+    def among(self, clocks_mhz: Collection[int]) -> LagTable:
+        """The lags between these clocks: what is slow to others counts for nothing."""
+        rows = {clock: table for clock, table in self.targets.items() if clock in clocks_mhz}
+        if rows and all(clock in rows for clock in clocks_mhz):
+            return replace(next(iter(rows.values())), targets=rows)
+        return replace(self, targets=rows)
 
     def of(self, target_mhz: int) -> LagTable:
         return self.targets.get(target_mhz, self)

@@ -19,7 +19,7 @@ from joulepath_planner.schedule import Instruction
 
 Floats = NDArray[np.float64]
 
-_SAME = 1e-12
+_SAME = 1e-9
 """Relative: sums of seconds this close are equal."""
 
 
@@ -104,7 +104,9 @@ class OptionTable:
         kept: list[int] = []
         for k in order:
             # Equal sums of other parts are one option: between two of them a second would have no price.
-            if kept and len(keys) > 1 and total[k] <= total[kept[-1]] * (1 + _SAME):
+            if kept and total[k] <= total[kept[-1]] * (1 + _SAME):
+                if len(keys) == 1 < len(kept) and effective[k] < effective[kept[-1]]:
+                    kept[-1] = k
                 continue
             if not any(effective[j] <= effective[k] and bool(np.all(times[j] <= times[k])) for j in kept):
                 kept.append(k)

@@ -96,7 +96,7 @@ class Pipeline:
         rank_of = self.schedule.rank_of
         for source, target, kind in self.transfer_s:
             step = 1 if kind == "F" else -1
-            if kind not in "FBI" or target != source + step or source not in rank_of or target not in rank_of:
+            if kind not in ("F", "B", "I") or target != source + step or source not in rank_of or target not in rank_of:
                 raise ValueError(
                     f"transfer_s[{source}, {target}, {kind!r}] is no edge; activations go from a stage to the next as "
                     "F, gradients to the one before as B or I."

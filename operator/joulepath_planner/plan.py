@@ -7,7 +7,7 @@ is repaired by raising clocks; where that does not help, a coarser granularity i
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from joulepath_planner.draft import Draft, Drafting
@@ -20,11 +20,15 @@ from joulepath_planner.repair import TOLERANCE
 from joulepath_planner.schedule import Instruction
 from joulepath_planner.solution import PlanningError
 
+_LONGEST = 100
+"""Times T_min: no clocks of a GPU are so far apart."""
+
 
 @dataclass(frozen=True, slots=True)
 class PlannedInstruction:
-    """clock_mhz None: default clocks. duration_s and energy_j are the profile's at that clock (what the agent counts
-    on when it raises early); start_s is when the referee saw it start."""
+    """clock_mhz None: default clocks (never, where a cap is under the profile's highest clock). duration_s and energy_j
+    are the profile's at that clock (what the agent counts on when it raises early); start_s is when the referee saw it
+    start."""
 
     instruction: Instruction
     clock_mhz: int | None
@@ -116,7 +120,7 @@ def plan(
     drafting, deadline = prepared(
         pipeline.capped(default_clock_mhz), deadline_s, slowdown, lags, reserve, min_dwell_s, fixed=fixed
     )
-    return planned(drafting, deadline, granularity, polish_s)
+    return _named(planned(drafting, deadline, granularity, polish_s), drafting, pipeline)
 
 
 def prepared(
@@ -141,6 +145,10 @@ def prepared(
     drafting = Drafting(pipeline, lags, reserve=reserve, fixed=fixed, min_dwell_s=min_dwell_s)
     problem = drafting.problem
     deadline = problem.t_min_s * (1 + slowdown) if deadline_s is None else deadline_s
+    if deadline > problem.t_min_s * _LONGEST:
+        raise ValueError(
+            f"the deadline of {deadline:g} s is over {_LONGEST} times T_min, {problem.t_min_s:.6g} s: is it in seconds?"
+        )
     if not deadline >= problem.t_min_s * (1 - TOLERANCE):
         raise PlanningError(
             f"the deadline of {deadline:g} s is under T_min, what an iteration takes at default clocks; allow "
@@ -164,13 +172,13 @@ def planned(
 
 
 def frontier_plans(
-    pipeline: Pipeline, points: int = 33, *, default_clock_mhz: int | None = None
+    pipeline: Pipeline, points: int | None = 33, *, default_clock_mhz: int | None = None
 ) -> tuple[Frontier, tuple[Plan, ...]]:
     """`frontier`, and for each of its points the plan of instruction granularity for exactly that iteration time.
 
     Takes far less than the plans one by one: all are rounded together.
     """
-    if points < 2:
+    if points is not None and points < 2:
         raise ValueError(f"points is {points}; a frontier has at least its 2 ends.")
     drafting = Drafting(pipeline.capped(default_clock_mhz), fixed=True)
     found = drafting.frontier(points)
@@ -179,7 +187,7 @@ def frontier_plans(
     for time, draft in zip(times, drafting.fine(times), strict=True):
         if draft is None or draft.replay.energy_j >= drafting.baseline_j(time):
             draft = drafting.default(time)
-        plans.append(_plan(drafting, time, draft))
+        plans.append(_named(_plan(drafting, time, draft), drafting, pipeline))
     return found, tuple(plans)
 
 
@@ -191,6 +199,24 @@ _COARSER: dict[str, tuple[Granularity, ...]] = {
     "rank": ("rank",),
 }
 """What to try, in order."""
+
+
+def _named(made: Plan, drafting: Drafting, uncapped: Pipeline) -> Plan:
+    """The plan with the clocks' numbers where a cap counts: to others, None is the profile's highest clock."""
+    profile = drafting.problem.pipeline.profile
+    if all(profile.default_clock_mhz(one) == uncapped.profile.default_clock_mhz(one) for one in profile.stages):
+        return made
+    ranks = tuple(
+        replace(
+            rank,
+            instructions=tuple(
+                replace(one, clock_mhz=one.clock_mhz or profile.default_clock_mhz(one.instruction.stage))
+                for one in rank.instructions
+            ),
+        )
+        for rank in made.ranks
+    )
+    return replace(made, ranks=ranks)
 
 
 def _plan(drafting: Drafting, deadline_s: float, best: Draft) -> Plan:

@@ -42,7 +42,8 @@ def program(
     large: from how many groups on the interior-point method is used, if each group is one instruction.
     """
     alone = all(group == [node] for node, group in enumerate(groups))
-    if alone and len(groups) >= large and all(last != first for last, first, _ in graph.wraps):
+    steps = any(len(option.hull) > 1 for option in options)
+    if alone and steps and len(groups) >= large and all(last != first for last, first, _ in graph.wraps):
         return _Interior(graph, groups, options, idle_w)
     if len(groups) * _SHARED <= len(graph.instructions):
         return CuttingPlanes(graph, groups, options, idle_w)

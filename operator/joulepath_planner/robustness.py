@@ -227,7 +227,11 @@ def _stretch(pipeline: Pipeline, clocks: Clocks | None, noise: Noise, seed: int)
         for order, row in zip(orders, clocks or [[None] * len(order) for order in orders], strict=True)
         for one, clock in zip(order, row, strict=True)
     }
-    of_point = {one: number[one.stage, one.kind, clock] for one, clock in clock_of.items()}
+    # What is fixed may run at a clock that was measured for another stage of its rank only.
+    of_point = {
+        one: number.get((one.stage, one.kind, clock), number[one.stage, one.kind, profile.default_clock_mhz(one.stage)])
+        for one, clock in clock_of.items()
+    }
 
     @lru_cache(maxsize=2)
     def drawn(iteration: int) -> tuple[list[float], list[float]]:

@@ -40,14 +40,12 @@ class Replica:
 
     def energy_j(self, planned_s: float, until_s: float) -> float:
         """Least joules of an iteration planned for `planned_s` that waits until `until_s`."""
-        return self.frontier.at(planned_s / self.factor).energy_j * self.factor + self._waits_j(until_s - planned_s)
+        waits_w = self.frontier.points[-1].slope_w  # past T*_fixed all that grows are waits
+        return self.frontier.at(planned_s / self.factor).energy_j * self.factor + waits_w * (until_s - planned_s)
 
     def baseline_energy_j(self, until_s: float) -> float:
         """Joules at default clocks, waits until `until_s` included."""
-        return self.frontier.baseline_energy_j * self.factor + self._waits_j(until_s - self.t_min_s)
-
-    def _waits_j(self, seconds: float) -> float:
-        return self.frontier.points[-1].slope_w * seconds  # past T*_fixed all that grows are waits
+        return self.frontier.baseline_energy_j * self.factor + self.frontier.default_wait_w * (until_s - self.t_min_s)
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,8 @@ _NEAR = 0.1
 """A time this little above a point of the hull, as a share of the way to the next, aims at that point."""
 _WINDOWS = (8, 16, 32, 64)
 """Levels of a window, within which a variation is judged by itself."""
+_CUTS = (2e-6, 2e-5, 2e-4, np.inf)
+"""Of the period: what is cut off the linear program's seconds where they exceed it."""
 _PUT_BACK = (0.5, 1, 2, 5, 10, 20)
 """How many instructions of a window a variation puts back, on average."""
 
@@ -128,16 +130,17 @@ class Sweeper:
         return self._alternate(choices, [*self._price_caps(), self._slowest], frame, sparse)
 
     def _kept_seconds(self, extra: Floats, period: Floats) -> Floats:
-        """The linear program's seconds, where they are all but a clock's those of that clock, a little less where they
-        exceed the period by rounding, and the fastest clocks' where all else fails."""
+        """The linear program's seconds, where they are all but a clock's those of that clock. Where they exceed the
+        period by rounding, each is cut by what is missing: a path too long is then either cut by as much, or has none
+        of them left."""
         least = self._seconds[self._kind, 0][:, None]
         nearest = self._times(np.maximum(self._slowest_within(slice(None), least + extra + SOLVER_TOLERANCE_S), 0))
         seconds = np.where(np.abs(nearest - least - extra) <= SOLVER_TOLERANCE_S, nearest, least + extra)
-        for share in (1.0, 1 - 1e-4, 0.0):
+        for cut in _CUTS:
             late = ~self._network.earliest_s(seconds, period)[1]
             if not late.any():
                 break
-            seconds[:, late] = least + share * extra[:, late]
+            seconds[:, late] = least + np.maximum(extra[:, late] - cut * period[late], 0.0)
         return seconds
 
     def _beside(self, seconds: Floats) -> tuple[Choices, Choices]:

@@ -7,7 +7,8 @@ from statistics import median
 
 import pytest
 
-from joulepath_planner import LagTable
+from joulepath_planner import LagTable, plan
+from planner.pipelines import gpt3
 
 SPREAD = LagTable(0.010, 0.020, 0.015, 0.040, targets={900: LagTable(0.0, 0.1, 0.030, 0.1)})
 
@@ -38,3 +39,11 @@ def test_without_a_spread_or_a_source_the_lag_is_the_median() -> None:
 def test_targets_of_targets_are_refused() -> None:
     with pytest.raises(ValueError, match="the lags to 900 MHz have targets of their own"):
         LagTable(0, 0, 0, 0, targets={900: SPREAD})
+
+
+def test_a_lag_to_a_clock_that_is_not_there_counts_for_nothing() -> None:
+    slow = LagTable(0.005, 0.005, 0.005, 0.005, targets={210: LagTable.constant(0.5)})
+    assert slow.among({1410, 1200}).worst_p95_s == 0.005
+    assert slow.among({1410, 210}).worst_p95_s == 0.5
+    assert SPREAD.among({900}).worst_p95_up_s == 0.030, "the table's own are of other clocks"
+    assert plan(gpt3(), lags=slow).clocks == plan(gpt3(), lags=LagTable.constant(0.005)).clocks

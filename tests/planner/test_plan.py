@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterable
 
 import pytest
@@ -190,8 +191,9 @@ def test_a_cap_of_the_site_is_the_default_clock() -> None:
     made = plan(gpt3(), default_clock_mhz=1200)
     assert made.t_min_s > plan(gpt3()).t_min_s * 1.05
     used = {one.clock_mhz for rank in made.ranks for one in rank.instructions}
-    assert None in used
-    assert max(clock for clock in used if clock) < 1200
+    assert None not in used, "to others it means the profile's highest clock"
+    assert max(clock for clock in used if clock) == gpt3().capped(1200).profile.default_clock_mhz(0)
+    assert simulate(gpt3(), made.clocks).energy_j == pytest.approx(made.energy_j)
 
 
 def test_past_t_star_free_a_longer_deadline_buys_nothing() -> None:
@@ -202,6 +204,13 @@ def test_past_t_star_free_a_longer_deadline_buys_nothing() -> None:
 
 
 def test_what_cannot_be_had_is_said() -> None:
+    for deadline_s in (math.inf, 2900.0):
+        with pytest.raises(ValueError, match=r"over 100 times T_min, 2\.83651 s: is it in seconds"):
+            plan(gpt3(), deadline_s=deadline_s)
+    with pytest.raises(ValueError, match="give one of them"):
+        plan(gpt3(), deadline_s=3.0, slowdown=0.1)
+    with pytest.raises(ValueError, match=r"slowdown is -0\.1; it is a fraction"):
+        plan(gpt3(), slowdown=-0.1)
     with pytest.raises(PlanningError, match=r"the deadline of 1 s is under T_min"):
         plan(gpt3(), deadline_s=1.0)
     with pytest.raises(ValueError, match="granularity is 'fine'"):
@@ -339,3 +348,25 @@ def test_every_schedule_is_planned_within_its_deadline_and_bound(
     seen = simulate(pipeline, made.clocks, lags)
     assert seen.iteration_time_s <= made.deadline_s * EXACT
     assert made.lower_bound_j * (1 - SOLVER) <= seen.energy_j <= made.baseline_energy_j * EXACT
+
+
+@pytest.mark.filterwarnings("error")
+def test_where_no_clock_saves_anything_a_large_pipeline_runs_default_clocks() -> None:
+    points = {
+        (stage, kind): tuple(Point(clock, 100.0 / clock, 30_000.0 / clock) for clock in (1400, 1000))
+        for stage in range(4)
+        for kind in "FB"
+    }
+    made = plan(Pipeline(one_f_one_b(4, 64), Profile(points, 0.0)))
+    assert made.granularity == "default"
+    assert made.optimality_gap == pytest.approx(0.0, abs=1e-6)
+
+
+def test_times_that_are_all_but_equal_are_one() -> None:
+    points = {
+        (stage, kind): (Point(1400, 0.1, 40.0), Point(1300, 0.12, 36.0), Point(1200, 0.12 * (1 + 1e-12), 35.0))
+        for stage in range(4)
+        for kind in "FB"
+    }
+    made = plan(Pipeline(one_f_one_b(4, 8), Profile(points, 80.0)), slowdown=0.5)
+    assert {clock for row in made.clocks for clock in row} <= {None, 1200}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -61,3 +63,12 @@ def test_a_job_without_replicas_or_with_odd_ones_is_refused() -> None:
         share_out([Replica(KNOWN)], -1)
     with pytest.raises(ObjectiveError, match="factor is 0"):
         Replica(KNOWN, 0.0)
+
+
+def test_default_clocks_wait_at_what_they_draw() -> None:
+    pipeline = scaled([1.0, 1.3, 0.8, 0.9], 4)
+    pipeline = replace(pipeline, profile=replace(pipeline.profile, blocking_power_w={1400: 90.0, 1000: 50.0}))
+    known = frontier(pipeline)
+    job = share_out([Replica(known), Replica(known, factor=1.2)])
+    held = plan(pipeline, deadline_s=1.2 * known.t_min_s, fixed=True)
+    assert job.shares[0].baseline_energy_j == pytest.approx(held.baseline_energy_j)

@@ -79,3 +79,16 @@ def test_polish_only_betters_a_plan() -> None:
     assert plan(pipeline, slowdown=0.03, polish_s=0.1).energy_j <= plan(pipeline, slowdown=0.03).energy_j
     with pytest.raises(ValueError, match="polish_s is -1"):
         plan(pipeline, polish_s=-1)
+
+
+def test_seconds_that_exceed_the_period_by_rounding_are_cut_by_no_more() -> None:
+    pipeline = gpt3(tail_s={stage: 0.2 * (stage % 3) for stage in range(8)})
+    problem = Problem.of(pipeline)
+    program, options = problem.program(problem.single)
+    sweeper = Sweeper(problem.graph, options)
+    extra = np.array([program.solve(problem.t_min_s).extra_s]).T * (1 + 1e-6)
+    nodes, period = Network(problem.graph).nodes, np.array([problem.t_min_s])
+    least = np.array([[option.total_s[0]] for option in options])
+    kept = sweeper._kept_seconds(extra[nodes], period) - least[nodes]
+    assert kept.sum() > 0.98 * extra.sum()
+    assert Network(problem.graph).earliest_s(kept + least[nodes], period)[1].all()
