@@ -216,7 +216,13 @@ def _split(profile: Profile, share: float) -> Profile:
         raise ProfileError(f"--input-share is {share:g}; both I and W take a part of B, such as 50%.")
     parts = {
         (stage, part): tuple(
-            replace(point, time_s=point.time_s * of, energy_j=point.energy_j * of, time_se_s=point.time_se_s * of)
+            replace(
+                point,
+                time_s=point.time_s * of,
+                energy_j=point.energy_j * of,
+                time_se_s=point.time_se_s * of,
+                energy_se_j=point.energy_se_j * of,
+            )
             for point in points
         )
         for (stage, kind), points in profile.points.items()
@@ -238,7 +244,10 @@ def _schedule(name: str, stages: int, microbatches: int | None, chunks: int | No
             )
         return schedule_by_name(name, stages, microbatches, chunks)
     if Path(name).is_file():
-        lines = Path(name).read_text(encoding="utf-8").splitlines()
+        try:
+            lines = Path(name).read_text(encoding="utf-8").splitlines()
+        except UnicodeDecodeError as error:
+            raise ScheduleError(f"{name} is no text ({error}); write the order of each rank, one a line.") from None
         order = recorded([line for line in lines if line.strip() and not line.lstrip().startswith("#")])
         for what, given, found in (
             ("stages", stages, order.stages),

@@ -121,6 +121,9 @@ def saved(name: str, found: dict[str, Any]) -> Saved:
     for figure in ("iteration_time_s", "t_min_s", "energy_j", "lower_bound_j"):
         if not 0 < float(found[figure]) < math.inf:
             raise ValueError(f"{figure} is {found[figure]}, it must be above 0")
+    baseline = found.get("baseline_energy_j")
+    if baseline is not None and not 0 < float(baseline) < math.inf:
+        raise ValueError(f"baseline_energy_j is {baseline}, it must be above 0")
     ranks: Sequence[dict[str, Any]] = found["ranks"]
     return Saved(
         name=name,
@@ -129,7 +132,7 @@ def saved(name: str, found: dict[str, Any]) -> Saved:
         t_min_s=float(found["t_min_s"]),
         energy_j=float(found["energy_j"]),
         lower_bound_j=float(found["lower_bound_j"]),
-        baseline_energy_j=found.get("baseline_energy_j"),
+        baseline_energy_j=None if baseline is None else float(baseline),
         switches=found.get("switches"),
         ranks=len(ranks),
         clocks={

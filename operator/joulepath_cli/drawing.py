@@ -64,7 +64,7 @@ def read_frontier(path: Path) -> list[tuple[float, float]]:
     try:
         with path.open(newline="", encoding="utf-8") as file:
             return [(float(row["time"]), float(row["energy"])) for row in csv.DictReader(file)]
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, csv.Error) as error:
         raise ValueError(f"{path} is no frontier ({error}); its header must be time,energy.") from None
 
 

@@ -50,7 +50,7 @@ def run(options: Namespace) -> None:
 
 
 def _computed(case: Case, options: Namespace) -> tuple[Frontier, Sequence[Plan]]:
-    if options.plans and options.points and not case.lags:
+    if options.plans and not case.lags:
         with terminal.working("computing the frontier and its plans"):
             return frontier_plans(case.pipeline, options.points)
     with terminal.working("computing the frontier"):

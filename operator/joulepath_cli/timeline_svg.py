@@ -89,7 +89,7 @@ def _strip(strip: Strip, top: float, per_s: float, end_s: float, low: float, hig
         width = max((box.end_s - box.begin_s) * per_s, 0.5)
         elements += _box(box, x, y, width, low, high)
         if box.critical:
-            marks.append(svg.rect(x + 1, y + 1, width - 2, _BOX - 2, css="critical"))
+            marks.append(svg.rect(x + 1, y + 1, max(width - 2, 0.3), _BOX - 2, css="critical"))
     return elements + marks
 
 
@@ -98,7 +98,7 @@ def _box(box: Box, x: float, y: float, width: float, low: float, high: float) ->
     color, dark = svg.power_color(share) if box.power_w is not None else ("#8b949e", False)
     power = "power not known" if box.power_w is None else f"{box.power_w:.0f} W"
     title = f"{box.instruction} on stage {box.stage}: {1e3 * (box.end_s - box.begin_s):.1f} ms, {power}"
-    elements = [svg.rect(x + 0.4, y, width - 0.8, _BOX, fill=color, title=title)]
+    elements = [svg.rect(x + 0.4, y, max(width - 0.8, 0.3), _BOX, fill=color, title=title)]
     if width >= 7 * len(box.instruction):
         css = f"small {'on-dark' if dark else 'on-light'}"
         elements.append(svg.text(x + width / 2, y + 15, box.instruction, css=css, anchor="middle"))
