@@ -22,10 +22,10 @@ MOST_NOISE = 0.02
 """Noise of a job's iterations that is allowed for: of one that varies more, too little is known to plan for it."""
 ASSUMED_LAG_S = 0.1
 """The lag planned for where none was measured: slow for a data-centre GPU (arXiv 2502.20075), hence safe."""
-RESERVE = 0.002
+RESERVE = 0.001
 """How much longer than measured a slowed instruction may last without delaying the iteration: a plan uses up slack, so
 that many paths are nearly critical and the longest of them, with the host's jitter, is late a little. On GPT-3's
-profile it costs 0.15 points of savings."""
+profile it costs 0.1 points of savings."""
 _FRONTIER_POINTS = 33
 
 Edge = tuple[int, int, str]
