@@ -184,8 +184,7 @@ def run_lowtime(
 ) -> float | None:
     """Seconds that lowtime took for its frontier, which is then in `result`; None if that wasn't enough."""
     script = Path(__file__).with_name("lowtime_frontier.py")
-    command = [python, str(script), str(data / PROFILE), "8", str(microbatches), str(BLOCKING_POWER_W)]
-    command.append(str(unit_s))
+    command = [python, str(script), str(data / PROFILE), "8", str(microbatches), str(BLOCKING_POWER_W), str(unit_s)]
     try:
         done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=patience_s)
     except subprocess.TimeoutExpired:

@@ -118,12 +118,11 @@ def read(path: Path) -> Saved:
 
 def saved(name: str, found: dict[str, Any]) -> Saved:
     """A plan's document. Raises `KeyError` for what is missing, `ValueError` for what can't be."""
-    for figure in ("iteration_time_s", "t_min_s", "energy_j", "lower_bound_j"):
+    baseline = found.get("baseline_energy_j")
+    figures = ("iteration_time_s", "t_min_s", "energy_j", "lower_bound_j")
+    for figure in figures if baseline is None else (*figures, "baseline_energy_j"):
         if not 0 < float(found[figure]) < math.inf:
             raise ValueError(f"{figure} is {found[figure]}, it must be above 0")
-    baseline = found.get("baseline_energy_j")
-    if baseline is not None and not 0 < float(baseline) < math.inf:
-        raise ValueError(f"baseline_energy_j is {baseline}, it must be above 0")
     ranks: Sequence[dict[str, Any]] = found["ranks"]
     return Saved(
         name=name,

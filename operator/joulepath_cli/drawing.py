@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
-from itertools import pairwise
 from pathlib import Path
 
 from joulepath_cli import frontier_svg, timeline_svg
 from joulepath_cli.case import Case
 from joulepath_cli.goal import Made
 from joulepath_cli.timeline_svg import Box, Strip
-from joulepath_planner import Frontier, FrontierPoint, Plan, Simulation
+from joulepath_planner import Frontier, Plan, Simulation
 
 __all__ = ["frontier_picture", "read_frontier", "timeline_picture"]
 
@@ -36,7 +35,7 @@ def frontier_picture(
 ) -> str:
     """The lower bound by iteration time; a plan, others, and somebody else's frontier (its name and points) on it."""
     return frontier_svg.draw(
-        _tangents(known.points),
+        known.outline,
         None if made is None else (made.iteration_time_s, made.energy_j),
         (known.t_min_s, known.baseline_energy_j),
         [],
@@ -45,18 +44,6 @@ def frontier_picture(
         published_label=beside[0] if beside else "",
         plans=[(one.iteration_time_s, one.energy_j) for one in plans],
     )
-
-
-def _tangents(points: Sequence[FrontierPoint]) -> list[tuple[float, float]]:
-    """The points, and where the tangents of two of them meet: between them the frontier is known to be above those."""
-    found = [(point.iteration_time_s, point.energy_j) for point in points]
-    for left, right in pairwise(points):
-        turn = right.slope_w - left.slope_w
-        width, rise = right.iteration_time_s - left.iteration_time_s, right.energy_j - left.energy_j
-        part = (right.slope_w * width - rise) / turn if turn > 0 else 0.0
-        if 0 < part < width:
-            found.append((left.iteration_time_s + part, left.energy_j + left.slope_w * part))
-    return sorted(found)
 
 
 def read_frontier(path: Path) -> list[tuple[float, float]]:

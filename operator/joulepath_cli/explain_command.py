@@ -40,7 +40,7 @@ def run(options: Namespace) -> None:
     wanted = [Instruction.parse(text) for text in options.instruction]
     with terminal.working("planning") as step:
         made = goal.make(case, options, step)
-    explainer = Explainer(case.pipeline, made.plan, case.lags, made.straggler_s or made.held_s)
+    explainer = Explainer(case.pipeline, made.plan, case.lags, made.pace_s)
     wanted = wanted or list(explainer.costliest(options.top))
     with terminal.working("asking the referee", len(wanted)) as step:
         found = []

@@ -59,6 +59,11 @@ class Made:
     robust: RobustPlan | None = None
     jitter: Robustness | None = None
 
+    @property
+    def pace_s(self) -> float | None:
+        """How long an iteration lasts at least, whatever the clocks."""
+        return self.straggler_s or self.held_s
+
 
 def add_arguments(parser: ArgumentParser) -> None:
     """The options that say what is wanted."""
@@ -158,7 +163,8 @@ def make(case: Case, options: Namespace, progress: Callable[[], object] = lambda
         raise ObjectiveError("--host-power goes with a slowdown or a deadline; leave out budgets and --alternatives.")
     if options.quantile is not None and options.reserve:
         raise ObjectiveError("--quantile looks for the reserve itself; leave out --reserve.")
-    coarser = _alternatives(case, options) if options.alternatives else ()
+    deadline_s = _deadline_s(case, options)
+    coarser = _alternatives(case, options, deadline_s) if options.alternatives else ()
     if options.straggler is not None:
         factor, straggler_s = options.straggler
         t_min_s = simulate(case.pipeline).iteration_time_s
@@ -171,9 +177,9 @@ def make(case: Case, options: Namespace, progress: Callable[[], object] = lambda
         straggler_s = max(t_min_s, straggler_s)
         made = _by(case, options, straggler_s, fixed=True)
     elif options.energy_budget is not None:
-        made = _within(case, options, options.energy_budget, "J", least_time_within_energy, lambda made: made.energy_j)[
-            0
-        ]
+        made, held_s = _within(
+            case, options, options.energy_budget, "J", least_time_within_energy, lambda made: made.energy_j
+        )
     elif options.power_budget is not None:
         made, held_s = _within(
             case,
@@ -187,7 +193,7 @@ def make(case: Case, options: Namespace, progress: Callable[[], object] = lambda
         robust = robust_plan(
             case.pipeline,
             Noise(options.jitter or 0.0),
-            lambda reserve: _by(case, options, options.deadline, reserve=reserve),
+            lambda reserve: _by(case, options, deadline_s, reserve=reserve),
             quantile=options.quantile,
             margin=options.margin,
             lags=case.lags,
@@ -197,7 +203,8 @@ def make(case: Case, options: Namespace, progress: Callable[[], object] = lambda
         )
         made = robust.plan
     else:
-        made = _by(case, options, options.deadline)
+        made = _by(case, options, deadline_s)
+    pace_s = straggler_s or held_s
     jitter = None if robust is None else robust.robustness
     if jitter is None and options.jitter is not None:
         noise = Noise(options.jitter)
@@ -206,13 +213,13 @@ def make(case: Case, options: Namespace, progress: Callable[[], object] = lambda
             made.clocks,
             noise,
             lags=case.lags,
-            pace_s=straggler_s or held_s,
+            pace_s=pace_s,
             samples=options.samples,
             seed=options.seed,
         )
     return Made(
         made,
-        simulate(case.pipeline, made.clocks, case.lags, pace_s=straggler_s or held_s),
+        simulate(case.pipeline, made.clocks, case.lags, pace_s=pace_s),
         simulate(case.pipeline, pace_s=straggler_s),
         straggler_s,
         held_s,
@@ -222,12 +229,20 @@ def make(case: Case, options: Namespace, progress: Callable[[], object] = lambda
     )
 
 
-def _alternatives(case: Case, options: Namespace) -> tuple[Alternative, ...]:
+def _deadline_s(case: Case, options: Namespace) -> float | None:
+    """The deadline that was given, if one was; one that is T_min but for a table's rounding means that."""
+    if options.deadline is None:
+        return None
+    t_min_s = simulate(case.pipeline).iteration_time_s
+    return t_min_s if t_min_s * (1 - _NEAR) <= options.deadline < t_min_s else float(options.deadline)
+
+
+def _alternatives(case: Case, options: Namespace, deadline_s: float | None) -> tuple[Alternative, ...]:
     if options.straggler or options.energy_budget or options.power_budget:
         raise ObjectiveError("--alternatives goes with a slowdown or a deadline; leave out straggler and budgets.")
     return alternatives(
         case.pipeline,
-        deadline_s=options.deadline,
+        deadline_s=deadline_s,
         slowdown=options.slowdown or 0.0,
         lags=case.lags,
         reserve=options.reserve,
@@ -239,9 +254,6 @@ def _by(
     case: Case, options: Namespace, deadline_s: float | None, *, fixed: bool = False, reserve: float | None = None
 ) -> Plan:
     slowdown = options.slowdown or 0.0
-    if deadline_s is not None and not fixed:
-        t_min_s = simulate(case.pipeline).iteration_time_s
-        deadline_s = t_min_s if t_min_s * (1 - _NEAR) <= deadline_s < t_min_s else deadline_s
     if options.host_power is not None and not fixed:
         known = frontier(case.pipeline, 2, host_power_w=options.host_power)
         deadline_s = min(deadline_s or known.t_min_s * (1 + slowdown), known.t_star_free_s)
@@ -290,13 +302,8 @@ def _within(
         )
     low_s = high_s = answer(known, budget).iteration_time_s
     step_s = _STEP * known.t_min_s
-    while not within(found := by(high_s)):
-        low_s, high_s, step_s = high_s, high_s + step_s, 2 * step_s
-        if high_s >= last_s:
-            found = best
-            high_s = last_s
-            break
-    best = found
+    while not within(best := by(high_s)):
+        low_s, high_s, step_s = high_s, min(high_s + step_s, last_s), 2 * step_s
     while high_s - low_s > _STEP * known.t_min_s / 4:
         middle_s = (low_s + high_s) / 2
         if within(found := by(middle_s)):

@@ -127,7 +127,7 @@ def _alternatives(made: Made) -> list[Table]:
 def _jitter(made: Made, margin: float) -> list[Table | str]:
     if made.jitter is None:
         return []
-    bound = margin + (0.0 if made.straggler_s or made.held_s else made.plan.deadline_s / made.plan.t_min_s - 1)
+    bound = margin + (0.0 if made.pace_s else made.plan.deadline_s / made.plan.t_min_s - 1)
     rows = [_jitter_row("default clocks", made.jitter, 0.0, default=True)]
     if made.robust:
         rows.append(_jitter_row("plan without reserve", made.robust.careless_robustness, bound))

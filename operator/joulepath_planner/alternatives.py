@@ -43,6 +43,9 @@ def alternatives(
     drafting, deadline = prepared(pipeline.capped(default_clock_mhz), deadline_s, slowdown, lags, reserve, min_dwell_s)
     found = []
     for granularity in get_args(Granularity):
-        made, bound = planned(drafting, deadline, granularity), drafting.relaxed_bound_j(granularity, deadline)
+        made, bound = (
+            planned(drafting, deadline, granularity, uncapped=pipeline),
+            drafting.relaxed_bound_j(granularity, deadline),
+        )
         found.append(Alternative(granularity, made.energy_j, made.iteration_time_s, made.switches, bound))
     return tuple(found)

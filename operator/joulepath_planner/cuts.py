@@ -16,6 +16,7 @@ import highspy
 import numpy as np
 
 from joulepath_planner.graph import Graph
+from joulepath_planner.ladder import Ladder
 from joulepath_planner.options import Floats, Options
 from joulepath_planner.relaxation import Ints, sums
 from joulepath_planner.solution import SOLVER_TOLERANCE_S, Solution, Solver
@@ -29,37 +30,14 @@ class CuttingPlanes:
         self, graph: Graph, groups: Sequence[Sequence[int]], options: Sequence[Options], idle_w: float
     ) -> None:
         self._network = Network(graph)
-        self._constant_j = sum(option.effective_j[option.hull[0]] for option in options)
-        # A part is all of one stage and kind in a group: its instructions last equally long.
-        part_of = np.empty(len(graph.instructions), dtype=np.intp)
-        least_s, widths, slopes, self._ends = list[float](), list[float](), list[float](), [0]
-        parts, steps, ratios = list[int](), list[int](), list[float]()
-        for members, option in zip(groups, options, strict=True):
-            hull = list(option.hull)
-            times = np.array(option.times_s)[hull]
-            width = np.diff(np.array(option.total_s)[hull])
-            first = len(widths)
-            part = {key: len(least_s) + place for place, key in enumerate(option.keys)}
-            for node in members:
-                one = graph.instructions[node]
-                part_of[node] = part[one.stage, one.kind]
-            for place, seconds in enumerate(times[0].tolist(), start=len(least_s)):
-                parts += [place] * len(width)
-                steps += range(first, first + len(width))
-                least_s.append(seconds)
-            ratios += (np.diff(times, axis=0) / width[:, None]).T.ravel().tolist()
-            widths += width.tolist()
-            slopes += (np.diff(np.array(option.effective_j)[hull]) / width).tolist()
-            self._ends.append(len(widths))
-        self._part_of = part_of[self._network.nodes]
-        self._least_s, self._parts, self._steps = np.array(least_s), np.array(parts, np.intp), np.array(steps, np.intp)
-        self._ratios = np.array(ratios)
+        self._ladder = ladder = Ladder.of(graph, groups, options)
+        self._part_of = ladder.part_of[self._network.nodes]
         self._period = len(graph.wraps)  # columns: starts of the first instructions, the period, then the steps
         model = highspy.HighsLp()
-        model.num_col_ = self._period + 1 + len(widths)
-        model.col_cost_ = np.concatenate([np.zeros(self._period), [idle_w], slopes])
+        model.num_col_ = self._period + 1 + len(ladder.width_s)
+        model.col_cost_ = np.concatenate([np.zeros(self._period), [idle_w], ladder.slope_w])
         model.col_lower_ = np.zeros(model.num_col_)
-        model.col_upper_ = np.concatenate([np.full(self._period + 1, np.inf), widths])
+        model.col_upper_ = np.concatenate([np.full(self._period + 1, np.inf), ladder.width_s])
         model.a_matrix_.start_ = np.zeros(model.num_col_ + 1, dtype=np.int32)
         self._solver = Solver(presolve=False)
         self._solver.passModel(model)
@@ -70,14 +48,13 @@ class CuttingPlanes:
             values, joules, slope = self._solver.optimum(self._period, at_most_s, at_least_s)
             if not self._cut(values):
                 break
-        bought = np.append(0.0, np.cumsum(values[self._period + 1 :]))[self._ends]
-        return Solution(float(values[self._period]), self._constant_j + joules, tuple(np.diff(bought).tolist()), slope)
+        return self._ladder.solution(values[self._period], values[self._period + 1 :], joules, slope)
 
     def _cut(self, values: Floats) -> bool:
         """Adds the path that is most too long; False if none is."""
-        network = self._network
+        network, ladder = self._network, self._ladder
         floors_s, period_s, bought_s = np.split(values, [self._period, self._period + 1])
-        parts_s = self._least_s + sums(self._parts, self._ratios * bought_s[self._steps], len(self._least_s))
+        parts_s = ladder.least_s + sums(ladder.part, ladder.ratio * bought_s[ladder.step], len(ladder.least_s))
         starts_s, ends_s = network.starts_s(parts_s[self._part_of][:, None], floors_s[:, None])
         late_s = ends_s[network.lasts, 0] + network.wrap_gaps_s[:, 0] - period_s - floors_s
         rank = int(late_s.argmax())
@@ -85,7 +62,7 @@ class CuttingPlanes:
             return False
         path, root = self._path(int(network.lasts[rank]), starts_s[:, 0], ends_s[:, 0], floors_s)
         counts = np.bincount(self._part_of[path], minlength=len(parts_s))
-        lengthens = sums(self._steps, self._ratios * counts[self._parts], len(bought_s))
+        lengthens = sums(ladder.step, ladder.ratio * counts[ladder.part], len(bought_s))
         gaps_s = late_s[rank] + period_s[0] + floors_s[rank] - floors_s[root] - counts @ parts_s
         row = np.zeros(len(values))
         row[self._period], row[self._period + 1 :] = 1.0, -lengthens
@@ -93,7 +70,7 @@ class CuttingPlanes:
         row[root] -= 1.0
         columns = np.flatnonzero(row)
         self._solver.addRow(
-            counts @ self._least_s + gaps_s, np.inf, len(columns), columns.astype(np.int32), row[columns]
+            counts @ ladder.least_s + gaps_s, np.inf, len(columns), columns.astype(np.int32), row[columns]
         )
         return True
 

@@ -6,6 +6,7 @@ import math
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from joulepath_planner.graph import Graph, least_period_s
 from joulepath_planner.options import Options, OptionTable
@@ -72,6 +73,17 @@ class Frontier:
         least = self.points[-1].free_energy_j
         free = least if iteration_time_s >= self.t_star_free_s else max(energy, least)
         return FrontierPoint(iteration_time_s, energy, free, slope)
+
+    @property
+    def outline(self) -> list[tuple[float, float]]:
+        """(seconds, joules) that straight lines may join: the points, and where the tangents of two beside each other
+        meet. What `at` says of every time between."""
+        met = [
+            (left.iteration_time_s + part, left.energy_j + left.slope_w * part)
+            for left, right in pairwise(self.points)
+            if (part := _meet_s(left, right)) is not None
+        ]
+        return sorted([*met, *((point.iteration_time_s, point.energy_j) for point in self.points)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,12 +219,19 @@ def _bends(at: Callable[[float], FrontierPoint], first_s: float, last_s: float) 
     while spans:
         left, right = spans.pop()
         width, rise = right.iteration_time_s - left.iteration_time_s, right.energy_j - left.energy_j
-        turn = right.slope_w - left.slope_w
-        part = (right.slope_w * width - rise) / turn if turn > 0 else 0.0
-        if not 0 < part < width or (rise / width - left.slope_w) * part <= _BEND * left.energy_j:
+        part = _meet_s(left, right)
+        if part is None or (rise / width - left.slope_w) * part <= _BEND * left.energy_j:
             continue
         middle = at(left.iteration_time_s + part)
         known.append(middle)
         if middle.energy_j - left.energy_j - left.slope_w * part > _BEND * left.energy_j:
             spans += [(left, middle), (middle, right)]
     return sorted(known, key=lambda point: point.iteration_time_s)
+
+
+def _meet_s(left: FrontierPoint, right: FrontierPoint) -> float | None:
+    """How long after the left point the tangents of two meet; None where they don't meet between them."""
+    width, rise = right.iteration_time_s - left.iteration_time_s, right.energy_j - left.energy_j
+    turn = right.slope_w - left.slope_w
+    part = (right.slope_w * width - rise) / turn if turn > 0 else 0.0
+    return part if 0 < part < width else None

@@ -7,7 +7,7 @@ is repaired by raising clocks; where that does not help, a coarser granularity i
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 from joulepath_planner.draft import Draft, Drafting
@@ -120,7 +120,7 @@ def plan(
     drafting, deadline = prepared(
         pipeline.capped(default_clock_mhz), deadline_s, slowdown, lags, reserve, min_dwell_s, fixed=fixed
     )
-    return _named(planned(drafting, deadline, granularity, polish_s), drafting, pipeline)
+    return planned(drafting, deadline, granularity, polish_s, uncapped=pipeline)
 
 
 def prepared(
@@ -158,9 +158,14 @@ def prepared(
 
 
 def planned(
-    drafting: Drafting, deadline_s: float, granularity: Granularity | Literal["auto"], polish_s: float = 0.0
+    drafting: Drafting,
+    deadline_s: float,
+    granularity: Granularity | Literal["auto"],
+    polish_s: float = 0.0,
+    *,
+    uncapped: Pipeline,
 ) -> Plan:
-    """The cheapest plan of at most this granularity."""
+    """The cheapest plan of at most this granularity. uncapped: the pipeline without the GPUs' own cap."""
     best = drafting.default(deadline_s)
     for level in _COARSER[granularity]:
         draft = drafting.draft(level, deadline_s, polish_s)
@@ -168,7 +173,7 @@ def planned(
             best = draft
         if draft and not drafting.shares(level):
             break
-    return _plan(drafting, deadline_s, best)
+    return _plan(drafting, deadline_s, best, uncapped)
 
 
 def frontier_plans(
@@ -187,7 +192,7 @@ def frontier_plans(
     for time, draft in zip(times, drafting.fine(times), strict=True):
         if draft is None or draft.replay.energy_j >= drafting.baseline_j(time):
             draft = drafting.default(time)
-        plans.append(_named(_plan(drafting, time, draft), drafting, pipeline))
+        plans.append(_plan(drafting, time, draft, pipeline))
     return found, tuple(plans)
 
 
@@ -201,33 +206,19 @@ _COARSER: dict[str, tuple[Granularity, ...]] = {
 """What to try, in order."""
 
 
-def _named(made: Plan, drafting: Drafting, uncapped: Pipeline) -> Plan:
-    """The plan with the clocks' numbers where a cap counts: to others, None is the profile's highest clock."""
-    profile = drafting.problem.pipeline.profile
-    if all(profile.default_clock_mhz(one) == uncapped.profile.default_clock_mhz(one) for one in profile.stages):
-        return made
-    ranks = tuple(
-        replace(
-            rank,
-            instructions=tuple(
-                replace(one, clock_mhz=one.clock_mhz or profile.default_clock_mhz(one.instruction.stage))
-                for one in rank.instructions
-            ),
-        )
-        for rank in made.ranks
-    )
-    return replace(made, ranks=ranks)
-
-
-def _plan(drafting: Drafting, deadline_s: float, best: Draft) -> Plan:
-    pipeline = drafting.problem.pipeline
-    ranks = []
+def _plan(drafting: Drafting, deadline_s: float, best: Draft, uncapped: Pipeline) -> Plan:
+    pipeline, ranks = drafting.problem.pipeline, []
+    defaults = {stage: pipeline.profile.default_clock_mhz(stage) for stage in pipeline.profile.stages}
+    # A cap is named: to others, None is the profile's highest clock.
+    caps = {stage for stage, clock in defaults.items() if clock < uncapped.profile.default_clock_mhz(stage)}
     for rank, (events, clocks) in enumerate(zip(best.replay.ranks, best.clocks, strict=True)):
         gpus, planned = pipeline.rank_gpus(rank), []
         for event, clock in zip(events, clocks, strict=True):
             one = event.instruction
-            seconds, joules = drafting.referee.at(one, clock or pipeline.profile.default_clock_mhz(one.stage))
-            planned.append(PlannedInstruction(one, clock, event.start_s, seconds, joules * gpus))
+            actual = clock or defaults[one.stage]
+            seconds, joules = drafting.referee.at(one, actual)
+            named = actual if one.stage in caps else clock
+            planned.append(PlannedInstruction(one, named, event.start_s, seconds, joules * gpus))
         stages = tuple(sorted({event.instruction.stage for event in events}))
         ranks.append(RankPlan(rank, stages, tuple(planned)))
     return Plan(

@@ -204,7 +204,7 @@ class _Replay:
         self._begins, self._ends, self._joules = (deque[list[float]](maxlen=3) for _ in range(3))
         self._first_begins: list[list[float]] = []
         # All that the next iteration depends on: times, and the clocks that they are of.
-        self._states: list[tuple[list[float], list[list[int]]]] = []
+        self._states = deque[tuple[list[float], list[list[int]]]](maxlen=_LONGEST_CYCLE + 1)
         self._compute_j: list[list[float]] = []
         self._wait_j: list[list[float]] = []
         self._tail_j: list[list[float]] = []
