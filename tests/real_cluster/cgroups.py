@@ -7,6 +7,7 @@ be passed on to the children) is written after the kernel's documentation and un
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -41,8 +42,7 @@ def make(node: NodeLayout) -> None:
 def end_processes(node: NodeLayout) -> None:
     """Kill all that runs in the node's pods."""
     for _ in range(5):  # a container may be starting
-        files = [file for folder in _folders(node) for file in folder.rglob("cgroup.procs")]
-        pids = {int(pid) for file in files for pid in _read(file).split()}
+        pids = {int(pid) for group in _groups(node) for pid in _read(group / "cgroup.procs").split()}
         if not pids:
             return
         end(identities(sorted(pids)), term_limit_s=0)
@@ -57,8 +57,11 @@ def _read(file: Path) -> str:
 
 def remove(node: NodeLayout) -> None:
     """Remove the node's cgroups, leaves first."""
-    for folder in _folders(node):
-        if folder.exists():
-            for inner in sorted((path for path in folder.rglob("*") if path.is_dir()), reverse=True):
-                inner.rmdir()
-            folder.rmdir()
+    for group in _groups(node):
+        with contextlib.suppress(FileNotFoundError):  # its container's runtime was faster
+            group.rmdir()
+
+
+def _groups(node: NodeLayout) -> Iterator[Path]:
+    """The node's cgroups and those below, leaves first; runtimes remove some meanwhile, which `walk` forgives."""
+    return (Path(group) for folder in _folders(node) for group, _, _ in os.walk(folder, topdown=False))
