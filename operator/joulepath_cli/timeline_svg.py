@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from joulepath_cli import svg
@@ -11,6 +11,7 @@ from joulepath_cli import svg
 __all__ = ["Box", "Strip", "draw"]
 
 _WIDTH, _WIDEST, _BOX_WIDTH, _LEFT, _RIGHT, _ROW, _BOX = 1320.0, 9600.0, 14.0, 70.0, 20.0, 26.0, 22.0
+_KINDS = {"F": "forward", "B": "backward", "I": "input gradient", "W": "weight gradient"}
 _HEAD, _FOOT, _TOP, _BOTTOM = 40.0, 34.0, 12.0, 46.0
 
 
@@ -28,11 +29,11 @@ class Box:
 
     @property
     def kind(self) -> str:
-        return self.instruction[0]
+        return self.instruction.rpartition(":")[2][0]
 
     @property
     def microbatch(self) -> int:
-        return int(self.instruction[1:])
+        return int(self.instruction.rpartition(":")[2][1:])
 
     @property
     def row(self) -> int:
@@ -64,7 +65,8 @@ def draw(strips: Sequence[Strip], note: str) -> str:
     for strip in strips:
         elements += _strip(strip, top, per_s, end_s, low, high)
         top += _HEAD + _ROW * len({box.row for box in strip.boxes}) + _FOOT
-    elements += _legend(top + 4, low, high, bool(powers), note)
+    kinds = {box.kind for box in everything}
+    elements += _legend(top + 4, low, high, bool(powers), _letters(kinds), note)
     label = "One training iteration at default clocks and with the plan: " + "; ".join(strip.title for strip in strips)
     return svg.document(width, top + _BOTTOM, label, elements)
 
@@ -105,7 +107,7 @@ def _box(box: Box, x: float, y: float, width: float, low: float, high: float) ->
     return elements
 
 
-def _legend(y: float, low: float, high: float, known: bool, note: str) -> list[str]:
+def _legend(y: float, low: float, high: float, known: bool, letters: str, note: str) -> list[str]:
     elements = []
     if known:
         elements.append(svg.text(_LEFT, y + 12, f"{low:.0f} W", css="small"))
@@ -117,7 +119,12 @@ def _legend(y: float, low: float, high: float, known: bool, note: str) -> list[s
         svg.text(_LEFT + 328, y + 12, "critical path", css="small"),
         svg.rect(_LEFT + 420, y + 2, 22, 12, css="track"),
         svg.text(_LEFT + 448, y + 12, "waits for another stage", css="small"),
-        svg.text(_LEFT + 600, y + 12, "F3: forward of microbatch 3; B: backward", css="small"),
+        svg.text(_LEFT + 600, y + 12, letters, css="small"),
         svg.text(_LEFT, y + 32, note, css="small muted"),
     ]
     return elements
+
+
+def _letters(kinds: Collection[str]) -> str:
+    told = [f"{letter}: {name}" for letter, name in _KINDS.items() if letter in kinds]
+    return "; ".join([*told, "the number is the microbatch"])

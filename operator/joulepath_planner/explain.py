@@ -148,7 +148,9 @@ class Explainer:
         clock = self._plan.clocks[rank][index] or default
         clocks = sorted(point.clock_mhz for point in profile.points[instruction.stage, instruction.kind])
         path = list(self.replay.critical_path)
-        at = path.index(instruction) if instruction in path else None
+        # The longest path through a plan that waits for a straggler delays nothing if it ends before.
+        delays = self._pace_s is None or event.slack_s < _NO_SLACK_S
+        at = path.index(instruction) if delays and instruction in path else None
         return Explanation(
             instruction=instruction,
             rank=rank,

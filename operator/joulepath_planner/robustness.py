@@ -104,7 +104,8 @@ def robustness(
     """Replay so many iterations of a plan's clocks and of default clocks with this noise, and with the lags' spread.
 
     pace_s: the iteration time of a straggler that both wait for.
-    The same seed gives the same figures. Raises `ProfileError` where there is no noise to replay.
+    Of GPUs with a cap of their own, give `pipeline.capped(cap)`: default clocks are the cap then. The same seed gives
+    the same figures. Raises `ProfileError` where there is no noise to replay.
     """
     if samples < 2:
         raise ValueError(f"samples is {samples}; a spread needs at least 2.")

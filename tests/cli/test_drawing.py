@@ -54,6 +54,13 @@ def test_a_rank_of_several_stages_has_one_row() -> None:
     assert [word for word in words if word.startswith(("rank", "stage"))] == ["rank 0", "rank 1"]
 
 
+def test_the_legend_names_the_kinds_that_are_drawn() -> None:
+    boxes = [Box(0, name, 0.0, 1.0, 100.0, rank=0) for name in ("0:F1", "0:I1", "0:W1")]
+    picture = timeline_svg.draw([Strip("plan", boxes)], "")
+    assert "F: forward; I: input gradient; W: weight gradient; the number is the microbatch" in picture
+    assert "backward" not in picture
+
+
 def test_a_long_iteration_gets_a_wider_picture() -> None:
     def width(instructions: int) -> float:
         boxes = [Box(0, f"F{m}", float(m), m + 1.0, 100.0) for m in range(instructions)]

@@ -45,6 +45,16 @@ def test_the_critical_path_is_told_in_order() -> None:
     assert "lengthen the iteration by" in told[1].sentences[2]
 
 
+def test_nothing_is_critical_in_a_plan_that_ends_before_its_straggler() -> None:
+    pace_s = 3 * PLAN.t_min_s
+    made = plan(PIPELINE, deadline_s=pace_s, fixed=True)
+    explainer = Explainer(PIPELINE, made, pace_s=pace_s)
+    told = [explainer.explain(one) for one in explainer.replay.critical_path]
+    assert told
+    assert all(not one.critical and one.slack_s > 0.1 for one in told)
+    assert all("off the critical path" in one.sentences[1] for one in told)
+
+
 def test_slack_and_the_clocks_beside_are_told_in_numbers() -> None:
     rows = [one for order in PIPELINE.schedule.orders for one in order]
     told = [found for one in rows if (found := EXPLAINER.explain(one)).reason == "too little slack"]
