@@ -27,7 +27,7 @@ _LEAST_STEPS = 200
 class Options:
     """The options of a run."""
 
-    time_scale: float = 0.5
+    time_scale: float = 0.55
     lag_ms: float = 10.0
     mode: str = "Enforce"
     granularity: str = "auto"

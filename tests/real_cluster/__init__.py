@@ -12,6 +12,7 @@ from __future__ import annotations
 from . import images
 from .cluster import Cluster, cluster_up, down, only_release, running, up
 from .commands import CommandError, NotYetError, until
+from .kernel import cores_awake
 from .machine import MachineError
 from .node import Daemon, Node
 from .prometheus import prometheus, start_prometheus, stop_prometheus
@@ -24,6 +25,7 @@ __all__ = [
     "Node",
     "NotYetError",
     "cluster_up",
+    "cores_awake",
     "down",
     "images",
     "only_release",

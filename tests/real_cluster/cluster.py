@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import addons, cgroups, controlplane, machine, network, pki
+from . import addons, cgroups, controlplane, kernel, machine, network, pki
 from .binaries import binaries
 from .commands import NotYetError, run, until
 from .images import own_images
@@ -90,7 +90,7 @@ def _up(processes: Processes, count: int, daemons: Sequence[Daemon], images: Seq
         network.refuse_foreign_cluster()
         run_folder().mkdir()
         booted.write_text(boot)
-    network.save_sysctls()
+    kernel.note_settings()
     network.make_host_network()
     layouts = [NodeLayout(index) for index in range(MAX_NODES)]
     cluster = Cluster(
@@ -178,7 +178,7 @@ def _down() -> None:
         cgroups.end_processes(layout)
         cgroups.remove(layout)
     network.remove()
-    network.restore_sysctls()
+    kernel.restore_settings()
     _remove_folders()
 
 

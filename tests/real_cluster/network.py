@@ -7,7 +7,6 @@ bridges alone: the machine doesn't become a router for its neighbours.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,36 +27,6 @@ table inet {_TABLE} {{
   }}
 }}
 """
-_SYSCTLS = (  # which the kubelet and kube-proxy set
-    "kernel/keys/root_maxbytes",
-    "kernel/keys/root_maxkeys",
-    "kernel/panic",
-    "kernel/panic_on_oops",
-    "net/ipv4/conf/all/route_localnet",
-    "net/ipv4/ip_forward",
-    "vm/overcommit_memory",
-    "vm/panic_on_oom",
-)
-
-
-def _saved_sysctls() -> Path:
-    return run_folder() / "sysctls.json"
-
-
-def save_sysctls() -> None:
-    """Note the settings that the cluster will change, once."""
-    if not _saved_sysctls().exists():
-        paths = (Path("/proc/sys", name) for name in _SYSCTLS)
-        values = {str(path): path.read_text().strip() for path in paths if path.exists()}
-        _saved_sysctls().write_text(json.dumps(values))
-
-
-def restore_sysctls() -> None:
-    """Put back what `save_sysctls` noted."""
-    if _saved_sysctls().exists():
-        for path, value in json.loads(_saved_sysctls().read_text()).items():
-            if Path(path).read_text().strip() != value:
-                Path(path).write_text(value)
 
 
 def refuse_foreign_cluster() -> None:
