@@ -68,11 +68,11 @@ class LocalCluster:
             raise PlaceError(str(error)) from error
         with ExitStack() as turn:
             turn.enter_context(real_cluster.only_release())
-            turn.enter_context(real_cluster.cores_awake())
             refuse_other_releases(self)
             self._virtual_gpus()
             for archive in self._images():
                 self._cluster.load(archive)
+            turn.enter_context(real_cluster.cores_awake())
             self._turn = turn.pop_all()
 
     @staticmethod

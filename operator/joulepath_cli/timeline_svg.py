@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from joulepath_cli import svg
+from joulepath_planner import Instruction
 
 __all__ = ["Box", "Strip", "draw"]
 
@@ -29,11 +30,7 @@ class Box:
 
     @property
     def kind(self) -> str:
-        return self.instruction.rpartition(":")[2][0]
-
-    @property
-    def microbatch(self) -> int:
-        return int(self.instruction.rpartition(":")[2][1:])
+        return Instruction.parse(self.instruction, self.stage).kind
 
     @property
     def row(self) -> int:

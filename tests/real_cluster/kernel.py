@@ -11,22 +11,17 @@ from .layout import run_folder
 
 _HALT_POLL = Path("/sys/module/haltpoll/parameters/guest_halt_poll_ns")
 _AWAKE_NS = 1_000_000
-_CHANGED = (
-    *(
-        Path("/proc/sys", name)
-        for name in (  # set by the kubelet and kube-proxy
-            "kernel/keys/root_maxbytes",
-            "kernel/keys/root_maxkeys",
-            "kernel/panic",
-            "kernel/panic_on_oops",
-            "net/ipv4/conf/all/route_localnet",
-            "net/ipv4/ip_forward",
-            "vm/overcommit_memory",
-            "vm/panic_on_oom",
-        )
-    ),
-    _HALT_POLL,
+_SYSCTLS = (  # which the kubelet and kube-proxy set
+    "kernel/keys/root_maxbytes",
+    "kernel/keys/root_maxkeys",
+    "kernel/panic",
+    "kernel/panic_on_oops",
+    "net/ipv4/conf/all/route_localnet",
+    "net/ipv4/ip_forward",
+    "vm/overcommit_memory",
+    "vm/panic_on_oom",
 )
+_CHANGED = (*(Path("/proc/sys", name) for name in _SYSCTLS), _HALT_POLL)
 
 
 def _noted() -> Path:
@@ -55,19 +50,15 @@ def cores_awake() -> Iterator[None]:
     threads wake one after the other: on two cores 0.4 ms with this, 0.6 ms where cores halt at once (Linux's "guest
     halt polling"; its own default is 0.2 ms).
     """
-    before = _HALT_POLL.read_text().strip() if _HALT_POLL.exists() else str(_AWAKE_NS)
-    raised = int(before) < _AWAKE_NS and _set_halt_poll(str(_AWAKE_NS))
+    before = None
+    with contextlib.suppress(OSError):  # no virtual machine, or a container whose /sys is read-only
+        found = _HALT_POLL.read_text().strip()
+        if int(found) < _AWAKE_NS:
+            _HALT_POLL.write_text(str(_AWAKE_NS))
+            before = found
     try:
         yield
     finally:
-        if raised:
-            _set_halt_poll(before)
-
-
-def _set_halt_poll(nanoseconds: str) -> bool:
-    """Whether that could be done: in a container /sys may be read-only."""
-    try:
-        _HALT_POLL.write_text(nanoseconds)
-    except OSError:
-        return False
-    return True
+        if before is not None:
+            with contextlib.suppress(OSError):
+                _HALT_POLL.write_text(before)
