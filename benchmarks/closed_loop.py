@@ -98,7 +98,7 @@ def node(folder: Path, scale: float, lag_ms: float) -> Iterator[tuple[subprocess
         "OMP_NUM_THREADS": "1",
     }
     socket = folder / "agent.sock"
-    command = [sys.executable, str(ROOT / "tests/agent/local_agent.py"), "--socket", str(socket)]
+    command = [sys.executable, str(ROOT / "lab/local_agent.py"), "--socket", str(socket)]
     command += ["--state-dir", str(folder / "journal"), "--pod", f"pod={','.join(state.uuids(path))}"]
     log = (folder / "agent.log").open("w")
     agent = subprocess.Popen(

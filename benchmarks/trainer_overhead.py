@@ -30,7 +30,7 @@ CHUNKS = 2 * MICROBATCHES
 
 def start_agent(path: Path) -> None:
     """Listens in a process of its own until this one ends."""
-    from trainer.agent_double import AgentDouble
+    from agent_double import AgentDouble
 
     alive, hold = os.pipe()
     ready, tell = os.pipe()

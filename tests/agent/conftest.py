@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.room import Launcher, Room
+from tests.agent.room import Launcher, Room
 from virtual_gpus.fixtures import MakeVirtualGpus
 
 

@@ -13,7 +13,6 @@ import socket
 import sys
 import time
 
-from agent.peer import connect_as_pod
 from joulepath_trainer.wire import (
     MARKER_OFFSET,
     PAGE_BYTES,
@@ -24,6 +23,7 @@ from joulepath_trainer.wire import (
     PageWriter,
     Pipeline,
 )
+from tests.agent.peer import connect_as_pod
 
 
 def hello(gpu: str) -> Hello:

@@ -1,6 +1,6 @@
 """Starts the programs of these tests by forking, so that what takes long to import is imported once.
 
-    python launcher.py FD
+    python -m tests.agent.launcher FD
 
 FD is a socket. Each message {"program", "arguments", "environment"}, with descriptors for standard input, output and
 error, is answered with {"pid"}; {"wait": pid} with {"status"}, None while it runs.
@@ -16,13 +16,13 @@ import sys
 import traceback
 from typing import Any
 
-import agent.local_agent  # noqa: F401  # what is slow
+import local_agent  # noqa: F401  # what is slow
 
 
 def run(program: str) -> int:
-    """Runs the main function of a module of these tests; its exit status."""
+    """Runs the main function of a module; its exit status."""
     try:
-        importlib.import_module(f"agent.{program}").main()
+        importlib.import_module(program).main()
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     except BaseException:

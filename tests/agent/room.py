@@ -20,7 +20,7 @@ from virtual_gpus.fixtures import VirtualGpus
 
 __all__ = ["Launcher", "LocalAgent", "Process", "Room", "wait_until"]
 
-HERE = Path(__file__).parent
+ROOT = Path(__file__).parents[2]
 PATIENCE_S = 60.0
 
 
@@ -42,17 +42,17 @@ class Launcher:
             environment = {
                 **os.environ,
                 "LD_LIBRARY_PATH": str(library_dir()),
-                "PYTHONPATH": str(HERE.parent),
+                "PYTHONPATH": str(ROOT),
                 "OPENBLAS_NUM_THREADS": "1",
             }
             self._process = subprocess.Popen(
-                [sys.executable, str(HERE / "launcher.py"), str(other.fileno())],
+                [sys.executable, "-m", "tests.agent.launcher", str(other.fileno())],
                 env=environment,
                 pass_fds=(other.fileno(),),
             )
 
     def start(self, program: str, arguments: Sequence[str], environment: dict[str, str], fds: Sequence[int]) -> int:
-        """Starts a module of these tests with these standard descriptors, in a session of its own; its pid."""
+        """Starts a module with these standard descriptors, in a session of its own; its pid."""
         order = {"program": program, "arguments": list(arguments), "environment": environment}
         socket.send_fds(self._socket, [json.dumps(order).encode()], fds)
         return int(json.loads(self._socket.recv(4096))["pid"])
@@ -163,11 +163,11 @@ class Room:
 
     def peer(self, pod: str = "a", **options: object) -> Process:
         """Starts a training process."""
-        return self._start(pod, "peer", str(self.socket), json.dumps(options))
+        return self._start(pod, "tests.agent.peer", str(self.socket), json.dumps(options))
 
     def hostile(self, pod: str, what: str, gpu: int = 0) -> Process:
         """Starts a process that means no good: `bytes` or `rank`."""
-        return self._start(pod, "hostile", str(self.socket), what, self.gpus.uuids[gpu])
+        return self._start(pod, "tests.agent.hostile", str(self.socket), what, self.gpus.uuids[gpu])
 
     def _start(self, pod: str, program: str, *arguments: str) -> Process:
         started = Process(self._launcher, program, arguments, {**self.gpus.environment, "POD_UID": pod})

@@ -9,11 +9,11 @@ from typing import cast
 
 import pytest
 
-from agent.room import wait_until
 from joulepath_agent.clocks import UNKNOWN_LAG_S, ClockSetter
 from joulepath_agent.gpus import Gpu
 from joulepath_agent.journal import Journal
 from joulepath_agent.wish import DEFAULT, Wish
+from tests.agent.room import wait_until
 
 LOW_MHZ, HIGH_MHZ = 900, 1410
 

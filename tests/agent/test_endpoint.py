@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from agent.room import wait_until
 from joulepath_agent.endpoint import Endpoint
 from joulepath_agent.placement import Peer, RefusedError
 from joulepath_agent.rank import Rank
 from joulepath_trainer.wire import Hello, Pipeline, Reply
+from tests.agent.room import wait_until
 
 HELLO = Hello(0, 0, 1, 0, "GPU-1", "stream", Pipeline("Schedule1F1B", 1, 1, (0,), (0,))).encode()
 

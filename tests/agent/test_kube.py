@@ -15,12 +15,12 @@ from uuid import uuid4
 import pytest
 from kubernetes import client, config
 
-from agent.room import wait_until
 from joulepath_agent.kube import Cluster
 from joulepath_agent.plans import PlanKey
 from joulepath_crds import JobPlanSpec, NodeReportStatus, Purpose, Sweep
 from joulepath_crds.__main__ import documents
 from real_cluster import Cluster as RealCluster
+from tests.agent.room import wait_until
 
 pytestmark = pytest.mark.cluster
 

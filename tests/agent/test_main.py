@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.room import wait_until
 from joulepath_agent.__main__ import main
+from tests.agent.room import wait_until
 from virtual_gpus.build import library_dir
 from virtual_gpus.fixtures import MakeVirtualGpus, VirtualGpus
 

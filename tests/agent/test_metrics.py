@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from agent.room import LocalAgent, Room, wait_until
 from joulepath_agent.metrics import TABLE
 from joulepath_crds import JobPlanSpec, Purpose, Sweep
+from tests.agent.room import LocalAgent, Room, wait_until
 
 
 def get(agent: LocalAgent, path: str) -> str:

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from agent.room import LocalAgent, Process, Room, wait_until
 from joulepath_crds import Blocks, JobPlanSpec, Purpose, RankState, StagePlan, Sweep
+from tests.agent.room import LocalAgent, Process, Room, wait_until
 
 MakeRoom = Callable[..., Room]
 ORDER = ("F0", "F1", "B0", "F2", "B1", "F3", "B2", "B3")

@@ -12,12 +12,12 @@ import pytest
 import yaml
 from kubernetes import config
 
-from agent.room import wait_until
 from joulepath_agent.identity import pod_uid_of
 from joulepath_agent.kube import Cluster
 from joulepath_agent.placement import Placement, RefusedError
 from joulepath_agent.pods import ClusterPods
 from real_cluster import Cluster as RealCluster
+from tests.agent.room import wait_until
 
 pytestmark = pytest.mark.cluster
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from joulepath_planner import Profile
-from planner.pipelines import scaled
+from tests.planner.pipelines import scaled
 
 PROFILE: Profile = scaled([1.0, 1.3, 0.8, 0.9], 1).profile
 

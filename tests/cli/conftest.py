@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cli.command import PROFILE, Ran, Run
 from joulepath_cli.__main__ import main
 from joulepath_crds import (
     BlockingPower,
@@ -19,6 +18,7 @@ from joulepath_crds import (
     Topology,
     Transfer,
 )
+from tests.cli.command import PROFILE, Ran, Run
 
 
 @pytest.fixture

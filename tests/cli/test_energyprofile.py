@@ -12,8 +12,8 @@ from uuid import uuid4
 import pytest
 import yaml
 
-from cli.command import Run
 from real_cluster import Cluster
+from tests.cli.command import Run
 
 DEFINITIONS = Path(__file__).parents[2] / "crds/energyprofiles.yaml"
 LOCATION = "kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION"

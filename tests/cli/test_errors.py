@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cli.command import Run
 from joulepath_cli import quantities
 from joulepath_cli.__main__ import main
+from tests.cli.command import Run
 
 SHAPE = ("--microbatches", 6, "--blocking-power", 80)
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from cli.command import PROFILE, Run
 from joulepath_planner import Pipeline, frontier, one_f_one_b
+from tests.cli.command import PROFILE, Run
 
 SHAPE = ("--microbatches", 6, "--blocking-power", 80)
 KNOWN = frontier(Pipeline(one_f_one_b(4, 6), PROFILE), 5)

@@ -11,8 +11,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from cli.command import PROFILE, Run
 from joulepath_planner import Pipeline, frontier, one_f_one_b, simulate
+from tests.cli.command import PROFILE, Run
 
 SHAPE = ("--schedule", "1f1b", "--stages", 4, "--microbatches", 6, "--blocking-power", 80)
 PIPELINE = Pipeline(one_f_one_b(4, 6), PROFILE)

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from end_to_end import jobs, product, watching
 from real_cluster import Cluster, CommandError, only_release
+from tests.end_to_end import jobs, product, watching
 
 
 @pytest.fixture(scope="package")

@@ -13,9 +13,9 @@ import yaml
 from demo.local_cluster import LocalCluster
 from demo.manifests import pytorch_job
 from demo.options import Options
-from end_to_end.product import JOBS, WALL_CLOCK_ENVIRONMENT, Gpus
 from joulepath_crds import ANNOTATION, GROUP, VERSION
 from real_cluster import Cluster, NotYetError, until
+from tests.end_to_end.product import JOBS, WALL_CLOCK_ENVIRONMENT, Gpus
 
 __all__ = ["apply", "energy_plan", "pods", "pods_as_made", "stop", "training_job", "waiting_job"]
 

@@ -6,12 +6,12 @@ import json
 
 import pytest
 
-from end_to_end import jobs
-from end_to_end.product import JOBS, PYTHONPATH_IMAGE, Product, wait_ready
-from end_to_end.watching import Recorder
 from joulepath_crds import ANNOTATION
 from joulepath_operator.observation import INJECTED_ANNOTATION
 from real_cluster import CommandError
+from tests.end_to_end import jobs
+from tests.end_to_end.product import JOBS, PYTHONPATH_IMAGE, Product, wait_ready
+from tests.end_to_end.watching import Recorder
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 

@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 from demo.scraping import configuration, query
-from end_to_end import jobs
-from end_to_end.product import EVEN, JOBS, WALL_CLOCK_AHEAD_S, Product, wait_ready
-from end_to_end.watching import Recorder
 from joulepath_crds import JobPlanSpec, Phase, Purpose
 from real_cluster import NotYetError, prometheus, until
+from tests.end_to_end import jobs
+from tests.end_to_end.product import EVEN, JOBS, WALL_CLOCK_AHEAD_S, Product, wait_ready
+from tests.end_to_end.watching import Recorder
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600), pytest.mark.usefixtures("uneven")]
 

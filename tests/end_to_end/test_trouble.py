@@ -11,11 +11,11 @@ import time
 
 import pytest
 
-from end_to_end import jobs, processes
-from end_to_end.product import JOBS, RELEASE, SYSTEM, UNEVEN, Product
-from end_to_end.watching import Recorder
 from joulepath_crds import Phase, RankState
 from real_cluster import NotYetError, until
+from tests.end_to_end import jobs, processes
+from tests.end_to_end.product import JOBS, RELEASE, SYSTEM, UNEVEN, Product
+from tests.end_to_end.watching import Recorder
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600), pytest.mark.usefixtures("uneven")]
 

@@ -39,7 +39,7 @@ from joulepath_operator.decide import decide
 from joulepath_operator.observation import Agent, Decision, Job, NodeJob, Observation, Pod, StoredPlan, StoredProfile
 from joulepath_operator.planning import PlanRefusal, PlanRequest, PlanResult, compute
 from joulepath_planner import Pipeline, Simulation, simulate
-from planner.pipelines import BLOCKING_POWER_W, gpt3
+from tests.planner.pipelines import BLOCKING_POWER_W, gpt3
 
 DEFAULT_MHZ = 1410
 TRANSFER_S = 0.002

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from joulepath_planner import Pipeline, alternatives, simulate
-from planner.pipelines import gpt3, pipelines
+from tests.planner.pipelines import gpt3, pipelines
 
 SOLVER = 1e-6
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from joulepath_planner import Instruction, Pipeline, Schedule, ScheduleError, dependencies, plan, recorded
-from planner.pipelines import scaled, schedules
+from tests.planner.pipelines import scaled, schedules
 
 
 def needs(orders: list[str]) -> dict[str, str]:

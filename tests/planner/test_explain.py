@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from joulepath_planner import Explainer, Instruction, LagTable, Pipeline, ScheduleError, plan, simulate
-from planner.pipelines import gpt3, pipelines
+from tests.planner.pipelines import gpt3, pipelines
 
 PIPELINE = gpt3(4)
 PLAN = plan(PIPELINE)

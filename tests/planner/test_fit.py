@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from joulepath_planner import Pipeline, Point, Profile, ProfileError, fit, plan, simulate
-from planner.pipelines import EXCERPT, gpt3, series
+from tests.planner.pipelines import EXCERPT, gpt3, series
 
 SUPPORTED = range(210, 1411, 15)
 HANDFUL = (1410, 1380, 1320, 1230, 1110, 990, 870)

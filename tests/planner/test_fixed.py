@@ -7,7 +7,7 @@ from typing import Literal, get_args
 import pytest
 
 from joulepath_planner import Granularity, LagTable, Pipeline, Point, Profile, plan, recorded, simulate
-from planner.pipelines import scaled
+from tests.planner.pipelines import scaled
 
 LOADING = recorded(["X0 F0 X1 F1 B0 X2 F2 B1 B2 X3", "F0 B0 X0 F1 B1 F2 B2", "F0 B0 F1 B1 F2 B2"])
 STAGES = [1.0, 1.3, 0.9]

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from joulepath_planner import Pipeline, PlanningError, frontier
-from planner.pipelines import gpt3, pipelines
+from tests.planner.pipelines import gpt3, pipelines
 
 
 @settings(max_examples=15, deadline=None)

@@ -8,7 +8,7 @@ from joulepath_planner import Instruction, LagTable, Pipeline, Point, Profile, o
 from joulepath_planner.granularity import groups, phases, runs
 from joulepath_planner.graph import Graph
 from joulepath_planner.options import OptionTable
-from planner.pipelines import scaled
+from tests.planner.pipelines import scaled
 
 
 def named(pipeline: Pipeline, found: list[list[int]]) -> list[str]:

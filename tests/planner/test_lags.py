@@ -8,7 +8,7 @@ from statistics import median
 import pytest
 
 from joulepath_planner import LagTable, plan
-from planner.pipelines import gpt3
+from tests.planner.pipelines import gpt3
 
 SPREAD = LagTable(0.010, 0.020, 0.015, 0.040, targets={900: LagTable(0.0, 0.1, 0.030, 0.1)})
 

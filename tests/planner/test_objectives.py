@@ -18,7 +18,7 @@ from joulepath_planner import (
     least_time_within_power,
     plan,
 )
-from planner.pipelines import pipelines, scaled
+from tests.planner.pipelines import pipelines, scaled
 
 SOLVER = 1e-6
 

@@ -26,7 +26,7 @@ from joulepath_planner import (
     simulate,
 )
 from joulepath_planner.graph import Graph, least_period_s
-from planner.pipelines import HERE, profiled, schedules
+from tests.planner.pipelines import HERE, profiled, schedules
 
 RECORDED = json.loads((HERE / "data" / "orders.json").read_text())
 

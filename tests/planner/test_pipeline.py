@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import pytest
 
 from joulepath_planner import Pipeline, ProfileError, recorded, simulate, zbv
-from planner.pipelines import profiled, scaled
+from tests.planner.pipelines import profiled, scaled
 
 LOOPED = recorded(["0:F0 2:F0 2:B0 0:B0", "1:F0 3:F0 3:B0 1:B0"])
 

@@ -24,7 +24,7 @@ from joulepath_planner import (
     recorded,
     simulate,
 )
-from planner.pipelines import CLOCKS, gpt3, pipelines, profiled, scaled, schedules
+from tests.planner.pipelines import CLOCKS, gpt3, pipelines, profiled, scaled, schedules
 
 EXACT = 1 + 1e-9
 SOLVER = 1e-6

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from joulepath_planner import Pipeline, Point, Profile, ProfileError, fit, one_f_one_b
-from planner.pipelines import EXCERPT
+from tests.planner.pipelines import EXCERPT
 
 GOOD = (Point(1400, 0.1, 30.0), Point(1200, 0.11, 28.0))
 

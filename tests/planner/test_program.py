@@ -17,7 +17,7 @@ from joulepath_planner.program import program
 from joulepath_planner.relaxation import Relaxation
 from joulepath_planner.simplex import Simplex
 from joulepath_planner.solution import Program
-from planner.pipelines import gpt3, pipelines, scaled
+from tests.planner.pipelines import gpt3, pipelines, scaled
 
 
 def _both(problem: Problem) -> tuple[Program, Program, list[Options]]:

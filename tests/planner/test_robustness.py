@@ -17,7 +17,7 @@ from joulepath_planner import (
     robustness,
     simulate,
 )
-from planner.pipelines import gpt3, scaled
+from tests.planner.pipelines import gpt3, scaled
 
 PIPELINE = gpt3(4)
 PLAN = plan(PIPELINE)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from joulepath_planner import Instruction, Pipeline, ScheduleError, dualpipev, one_f_one_b, plan, recorded, simulate
-from planner.pipelines import scaled
+from tests.planner.pipelines import scaled
 
 
 def test_text_and_schedule_are_the_same_thing() -> None:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from joulepath_planner import ObjectiveError, Pipeline, Replica, frontier, plan, share_out
-from planner.pipelines import pipelines, scaled
+from tests.planner.pipelines import pipelines, scaled
 
 SOLVER = 1e-6
 PIPELINE = scaled([1.0, 1.3, 0.8], 4)

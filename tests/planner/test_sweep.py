@@ -12,7 +12,7 @@ from joulepath_planner.frontier import Problem
 from joulepath_planner.solution import SOLVER_TOLERANCE_S
 from joulepath_planner.sweep import Effort, Sweeper
 from joulepath_planner.timing import Network, Timing
-from planner.pipelines import gpt3, pipelines, scaled
+from tests.planner.pipelines import gpt3, pipelines, scaled
 
 
 @settings(max_examples=40, deadline=None)

@@ -15,8 +15,8 @@ import pytest
 
 from virtual_gpus.build import library_dir
 
-HERE = Path(__file__).parent
-BOOTSTRAP = HERE.parents[1] / "agent/joulepath_trainer/bootstrap"
+ROOT = Path(__file__).parents[2]
+BOOTSTRAP = ROOT / "agent/joulepath_trainer/bootstrap"
 
 
 class Nursery:
@@ -44,7 +44,8 @@ class Nursery:
                 "LD_LIBRARY_PATH": str(library_dir()),
             }
             path.unlink(missing_ok=True)
-            process = subprocess.Popen([sys.executable, str(HERE / "nursery.py"), str(path)], env=environment)
+            command = [sys.executable, "-m", "tests.trainer.nursery", str(path)]
+            process = subprocess.Popen(command, env=environment, cwd=ROOT)
             while not path.exists():
                 assert process.poll() is None, "the nursery has ended"
                 time.sleep(0.05)

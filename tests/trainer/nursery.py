@@ -1,8 +1,8 @@
 """Imports torch once, with the hook in place, and then forks the ranks of one training after another.
 
-    python nursery.py SOCKET
+    python -m tests.trainer.nursery SOCKET
 
-A program, not a module: it is started as a training process is (its ``sitecustomize`` is Joulepath's). It listens at a
+It is started as a training process is (its ``sitecustomize`` is Joulepath's). It listens at a
 unix socket for the processes of the test run; each says in which folder it works, and then sends one JSON object a
 line, {"scenario", "world", "store", ...}, answered with one line: the ranks' results. It ends with the last of them.
 """
@@ -18,7 +18,7 @@ from typing import Any
 
 import torch.distributed as dist
 
-from trainer import scenarios
+from tests.trainer import scenarios
 
 
 def rank_process(rank: int, order: dict[str, Any]) -> Any:

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from agent_double import AgentDouble, refuse
 from joulepath_trainer.connection import AgentGoneError, Handshake, RefusedError
 from joulepath_trainer.wire import MAX_MESSAGE_BYTES, PAGE_BYTES, Hello, Pipeline, Reply, WireError
-from trainer.agent_double import AgentDouble, refuse
 
 if TYPE_CHECKING:
-    from trainer.conftest import Nursery
+    from tests.trainer.conftest import Nursery
 
 
 def lie(connection: socket.socket, _: int) -> None:

@@ -11,7 +11,7 @@ from joulepath_trainer import attempts
 from joulepath_trainer.attempts import Attempt
 
 if TYPE_CHECKING:
-    from trainer.conftest import Nursery
+    from tests.trainer.conftest import Nursery
 
 
 def test_all_ranks_of_a_gang_have_rank_0s_number_and_not_that_of_the_gang_before(nursery: Nursery) -> None:

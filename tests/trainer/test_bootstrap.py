@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from trainer.conftest import BOOTSTRAP
+from tests.trainer.conftest import BOOTSTRAP
 
 REPORT = """
 import json, os, sys

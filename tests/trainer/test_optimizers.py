@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from agent_double import AgentDouble
 from joulepath_trainer.wire import Event
-from trainer.agent_double import AgentDouble
 
 if TYPE_CHECKING:
-    from trainer.conftest import Nursery
+    from tests.trainer.conftest import Nursery
 
 
 def test_a_training_without_pipeline_is_one_stage_between_steps_of_its_first_optimizer(nursery: Nursery) -> None:

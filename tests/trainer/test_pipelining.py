@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from agent_double import AgentDouble, Rank
 from joulepath_trainer.wire import Event
-from trainer.agent_double import AgentDouble, Rank
 
 if TYPE_CHECKING:
-    from trainer.conftest import Nursery
+    from tests.trainer.conftest import Nursery
 
 WORLD, MICROBATCHES, STEPS = 4, 4, 6
 Order = Callable[[int], list[str]]

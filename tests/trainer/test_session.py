@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from agent_double import AgentDouble, fresh_page, welcome
 from joulepath_trainer.identity import Work
 from joulepath_trainer.iterations import Iteration, Pending
 from joulepath_trainer.session import RETRY_S, Observer
 from joulepath_trainer.wire import MAX_MESSAGE_BYTES, IterationRecord, Pipeline
-from trainer.agent_double import AgentDouble, fresh_page, welcome
 
 PIPELINE = Pipeline("Schedule1F1B", 1, 1, (0,), (0,))
 ON_CPU = Work(PIPELINE, "cpu")

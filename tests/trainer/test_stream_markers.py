@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from agent_double import AgentDouble
 from joulepath_trainer.wire import Event
-from trainer.agent_double import AgentDouble
-from trainer.test_pipelining import check_markers, check_records, one_f_one_b
+from tests.trainer.test_pipelining import check_markers, check_records, one_f_one_b
 from virtual_gpus import state
 from virtual_gpus.build import library_dir
 from virtual_gpus.model import parametric
 
 if TYPE_CHECKING:
-    from trainer.conftest import Nursery
+    from tests.trainer.conftest import Nursery
 
 WORLD, STEPS = 4, 6
 SECONDS = {"F": 0.010, "B": 0.020}

@@ -8,7 +8,7 @@ from virtual_gpus import model
 from virtual_gpus.fixtures import MakeVirtualGpus
 
 if TYPE_CHECKING:
-    from trainer.conftest import Nursery
+    from tests.trainer.conftest import Nursery
 
 MICROBATCHES, STEPS = 4, 3
 

@@ -15,7 +15,7 @@ import yaml
 
 __all__ = ["EXAMPLE", "TrainingPlace", "energy_plan", "pytorch_job"]
 
-EXAMPLE = Path(__file__).resolve().parent.parent / "01-pytorchjob"
+EXAMPLE = Path(__file__).resolve().parents[2] / "examples/01-pytorchjob"
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ PERSEUS_SAVINGS = 0.153
 RATED_POWER_W = 400.0
 """Board power of an A100 SXM, watts."""
 
-_DATA = Path(__file__).resolve().parent.parent / "data"
+_DATA = Path(__file__).resolve().parents[2] / "examples/data"
 _FRONTIER = "gpt3-175b_a100-sxm_frontier_mb12.csv"
 _PROFILE = "gpt3-175b_a100-sxm_stage-profile.csv"
 

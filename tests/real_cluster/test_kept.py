@@ -16,7 +16,7 @@ from real_cluster.images import context_files
 from real_cluster.kept import content_hash, kept
 from real_cluster.processes import Processes
 
-_TESTS = Path(__file__).parents[1]
+_LAB = Path(__file__).parents[2] / "lab"
 
 
 def test_a_folder_is_made_once_by_many_at_a_time(tmp_path: Path) -> None:
@@ -54,7 +54,7 @@ def test_a_process_outlives_who_started_it_and_is_known_again(tmp_path: Path) ->
         "import sys; from pathlib import Path; from real_cluster.processes import Processes;"
         "Processes(Path(sys.argv[1]), Path('/')).start('sleeper', ['sleep', 'infinity'])"
     )
-    environment = {**os.environ, "PYTHONPATH": str(_TESTS)}
+    environment = {**os.environ, "PYTHONPATH": str(_LAB)}
     subprocess.run([sys.executable, "-c", script, str(tmp_path)], env=environment, check=True)
     processes = Processes(tmp_path, Path("/"))
     pid = processes.pid("sleeper")
@@ -93,7 +93,7 @@ def test_a_build_sees_what_the_dockerfile_copies_and_git_does_not_ignore(tmp_pat
 
 def test_without_root_it_says_at_once_what_is_missing_and_ends_with_2(tmp_path: Path) -> None:
     command = ["unshare", "--user", "--map-user=1000", sys.executable, "-m", "real_cluster", "up"]
-    environment = {**os.environ, "PYTHONPATH": str(_TESTS), "JOULEPATH_CACHE": str(tmp_path)}
+    environment = {**os.environ, "PYTHONPATH": str(_LAB), "JOULEPATH_CACHE": str(tmp_path)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "Not root: run it again as root" in done.stderr
