@@ -1,10 +1,13 @@
 """The contract between operator and agents: EnergyPlan, EnergyProfile, JobPlan and NodeReport as typed models.
 
-The YAML beside this package is generated from these models (``python -m joulepath_crds``); a test holds both equal.
+The YAML beside this package is generated from these models (`python -m joulepath_crds`); a test holds both equal.
 """
 
 from __future__ import annotations
 
+from typing import Final
+
+from joulepath_crds.arms import Arm, arm_of, next_boundary
 from joulepath_crds.contract import GROUP, VERSION, Contract, api_name
 from joulepath_crds.energyplan import (
     ArmSummary,
@@ -30,18 +33,20 @@ from joulepath_crds.energyprofile import (
     StageProfile,
     Transfer,
 )
+from joulepath_crds.instructions import INSTRUCTION_KINDS, Instruction
 from joulepath_crds.jobplan import (
-    Arm,
+    TAIL_LAGS,
     Blocks,
     JobPlanSpec,
     Purpose,
     StagePlan,
     Sweep,
-    arm_of,
     content_hash,
-    next_boundary,
 )
+from joulepath_crds.metrics import MetricRow
 from joulepath_crds.nodereport import (
+    MOST_BLOCKS,
+    REPORT_INTERVAL_S,
     BlockReport,
     GpuReport,
     InstructionMeasurement,
@@ -55,11 +60,15 @@ from joulepath_crds.nodereport import (
 )
 from joulepath_crds.topology import Coordinates, Topology
 
-ANNOTATION = f"{GROUP}/energy-plan"
+ANNOTATION: Final = f"{GROUP}/energy-plan"
 
 __all__ = [
     "ANNOTATION",
     "GROUP",
+    "INSTRUCTION_KINDS",
+    "MOST_BLOCKS",
+    "REPORT_INTERVAL_S",
+    "TAIL_LAGS",
     "VERSION",
     "Arm",
     "ArmSummary",
@@ -76,6 +85,7 @@ __all__ = [
     "FrontierPoint",
     "GpuReport",
     "Granularity",
+    "Instruction",
     "InstructionMeasurement",
     "InstructionTime",
     "JobPlanSpec",
@@ -84,6 +94,7 @@ __all__ = [
     "KindProfile",
     "MeasuredSavings",
     "Measurement",
+    "MetricRow",
     "Mode",
     "NodeReportStatus",
     "Phase",

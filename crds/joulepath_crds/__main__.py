@@ -1,6 +1,6 @@
 """Writes the CustomResourceDefinitions from the models, or checks that they are what the models say.
 
-They stand in ``crds/``, for ``kubectl apply``, and as copies in the chart: Helm reads no file outside of a chart, and
+They stand in `crds/`, for `kubectl apply`, and as copies in the chart: Helm reads no file outside of a chart, and
 a link out of it does not survive every way that a chart travels.
 """
 
@@ -10,15 +10,15 @@ import argparse
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import yaml
 
-from joulepath_crds.kinds import KINDS, Kind, definition
+from joulepath_crds.definitions import KINDS, ApiKind, definition
 
-ROOT = Path(__file__).resolve().parents[2]
-FOLDERS = (ROOT / "crds", ROOT / "charts/joulepath/files/crds")
-HEADER = (
+ROOT: Final = Path(__file__).resolve().parents[2]
+FOLDERS: Final = (ROOT / "crds", ROOT / "charts/joulepath/files/crds")
+HEADER: Final = (
     "# Made from the models in crds/joulepath_crds by `python -m joulepath_crds`: change those, then run it again.\n"
 )
 
@@ -33,7 +33,7 @@ class _Plain(yaml.SafeDumper):
 def documents() -> Mapping[str, str]:
     """The text of each file, by its name."""
 
-    def text(kind: Kind) -> str:
+    def text(kind: ApiKind) -> str:
         return HEADER + yaml.dump(definition(kind), Dumper=_Plain, sort_keys=False, allow_unicode=True, width=118)
 
     return {f"{kind.plural}.yaml": text(kind) for kind in KINDS}

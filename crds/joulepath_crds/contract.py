@@ -1,33 +1,32 @@
 """The base of every model: how a Python field becomes a field of the API object.
 
-Python names carry short units (``time_s``), API names the words Kubernetes uses (``timeSeconds``). Values are frozen:
+Python names carry short units (`time_s`), API names the words Kubernetes uses (`timeSeconds`). Values are frozen:
 an object read from the cluster is a fact, a new one is written for a new fact.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Final, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-__all__ = ["GROUP", "UID", "VERSION", "Contract", "Hash", "Instruction", "Name", "Text", "api_name", "list_by", "rule"]
+__all__ = ["GROUP", "UID", "VERSION", "Contract", "Hash", "Name", "Text", "api_name", "list_by", "rule"]
 
-GROUP = "joulepath.dev"
-VERSION = "v1alpha1"
+GROUP: Final = "joulepath.dev"
+VERSION: Final = "v1alpha1"
 
 # Every string has a length: the API server estimates the cost of a rule from it, and etcd stays small.
 Name = Annotated[str, Field(max_length=253)]
 UID = Annotated[str, Field(max_length=128)]
 Hash = Annotated[str, Field(max_length=64)]
 Text = Annotated[str, Field(max_length=32768)]
-Instruction = Annotated[str, Field(max_length=16)]
 
-_UNITS = {"s": "Seconds", "j": "Joules", "w": "Watts", "mhz": "MHz"}
-_INITIALS = {"uid": "UID", "uuid": "UUID", "mhz": "MHz"}
+_UNITS: Final = {"s": "Seconds", "j": "Joules", "w": "Watts", "mhz": "MHz"}
+_INITIALS: Final = {"uid": "UID", "uuid": "UUID", "mhz": "MHz"}
 
 
 def api_name(python_name: str) -> str:
-    """The API's name of a field: ``clocks_mhz`` -> ``clocksMHz``, ``tail_s`` -> ``tailSeconds``."""
+    """The API's name of a field: `clocks_mhz` -> `clocksMHz`, `tail_s` -> `tailSeconds`."""
     first, *rest = python_name.split("_")
     if rest and rest[-1] in _UNITS:
         rest[-1] = _UNITS[rest[-1]]
@@ -40,7 +39,7 @@ def list_by(*keys: str) -> dict[str, Any]:
 
 
 def rule(condition: str, message: str) -> dict[str, Any]:
-    """A validation in CEL. ``message`` is a sentence with the remedy; field and value the API server puts before it.
+    """A validation in CEL. `message` is a sentence with the remedy; field and value the API server puts before it.
 
     A message that begins with a quote is a CEL expression, for values that the API server would not show. Numbers in
     one are refused: the API server takes their length for unbounded.
@@ -61,7 +60,7 @@ class Contract(BaseModel):
     )
 
     def to_api(self) -> dict[str, Any]:
-        """The JSON of the API object; what is ``None`` is left out."""
+        """The JSON of the API object; what is `None` is left out."""
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
 
     @classmethod

@@ -7,12 +7,11 @@ from typing import Annotated
 from pydantic import Field
 
 from joulepath_crds.contract import Contract, Name, list_by
+from joulepath_crds.instructions import InstructionKind
 from joulepath_crds.nodereport import SwitchingLag
 from joulepath_crds.topology import Topology
 
 __all__ = ["BlockingPower", "EnergyProfileSpec", "KindProfile", "ProfilePoint", "StageProfile", "Transfer"]
-
-Kind = Annotated[str, Field(pattern="^[FBIW]$")]
 
 
 class ProfilePoint(Contract):
@@ -35,7 +34,7 @@ class ProfilePoint(Contract):
 class KindProfile(Contract):
     """All clocks of one kind of instruction."""
 
-    kind: Kind
+    kind: InstructionKind
     """F forward, B full backward, I input gradient, W weight gradient."""
     points: Annotated[tuple[ProfilePoint, ...], Field(max_length=400)]
     """One point a clock."""
@@ -59,7 +58,7 @@ class Transfer(Contract):
     """The stage that sends."""
     to_stage: Annotated[int, Field(ge=0)]
     """The stage that receives."""
-    kind: Kind
+    kind: InstructionKind
     """Kind of the instruction whose result is sent."""
     delay_s: Annotated[float, Field(ge=0)]
     """Seconds."""

@@ -1,15 +1,6 @@
 """JobPlan: what the operator tells the agents of a job's nodes. One object, clocks by stage, however many nodes.
 
-Which iterations run what follows from this object and the iteration's number alone, without messages:
-
-- before ``activateAt`` (or while it is absent) everything runs at default clocks; the plan is staged;
-- ``purpose: Sweep``: from ``activateAt`` on, sweep block i (``iterationsPerBlock`` iterations) holds every rank at
-  ``clocksMHz[i]``; after the last block, default clocks again;
-- ``purpose: Enforce``: from ``activateAt`` on, ``pairs`` pairs of blocks, a plan block and a control block (default
-  clocks) each, in an order drawn from the plan's hash; after the last pair the plan stays.
-
-``arm_of`` is that rule. A rank whose attempt differs, or who hears of it after ``activateAt``, runs default clocks
-until the next block begins.
+Which iterations run what is in `arms`.
 """
 
 from __future__ import annotations
@@ -17,23 +8,26 @@ from __future__ import annotations
 import hashlib
 import json
 from enum import StrEnum
-from typing import Annotated, Self
+from typing import Annotated, Final, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
-from joulepath_crds.contract import UID, Contract, Hash, Instruction, Name, list_by, rule
+from joulepath_crds.contract import UID, Contract, Hash, Name, list_by, rule
+from joulepath_crds.instructions import InstructionLabel
 
 __all__ = [
-    "Arm",
+    "TAIL_LAGS",
     "Blocks",
     "JobPlanSpec",
     "Purpose",
     "StagePlan",
     "Sweep",
-    "arm_of",
     "content_hash",
-    "next_boundary",
 ]
+
+TAIL_LAGS: Final = 4
+"""A tail of at most so many lags (p95, upward) stays at the next iteration's first clock: two more switches would cost
+more than they save. The planner, which imports nobody, has the same number; a test holds both equal."""
 
 Clock = Annotated[int, Field(ge=0, le=10000)]
 
@@ -79,7 +73,7 @@ class StagePlan(Contract):
 
     stage: Annotated[int, Field(ge=0)]
     """Index of the stage."""
-    order: Annotated[tuple[Instruction, ...], Field(max_length=65536)]
+    order: Annotated[tuple[InstructionLabel, ...], Field(max_length=65536)]
     """Instructions in order: F0 is the forward of microbatch 0."""
     clocks_mhz: Annotated[tuple[Clock, ...], Field(max_length=65536)]
     """Clock of each instruction, in MHz; 0 is default clocks."""
@@ -147,51 +141,9 @@ class JobPlanSpec(Contract):
     """Expected seconds of an iteration with the plan: the guard compares with it; 0 while unknown."""
 
 
-class Arm(StrEnum):
-    """What an iteration runs."""
-
-    DEFAULT = "default"
-    CONTROL = "control"
-    PLAN = "plan"
-    SWEEP = "sweep"
-
-
 def content_hash(spec: JobPlanSpec) -> str:
-    """The hash that stands for a plan's content (``hash`` and ``activateAt`` apart), 16 hex digits."""
+    """The hash that stands for a plan's content (`hash` and `activateAt` apart), 16 hex digits."""
     body = spec.to_api()
     body.pop("activateAt", None)
     body.pop("hash", None)
     return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def arm_of(spec: JobPlanSpec, iteration: int) -> tuple[Arm, int]:
-    """What an iteration runs, and the index of its block (-1 outside of blocks)."""
-    if spec.activate_at is None or iteration < spec.activate_at:
-        return Arm.DEFAULT, -1
-    since = iteration - spec.activate_at
-    if spec.purpose is Purpose.SWEEP:
-        if spec.sweep is None:
-            return Arm.DEFAULT, -1
-        block = since // spec.sweep.iterations_per_block
-        return (Arm.SWEEP, block) if block < len(spec.sweep.clocks_mhz) else (Arm.DEFAULT, -1)
-    if spec.blocks is None:
-        return Arm.PLAN, -1
-    block = since // spec.blocks.iterations
-    pair, second = divmod(block, 2)
-    if pair >= spec.blocks.pairs:
-        return Arm.PLAN, -1
-    coin = hashlib.sha256(f"{spec.hash}/{pair}".encode()).digest()[0] & 1
-    return (Arm.PLAN if coin == second else Arm.CONTROL), block
-
-
-def next_boundary(spec: JobPlanSpec, iteration: int) -> int:
-    """The first iteration after ``iteration`` at which a block begins: where a rank that is late joins."""
-    if spec.activate_at is None:
-        return iteration + 1
-    if iteration < spec.activate_at:
-        return spec.activate_at
-    if spec.purpose is Purpose.SWEEP and spec.sweep is not None:
-        length = spec.sweep.iterations_per_block
-    else:
-        length = spec.blocks.iterations if spec.blocks is not None else 1
-    return spec.activate_at + ((iteration - spec.activate_at) // length + 1) * length

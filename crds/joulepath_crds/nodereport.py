@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Final
 
 from pydantic import Field
 
-from joulepath_crds.contract import UID, Contract, Hash, Instruction, Name, Text, list_by
-from joulepath_crds.jobplan import Arm
+from joulepath_crds.arms import Arm
+from joulepath_crds.contract import UID, Contract, Hash, Name, Text, list_by
+from joulepath_crds.instructions import InstructionKind, InstructionLabel
 from joulepath_crds.topology import Coordinates
 
 __all__ = [
+    "MOST_BLOCKS",
+    "REPORT_INTERVAL_S",
     "BlockReport",
     "GpuReport",
     "InstructionMeasurement",
@@ -23,6 +26,11 @@ __all__ = [
     "SwitchingLag",
     "WaitMeasurement",
 ]
+
+MOST_BLOCKS: Final = 256
+"""Blocks that a rank reports: the newest ones, of the plan that is staged."""
+REPORT_INTERVAL_S: Final = 30.0
+"""Longest time between two reports of a node where anything changes; what is waited for is reported at once."""
 
 
 class RankState(StrEnum):
@@ -74,7 +82,7 @@ class InstructionMeasurement(Contract):
 
     stage: Annotated[int, Field(ge=0)]
     """Index of the stage."""
-    kind: Annotated[str, Field(pattern="^[FBIW]$")]
+    kind: InstructionKind
     """Kind of the instruction."""
     clock_mhz: Annotated[int, Field(ge=0)]
     """Clock that was held, in MHz; 0 is default clocks."""
@@ -104,7 +112,7 @@ class WaitMeasurement(Contract):
 class InstructionTime(Contract):
     """Median begin and end of an instruction, from the begin of its rank's iteration, at default clocks."""
 
-    instruction: Instruction
+    instruction: InstructionLabel
     """F0 is the forward of microbatch 0."""
     stage: Annotated[int, Field(ge=0)]
     """Index of the stage."""
@@ -158,7 +166,7 @@ class RankReport(Contract):
     """Name of the schedule, as recognised: 1F1B, GPipe, or Recorded."""
     microbatches: Annotated[int, Field(ge=1)]
     """Microbatches of an iteration."""
-    order: Annotated[tuple[Instruction, ...], Field(max_length=65536)] = ()
+    order: Annotated[tuple[InstructionLabel, ...], Field(max_length=65536)] = ()
     """Instructions of an iteration in the order in which they ran, F0 the forward of microbatch 0; 3:F0, with the
     stage, where the rank runs several. Empty until one iteration is complete."""
     iteration: Annotated[int, Field(ge=0)] = 0
@@ -187,7 +195,7 @@ class RankReport(Contract):
     """Measured time and power of each kind at each clock."""
     waits: Annotated[tuple[WaitMeasurement, ...], Field(max_length=400)] = ()
     """Measured power of waiting at each clock."""
-    blocks: Annotated[tuple[BlockReport, ...], Field(max_length=256)] = ()
+    blocks: Annotated[tuple[BlockReport, ...], Field(max_length=MOST_BLOCKS)] = ()
     """Blocks completed."""
 
 

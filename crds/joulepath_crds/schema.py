@@ -2,7 +2,7 @@
 
 Pydantic speaks JSON Schema 2020-12 with references; a CustomResourceDefinition wants OpenAPI 3.0, everything inline,
 one type a node, no null. What the two can't both say (CEL rules, keys of a list) the models carry as
-``json_schema_extra`` and goes through untouched.
+`json_schema_extra` and goes through untouched.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Schema = dict[str, Any]
 
 
 def structural(model: type[Contract]) -> Schema:
-    """The structural schema (OpenAPI 3.0) of a model, as it stands under ``openAPIV3Schema``."""
+    """The structural schema (OpenAPI 3.0) of a model, as it stands under `openAPIV3Schema`."""
     document = model.model_json_schema(by_alias=True)
     return _node(document, document.get("$defs", {}))
 

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from joulepath_crds.__main__ import FOLDERS, documents, main
-from joulepath_crds.kinds import KINDS, definition
+from joulepath_crds.definitions import KINDS, definition
 
 KNOWN = {
     "type",

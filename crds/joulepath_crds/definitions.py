@@ -1,9 +1,9 @@
-"""The four kinds of joulepath.dev: their names, and what ``kubectl get`` shows of them."""
+"""The four kinds of joulepath.dev: their names, and what `kubectl get` shows of them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from joulepath_crds.contract import GROUP, VERSION, Contract, rule
 from joulepath_crds.energyplan import EnergyPlanSpec, EnergyPlanStatus, Phase
@@ -12,12 +12,12 @@ from joulepath_crds.jobplan import JobPlanSpec
 from joulepath_crds.nodereport import NodeReportStatus
 from joulepath_crds.schema import structural
 
-__all__ = ["KINDS", "Column", "Kind", "definition"]
+__all__ = ["KINDS", "ApiKind", "PrinterColumn", "definition"]
 
 
 @dataclass(frozen=True, slots=True)
-class Column:
-    """A column of ``kubectl get``; ``wide`` ones only with ``-o wide``."""
+class PrinterColumn:
+    """A column of `kubectl get`; `wide` ones only with `-o wide`."""
 
     name: str
     path: str
@@ -26,19 +26,19 @@ class Column:
     wide: bool = False
 
     def to_api(self) -> dict[str, Any]:
-        """The column as an entry of ``additionalPrinterColumns``."""
+        """The column as an entry of `additionalPrinterColumns`."""
         column = {"name": self.name, "type": self.type, "jsonPath": self.path, "description": self.description}
         return {**column, "priority": 1} if self.wide else column
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class ApiKind:
     """A kind of API object."""
 
     name: str
     short: str
     description: str
-    columns: tuple[Column, ...]
+    columns: tuple[PrinterColumn, ...]
     spec: type[Contract] | None = None
     status: type[Contract] | None = None
     namespaced: bool = True
@@ -50,14 +50,14 @@ class Kind:
 
     @property
     def plural(self) -> str:
-        """The name in URLs: ``energyplans``."""
+        """The name in URLs: `energyplans`."""
         return f"{self.name.lower()}s"
 
 
-AGE = Column("Age", ".metadata.creationTimestamp", "Time since it was made.", "date")
+AGE: Final = PrinterColumn("Age", ".metadata.creationTimestamp", "Time since it was made.", "date")
 
-KINDS = (
-    Kind(
+KINDS: Final = (
+    ApiKind(
         name="EnergyPlan",
         short="eplan",
         description="An EnergyPlan asks Joulepath to save energy in one training job: GPUs whose work nobody waits for "
@@ -79,20 +79,20 @@ KINDS = (
             ),
         ),
         columns=(
-            Column("Phase", ".status.phase", "How far it has come; kubectl describe says what it waits for."),
-            Column("Progress", ".status.progress", "How far the phase has come."),
-            Column("Job", ".spec.job.name", "The training job."),
-            Column("T_min", ".status.plan.tMinSeconds", "Seconds of an iteration at default clocks.", "number"),
-            Column("T", ".status.plan.iterationTimeSeconds", "Seconds of an iteration with the plan.", "number"),
-            Column("Predicted", ".status.predicted", "Energy that the plan is predicted to save."),
-            Column("Savings", ".status.savings", "Energy saved, as measured, with its 95% confidence interval."),
+            PrinterColumn("Phase", ".status.phase", "How far it has come; kubectl describe says what it waits for."),
+            PrinterColumn("Progress", ".status.progress", "How far the phase has come."),
+            PrinterColumn("Job", ".spec.job.name", "The training job."),
+            PrinterColumn("T_min", ".status.plan.tMinSeconds", "Seconds of an iteration at default clocks.", "number"),
+            PrinterColumn("T", ".status.plan.iterationTimeSeconds", "Seconds of an iteration with the plan.", "number"),
+            PrinterColumn("Predicted", ".status.predicted", "Energy that the plan is predicted to save."),
+            PrinterColumn("Savings", ".status.savings", "Energy saved, as measured, with its 95% confidence interval."),
             AGE,
-            Column("Mode", ".spec.mode", "Enforce or Observe.", wide=True),
-            Column("Granularity", ".status.plan.granularity", "How often the clock may change.", wide=True),
-            Column("Message", ".status.message", "What is going on, or what to do.", wide=True),
+            PrinterColumn("Mode", ".spec.mode", "Enforce or Observe.", wide=True),
+            PrinterColumn("Granularity", ".status.plan.granularity", "How often the clock may change.", wide=True),
+            PrinterColumn("Message", ".status.message", "What is going on, or what to do.", wide=True),
         ),
     ),
-    Kind(
+    ApiKind(
         name="EnergyProfile",
         short="eprofile",
         description="An EnergyProfile holds what the work of a job costs, in seconds and joules, at each GPU clock, as "
@@ -100,33 +100,35 @@ KINDS = (
         "starts from it. Delete it to have that run measured anew.",
         spec=EnergyProfileSpec,
         columns=(
-            Column("Schedule", ".spec.topology.schedule", "Schedule of the pipeline."),
-            Column("Stages", ".spec.topology.stages", "Stages of the pipeline.", "integer"),
-            Column("Microbatches", ".spec.topology.microbatches", "Microbatches of an iteration.", "integer"),
-            Column("GPU", ".spec.topology.gpuModel", "Name of the GPUs."),
-            Column("T", ".spec.iterationTimeSeconds", "Measured seconds of an iteration at default clocks.", "number"),
+            PrinterColumn("Schedule", ".spec.topology.schedule", "Schedule of the pipeline."),
+            PrinterColumn("Stages", ".spec.topology.stages", "Stages of the pipeline.", "integer"),
+            PrinterColumn("Microbatches", ".spec.topology.microbatches", "Microbatches of an iteration.", "integer"),
+            PrinterColumn("GPU", ".spec.topology.gpuModel", "Name of the GPUs."),
+            PrinterColumn(
+                "T", ".spec.iterationTimeSeconds", "Measured seconds of an iteration at default clocks.", "number"
+            ),
             AGE,
-            Column("Joules", ".spec.energyPerIterationJoules", "Joules of that iteration.", "number", wide=True),
-            Column("Job", ".spec.job", "The job in which it was measured.", wide=True),
+            PrinterColumn("Joules", ".spec.energyPerIterationJoules", "Joules of that iteration.", "number", wide=True),
+            PrinterColumn("Job", ".spec.job", "The job in which it was measured.", wide=True),
         ),
     ),
-    Kind(
+    ApiKind(
         name="JobPlan",
         short="jplan",
         description="A JobPlan tells the agents on the nodes of one job which clock to hold for which work, and from "
         "which iteration on. Joulepath writes it for an EnergyPlan; deleting it returns the GPUs to default clocks.",
         spec=JobPlanSpec,
         columns=(
-            Column("Plan", ".spec.energyPlan", "The EnergyPlan that it was made for."),
-            Column("Job", ".spec.job", "The training job."),
-            Column("Purpose", ".spec.purpose", "Sweep profiles, Enforce saves."),
-            Column("Activate", ".spec.activateAt", "The iteration from which on it is in force.", "integer"),
+            PrinterColumn("Plan", ".spec.energyPlan", "The EnergyPlan that it was made for."),
+            PrinterColumn("Job", ".spec.job", "The training job."),
+            PrinterColumn("Purpose", ".spec.purpose", "Sweep profiles, Enforce saves."),
+            PrinterColumn("Activate", ".spec.activateAt", "The iteration from which on it is in force.", "integer"),
             AGE,
-            Column("Attempt", ".spec.attempt", "The attempt that it was made for.", "integer", wide=True),
-            Column("Hash", ".spec.hash", "What nodes report when they have it.", wide=True),
+            PrinterColumn("Attempt", ".spec.attempt", "The attempt that it was made for.", "integer", wide=True),
+            PrinterColumn("Hash", ".spec.hash", "What nodes report when they have it.", wide=True),
         ),
     ),
-    Kind(
+    ApiKind(
         name="NodeReport",
         short="nreport",
         description="A NodeReport is what the Joulepath agent of one node knows: its GPUs, the training ranks on them, "
@@ -134,18 +136,20 @@ KINDS = (
         status=NodeReportStatus,
         namespaced=False,
         columns=(
-            Column("GPUs", ".status.gpus[*].model", "Name of the node's first GPU."),
-            Column("Jobs", ".status.jobs[*].job", "The first job that has ranks here."),
-            Column("State", ".status.jobs[*].ranks[*].state", "What the agent does for the first rank."),
-            Column("Agent", ".status.agentVersion", "Version of the agent."),
+            PrinterColumn("GPUs", ".status.gpus[*].model", "Name of the node's first GPU."),
+            PrinterColumn("Jobs", ".status.jobs[*].job", "The first job that has ranks here."),
+            PrinterColumn("State", ".status.jobs[*].ranks[*].state", "What the agent does for the first rank."),
+            PrinterColumn("Agent", ".status.agentVersion", "Version of the agent."),
             AGE,
-            Column("Reason", ".status.jobs[*].ranks[*].reason", "Why its clocks are the default ones.", wide=True),
+            PrinterColumn(
+                "Reason", ".status.jobs[*].ranks[*].reason", "Why its clocks are the default ones.", wide=True
+            ),
         ),
     ),
 )
 
 
-def definition(kind: Kind) -> dict[str, Any]:
+def definition(kind: ApiKind) -> dict[str, Any]:
     """The CustomResourceDefinition of a kind."""
     properties: dict[str, Any] = {
         "apiVersion": {"type": "string", "description": f"{GROUP}/{VERSION}"},
