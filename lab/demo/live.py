@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from rich.console import Group, RenderableType
 from rich.panel import Panel
 from rich.table import Table
@@ -11,7 +13,7 @@ from demo.watching import RankView, Snapshot
 
 __all__ = ["line", "view"]
 
-_STORY = ("Pending", "Profiling", "Planned", "Active", "Completed")
+_STORY: Final = ("Pending", "Profiling", "Planned", "Active", "Completed")
 
 
 def view(snapshot: Snapshot, elapsed_s: float, steps: int) -> RenderableType:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import yaml
 
@@ -22,15 +22,15 @@ from virtual_gpus.build import library_dir
 
 __all__ = ["LocalCluster"]
 
-_REGISTRY = "joulepath.local"
-_TAG = yaml.safe_load((REPOSITORY / "charts/joulepath/Chart.yaml").read_text())["appVersion"]
-_TRAINING_IMAGE = f"{_REGISTRY}/example-pytorchjob:{_TAG}"
-_STATE = Path("/run/virtual-gpus/state")
-_NVML = "libnvidia-ml.so.1"
-_LIBRARIES = "/usr/lib/x86_64-linux-gnu"
-_PROFILE = EXAMPLE.parent / "data" / "gpt3-175b_a100-sxm_stage-profile.csv"
-_IMAGE_PYTHON = (3, 11)
-_RESOURCE = "nvidia.com/gpu"
+_REGISTRY: Final = "joulepath.local"
+_TAG: Final = yaml.safe_load((REPOSITORY / "charts/joulepath/Chart.yaml").read_text())["appVersion"]
+_TRAINING_IMAGE: Final = f"{_REGISTRY}/example-pytorchjob:{_TAG}"
+_STATE: Final = Path("/run/virtual-gpus/state")
+_NVML: Final = "libnvidia-ml.so.1"
+_LIBRARIES: Final = "/usr/lib/x86_64-linux-gnu"
+_PROFILE: Final = EXAMPLE.parent / "data" / "gpt3-175b_a100-sxm_stage-profile.csv"
+_IMAGE_PYTHON: Final = (3, 11)
+_RESOURCE: Final = "nvidia.com/gpu"
 
 
 class LocalCluster:

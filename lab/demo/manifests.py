@@ -9,13 +9,13 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import yaml
 
 __all__ = ["EXAMPLE", "TrainingPlace", "energy_plan", "pytorch_job"]
 
-EXAMPLE = Path(__file__).resolve().parents[2] / "examples/01-pytorchjob"
+EXAMPLE: Final = Path(__file__).resolve().parents[2] / "examples/01-pytorchjob"
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,18 +8,19 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from joulepath_crds import Granularity
 
 __all__ = ["STAGES", "T_MIN_S", "Options", "parse"]
 
-STAGES = 8
-T_MIN_S = 2.837
+STAGES: Final = 8
+T_MIN_S: Final = 2.837
 """Seconds of an iteration of the published pipeline at default clocks, time scale 1."""
 
-GPUS_PER_NODE = 4
-_TRAINING_S = 320.0
-_LEAST_STEPS = 200
+GPUS_PER_NODE: Final = 4
+_TRAINING_S: Final = 320.0
+_LEAST_STEPS: Final = 200
 """Fewer leave no room for a sweep of 12 clocks and 8 pairs of blocks."""
 
 

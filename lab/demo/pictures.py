@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Final
 
 from demo.iteration import Power, boxes
 from demo.published import Published
@@ -21,7 +22,7 @@ from joulepath_crds import (
 
 __all__ = ["frontier", "timeline"]
 
-NOTE = "Virtual GPUs that replay published data (GPT-3 175B on A100, SOSP'24); no GPU was measured."
+NOTE: Final = "Virtual GPUs that replay published data (GPT-3 175B on A100, SOSP'24); no GPU was measured."
 
 
 def timeline(status: EnergyPlanStatus, evidence: Evidence) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from demo.manifests import TrainingPlace
 
@@ -18,10 +18,10 @@ __all__ = [
     "refuse_other_releases",
 ]
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-RELEASE = "joulepath"
-RELEASE_NAMESPACE = "joulepath-demo-system"
-JOB_NAMESPACE = "joulepath-demo"
+REPOSITORY: Final = Path(__file__).resolve().parents[2]
+RELEASE: Final = "joulepath"
+RELEASE_NAMESPACE: Final = "joulepath-demo-system"
+JOB_NAMESPACE: Final = "joulepath-demo"
 
 
 class PlaceError(RuntimeError):
@@ -36,7 +36,11 @@ class Place(Protocol):
         """The kubeconfig; None for the default one."""
 
     def prepare(self) -> None:
-        """Bring it up, with GPUs and images; raises PlaceError if something is missing."""
+        """Bring it up, with GPUs and images.
+
+        Raises:
+            PlaceError: Something is missing.
+        """
 
     def kubectl(self, *arguments: str, stdin: str | None = None) -> str:
         """Standard output of kubectl."""

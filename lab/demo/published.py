@@ -9,18 +9,19 @@ from __future__ import annotations
 import csv
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 __all__ = ["PERSEUS_SAVINGS", "RATED_POWER_W", "Published", "load", "points_over_rated_power"]
 
-PERSEUS_SAVINGS = 0.153
+PERSEUS_SAVINGS: Final = 0.153
 """Saved by Perseus at the shortest iteration time of this job (8 stages, 12 microbatches, A100), as a fraction."""
 
-RATED_POWER_W = 400.0
+RATED_POWER_W: Final = 400.0
 """Board power of an A100 SXM, watts."""
 
-_DATA = Path(__file__).resolve().parents[2] / "examples/data"
-_FRONTIER = "gpt3-175b_a100-sxm_frontier_mb12.csv"
-_PROFILE = "gpt3-175b_a100-sxm_stage-profile.csv"
+_DATA: Final = Path(__file__).resolve().parents[2] / "examples/data"
+_FRONTIER: Final = "gpt3-175b_a100-sxm_frontier_mb12.csv"
+_PROFILE: Final = "gpt3-175b_a100-sxm_stage-profile.csv"
 
 
 @dataclass(frozen=True, slots=True)

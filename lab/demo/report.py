@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 from rich.table import Table
 
 from demo.published import PERSEUS_SAVINGS, RATED_POWER_W
 from joulepath_crds import ArmSummary, EnergyPlanStatus, Estimate
 
-__all__ = ["LEAST_ITERATIONS", "LEAST_SHARE_OF_PREDICTED", "MOST_SLOWDOWN", "failures", "notes", "report", "table"]
+__all__ = [
+    "LEAST_ITERATIONS",
+    "LEAST_SHARE_OF_PREDICTED",
+    "MOST_SLOWDOWN",
+    "failures",
+    "notes",
+    "report",
+    "table",
+]
 
-LEAST_SHARE_OF_PREDICTED = 0.8
-MOST_SLOWDOWN = 0.01
-LEAST_ITERATIONS = 30
-NULL_TOLERANCE = 0.005
+LEAST_SHARE_OF_PREDICTED: Final = 0.8
+MOST_SLOWDOWN: Final = 0.01
+LEAST_ITERATIONS: Final = 30
+NULL_TOLERANCE: Final = 0.005
 
 
 def report(

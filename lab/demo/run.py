@@ -10,7 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import yaml
 from rich.console import Console
@@ -29,11 +29,11 @@ from real_cluster.progress import step
 
 __all__ = ["DemoError", "run"]
 
-_LOOK_S = 2.0
-_LOG_S = 15.0
-_STARTUP_S = 240.0
-_AFTERMATH_S = 60.0
-_STEP_S_PER_SCALE = 4.0
+_LOOK_S: Final = 2.0
+_LOG_S: Final = 15.0
+_STARTUP_S: Final = 240.0
+_AFTERMATH_S: Final = 60.0
+_STEP_S_PER_SCALE: Final = 4.0
 
 
 class DemoError(RuntimeError):

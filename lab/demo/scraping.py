@@ -9,13 +9,13 @@ import json
 import urllib.parse
 import urllib.request
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import yaml
 
 __all__ = ["configuration", "query", "targets"]
 
-_ANNOTATION = "prometheus.io"
+_ANNOTATION: Final = "prometheus.io"
 
 
 def targets(pods: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

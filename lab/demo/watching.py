@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from kubernetes import client, config
 from urllib3.exceptions import HTTPError
@@ -27,8 +27,8 @@ from joulepath_crds import (
 
 __all__ = ["CLOCK_METRIC", "POWER_METRIC", "Evidence", "RankView", "Snapshot", "Watcher"]
 
-CLOCK_METRIC = "joulepath_gpu_sm_clock_hertz"
-POWER_METRIC = "joulepath_gpu_power_watts"
+CLOCK_METRIC: Final = "joulepath_gpu_sm_clock_hertz"
+POWER_METRIC: Final = "joulepath_gpu_power_watts"
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 import yaml
 
@@ -12,7 +12,10 @@ from .binaries import operator_manifests
 from .commands import CommandError
 from .layout import run_folder
 
-_FILES = Path(__file__).parent / "files"
+__all__ = ["apply", "wait"]
+
+
+_FILES: Final = Path(__file__).parent / "files"
 
 
 class _Kubectl(Protocol):

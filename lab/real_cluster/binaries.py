@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Final
 
 from .commands import run
 from .kept import content_hash, kept, locked
@@ -20,9 +21,12 @@ from .layout import KUBERNETES_VERSION, cache_folder
 from .machine import output_of
 from .progress import say, step
 
-_MODULES = Path(__file__).parent / "go"
-_KUBERNETES = f"-X k8s.io/component-base/version.gitVersion=v{KUBERNETES_VERSION}"
-_MINOR = re.escape(KUBERNETES_VERSION.rpartition(".")[0])
+__all__ = ["binaries", "operator_manifests", "program"]
+
+
+_MODULES: Final = Path(__file__).parent / "go"
+_KUBERNETES: Final = f"-X k8s.io/component-base/version.gitVersion=v{KUBERNETES_VERSION}"
+_MINOR: Final = re.escape(KUBERNETES_VERSION.rpartition(".")[0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +51,7 @@ def _containerd(name: str, expected_s: float) -> _Tool:
     return _Tool(name, "containerd", package, expected_s, found_by=(("--version",), r"\bv?2\.\d+\.\d+"))
 
 
-_TOOLS = (
+_TOOLS: Final = (
     _Tool(
         "etcd", "controlplane", "go.etcd.io/etcd/server/v3", 60, found_by=(("--version",), r"etcd Version: 3\.[67]\.")
     ),
@@ -126,7 +130,11 @@ def binaries() -> Path:
 
 
 def program(name: str) -> Path:
-    """One of the programs, built or found. Raises ValueError if there is none of that name."""
+    """One of the programs, built or found.
+
+    Raises:
+        ValueError: There is none of that name.
+    """
     tools = [tool for tool in _TOOLS if tool.name == name]
     if not tools:
         raise ValueError(f"there is no program {name!r}; the programs are {', '.join(tool.name for tool in _TOOLS)}")

@@ -10,12 +10,16 @@ import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 from .layout import NodeLayout
 from .machine import cgroup_v2
 from .processes import end, identities
 
-_ROOT = Path("/sys/fs/cgroup")
+__all__ = ["end_processes", "make", "remove"]
+
+
+_ROOT: Final = Path("/sys/fs/cgroup")
 
 
 def _folders(node: NodeLayout) -> Iterator[Path]:

@@ -26,6 +26,8 @@ from .node import Daemon, Node
 from .processes import Processes
 from .progress import say, step
 
+__all__ = ["Cluster", "cluster_up", "down", "only_release", "running", "up"]
+
 
 @dataclass(frozen=True, slots=True)
 class Cluster:

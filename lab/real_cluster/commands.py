@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+__all__ = ["CommandError", "NotYetError", "run", "until"]
+
 
 class CommandError(RuntimeError):
     """A command ended with a status that isn't zero; the message holds its last lines."""
@@ -24,7 +26,11 @@ def run(
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
 ) -> str:
-    """Standard output of `argv`; `env` is added to the environment. Raises CommandError."""
+    """Standard output of `argv`; `env` is added to the environment.
+
+    Raises:
+        CommandError: It ended with another status than 0.
+    """
     words = [str(word) for word in argv]
     environment = {**os.environ, **env} if env else None
     done = subprocess.run(

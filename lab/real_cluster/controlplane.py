@@ -8,14 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Final
 
 from . import pki
 from .commands import run, until
 from .layout import API_ADDRESS, API_PORT, CLUSTER_NETWORK, SERVICE_NETWORK, NodeLayout, run_folder
 from .processes import Processes
 
-_ETCD = "http://127.0.0.1:10379"
-_ETCD_PEER = "http://127.0.0.1:10380"
+__all__ = ["start_api", "start_controllers", "wait_for_api"]
+
+
+_ETCD: Final = "http://127.0.0.1:10379"
+_ETCD_PEER: Final = "http://127.0.0.1:10380"
 
 
 def _etcd() -> Mapping[str, object]:

@@ -9,6 +9,8 @@ import pytest
 from .cluster import Cluster, cluster_up
 from .gpus import gpu_daemons
 
+__all__ = ["cluster"]
+
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:

@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Final
 
 from .node import Daemon
 
-_RUN = """
+__all__ = ["gpu_daemons"]
+
+
+_RUN: Final = """
 if [ "$("$0" -m virtual_gpus look 2>/dev/null | wc -l)" != "$2" ]; then
   "$0" -m virtual_gpus init --node "$1" --gpus "$2" || exit
 fi

@@ -16,6 +16,7 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Final
 
 from .archive import write_image
 from .commands import CommandError, run
@@ -24,14 +25,24 @@ from .layout import cache_folder
 from .machine import program
 from .progress import step
 
-DEBIAN = "bookworm"
-DEBIAN_MIRROR = "http://deb.debian.org/debian"
-BASE_TAG = f"localhost/joulepath/base:{DEBIAN}"
-_BASE_PACKAGES = ("python3", "python3-venv", "ca-certificates")
-_FILES = Path(__file__).parent / "files"
-_CERTIFICATES = Path("/etc/ssl/certs")
-_KEPT_BUILDS = 2
-_WITHOUT = ("var/cache/apt", "var/lib/apt/lists", "var/log", "usr/share/doc", "usr/share/man", "usr/share/locale")
+__all__ = ["BASE_TAG", "DEBIAN", "DEBIAN_MIRROR", "base", "build", "context_files", "own_images"]
+
+
+DEBIAN: Final = "bookworm"
+DEBIAN_MIRROR: Final = "http://deb.debian.org/debian"
+BASE_TAG: Final = f"localhost/joulepath/base:{DEBIAN}"
+_BASE_PACKAGES: Final = ("python3", "python3-venv", "ca-certificates")
+_FILES: Final = Path(__file__).parent / "files"
+_CERTIFICATES: Final = Path("/etc/ssl/certs")
+_KEPT_BUILDS: Final = 2
+_WITHOUT: Final = (
+    "var/cache/apt",
+    "var/lib/apt/lists",
+    "var/log",
+    "usr/share/doc",
+    "usr/share/man",
+    "usr/share/locale",
+)
 
 
 def own_images(binaries: Path) -> tuple[Path, ...]:

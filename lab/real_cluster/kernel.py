@@ -6,12 +6,16 @@ import contextlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 from .layout import run_folder
 
-_HALT_POLL = Path("/sys/module/haltpoll/parameters/guest_halt_poll_ns")
-_AWAKE_NS = 1_000_000
-_SYSCTLS = (  # which the kubelet and kube-proxy set
+__all__ = ["cores_awake", "note_settings", "restore_settings"]
+
+
+_HALT_POLL: Final = Path("/sys/module/haltpoll/parameters/guest_halt_poll_ns")
+_AWAKE_NS: Final = 1_000_000
+_SYSCTLS: Final = (  # which the kubelet and kube-proxy set
     "kernel/keys/root_maxbytes",
     "kernel/keys/root_maxkeys",
     "kernel/panic",
@@ -21,7 +25,7 @@ _SYSCTLS = (  # which the kubelet and kube-proxy set
     "vm/overcommit_memory",
     "vm/panic_on_oom",
 )
-_CHANGED = (*(Path("/proc/sys", name) for name in _SYSCTLS), _HALT_POLL)
+_CHANGED: Final = (*(Path("/proc/sys", name) for name in _SYSCTLS), _HALT_POLL)
 
 
 def _noted() -> Path:

@@ -14,18 +14,37 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
-KUBERNETES_VERSION = "1.37.2"
-API_PORT = 6443
-HOST_BRIDGE = "jp-host"
-API_ADDRESS = "10.213.255.1"
-CLUSTER_NETWORK = "10.213.0.0/16"
-SERVICE_NETWORK = "10.214.0.0/16"
-API_SERVICE_ADDRESS = "10.214.0.1"
-DNS_SERVICE_ADDRESS = "10.214.0.10"
-MAX_NODES = 16
+__all__ = [
+    "API_ADDRESS",
+    "API_PORT",
+    "API_SERVICE_ADDRESS",
+    "CLUSTER_NETWORK",
+    "DNS_SERVICE_ADDRESS",
+    "HOST_BRIDGE",
+    "KUBERNETES_VERSION",
+    "MAX_NODES",
+    "PRIVATE_PATHS",
+    "SERVICE_NETWORK",
+    "SOCKETS",
+    "NodeLayout",
+    "cache_folder",
+    "run_folder",
+]
 
-PRIVATE_PATHS = (
+
+KUBERNETES_VERSION: Final = "1.37.2"
+API_PORT: Final = 6443
+HOST_BRIDGE: Final = "jp-host"
+API_ADDRESS: Final = "10.213.255.1"
+CLUSTER_NETWORK: Final = "10.213.0.0/16"
+SERVICE_NETWORK: Final = "10.214.0.0/16"
+API_SERVICE_ADDRESS: Final = "10.214.0.1"
+DNS_SERVICE_ADDRESS: Final = "10.214.0.10"
+MAX_NODES: Final = 16
+
+PRIVATE_PATHS: Final = (
     "/var/lib/kubelet",
     "/var/lib/cni",
     "/var/log/pods",
@@ -38,7 +57,7 @@ PRIVATE_PATHS = (
 )
 """Host paths of which each node has its own; the nodes share the rest of the machine's file system."""
 
-SOCKETS = Path("/run/joulepath-cluster")
+SOCKETS: Final = Path("/run/joulepath-cluster")
 
 
 def cache_folder() -> Path:

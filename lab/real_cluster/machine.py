@@ -12,13 +12,27 @@ import shutil
 import subprocess
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Final
 
 from .commands import run
 from .kept import locked
 from .layout import cache_folder
 from .progress import say, step
 
-_NEEDED = {  # what to look for (a program, or a file) -> Debian's package
+__all__ = [
+    "MachineError",
+    "cgroup_v2",
+    "cni_folder",
+    "install",
+    "output_of",
+    "prepare",
+    "program",
+    "require_root",
+    "warn_of_kernel",
+]
+
+
+_NEEDED: Final = {  # what to look for (a program, or a file) -> Debian's package
     "gcc": "gcc",
     "/usr/include/stdio.h": "libc6-dev",
     "ip": "iproute2",
@@ -31,9 +45,9 @@ _NEEDED = {  # what to look for (a program, or a file) -> Debian's package
     "buildah": "buildah",
     "debootstrap": "debootstrap",
 }
-_CNI_FOLDERS = ("/usr/lib/cni", "/opt/cni/bin")
-_SBIN = "/usr/local/sbin:/usr/sbin:/sbin"
-_GO_AT_LEAST = (1, 21)  # older ones can't fetch the toolchain that a go.mod asks for
+_CNI_FOLDERS: Final = ("/usr/lib/cni", "/opt/cni/bin")
+_SBIN: Final = "/usr/local/sbin:/usr/sbin:/sbin"
+_GO_AT_LEAST: Final = (1, 21)  # older ones can't fetch the toolchain that a go.mod asks for
 
 
 class MachineError(RuntimeError):

@@ -10,14 +10,18 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 from .commands import CommandError, run
 from .layout import API_ADDRESS, CLUSTER_NETWORK, HOST_BRIDGE, MAX_NODES, SERVICE_NETWORK, NodeLayout, run_folder
 from .machine import MachineError
 
-_TABLE = "joulepath"
-_FIREWALL_CHAINS = ("INPUT", "FORWARD")
-_RULES = f"""
+__all__ = ["make_host_network", "make_node_network", "refuse_foreign_cluster", "remove"]
+
+
+_TABLE: Final = "joulepath"
+_FIREWALL_CHAINS: Final = ("INPUT", "FORWARD")
+_RULES: Final = f"""
 table inet {_TABLE}
 delete table inet {_TABLE}
 table inet {_TABLE} {{

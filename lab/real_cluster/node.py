@@ -12,6 +12,7 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 from urllib.parse import quote
 
 import yaml
@@ -24,7 +25,10 @@ from .layout import DNS_SERVICE_ADDRESS, PRIVATE_PATHS, NodeLayout, run_folder
 from .machine import MachineError, cni_folder, program
 from .processes import Processes
 
-_LAST = ("containerd", "namespace")
+__all__ = ["Daemon", "Node"]
+
+
+_LAST: Final = ("containerd", "namespace")
 
 
 @dataclass(frozen=True, slots=True)

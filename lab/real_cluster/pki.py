@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from base64 import b64encode
 from pathlib import Path
+from typing import Final
 
 import yaml
 
@@ -12,9 +13,12 @@ from .commands import run
 from .kept import kept
 from .layout import API_ADDRESS, API_PORT, API_SERVICE_ADDRESS, MAX_NODES, NodeLayout, run_folder
 
-_DAYS = "365"
-_NEW_KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
-_API_NAMES = ("localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc")
+__all__ = ["folder", "kubeconfig", "make"]
+
+
+_DAYS: Final = "365"
+_NEW_KEY: Final = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
+_API_NAMES: Final = ("localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc")
 
 
 def folder() -> Path:

@@ -16,11 +16,15 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from .kept import content_hash, locked
 
-_MARK = "JOULEPATH_CLUSTER"
-_TERM_LIMIT_S = 5.0
+__all__ = ["Processes", "end", "identities"]
+
+
+_MARK: Final = "JOULEPATH_CLUSTER"
+_TERM_LIMIT_S: Final = 5.0
 
 
 def _start_ticks(pid: int) -> int | None:

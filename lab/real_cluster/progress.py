@@ -11,11 +11,15 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from typing import Final
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-QUIET_UNDER_S = 2.0
+__all__ = ["QUIET_UNDER_S", "say", "step"]
+
+
+QUIET_UNDER_S: Final = 2.0
 
 
 def say(text: str) -> None:

@@ -19,6 +19,8 @@ from .machine import MachineError
 from .processes import Processes
 from .progress import step
 
+__all__ = ["prometheus", "start_prometheus", "stop_prometheus"]
+
 
 def _program() -> Path:
     if found := shutil.which("prometheus"):

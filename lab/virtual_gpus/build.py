@@ -8,10 +8,14 @@ import shutil
 import subprocess
 import tempfile
 from pathlib import Path
+from typing import Final
 
-_SOURCES = Path(__file__).parent / "c"
-_FLAGS = ("-O2", "-Wall", "-Wextra", "-Werror", "-std=gnu11", "-fPIC", "-shared", "-Wl,-z,defs")
-_LIBRARIES = {
+__all__ = ["library_dir"]
+
+
+_SOURCES: Final = Path(__file__).parent / "c"
+_FLAGS: Final = ("-O2", "-Wall", "-Wextra", "-Werror", "-std=gnu11", "-fPIC", "-shared", "-Wl,-z,defs")
+_LIBRARIES: Final = {
     "libnvidia-ml.so.1": ("nvml", ("nvml", "nvml_meters", "nvml_facts", "node", "sim")),
     "libcuda.so.1": ("cuda", ("cuda", "cuda_work", "stream", "owner", "execute", "node", "sim")),
     "libvirtual-gpus.so": ("control", ("control", "node", "sim")),

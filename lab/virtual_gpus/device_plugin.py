@@ -17,7 +17,7 @@ import threading
 from collections.abc import Iterator
 from concurrent import futures
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import grpc
 
@@ -27,12 +27,12 @@ from virtual_gpus.build import library_dir
 
 __all__ = ["DevicePlugin", "serve"]
 
-RESOURCE = "nvidia.com/gpu"
-ENDPOINT = "virtual-gpus.sock"
-CONTAINER_LIBRARIES = "/usr/lib/x86_64-linux-gnu"
-CONTAINER_STATE = "/run/virtual-gpus"
-LIBRARIES = ("libnvidia-ml.so.1", "libcuda.so.1")
-_POLL_S = 0.5
+RESOURCE: Final = "nvidia.com/gpu"
+ENDPOINT: Final = "virtual-gpus.sock"
+CONTAINER_LIBRARIES: Final = "/usr/lib/x86_64-linux-gnu"
+CONTAINER_STATE: Final = "/run/virtual-gpus"
+LIBRARIES: Final = ("libnvidia-ml.so.1", "libcuda.so.1")
+_POLL_S: Final = 0.5
 
 
 class DevicePlugin:

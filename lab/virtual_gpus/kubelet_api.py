@@ -6,17 +6,31 @@ nobody here reads or writes are left out, as protobuf allows.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
+__all__ = [
+    "AllocateRequest",
+    "AllocateResponse",
+    "ContainerAllocateRequest",
+    "ContainerAllocateResponse",
+    "Device",
+    "DevicePluginOptions",
+    "Empty",
+    "ListAndWatchResponse",
+    "Mount",
+    "RegisterRequest",
+]
+
+
 _Field = descriptor_pb2.FieldDescriptorProto
-_PACKAGE = "v1beta1"
-_TYPES = {"string": _Field.TYPE_STRING, "bool": _Field.TYPE_BOOL}
-_MAP = "map<string,string>"
+_PACKAGE: Final = "v1beta1"
+_TYPES: Final = {"string": _Field.TYPE_STRING, "bool": _Field.TYPE_BOOL}
+_MAP: Final = "map<string,string>"
 
 # message -> (field, number, type); a type starting with * is repeated
-_MESSAGES: dict[str, list[tuple[str, int, str]]] = {
+_MESSAGES: Final[dict[str, list[tuple[str, int, str]]]] = {
     "Empty": [],
     "DevicePluginOptions": [("pre_start_required", 1, "bool"), ("get_preferred_allocation_available", 2, "bool")],
     "RegisterRequest": [("version", 1, "string"), ("endpoint", 2, "string"), ("resource_name", 3, "string")],

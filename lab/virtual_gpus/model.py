@@ -12,12 +12,12 @@ import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 __all__ = ["A100_CLOCKS", "Clocks", "Heat", "Kernel", "Model", "parametric", "replay"]
 
-_KINDS = {"forward": "F", "backward": "B"}
-_FIT_POINTS = 8
+_KINDS: Final = {"forward": "F", "backward": "B"}
+_FIT_POINTS: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class Clocks:
         return tuple(range(self.min_mhz, self.max_mhz + 1, self.step_mhz))
 
 
-A100_CLOCKS = Clocks(min_mhz=210, max_mhz=1410, step_mhz=15, memory_mhz=1593)
+A100_CLOCKS: Final = Clocks(min_mhz=210, max_mhz=1410, step_mhz=15, memory_mhz=1593)
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +169,10 @@ def parametric(spec: Mapping[str, Any]) -> Model:
 
     time(f) = seconds x stage_scale x (compute_share x fmax/f + 1 - compute_share)
     power(f) = static + dynamic x f/fmax x V(f)^2, with V on a floor up to floor_mhz and linear from there to 1;
-    the static part grows with heat, and over power_cap_w the clock falls. Raises ValueError on unknown names.
+    the static part grows with heat, and over power_cap_w the clock falls.
+
+    Raises:
+        ValueError: A name is unknown.
     """
     known = set(_Spec.__dataclass_fields__)
     if unknown := sorted(set(spec) - known):

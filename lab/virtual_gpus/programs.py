@@ -14,14 +14,30 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import pynvml
 
 from virtual_gpus import stream
 
-_CAP_SYS_ADMIN = 21
-NOT_READY = 600
+__all__ = [
+    "NOT_READY",
+    "change_clock_in_kernel",
+    "default_stream_order",
+    "describe",
+    "fork",
+    "memory_operations",
+    "run_kernels",
+    "run_until_killed",
+    "set_clock_error",
+    "set_clocks",
+    "two_streams",
+    "watch_counter",
+]
+
+
+_CAP_SYS_ADMIN: Final = 21
+NOT_READY: Final = 600
 
 
 def _event(driver: ctypes.CDLL) -> ctypes.c_void_p:

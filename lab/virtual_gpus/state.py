@@ -15,15 +15,26 @@ import zlib
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Final
 
 from virtual_gpus.build import library_dir
 from virtual_gpus.model import Kernel, Model
 
-__all__ = ["DEFAULT_STATE", "GpuState", "Options", "break_gpu", "create", "gpu_uuids", "kernel_id", "look", "uuids"]
+__all__ = [
+    "DEFAULT_STATE",
+    "GpuState",
+    "Options",
+    "break_gpu",
+    "create",
+    "gpu_uuids",
+    "kernel_id",
+    "look",
+    "uuids",
+]
 
-DEFAULT_STATE = Path("/run/virtual-gpus/state")
+DEFAULT_STATE: Final = Path("/run/virtual-gpus/state")
 _MAX_GPUS, _MAX_CLOCKS, _NAME = 16, 128, 64
-_UUIDS = uuid.UUID("5f1f8f0a-6d0e-4b54-9a0f-0b6d3a1c77a1")
+_UUIDS: Final = uuid.UUID("5f1f8f0a-6d0e-4b54-9a0f-0b6d3a1c77a1")
 _ByClock = ctypes.c_double * _MAX_CLOCKS
 _ByGpu = ctypes.c_double * _MAX_GPUS
 
@@ -222,7 +233,11 @@ def _config(model: Model, o: Options) -> _Config:
 
 
 def look(path: Path, gpu: int) -> GpuState:
-    """GPU number `gpu` of the node as it is now. Raises OSError if there is no such GPU or file."""
+    """GPU number `gpu` of the node as it is now.
+
+    Raises:
+        OSError: There is no such GPU or file.
+    """
     seen = _Look()
     _check(_library().virtual_gpus_look(str(path).encode(), gpu, ctypes.byref(seen)), path)
     values = {f.name: getattr(seen, f.name) for f in dataclasses.fields(GpuState)}
