@@ -6,13 +6,8 @@ Pure: no Kubernetes, no sockets, no wall clock, no torch. Seconds, joules, watts
 from __future__ import annotations
 
 from joulepath_planner.alternatives import Alternative, alternatives
-from joulepath_planner.dependencies import dependencies
-from joulepath_planner.explain import Explainer, Explanation, Neighbour
-from joulepath_planner.fit import Fit, Residual, fit
-from joulepath_planner.frontier import Frontier, FrontierPoint, frontier
-from joulepath_planner.granularity import Granularity
-from joulepath_planner.lags import LagTable
-from joulepath_planner.objectives import (
+from joulepath_planner.bound.frontier import Frontier, FrontierPoint, frontier
+from joulepath_planner.bound.objectives import (
     ObjectiveError,
     beside_straggler,
     least_energy_by,
@@ -20,7 +15,13 @@ from joulepath_planner.objectives import (
     least_time_within_energy,
     least_time_within_power,
 )
-from joulepath_planner.orders import (
+from joulepath_planner.bound.stragglers import Job, Replica, Share, share_out
+from joulepath_planner.explain import Explainer, Explanation, Neighbour
+from joulepath_planner.graph.dependencies import dependencies
+from joulepath_planner.graph.groups import Granularity
+from joulepath_planner.inputs.fit import Fit, Residual, fit
+from joulepath_planner.inputs.lags import LagTable
+from joulepath_planner.inputs.orders import (
     SCHEDULES,
     dualpipev,
     early_recomputation_1f1b,
@@ -32,14 +33,13 @@ from joulepath_planner.orders import (
     zb_h1,
     zbv,
 )
-from joulepath_planner.pipeline import Pipeline
+from joulepath_planner.inputs.pipeline import Pipeline
+from joulepath_planner.inputs.profile import FIXED, Point, Profile, ProfileError
+from joulepath_planner.inputs.schedule import Instruction, Schedule, ScheduleError, recorded
 from joulepath_planner.plan import Plan, PlannedInstruction, RankPlan, frontier_plans, plan
-from joulepath_planner.profile import FIXED, Point, Profile, ProfileError
-from joulepath_planner.referee import Event, RankEnergy, Referee, Simulation, simulate
+from joulepath_planner.referee.replay import Event, RankEnergy, Referee, Simulation, simulate
 from joulepath_planner.robustness import Noise, Robustness, RobustPlan, Spread, robust_plan, robustness
-from joulepath_planner.schedule import Instruction, Schedule, ScheduleError, recorded
-from joulepath_planner.solution import PlanningError
-from joulepath_planner.stragglers import Job, Replica, Share, share_out
+from joulepath_planner.solvers.solution import PlanningError
 
 __all__ = [
     "FIXED",

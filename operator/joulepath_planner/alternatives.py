@@ -11,9 +11,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import get_args
 
-from joulepath_planner.granularity import Granularity
-from joulepath_planner.lags import LagTable
-from joulepath_planner.pipeline import Pipeline
+from joulepath_planner.graph.groups import Granularity
+from joulepath_planner.inputs.lags import LagTable
+from joulepath_planner.inputs.pipeline import Pipeline
 from joulepath_planner.plan import planned, prepared
 
 

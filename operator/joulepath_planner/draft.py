@@ -13,18 +13,20 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from statistics import fmean
 
-from joulepath_planner.frontier import Frontier, Problem, trace
-from joulepath_planner.granularity import Granularity, groups, runs
-from joulepath_planner.lags import LagTable
-from joulepath_planner.options import Options, OptionTable
-from joulepath_planner.pipeline import Pipeline
-from joulepath_planner.reclaim import choose, rounded, rounded_alone
-from joulepath_planner.referee import Referee, Simulation
-from joulepath_planner.repair import TOLERANCE, Assignment, Clocks, repair
-from joulepath_planner.solution import SOLVER_TOLERANCE_S, PlanningError, Program, Solution
-from joulepath_planner.sweep import Sweeper, effort
-from joulepath_planner.switches import calm
-from joulepath_planner.timing import Network
+from joulepath_planner.bound.frontier import Frontier, trace
+from joulepath_planner.bound.problem import Problem
+from joulepath_planner.clocks.reclaim import choose, rounded, rounded_alone
+from joulepath_planner.clocks.repair import TOLERANCE, Assignment, repair
+from joulepath_planner.clocks.sweep import Sweeper, effort
+from joulepath_planner.clocks.switches import calm
+from joulepath_planner.graph.groups import Granularity, groups, runs
+from joulepath_planner.graph.network import Network
+from joulepath_planner.graph.options import Options, OptionTable
+from joulepath_planner.inputs.lags import LagTable
+from joulepath_planner.inputs.pipeline import Pipeline
+from joulepath_planner.inputs.schedule import Clocks
+from joulepath_planner.referee.replay import Referee, Simulation
+from joulepath_planner.solvers.solution import SOLVER_TOLERANCE_S, PlanningError, Program, Solution
 
 LAGS_PER_CLOCK = 4
 """Instructions have clocks of their own if they last this many p95 lags on average."""

@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from joulepath_planner.lags import LagTable
-from joulepath_planner.pipeline import Pipeline
+from joulepath_planner.inputs.lags import LagTable
+from joulepath_planner.inputs.pipeline import Pipeline
+from joulepath_planner.inputs.schedule import Instruction, ScheduleError
 from joulepath_planner.plan import Plan
-from joulepath_planner.referee import Event, Referee, Simulation
-from joulepath_planner.schedule import Instruction, ScheduleError
+from joulepath_planner.referee.replay import Event, Referee, Simulation
 
 _NO_SLACK_S = 1e-6
 _SAME_J = 1e-6

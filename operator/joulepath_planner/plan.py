@@ -10,15 +10,14 @@ import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from joulepath_planner.bound.frontier import Frontier
+from joulepath_planner.clocks.repair import TOLERANCE
 from joulepath_planner.draft import Draft, Drafting
-from joulepath_planner.frontier import Frontier
-from joulepath_planner.granularity import Granularity
-from joulepath_planner.lags import LagTable
-from joulepath_planner.pipeline import Pipeline
-from joulepath_planner.referee import Clocks
-from joulepath_planner.repair import TOLERANCE
-from joulepath_planner.schedule import Instruction
-from joulepath_planner.solution import PlanningError
+from joulepath_planner.graph.groups import Granularity
+from joulepath_planner.inputs.lags import LagTable
+from joulepath_planner.inputs.pipeline import Pipeline
+from joulepath_planner.inputs.schedule import Clocks, Instruction
+from joulepath_planner.solvers.solution import PlanningError
 
 _LONGEST = 100
 """Times T_min: no clocks of a GPU are so far apart."""

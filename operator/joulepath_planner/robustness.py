@@ -15,12 +15,12 @@ from functools import lru_cache
 
 import numpy as np
 
-from joulepath_planner.lags import LagTable
-from joulepath_planner.pipeline import Pipeline
+from joulepath_planner.inputs.lags import LagTable
+from joulepath_planner.inputs.pipeline import Pipeline
+from joulepath_planner.inputs.profile import ProfileError
+from joulepath_planner.inputs.schedule import Clocks, Instruction
 from joulepath_planner.plan import Plan, PlannedInstruction, plan
-from joulepath_planner.profile import ProfileError
-from joulepath_planner.referee import Clocks, Stretch, simulate
-from joulepath_planner.schedule import Instruction
+from joulepath_planner.referee.replay import Stretch, simulate
 
 SAMPLES = 200
 MARGIN = 0.005

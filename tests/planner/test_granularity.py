@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from joulepath_planner import Instruction, LagTable, Pipeline, Point, Profile, one_f_one_b, plan
-from joulepath_planner.granularity import groups, phases, runs
-from joulepath_planner.graph import Graph
-from joulepath_planner.options import OptionTable
+from joulepath_planner.graph.graph import Graph
+from joulepath_planner.graph.groups import groups, phases, runs
+from joulepath_planner.graph.options import OptionTable
 from tests.planner.pipelines import scaled
 
 

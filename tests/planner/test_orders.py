@@ -25,7 +25,7 @@ from joulepath_planner import (
     schedule_by_name,
     simulate,
 )
-from joulepath_planner.graph import Graph, least_period_s
+from joulepath_planner.graph.graph import Graph, least_period_s
 from tests.planner.pipelines import HERE, profiled, schedules
 
 RECORDED = json.loads((HERE / "data" / "orders.json").read_text())

@@ -8,15 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from joulepath_planner import Pipeline
-from joulepath_planner.cuts import CuttingPlanes
-from joulepath_planner.frontier import Problem
-from joulepath_planner.granularity import Granularity, groups
-from joulepath_planner.interior import InteriorPointMethod
-from joulepath_planner.options import Options
-from joulepath_planner.program import program
-from joulepath_planner.relaxation import Relaxation
-from joulepath_planner.simplex import Simplex
-from joulepath_planner.solution import Program
+from joulepath_planner.bound.problem import Problem
+from joulepath_planner.graph.groups import Granularity, groups
+from joulepath_planner.graph.options import Options
+from joulepath_planner.solvers.choice import program
+from joulepath_planner.solvers.cuts import CuttingPlanes
+from joulepath_planner.solvers.interior import InteriorPointMethod
+from joulepath_planner.solvers.relaxation import Relaxation
+from joulepath_planner.solvers.simplex import Simplex
+from joulepath_planner.solvers.solution import Program
 from tests.planner.pipelines import gpt3, pipelines, scaled
 
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from joulepath_planner import Instruction, LagTable, Pipeline, Point, Profile, Referee, one_f_one_b, simulate
-from joulepath_planner.graph import Graph, least_period_s
+from joulepath_planner.graph.graph import Graph, least_period_s
 from tests.planner.pipelines import clocked, scaled
 
 # One stage: F 1 s, B 2 s at 1000 MHz; half as fast at 500 MHz.

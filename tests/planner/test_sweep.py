@@ -8,10 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from joulepath_planner import Pipeline, frontier_plans, plan
-from joulepath_planner.frontier import Problem
-from joulepath_planner.solution import SOLVER_TOLERANCE_S
-from joulepath_planner.sweep import Effort, Sweeper
-from joulepath_planner.timing import Network, Timing
+from joulepath_planner.bound.problem import Problem
+from joulepath_planner.clocks.sweep import Effort, Sweeper
+from joulepath_planner.clocks.timing import Timing
+from joulepath_planner.graph.network import Network
+from joulepath_planner.solvers.solution import SOLVER_TOLERANCE_S
 from tests.planner.pipelines import gpt3, pipelines, scaled
 
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from joulepath_planner import Instruction, Point, Profile
-from joulepath_planner.switches import calm
+from joulepath_planner.clocks.switches import calm
 
 CLOCKS = (1000, 900, 800)
 # Of each kind, other clocks cost the same: F's upper two, B's lower two, none of I's, all of X's; W goes with I.

@@ -1,0 +1,117 @@
+"""What instructions wait for, as it follows from their kinds.
+
+- `F` takes the activations of the stage before.
+- `B` and `I` take the gradient of the stage after, sent by its B or I, and what the own stage's forward left, or its
+  recomputation where there is one.
+- `W` takes what the own stage's I left; `C` (recomputation) the input that F kept.
+- `X` takes nothing.
+
+Each also waits for its predecessor on its rank. What the forward of a pair sends to another rank leaves when its
+partner has ended.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from joulepath_planner.inputs.profile import FIXED
+from joulepath_planner.inputs.schedule import Instruction, Schedule, ScheduleError
+
+
+class Need(NamedTuple):
+    """The instruction whose result is taken, and the one after whose end it is there: as a rule the same."""
+
+    result: Instruction
+    after: Instruction
+
+
+Dependencies = dict[Instruction, tuple[Need, ...]]
+
+
+def dependencies(schedule: Schedule) -> Dependencies:
+    """What each instruction waits for, other than its predecessor on its rank; none comes before what it waits for.
+
+    Raises `ScheduleError` where an instruction waits for one that nobody executes, or for itself in the end.
+    """
+    rank_of = schedule.rank_of
+    # By numbers and plain tuples: several times as fast as by instructions, and large pipelines have many.
+    everything = [one for order in schedule.orders for one in order]
+    number = {(one.stage, one.kind, one.microbatch): index for index, one in enumerate(everything)}
+    last = len(rank_of) - 1
+    results = [_results(one, last, number) for one in everything]
+    after = list(results)
+    for one, behind in schedule.partner.items():
+        taker = number.get((one.stage + 1, "F", one.microbatch))
+        if taker is not None and rank_of[one.stage + 1] != rank_of[one.stage]:
+            after[taker] = [number[behind.stage, behind.kind, behind.microbatch]]
+    ordered = _ordered(schedule, after)
+    if len(ordered) < len(everything):
+        raise ScheduleError(_deadlock(schedule, everything, after, set(ordered)))
+    return {
+        everything[index]: tuple(
+            Need(everything[result], everything[end]) for result, end in zip(results[index], after[index], strict=True)
+        )
+        for index in ordered
+    }
+
+
+def _results(one: Instruction, last: int, number: dict[tuple[int, str, int], int]) -> list[int]:
+    """The numbers of the instructions whose results this one takes."""
+
+    def found(stage: int, kinds: str) -> int:
+        for kind in kinds:
+            if (wanted := number.get((stage, kind, one.microbatch))) is not None:
+                return wanted
+        raise ScheduleError(f"{one.label} needs {stage}:{kinds[-1]}{one.microbatch}, which no rank executes.")
+
+    stage = one.stage
+    if one.kind == "F":
+        return [found(stage - 1, "F")] if stage else []
+    if one.kind in "BI":
+        own = found(stage, "CF")
+        return [own, found(stage + 1, "IB")] if stage < last else [own]
+    return [] if one.kind == FIXED else [found(stage, "I" if one.kind == "W" else "F")]
+
+
+def _ordered(schedule: Schedule, after: list[list[int]]) -> list[int]:
+    """The numbers of all instructions that can run, as breadth-first as they get ready."""
+    missing = [len(sources) for sources in after]
+    targets: list[list[int]] = [[] for _ in after]
+    for index, sources in enumerate(after):
+        for source in sources:
+            targets[source].append(index)
+    first = 0
+    for order in schedule.orders:
+        for index in range(first, first + len(order) - 1):
+            targets[index].append(index + 1)
+            missing[index + 1] += 1
+        first += len(order)
+    ordered = [index for index, count in enumerate(missing) if not count]
+    for index in ordered:  # grows while it is read
+        for target in targets[index]:
+            missing[target] -= 1
+            if not missing[target]:
+                ordered.append(target)
+    return ordered
+
+
+def _deadlock(schedule: Schedule, everything: list[Instruction], after: list[list[int]], done: set[int]) -> str:
+    """Which ranks wait for each other, each in the instruction that it has come to."""
+    rank_of = schedule.rank_of
+    heads: dict[int, Instruction] = {}
+    awaited: dict[int, Instruction] = {}
+    for index, one in enumerate(everything):
+        if index not in done and (rank := rank_of[one.stage]) not in heads:
+            heads[rank] = one
+            awaited[rank] = everything[next(source for source in after[index] if source not in done)]
+    rank = next(iter(heads))
+    visited: list[int] = []
+    while rank not in visited:
+        visited.append(rank)
+        rank = rank_of[awaited[rank].stage]
+    waits = []
+    for waiting in visited[visited.index(rank) :]:
+        other = rank_of[awaited[waiting].stage]
+        more = "" if awaited[waiting] == heads[other] else f", which rank {other} runs after {heads[other].label}"
+        waits.append(f"rank {waiting} runs {heads[waiting].label} only after {awaited[waiting].label}{more}")
+    return f"the schedule never ends: {'; '.join(waits)}. Reorder these."

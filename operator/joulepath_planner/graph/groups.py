@@ -1,0 +1,58 @@
+"""Which instructions of a rank share a clock."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from typing import Literal
+
+from joulepath_planner.graph.graph import Graph
+from joulepath_planner.inputs.schedule import Instruction, Schedule
+
+Granularity = Literal["instruction", "phase", "kind", "rank"]
+
+
+def phases(order: tuple[Instruction, ...]) -> list[int]:
+    """0 before the first backward (warm-up), 2 after the last forward (cool-down), 1 between (steady state)."""
+    kinds = [one.kind for one in order]
+    warm = next(index for index, kind in enumerate(kinds) if kind in ("B", "I"))
+    cool = len(kinds) - kinds[::-1].index("F")
+    return [0 if index < warm else 2 if index >= cool else 1 for index in range(len(order))]
+
+
+def groups(graph: Graph, schedule: Schedule, granularity: Granularity) -> list[list[int]]:
+    """The nodes of the graph in groups of one clock each."""
+    phase = {one: where for order in schedule.orders for one, where in zip(order, phases(order), strict=True)}
+    name: Callable[[int, Instruction], Hashable] = {
+        "instruction": lambda node, one: node,
+        "phase": lambda node, one: (graph.rank[node], phase[one]),
+        "kind": lambda node, one: (one.stage, one.kind),
+        "rank": lambda node, one: graph.rank[node],
+    }[granularity]
+    found: dict[Hashable, list[int]] = {}
+    for node, one in enumerate(graph.instructions):
+        found.setdefault(name(node, one), []).append(node)
+    return list(found.values())
+
+
+def runs(graph: Graph, lasts_s: Sequence[float], least_s: float) -> list[list[int]]:
+    """Instructions alone where they last long enough, others together with those that follow them on their rank.
+
+    lasts_s: seconds of each node; least_s: seconds that a group lasts at least, unless its whole rank lasts less.
+    """
+    found: list[list[int]] = []
+    open_: dict[int, tuple[list[int], float]] = {}
+    closed: dict[int, list[int]] = {}
+    for node, rank in enumerate(graph.rank):  # topological, hence in each rank's order
+        members, seconds = open_.pop(rank, ([], 0.0))
+        members.append(node)
+        if seconds + lasts_s[node] >= least_s:
+            found.append(members)
+            closed[rank] = members
+        else:
+            open_[rank] = members, seconds + lasts_s[node]
+    for rank, (members, _) in open_.items():
+        if rank in closed:
+            closed[rank] += members
+        else:
+            found.append(members)
+    return found

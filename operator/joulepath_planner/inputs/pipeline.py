@@ -1,0 +1,119 @@
+"""A pipeline as the planner and the referee see it: schedule, profile, and what the clocks don't change.
+
+Iterations follow back to back. A rank begins its next iteration when it has executed its order and its tail
+(gradient reduction and optimizer, at default clocks); nothing else joins two iterations. The *iteration time*
+is the period of that steady state.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from joulepath_planner.inputs.profile import KIND_NAMES, Profile, ProfileError
+from joulepath_planner.inputs.schedule import Schedule
+
+
+@dataclass(frozen=True, slots=True)
+class Pipeline:
+    """Schedule and profile, with the times that no clock changes (all in seconds, all waits at blocking power).
+
+    transfer_s: delay of an edge (from stage, to stage, kind that is sent: `F` activations, `B` or `I` gradients).
+        Between two stages of one rank nothing travels: such edges are left out.
+    overhead_s: host gap before each instruction of a (stage, kind), after all that it waits for has come.
+    tail_s: R and O of each stage, at default clocks; tails of up to four p95 lags take the clock that the next
+        iteration begins with.
+    """
+
+    schedule: Schedule
+    profile: Profile
+    transfer_s: Mapping[tuple[int, int, str], float] = field(default_factory=dict)
+    overhead_s: Mapping[tuple[int, str], float] | None = None
+    tail_s: Mapping[int, float] = field(default_factory=dict)
+    gpus: Mapping[int, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for order in self.schedule.orders:
+            for one in order:
+                if one.stage not in self.profile.stages:
+                    raise ProfileError(
+                        f"the schedule runs {one.label}, but the profile has only stages "
+                        f"{', '.join(map(str, self.profile.stages))}; they are counted from 0. Correct their numbers, "
+                        "plan for fewer stages, or measure the missing one."
+                    )
+                if (one.stage, one.kind) not in self.profile.points:
+                    raise ProfileError(
+                        f"the schedule runs {one.label}, but the profile has no {one.kind} ({KIND_NAMES[one.kind]}) of "
+                        f"that stage; measure it{' (I and W are the parts of B)' if one.kind in 'IW' else ''}."
+                    )
+            defaults = {one.stage: self.profile.default_clock_mhz(one.stage) for one in order}
+            if len(set(defaults.values())) > 1:
+                listed = ", ".join(f"stage {stage} {clock} MHz" for stage, clock in sorted(defaults.items()))
+                raise ProfileError(f"the stages of one rank end at different clocks ({listed}); they share a GPU.")
+        for name, delays in (
+            ("transfer_s", self.transfer_s),
+            ("overhead_s", self.overhead_s),
+            ("tail_s", self.tail_s),
+        ):
+            for key, value in (delays or {}).items():
+                if not (math.isfinite(value) and value >= 0):
+                    raise ValueError(f"{name}[{key}] is {value}; it must be a finite number of seconds, 0 or more.")
+
+        for stage in self.tail_s:
+            if stage not in range(self.schedule.stages):
+                raise ValueError(f"tail_s[{stage}]: the schedule has no stage {stage}; name stages that it runs.")
+        self._check_edges()
+        self._check_gpus()
+
+    @property
+    def ranks(self) -> int:
+        return len(self.schedule.orders)
+
+    @property
+    def gpu_count(self) -> int:
+        """All GPUs of the pipeline."""
+        return sum(self.rank_gpus(rank) for rank in range(self.ranks))
+
+    def overhead(self, stage: int, kind: str) -> float:
+        return (self.overhead_s or {}).get((stage, kind), 0.0)
+
+    def rank_gpus(self, rank: int) -> int:
+        """How many GPUs a rank stands for: those of each of its stages."""
+        return self.gpus.get(self.schedule.orders[rank][0].stage, 1)
+
+    def rank_tail_s(self, rank: int) -> float | None:
+        """Seconds of a rank's R and O: the sum over its stages; None where none is named."""
+        stages = {one.stage for one in self.schedule.orders[rank]}
+        tails = [self.tail_s[stage] for stage in stages if stage in self.tail_s]
+        return sum(tails) if tails else None
+
+    def capped(self, default_clock_mhz: int | None) -> Pipeline:
+        """The same pipeline on GPUs whose own cap is this clock."""
+        return self if default_clock_mhz is None else replace(self, profile=self.profile.capped(default_clock_mhz))
+
+    def _check_edges(self) -> None:
+        rank_of = self.schedule.rank_of
+        for source, target, kind in self.transfer_s:
+            step = 1 if kind == "F" else -1
+            if kind not in ("F", "B", "I") or target != source + step or source not in rank_of or target not in rank_of:
+                raise ValueError(
+                    f"transfer_s[{source}, {target}, {kind!r}] is no edge; activations go from a stage to the next as "
+                    "F, gradients to the one before as B or I."
+                )
+        travelling = {edge: delay for edge, delay in self.transfer_s.items() if rank_of[edge[0]] != rank_of[edge[1]]}
+        object.__setattr__(self, "transfer_s", travelling)
+
+    def _check_gpus(self) -> None:
+        for stage, count in self.gpus.items():
+            if stage not in range(self.schedule.stages):
+                raise ValueError(f"gpus[{stage}]: the schedule has no stage {stage}; name stages that it runs.")
+            if count < 1:
+                raise ValueError(f"gpus[{stage}] is {count}; a stage runs on at least 1 GPU.")
+        for rank, order in enumerate(self.schedule.orders):
+            counts = {one.stage: self.gpus.get(one.stage, 1) for one in order}
+            if len(set(counts.values())) > 1:
+                listed = ", ".join(f"stage {stage} {count}" for stage, count in sorted(counts.items()))
+                raise ValueError(
+                    f"the stages of rank {rank} run on different numbers of GPUs ({listed}); give them the same."
+                )

@@ -1,0 +1,146 @@
+"""The order of instructions on each rank, and how it is written.
+
+A schedule is data: one tuple of instructions per rank. Any order that a training framework executes can be given
+(`recorded`); `orders` generates those that have a name. A rank may own several stages. What an instruction waits for
+follows from its kind (`dependencies`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from joulepath_planner.inputs.profile import FIXED, KINDS
+
+_TEXT = re.compile(rf"(?:(\d+):)?([{''.join(KINDS)}])(\d+)")
+
+Clocks = Sequence[Sequence[int | None]]
+"""Per rank, in its order, the clock of each instruction in MHz; None is the default clock."""
+
+
+class ScheduleError(ValueError):
+    """A schedule that no pipeline can execute; the message names rank and instruction."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Instruction:
+    """One computation of one microbatch on one stage; written `F0`, or `3:F0` with its stage. `KINDS` has the kinds."""
+
+    stage: int
+    kind: str
+    microbatch: int
+
+    def __str__(self) -> str:
+        return f"{self.kind}{self.microbatch}"
+
+    @property
+    def label(self) -> str:
+        return f"{self.stage}:{self}"
+
+    @classmethod
+    def parse(cls, text: str, stage: int | None = None) -> Instruction:
+        """Read `F0` (the stage is then the argument) or `3:F0`."""
+        match = _TEXT.fullmatch(text.strip())
+        if match is None:
+            raise ScheduleError(f"instruction {text!r} is not understood; write it as B3, or as 2:B3 with its stage.")
+        named, kind, microbatch = match.groups()
+        if named is None and stage is None:
+            raise ScheduleError(f"instruction {text!r} names no stage; write it as 2:{text.strip()}.")
+        return cls(int(named) if named is not None else int(stage or 0), kind, int(microbatch))
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """`orders[rank]` is what that rank executes in one iteration, in order.
+
+    pairs: the forwards that are one action with the backward right behind them (written `F4+B1`). The two run one after
+        the other, but what either sends to another rank leaves only when both have ended.
+    """
+
+    orders: tuple[tuple[Instruction, ...], ...]
+    name: str = "recorded"
+    pairs: frozenset[Instruction] = frozenset()
+
+    def __post_init__(self) -> None:
+        owner: dict[int, int] = {}
+        seen: set[Instruction] = set()
+        if not self.orders or not all(self.orders):
+            raise ScheduleError("a schedule needs at least one rank, and each rank at least one instruction.")
+        for rank, order in enumerate(self.orders):
+            for instruction in order:
+                if instruction.kind not in KINDS or instruction.stage < 0 or instruction.microbatch < 0:
+                    raise ScheduleError(
+                        f"rank {rank}: {instruction!r} is no instruction; kinds are {', '.join(KINDS)}."
+                    )
+                if instruction in seen:
+                    raise ScheduleError(f"rank {rank}: {instruction.label} is there twice; an iteration runs it once.")
+                if owner.setdefault(instruction.stage, rank) != rank:
+                    raise ScheduleError(f"stage {instruction.stage} is on ranks {owner[instruction.stage]} and {rank}.")
+                seen.add(instruction)
+        if sorted(owner) != list(range(len(owner))):
+            raise ScheduleError(f"the stages are {sorted(owner)}; they must be numbered from 0 without a gap.")
+        forwards = [one for order in self.orders for one in order if one.kind == "F"]
+        if idle := owner.keys() - {one.stage for one in forwards}:
+            raise ScheduleError(f"stage {min(idle)} has no F; a stage runs at least one forward and its backward.")
+        for forward in forwards:
+            _check_backward(forward, seen)
+        partner = self.partner
+        for forward in self.pairs:
+            if forward.kind != "F" or forward not in partner or partner[forward].kind not in ("B", "I"):
+                raise ScheduleError(f"{forward.label} is no pair; a pair is an F and the B or I right behind it.")
+
+    @property
+    def stages(self) -> int:
+        return len({instruction.stage for order in self.orders for instruction in order})
+
+    @property
+    def microbatches(self) -> int:
+        return len({one.microbatch for order in self.orders for one in order if one.kind != FIXED})
+
+    @property
+    def rank_of(self) -> dict[int, int]:
+        """The rank that owns each stage."""
+        return {one.stage: rank for rank, order in enumerate(self.orders) for one in order}
+
+    @property
+    def partner(self) -> dict[Instruction, Instruction]:
+        """The backward of each forward of a pair."""
+        return {one: behind for order in self.orders for one, behind in pairwise(order) if one in self.pairs}
+
+    def to_text(self) -> list[str]:
+        """One line per rank, such as `F0 2:F0 F1+2:B0`; the stage is left out where it equals the rank."""
+        return [
+            "".join(
+                (str(one) if one.stage == rank else one.label) + ("+" if one in self.pairs else " ") for one in order
+            ).strip()
+            for rank, order in enumerate(self.orders)
+        ]
+
+
+def recorded(orders: Sequence[str | Iterable[str | Instruction]]) -> Schedule:
+    """A schedule as seen: per rank a text (`F0 F1 B0 B1`) or instructions; texts without a stage mean stage = rank."""
+    read: list[tuple[Instruction, ...]] = []
+    pairs: set[Instruction] = set()
+    for rank, order in enumerate(orders):
+        own: list[Instruction] = []
+        for part in order.split() if isinstance(order, str) else order:
+            texts = part.split("+") if isinstance(part, str) else ()
+            ones = [part] if isinstance(part, Instruction) else [Instruction.parse(text, stage=rank) for text in texts]
+            own += ones
+            pairs.update(ones[:-1])
+        read.append(tuple(own))
+    return Schedule(tuple(read), pairs=frozenset(pairs))
+
+
+def _check_backward(forward: Instruction, seen: set[Instruction]) -> None:
+    stage, microbatch = forward.stage, forward.microbatch
+    found = [kind for kind in "BI" if Instruction(stage, kind, microbatch) in seen]
+    if not found:
+        raise ScheduleError(
+            f"stage {stage} has no backward of microbatch {microbatch}; add its B{microbatch}, or its I{microbatch} "
+            f"and W{microbatch}."
+        )
+    if len(found) > 1:
+        raise ScheduleError(f"stage {stage} runs both B{microbatch} and I{microbatch}; keep B, or I and W.")

@@ -1,0 +1,82 @@
+"""The referee's own rules of what waits for what, apart from the solver's.
+
+The orders are executed once, without time: rank after rank goes as far as its inputs have come. What this yields is an
+order of all instructions that every rank's order and every message agree with, the same for every iteration.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import NamedTuple
+
+from joulepath_planner.inputs.pipeline import Pipeline
+from joulepath_planner.inputs.schedule import Instruction, ScheduleError
+
+
+class Step(NamedTuple):
+    """One instruction in an order of execution that every rank's order and every message agree with."""
+
+    instruction: Instruction
+    rank: int
+    overhead_s: float
+    inputs: tuple[tuple[int, float], ...]
+    """(step that sends, seconds on the way)"""
+
+
+def script(pipeline: Pipeline) -> list[Step]:
+    """The steps of one iteration. Raises `ScheduleError` where a rank waits forever."""
+    schedule, last_stage = pipeline.schedule, pipeline.schedule.stages - 1
+    known = {one for order in schedule.orders for one in order}
+    rank_of = {one.stage: rank for rank, order in enumerate(schedule.orders) for one in order}
+    behind = {one: order[at + 1] for order in schedule.orders for at, one in enumerate(order) if one in schedule.pairs}
+    done: dict[Instruction, int] = {}
+    waiting: dict[Instruction, list[int]] = {}
+    cursor = [0] * len(schedule.orders)
+    steps: list[Step] = []
+    awake = deque(range(len(schedule.orders)))
+    while awake:
+        rank = awake.popleft()
+        order = schedule.orders[rank]
+        while cursor[rank] < len(order):
+            one = order[cursor[rank]]
+            senders = [
+                (sender, moves, behind.get(sender, sender) if rank_of[sender.stage] != rank else sender)
+                for sender, moves in _senders(one, last_stage, known)
+            ]
+            if missing := [leaves for _, _, leaves in senders if leaves not in done]:
+                waiting.setdefault(missing[0], []).append(rank)
+                break
+            inputs = tuple(
+                (done[leaves], pipeline.transfer_s.get((sender.stage, one.stage, sender.kind), 0.0) if moves else 0.0)
+                for sender, moves, leaves in senders
+            )
+            done[one] = len(steps)
+            steps.append(Step(one, rank, pipeline.overhead(one.stage, one.kind), inputs))
+            cursor[rank] += 1
+            awake.extend(waiting.pop(one, ()))
+    for rank, (at, order) in enumerate(zip(cursor, schedule.orders, strict=True)):
+        if at < len(order):
+            raise ScheduleError(f"rank {rank} waits forever for the input of {order[at].label}.")
+    return steps
+
+
+def _senders(one: Instruction, last_stage: int, known: set[Instruction]) -> list[tuple[Instruction, bool]]:
+    """What an instruction takes in, and whether that comes from another stage: activations go up, gradients down."""
+    stage, microbatch = one.stage, one.microbatch
+    if one.kind == "F":
+        return [(Instruction(stage - 1, "F", microbatch), True)] if stage else []
+    if one.kind == "X":
+        return []
+    if one.kind == "W":
+        return [(Instruction(stage, "I", microbatch), False)]
+    own = [(Instruction(stage, "F", microbatch), False)]
+    if one.kind == "C":
+        return own
+    if (again := Instruction(stage, "C", microbatch)) in known:
+        own = [(again, False)]
+    if stage == last_stage:
+        return own
+    above = [Instruction(stage + 1, kind, microbatch) for kind in "BI"]
+    return own + [
+        (sender, True) for sender in above if sender in known or (sender.kind == "B" and above[1] not in known)
+    ]

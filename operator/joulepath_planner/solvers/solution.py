@@ -1,0 +1,61 @@
+"""What every way to solve the linear program is asked, and what it answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import highspy
+import numpy as np
+
+from joulepath_planner.graph.options import Floats
+
+SOLVER_TOLERANCE_S = 1e-6
+"""How exact the solver's times are."""
+
+
+class PlanningError(RuntimeError):
+    """No plan exists for what was asked, such as a deadline under the least iteration time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Solution:
+    """energy_j: blocking energy until the period's end included; extra_s: seconds bought by each group, in total;
+    slope_w: by how much energy_j grows per second of iteration time, at a breakpoint between the slopes beside it."""
+
+    period_s: float
+    energy_j: float
+    extra_s: tuple[float, ...]
+    slope_w: float
+
+
+class Program(Protocol):
+    """One model, solved again and again for other iteration times."""
+
+    def solve(self, at_most_s: float, at_least_s: float = 0.0) -> Solution:
+        """Least energy with the iteration time in [at_least_s, at_most_s]; raises `PlanningError` if there is none."""
+
+
+class Solver(highspy.Highs):  # type: ignore[misc]
+    """HiGHS, on one thread. Silent: starting its callbacks, unused here, prints a banner to standard output."""
+
+    def __init__(self, *, presolve: bool) -> None:
+        super().__init__()
+        self.setOptionValue("threads", 1)
+        self.setOptionValue("presolve", "choose" if presolve else "off")
+
+    def enableCallbacks(self) -> None:  # noqa: N802 (the library's name)
+        self.silent()
+
+    def optimum(self, period: int, at_most_s: float, at_least_s: float) -> tuple[Floats, float, float]:
+        """Columns, objective, and reduced cost of the column `period`, which is held between these bounds."""
+        self.changeColBounds(period, at_least_s, at_most_s)
+        self.run()
+        status = self.getModelStatus()
+        if status != highspy.HighsModelStatus.kOptimal:
+            raise PlanningError(
+                f"no plan has an iteration time of at most {at_most_s:.6f} s (solver: {status.name[1:]}); "
+                "ask for a longer deadline."
+            )
+        found = self.getSolution()
+        return np.array(found.col_value), self.getInfo().objective_function_value, found.col_dual[period]
