@@ -18,18 +18,17 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
+from joulepath_planner.arrays import Floats, Ints, Mask
 from joulepath_planner.graph.graph import Graph
 from joulepath_planner.graph.network import RESOLUTION_S, Network
-from joulepath_planner.graph.options import Floats, Options
+from joulepath_planner.graph.options import Options
 from joulepath_planner.solvers.solution import SOLVER_TOLERANCE_S
 
-Choices = NDArray[np.intp]
-Mask = NDArray[np.bool_]
+Choices: TypeAlias = Ints
 
 _SEED = 20241104
 _PRICES = 3
@@ -256,7 +255,7 @@ class Sweeper:
         choices = self._alternate(choices, [held, self._slowest, self._slowest], frame, sparse, forward)
         return self._best(choices, len(periods), window)
 
-    def _windowed(self, frame: _Frame, starts_s: Floats, window: NDArray[np.intp]) -> _Frame:
+    def _windowed(self, frame: _Frame, starts_s: Floats, window: Ints) -> _Frame:
         """The frame in which windows don't feel each other: what one hands to another is there when it was before."""
         sources, targets, gaps = self._network.edges
         across = window[sources] != window[targets]
@@ -265,7 +264,7 @@ class Sweeper:
         np.minimum.at(frame.ceilings, sources[across], starts_s[targets[across]] - gaps[across])
         return frame
 
-    def _best(self, choices: Choices, periods: int, window: NDArray[np.intp] | None = None) -> Choices:
+    def _best(self, choices: Choices, periods: int, window: Ints | None = None) -> Choices:
         """The cheapest variant of each period in each window; the first of equals, so that what can't be bettered
         stays."""
         window = np.zeros(len(choices), dtype=np.intp) if window is None else window

@@ -6,10 +6,9 @@ import itertools
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from joulepath_planner.arrays import Floats, Ints, Mask
 from joulepath_planner.graph.graph import Graph
-from joulepath_planner.graph.options import Floats
 
 RESOLUTION_S = 1e-12
 """Differences in time below this are rounding of floating point, not slack."""
@@ -24,9 +23,9 @@ class Level(NamedTuple):
 
     begin: int
     end: int
-    rows: NDArray[np.intp]
-    starts: NDArray[np.intp]
-    others: NDArray[np.intp]
+    rows: Ints
+    starts: Ints
+    others: Ints
     gaps_s: Floats
 
 
@@ -57,7 +56,7 @@ class Network:
         self.lasts = row_of[[last for last, _, _ in graph.wraps]]
         self.wrap_gaps_s = np.array([[gap] for _, _, gap in graph.wraps])
 
-    def earliest_s(self, durations_s: Floats, period_s: Floats) -> tuple[Floats, NDArray[np.bool_]]:
+    def earliest_s(self, durations_s: Floats, period_s: Floats) -> tuple[Floats, Mask]:
         """Earliest starts, counted from the first one's, and which columns keep their period.
 
         Ranks whose last instruction ends late begin late; a column keeps its period if that settles before every
@@ -86,9 +85,7 @@ class Network:
         return starts, ends
 
 
-def _levels(
-    size: int, bounds: NDArray[np.intp], keys: NDArray[np.intp], others: NDArray[np.intp], gaps_s: Floats
-) -> list[Level]:
+def _levels(size: int, bounds: Ints, keys: Ints, others: Ints, gaps_s: Floats) -> list[Level]:
     order = np.argsort(keys, kind="stable")
     others, gaps_s = others[order], gaps_s[order, None]
     first_edge = np.searchsorted(keys[order], np.arange(size + 1))

@@ -12,12 +12,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from joulepath_planner.inputs.profile import Key, Profile
 from joulepath_planner.inputs.schedule import Instruction
-
-Floats = NDArray[np.float64]
 
 _SAME = 1e-9
 """Relative: sums of seconds this close are equal."""

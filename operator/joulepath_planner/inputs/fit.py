@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from joulepath_planner.graph.options import Floats
+from joulepath_planner.arrays import Floats
 from joulepath_planner.inputs.profile import Key, Point, Profile, ProfileError
 
 _TIME_POWERS = (0, -1, 8)

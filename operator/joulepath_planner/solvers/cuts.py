@@ -15,11 +15,11 @@ from collections.abc import Sequence
 import highspy
 import numpy as np
 
+from joulepath_planner.arrays import Floats, Ints, sums
 from joulepath_planner.graph.graph import Graph
 from joulepath_planner.graph.network import RESOLUTION_S, Network
-from joulepath_planner.graph.options import Floats, Options
+from joulepath_planner.graph.options import Options
 from joulepath_planner.solvers.ladder import Ladder
-from joulepath_planner.solvers.relaxation import Ints, sums
 from joulepath_planner.solvers.solution import SOLVER_TOLERANCE_S, Solution, Solver
 
 

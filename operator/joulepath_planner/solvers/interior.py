@@ -20,9 +20,9 @@ from dataclasses import dataclass
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
-from joulepath_planner.graph.options import Floats
+from joulepath_planner.arrays import Floats, sums
 from joulepath_planner.solvers.normal import NormalEquations
-from joulepath_planner.solvers.relaxation import Relaxation, sums
+from joulepath_planner.solvers.relaxation import Relaxation
 from joulepath_planner.solvers.steps import blocks
 
 _ACCURACY = 1e-6

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from joulepath_planner.arrays import Floats, Ints
 from joulepath_planner.graph.graph import Graph
-from joulepath_planner.graph.options import Floats, Options
-from joulepath_planner.solvers.relaxation import Ints
+from joulepath_planner.graph.options import Options
 from joulepath_planner.solvers.solution import Solution
 
 

@@ -12,8 +12,7 @@ from scipy.linalg import lapack
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import reverse_cuthill_mckee
 
-from joulepath_planner.graph.options import Floats
-from joulepath_planner.solvers.relaxation import Ints, Mask
+from joulepath_planner.arrays import Floats, Ints, Mask
 
 _LIFT = 1e-13
 """Relative: added to the diagonal against rounding."""

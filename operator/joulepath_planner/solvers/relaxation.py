@@ -14,13 +14,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
+from joulepath_planner.arrays import Floats, Ints, Mask, sums
 from joulepath_planner.graph.graph import Graph, binding_wraps, least_period_s, path_lengths
-from joulepath_planner.graph.options import Floats, Options
-
-Ints = NDArray[np.intp]
-Mask = NDArray[np.bool_]
+from joulepath_planner.graph.options import Options
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,11 +99,6 @@ class Relaxation:
         starts = np.minimum(left * earliest, left * latest).sum()
         growth = left[-1] + np.minimum(0.0, left[:-1]) @ np.isfinite(self.after_s)
         return self.constant_j + float(steps + fixed + starts), float(growth)
-
-
-def sums(group: Ints, values: Floats, groups: int) -> Floats:
-    """The sum of the values of each group."""
-    return np.bincount(group, values, groups).astype(float, copy=False)
 
 
 _Hull = tuple[list[float], list[float]]

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import highspy
 import numpy as np
 
+from joulepath_planner.arrays import Ints
 from joulepath_planner.graph.graph import Graph
 from joulepath_planner.graph.options import Options
 from joulepath_planner.solvers.ladder import Ladder
-from joulepath_planner.solvers.relaxation import Ints
 from joulepath_planner.solvers.solution import Solution, Solver
 
 _PRESOLVED = 500

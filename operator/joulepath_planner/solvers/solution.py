@@ -8,7 +8,7 @@ from typing import Protocol
 import highspy
 import numpy as np
 
-from joulepath_planner.graph.options import Floats
+from joulepath_planner.arrays import Floats
 
 SOLVER_TOLERANCE_S = 1e-6
 """How exact the solver's times are."""

@@ -10,8 +10,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from joulepath_planner.graph.options import Floats
-from joulepath_planner.solvers.relaxation import Ints, sums
+from joulepath_planner.arrays import Floats, Ints, sums
 
 _BLOCK = 12_000
 """Steps of a block: some twenty arrays of them fit into a core's cache."""
