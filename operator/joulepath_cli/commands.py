@@ -8,7 +8,7 @@ from importlib.metadata import version
 
 from joulepath_cli import compare_command, explain_command, frontier_command, plan_command
 from joulepath_cli.case import Parser
-from joulepath_planner import PlanningError
+from joulepath_planner import PlannerError
 
 __all__ = ["run"]
 
@@ -34,7 +34,7 @@ def run(argv: Sequence[str] | None) -> int:
         raise
     except OSError as error:
         return _refuse(f"{error.filename}: {error.strerror}" if error.filename else str(error))
-    except (ValueError, PlanningError) as error:  # all of the planner's errors are sentences
+    except (PlannerError, ValueError) as error:  # all of them are sentences
         return _refuse(str(error))
     return 0
 

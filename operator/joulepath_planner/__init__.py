@@ -1,6 +1,15 @@
 """Joulepath's planner: a profile and a schedule in, the clock of every instruction out.
 
-Pure: no Kubernetes, no sockets, no wall clock, no torch. Seconds, joules, watts and MHz throughout.
+Pure: no Kubernetes, no sockets, no torch, and no clock but the one that ends `polish_s`. Seconds, joules, watts and MHz
+throughout. On this level stand the questions that a user asks; what answers them, in wings that know only those before
+them (the referee knows `inputs` alone):
+
+inputs    what is given
+graph     what waits for what, and what can be chosen
+solvers   the linear program
+bound     what no plan can beat
+clocks    from the linear program's seconds to clocks that a GPU has
+referee   what a plan really takes and costs
 """
 
 from __future__ import annotations
@@ -8,7 +17,6 @@ from __future__ import annotations
 from joulepath_planner.alternatives import Alternative, alternatives
 from joulepath_planner.bound.frontier import Frontier, FrontierPoint, frontier
 from joulepath_planner.bound.objectives import (
-    ObjectiveError,
     beside_straggler,
     least_energy_by,
     least_energy_within_slowdown,
@@ -16,10 +24,19 @@ from joulepath_planner.bound.objectives import (
     least_time_within_power,
 )
 from joulepath_planner.bound.stragglers import Job, Replica, Share, share_out
+from joulepath_planner.errors import (
+    ArgumentError,
+    ObjectiveError,
+    PlannerError,
+    PlanningError,
+    ProfileError,
+    ScheduleError,
+)
 from joulepath_planner.explain import Explainer, Explanation, Neighbour
 from joulepath_planner.graph.dependencies import dependencies
 from joulepath_planner.graph.groups import Granularity
 from joulepath_planner.inputs.fit import Fit, Residual, fit
+from joulepath_planner.inputs.instruction import FIXED, Instruction
 from joulepath_planner.inputs.lags import LagTable
 from joulepath_planner.inputs.orders import (
     SCHEDULES,
@@ -34,17 +51,17 @@ from joulepath_planner.inputs.orders import (
     zbv,
 )
 from joulepath_planner.inputs.pipeline import Pipeline
-from joulepath_planner.inputs.profile import FIXED, Point, Profile, ProfileError
-from joulepath_planner.inputs.schedule import Instruction, Schedule, ScheduleError, recorded
+from joulepath_planner.inputs.profile import Point, Profile
+from joulepath_planner.inputs.schedule import Schedule, recorded
 from joulepath_planner.plan import Plan, PlannedInstruction, RankPlan, frontier_plans, plan
 from joulepath_planner.referee.replay import Event, RankEnergy, Referee, Simulation, simulate
 from joulepath_planner.robustness import Noise, Robustness, RobustPlan, Spread, robust_plan, robustness
-from joulepath_planner.solvers.solution import PlanningError
 
 __all__ = [
     "FIXED",
     "SCHEDULES",
     "Alternative",
+    "ArgumentError",
     "Event",
     "Explainer",
     "Explanation",
@@ -61,6 +78,7 @@ __all__ = [
     "Pipeline",
     "Plan",
     "PlannedInstruction",
+    "PlannerError",
     "PlanningError",
     "Point",
     "Profile",

@@ -19,6 +19,7 @@ from joulepath_planner.clocks.reclaim import choose, rounded, rounded_alone
 from joulepath_planner.clocks.repair import TOLERANCE, Assignment, repair
 from joulepath_planner.clocks.sweep import Sweeper, effort
 from joulepath_planner.clocks.switches import calm
+from joulepath_planner.errors import PlanningError
 from joulepath_planner.graph.groups import Granularity, groups, runs
 from joulepath_planner.graph.network import Network
 from joulepath_planner.graph.options import Options, OptionTable
@@ -26,7 +27,7 @@ from joulepath_planner.inputs.lags import LagTable
 from joulepath_planner.inputs.pipeline import Pipeline
 from joulepath_planner.inputs.schedule import Clocks
 from joulepath_planner.referee.replay import Referee, Simulation
-from joulepath_planner.solvers.solution import SOLVER_TOLERANCE_S, PlanningError, Program, Solution
+from joulepath_planner.solvers.solution import SOLVER_TOLERANCE_S, Program, Solution
 
 LAGS_PER_CLOCK = 4
 """Instructions have clocks of their own if they last this many p95 lags on average."""

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from joulepath_planner.errors import ScheduleError
+from joulepath_planner.inputs.instruction import Instruction
 from joulepath_planner.inputs.lags import LagTable
 from joulepath_planner.inputs.pipeline import Pipeline
-from joulepath_planner.inputs.schedule import Instruction, ScheduleError
 from joulepath_planner.plan import Plan
 from joulepath_planner.referee.replay import Event, Referee, Simulation
 

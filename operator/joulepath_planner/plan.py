@@ -13,11 +13,12 @@ from typing import Literal, get_args
 from joulepath_planner.bound.frontier import Frontier
 from joulepath_planner.clocks.repair import TOLERANCE
 from joulepath_planner.draft import Draft, Drafting
+from joulepath_planner.errors import ArgumentError, PlanningError
 from joulepath_planner.graph.groups import Granularity
+from joulepath_planner.inputs.instruction import Instruction
 from joulepath_planner.inputs.lags import LagTable
 from joulepath_planner.inputs.pipeline import Pipeline
-from joulepath_planner.inputs.schedule import Clocks, Instruction
-from joulepath_planner.solvers.solution import PlanningError
+from joulepath_planner.inputs.schedule import Clocks
 
 _LONGEST = 100
 """Times T_min: no clocks of a GPU are so far apart."""
@@ -113,9 +114,9 @@ def plan(
     """
     if granularity != "auto" and granularity not in get_args(Granularity):
         known = ", ".join(get_args(Granularity))
-        raise ValueError(f"granularity is {granularity!r}; it is one of {known}, auto.")
+        raise ArgumentError(f"granularity is {granularity!r}; it is one of {known}, auto.")
     if not 0 <= polish_s < float("inf"):
-        raise ValueError(f"polish_s is {polish_s}; it is a number of seconds, 0 or more.")
+        raise ArgumentError(f"polish_s is {polish_s}; it is a number of seconds, 0 or more.")
     drafting, deadline = prepared(
         pipeline.capped(default_clock_mhz), deadline_s, slowdown, lags, reserve, min_dwell_s, fixed=fixed
     )
@@ -134,18 +135,18 @@ def prepared(
 ) -> tuple[Drafting, float]:
     """What `plan` starts from, for any granularity, and the deadline in seconds. Arguments and errors as `plan`."""
     if not 0 <= reserve < 1:
-        raise ValueError(f"reserve is {reserve}; it is a fraction, 0 or more and under 1.")
+        raise ArgumentError(f"reserve is {reserve}; it is a fraction, 0 or more and under 1.")
     if not 0 <= min_dwell_s < float("inf"):
-        raise ValueError(f"min_dwell_s is {min_dwell_s}; it is a number of seconds, 0 or more.")
+        raise ArgumentError(f"min_dwell_s is {min_dwell_s}; it is a number of seconds, 0 or more.")
     if not slowdown >= 0:
-        raise ValueError(f"slowdown is {slowdown}; it is a fraction of T_min, 0 or more.")
+        raise ArgumentError(f"slowdown is {slowdown}; it is a fraction of T_min, 0 or more.")
     if deadline_s is not None and slowdown:
-        raise ValueError(f"deadline_s is {deadline_s} and slowdown {slowdown}; give one of them.")
+        raise ArgumentError(f"deadline_s is {deadline_s} and slowdown {slowdown}; give one of them.")
     drafting = Drafting(pipeline, lags, reserve=reserve, fixed=fixed, min_dwell_s=min_dwell_s)
     problem = drafting.problem
     deadline = problem.t_min_s * (1 + slowdown) if deadline_s is None else deadline_s
     if deadline > problem.t_min_s * _LONGEST:
-        raise ValueError(
+        raise ArgumentError(
             f"the deadline of {deadline:g} s is over {_LONGEST} times T_min, {problem.t_min_s:.6g} s: is it in seconds?"
         )
     if not deadline >= problem.t_min_s * (1 - TOLERANCE):
@@ -183,7 +184,7 @@ def frontier_plans(
     Takes far less than the plans one by one: all are rounded together.
     """
     if points is not None and points < 2:
-        raise ValueError(f"points is {points}; a frontier has at least its 2 ends.")
+        raise ArgumentError(f"points is {points}; a frontier has at least its 2 ends.")
     drafting = Drafting(pipeline.capped(default_clock_mhz), fixed=True)
     found = drafting.frontier(points)
     times = [point.iteration_time_s for point in found.points]

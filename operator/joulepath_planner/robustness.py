@@ -15,10 +15,11 @@ from functools import lru_cache
 
 import numpy as np
 
+from joulepath_planner.errors import ArgumentError, ProfileError
+from joulepath_planner.inputs.instruction import Instruction
 from joulepath_planner.inputs.lags import LagTable
 from joulepath_planner.inputs.pipeline import Pipeline
-from joulepath_planner.inputs.profile import ProfileError
-from joulepath_planner.inputs.schedule import Clocks, Instruction
+from joulepath_planner.inputs.schedule import Clocks
 from joulepath_planner.plan import Plan, PlannedInstruction, plan
 from joulepath_planner.referee.replay import Stretch, simulate
 
@@ -40,7 +41,7 @@ class Noise:
 
     def __post_init__(self) -> None:
         if not 0 <= self.jitter < 1:
-            raise ValueError(f"jitter is {self.jitter:g}; it is a fraction of an instruction's seconds, under 1.")
+            raise ArgumentError(f"jitter is {self.jitter:g}; it is a fraction of an instruction's seconds, under 1.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +109,7 @@ def robustness(
     the same figures. Raises `ProfileError` where there is no noise to replay.
     """
     if samples < 2:
-        raise ValueError(f"samples is {samples}; a spread needs at least 2.")
+        raise ArgumentError(f"samples is {samples}; a spread needs at least 2.")
     with_errors = noise.errors and any(
         point.time_se_s for points in pipeline.profile.points.values() for point in points
     )
@@ -157,7 +158,9 @@ def robust_plan(
     default ones.
     """
     if not 0 < quantile < 1:
-        raise ValueError(f"quantile is {quantile:g}; it is the share of iterations that keep the bound, such as 0.95.")
+        raise ArgumentError(
+            f"quantile is {quantile:g}; it is the share of iterations that keep the bound, such as 0.95."
+        )
 
     def tried(reserve: float) -> tuple[Plan, Robustness, float]:
         made = make(reserve) if make else plan(pipeline, lags=lags, reserve=reserve)

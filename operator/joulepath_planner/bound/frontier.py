@@ -9,10 +9,11 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from joulepath_planner.bound.problem import Problem
+from joulepath_planner.errors import ArgumentError, PlanningError
 from joulepath_planner.graph.graph import least_period_s
 from joulepath_planner.graph.options import Options
 from joulepath_planner.inputs.pipeline import Pipeline
-from joulepath_planner.solvers.solution import PlanningError, Program, Solution
+from joulepath_planner.solvers.solution import Program, Solution
 
 _RELATIVE = 1e-9
 """What floating point may take off a time that is meant to be T_min."""
@@ -101,9 +102,9 @@ def frontier(
         moves T*_free, and are in no energy that is reported.
     """
     if points is not None and points < 2:
-        raise ValueError(f"points is {points}; a frontier has at least its 2 ends.")
+        raise ArgumentError(f"points is {points}; a frontier has at least its 2 ends.")
     if not (math.isfinite(host_power_w) and host_power_w >= 0):
-        raise ValueError(f"host_power_w is {host_power_w}; it must be a finite number of watts, 0 or more.")
+        raise ArgumentError(f"host_power_w is {host_power_w}; it must be a finite number of watts, 0 or more.")
     problem = Problem.of(pipeline.capped(default_clock_mhz))
     program, options = problem.program(problem.single)
     host_w = host_power_w * problem.pipeline.gpu_count

@@ -12,13 +12,10 @@ from bisect import bisect_left
 from collections.abc import Callable
 
 from joulepath_planner.bound.frontier import Frontier, FrontierPoint
+from joulepath_planner.errors import ObjectiveError
 
 _LESS = 1 - 1e-9
 """What floating point may take off a deadline that is meant to be T_min, or a budget that is meant to be just met."""
-
-
-class ObjectiveError(ValueError):
-    """Something that no plan can give; the message says what can be had."""
 
 
 def least_energy_within_slowdown(frontier: Frontier, slowdown: float) -> FrontierPoint:

@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from joulepath_planner.bound.frontier import Frontier
-from joulepath_planner.bound.objectives import ObjectiveError, beside_straggler
+from joulepath_planner.bound.objectives import beside_straggler
+from joulepath_planner.errors import ObjectiveError
 
 
 @dataclass(frozen=True, slots=True)

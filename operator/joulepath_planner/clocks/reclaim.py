@@ -19,7 +19,7 @@ import numpy as np
 from joulepath_planner.clocks.timing import Timing
 from joulepath_planner.graph.graph import Graph
 from joulepath_planner.graph.options import Options
-from joulepath_planner.inputs.profile import Key
+from joulepath_planner.inputs.instruction import StageKind
 from joulepath_planner.solvers.solution import SOLVER_TOLERANCE_S
 
 _EXCHANGE_WORK = 6000
@@ -75,7 +75,7 @@ def rounded_alone(
 def _exchange(
     graph: Graph,
     groups: Sequence[Sequence[int]],
-    keys: Sequence[Sequence[Key]],
+    keys: Sequence[Sequence[StageKind]],
     options: Sequence[Options],
     period_s: float,
     best: list[int],
@@ -117,7 +117,7 @@ def _cheapest(option: Options, limits_s: Sequence[float]) -> int:
 def _durations(
     graph: Graph,
     groups: Sequence[Sequence[int]],
-    keys: Sequence[Sequence[Key]],
+    keys: Sequence[Sequence[StageKind]],
     options: Sequence[Options],
     choices: Sequence[int],
 ) -> list[float]:
@@ -131,7 +131,7 @@ def _durations(
 def _reclaim(
     timing: Timing,
     groups: Sequence[Sequence[int]],
-    keys: Sequence[Sequence[Key]],
+    keys: Sequence[Sequence[StageKind]],
     options: Sequence[Options],
     choices: list[int],
     held: int | None = None,

@@ -7,7 +7,8 @@ from typing import Protocol, TypeVar
 
 from joulepath_planner.bound.problem import Problem
 from joulepath_planner.graph.options import Options
-from joulepath_planner.inputs.schedule import Clocks, Instruction
+from joulepath_planner.inputs.instruction import Instruction
+from joulepath_planner.inputs.schedule import Clocks
 
 _MOST_ROUNDS = 60
 TOLERANCE = 1e-9

@@ -10,8 +10,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from joulepath_planner.inputs.instruction import Instruction
 from joulepath_planner.inputs.profile import Profile
-from joulepath_planner.inputs.schedule import Instruction
 
 _SAME = 1e-9
 """Relative: seconds and joules that differ by less are the same."""

@@ -14,8 +14,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from joulepath_planner.inputs.profile import FIXED
-from joulepath_planner.inputs.schedule import Instruction, Schedule, ScheduleError
+from joulepath_planner.errors import ScheduleError
+from joulepath_planner.inputs.instruction import FIXED, Instruction
+from joulepath_planner.inputs.schedule import Schedule
 
 
 class Need(NamedTuple):

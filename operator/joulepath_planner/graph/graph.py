@@ -16,8 +16,8 @@ from operator import itemgetter
 import numpy as np
 
 from joulepath_planner.graph.dependencies import dependencies
+from joulepath_planner.inputs.instruction import Instruction
 from joulepath_planner.inputs.pipeline import Pipeline
-from joulepath_planner.inputs.schedule import Instruction
 
 Edge = tuple[int, int, float]
 _BY_SOURCE = itemgetter(0)

@@ -6,7 +6,8 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import Literal
 
 from joulepath_planner.graph.graph import Graph
-from joulepath_planner.inputs.schedule import Instruction, Schedule
+from joulepath_planner.inputs.instruction import Instruction
+from joulepath_planner.inputs.schedule import Schedule
 
 Granularity = Literal["instruction", "phase", "kind", "rank"]
 

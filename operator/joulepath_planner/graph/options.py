@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from joulepath_planner.inputs.profile import Key, Profile
-from joulepath_planner.inputs.schedule import Instruction
+from joulepath_planner.inputs.instruction import Instruction, StageKind
+from joulepath_planner.inputs.profile import Profile
 
 _SAME = 1e-9
 """Relative: sums of seconds this close are equal."""
@@ -29,14 +29,14 @@ class Options:
     hull: the indices on the lower convex hull of (total_s, effective_j).
     """
 
-    keys: tuple[Key, ...]
+    keys: tuple[StageKind, ...]
     clocks_mhz: tuple[int, ...]
     times_s: tuple[tuple[float, ...], ...]
     total_s: tuple[float, ...]
     effective_j: tuple[float, ...]
     hull: tuple[int, ...]
 
-    def durations(self, choice: int, members: Sequence[Key]) -> list[float]:
+    def durations(self, choice: int, members: Sequence[StageKind]) -> list[float]:
         times = dict(zip(self.keys, self.times_s[choice], strict=True))
         return [times[key] for key in members]
 
@@ -72,18 +72,18 @@ class OptionTable:
         self._gpus = gpus or {}
         self._profile = profile
         self._power_w = power_w
-        self._known: dict[tuple[tuple[Key, int], ...], Options] = {}
+        self._known: dict[tuple[tuple[StageKind, int], ...], Options] = {}
 
     def of(self, members: Sequence[Instruction]) -> Options:
         if len(members) == 1:
-            mix: tuple[tuple[Key, int], ...] = (((members[0].stage, members[0].kind), 1),)
+            mix: tuple[tuple[StageKind, int], ...] = (((members[0].stage, members[0].kind), 1),)
         else:
             mix = tuple(sorted(Counter((one.stage, one.kind) for one in members).items()))
         if mix not in self._known:
             self._known[mix] = self._build(mix)
         return self._known[mix]
 
-    def _build(self, mix: tuple[tuple[Key, int], ...]) -> Options:
+    def _build(self, mix: tuple[tuple[StageKind, int], ...]) -> Options:
         keys = tuple(key for key, _ in mix)
         counts = np.array([count for _, count in mix], dtype=float)
         series = [{point.clock_mhz: point for point in self._profile.points[key]} for key in keys]

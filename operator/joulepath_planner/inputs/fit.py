@@ -14,7 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from joulepath_planner.arrays import Floats
-from joulepath_planner.inputs.profile import Key, Point, Profile, ProfileError
+from joulepath_planner.errors import ProfileError
+from joulepath_planner.inputs.instruction import StageKind
+from joulepath_planner.inputs.profile import Point, Profile
 
 _TIME_POWERS = (0, -1, 8)
 _POWER_POWERS = (0, 3, 1)
@@ -38,7 +40,7 @@ class Fit:
     """The completed profile, and how well the curve fits each (stage, kind)."""
 
     profile: Profile
-    residuals: Mapping[Key, tuple[Residual, ...]]
+    residuals: Mapping[StageKind, tuple[Residual, ...]]
 
 
 def fit(profile: Profile, supported_clocks_mhz: Collection[int]) -> Fit:
@@ -47,8 +49,8 @@ def fit(profile: Profile, supported_clocks_mhz: Collection[int]) -> Fit:
     The default point stays as measured, and a fixed series as it is. Raises `ProfileError` where a default clock is not
     supported.
     """
-    completed: dict[Key, tuple[Point, ...]] = {}
-    residuals: dict[Key, tuple[Residual, ...]] = {}
+    completed: dict[StageKind, tuple[Point, ...]] = {}
+    residuals: dict[StageKind, tuple[Residual, ...]] = {}
     for (stage, kind), points in profile.points.items():
         if profile.is_fixed(stage, kind):
             completed[stage, kind] = points

@@ -12,6 +12,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from random import Random
 
+from joulepath_planner.errors import ArgumentError
+
 _NORMAL_P95 = 1.6449
 """Standard deviations from the median of a normal distribution to its 95th percentile."""
 _EXPONENTIAL_P95 = math.log(20)
@@ -33,10 +35,12 @@ class LagTable:
     def __post_init__(self) -> None:
         for name in ("up_s", "down_s", "p95_up_s", "p95_down_s"):
             if not (math.isfinite(value := getattr(self, name)) and value >= 0):
-                raise ValueError(f"{name} is {value}; a lag is a finite number of seconds, 0 or more.")
+                raise ArgumentError(f"{name} is {value}; a lag is a finite number of seconds, 0 or more.")
         for target, table in self.targets.items():
             if table.targets:
-                raise ValueError(f"the lags to {target} MHz have targets of their own; give one table for each target.")
+                raise ArgumentError(
+                    f"the lags to {target} MHz have targets of their own; give one table for each target."
+                )
 
     @classmethod
     def constant(cls, lag_s: float) -> LagTable:

@@ -14,7 +14,9 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
 
-from joulepath_planner.inputs.schedule import Instruction, Schedule, ScheduleError
+from joulepath_planner.errors import ScheduleError
+from joulepath_planner.inputs.instruction import Instruction
+from joulepath_planner.inputs.schedule import Schedule
 
 
 def gpipe(stages: int, microbatches: int) -> Schedule:

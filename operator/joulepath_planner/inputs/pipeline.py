@@ -11,7 +11,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from joulepath_planner.inputs.profile import KIND_NAMES, Profile, ProfileError
+from joulepath_planner.errors import ArgumentError, ProfileError
+from joulepath_planner.inputs.instruction import KIND_NAMES
+from joulepath_planner.inputs.profile import Profile
 from joulepath_planner.inputs.schedule import Schedule
 
 
@@ -58,11 +60,11 @@ class Pipeline:
         ):
             for key, value in (delays or {}).items():
                 if not (math.isfinite(value) and value >= 0):
-                    raise ValueError(f"{name}[{key}] is {value}; it must be a finite number of seconds, 0 or more.")
+                    raise ArgumentError(f"{name}[{key}] is {value}; it must be a finite number of seconds, 0 or more.")
 
         for stage in self.tail_s:
             if stage not in range(self.schedule.stages):
-                raise ValueError(f"tail_s[{stage}]: the schedule has no stage {stage}; name stages that it runs.")
+                raise ArgumentError(f"tail_s[{stage}]: the schedule has no stage {stage}; name stages that it runs.")
         self._check_edges()
         self._check_gpus()
 
@@ -97,7 +99,7 @@ class Pipeline:
         for source, target, kind in self.transfer_s:
             step = 1 if kind == "F" else -1
             if kind not in ("F", "B", "I") or target != source + step or source not in rank_of or target not in rank_of:
-                raise ValueError(
+                raise ArgumentError(
                     f"transfer_s[{source}, {target}, {kind!r}] is no edge; activations go from a stage to the next as "
                     "F, gradients to the one before as B or I."
                 )
@@ -107,13 +109,13 @@ class Pipeline:
     def _check_gpus(self) -> None:
         for stage, count in self.gpus.items():
             if stage not in range(self.schedule.stages):
-                raise ValueError(f"gpus[{stage}]: the schedule has no stage {stage}; name stages that it runs.")
+                raise ArgumentError(f"gpus[{stage}]: the schedule has no stage {stage}; name stages that it runs.")
             if count < 1:
-                raise ValueError(f"gpus[{stage}] is {count}; a stage runs on at least 1 GPU.")
+                raise ArgumentError(f"gpus[{stage}] is {count}; a stage runs on at least 1 GPU.")
         for rank, order in enumerate(self.schedule.orders):
             counts = {one.stage: self.gpus.get(one.stage, 1) for one in order}
             if len(set(counts.values())) > 1:
                 listed = ", ".join(f"stage {stage} {count}" for stage, count in sorted(counts.items()))
-                raise ValueError(
+                raise ArgumentError(
                     f"the stages of rank {rank} run on different numbers of GPUs ({listed}); give them the same."
                 )

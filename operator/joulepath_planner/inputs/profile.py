@@ -3,9 +3,8 @@
 A `Profile` is checked once, here at the border; everything behind it trusts the numbers. The highest
 clock of a stage is its *default clock*: what the GPU runs at when nothing of ours holds it.
 
-Kinds: `F` forward, `B` full backward, `I` input gradient, `W` weight gradient, `C` recomputation of a forward,
-`X` anything whose time no clock changes (loading data, a collective). Other kinds of a stage can be marked `fixed` too.
-Nothing fixed ever asks for a clock: it runs at whatever clock its neighbours have.
+What no clock changes the time of is *fixed*: the kind `X` always, and what else of a stage is marked so. Nothing fixed
+ever asks for a clock: it runs at whatever clock its neighbours have.
 """
 
 from __future__ import annotations
@@ -18,10 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
-KINDS = ("F", "B", "I", "W", "C", "X")
-FIXED = "X"
-_NAMES = ("forward", "backward", "input", "weight", "recomputation", "fixed")
-KIND_NAMES = dict(zip(KINDS, _NAMES, strict=True))
+from joulepath_planner.errors import ProfileError
+from joulepath_planner.inputs.instruction import FIXED, KIND_NAMES, KINDS, StageKind
+
 _CSV_KINDS = {**{name: kind for kind, name in KIND_NAMES.items()}, **{kind.lower(): kind for kind in KINDS}}
 _CSV_COLUMNS = ("stage", "instruction", "frequency", "time", "energy")
 _CSV_NUMBERS: dict[str, type[int] | type[float]] = {"stage": int, "frequency": int, "time": float, "energy": float}
@@ -29,12 +27,6 @@ _CSV_NUMBERS: dict[str, type[int] | type[float]] = {"stage": int, "frequency": i
 _MOST_MHZ = 10_000
 _SAME_TIME = 0.05
 """What the times of a fixed series may differ, as a fraction: noise."""
-
-Key = tuple[int, str]
-
-
-class ProfileError(ValueError):
-    """A profile that cannot be planned on; the message names stage, kind and clock."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +52,9 @@ class Profile:
     supported_clocks_mhz: what the GPU can be set to; where given, a point at another clock is refused.
     """
 
-    points: Mapping[Key, tuple[Point, ...]]
+    points: Mapping[StageKind, tuple[Point, ...]]
     blocking_power_w: float | Mapping[int, float]
-    fixed: Collection[Key] = frozenset()
+    fixed: Collection[StageKind] = frozenset()
     supported_clocks_mhz: InitVar[Collection[int] | None] = None
 
     def __post_init__(self, supported_clocks_mhz: Collection[int] | None) -> None:
@@ -89,14 +81,14 @@ class Profile:
         path: str | Path,
         *,
         blocking_power_w: float | Mapping[int, float],
-        fixed: Collection[Key] = (),
+        fixed: Collection[StageKind] = (),
         supported_clocks_mhz: Collection[int] | None = None,
     ) -> Profile:
         """Read Zeus's CSV (stage, instruction, frequency in MHz, time in s, energy in J).
 
         An instruction is a kind (`F`) or its name (`forward`, `backward`, `input`, `weight`, `recomputation`, `fixed`).
         """
-        series: dict[Key, list[Point]] = {}
+        series: dict[StageKind, list[Point]] = {}
         with open(path, newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file, skipinitialspace=True)
             if not reader.fieldnames:
@@ -251,7 +243,9 @@ def _check_supported(stage: int, kind: str, points: Iterable[Point], supported: 
             )
 
 
-def _at_every_clock(key: Key, series: Mapping[Key, tuple[Point, ...]], fixed: frozenset[Key]) -> tuple[Point, ...]:
+def _at_every_clock(
+    key: StageKind, series: Mapping[StageKind, tuple[Point, ...]], fixed: frozenset[StageKind]
+) -> tuple[Point, ...]:
     """The points of a key; a fixed one's at every clock of its stage, so that it has what its neighbours have."""
     points = series[key]
     if key not in fixed:

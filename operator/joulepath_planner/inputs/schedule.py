@@ -7,48 +7,15 @@ follows from its kind (`dependencies`).
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from joulepath_planner.inputs.profile import FIXED, KINDS
-
-_TEXT = re.compile(rf"(?:(\d+):)?([{''.join(KINDS)}])(\d+)")
+from joulepath_planner.errors import ScheduleError
+from joulepath_planner.inputs.instruction import FIXED, KINDS, Instruction
 
 Clocks = Sequence[Sequence[int | None]]
 """Per rank, in its order, the clock of each instruction in MHz; None is the default clock."""
-
-
-class ScheduleError(ValueError):
-    """A schedule that no pipeline can execute; the message names rank and instruction."""
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Instruction:
-    """One computation of one microbatch on one stage; written `F0`, or `3:F0` with its stage. `KINDS` has the kinds."""
-
-    stage: int
-    kind: str
-    microbatch: int
-
-    def __str__(self) -> str:
-        return f"{self.kind}{self.microbatch}"
-
-    @property
-    def label(self) -> str:
-        return f"{self.stage}:{self}"
-
-    @classmethod
-    def parse(cls, text: str, stage: int | None = None) -> Instruction:
-        """Read `F0` (the stage is then the argument) or `3:F0`."""
-        match = _TEXT.fullmatch(text.strip())
-        if match is None:
-            raise ScheduleError(f"instruction {text!r} is not understood; write it as B3, or as 2:B3 with its stage.")
-        named, kind, microbatch = match.groups()
-        if named is None and stage is None:
-            raise ScheduleError(f"instruction {text!r} names no stage; write it as 2:{text.strip()}.")
-        return cls(int(named) if named is not None else int(stage or 0), kind, int(microbatch))
 
 
 @dataclass(frozen=True, slots=True)

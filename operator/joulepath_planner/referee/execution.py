@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections import deque
 from typing import NamedTuple
 
+from joulepath_planner.errors import ScheduleError
+from joulepath_planner.inputs.instruction import Instruction
 from joulepath_planner.inputs.pipeline import Pipeline
-from joulepath_planner.inputs.schedule import Instruction, ScheduleError
 
 
 class Step(NamedTuple):

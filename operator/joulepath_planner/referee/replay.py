@@ -21,9 +21,11 @@ from dataclasses import dataclass
 from itertools import chain, pairwise
 from random import Random
 
+from joulepath_planner.errors import ArgumentError
+from joulepath_planner.inputs.instruction import Instruction
 from joulepath_planner.inputs.lags import NO_LAG, LagTable
 from joulepath_planner.inputs.pipeline import Pipeline
-from joulepath_planner.inputs.schedule import Clocks, Instruction
+from joulepath_planner.inputs.schedule import Clocks
 from joulepath_planner.referee.execution import script
 from joulepath_planner.referee.gpu_clock import GpuClock
 
@@ -138,7 +140,7 @@ class Referee:
     ) -> Simulation:
         """As `simulate`."""
         if iterations < 3:
-            raise ValueError(f"iterations is {iterations}; a steady period shows after 3 at the earliest.")
+            raise ArgumentError(f"iterations is {iterations}; a steady period shows after 3 at the earliest.")
         replay = _Replay(self, self._targets(clocks), lags or NO_LAG, pace_s, stretch, seed)
         for _ in range(iterations):
             replay.iterate()
@@ -158,9 +160,11 @@ class Referee:
     def _targets(self, clocks: Clocks | None) -> list[list[int]]:
         if clocks is None:
             return [[default] * len(of) for default, of in zip(self.defaults, self.of_rank, strict=True)]
+        if len(clocks) != self.ranks:
+            raise ArgumentError(f"the pipeline has {self.ranks} ranks, but clocks of {len(clocks)} are given.")
         for rank, (row, of) in enumerate(zip(clocks, self.of_rank, strict=True)):
             if len(row) != len(of):
-                raise ValueError(f"rank {rank} has {len(of)} instructions, but {len(row)} clocks are given.")
+                raise ArgumentError(f"rank {rank} has {len(of)} instructions, but {len(row)} clocks are given.")
         return [[clock or default for clock in row] for row, default in zip(clocks, self.defaults, strict=True)]
 
 

@@ -9,13 +9,10 @@ import highspy
 import numpy as np
 
 from joulepath_planner.arrays import Floats
+from joulepath_planner.errors import PlanningError
 
 SOLVER_TOLERANCE_S = 1e-6
 """How exact the solver's times are."""
-
-
-class PlanningError(RuntimeError):
-    """No plan exists for what was asked, such as a deadline under the least iteration time."""
 
 
 @dataclass(frozen=True, slots=True)
