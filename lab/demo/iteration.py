@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
 
-from joulepath_cli.timeline_svg import Box
+from joulepath_cli.pictures.timeline_svg import Box
 from joulepath_crds import InstructionTime
 
 __all__ = ["Box", "Power", "boxes", "critical_path", "offsets"]

@@ -8,9 +8,9 @@ from typing import Final
 from demo.iteration import Power, boxes
 from demo.published import Published
 from demo.watching import Evidence
-from joulepath_cli import frontier_svg, timeline_svg
-from joulepath_cli.frontier_svg import Measured
-from joulepath_cli.timeline_svg import Strip
+from joulepath_cli.pictures import frontier_svg, timeline_svg
+from joulepath_cli.pictures.frontier_svg import Measured
+from joulepath_cli.pictures.timeline_svg import Strip
 from joulepath_crds import (
     ArmSummary,
     EnergyPlanStatus,

@@ -12,12 +12,12 @@ __all__ = ["main"]
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns 0, or 2 after a sentence on standard error that says what was wrong."""
     try:
-        from joulepath_cli import commands
+        from joulepath_cli import command_line
     except ModuleNotFoundError as error:
         print(f"joulepath: the package {error.name} is missing; pip install 'joulepath[cli]'.", file=sys.stderr)
         return 2
     try:
-        status = commands.run(argv)
+        status = command_line.run(argv)
         sys.stdout.flush()
         return status
     except BrokenPipeError:  # the reader has seen enough, as `head` does

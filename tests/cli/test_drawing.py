@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from joulepath_cli import frontier_svg, svg, timeline_svg
-from joulepath_cli.timeline_svg import Box, Strip
+from joulepath_cli.pictures import frontier_svg, svg, timeline_svg
+from joulepath_cli.pictures.timeline_svg import Box, Strip
 
 SVG = "{http://www.w3.org/2000/svg}"
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from xml.etree import ElementTree
 
 from demo.iteration import boxes
-from joulepath_cli import timeline_svg
-from joulepath_cli.timeline_svg import Strip
+from joulepath_cli.pictures import timeline_svg
+from joulepath_cli.pictures.timeline_svg import Strip
 from joulepath_crds import InstructionTime
 
 SVG = "{http://www.w3.org/2000/svg}"

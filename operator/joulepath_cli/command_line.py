@@ -1,23 +1,31 @@
-"""The commands by name, and what becomes of their errors."""
+"""The command line: its commands by name, and what becomes of their errors."""
 
 from __future__ import annotations
 
 import sys
+from argparse import ArgumentParser
 from collections.abc import Sequence
 from importlib.metadata import version
+from typing import NoReturn
 
-from joulepath_cli import compare_command, explain_command, frontier_command, plan_command
-from joulepath_cli.case import Parser
+from joulepath_cli.commands import compare, explain, frontier, plan
 from joulepath_planner import PlannerError
 
 __all__ = ["run"]
 
 _COMMANDS = {
-    "plan": (plan_command, "the clock of every instruction, and what that saves"),
-    "frontier": (frontier_command, "the least energy for each iteration time"),
-    "compare": (compare_command, "plans side by side"),
-    "explain": (explain_command, "why instructions got their clocks"),
+    "plan": (plan, "the clock of every instruction, and what that saves"),
+    "frontier": (frontier, "the least energy for each iteration time"),
+    "compare": (compare, "plans side by side"),
+    "explain": (explain, "why instructions got their clocks"),
 }
+
+
+class Parser(ArgumentParser):
+    """Says what is wrong in a sentence, without the usage of every option."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message.rstrip('.')}. ({self.prog} --help tells more)\n")
 
 
 def run(argv: Sequence[str] | None) -> int:

@@ -7,10 +7,11 @@ from pathlib import Path
 
 from rich.table import Table
 
-from joulepath_cli import case as cases
-from joulepath_cli import document, drawing, goal, terminal
-from joulepath_cli.case import Case
-from joulepath_cli.goal import Made
+from joulepath_cli import terminal
+from joulepath_cli.commands import document, drawing, goal
+from joulepath_cli.commands import scenario as scenarios
+from joulepath_cli.commands.goal import Made
+from joulepath_cli.commands.scenario import Scenario
 from joulepath_planner import Robustness, frontier
 
 __all__ = ["add_arguments", "run"]
@@ -20,7 +21,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "profile", metavar="PROFILE", help="Zeus's CSV, an EnergyProfile's YAML, or energyprofile/NS/NAME"
     )
-    cases.add_arguments(parser)
+    scenarios.add_arguments(parser)
     goal.add_arguments(parser)
     output = parser.add_argument_group("output")
     output.add_argument("--json", action="store_true", help="the plan as JSON, with every instruction")
@@ -37,22 +38,24 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> None:
     if len(options.plot) > 2:
         raise ValueError(f"--plot takes a timeline and a frontier, two files, not {len(options.plot)}.")
-    case = cases.load(options.profile, options)
+    scenario = scenarios.load(options.profile, options)
     with terminal.working("planning") as step:
-        made = goal.make(case, options, step)
+        made = goal.make(scenario, options, step)
     if options.plot:
         with terminal.working("drawing"):
-            options.plot[0].write_text(drawing.timeline_picture(case, made), encoding="utf-8")
+            options.plot[0].write_text(drawing.timeline_picture(scenario, made), encoding="utf-8")
             for path in options.plot[1:]:
-                picture = drawing.frontier_picture(case, frontier(case.pipeline), made.plan)
+                picture = drawing.frontier_picture(scenario, frontier(scenario.pipeline), made.plan)
                 path.write_text(picture, encoding="utf-8")
     if options.json:
-        print(document.dumps(document.plan_document(case, made)))
+        print(document.dumps(document.plan_document(scenario, made)))
     else:
-        terminal.show(_summary(case, made), _ranks(case, made), *_alternatives(made), *_jitter(made, options.margin))
+        terminal.show(
+            _summary(scenario, made), _ranks(scenario, made), *_alternatives(made), *_jitter(made, options.margin)
+        )
 
 
-def _summary(case: Case, made: Made) -> Table:
+def _summary(scenario: Scenario, made: Made) -> Table:
     plan, default = made.plan, made.default
     power, default_power = plan.energy_j / plan.iteration_time_s, default.energy_j / default.iteration_time_s
     rows = [
@@ -80,15 +83,15 @@ def _summary(case: Case, made: Made) -> Table:
     waits = f", waiting for a straggler of {made.straggler_s:.4f} s" if made.straggler_s else ""
     waits += f", held at {made.held_s:.4f} s to draw less" if made.held_s else ""
     caption = f"deadline {plan.deadline_s:.4f} s, T_min {plan.t_min_s:.4f} s{waits}"
-    return terminal.table(case.title, ("", "default clocks", "plan", "change"), rows, caption)
+    return terminal.table(scenario.title, ("", "default clocks", "plan", "change"), rows, caption)
 
 
-def _ranks(case: Case, made: Made) -> Table:
+def _ranks(scenario: Scenario, made: Made) -> Table:
     rows = []
     for rank, events, energy, clocks in zip(
         made.plan.ranks, made.replay.ranks, made.replay.energy, made.plan.clocks, strict=True
     ):
-        default = case.pipeline.profile.default_clock_mhz(rank.stages[0])
+        default = scenario.pipeline.profile.default_clock_mhz(rank.stages[0])
         known = [clock or default for clock in clocks]
         slowed = sum(clock < default for clock in known)
         busy = sum(event.duration_s for event in events) / made.replay.iteration_time_s

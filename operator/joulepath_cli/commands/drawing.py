@@ -6,28 +6,28 @@ import csv
 from collections.abc import Sequence
 from pathlib import Path
 
-from joulepath_cli import frontier_svg, timeline_svg
-from joulepath_cli.case import Case
-from joulepath_cli.goal import Made
-from joulepath_cli.timeline_svg import Box, Strip
+from joulepath_cli.commands.goal import Made
+from joulepath_cli.commands.scenario import Scenario
+from joulepath_cli.pictures import frontier_svg, timeline_svg
+from joulepath_cli.pictures.timeline_svg import Box, Strip
 from joulepath_planner import Frontier, Plan, Simulation
 
 __all__ = ["frontier_picture", "read_frontier", "timeline_picture"]
 
 
-def timeline_picture(case: Case, made: Made) -> str:
+def timeline_picture(scenario: Scenario, made: Made) -> str:
     """One iteration at default clocks, and one with the plan."""
     default, replay = made.default, made.replay
     less = 1 - replay.energy_j / default.energy_j
     strips = (
-        Strip(f"Default clocks: {_figures(default)}", _boxes(case, default)),
-        Strip(f"With the plan: {_figures(replay)} ({less:.1%} less)", _boxes(case, replay)),
+        Strip(f"Default clocks: {_figures(default)}", _boxes(scenario, default)),
+        Strip(f"With the plan: {_figures(replay)} ({less:.1%} less)", _boxes(scenario, replay)),
     )
-    return timeline_svg.draw(strips, f"{case.title}. Computed from the profile, not measured.")
+    return timeline_svg.draw(strips, f"{scenario.title}. Computed from the profile, not measured.")
 
 
 def frontier_picture(
-    case: Case,
+    scenario: Scenario,
     known: Frontier,
     made: Plan | None = None,
     plans: Sequence[Plan] = (),
@@ -40,7 +40,7 @@ def frontier_picture(
         (known.t_min_s, known.baseline_energy_j),
         [],
         sorted(beside[1]) if beside else [],
-        f"{case.title}. Computed from the profile, not measured.",
+        f"{scenario.title}. Computed from the profile, not measured.",
         published_label=beside[0] if beside else "",
         plans=[(one.iteration_time_s, one.energy_j) for one in plans],
     )
@@ -59,9 +59,9 @@ def _figures(replay: Simulation) -> str:
     return f"{replay.iteration_time_s:.3f} s, {replay.energy_j:.0f} J an iteration"
 
 
-def _boxes(case: Case, replay: Simulation) -> list[Box]:
+def _boxes(scenario: Scenario, replay: Simulation) -> list[Box]:
     path = set(replay.critical_path)
-    by_stage = case.pipeline.ranks == case.pipeline.schedule.stages
+    by_stage = scenario.pipeline.ranks == scenario.pipeline.schedule.stages
     return [
         Box(
             stage=event.instruction.stage,

@@ -10,9 +10,10 @@ from typing import Any
 
 from rich.table import Table
 
-from joulepath_cli import case as cases
-from joulepath_cli import document, goal, quantities, terminal
-from joulepath_cli.document import Saved
+from joulepath_cli import quantities, terminal
+from joulepath_cli.commands import document, goal
+from joulepath_cli.commands import scenario as scenarios
+from joulepath_cli.commands.document import Saved
 from joulepath_planner import plan, simulate
 
 __all__ = ["add_arguments", "run"]
@@ -22,7 +23,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "what", nargs="+", metavar="PROFILE|PLAN.json", help="a profile to plan on, or plans saved with plan --json"
     )
-    cases.add_arguments(parser, several_schedules=True)
+    scenarios.add_arguments(parser, several_schedules=True)
     group = parser.add_argument_group("what to compare; each takes several, with commas")
     group.add_argument(
         "--granularity",
@@ -62,16 +63,18 @@ def _granularity(text: str) -> str:
 
 def _made(options: Namespace) -> list[Saved]:
     names: Sequence[str | None] = options.schedule or [None]
-    loaded = [cases.load(options.what[0], options, name) for name in names]
+    loaded = [scenarios.load(options.what[0], options, name) for name in names]
     wanted = list(product(loaded, options.slowdown, options.granularity))
     found = []
     with terminal.working("planning", len(wanted)) as step:
-        for case, slowdown, granularity in wanted:
-            made = plan(case.pipeline, slowdown=slowdown, granularity=granularity, lags=case.lags)
-            replayed = goal.Made(made, simulate(case.pipeline, made.clocks, case.lags), simulate(case.pipeline))
-            schedule = [case.pipeline.schedule.name] if len(loaded) > 1 else []
+        for scenario, slowdown, granularity in wanted:
+            made = plan(scenario.pipeline, slowdown=slowdown, granularity=granularity, lags=scenario.lags)
+            replayed = goal.Made(
+                made, simulate(scenario.pipeline, made.clocks, scenario.lags), simulate(scenario.pipeline)
+            )
+            schedule = [scenario.pipeline.schedule.name] if len(loaded) > 1 else []
             name = ", ".join([*schedule, granularity, f"{100 * slowdown:g}%"])
-            found.append(document.saved(name, document.plan_document(case, replayed)))
+            found.append(document.saved(name, document.plan_document(scenario, replayed)))
             step()
     return found
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from joulepath_cli import svg
+from joulepath_cli.pictures import svg
 
 __all__ = ["Measured", "Point", "draw"]
 

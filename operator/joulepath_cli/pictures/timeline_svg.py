@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from joulepath_cli import svg
+from joulepath_cli.pictures import svg
 from joulepath_planner import Instruction
 
 __all__ = ["Box", "Strip", "draw"]

@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from joulepath_cli.case import Case
-from joulepath_cli.goal import Made
+from joulepath_cli.commands.goal import Made
+from joulepath_cli.commands.scenario import Scenario
 from joulepath_planner import Robustness
 
 __all__ = ["Saved", "dumps", "jitter_document", "plan_document", "read"]
@@ -21,9 +21,9 @@ def dumps(document: Any) -> str:
     return json.dumps(document, allow_nan=False)
 
 
-def plan_document(case: Case, made: Made) -> dict[str, Any]:
+def plan_document(scenario: Scenario, made: Made) -> dict[str, Any]:
     """Times and energies of instructions are the referee's, lags included; energies are of all GPUs of a rank."""
-    plan, profile = made.plan, case.pipeline.profile
+    plan, profile = made.plan, scenario.pipeline.profile
     ranks = []
     for rank, events, clocks in zip(plan.ranks, made.replay.ranks, plan.clocks, strict=True):
         several = len(rank.stages) > 1
@@ -48,7 +48,7 @@ def plan_document(case: Case, made: Made) -> dict[str, Any]:
             }
         )
     found = {
-        "schedule": case.pipeline.schedule.name,
+        "schedule": scenario.pipeline.schedule.name,
         "granularity": plan.granularity,
         "iteration_time_s": plan.iteration_time_s,
         "energy_j": plan.energy_j,

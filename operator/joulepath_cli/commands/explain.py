@@ -5,8 +5,9 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from dataclasses import asdict
 
-from joulepath_cli import case as cases
-from joulepath_cli import document, goal, quantities, terminal
+from joulepath_cli import quantities, terminal
+from joulepath_cli.commands import document, goal
+from joulepath_cli.commands import scenario as scenarios
 from joulepath_planner import Explainer, Instruction
 
 __all__ = ["add_arguments", "run"]
@@ -16,7 +17,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "profile", metavar="PROFILE", help="Zeus's CSV, an EnergyProfile's YAML, or energyprofile/NS/NAME"
     )
-    cases.add_arguments(parser)
+    scenarios.add_arguments(parser)
     goal.add_arguments(parser)
     parser.add_argument(
         "--instruction",
@@ -36,11 +37,11 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(options: Namespace) -> None:
-    case = cases.load(options.profile, options)
+    scenario = scenarios.load(options.profile, options)
     wanted = [Instruction.parse(text) for text in options.instruction]
     with terminal.working("planning") as step:
-        made = goal.make(case, options, step)
-    explainer = Explainer(case.pipeline, made.plan, case.lags, made.pace_s)
+        made = goal.make(scenario, options, step)
+    explainer = Explainer(scenario.pipeline, made.plan, scenario.lags, made.pace_s)
     wanted = wanted or list(explainer.costliest(options.top))
     with terminal.working("asking the referee", len(wanted)) as step:
         found = []

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from rich.table import Table
 
-from joulepath_cli import case as cases
-from joulepath_cli import document, drawing, quantities, terminal
-from joulepath_cli.case import Case
+from joulepath_cli import quantities, terminal
+from joulepath_cli.commands import document, drawing
+from joulepath_cli.commands import scenario as scenarios
+from joulepath_cli.commands.scenario import Scenario
 from joulepath_planner import Frontier, Plan, frontier, frontier_plans, plan
 
 __all__ = ["add_arguments", "run"]
@@ -22,7 +23,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "profile", metavar="PROFILE", help="Zeus's CSV, an EnergyProfile's YAML, or energyprofile/NS/NAME"
     )
-    cases.add_arguments(parser)
+    scenarios.add_arguments(parser)
     output = parser.add_argument_group("output")
     output.add_argument(
         "--points", type=_points, default=33, metavar="N|all", help="how many iteration times, or all breakpoints (33)"
@@ -38,28 +39,28 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> None:
     if options.beside and not options.plot:
         raise ValueError("--beside draws another frontier; say where with --plot.")
-    case = cases.load(options.profile, options)
+    scenario = scenarios.load(options.profile, options)
     beside = (options.beside.name, drawing.read_frontier(options.beside)) if options.beside else None
-    known, plans = _computed(case, options)
+    known, plans = _computed(scenario, options)
     if options.plot:
-        options.plot.write_text(drawing.frontier_picture(case, known, None, plans, beside), encoding="utf-8")
+        options.plot.write_text(drawing.frontier_picture(scenario, known, None, plans, beside), encoding="utf-8")
     if options.json:
         print(document.dumps(_document(known, plans)))
     else:
-        terminal.show(_table(case, known, plans))
+        terminal.show(_table(scenario, known, plans))
 
 
-def _computed(case: Case, options: Namespace) -> tuple[Frontier, Sequence[Plan]]:
-    if options.plans and not case.lags:
+def _computed(scenario: Scenario, options: Namespace) -> tuple[Frontier, Sequence[Plan]]:
+    if options.plans and not scenario.lags:
         with terminal.working("computing the frontier and its plans"):
-            return frontier_plans(case.pipeline, options.points)
+            return frontier_plans(scenario.pipeline, options.points)
     with terminal.working("computing the frontier"):
-        known = frontier(case.pipeline, options.points)
+        known = frontier(scenario.pipeline, options.points)
     plans: list[Plan] = []
     if options.plans:
         with terminal.working("planning", len(known.points)) as step:
             for point in known.points:
-                plans.append(plan(case.pipeline, deadline_s=point.iteration_time_s, lags=case.lags, fixed=True))
+                plans.append(plan(scenario.pipeline, deadline_s=point.iteration_time_s, lags=scenario.lags, fixed=True))
                 step()
     return known, plans
 
@@ -94,7 +95,7 @@ def _document(known: Frontier, plans: Sequence[Plan]) -> dict[str, object]:
     }
 
 
-def _table(case: Case, known: Frontier, plans: Sequence[Plan]) -> Table:
+def _table(scenario: Scenario, known: Frontier, plans: Sequence[Plan]) -> Table:
     base = known.baseline_energy_j
     step = max(1, -(-len(known.points) // _MOST_ROWS))
     rows = []
@@ -116,7 +117,7 @@ def _table(case: Case, known: Frontier, plans: Sequence[Plan]) -> Table:
     headings = ("T, s", "slowdown", "by T, J", "change", "at T, J", "at T, W", "worth, W")
     shown = f"; {len(rows)} of {len(known.points)} breakpoints (all: --json)" if step > 1 else ""
     return terminal.table(
-        f"{case.title}; least energy of an iteration",
+        f"{scenario.title}; least energy of an iteration",
         (*headings, "plan, J", "gap") if plans else headings,
         rows,
         f"T_min {known.t_min_s:.4f} s, T*_free {known.t_star_free_s:.4f} s, T*_fixed {known.t_star_fixed_s:.4f} s; "

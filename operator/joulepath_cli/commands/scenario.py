@@ -7,7 +7,6 @@ import sys
 from argparse import ArgumentParser, Namespace
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NoReturn
 
 from joulepath_cli import quantities
 from joulepath_planner import (
@@ -24,22 +23,15 @@ from joulepath_planner import (
     schedule_by_name,
 )
 
-__all__ = ["Case", "Parser", "add_arguments", "load"]
+__all__ = ["Scenario", "add_arguments", "load"]
 
 _PREFIX = "energyprofile/"
 _MOST = 1_000_000
 _MOST_W = 5000.0
 
 
-class Parser(ArgumentParser):
-    """Says what is wrong in a sentence, without the usage of every option."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message.rstrip('.')}. ({self.prog} --help tells more)\n")
-
-
 @dataclass(frozen=True, slots=True)
-class Case:
+class Scenario:
     """A pipeline and how fast its GPUs switch clocks (None: at once)."""
 
     pipeline: Pipeline
@@ -108,7 +100,7 @@ def add_arguments(parser: ArgumentParser, *, several_schedules: bool = False) ->
     )
 
 
-def load(source: str, options: Namespace, schedule: str | None = None) -> Case:
+def load(source: str, options: Namespace, schedule: str | None = None) -> Scenario:
     """The pipeline of a profile. Raises `ProfileError`, `ScheduleError`, `ValueError` or `OSError`, all sentences.
 
     schedule: the one to take where the options hold several.
@@ -116,7 +108,7 @@ def load(source: str, options: Namespace, schedule: str | None = None) -> Case:
     # The contract's models take a while to import; a CSV has no use for them.
     if not (source.startswith(_PREFIX) or Path(source).suffix.lower() in (".yaml", ".yml")):
         return _of_csv(Path(source), options, schedule or options.schedule)
-    from joulepath_cli import energyprofile
+    from joulepath_cli.commands import energyprofile
 
     if source.startswith(_PREFIX):
         namespace, _, name = source.removeprefix(_PREFIX).partition("/")
@@ -150,10 +142,10 @@ def load(source: str, options: Namespace, schedule: str | None = None) -> Case:
         tail_s=_tails(order, options) or tails,
         gpus=_gpus(order, options.gpus_per_stage or topology.tensor_parallel),
     )
-    return Case(pipeline, _lags(options) if options.lag_ms is not None else energyprofile.lags_of(spec))
+    return Scenario(pipeline, _lags(options) if options.lag_ms is not None else energyprofile.lags_of(spec))
 
 
-def _of_csv(path: Path, options: Namespace, schedule: str | None) -> Case:
+def _of_csv(path: Path, options: Namespace, schedule: str | None) -> Scenario:
     if options.blocking_power is None:
         raise ProfileError(
             "--blocking-power is missing: a CSV doesn't hold the watts of a GPU that waits for a peer; "
@@ -175,7 +167,7 @@ def _of_csv(path: Path, options: Namespace, schedule: str | None) -> Case:
         tail_s=_tails(order, options),
         gpus=_gpus(order, options.gpus_per_stage or 1),
     )
-    return Case(pipeline, _lags(options))
+    return Scenario(pipeline, _lags(options))
 
 
 def _splittable(profile: Profile, schedule: Schedule) -> None:

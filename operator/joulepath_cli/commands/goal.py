@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from joulepath_cli import quantities
-from joulepath_cli.case import Case
+from joulepath_cli.commands.scenario import Scenario
 from joulepath_planner import (
     Alternative,
     Frontier,
@@ -154,7 +154,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
 
 
-def make(case: Case, options: Namespace, progress: Callable[[], object] = lambda: None) -> Made:
+def make(scenario: Scenario, options: Namespace, progress: Callable[[], object] = lambda: None) -> Made:
     """Plan. Raises `PlanningError`, `ObjectiveError`, `ProfileError` or `ValueError`, all sentences."""
     straggler_s, held_s, robust = None, None, None
     if options.quantile is not None and (options.straggler or options.energy_budget or options.power_budget):
@@ -163,11 +163,11 @@ def make(case: Case, options: Namespace, progress: Callable[[], object] = lambda
         raise ObjectiveError("--host-power goes with a slowdown or a deadline; leave out budgets and --alternatives.")
     if options.quantile is not None and options.reserve:
         raise ObjectiveError("--quantile looks for the reserve itself; leave out --reserve.")
-    deadline_s = _deadline_s(case, options)
-    coarser = _alternatives(case, options, deadline_s) if options.alternatives else ()
+    deadline_s = _deadline_s(scenario, options)
+    coarser = _alternatives(scenario, options, deadline_s) if options.alternatives else ()
     if options.straggler is not None:
         factor, straggler_s = options.straggler
-        t_min_s = simulate(case.pipeline).iteration_time_s
+        t_min_s = simulate(scenario.pipeline).iteration_time_s
         straggler_s = straggler_s or factor * t_min_s
         if straggler_s < t_min_s * (1 - _NEAR):
             raise ObjectiveError(
@@ -175,14 +175,14 @@ def make(case: Case, options: Namespace, progress: Callable[[], object] = lambda
                 "there is nothing to wait for. Leave --straggler out."
             )
         straggler_s = max(t_min_s, straggler_s)
-        made = _by(case, options, straggler_s, fixed=True)
+        made = _by(scenario, options, straggler_s, fixed=True)
     elif options.energy_budget is not None:
         made, held_s = _within(
-            case, options, options.energy_budget, "J", least_time_within_energy, lambda made: made.energy_j
+            scenario, options, options.energy_budget, "J", least_time_within_energy, lambda made: made.energy_j
         )
     elif options.power_budget is not None:
         made, held_s = _within(
-            case,
+            scenario,
             options,
             options.power_budget,
             "W",
@@ -191,36 +191,36 @@ def make(case: Case, options: Namespace, progress: Callable[[], object] = lambda
         )
     elif options.quantile is not None:
         robust = robust_plan(
-            case.pipeline,
+            scenario.pipeline,
             Noise(options.jitter or 0.0),
-            lambda reserve: _by(case, options, deadline_s, reserve=reserve),
+            lambda reserve: _by(scenario, options, deadline_s, reserve=reserve),
             quantile=options.quantile,
             margin=options.margin,
-            lags=case.lags,
+            lags=scenario.lags,
             samples=options.samples,
             seed=options.seed,
             progress=progress,
         )
         made = robust.plan
     else:
-        made = _by(case, options, deadline_s)
+        made = _by(scenario, options, deadline_s)
     pace_s = straggler_s or held_s
     jitter = None if robust is None else robust.robustness
     if jitter is None and options.jitter is not None:
         noise = Noise(options.jitter)
         jitter = robustness(
-            case.pipeline,
+            scenario.pipeline,
             made.clocks,
             noise,
-            lags=case.lags,
+            lags=scenario.lags,
             pace_s=pace_s,
             samples=options.samples,
             seed=options.seed,
         )
     return Made(
         made,
-        simulate(case.pipeline, made.clocks, case.lags, pace_s=pace_s),
-        simulate(case.pipeline, pace_s=straggler_s),
+        simulate(scenario.pipeline, made.clocks, scenario.lags, pace_s=pace_s),
+        simulate(scenario.pipeline, pace_s=straggler_s),
         straggler_s,
         held_s,
         coarser,
@@ -229,40 +229,45 @@ def make(case: Case, options: Namespace, progress: Callable[[], object] = lambda
     )
 
 
-def _deadline_s(case: Case, options: Namespace) -> float | None:
+def _deadline_s(scenario: Scenario, options: Namespace) -> float | None:
     """The deadline that was given, if one was; one that is T_min but for a table's rounding means that."""
     if options.deadline is None:
         return None
-    t_min_s = simulate(case.pipeline).iteration_time_s
+    t_min_s = simulate(scenario.pipeline).iteration_time_s
     return t_min_s if t_min_s * (1 - _NEAR) <= options.deadline < t_min_s else float(options.deadline)
 
 
-def _alternatives(case: Case, options: Namespace, deadline_s: float | None) -> tuple[Alternative, ...]:
+def _alternatives(scenario: Scenario, options: Namespace, deadline_s: float | None) -> tuple[Alternative, ...]:
     if options.straggler or options.energy_budget or options.power_budget:
         raise ObjectiveError("--alternatives goes with a slowdown or a deadline; leave out straggler and budgets.")
     return alternatives(
-        case.pipeline,
+        scenario.pipeline,
         deadline_s=deadline_s,
         slowdown=options.slowdown or 0.0,
-        lags=case.lags,
+        lags=scenario.lags,
         reserve=options.reserve,
         min_dwell_s=options.min_dwell_ms,
     )
 
 
 def _by(
-    case: Case, options: Namespace, deadline_s: float | None, *, fixed: bool = False, reserve: float | None = None
+    scenario: Scenario,
+    options: Namespace,
+    deadline_s: float | None,
+    *,
+    fixed: bool = False,
+    reserve: float | None = None,
 ) -> Plan:
     slowdown = options.slowdown or 0.0
     if options.host_power is not None and not fixed:
-        known = frontier(case.pipeline, 2, host_power_w=options.host_power)
+        known = frontier(scenario.pipeline, 2, host_power_w=options.host_power)
         deadline_s = min(deadline_s or known.t_min_s * (1 + slowdown), known.t_star_free_s)
     return plan(
-        case.pipeline,
+        scenario.pipeline,
         deadline_s=deadline_s,
         slowdown=slowdown if deadline_s is None else 0.0,
         granularity=options.granularity,
-        lags=case.lags,
+        lags=scenario.lags,
         reserve=options.reserve if reserve is None else reserve,
         fixed=fixed,
         min_dwell_s=options.min_dwell_ms,
@@ -271,7 +276,7 @@ def _by(
 
 
 def _within(
-    case: Case,
+    scenario: Scenario,
     options: Namespace,
     budget: float,
     unit: str,
@@ -282,12 +287,12 @@ def _within(
 
     No plan is sooner than the frontier allows; from there on later and later ones are tried, then those between.
     """
-    known = frontier(case.pipeline, _POINTS)
+    known = frontier(scenario.pipeline, _POINTS)
 
     def by(time_s: float) -> tuple[Plan, float | None]:
         # Past T*_free a longer iteration costs energy, but lowers the power; it has to be held there.
         held = unit == "W" and time_s > known.t_star_free_s * _KEEPS
-        return _by(case, options, time_s, fixed=held), time_s if held else None
+        return _by(scenario, options, time_s, fixed=held), time_s if held else None
 
     def within(found: tuple[Plan, float | None]) -> bool:
         return spent(found[0]) <= budget * _KEEPS
