@@ -1,4 +1,4 @@
-"""An EnergyProfile, from a file or from the cluster, in the planner's words."""
+"""An EnergyProfile, from a file or from the cluster."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import yaml
 from pydantic import ValidationError
 
 from joulepath_crds import GROUP, VERSION, EnergyProfileSpec
-from joulepath_planner import LagTable, Point, Profile, ProfileError
+from joulepath_planner import ProfileError
 
-__all__ = ["from_cluster", "from_file", "lags_of", "profile_of"]
+__all__ = ["from_cluster", "from_file"]
 
 _KIND, _PLURAL = "EnergyProfile", "energyprofiles"
 _TIMEOUT_S = 10.0
@@ -54,33 +54,6 @@ def from_cluster(namespace: str, name: str) -> EnergyProfileSpec:
     except HTTPError as error:
         raise ProfileError(f"{where}: the cluster doesn't answer ({error}); see kubectl cluster-info.") from None
     return _read(where, body)
-
-
-def profile_of(spec: EnergyProfileSpec) -> Profile:
-    """Points up to the default clock, and the blocking power; all of one GPU."""
-    top = spec.topology.default_clock_mhz
-    points = {
-        (stage.stage, kind.kind): tuple(
-            Point(
-                point.clock_mhz,
-                point.time_s,
-                point.energy_j,
-                point.time_standard_error_s,
-                point.energy_standard_error_j,
-            )
-            for point in kind.points
-            if point.clock_mhz <= top
-        )
-        for stage in spec.stages
-        for kind in stage.kinds
-    }
-    return Profile(points, {one.clock_mhz: one.power_w for one in spec.blocking_power} or 0.0)
-
-
-def lags_of(spec: EnergyProfileSpec) -> LagTable | None:
-    """The lags that were measured with the profile, if they were."""
-    lag = spec.lag
-    return None if lag is None else LagTable(lag.up_median_s, lag.down_median_s, lag.up_p95_s, lag.down_p95_s)
 
 
 def _read(where: str, body: dict[str, Any]) -> EnergyProfileSpec:

@@ -101,13 +101,24 @@ def add_arguments(parser: ArgumentParser, *, several_schedules: bool = False) ->
 
 
 def load(source: str, options: Namespace, schedule: str | None = None) -> Scenario:
-    """The pipeline of a profile. Raises `ProfileError`, `ScheduleError`, `ValueError` or `OSError`, all sentences.
+    """The pipeline of a profile. What is raised are sentences.
 
     schedule: the one to take where the options hold several.
+
+    Raises:
+        PlannerError: Profile and options make no pipeline.
+        OSError: A file can't be read.
     """
     # The contract's models take a while to import; a CSV has no use for them.
-    if not (source.startswith(_PREFIX) or Path(source).suffix.lower() in (".yaml", ".yml")):
-        return _of_csv(Path(source), options, schedule or options.schedule)
+    if source.startswith(_PREFIX) or Path(source).suffix.lower() in (".yaml", ".yml"):
+        return _of_energyprofile(source, options, schedule or options.schedule)
+    return _of_csv(Path(source), options, schedule or options.schedule)
+
+
+def _of_energyprofile(source: str, options: Namespace, schedule: str | None) -> Scenario:
+    """What the command line says goes before what the profile says."""
+    from joulepath_bridge.lags import lags_of
+    from joulepath_bridge.pipeline import profile_of, tails_of, transfers_of
     from joulepath_cli.commands import energyprofile
 
     if source.startswith(_PREFIX):
@@ -118,31 +129,25 @@ def load(source: str, options: Namespace, schedule: str | None = None) -> Scenar
     else:
         spec = energyprofile.from_file(Path(source))
     topology = spec.topology
-    profile = _profile(energyprofile.profile_of(spec), options)
+    profile = _profile(profile_of(spec), options)
     if options.blocking_power is not None:
         profile = Profile(profile.points, options.blocking_power)
-    name = schedule or options.schedule or topology.schedule.lower()
+    name = schedule or topology.schedule.lower()
     if name == "recorded":
         raise ScheduleError("the profile's schedule was recorded, and not kept; give --schedule a name or a file.")
     stages = options.stages or topology.stages
     order = _schedule(name, stages, options.microbatches or topology.microbatches, options.chunks)
-    tails = {stage.stage: stage.tail_s for stage in spec.stages if stage.tail_s and stage.stage < stages}
-    split = any(one.kind == "I" for ranked in order.orders for one in ranked)
-    measured = {
-        (one.from_stage, one.to_stage, "I" if split and one.kind == "B" else one.kind): one.delay_s
-        for one in spec.transfers
-        if max(one.from_stage, one.to_stage) < stages
-    }
     _splittable(profile, order)
     _doubt(profile)
     pipeline = Pipeline(
         schedule=order,
         profile=profile,
-        transfer_s=_transfers(order, options) if options.transfer_ms is not None else measured,
-        tail_s=_tails(order, options) or tails,
+        transfer_s=_transfers(order, options) if options.transfer_ms is not None else transfers_of(spec, order),
+        tail_s=_tails(order, options) or tails_of(spec, order),
         gpus=_gpus(order, options.gpus_per_stage or topology.tensor_parallel),
     )
-    return Scenario(pipeline, _lags(options) if options.lag_ms is not None else energyprofile.lags_of(spec))
+    measured = None if spec.lag is None else lags_of(spec.lag)
+    return Scenario(pipeline, _lags(options) if options.lag_ms is not None else measured)
 
 
 def _of_csv(path: Path, options: Namespace, schedule: str | None) -> Scenario:

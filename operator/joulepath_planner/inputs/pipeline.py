@@ -10,19 +10,22 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import TypeAlias
 
 from joulepath_planner.errors import ArgumentError, ProfileError
-from joulepath_planner.inputs.instruction import KIND_NAMES
+from joulepath_planner.inputs.instruction import KIND_NAMES, StageKind
 from joulepath_planner.inputs.profile import Profile
 from joulepath_planner.inputs.schedule import Schedule
+
+Link: TypeAlias = tuple[int, int, str]
+"""Stage that sends, stage that receives, and the kind that is sent: `F` activations, `B` or `I` gradients."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pipeline:
     """Schedule and profile, with the times that no clock changes (all in seconds, all waits at blocking power).
 
-    transfer_s: delay of an edge (from stage, to stage, kind that is sent: `F` activations, `B` or `I` gradients).
-        Between two stages of one rank nothing travels: such edges are left out.
+    transfer_s: delay of a link. Between two stages of one rank nothing travels: such links are left out.
     overhead_s: host gap before each instruction of a (stage, kind), after all that it waits for has come.
     tail_s: R and O of each stage, at default clocks; tails of up to four p95 lags take the clock that the next
         iteration begins with.
@@ -30,8 +33,8 @@ class Pipeline:
 
     schedule: Schedule
     profile: Profile
-    transfer_s: Mapping[tuple[int, int, str], float] = field(default_factory=dict)
-    overhead_s: Mapping[tuple[int, str], float] | None = None
+    transfer_s: Mapping[Link, float] = field(default_factory=dict)
+    overhead_s: Mapping[StageKind, float] | None = None
     tail_s: Mapping[int, float] = field(default_factory=dict)
     gpus: Mapping[int, int] = field(default_factory=dict)
 
@@ -65,7 +68,7 @@ class Pipeline:
         for stage in self.tail_s:
             if stage not in range(self.schedule.stages):
                 raise ArgumentError(f"tail_s[{stage}]: the schedule has no stage {stage}; name stages that it runs.")
-        self._check_edges()
+        self._check_links()
         self._check_gpus()
 
     @property
@@ -94,7 +97,7 @@ class Pipeline:
         """The same pipeline on GPUs whose own cap is this clock."""
         return self if default_clock_mhz is None else replace(self, profile=self.profile.capped(default_clock_mhz))
 
-    def _check_edges(self) -> None:
+    def _check_links(self) -> None:
         rank_of = self.schedule.rank_of
         for source, target, kind in self.transfer_s:
             step = 1 if kind == "F" else -1
@@ -103,7 +106,7 @@ class Pipeline:
                     f"transfer_s[{source}, {target}, {kind!r}] is no edge; activations go from a stage to the next as "
                     "F, gradients to the one before as B or I."
                 )
-        travelling = {edge: delay for edge, delay in self.transfer_s.items() if rank_of[edge[0]] != rank_of[edge[1]]}
+        travelling = {link: delay for link, delay in self.transfer_s.items() if rank_of[link[0]] != rank_of[link[1]]}
         object.__setattr__(self, "transfer_s", travelling)
 
     def _check_gpus(self) -> None:

@@ -1,0 +1,10 @@
+"""The step from the contract's words to the planner's, and back. Operator and command line both take it here.
+
+pipeline   a measured EnergyProfile as a pipeline
+lags       measured switching lags as a lag table
+stages     a plan as what each stage is told
+"""
+
+from __future__ import annotations
+
+__all__: list[str] = []

@@ -1,0 +1,140 @@
+"""What was measured reaches the planner as it was measured, and the plan reaches the stages as it was made."""
+
+from __future__ import annotations
+
+import pytest
+
+from joulepath_bridge.lags import ASSUMED_LAG_S, lags_of, lags_or_assumed
+from joulepath_bridge.pipeline import pipeline_of, profile_of, tails_of, transfers_of
+from joulepath_bridge.stages import stage_plans
+from joulepath_crds import (
+    BlockingPower,
+    EnergyProfileSpec,
+    KindProfile,
+    ProfilePoint,
+    StageProfile,
+    SwitchingLag,
+    Topology,
+    Transfer,
+)
+from joulepath_planner import (
+    Instruction,
+    LagTable,
+    Pipeline,
+    PlannerError,
+    Point,
+    one_f_one_b,
+    plan,
+    simulate,
+    zb_h1,
+)
+from joulepath_planner.inputs.pipeline import Link
+
+CAP_MHZ = 1300
+CLOCKS_MHZ = (1400, 1300, 1200, 1000)
+ORDERS = [[f"{one.stage}:{one}" for one in order] for order in one_f_one_b(2, 3).orders]
+
+
+def _point(clock_mhz: int, base_s: float) -> ProfilePoint:
+    time_s = base_s * 1400 / clock_mhz
+    return ProfilePoint(
+        clock_mhz=clock_mhz,
+        time_s=time_s,
+        energy_j=time_s * 300 * (clock_mhz / 1400) ** 2,
+        time_standard_error_s=time_s / 100,
+        energy_standard_error_j=time_s,
+    )
+
+
+SPEC = EnergyProfileSpec(
+    topology=Topology(
+        schedule="1F1B", stages=2, microbatches=3, gpu_model="A100", default_clock_mhz=CAP_MHZ, tensor_parallel=4
+    ),
+    stages=tuple(
+        StageProfile(
+            stage=stage,
+            tail_s=0.02 * stage,
+            kinds=tuple(
+                KindProfile(kind=kind, points=tuple(_point(clock, base_s) for clock in CLOCKS_MHZ))
+                for kind, base_s in (("F", 0.05), ("B", 0.1 + 0.02 * stage))
+            ),
+        )
+        for stage in range(2)
+    ),
+    transfers=(
+        Transfer(from_stage=0, to_stage=1, kind="F", delay_s=0.001),
+        Transfer(from_stage=1, to_stage=0, kind="B", delay_s=0.002),
+    ),
+    blocking_power=(BlockingPower(clock_mhz=1300, power_w=90.0), BlockingPower(clock_mhz=1000, power_w=70.0)),
+    iteration_time_s=1.0,
+    energy_per_iteration_j=500.0,
+)
+LAG = SwitchingLag(up_median_s=0.002, up_p95_s=0.004, down_median_s=0.003, down_p95_s=0.005, samples=9)
+
+
+def _job(
+    transfers_s: dict[Link, float] | None = None,
+    tails_s: dict[int, float] | None = None,
+) -> Pipeline:
+    return pipeline_of(
+        SPEC,
+        ORDERS,
+        supported_clocks_mhz=range(1000, 1401, 50),
+        transfers_s=transfers_s or {},
+        overheads_s={(0, "F"): 0.003},
+        tails_s=tails_s or {},
+    )
+
+
+def test_points_are_those_up_to_the_default_clock_with_their_errors() -> None:
+    profile = profile_of(SPEC)
+    assert profile.default_clock_mhz(0) == CAP_MHZ
+    seen = _point(1000, 0.05)
+    assert profile.points[0, "F"][-1] == Point(1000, seen.time_s, seen.energy_j, seen.time_s / 100, seen.time_s)
+    assert profile.blocking_power_w == {1000: 70.0, 1300: 90.0}
+    assert profile_of(SPEC.model_copy(update={"blocking_power": ()})).blocking_power_w == 0.0
+
+
+def test_a_job_is_completed_to_the_clocks_of_its_gpus() -> None:
+    job = _job()
+    assert [point.clock_mhz for point in job.profile.points[1, "B"]] == list(range(1300, 999, -50))
+    assert job.schedule.orders == one_f_one_b(2, 3).orders
+    assert (job.gpu_count, job.overhead(0, "F"), job.overhead(1, "F")) == (8, 0.003, 0.0)
+    with pytest.raises(PlannerError, match="is not a supported clock"):
+        pipeline_of(SPEC, ORDERS, supported_clocks_mhz=(1400,), transfers_s={}, overheads_s={}, tails_s={})
+
+
+def test_what_is_seen_goes_before_what_was_measured_with_the_profile() -> None:
+    stored, seen = _job(), _job({(0, 1, "F"): 0.007}, {0: 0.5})
+    assert stored.transfer_s == {(0, 1, "F"): 0.001, (1, 0, "B"): 0.002}
+    assert stored.tail_s == {0: 0.0, 1: 0.02}
+    assert seen.transfer_s == {(0, 1, "F"): 0.007, (1, 0, "B"): 0.002}
+    assert seen.tail_s == {0: 0.5, 1: 0.02}
+
+
+def test_of_another_schedule_only_what_it_has_is_taken() -> None:
+    assert transfers_of(SPEC, one_f_one_b(1, 3)) == {}
+    assert tails_of(SPEC, one_f_one_b(1, 3)) == {0: 0.0}
+    assert transfers_of(SPEC, zb_h1(2, 3)) == {(0, 1, "F"): 0.001, (1, 0, "I"): 0.002}
+    assert transfers_of(SPEC) == transfers_of(SPEC, one_f_one_b(2, 3)) == _job().transfer_s
+
+
+def test_lags_are_the_measured_ones_or_safe() -> None:
+    assert lags_or_assumed(LAG) == lags_of(LAG) == LagTable(0.002, 0.003, 0.004, 0.005)
+    assert lags_or_assumed(None) == LagTable.constant(ASSUMED_LAG_S)
+
+
+def test_each_stage_is_told_its_order_its_clocks_and_how_long_they_take() -> None:
+    job = _job()
+    made = plan(job, slowdown=0.1)
+    told = stage_plans(made, CAP_MHZ)
+    assert [one.stage for one in told] == [0, 1]
+    assert [[f"{one.stage}:{label}" for label in one.order] for one in told] == ORDERS
+    for one in told:
+        for label, clock, duration_s in zip(one.order, one.clocks_mhz, one.durations_s, strict=True):
+            kind = Instruction.parse(label, one.stage).kind
+            expected = job.profile.at(one.stage, kind, clock or CAP_MHZ)[0]
+            assert duration_s == pytest.approx(expected, rel=1e-5)
+    assert 0 < max(max(one.clocks_mhz) for one in told) < CAP_MHZ
+    seen = simulate(job, [one.clocks_mhz for one in told])
+    assert seen.energy_j == pytest.approx(made.energy_j)
