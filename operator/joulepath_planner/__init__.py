@@ -24,6 +24,7 @@ from joulepath_planner.bound.objectives import (
     least_time_within_power,
 )
 from joulepath_planner.bound.stragglers import Job, Replica, Share, share_out
+from joulepath_planner.budgets import BudgetPlan, plan_within
 from joulepath_planner.errors import (
     ArgumentError,
     ObjectiveError,
@@ -62,6 +63,7 @@ __all__ = [
     "SCHEDULES",
     "Alternative",
     "ArgumentError",
+    "BudgetPlan",
     "Event",
     "Explainer",
     "Explanation",
@@ -112,6 +114,7 @@ __all__ = [
     "least_time_within_power",
     "one_f_one_b",
     "plan",
+    "plan_within",
     "recorded",
     "robust_plan",
     "robustness",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,8 +10,6 @@ from joulepath_cli import quantities
 from joulepath_cli.commands.scenario import Scenario
 from joulepath_planner import (
     Alternative,
-    Frontier,
-    FrontierPoint,
     Noise,
     ObjectiveError,
     Plan,
@@ -21,9 +18,8 @@ from joulepath_planner import (
     Simulation,
     alternatives,
     frontier,
-    least_time_within_energy,
-    least_time_within_power,
     plan,
+    plan_within,
     robust_plan,
     robustness,
     simulate,
@@ -32,12 +28,6 @@ from joulepath_planner import (
 __all__ = ["GRANULARITIES", "Made", "add_arguments", "make"]
 
 GRANULARITIES = ("auto", "instruction", "phase", "kind", "rank")
-_POINTS = 129
-_KEEPS = 1 + 1e-9
-_STEP = 2e-3
-"""Of T_min: how closely the soonest plan within a budget is looked for."""
-_BEYOND = 2.0
-"""Of T*_fixed: clocks that are shared may cost least somewhat later."""
 _NEAR = 1e-4
 """What a deadline that was copied from a table may be under T_min."""
 
@@ -176,19 +166,18 @@ def make(scenario: Scenario, options: Namespace, progress: Callable[[], object] 
             )
         straggler_s = max(t_min_s, straggler_s)
         made = _by(scenario, options, straggler_s, fixed=True)
-    elif options.energy_budget is not None:
-        made, held_s = _within(
-            scenario, options, options.energy_budget, "J", least_time_within_energy, lambda made: made.energy_j
+    elif options.energy_budget is not None or options.power_budget is not None:
+        within = plan_within(
+            scenario.pipeline,
+            energy_j=options.energy_budget,
+            power_w=options.power_budget,
+            granularity=options.granularity,
+            lags=scenario.lags,
+            reserve=options.reserve,
+            min_dwell_s=options.min_dwell_ms,
+            polish_s=options.polish,
         )
-    elif options.power_budget is not None:
-        made, held_s = _within(
-            scenario,
-            options,
-            options.power_budget,
-            "W",
-            least_time_within_power,
-            lambda made: made.energy_j / made.iteration_time_s,
-        )
+        made, held_s = within.plan, within.held_s
     elif options.quantile is not None:
         robust = robust_plan(
             scenario.pipeline,
@@ -273,53 +262,3 @@ def _by(
         min_dwell_s=options.min_dwell_ms,
         polish_s=options.polish,
     )
-
-
-def _within(
-    scenario: Scenario,
-    options: Namespace,
-    budget: float,
-    unit: str,
-    answer: Callable[[Frontier, float], FrontierPoint],
-    spent: Callable[[Plan], float],
-) -> tuple[Plan, float | None]:
-    """The soonest plan within a budget, and its pace where it is held.
-
-    No plan is sooner than the frontier allows; from there on later and later ones are tried, then those between.
-    """
-    known = frontier(scenario.pipeline, _POINTS)
-
-    def by(time_s: float) -> tuple[Plan, float | None]:
-        # Past T*_free a longer iteration costs energy, but lowers the power; it has to be held there.
-        held = unit == "W" and time_s > known.t_star_free_s * _KEEPS
-        return _by(scenario, options, time_s, fixed=held), time_s if held else None
-
-    def within(found: tuple[Plan, float | None]) -> bool:
-        return spent(found[0]) <= budget * _KEEPS
-
-    last_s = known.t_star_fixed_s * (_BEYOND if unit == "J" else 1.0)
-    best = by(last_s)
-    if not within(best):
-        finer = "" if options.granularity in ("auto", "instruction") else ", or a finer granularity"
-        raise ObjectiveError(
-            f"no plan {'costs' if unit == 'J' else 'draws'} as little as {budget:g} {unit}; the least is "
-            f"{_rounded_up(spent(best[0]))} {unit}, at {best[0].iteration_time_s:.6g} s. Allow that much{finer}."
-        )
-    low_s = high_s = answer(known, budget).iteration_time_s
-    step_s = _STEP * known.t_min_s
-    while not within(best := by(high_s)):
-        low_s, high_s, step_s = high_s, min(high_s + step_s, last_s), 2 * step_s
-    while high_s - low_s > _STEP * known.t_min_s / 4:
-        middle_s = (low_s + high_s) / 2
-        if within(found := by(middle_s)):
-            best, high_s = found, middle_s
-        else:
-            low_s = middle_s
-    return best
-
-
-def _rounded_up(value: float) -> str:
-    """Six digits that are no less than the value."""
-    digits = 5 - math.floor(math.log10(value))
-    scale = 10.0**digits
-    return f"{math.ceil(value * scale) / scale:.{max(0, digits)}f}"
