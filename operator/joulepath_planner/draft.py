@@ -17,7 +17,7 @@ from joulepath_planner.bound.frontier import Frontier, trace
 from joulepath_planner.bound.problem import Problem
 from joulepath_planner.clocks.reclaim import choose, rounded, rounded_alone
 from joulepath_planner.clocks.repair import TOLERANCE, Assignment, repair
-from joulepath_planner.clocks.sweep import Sweeper, effort
+from joulepath_planner.clocks.rounding import Rounder, effort
 from joulepath_planner.clocks.switches import calm
 from joulepath_planner.errors import PlanningError
 from joulepath_planner.graph.groups import Granularity, groups, runs
@@ -94,13 +94,13 @@ class Drafting:
             self._solved[deadline_s] = self._solve(self._exact[0], deadline_s)
         return self._solved[deadline_s]
 
-    def relaxed_bound_j(self, level: Granularity, deadline_s: float) -> float:
+    def relaxed_bound_j(self, granularity: Granularity, deadline_s: float) -> float:
         """A lower bound for clocks that switch at once, as if each kind in a group had a clock of its own."""
-        if level == "instruction":
+        if granularity == "instruction":
             return self.bound(deadline_s).energy_j
         instructions = self.problem.graph.instructions
         parts: dict[tuple[int, int, str], list[int]] = {}
-        for number, group in enumerate(groups(self.problem.graph, self.problem.pipeline.schedule, level)):
+        for number, group in enumerate(groups(self.problem.graph, self.problem.pipeline.schedule, granularity)):
             for node in group:
                 one = instructions[node]
                 parts.setdefault((number, one.stage, one.kind), []).append(node)
@@ -127,18 +127,18 @@ class Drafting:
         program, options = self._exact
         return trace(self.problem, options, self.bound, program, points)
 
-    def draft(self, level: Granularity, deadline_s: float, polish_s: float = 0.0) -> Draft | None:
+    def draft(self, granularity: Granularity, deadline_s: float, polish_s: float = 0.0) -> Draft | None:
         """The cheapest draft of a granularity that keeps the deadline; None if none does."""
-        view, best = self._view, self._draft(self._view, level, deadline_s)
+        view, best = self._view, self._draft(self._view, granularity, deadline_s)
         if best is None:
             return None
         if isinstance(self.problem.pipeline.profile.blocking_power_w, Mapping):
             priced = self._priced(best.replay.wait_power_w)
-            again = self._draft(priced, level, deadline_s)
+            again = self._draft(priced, granularity, deadline_s)
             if again is not None and again.replay.energy_j < best.replay.energy_j:
                 view, best = priced, again
-        if polish_s and level == "instruction" and not self.shares(level):
-            polished = self._draft(view, level, deadline_s, polish_s)
+        if polish_s and granularity == "instruction" and not self.shares(granularity):
+            polished = self._draft(view, granularity, deadline_s, polish_s)
             if polished is not None and polished.replay.energy_j < best.replay.energy_j:
                 best = polished
         return best
@@ -153,10 +153,10 @@ class Drafting:
         hold = LEAST_LAGS if fmean(lasts_s) >= LAGS_PER_CLOCK * p95_s else LAGS_PER_CLOCK
         return runs(graph, lasts_s, max(hold * p95_s, self._min_dwell_s + up_s if self._min_dwell_s else 0.0))
 
-    def shares(self, level: Granularity) -> bool:
+    def shares(self, granularity: Granularity) -> bool:
         """Whether clocks are shared such that a coarser granularity may be cheaper, with its fewer switches."""
-        return level == "phase" or (
-            level == "instruction" and len(self.runs) < len(self.problem.graph.instructions) < _LARGE
+        return granularity == "phase" or (
+            granularity == "instruction" and len(self.runs) < len(self.problem.graph.instructions) < _LARGE
         )
 
     def fine(self, deadlines_s: Sequence[float]) -> list[Draft | None]:
@@ -165,8 +165,8 @@ class Drafting:
         how = effort(len(self._exact[1]), len(deadlines_s))
         periods = [_period_s(one, deadline) for one, deadline in zip(solutions, deadlines_s, strict=True)]
         members, options = self.problem.single, self._view.options(self.problem.single)
-        sweeper = Sweeper(self.problem.graph, options, self._network)
-        chosen = sweeper.choose(periods, [one.extra_s for one in solutions], how)
+        rounder = Rounder(self.problem.graph, options, self._network)
+        chosen = rounder.choose(periods, [one.extra_s for one in solutions], how)
         return [
             None if choices is None else self._repaired("instruction", members, options, choices, deadline)
             for choices, deadline in zip(chosen, deadlines_s, strict=True)
@@ -199,15 +199,15 @@ class Drafting:
         priced = Problem.of(replace(pipeline, profile=replace(profile, points=points, blocking_power_w=power_w)))
         return _View(priced, OptionTable(priced.pipeline.profile, power_w, self._reserve, pipeline.gpus), in_all_w)
 
-    def _draft(self, view: _View, level: Granularity, deadline_s: float, polish_s: float = 0.0) -> Draft | None:
+    def _draft(self, view: _View, granularity: Granularity, deadline_s: float, polish_s: float = 0.0) -> Draft | None:
         graph, schedule = self.problem.graph, self.problem.pipeline.schedule
-        members = self.runs if level == "instruction" else groups(graph, schedule, level)
+        members = self.runs if granularity == "instruction" else groups(graph, schedule, granularity)
         options = view.options(members)
         try:
             choices = self._choices(view, members, options, deadline_s, polish_s)
         except PlanningError:  # noise can leave a group without a clock as fast as default in every kind
             return None
-        return None if choices is None else self._repaired(level, members, options, choices, deadline_s)
+        return None if choices is None else self._repaired(granularity, members, options, choices, deadline_s)
 
     def _choices(
         self, view: _View, members: list[list[int]], options: list[Options], deadline_s: float, polish_s: float
@@ -226,7 +226,7 @@ class Drafting:
         period = _period_s(solution, deadline_s)
         if alone:
             how = replace(effort(size), budget_s=polish_s)
-            return Sweeper(graph, options, self._network).choose([period], [solution.extra_s], how)[0]
+            return Rounder(graph, options, self._network).choose([period], [solution.extra_s], how)[0]
         if apart:
             least = [option.total_s[0] for option in singles]
             seconds = [time + extra for time, extra in zip(least, solution.extra_s, strict=True)]
@@ -235,7 +235,7 @@ class Drafting:
 
     def _repaired(
         self,
-        level: Granularity,
+        granularity: Granularity,
         members: list[list[int]],
         options: list[Options],
         choices: list[int],
@@ -245,7 +245,7 @@ class Drafting:
         replay = repair(assignment, deadline_s, lambda clocks: self._replay(clocks, deadline_s))
         if replay is None or replay.least_dwell_s < self._min_dwell_s * (1 - TOLERANCE):
             return None
-        return self._calmed(Draft(level, assignment.clocks, replay), deadline_s)
+        return self._calmed(Draft(granularity, assignment.clocks, replay), deadline_s)
 
     def _calmed(self, draft: Draft, deadline_s: float) -> Draft:
         """The draft with fewer switches, if there is one that costs no more energy and no more time."""

@@ -167,11 +167,11 @@ def planned(
 ) -> Plan:
     """The cheapest plan of at most this granularity. uncapped: the pipeline without the GPUs' own cap."""
     best = drafting.default(deadline_s)
-    for level in _COARSER[granularity]:
-        draft = drafting.draft(level, deadline_s, polish_s)
+    for coarser in _COARSER[granularity]:
+        draft = drafting.draft(coarser, deadline_s, polish_s)
         if draft and draft.replay.energy_j < best.replay.energy_j:
             best = draft
-        if draft and not drafting.shares(level):
+        if draft and not drafting.shares(coarser):
             break
     return _plan(drafting, deadline_s, best, uncapped)
 

@@ -36,13 +36,13 @@ CLASSES = {
 }
 WIDTH = 4
 
-Case = dict[str, Any]
+Shape = dict[str, Any]
 
 
 CHUNKS = {"interleaved-1f1b": (2, 3), "interleaved-zb": (2, 3), "zbv": (2,), "dualpipev": (2,)}
 
 
-def cases() -> Iterator[Case]:
+def cases() -> Iterator[Shape]:
     """name, ranks, chunks (stages of a rank) and microbatches of each run; the smallest of a name comes first."""
     for name in CLASSES:
         shapes = [(2, 4), (3, 6), (4, 4), (4, 8), (4, 12)]
@@ -54,7 +54,7 @@ def cases() -> Iterator[Case]:
                     yield {"name": name, "ranks": ranks, "chunks": chunks, "microbatches": microbatches}
 
 
-def record(case: Case) -> list[str]:
+def record(case: Shape) -> list[str]:
     """What each rank executed, as text such as `0:F0 0:B0`."""
     forked = multiprocessing.get_context("fork")
     with tempfile.TemporaryDirectory() as folder:
@@ -72,7 +72,7 @@ def record(case: Case) -> list[str]:
     return orders
 
 
-def _train(rank: int, case: Case, store: str, answer: Any) -> None:
+def _train(rank: int, case: Shape, store: str, answer: Any) -> None:
     torch.set_num_threads(1)
     distributed.init_process_group("gloo", f"file://{store}", rank=rank, world_size=case["ranks"])
     count = case["ranks"] * case["chunks"]

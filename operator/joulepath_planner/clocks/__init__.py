@@ -1,7 +1,7 @@
 """From the seconds of the linear program to clocks that a GPU has.
 
 timing     earliest and latest starts while durations grow
-sweep      where each instruction has a clock of its own
+rounding   where each instruction has a clock of its own
 reclaim    where groups share theirs
 repair     what to raise where a replay passes the deadline
 switches   the fewest switches at equal cost

@@ -10,22 +10,22 @@ from collections import deque
 from typing import NamedTuple
 
 from joulepath_planner.errors import ScheduleError
-from joulepath_planner.inputs.instruction import Instruction
+from joulepath_planner.inputs.instruction import FIXED, Instruction
 from joulepath_planner.inputs.pipeline import Pipeline
 
 
-class Step(NamedTuple):
+class ScriptedInstruction(NamedTuple):
     """One instruction in an order of execution that every rank's order and every message agree with."""
 
     instruction: Instruction
     rank: int
     overhead_s: float
     inputs: tuple[tuple[int, float], ...]
-    """(step that sends, seconds on the way)"""
+    """(place in the script of what sends, seconds on the way)"""
 
 
-def script(pipeline: Pipeline) -> list[Step]:
-    """The steps of one iteration. Raises `ScheduleError` where a rank waits forever."""
+def script(pipeline: Pipeline) -> list[ScriptedInstruction]:
+    """The script of one iteration. Raises `ScheduleError` where a rank waits forever."""
     schedule, last_stage = pipeline.schedule, pipeline.schedule.stages - 1
     known = {one for order in schedule.orders for one in order}
     rank_of = {one.stage: rank for rank, order in enumerate(schedule.orders) for one in order}
@@ -33,7 +33,7 @@ def script(pipeline: Pipeline) -> list[Step]:
     done: dict[Instruction, int] = {}
     waiting: dict[Instruction, list[int]] = {}
     cursor = [0] * len(schedule.orders)
-    steps: list[Step] = []
+    found: list[ScriptedInstruction] = []
     awake = deque(range(len(schedule.orders)))
     while awake:
         rank = awake.popleft()
@@ -51,14 +51,14 @@ def script(pipeline: Pipeline) -> list[Step]:
                 (done[leaves], pipeline.transfer_s.get((sender.stage, one.stage, sender.kind), 0.0) if moves else 0.0)
                 for sender, moves, leaves in senders
             )
-            done[one] = len(steps)
-            steps.append(Step(one, rank, pipeline.overhead(one.stage, one.kind), inputs))
+            done[one] = len(found)
+            found.append(ScriptedInstruction(one, rank, pipeline.overhead(one.stage, one.kind), inputs))
             cursor[rank] += 1
             awake.extend(waiting.pop(one, ()))
     for rank, (at, order) in enumerate(zip(cursor, schedule.orders, strict=True)):
         if at < len(order):
             raise ScheduleError(f"rank {rank} waits forever for the input of {order[at].label}.")
-    return steps
+    return found
 
 
 def _senders(one: Instruction, last_stage: int, known: set[Instruction]) -> list[tuple[Instruction, bool]]:
@@ -66,7 +66,7 @@ def _senders(one: Instruction, last_stage: int, known: set[Instruction]) -> list
     stage, microbatch = one.stage, one.microbatch
     if one.kind == "F":
         return [(Instruction(stage - 1, "F", microbatch), True)] if stage else []
-    if one.kind == "X":
+    if one.kind == FIXED:
         return []
     if one.kind == "W":
         return [(Instruction(stage, "I", microbatch), False)]

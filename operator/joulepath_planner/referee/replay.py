@@ -117,12 +117,12 @@ class Referee:
         self.gpus = [pipeline.rank_gpus(rank) for rank in range(self.ranks)]
         self.tails = [pipeline.rank_tail_s(rank) for rank in range(self.ranks)]
         self.defaults = [pipeline.profile.default_clock_mhz(order[0].stage) for order in orders]
-        self.steps = script(pipeline)
+        self.script = script(pipeline)
         self.of_rank: list[list[int]] = [[] for _ in orders]
-        for number, step in enumerate(self.steps):
-            self.of_rank[step.rank].append(number)
-        self.previous = [0] * len(self.steps)
-        """The step before on the same rank; for its first, its last (of the iteration before)."""
+        for number, scripted in enumerate(self.script):
+            self.of_rank[scripted.rank].append(number)
+        self.previous = [0] * len(self.script)
+        """What is before it on the same rank; for its first, its last (of the iteration before)."""
         for of in self.of_rank:
             for number, previous in zip(of, [of[-1], *of], strict=False):
                 self.previous[number] = previous
@@ -187,21 +187,21 @@ class _Replay:
         self._next_target = [row[0] for row in targets]
         for gpu, target in zip(self._gpus, self._next_target, strict=True):
             self._set(gpu, 0.0, target)
-        # For each step: (clock, seconds, joules, the clock after it, when to set that where it is higher, its lag).
-        self._score: list[tuple[int, float, float, int, float, float]] = [(0, 0.0, 0.0, 0, 0.0, 0.0)] * len(rules.steps)
+        # By place in the script: (clock, seconds, joules, the clock after it, when to set that if higher, its lag).
+        self._score = [(0, 0.0, 0.0, 0, 0.0, 0.0)] * len(rules.script)
         for rank, (clocks, of) in enumerate(zip(targets, rules.of_rank, strict=True)):
             tail = rules.tails[rank]
             returns = tail is not None and tail > TAIL_LAGS * lags.p95_up_s
             for here, after, number in zip(
                 clocks, [*clocks[1:], rules.defaults[rank] if returns else clocks[0]], of, strict=True
             ):
-                seconds, joules = rules.at(rules.steps[number].instruction, here)
+                seconds, joules = rules.at(rules.script[number].instruction, here)
                 row = lags.of(after)
                 early, lag = max(0.0, seconds - row.p95_up_s), row.up_s if after > here else row.down_s
                 self._score[number] = here, seconds, joules, after, early, lag
         self._ready = [0.0] * rules.ranks
         self.count = 0
-        # Step by step, of the last iterations only; the sums below, by rank, of all.
+        # By place in the script, of the last iterations only; the sums below, by rank, of all.
         self._begins, self._ends, self._joules = (deque[list[float]](maxlen=3) for _ in range(3))
         self._first_begins: list[list[float]] = []
         # All that the next iteration depends on: times, and the clocks that they are of.
@@ -219,7 +219,7 @@ class _Replay:
         draws = self._draws
         begins, ends, spent = ([0.0] * len(score) for _ in range(3))
         compute_j, wait_j, tail_j, busy_s = ([0.0] * rules.ranks for _ in range(4))
-        for number, (one, rank, overhead, inputs) in enumerate(rules.steps):
+        for number, (one, rank, overhead, inputs) in enumerate(rules.script):
             gpu, begin = gpus[rank], ready_of[rank]
             for source, delay in inputs:
                 if (arrival := ends[source] + delay) > begin:
@@ -322,7 +322,7 @@ class _Replay:
             ranks=tuple(
                 tuple(
                     Event(
-                        rules.steps[n].instruction, begins[n] - origin, ends[n] - begins[n], joules[n] * gpus, slack[n]
+                        rules.script[n].instruction, begins[n] - origin, ends[n] - begins[n], joules[n] * gpus, slack[n]
                     )
                     for n in of
                 )
@@ -337,16 +337,16 @@ class _Replay:
         )
 
     def _slack(self) -> list[float]:
-        """Of each step of the last iteration but one, until the last end of all."""
+        """Of each instruction of the last iteration but one, until the last end of all."""
         rules = self._rules
-        slack = [math.inf] * len(rules.steps)
+        slack = [math.inf] * len(rules.script)
         for last, rank in self._lasts.items():
             slack[last] = self._finished[-1] - self._ready[rank]
         for back in (-1, -2):
             begins, ends = self._begins[back], self._ends[back]
-            earlier = [math.inf] * len(rules.steps)
-            for number in range(len(rules.steps) - 1, -1, -1):
-                _, rank, overhead, inputs = rules.steps[number]
+            earlier = [math.inf] * len(rules.script)
+            for number in range(len(rules.script) - 1, -1, -1):
+                _, rank, overhead, inputs = rules.script[number]
                 late, previous = slack[number] + begins[number] - overhead, rules.previous[number]
                 for source, delay in inputs:
                     if (room := late - delay - ends[source]) < slack[source]:
@@ -365,7 +365,7 @@ class _Replay:
         number = next(last for last, rank in self._lasts.items() if self._ready[rank] == self._finished[-1])
         path = []
         while back >= -2:
-            one, rank, overhead, inputs = rules.steps[number]
+            one, rank, overhead, inputs = rules.script[number]
             if back == -2:
                 path.append(one)
             ready, previous = self._begins[back][number] - overhead, rules.previous[number]

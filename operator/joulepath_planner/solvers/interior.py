@@ -23,7 +23,7 @@ from threadpoolctl import ThreadpoolController
 from joulepath_planner.arrays import Floats, sums
 from joulepath_planner.solvers.normal import NormalEquations
 from joulepath_planner.solvers.relaxation import Relaxation
-from joulepath_planner.solvers.steps import blocks
+from joulepath_planner.solvers.steps import tiles
 
 _ACCURACY = 1e-6
 """Relative: the complementarity gap to stop at."""
@@ -91,7 +91,7 @@ class _Search:
             self.cost[-1] = of.idle_w
         slope = of.slope_w * (1 + _TILT * np.random.default_rng(0).random(len(of.slope_w)))
         self.pairs = len(self.source) + 2 * len(slope)
-        self.blocks = list(blocks(of.owner, of.width_s, slope, of.size))
+        self.tiles = list(tiles(of.owner, of.width_s, slope, of.size))
         self._begin(-float(slope.mean()) / 2)
 
     def _begin(self, typical_w: float) -> None:
@@ -103,12 +103,12 @@ class _Search:
         share = np.minimum(0.5, (latest - earliest)[:-1] / 2 / np.maximum(width, 1e-300))
         self.f = np.full(len(self.source), typical_w)
         price = self._of_source(self.f)
-        for block in self.blocks:
-            block.begin(np.maximum(share, 1e-4)[block.nodes], price[block.nodes], 2 * typical_w)
+        for tile in self.tiles:
+            tile.begin(np.maximum(share, 1e-4)[tile.nodes], price[tile.nodes], 2 * typical_w)
         self.z = np.maximum(self._slack(), 0.3 * float(self.of.width_s.mean()))
 
     def _bought(self) -> Floats:
-        return np.concatenate([*(block.bought for block in self.blocks), [0.0]])
+        return np.concatenate([*(tile.bought for tile in self.tiles), [0.0]])
 
     def _of_source(self, edges: Floats) -> Floats:
         return sums(self.source, edges, self.columns)
@@ -129,7 +129,7 @@ class _Search:
     def run(self, normal: NormalEquations) -> None:
         joules = abs(self.of.constant_j + self.of.idle_w * self.period_s)
         for _ in range(_MOST_ITERATIONS):
-            gap = float(self.z @ self.f) + sum(block.gap for block in self.blocks)
+            gap = float(self.z @ self.f) + sum(tile.gap for tile in self.tiles)
             late = self.z - self._slack()
             if gap <= _ACCURACY * joules and np.abs(late).max() <= _FEASIBILITY * self.period_s:
                 return
@@ -139,10 +139,10 @@ class _Search:
         raise NoInteriorError("the interior-point method did not converge.")
 
     def _step(self, normal: NormalEquations, gap: float, late: Floats) -> None:
-        z, f, parts = self.z, self.f, self.blocks
+        z, f, parts = self.z, self.f, self.tiles
         price = self._of_source(f)
         unpaid = self.cost - self._balance(f)
-        aims = [block.aim_at_edge(price[block.nodes]) for block in parts]
+        aims = [tile.aim_at_edge(price[tile.nodes]) for tile in parts]
         rank1 = np.concatenate([*(aim[0] for aim in aims), [0.0]])
         weight = f / z
         total = self._of_source(weight)
@@ -163,20 +163,20 @@ class _Search:
 
         # All of the way to the edge, to see how much can be had.
         _, df, change, dz = towards([aim[1] for aim in aims], np.zeros_like(z))
-        edges = [block.edge(change[block.nodes]) for block in parts]
+        edges = [tile.edge(change[tile.nodes]) for tile in parts]
         p = _share((-dz / z).max(), *(edge[0] for edge in edges))
         d = _share((-df / f).max(), *(edge[1] for edge in edges))
         constant, single, double = np.sum([edge[2] for edge in edges], axis=0)
         left = (1 - d) * constant + (p * (1 - d) - d) * single - p * d * double + (z + p * dz) @ (f + d * df)
         centre = gap / self.pairs * (float(left) / gap) ** 3
         # And towards the centre, with what the first step left out.
-        bought = [block.aim_at_centre(centre) for block in parts]
+        bought = [tile.aim_at_centre(centre) for tile in parts]
         dx, df, change, dz = towards(bought, (centre - dz * df) / f)
-        losses = [block.centre(change[block.nodes]) for block in parts]
+        losses = [tile.centre(change[tile.nodes]) for tile in parts]
         p = _share((-dz / z).max() / _BOUNDARY, *(loss[0] / _BOUNDARY for loss in losses))
         d = _share((-df / f).max() / _BOUNDARY, *(loss[1] / _BOUNDARY for loss in losses))
-        for block in parts:
-            block.move(p, d)
+        for tile in parts:
+            tile.move(p, d)
         self.x, self.z, self.f = self.x + p * dx, z + p * dz, f + d * df
 
     def point(self, at_most_s: float) -> InteriorPoint:

@@ -1,7 +1,7 @@
 """The steps of the hulls within the interior-point method: y bought of each, v left of it, a and b what bounds cost.
 
 Given how the prices of a node's dependencies change, its steps are known, each by itself. They are most of the
-variables and little of the mathematics, so what counts is memory: a block of them at a time stays in the cache.
+variables and little of the mathematics, so what counts is memory: a tile of them at a time stays in the cache.
 """
 
 from __future__ import annotations
@@ -12,22 +12,22 @@ import numpy as np
 
 from joulepath_planner.arrays import Floats, Ints, sums
 
-_BLOCK = 12_000
-"""Steps of a block: some twenty arrays of them fit into a core's cache."""
+_TILE = 12_000
+"""Steps of a tile: some twenty arrays of them fit into a core's cache."""
 
 
-def blocks(owner: Ints, width: Floats, slope: Floats, nodes: int) -> Iterator[Block]:
-    """Blocks of whole nodes, in order; every node is in one."""
+def tiles(owner: Ints, width: Floats, slope: Floats, nodes: int) -> Iterator[Tile]:
+    """Tiles of whole nodes, in order; every node is in one."""
     first = np.searchsorted(owner, np.arange(nodes + 1))
     low = 0
     while low < nodes:
-        high = max(low + 1, int(np.searchsorted(first, first[low] + _BLOCK, side="right")) - 1)
+        high = max(low + 1, int(np.searchsorted(first, first[low] + _TILE, side="right")) - 1)
         part = slice(first[low], first[high])
-        yield Block(slice(low, high), owner[part] - low, width[part], slope[part])
+        yield Tile(slice(low, high), owner[part] - low, width[part], slope[part])
         low = high
 
 
-class Block:
+class Tile:
     """Methods take and give values of its nodes; `aim_*` must be asked before what follows from them."""
 
     def __init__(self, nodes: slice, owner: Ints, width: Floats, slope: Floats) -> None:

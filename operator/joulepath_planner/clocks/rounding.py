@@ -1,12 +1,13 @@
 """From the linear program's seconds to clocks, where every instruction has a clock of its own: for many at once.
 
-Clocks are chosen in *sweeps*. Forward, from the earliest starts on, each instruction takes the slowest clock with which
-it ends before its latest end, so that what one can't use is left to those after it; backward the same from the end.
-In the first sweep latest ends are the linear program's, and no instruction goes further than the next point of the hull
-above its linear-program time, so that all ranks follow the linear program's timeline within about a clock's step. The
-next ones go as far as a second saves many joules, the last one wherever there is room. No sweep passes the period.
+Clocks are chosen in *traversals* of the graph. Forward, from the earliest starts on, each instruction takes the slowest
+clock with which it ends before its latest end, so that what one can't use is left to those after it; backward the same
+from the end. In the first traversal latest ends are the linear program's, and no instruction goes further than the next
+point of the hull above its linear-program time, so that all ranks follow the linear program's timeline within about a
+clock's step. The next ones go as far as a second saves many joules, the last one wherever there is room. No traversal
+passes the period.
 
-Sweeps spend slack where they come first, not where it saves most. So several assignments are swept together, some
+Traversals spend slack where they come first, not where it saves most. So several assignments are rounded together, some
 rounded at random, and the best one is then varied: a few instructions, drawn at random, are put back by a clock or
 two, the others get the slack, and what costs less is kept. The pipeline is cut into windows of some levels for that,
 at whose borders all times are held, so that each window keeps its own best variant. All is drawn from one fixed seed:
@@ -32,7 +33,7 @@ Choices: TypeAlias = Ints
 
 _SEED = 20241104
 _PRICES = 3
-"""Between the first sweep and the last, the slack is offered to the steps that save most, so many times."""
+"""Between the first traversal and the last, the slack is offered to the steps that save most, so many times."""
 _NEAR = 0.1
 """A time this little above a point of the hull, as a share of the way to the next, aims at that point."""
 _WINDOWS = (8, 16, 32, 64)
@@ -45,7 +46,7 @@ _PUT_BACK = (0.5, 1, 2, 5, 10, 20)
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """How many assignments are swept together for each period, and how many times the best one is varied."""
+    """How many assignments are rounded together for each period, and how many times the best one is varied."""
 
     variants: int
     variations: int
@@ -67,22 +68,23 @@ class _Frame(NamedTuple):
     ceilings: Floats
 
 
-class Sweeper:
+class Rounder:
     """The clocks of every instruction for one graph and one table of options."""
 
     def __init__(self, graph: Graph, options: Sequence[Options], network: Network | None = None) -> None:
         self._network = network or Network(graph)
-        kinds: dict[int, int] = {}
-        kind = [kinds.setdefault(id(option), len(kinds)) for option in options]
-        self._of = [options[kind.index(number)] for number in range(len(kinds))]
-        self._kind = np.array(kind, dtype=np.intp)[self._network.nodes]
+        # A *menu* is the options of all instructions that have the same.
+        menus: dict[int, int] = {}
+        menu = [menus.setdefault(id(option), len(menus)) for option in options]
+        self._of = [options[menu.index(number)] for number in range(len(menus))]
+        self._menu = np.array(menu, dtype=np.intp)[self._network.nodes]
         self._width = max(len(option.clocks_mhz) for option in self._of)
         self._seconds = np.full((len(self._of), self._width), np.inf)
         self._joules = np.full((len(self._of), self._width), np.inf)
         for number, option in enumerate(self._of):
             self._seconds[number, : len(option.total_s)] = option.total_s
             self._joules[number, : len(option.total_s)] = option.effective_j
-        self._slowest = np.array([[len(option.total_s) - 1] for option in self._of])[self._kind]
+        self._slowest = np.array([[len(option.total_s) - 1] for option in self._of])[self._menu]
         self._down_on_hull, self._next_on_hull = (
             np.zeros((len(self._of), self._width), dtype=np.intp) for _ in range(2)
         )
@@ -90,7 +92,7 @@ class Sweeper:
             hull, here = np.array(option.hull), np.arange(len(option.total_s))
             self._next_on_hull[number, here] = hull[np.minimum(np.searchsorted(hull, here, "right"), len(hull) - 1)]
             self._down_on_hull[number, here] = hull[np.searchsorted(hull, here, "right") - 1]
-        # All kinds' times in one ascending row, each kind's shifted by its number times the stride.
+        # All menus' times in one ascending row, each one's shifted by its number times the stride.
         self._stride = 2 * max(option.total_s[-1] for option in self._of) + 1.0
         shifts = self._stride * np.arange(len(self._of))[:, None]
         self._ladder = (np.minimum(self._seconds, 0.9 * self._stride) + shifts).ravel()
@@ -115,7 +117,7 @@ class Sweeper:
         return [column.tolist() if fits else None for column, fits in zip(found.T, feasible, strict=True)]
 
     def _rounded(self, extra: Floats, period: Floats, source: np.random.Generator, variants: int) -> Choices:
-        """Choices that keep their period wherever any do, after the first sweeps. Variants differ in where they use
+        """Choices that keep their period wherever any do, after the first traversals. Variants differ in where they use
         the hull only, and from the third on some instructions, drawn at random, aim no further than they are."""
         seconds = self._kept_seconds(extra, period)
         below, goals = self._beside(seconds)
@@ -132,7 +134,7 @@ class Sweeper:
         """The linear program's seconds, where they are all but a clock's those of that clock. Where they exceed the
         period by rounding, each is cut by what is missing: a path too long is then either cut by as much, or has none
         of them left."""
-        least = self._seconds[self._kind, 0][:, None]
+        least = self._seconds[self._menu, 0][:, None]
         nearest = self._times(np.maximum(self._slowest_within(slice(None), least + extra + SOLVER_TOLERANCE_S), 0))
         seconds = np.where(np.abs(nearest - least - extra) <= SOLVER_TOLERANCE_S, nearest, least + extra)
         for cut in _CUTS:
@@ -144,20 +146,20 @@ class Sweeper:
 
     def _beside(self, seconds: Floats) -> tuple[Choices, Choices]:
         """The hull points below and above; a time that is near to the one below lies on it."""
-        kinds = self._kind[:, None]
-        below = self._down_on_hull[kinds, np.maximum(self._slowest_within(slice(None), seconds), 0)]
-        above = self._next_on_hull[kinds, below]
-        low, high = self._seconds[kinds, below], self._seconds[kinds, above]
+        menus = self._menu[:, None]
+        below = self._down_on_hull[menus, np.maximum(self._slowest_within(slice(None), seconds), 0)]
+        above = self._next_on_hull[menus, below]
+        low, high = self._seconds[menus, below], self._seconds[menus, above]
         return below, np.where(seconds - low <= _NEAR * (high - low), below, above)
 
     def _slowest_within(self, rows: slice, seconds: Floats) -> Choices:
-        kinds = self._kind[rows, None]
-        capped = np.minimum(seconds + RESOLUTION_S, 0.8 * self._stride) + kinds * self._stride
+        menus = self._menu[rows, None]
+        capped = np.minimum(seconds + RESOLUTION_S, 0.8 * self._stride) + menus * self._stride
         found: Choices = np.searchsorted(self._ladder, capped.ravel(), side="right").reshape(capped.shape)
-        return np.subtract(found, 1 + kinds * self._width, out=found)
+        return np.subtract(found, 1 + menus * self._width, out=found)
 
     def _times(self, choices: Choices) -> Floats:
-        return self._seconds[self._kind[:, None], choices]
+        return self._seconds[self._menu[:, None], choices]
 
     def _frame(self, firsts_s: Floats, period: Floats, shape: tuple[int, ...]) -> _Frame:
         """Within it nothing passes the period: last instructions end in time for the first ones of the next."""
@@ -169,10 +171,10 @@ class Sweeper:
     def _alternate(
         self, choices: Choices, caps: Sequence[Choices], frame: _Frame, sparse: Mask, forward: bool = True
     ) -> Choices:
-        """One sweep for each of the caps (the slowest options that it may give), in turn forward and backward.
+        """One traversal for each of the caps (the slowest options that it may give), in turn forward and backward.
 
-        sparse: columns that use points of the hull only, but in the last sweep: what is too short for the next one is
-        left to others, where it may be enough.
+        sparse: columns that use points of the hull only, but in the last traversal: what is too short for the next one
+            is left to others, where it may be enough.
         """
         choices = choices.copy()
         starts = self._forward(choices, choices, frame, frame.ceilings)
@@ -198,7 +200,7 @@ class Sweeper:
                 starts[begin + rows] = np.maximum(starts[begin + rows], after)
             if caps is not choices:
                 self._lengthen(choices, caps, level, ends_s[level] - starts[level], sparse)
-            reached[level] = starts[level] + self._seconds[self._kind[level, None], choices[level]]
+            reached[level] = starts[level] + self._seconds[self._menu[level, None], choices[level]]
         return starts
 
     def _backward(
@@ -212,7 +214,7 @@ class Sweeper:
                 before = np.minimum.reduceat(begun[others] - gaps, edges, axis=0)
                 ends[begin + rows] = np.minimum(ends[begin + rows], before)
             self._lengthen(choices, caps, level, ends[level] - starts_s[level], sparse)
-            begun[level] = ends[level] - self._seconds[self._kind[level, None], choices[level]]
+            begun[level] = ends[level] - self._seconds[self._menu[level, None], choices[level]]
         return ends
 
     def _latest_ends_s(self, seconds: Floats, frame: _Frame) -> Floats:
@@ -228,7 +230,7 @@ class Sweeper:
     def _lengthen(self, choices: Choices, caps: Choices, level: slice, room_s: Floats, sparse: Mask | None) -> None:
         slowest = np.minimum(self._slowest_within(level, room_s), caps[level])
         if sparse is not None:
-            on_hull = self._down_on_hull[self._kind[level, None], np.maximum(slowest, 0)]
+            on_hull = self._down_on_hull[self._menu[level, None], np.maximum(slowest, 0)]
             slowest = np.where(sparse, on_hull, slowest)
         np.maximum(choices[level], slowest, out=choices[level])
 
@@ -268,7 +270,7 @@ class Sweeper:
         """The cheapest variant of each period in each window; the first of equals, so that what can't be bettered
         stays."""
         window = np.zeros(len(choices), dtype=np.intp) if window is None else window
-        joules = self._joules[self._kind[:, None], choices]
+        joules = self._joules[self._menu[:, None], choices]
         spent = np.add.reduceat(joules, np.flatnonzero(np.diff(window, prepend=-1)), axis=0)
         spent = spent.reshape(len(spent), periods, -1)
         column = spent.argmin(axis=2) + np.arange(periods) * spent.shape[2]
@@ -279,7 +281,7 @@ class Sweeper:
         prices = np.sort([price for option in self._of for price in _prices(option)])
         marks = np.quantile(prices, np.linspace(1, 0, _PRICES + 1)[1:-1]) if len(prices) else []
         return [
-            np.array([[option.hull[int(np.sum(_prices(option) >= mark))]] for option in self._of])[self._kind]
+            np.array([[option.hull[int(np.sum(_prices(option) >= mark))]] for option in self._of])[self._menu]
             for mark in marks
         ]
 

@@ -1,4 +1,4 @@
-"""Sweeps against the exact timing of one assignment, and against the linear program's bound."""
+"""Rounding against the exact timing of one assignment, and against the linear program's bound."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from joulepath_planner import Pipeline, frontier_plans, plan
 from joulepath_planner.bound.problem import Problem
-from joulepath_planner.clocks.sweep import Effort, Sweeper
+from joulepath_planner.clocks.rounding import Effort, Rounder
 from joulepath_planner.clocks.timing import Timing
 from joulepath_planner.graph.network import Network
 from joulepath_planner.solvers.solution import SOLVER_TOLERANCE_S
@@ -37,16 +37,16 @@ def test_the_network_s_earliest_starts_are_those_of_one_assignment(pipeline: Pip
 
 @settings(max_examples=30, deadline=None)
 @given(pipelines(), st.floats(0, 0.3))
-def test_sweeps_keep_the_period_and_more_effort_costs_nothing(pipeline: Pipeline, slowdown: float) -> None:
+def test_rounding_keeps_the_period_and_more_effort_costs_nothing(pipeline: Pipeline, slowdown: float) -> None:
     problem = Problem.of(pipeline)
     program, options = problem.program(problem.single)
     deadline = problem.t_min_s * (1 + slowdown)
     solution = program.solve(deadline)
     period = min(deadline, solution.period_s + SOLVER_TOLERANCE_S)
-    sweeper = Sweeper(problem.graph, options)
+    rounder = Rounder(problem.graph, options)
     spent = []
     for variations in (0, 5):
-        (choices,) = sweeper.choose([period], [solution.extra_s], Effort(3, variations))
+        (choices,) = rounder.choose([period], [solution.extra_s], Effort(3, variations))
         assert choices is not None
         durations = [option.total_s[choice] for option, choice in zip(options, choices, strict=True)]
         assert Timing(problem.graph, period * (1 + 1e-9), durations).feasible
@@ -57,9 +57,9 @@ def test_sweeps_keep_the_period_and_more_effort_costs_nothing(pipeline: Pipeline
 def test_a_period_that_no_clocks_keep_has_no_choice() -> None:
     problem = Problem.of(scaled([1, 1.3], 3))
     _, options = problem.program(problem.single)
-    sweeper = Sweeper(problem.graph, options)
+    rounder = Rounder(problem.graph, options)
     nothing = [0.0] * len(options)
-    short, enough = sweeper.choose([problem.t_min_s * 0.9, problem.t_min_s], [nothing, nothing], Effort(2, 2))
+    short, enough = rounder.choose([problem.t_min_s * 0.9, problem.t_min_s], [nothing, nothing], Effort(2, 2))
     assert short is None
     assert enough is not None
 
@@ -86,10 +86,10 @@ def test_seconds_that_exceed_the_period_by_rounding_are_cut_by_no_more() -> None
     pipeline = gpt3(tail_s={stage: 0.2 * (stage % 3) for stage in range(8)})
     problem = Problem.of(pipeline)
     program, options = problem.program(problem.single)
-    sweeper = Sweeper(problem.graph, options)
+    rounder = Rounder(problem.graph, options)
     extra = np.array([program.solve(problem.t_min_s).extra_s]).T * (1 + 1e-6)
     nodes, period = Network(problem.graph).nodes, np.array([problem.t_min_s])
     least = np.array([[option.total_s[0]] for option in options])
-    kept = sweeper._kept_seconds(extra[nodes], period) - least[nodes]
+    kept = rounder._kept_seconds(extra[nodes], period) - least[nodes]
     assert kept.sum() > 0.98 * extra.sum()
     assert Network(problem.graph).earliest_s(kept + least[nodes], period)[1].all()
