@@ -6,14 +6,14 @@ import sys
 from argparse import ArgumentParser
 from collections.abc import Sequence
 from importlib.metadata import version
-from typing import NoReturn
+from typing import Final, NoReturn
 
 from joulepath_cli.commands import compare, explain, frontier, plan
 from joulepath_planner import PlannerError
 
 __all__ = ["run"]
 
-_COMMANDS = {
+_COMMANDS: Final = {
     "plan": (plan, "the clock of every instruction, and what that saves"),
     "frontier": (frontier, "the least energy for each iteration time"),
     "compare": (compare, "plans side by side"),
@@ -21,7 +21,7 @@ _COMMANDS = {
 }
 
 
-class Parser(ArgumentParser):
+class _Parser(ArgumentParser):
     """Says what is wrong in a sentence, without the usage of every option."""
 
     def error(self, message: str) -> NoReturn:
@@ -29,8 +29,12 @@ class Parser(ArgumentParser):
 
 
 def run(argv: Sequence[str] | None) -> int:
-    """Raises `SystemExit` as argparse does; else returns the exit status."""
-    parser = Parser(prog="joulepath", description="Plans clocks for pipeline-parallel training.")
+    """Run what a command line asks for; returns the exit status.
+
+    Raises:
+        SystemExit: As argparse does.
+    """
+    parser = _Parser(prog="joulepath", description="Plans clocks for pipeline-parallel training.")
     parser.add_argument("--version", action="version", version=f"joulepath {version('joulepath')}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
     for name, (module, what) in _COMMANDS.items():

@@ -7,7 +7,7 @@ from argparse import ArgumentTypeError
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 __all__ = ["blocking_power", "budget", "count", "fraction", "listed", "milliseconds", "seconds", "straggler", "whole"]
 
@@ -91,7 +91,7 @@ def whole(text: str) -> int:
     return int(text)
 
 
-def listed(read: Callable[[str], T]) -> Callable[[str], list[T]]:
+def listed(read: Callable[[str], _T]) -> Callable[[str], list[_T]]:
     """Several of them, with commas between."""
     return lambda text: [read(part.strip()) for part in text.split(",")]
 

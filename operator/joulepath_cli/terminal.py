@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Final
 
 from rich import box
 from rich.console import Console
@@ -13,7 +14,7 @@ from rich.table import Table
 
 __all__ = ["change", "share", "show", "table", "working"]
 
-_WIDTH_OF_A_FILE = 160
+_WIDTH_OF_A_FILE: Final = 160
 
 
 def table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "") -> Table:

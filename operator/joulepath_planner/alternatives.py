@@ -16,6 +16,8 @@ from joulepath_planner.inputs.lags import LagTable
 from joulepath_planner.inputs.pipeline import Pipeline
 from joulepath_planner.plan import planned, prepared
 
+__all__ = ["Alternative", "alternatives"]
+
 
 @dataclass(frozen=True, slots=True)
 class Alternative:

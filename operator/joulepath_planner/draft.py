@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from statistics import fmean
+from typing import Final
 
 from joulepath_planner.bound.frontier import Frontier, trace
 from joulepath_planner.bound.problem import Problem
@@ -29,11 +30,13 @@ from joulepath_planner.inputs.schedule import Clocks
 from joulepath_planner.referee.replay import Referee, Simulation
 from joulepath_planner.solvers.solution import SOLVER_TOLERANCE_S, Program, Solution
 
-LAGS_PER_CLOCK = 4
+__all__ = ["Draft", "Drafting"]
+
+_LAGS_PER_CLOCK: Final = 4
 """Instructions have clocks of their own if they last this many p95 lags on average."""
-LEAST_LAGS = 2
+_LEAST_LAGS: Final = 2
 """And one that doesn't last this many never has."""
-_LARGE = 4000
+_LARGE: Final = 4000
 """Instructions from which on the linear program isn't solved once more for a reserve or for shared clocks, and
 instructions that share clocks are not compared with coarser granularities."""
 
@@ -150,7 +153,7 @@ class Drafting:
         up_s, p95_s = (self._lags.worst_p95_up_s, self._lags.worst_p95_s) if self._lags else (0.0, 0.0)
         profile, graph = self.problem.pipeline.profile, self.problem.graph
         lasts_s = [profile.default(one.stage, one.kind).time_s for one in graph.instructions]
-        hold = LEAST_LAGS if fmean(lasts_s) >= LAGS_PER_CLOCK * p95_s else LAGS_PER_CLOCK
+        hold = _LEAST_LAGS if fmean(lasts_s) >= _LAGS_PER_CLOCK * p95_s else _LAGS_PER_CLOCK
         return runs(graph, lasts_s, max(hold * p95_s, self._min_dwell_s + up_s if self._min_dwell_s else 0.0))
 
     def shares(self, granularity: Granularity) -> bool:

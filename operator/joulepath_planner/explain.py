@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from joulepath_planner.errors import ScheduleError
 from joulepath_planner.inputs.instruction import Instruction
@@ -15,9 +16,11 @@ from joulepath_planner.inputs.pipeline import Pipeline
 from joulepath_planner.plan import Plan
 from joulepath_planner.referee.replay import Event, Referee, Simulation
 
-_NO_SLACK_S = 1e-6
-_SAME_J = 1e-6
-_TOLERANCE = 1e-9
+__all__ = ["Explainer", "Explanation", "Neighbour"]
+
+_NO_SLACK_S: Final = 1e-6
+_SAME_J: Final = 1e-6
+_TOLERANCE: Final = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +139,11 @@ class Explainer:
         }
 
     def explain(self, instruction: Instruction) -> Explanation:
-        """Raises `ScheduleError` for an instruction that the schedule doesn't run."""
+        """What the referee says of one instruction.
+
+        Raises:
+            ScheduleError: The schedule doesn't run it.
+        """
         if instruction not in self._place:
             raise ScheduleError(
                 f"the schedule runs no {instruction.label}; instructions are written as stage:kind and microbatch, "

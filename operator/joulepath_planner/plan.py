@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Final, Literal, get_args
 
 from joulepath_planner.bound.frontier import Frontier
 from joulepath_planner.clocks.repair import TOLERANCE
@@ -20,7 +20,9 @@ from joulepath_planner.inputs.lags import LagTable
 from joulepath_planner.inputs.pipeline import Pipeline
 from joulepath_planner.inputs.schedule import Clocks
 
-_LONGEST = 100
+__all__ = ["Plan", "PlannedInstruction", "RankPlan", "frontier_plans", "plan", "planned", "prepared"]
+
+_LONGEST: Final = 100
 """Times T_min: no clocks of a GPU are so far apart."""
 
 
@@ -110,7 +112,11 @@ def plan(
     min_dwell_s: least time between two sets of one GPU's clock.
     polish_s: seconds to spend on a plan of instruction granularity beyond the default effort. The plan then depends on
         how fast the machine is.
-    Raises `PlanningError` for a deadline that default clocks miss.
+
+    Raises:
+        ArgumentError: An argument is out of range, or doesn't go with another one.
+        PlanningError: Default clocks miss the deadline.
+        ScheduleError: An instruction waits for itself or for nobody.
     """
     if granularity != "auto" and granularity not in get_args(Granularity):
         known = ", ".join(get_args(Granularity))
@@ -196,7 +202,7 @@ def frontier_plans(
     return found, tuple(plans)
 
 
-_COARSER: dict[str, tuple[Granularity, ...]] = {
+_COARSER: Final[dict[str, tuple[Granularity, ...]]] = {
     "auto": ("instruction", "phase", "rank"),
     "instruction": ("instruction", "phase", "rank"),
     "phase": ("phase", "rank"),

@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Final
 
 import numpy as np
 
@@ -23,11 +24,15 @@ from joulepath_planner.inputs.schedule import Clocks
 from joulepath_planner.plan import Plan, PlannedInstruction, plan
 from joulepath_planner.referee.replay import Stretch, simulate
 
-SAMPLES = 200
-MARGIN = 0.005
+__all__ = ["MARGIN", "SAMPLES", "Noise", "RobustPlan", "Robustness", "Spread", "robust_plan", "robustness"]
+
+SAMPLES: Final = 200
+MARGIN: Final = 0.005
 """How much slower than default clocks still counts as no slower."""
-_FIRST_RESERVE, _LAST_RESERVE, _HALVINGS = 0.005, 0.32, 2
-_LEAST_FACTOR = 0.1
+_FIRST_RESERVE: Final = 0.005
+_LAST_RESERVE: Final = 0.32
+_HALVINGS: Final = 2
+_LEAST_FACTOR: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +111,11 @@ def robustness(
 
     pace_s: the iteration time of a straggler that both wait for.
     Of GPUs with a cap of their own, give `pipeline.capped(cap)`: default clocks are the cap then. The same seed gives
-    the same figures. Raises `ProfileError` where there is no noise to replay.
+    the same figures.
+
+    Raises:
+        ProfileError: There is no noise to replay.
+        ArgumentError: There are too few samples.
     """
     if samples < 2:
         raise ArgumentError(f"samples is {samples}; a spread needs at least 2.")
@@ -156,6 +165,10 @@ def robust_plan(
     progress: called after each plan that was tried.
     The reserve is doubled until the bound holds, then halved in on. Where none up to a third holds, the clocks are
     default ones.
+
+    Raises:
+        ArgumentError: The quantile is no share.
+        ProfileError: There is no noise to replay.
     """
     if not 0 < quantile < 1:
         raise ArgumentError(

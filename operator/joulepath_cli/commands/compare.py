@@ -6,7 +6,7 @@ from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from rich.table import Table
 
@@ -14,7 +14,7 @@ from joulepath_cli import quantities, terminal
 from joulepath_cli.commands import document, goal
 from joulepath_cli.commands import scenario as scenarios
 from joulepath_cli.commands.document import Saved
-from joulepath_planner import plan, simulate
+from joulepath_planner import Granularity, plan, simulate
 
 __all__ = ["add_arguments", "run"]
 
@@ -28,7 +28,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     group.add_argument(
         "--granularity",
         type=quantities.listed(_granularity),
-        default=["instruction", "phase", "kind", "rank"],
+        default=list(get_args(Granularity)),
         metavar="NAMES",
         help="(default: instruction,phase,kind,rank)",
     )

@@ -13,7 +13,7 @@ from joulepath_cli.commands.goal import Made
 from joulepath_cli.commands.scenario import Scenario
 from joulepath_planner import Robustness
 
-__all__ = ["Saved", "dumps", "jitter_document", "plan_document", "read"]
+__all__ = ["Saved", "dumps", "jitter_document", "plan_document", "read", "saved"]
 
 
 def dumps(document: Any) -> str:
@@ -108,7 +108,12 @@ class Saved:
 
 
 def read(path: Path) -> Saved:
-    """Raises `ValueError` for what is no plan, `OSError` where it can't be read."""
+    """A plan that was saved.
+
+    Raises:
+        ValueError: It is no plan.
+        OSError: The file can't be read.
+    """
     try:
         return saved(path.name, json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -117,7 +122,12 @@ def read(path: Path) -> Saved:
 
 
 def saved(name: str, found: dict[str, Any]) -> Saved:
-    """A plan's document. Raises `KeyError` for what is missing, `ValueError` for what can't be."""
+    """A plan's document.
+
+    Raises:
+        KeyError: Something is missing.
+        ValueError: Something can't be.
+    """
     baseline = found.get("baseline_energy_j")
     figures = ("iteration_time_s", "t_min_s", "energy_j", "lower_bound_j")
     for figure in figures if baseline is None else (*figures, "baseline_energy_j"):

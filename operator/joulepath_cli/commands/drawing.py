@@ -47,7 +47,12 @@ def frontier_picture(
 
 
 def read_frontier(path: Path) -> list[tuple[float, float]]:
-    """Seconds and joules of an iteration from a CSV with columns time and energy; raises `ValueError`, `OSError`."""
+    """Seconds and joules of an iteration from a CSV with columns time and energy.
+
+    Raises:
+        ValueError: It is no such CSV.
+        OSError: The file can't be read.
+    """
     try:
         with path.open(newline="", encoding="utf-8") as file:
             return [(float(row["time"]), float(row["energy"])) for row in csv.DictReader(file)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import yaml
 from pydantic import ValidationError
@@ -13,12 +13,18 @@ from joulepath_planner import ProfileError
 
 __all__ = ["from_cluster", "from_file"]
 
-_KIND, _PLURAL = "EnergyProfile", "energyprofiles"
-_TIMEOUT_S = 10.0
+_KIND: Final = "EnergyProfile"
+_PLURAL: Final = "energyprofiles"
+_TIMEOUT_S: Final = 10.0
 
 
 def from_file(path: Path) -> EnergyProfileSpec:
-    """The first EnergyProfile of a YAML file. Raises `ProfileError` where there is none that can be read."""
+    """The first EnergyProfile of a YAML file.
+
+    Raises:
+        ProfileError: There is none that can be read.
+        OSError: The file can't be read.
+    """
     try:
         documents = list(yaml.safe_load_all(path.read_text(encoding="utf-8")))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -34,7 +40,11 @@ def from_file(path: Path) -> EnergyProfileSpec:
 
 
 def from_cluster(namespace: str, name: str) -> EnergyProfileSpec:
-    """An EnergyProfile of the cluster that the kubeconfig names. Raises `ProfileError` where it can't be had."""
+    """An EnergyProfile of the cluster that the kubeconfig names.
+
+    Raises:
+        ProfileError: It can't be had.
+    """
     where = f"energyprofile/{namespace}/{name}"
     try:
         from kubernetes import client, config

@@ -5,6 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 from rich.table import Table
 
@@ -16,7 +17,7 @@ from joulepath_planner import Frontier, Plan, frontier, frontier_plans, plan
 
 __all__ = ["add_arguments", "run"]
 
-_MOST_ROWS = 33
+_MOST_ROWS: Final = 33
 
 
 def add_arguments(parser: ArgumentParser) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final, get_args
 
 from joulepath_cli import quantities
 from joulepath_cli.commands.scenario import Scenario
 from joulepath_planner import (
     Alternative,
+    Granularity,
     Noise,
     ObjectiveError,
     Plan,
@@ -24,11 +26,12 @@ from joulepath_planner import (
     robustness,
     simulate,
 )
+from joulepath_planner.robustness import MARGIN, SAMPLES
 
 __all__ = ["GRANULARITIES", "Made", "add_arguments", "make"]
 
-GRANULARITIES = ("auto", "instruction", "phase", "kind", "rank")
-_NEAR = 1e-4
+GRANULARITIES: Final = ("auto", *get_args(Granularity))
+_NEAR: Final = 1e-4
 """What a deadline that was copied from a table may be under T_min."""
 
 
@@ -134,18 +137,24 @@ def add_arguments(parser: ArgumentParser) -> None:
     noise.add_argument(
         "--margin",
         type=quantities.fraction,
-        default=0.005,
+        default=MARGIN,
         metavar="SHARE",
-        help="how much slower than default clocks under the same jitter counts as no slower (default: 0.5%%)",
+        help=f"how much slower than default clocks under the same jitter counts as no slower (default: {MARGIN:.1%}%)",
     )
-    noise.add_argument("--samples", type=quantities.count, default=200, metavar="N", help="iterations to replay (200)")
+    noise.add_argument(
+        "--samples", type=quantities.count, default=SAMPLES, metavar="N", help=f"iterations to replay ({SAMPLES})"
+    )
     noise.add_argument(
         "--seed", type=quantities.whole, default=0, metavar="N", help="the same seed gives the same figures (0)"
     )
 
 
 def make(scenario: Scenario, options: Namespace, progress: Callable[[], object] = lambda: None) -> Made:
-    """Plan. Raises `PlanningError`, `ObjectiveError`, `ProfileError` or `ValueError`, all sentences."""
+    """Plan. progress: called after each plan that was tried.
+
+    Raises:
+        PlannerError: No plan gives what is wanted; a sentence says why.
+    """
     straggler_s, held_s, robust = None, None, None
     if options.quantile is not None and (options.straggler or options.energy_budget or options.power_budget):
         raise ObjectiveError("--quantile keeps a slowdown or a deadline; leave out straggler and budgets.")

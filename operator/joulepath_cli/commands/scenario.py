@@ -7,6 +7,7 @@ import sys
 from argparse import ArgumentParser, Namespace
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Final
 
 from joulepath_cli import quantities
 from joulepath_planner import (
@@ -25,9 +26,9 @@ from joulepath_planner import (
 
 __all__ = ["Scenario", "add_arguments", "load"]
 
-_PREFIX = "energyprofile/"
-_MOST = 1_000_000
-_MOST_W = 5000.0
+_PREFIX: Final = "energyprofile/"
+_MOST: Final = 1_000_000
+_MOST_W: Final = 5000.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +177,11 @@ def _of_csv(path: Path, options: Namespace, schedule: str | None) -> Scenario:
 
 
 def _splittable(profile: Profile, schedule: Schedule) -> None:
-    """Raises `ProfileError` where I and W are wanted and there is a B to split."""
+    """Refuses a profile without I and W where these are wanted and there is a B to split.
+
+    Raises:
+        ProfileError: There is one.
+    """
     for one in (one for order in schedule.orders for one in order):
         if one.kind in "IW" and (one.stage, one.kind) not in profile.points and (one.stage, "B") in profile.points:
             raise ProfileError(

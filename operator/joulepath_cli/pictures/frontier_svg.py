@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final, TypeAlias
 
 from joulepath_cli.pictures import svg
 
 __all__ = ["Measured", "Point", "draw"]
 
-Point = tuple[float, float]
+Point: TypeAlias = tuple[float, float]
 """Seconds and joules of an iteration."""
 
-_WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 900.0, 540.0, 78.0, 24.0, 48.0, 74.0
+_WIDTH: Final = 900.0
+_HEIGHT: Final = 540.0
+_LEFT: Final = 78.0
+_RIGHT: Final = 24.0
+_TOP: Final = 48.0
+_BOTTOM: Final = 74.0
 
 
 @dataclass(frozen=True, slots=True)

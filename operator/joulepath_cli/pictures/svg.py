@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from html import escape
+from typing import Final
 
 __all__ = ["circle", "document", "line", "polyline", "power_color", "rect", "text", "ticks"]
 
-_STYLE = """\
+_STYLE: Final = """\
 text{font-family:system-ui,-apple-system,'Segoe UI',Helvetica,Arial,sans-serif;font-size:12px;fill:#1f2328}
 .title{font-size:15px;font-weight:600}.small{font-size:10px}.muted{fill:#59636e}
 .paper{fill:#ffffff}.track{fill:#e6eaef}.axis{stroke:#8b949e;stroke-width:1;fill:none}.grid{stroke:#d1d9e0;stroke-width:1}
@@ -22,7 +23,7 @@ text{fill:#e6edf3}.muted{fill:#9198a1}.paper{fill:#0d1117}.track{fill:#262c36}.g
 .on-dark{fill:#ffffff}.on-light{fill:#1f2328}}
 """
 
-_COLD_TO_HOT = ((68, 90, 178), (63, 150, 190), (128, 190, 130), (242, 192, 75), (222, 106, 50), (170, 30, 45))
+_COLD_TO_HOT: Final = ((68, 90, 178), (63, 150, 190), (128, 190, 130), (242, 192, 75), (222, 106, 50), (170, 30, 45))
 
 
 def document(width: float, height: float, label: str, elements: Iterable[str]) -> str:

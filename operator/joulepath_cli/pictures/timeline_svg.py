@@ -5,15 +5,25 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from joulepath_cli.pictures import svg
 from joulepath_planner import Instruction
 
 __all__ = ["Box", "Strip", "draw"]
 
-_WIDTH, _WIDEST, _BOX_WIDTH, _LEFT, _RIGHT, _ROW, _BOX = 1320.0, 9600.0, 14.0, 70.0, 20.0, 26.0, 22.0
-_KINDS = {"F": "forward", "B": "backward", "I": "input gradient", "W": "weight gradient"}
-_HEAD, _FOOT, _TOP, _BOTTOM = 40.0, 34.0, 12.0, 46.0
+_WIDTH: Final = 1320.0
+_WIDEST: Final = 9600.0
+_BOX_WIDTH: Final = 14.0
+_LEFT: Final = 70.0
+_RIGHT: Final = 20.0
+_ROW: Final = 26.0
+_BOX: Final = 22.0
+_HEAD: Final = 40.0
+_FOOT: Final = 34.0
+_TOP: Final = 12.0
+_BOTTOM: Final = 46.0
+_KINDS: Final = {"F": "forward", "B": "backward", "I": "input gradient", "W": "weight gradient"}
 
 
 @dataclass(frozen=True, slots=True)

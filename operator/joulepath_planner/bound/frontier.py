@@ -7,6 +7,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import Final
 
 from joulepath_planner.bound.problem import Problem
 from joulepath_planner.errors import ArgumentError, PlanningError
@@ -15,9 +16,11 @@ from joulepath_planner.graph.options import Options
 from joulepath_planner.inputs.pipeline import Pipeline
 from joulepath_planner.solvers.solution import Program, Solution
 
-_RELATIVE = 1e-9
+__all__ = ["Frontier", "FrontierPoint", "frontier", "trace"]
+
+_RELATIVE: Final = 1e-9
 """What floating point may take off a time that is meant to be T_min."""
-_BEND = 1e-6
+_BEND: Final = 1e-6
 """Relative: bends of the frontier that matter less than this are not looked for."""
 
 
@@ -58,7 +61,10 @@ class Frontier:
         """The frontier at any time from T_min on: the highest tangent of the points beside it.
 
         Never above the true frontier, as that is convex, and equal to it where all breakpoints are known. From
-        T*_fixed on a longer iteration only waits longer. Raises `PlanningError` under T_min.
+        T*_fixed on a longer iteration only waits longer.
+
+        Raises:
+            PlanningError: The time is under T_min.
         """
         times = [point.iteration_time_s for point in self.points]
         if not iteration_time_s >= times[0] * (1 - _RELATIVE):
@@ -100,6 +106,10 @@ def frontier(
         millionth of its energy, so that `at` is that exact everywhere.
     host_power_w: watts of the host for each GPU. They are charged while the iteration time is free to choose, which
         moves T*_free, and are in no energy that is reported.
+
+    Raises:
+        ArgumentError: An argument is out of range.
+        ScheduleError: An instruction waits for itself or for nobody.
     """
     if points is not None and points < 2:
         raise ArgumentError(f"points is {points}; a frontier has at least its 2 ends.")

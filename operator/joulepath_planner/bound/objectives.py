@@ -10,23 +10,40 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections.abc import Callable
+from typing import Final
 
 from joulepath_planner.bound.frontier import Frontier, FrontierPoint
 from joulepath_planner.errors import ObjectiveError
 
-_LESS = 1 - 1e-9
+__all__ = [
+    "beside_straggler",
+    "least_energy_by",
+    "least_energy_within_slowdown",
+    "least_time_within_energy",
+    "least_time_within_power",
+]
+
+_LESS: Final = 1 - 1e-9
 """What floating point may take off a deadline that is meant to be T_min, or a budget that is meant to be just met."""
 
 
 def least_energy_within_slowdown(frontier: Frontier, slowdown: float) -> FrontierPoint:
-    """Least energy at an iteration time of at most T_min x (1 + `slowdown`); raises `ObjectiveError` below 0."""
+    """Least energy at an iteration time of at most T_min x (1 + `slowdown`).
+
+    Raises:
+        ObjectiveError: The slowdown is under 0.
+    """
     if not slowdown >= 0:
         raise ObjectiveError(f"the slowdown is {slowdown:g}; it is a fraction of T_min, 0 or more.")
     return least_energy_by(frontier, frontier.t_min_s * (1 + slowdown))
 
 
 def least_energy_by(frontier: Frontier, deadline_s: float) -> FrontierPoint:
-    """Least energy of an iteration that ends by the deadline; raises `ObjectiveError` for one under T_min."""
+    """Least energy of an iteration that ends by the deadline.
+
+    Raises:
+        ObjectiveError: The deadline is under T_min.
+    """
     if not deadline_s >= frontier.t_min_s * _LESS:
         raise ObjectiveError(
             f"the deadline of {deadline_s:g} s is under T_min, {frontier.t_min_s:.6g} s; allow at least T_min."
@@ -35,7 +52,11 @@ def least_energy_by(frontier: Frontier, deadline_s: float) -> FrontierPoint:
 
 
 def least_time_within_energy(frontier: Frontier, budget_j: float) -> FrontierPoint:
-    """Least iteration time at which an iteration costs at most so many joules; raises `ObjectiveError` if none does."""
+    """Least iteration time at which an iteration costs at most so many joules.
+
+    Raises:
+        ObjectiveError: No iteration time costs as little.
+    """
     time_s = _first_within(frontier, lambda point: point.free_energy_j * _LESS - budget_j)
     if time_s is None:
         least = frontier.at(frontier.t_star_free_s)
@@ -49,7 +70,8 @@ def least_time_within_energy(frontier: Frontier, budget_j: float) -> FrontierPoi
 def least_time_within_power(frontier: Frontier, budget_w: float) -> FrontierPoint:
     """Least iteration time at which all GPUs together draw at most so many watts, averaged over the iteration.
 
-    Raises `ObjectiveError` if none up to T*_fixed does.
+    Raises:
+        ObjectiveError: No iteration time up to T*_fixed draws as little.
     """
     time_s = _first_within(frontier, lambda point: point.energy_j * _LESS - budget_w * point.iteration_time_s)
     if time_s is None:
@@ -65,6 +87,9 @@ def beside_straggler(frontier: Frontier, straggler_s: float) -> FrontierPoint:
     """T_opt = min(T*_fixed, max(T_min, T')) of a pipeline that waits for another, whose iteration takes T' seconds.
 
     The point's `energy_j` counts waits until T_opt; those until T' come on top (`stragglers`).
+
+    Raises:
+        ObjectiveError: T' is no time above 0.
     """
     if not straggler_s > 0 or math.isinf(straggler_s):
         raise ObjectiveError(f"T' is {straggler_s:g} s; give the straggler's iteration time, above 0.")

@@ -10,6 +10,8 @@ from joulepath_planner.inputs.pipeline import Pipeline
 from joulepath_planner.solvers.choice import program
 from joulepath_planner.solvers.solution import Program
 
+__all__ = ["Problem"]
+
 
 @dataclass(frozen=True, slots=True)
 class Problem:

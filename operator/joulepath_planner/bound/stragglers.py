@@ -16,6 +16,8 @@ from joulepath_planner.bound.frontier import Frontier
 from joulepath_planner.bound.objectives import beside_straggler
 from joulepath_planner.errors import ObjectiveError
 
+__all__ = ["Job", "Replica", "Share", "share_out"]
+
 
 @dataclass(frozen=True, slots=True)
 class Replica:
@@ -81,7 +83,8 @@ class Job:
 def share_out(replicas: Sequence[Replica], slowdown: float = 0.0) -> Job:
     """Iteration times of least energy for the whole job, at most `slowdown` over the slowest replica's T_min.
 
-    Raises `ObjectiveError` for no replica or a slowdown under 0.
+    Raises:
+        ObjectiveError: There is no replica, or the slowdown is under 0.
     """
     if not replicas:
         raise ObjectiveError("a job has at least one replica; none is given.")

@@ -13,6 +13,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Sequence
+from typing import Final
 
 import numpy as np
 
@@ -22,7 +23,9 @@ from joulepath_planner.graph.options import Options
 from joulepath_planner.inputs.instruction import StageKind
 from joulepath_planner.solvers.solution import SOLVER_TOLERANCE_S
 
-_EXCHANGE_WORK = 6000
+__all__ = ["choose", "rounded", "rounded_alone"]
+
+_EXCHANGE_WORK: Final = 6000
 """Groups times instructions up to which exchanges are tried: a tenth of a second."""
 
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol, TypeVar
+from typing import Final, Protocol, TypeVar
 
 from joulepath_planner.bound.problem import Problem
 from joulepath_planner.graph.options import Options
 from joulepath_planner.inputs.instruction import Instruction
 from joulepath_planner.inputs.schedule import Clocks
 
-_MOST_ROUNDS = 60
-TOLERANCE = 1e-9
+__all__ = ["TOLERANCE", "Assignment", "Ran", "Replay", "repair"]
+
+_MOST_ROUNDS: Final = 60
+TOLERANCE: Final = 1e-9
 """Relative: what floating point may add to a deadline."""
-_EAGERNESS = 1.15
+_EAGERNESS: Final = 1.15
 """Each round asks for this much more than the last, as what is raised on one path is often due on the next too."""
 
 
@@ -37,7 +39,7 @@ class Replay(Protocol):
     def ranks(self) -> Sequence[Sequence[Ran]]: ...
 
 
-AnyReplay = TypeVar("AnyReplay", bound=Replay)
+_AnyReplay = TypeVar("_AnyReplay", bound=Replay)
 
 
 class Assignment:
@@ -87,7 +89,7 @@ class Assignment:
         )
 
 
-def repair(assignment: Assignment, deadline_s: float, replay_of: Callable[[Clocks], AnyReplay]) -> AnyReplay | None:
+def repair(assignment: Assignment, deadline_s: float, replay_of: Callable[[Clocks], _AnyReplay]) -> _AnyReplay | None:
     """Raise clocks until the replay meets the deadline; returns that replay, or None if it can't be had so.
 
     Each round looks at the critical path of the replay only. First it raises what runs before an instruction that

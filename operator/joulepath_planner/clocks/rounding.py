@@ -19,7 +19,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -29,18 +29,20 @@ from joulepath_planner.graph.network import RESOLUTION_S, Network
 from joulepath_planner.graph.options import Options
 from joulepath_planner.solvers.solution import SOLVER_TOLERANCE_S
 
-Choices: TypeAlias = Ints
+__all__ = ["Effort", "Rounder", "effort"]
 
-_SEED = 20241104
-_PRICES = 3
+_Choices: TypeAlias = Ints
+
+_SEED: Final = 20241104
+_PRICES: Final = 3
 """Between the first traversal and the last, the slack is offered to the steps that save most, so many times."""
-_NEAR = 0.1
+_NEAR: Final = 0.1
 """A time this little above a point of the hull, as a share of the way to the next, aims at that point."""
-_WINDOWS = (8, 16, 32, 64)
+_WINDOWS: Final = (8, 16, 32, 64)
 """Levels of a window, within which a variation is judged by itself."""
-_CUTS = (2e-6, 2e-5, 2e-4, np.inf)
+_CUTS: Final = (2e-6, 2e-5, 2e-4, np.inf)
 """Of the period: what is cut off the linear program's seconds where they exceed it."""
-_PUT_BACK = (0.5, 1, 2, 5, 10, 20)
+_PUT_BACK: Final = (0.5, 1, 2, 5, 10, 20)
 """How many instructions of a window a variation puts back, on average."""
 
 
@@ -116,7 +118,7 @@ class Rounder:
         found[self._network.nodes] = best
         return [column.tolist() if fits else None for column, fits in zip(found.T, feasible, strict=True)]
 
-    def _rounded(self, extra: Floats, period: Floats, source: np.random.Generator, variants: int) -> Choices:
+    def _rounded(self, extra: Floats, period: Floats, source: np.random.Generator, variants: int) -> _Choices:
         """Choices that keep their period wherever any do, after the first traversals. Variants differ in where they use
         the hull only, and from the third on some instructions, drawn at random, aim no further than they are."""
         seconds = self._kept_seconds(extra, period)
@@ -144,7 +146,7 @@ class Rounder:
             seconds[:, late] = least + np.maximum(extra[:, late] - cut * period[late], 0.0)
         return seconds
 
-    def _beside(self, seconds: Floats) -> tuple[Choices, Choices]:
+    def _beside(self, seconds: Floats) -> tuple[_Choices, _Choices]:
         """The hull points below and above; a time that is near to the one below lies on it."""
         menus = self._menu[:, None]
         below = self._down_on_hull[menus, np.maximum(self._slowest_within(slice(None), seconds), 0)]
@@ -152,13 +154,13 @@ class Rounder:
         low, high = self._seconds[menus, below], self._seconds[menus, above]
         return below, np.where(seconds - low <= _NEAR * (high - low), below, above)
 
-    def _slowest_within(self, rows: slice, seconds: Floats) -> Choices:
+    def _slowest_within(self, rows: slice, seconds: Floats) -> _Choices:
         menus = self._menu[rows, None]
         capped = np.minimum(seconds + RESOLUTION_S, 0.8 * self._stride) + menus * self._stride
-        found: Choices = np.searchsorted(self._ladder, capped.ravel(), side="right").reshape(capped.shape)
+        found: _Choices = np.searchsorted(self._ladder, capped.ravel(), side="right").reshape(capped.shape)
         return np.subtract(found, 1 + menus * self._width, out=found)
 
-    def _times(self, choices: Choices) -> Floats:
+    def _times(self, choices: _Choices) -> Floats:
         return self._seconds[self._menu[:, None], choices]
 
     def _frame(self, firsts_s: Floats, period: Floats, shape: tuple[int, ...]) -> _Frame:
@@ -169,8 +171,8 @@ class Rounder:
         return _Frame(floors, ceilings)
 
     def _alternate(
-        self, choices: Choices, caps: Sequence[Choices], frame: _Frame, sparse: Mask, forward: bool = True
-    ) -> Choices:
+        self, choices: _Choices, caps: Sequence[_Choices], frame: _Frame, sparse: Mask, forward: bool = True
+    ) -> _Choices:
         """One traversal for each of the caps (the slowest options that it may give), in turn forward and backward.
 
         sparse: columns that use points of the hull only, but in the last traversal: what is too short for the next one
@@ -189,7 +191,7 @@ class Rounder:
         return choices
 
     def _forward(
-        self, choices: Choices, caps: Choices, frame: _Frame, ends_s: Floats, sparse: Mask | None = None
+        self, choices: _Choices, caps: _Choices, frame: _Frame, ends_s: Floats, sparse: Mask | None = None
     ) -> Floats:
         """Lengthens from the first level on, in place, under latest ends; returns the starts."""
         starts, reached = frame.floors.copy(), np.empty(choices.shape)
@@ -204,7 +206,7 @@ class Rounder:
         return starts
 
     def _backward(
-        self, choices: Choices, caps: Choices, frame: _Frame, starts_s: Floats, sparse: Mask | None = None
+        self, choices: _Choices, caps: _Choices, frame: _Frame, starts_s: Floats, sparse: Mask | None = None
     ) -> Floats:
         """Lengthens from the last level on, in place, over earliest starts; returns the latest ends."""
         ends, begun = frame.ceilings.copy(), np.empty(choices.shape)
@@ -227,14 +229,14 @@ class Rounder:
             begun[level] = ends[level] - seconds[level]
         return ends
 
-    def _lengthen(self, choices: Choices, caps: Choices, level: slice, room_s: Floats, sparse: Mask | None) -> None:
+    def _lengthen(self, choices: _Choices, caps: _Choices, level: slice, room_s: Floats, sparse: Mask | None) -> None:
         slowest = np.minimum(self._slowest_within(level, room_s), caps[level])
         if sparse is not None:
             on_hull = self._down_on_hull[self._menu[level, None], np.maximum(slowest, 0)]
             slowest = np.where(sparse, on_hull, slowest)
         np.maximum(choices[level], slowest, out=choices[level])
 
-    def _vary(self, best: Choices, periods: Floats, source: np.random.Generator, variants: int) -> Choices:
+    def _vary(self, best: _Choices, periods: Floats, source: np.random.Generator, variants: int) -> _Choices:
         """Better choices, where variants of a window of levels are cheaper: each window takes its own best one."""
         network = self._network
         seconds = self._times(best)
@@ -266,7 +268,7 @@ class Rounder:
         np.minimum.at(frame.ceilings, sources[across], starts_s[targets[across]] - gaps[across])
         return frame
 
-    def _best(self, choices: Choices, periods: int, window: Ints | None = None) -> Choices:
+    def _best(self, choices: _Choices, periods: int, window: Ints | None = None) -> _Choices:
         """The cheapest variant of each period in each window; the first of equals, so that what can't be bettered
         stays."""
         window = np.zeros(len(choices), dtype=np.intp) if window is None else window
@@ -276,7 +278,7 @@ class Rounder:
         column = spent.argmin(axis=2) + np.arange(periods) * spent.shape[2]
         return np.take_along_axis(choices, column[window], axis=1)
 
-    def _price_caps(self) -> list[Choices]:
+    def _price_caps(self) -> list[_Choices]:
         """Hull points up to which a second saves at least so many joules, for a few prices from high to low."""
         prices = np.sort([price for option in self._of for price in _prices(option)])
         marks = np.quantile(prices, np.linspace(1, 0, _PRICES + 1)[1:-1]) if len(prices) else []

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Final
 
 from joulepath_planner.inputs.instruction import Instruction
 from joulepath_planner.inputs.profile import Profile
 
-_SAME = 1e-9
+__all__ = ["calm"]
+
+_SAME: Final = 1e-9
 """Relative: seconds and joules that differ by less are the same."""
 
 

@@ -7,6 +7,8 @@ import heapq
 from joulepath_planner.graph.graph import Graph
 from joulepath_planner.graph.network import RESOLUTION_S
 
+__all__ = ["Timing"]
+
 
 class Timing:
     """Earliest and latest starts for a period T, kept exact while durations grow.

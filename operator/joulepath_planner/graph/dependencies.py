@@ -12,11 +12,13 @@ partner has ended.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from joulepath_planner.errors import ScheduleError
 from joulepath_planner.inputs.instruction import FIXED, Instruction
 from joulepath_planner.inputs.schedule import Schedule
+
+__all__ = ["Dependencies", "Need", "dependencies"]
 
 
 class Need(NamedTuple):
@@ -26,13 +28,14 @@ class Need(NamedTuple):
     after: Instruction
 
 
-Dependencies = dict[Instruction, tuple[Need, ...]]
+Dependencies: TypeAlias = dict[Instruction, tuple[Need, ...]]
 
 
 def dependencies(schedule: Schedule) -> Dependencies:
     """What each instruction waits for, other than its predecessor on its rank; none comes before what it waits for.
 
-    Raises `ScheduleError` where an instruction waits for one that nobody executes, or for itself in the end.
+    Raises:
+        ScheduleError: An instruction waits for one that nobody executes, or for itself in the end.
     """
     rank_of = schedule.rank_of
     # By numbers and plain tuples: several times as fast as by instructions, and large pipelines have many.

@@ -12,6 +12,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import itemgetter
+from typing import Final, TypeAlias
 
 import numpy as np
 
@@ -19,8 +20,10 @@ from joulepath_planner.graph.dependencies import dependencies
 from joulepath_planner.inputs.instruction import Instruction
 from joulepath_planner.inputs.pipeline import Pipeline
 
-Edge = tuple[int, int, float]
-_BY_SOURCE = itemgetter(0)
+__all__ = ["Edge", "Graph", "binding_wraps", "least_period_s", "path_lengths"]
+
+Edge: TypeAlias = tuple[int, int, float]
+_BY_SOURCE: Final = itemgetter(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +35,11 @@ class Graph:
 
     @classmethod
     def of(cls, pipeline: Pipeline) -> Graph:
-        """The graph of a pipeline. Raises `ScheduleError` where an instruction waits for itself or for nobody."""
+        """The graph of a pipeline.
+
+        Raises:
+            ScheduleError: An instruction waits for itself or for nobody.
+        """
         orders, rank_of, transfers = pipeline.schedule.orders, pipeline.schedule.rank_of, pipeline.transfer_s
         needs = dependencies(pipeline.schedule)
         number: dict[Instruction, int] = {}

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from joulepath_planner.graph.graph import Graph
 from joulepath_planner.inputs.instruction import Instruction
 from joulepath_planner.inputs.schedule import Schedule
 
-Granularity = Literal["instruction", "phase", "kind", "rank"]
+__all__ = ["Granularity", "groups", "phases", "runs"]
+
+Granularity: TypeAlias = Literal["instruction", "phase", "kind", "rank"]
 
 
 def phases(order: tuple[Instruction, ...]) -> list[int]:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import itertools
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 
 from joulepath_planner.arrays import Floats, Ints, Mask
 from joulepath_planner.graph.graph import Graph
 
-RESOLUTION_S = 1e-12
+__all__ = ["RESOLUTION_S", "Level", "Network"]
+
+RESOLUTION_S: Final = 1e-12
 """Differences in time below this are rounding of floating point, not slack."""
 
 

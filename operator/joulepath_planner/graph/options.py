@@ -10,13 +10,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
 from joulepath_planner.inputs.instruction import Instruction, StageKind
 from joulepath_planner.inputs.profile import Profile
 
-_SAME = 1e-9
+__all__ = ["OptionTable", "Options"]
+
+_SAME: Final = 1e-9
 """Relative: sums of seconds this close are equal."""
 
 
@@ -41,7 +44,7 @@ class Options:
         return [times[key] for key in members]
 
 
-def lower_hull(times: Sequence[float], costs: Sequence[float]) -> tuple[int, ...]:
+def _lower_hull(times: Sequence[float], costs: Sequence[float]) -> tuple[int, ...]:
     """Indices of the lower convex hull, from the least time to the least cost; times must ascend."""
     hull: list[int] = []
     for index in range(int(np.argmin(costs)) + 1):
@@ -115,5 +118,5 @@ class OptionTable:
             times_s=tuple(tuple(float(value) for value in times[k]) for k in kept),
             total_s=total_s,
             effective_j=effective_j,
-            hull=lower_hull(total_s, effective_j),
+            hull=_lower_hull(total_s, effective_j),
         )

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
@@ -18,10 +19,12 @@ from joulepath_planner.errors import ProfileError
 from joulepath_planner.inputs.instruction import StageKind
 from joulepath_planner.inputs.profile import Point, Profile
 
-_TIME_POWERS = (0, -1, 8)
-_POWER_POWERS = (0, 3, 1)
-_POINTS_PER_TERM = 2
-_LEAST_SLOPE = 0.05
+__all__ = ["Fit", "Residual", "fit"]
+
+_TIME_POWERS: Final = (0, -1, 8)
+_POWER_POWERS: Final = (0, 3, 1)
+_POINTS_PER_TERM: Final = 2
+_LEAST_SLOPE: Final = 0.05
 """A clock lower by a share costs at least this much of that share in time, so that noise on the plateau cannot make a
 lower clock look free: critical instructions stay at default clocks."""
 
@@ -46,8 +49,10 @@ class Fit:
 def fit(profile: Profile, supported_clocks_mhz: Collection[int]) -> Fit:
     """Complete a measured profile to the supported clocks between its lowest and its default (highest) clock.
 
-    The default point stays as measured, and a fixed series as it is. Raises `ProfileError` where a default clock is not
-    supported.
+    The default point stays as measured, and a fixed series as it is.
+
+    Raises:
+        ProfileError: A default clock is not supported.
     """
     completed: dict[StageKind, tuple[Point, ...]] = {}
     residuals: dict[StageKind, tuple[Residual, ...]] = {}

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from joulepath_planner.errors import ScheduleError
 
-KINDS = ("F", "B", "I", "W", "C", "X")
-FIXED = "X"
-_NAMES = ("forward", "backward", "input", "weight", "recomputation", "fixed")
-KIND_NAMES = dict(zip(KINDS, _NAMES, strict=True))
-_TEXT = re.compile(rf"(?:(\d+):)?([{''.join(KINDS)}])(\d+)")
+__all__ = ["FIXED", "KINDS", "KIND_NAMES", "Instruction", "StageKind"]
+
+KINDS: Final = ("F", "B", "I", "W", "C", "X")
+FIXED: Final = "X"
+_NAMES: Final = ("forward", "backward", "input", "weight", "recomputation", "fixed")
+KIND_NAMES: Final = dict(zip(KINDS, _NAMES, strict=True))
+_TEXT: Final = re.compile(rf"(?:(\d+):)?([{''.join(KINDS)}])(\d+)")
 
 StageKind: TypeAlias = tuple[int, str]
 """A stage and a kind: what lasts equally long for every microbatch."""
@@ -39,7 +41,11 @@ class Instruction:
 
     @classmethod
     def parse(cls, text: str, stage: int | None = None) -> Instruction:
-        """Read `F0` (the stage is then the argument) or `3:F0`."""
+        """Read `F0` (the stage is then the argument) or `3:F0`.
+
+        Raises:
+            ScheduleError: It is written otherwise, or names no stage.
+        """
         match = _TEXT.fullmatch(text.strip())
         if match is None:
             raise ScheduleError(f"instruction {text!r} is not understood; write it as B3, or as 2:B3 with its stage.")

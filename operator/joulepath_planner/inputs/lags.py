@@ -11,12 +11,15 @@ import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from random import Random
+from typing import Final
 
 from joulepath_planner.errors import ArgumentError
 
-_NORMAL_P95 = 1.6449
+__all__ = ["NO_LAG", "LagTable"]
+
+_NORMAL_P95: Final = 1.6449
 """Standard deviations from the median of a normal distribution to its 95th percentile."""
-_EXPONENTIAL_P95 = math.log(20)
+_EXPONENTIAL_P95: Final = math.log(20)
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +27,9 @@ class LagTable:
     """Seconds from a set to the clock in force, for a raise and for a lowering: the median, and its p95.
 
     targets: by target clock in MHz, the table of switches to that clock; others have the lags of this table.
+
+    Raises:
+        ArgumentError: A lag is no time, or a target has targets of its own.
     """
 
     up_s: float
@@ -75,4 +81,4 @@ class LagTable:
         return median * math.exp(source.gauss(0.0, math.log(p95 / median) / _NORMAL_P95))
 
 
-NO_LAG = LagTable.constant(0.0)
+NO_LAG: Final = LagTable.constant(0.0)

@@ -13,10 +13,24 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
+from typing import Final
 
 from joulepath_planner.errors import ScheduleError
 from joulepath_planner.inputs.instruction import Instruction
 from joulepath_planner.inputs.schedule import Schedule
+
+__all__ = [
+    "SCHEDULES",
+    "dualpipev",
+    "early_recomputation_1f1b",
+    "gpipe",
+    "interleaved_1f1b",
+    "interleaved_zb",
+    "one_f_one_b",
+    "schedule_by_name",
+    "zb_h1",
+    "zbv",
+]
 
 
 def gpipe(stages: int, microbatches: int) -> Schedule:
@@ -98,7 +112,7 @@ def dualpipev(stages: int, microbatches: int) -> Schedule:
     )
 
 
-SCHEDULES: dict[str, Callable[..., Schedule]] = {
+SCHEDULES: Final[dict[str, Callable[..., Schedule]]] = {
     "gpipe": gpipe,
     "1f1b": one_f_one_b,
     "interleaved-1f1b": interleaved_1f1b,
@@ -108,12 +122,16 @@ SCHEDULES: dict[str, Callable[..., Schedule]] = {
     "zbv": zbv,
     "dualpipev": dualpipev,
 }
-_ANY_CHUNKS = ("interleaved-1f1b", "interleaved-zb")
-_TWO_CHUNKS = ("zbv", "dualpipev")
+_ANY_CHUNKS: Final = ("interleaved-1f1b", "interleaved-zb")
+_TWO_CHUNKS: Final = ("zbv", "dualpipev")
 
 
 def schedule_by_name(name: str, stages: int, microbatches: int, chunks: int | None = None) -> Schedule:
-    """The schedule of that name. chunks: stages of a rank, a choice of the interleaved ones only (default 2)."""
+    """The schedule of that name. chunks: stages of a rank, a choice of the interleaved ones only (default 2).
+
+    Raises:
+        ScheduleError: There is no such schedule, or none of this shape.
+    """
     if name not in SCHEDULES:
         raise ScheduleError(f"schedule {name!r} is unknown; use one of {', '.join(SCHEDULES)}.")
     if name in _ANY_CHUNKS:

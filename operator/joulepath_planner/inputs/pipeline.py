@@ -17,6 +17,8 @@ from joulepath_planner.inputs.instruction import KIND_NAMES, StageKind
 from joulepath_planner.inputs.profile import Profile
 from joulepath_planner.inputs.schedule import Schedule
 
+__all__ = ["Link", "Pipeline"]
+
 Link: TypeAlias = tuple[int, int, str]
 """Stage that sends, stage that receives, and the kind that is sent: `F` activations, `B` or `I` gradients."""
 
@@ -29,6 +31,10 @@ class Pipeline:
     overhead_s: host gap before each instruction of a (stage, kind), after all that it waits for has come.
     tail_s: R and O of each stage, at default clocks; tails of up to four p95 lags take the clock that the next
         iteration begins with.
+
+    Raises:
+        ProfileError: The profile has not all that the schedule runs, or stages of one rank differ in default clock.
+        ArgumentError: A delay is no time, a link is none, or GPUs are counted for no stage.
     """
 
     schedule: Schedule

@@ -14,18 +14,26 @@ import math
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import InitVar, dataclass
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 
 from joulepath_planner.errors import ProfileError
 from joulepath_planner.inputs.instruction import FIXED, KIND_NAMES, KINDS, StageKind
 
-_CSV_KINDS = {**{name: kind for kind, name in KIND_NAMES.items()}, **{kind.lower(): kind for kind in KINDS}}
-_CSV_COLUMNS = ("stage", "instruction", "frequency", "time", "energy")
-_CSV_NUMBERS: dict[str, type[int] | type[float]] = {"stage": int, "frequency": int, "time": float, "energy": float}
+__all__ = ["Point", "Profile"]
 
-_MOST_MHZ = 10_000
-_SAME_TIME = 0.05
+_CSV_KINDS: Final = {**{name: kind for kind, name in KIND_NAMES.items()}, **{kind.lower(): kind for kind in KINDS}}
+_CSV_COLUMNS: Final = ("stage", "instruction", "frequency", "time", "energy")
+_CSV_NUMBERS: Final[dict[str, type[int] | type[float]]] = {
+    "stage": int,
+    "frequency": int,
+    "time": float,
+    "energy": float,
+}
+
+_MOST_MHZ: Final = 10_000
+_SAME_TIME: Final = 0.05
 """What the times of a fixed series may differ, as a fraction: noise."""
 
 
@@ -45,11 +53,14 @@ class Profile:
     """Points of each (stage, kind), kept from the highest clock down, and the blocking power.
 
     `blocking_power_w` is the watts of a waiting GPU: one number, or by clock (MHz), read linearly
-    between clocks. Raises `ProfileError` for anything that cannot be planned on.
+    between clocks.
 
     fixed: the (stage, kind) whose time no clock changes; `X` always is. One point is enough for them. They are kept
         with a point at every clock of their stage, all of the same time, joules linear between those given.
     supported_clocks_mhz: what the GPU can be set to; where given, a point at another clock is refused.
+
+    Raises:
+        ProfileError: Nothing can be planned on it.
     """
 
     points: Mapping[StageKind, tuple[Point, ...]]
@@ -87,6 +98,10 @@ class Profile:
         """Read Zeus's CSV (stage, instruction, frequency in MHz, time in s, energy in J).
 
         An instruction is a kind (`F`) or its name (`forward`, `backward`, `input`, `weight`, `recomputation`, `fixed`).
+
+        Raises:
+            ProfileError: It is no such CSV, or nothing can be planned on it.
+            OSError: The file can't be read.
         """
         series: dict[StageKind, list[Point]] = {}
         with open(path, newline="", encoding="utf-8-sig") as file:
@@ -153,7 +168,11 @@ class Profile:
         return (stage, kind) in self.fixed
 
     def capped(self, default_clock_mhz: int) -> Profile:
-        """The profile of a GPU whose own cap is this clock: higher points are left out."""
+        """The profile of a GPU whose own cap is this clock: higher points are left out.
+
+        Raises:
+            ProfileError: It was not measured at this clock.
+        """
         for stage, kind in self.points:
             if all(point.clock_mhz != default_clock_mhz for point in self.points[stage, kind]):
                 raise ProfileError(

@@ -10,11 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import TypeAlias
 
 from joulepath_planner.errors import ScheduleError
 from joulepath_planner.inputs.instruction import FIXED, KINDS, Instruction
 
-Clocks = Sequence[Sequence[int | None]]
+__all__ = ["Clocks", "Schedule", "recorded"]
+
+Clocks: TypeAlias = Sequence[Sequence[int | None]]
 """Per rank, in its order, the clock of each instruction in MHz; None is the default clock."""
 
 
@@ -24,6 +27,9 @@ class Schedule:
 
     pairs: the forwards that are one action with the backward right behind them (written `F4+B1`). The two run one after
         the other, but what either sends to another rank leaves only when both have ended.
+
+    Raises:
+        ScheduleError: No pipeline can execute it.
     """
 
     orders: tuple[tuple[Instruction, ...], ...]

@@ -13,6 +13,8 @@ from joulepath_planner.errors import ScheduleError
 from joulepath_planner.inputs.instruction import FIXED, Instruction
 from joulepath_planner.inputs.pipeline import Pipeline
 
+__all__ = ["ScriptedInstruction", "script"]
+
 
 class ScriptedInstruction(NamedTuple):
     """One instruction in an order of execution that every rank's order and every message agree with."""
@@ -25,7 +27,11 @@ class ScriptedInstruction(NamedTuple):
 
 
 def script(pipeline: Pipeline) -> list[ScriptedInstruction]:
-    """The script of one iteration. Raises `ScheduleError` where a rank waits forever."""
+    """The script of one iteration.
+
+    Raises:
+        ScheduleError: A rank waits forever.
+    """
     schedule, last_stage = pipeline.schedule, pipeline.schedule.stages - 1
     known = {one for order in schedule.orders for one in order}
     rank_of = {one.stage: rank for rank, order in enumerate(schedule.orders) for one in order}

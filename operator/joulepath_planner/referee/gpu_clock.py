@@ -6,6 +6,8 @@ import math
 from collections import deque
 from collections.abc import Mapping
 
+__all__ = ["GpuClock"]
+
 
 class GpuClock:
     """`clock` is in force, `target` was asked for last, `pending` is when what was asked for comes into force.

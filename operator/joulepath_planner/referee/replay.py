@@ -20,6 +20,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import chain, pairwise
 from random import Random
+from typing import Final, TypeAlias
 
 from joulepath_planner.errors import ArgumentError
 from joulepath_planner.inputs.instruction import Instruction
@@ -29,14 +30,16 @@ from joulepath_planner.inputs.schedule import Clocks
 from joulepath_planner.referee.execution import script
 from joulepath_planner.referee.gpu_clock import GpuClock
 
-Stretch = Callable[[int, Instruction], float]
+__all__ = ["TAIL_LAGS", "Event", "RankEnergy", "Referee", "Simulation", "Stretch", "simulate"]
+
+Stretch: TypeAlias = Callable[[int, Instruction], float]
 """How many times as long as measured (and as many joules) an instruction takes in the iteration of that number."""
 
-TAIL_LAGS = 4
+TAIL_LAGS: Final = 4
 """A tail of at most so many p95 lags doesn't return to default clocks; agents keep the same rule."""
-_SAME_S = 1e-9
-_MOST_ITERATIONS = 32
-_LONGEST_CYCLE = 4
+_SAME_S: Final = 1e-9
+_MOST_ITERATIONS: Final = 32
+_LONGEST_CYCLE: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,12 +106,20 @@ def simulate(
     stretch, seed: what differs from one iteration to the next: a factor on durations and joules, and lags drawn
         within their spread. With either, exactly `iterations` are replayed, and the figures are means over all but
         the first.
+
+    Raises:
+        ArgumentError: There are too few iterations, or clocks of other instructions than the schedule's.
+        ScheduleError: A rank waits forever.
     """
     return Referee(pipeline).replay(clocks, lags, iterations, pace_s=pace_s, stretch=stretch, seed=seed)
 
 
 class Referee:
-    """A pipeline's rules, made ready to replay many plans of it. Raises `ScheduleError` where a rank waits forever."""
+    """A pipeline's rules, made ready to replay many plans of it.
+
+    Raises:
+        ScheduleError: A rank waits forever.
+    """
 
     def __init__(self, pipeline: Pipeline) -> None:
         orders = pipeline.schedule.orders

@@ -22,6 +22,8 @@ from joulepath_planner.graph.options import Options
 from joulepath_planner.solvers.ladder import Ladder
 from joulepath_planner.solvers.solution import SOLVER_TOLERANCE_S, Solution, Solver
 
+__all__ = ["CuttingPlanes"]
+
 
 class CuttingPlanes:
     """Paths that were found stay known for the next solution."""

@@ -16,6 +16,7 @@ for the period that was asked for all the same, and its starts are brought back 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from threadpoolctl import ThreadpoolController
@@ -25,17 +26,19 @@ from joulepath_planner.solvers.normal import NormalEquations
 from joulepath_planner.solvers.relaxation import Relaxation
 from joulepath_planner.solvers.steps import tiles
 
-_ACCURACY = 1e-6
+__all__ = ["InteriorPoint", "InteriorPointMethod", "NoInteriorError"]
+
+_ACCURACY: Final = 1e-6
 """Relative: the complementarity gap to stop at."""
-_FEASIBILITY = 1e-6
+_FEASIBILITY: Final = 1e-6
 """Relative to the period: how exactly dependencies are kept before what is left is cut off."""
-_INSIDE = (1e-6, 1e-4)
+_INSIDE: Final = (1e-6, 1e-4)
 """Relative: how much longer than the least period an iteration has to be to leave something inside; tried in turn."""
-_NOTHING = 1e-9
+_NOTHING: Final = 1e-9
 """Relative: less is rounding, and would keep critical instructions from being known as such."""
-_MOST_ITERATIONS = 100
-_BOUNDARY = 0.995
-_TILT = 1e-4
+_MOST_ITERATIONS: Final = 100
+_BOUNDARY: Final = 0.995
+_TILT: Final = 1e-4
 
 
 class NoInteriorError(ArithmeticError):
@@ -60,7 +63,11 @@ class InteriorPointMethod:
         self._threads = ThreadpoolController()
 
     def solve(self, at_most_s: float, *, free: bool) -> InteriorPoint:
-        """The optimum with this period, or, if `free`, with at most this period; raises `NoInteriorError`."""
+        """The optimum with this period, or, if `free`, with at most this period.
+
+        Raises:
+            NoInteriorError: The method did not converge.
+        """
         for inside in _INSIDE:
             try:
                 return self._solve(at_most_s, self._of.least_period_s * (1 + inside), free)

@@ -12,6 +12,8 @@ from joulepath_planner.graph.graph import Graph
 from joulepath_planner.graph.options import Options
 from joulepath_planner.solvers.solution import Solution
 
+__all__ = ["Ladder"]
+
 
 @dataclass(frozen=True, slots=True)
 class Ladder:

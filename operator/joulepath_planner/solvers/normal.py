@@ -7,6 +7,8 @@ with targets t contributes (W - r W W) at (u, u), -w_t (1 - r W) at (u, t) and w
 
 from __future__ import annotations
 
+from typing import Final
+
 import numpy as np
 from scipy.linalg import lapack
 from scipy.sparse import coo_array
@@ -14,7 +16,9 @@ from scipy.sparse.csgraph import reverse_cuthill_mckee
 
 from joulepath_planner.arrays import Floats, Ints, Mask
 
-_LIFT = 1e-13
+__all__ = ["NormalEquations"]
+
+_LIFT: Final = 1e-13
 """Relative: added to the diagonal against rounding."""
 
 

@@ -12,12 +12,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import numpy as np
 
 from joulepath_planner.arrays import Floats, Ints, Mask, sums
 from joulepath_planner.graph.graph import Graph, binding_wraps, least_period_s, path_lengths
 from joulepath_planner.graph.options import Options
+
+__all__ = ["Relaxation"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +104,7 @@ class Relaxation:
         return self.constant_j + float(steps + fixed + starts), float(growth)
 
 
-_Hull = tuple[list[float], list[float]]
+_Hull: TypeAlias = tuple[list[float], list[float]]
 
 
 def _steps(options: Sequence[Options], most: int | None = None) -> tuple[list[_Hull], Ints, Floats, Floats]:

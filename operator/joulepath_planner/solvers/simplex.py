@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 import highspy
 import numpy as np
@@ -13,7 +14,9 @@ from joulepath_planner.graph.options import Options
 from joulepath_planner.solvers.ladder import Ladder
 from joulepath_planner.solvers.solution import Solution, Solver
 
-_PRESOLVED = 500
+__all__ = ["Simplex"]
+
+_PRESOLVED: Final = 500
 """Instructions from which on presolve spares more than it takes."""
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 import highspy
 import numpy as np
@@ -11,7 +11,9 @@ import numpy as np
 from joulepath_planner.arrays import Floats
 from joulepath_planner.errors import PlanningError
 
-SOLVER_TOLERANCE_S = 1e-6
+__all__ = ["SOLVER_TOLERANCE_S", "Program", "Solution", "Solver"]
+
+SOLVER_TOLERANCE_S: Final = 1e-6
 """How exact the solver's times are."""
 
 
@@ -30,7 +32,11 @@ class Program(Protocol):
     """One model, solved again and again for other iteration times."""
 
     def solve(self, at_most_s: float, at_least_s: float = 0.0) -> Solution:
-        """Least energy with the iteration time in [at_least_s, at_most_s]; raises `PlanningError` if there is none."""
+        """Least energy with the iteration time in [at_least_s, at_most_s].
+
+        Raises:
+            PlanningError: There is none.
+        """
 
 
 class Solver(highspy.Highs):  # type: ignore[misc]
@@ -45,7 +51,11 @@ class Solver(highspy.Highs):  # type: ignore[misc]
         self.silent()
 
     def optimum(self, period: int, at_most_s: float, at_least_s: float) -> tuple[Floats, float, float]:
-        """Columns, objective, and reduced cost of the column `period`, which is held between these bounds."""
+        """Columns, objective, and reduced cost of the column `period`, which is held between these bounds.
+
+        Raises:
+            PlanningError: There is no optimum.
+        """
         self.changeColBounds(period, at_least_s, at_most_s)
         self.run()
         status = self.getModelStatus()

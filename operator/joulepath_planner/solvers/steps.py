@@ -7,12 +7,15 @@ variables and little of the mathematics, so what counts is memory: a tile of the
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final
 
 import numpy as np
 
 from joulepath_planner.arrays import Floats, Ints, sums
 
-_TILE = 12_000
+__all__ = ["Tile", "tiles"]
+
+_TILE: Final = 12_000
 """Steps of a tile: some twenty arrays of them fit into a core's cache."""
 
 
