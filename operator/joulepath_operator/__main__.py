@@ -9,11 +9,12 @@ import os
 import signal
 from collections.abc import Coroutine, Sequence
 from pathlib import Path
+from typing import Final
 
-from joulepath_operator import metrics, webhook
-from joulepath_operator.cluster import Cluster
-from joulepath_operator.inject import Injection
-from joulepath_operator.runner import run
+__all__ = ["main"]
+
+_METRICS_PORT: Final = 9708
+_WEBHOOK_PORT: Final = 9443
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -21,22 +22,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     logging.basicConfig(level=options.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("kopf.objects").setLevel(logging.WARNING)  # a line for each event that succeeds
-    if options.command == "run":
-        work = run(
-            Cluster.connect(unlabelled=options.unlabelled_namespaces),
-            options.metrics_host,
-            options.metrics_port,
-            options.planner_timeout,
-        )
-        asyncio.run(_until_signal(work))
-        return 0
+    work: Coroutine[None, None, None] = options.work(options)
+    asyncio.run(_until_signal(work))
+    return 0
+
+
+# Each of the two imports what it runs, for itself: a webhook is small, and has no use for kopf.
+
+
+def _operator(options: argparse.Namespace) -> Coroutine[None, None, None]:
+    from joulepath_operator.cluster import Cluster
+    from joulepath_operator.runner import run
+
+    cluster = Cluster.connect(unlabelled=options.unlabelled_namespaces)
+    return run(cluster, options.metrics_host, options.metrics_port, options.planner_timeout)
+
+
+def _webhook(options: argparse.Namespace) -> Coroutine[None, None, None]:
+    from joulepath_operator.cluster import Cluster
+    from joulepath_operator.inject import Injection
+    from joulepath_operator.webhook import LOOKUP_TIMEOUT_S, Webhook, serve
+
     if not options.trainer_image:
         raise SystemExit("the webhook must know the trainer's image: set JOULEPATH_TRAINER_IMAGE or --trainer-image")
     injection = Injection(options.trainer_image, options.trainer_pull_policy, tuple(options.gpu_resource.split(",")))
-    cluster = Cluster.connect(webhook.LOOKUP_TIMEOUT_S, options.unlabelled_namespaces)
-    hook = webhook.Webhook.of(cluster, injection)
-    asyncio.run(_until_signal(webhook.serve(hook, options.tls_cert, options.tls_key, options.host, options.port)))
-    return 0
+    cluster = Cluster.connect(LOOKUP_TIMEOUT_S, options.unlabelled_namespaces)
+    return serve(Webhook.of(cluster, injection), options.tls_cert, options.tls_key, options.host, options.port)
 
 
 async def _until_signal(work: Coroutine[None, None, None]) -> None:
@@ -60,10 +71,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True)
     running = commands.add_parser("run", help="the operator")
+    running.set_defaults(work=_operator)
     running.add_argument("--metrics-host", default="0.0.0.0")
-    running.add_argument("--metrics-port", type=int, default=metrics.PORT)
+    running.add_argument("--metrics-port", type=int, default=_METRICS_PORT)
     running.add_argument("--planner-timeout", type=int, default=120, metavar="SECONDS")
     hook = commands.add_parser("webhook", help="the admission webhook")
+    hook.set_defaults(work=_webhook)
     hook.add_argument("--trainer-image", default=os.environ.get("JOULEPATH_TRAINER_IMAGE", ""))
     hook.add_argument("--trainer-pull-policy", default=os.environ.get("JOULEPATH_TRAINER_PULL_POLICY", "IfNotPresent"))
     hook.add_argument(
@@ -76,7 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     hook.add_argument("--tls-key", type=Path, default=os.environ.get("JOULEPATH_TLS_KEY", "/etc/joulepath/tls/tls.key"))
     hook.add_argument("--host", default="0.0.0.0")
-    hook.add_argument("--port", type=int, default=webhook.PORT)
+    hook.add_argument("--port", type=int, default=_WEBHOOK_PORT)
     return parser
 
 

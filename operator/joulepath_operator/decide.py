@@ -13,9 +13,9 @@ from joulepath_crds import ANNOTATION, EnergyPlanStatus, JobPlanSpec, Phase, Pur
 from joulepath_operator import delivery, injection, sweeping
 from joulepath_operator.case import Case, ReadyCase
 from joulepath_operator.demands import objection
+from joulepath_operator.facts.request import PlanRefusal
 from joulepath_operator.gang import Gang, RefusalError
 from joulepath_operator.observation import Decision, Job, Observation, StoredProfile
-from joulepath_operator.planning import PlanRefusal
 from joulepath_operator.story import Story
 
 FINAL = frozenset(

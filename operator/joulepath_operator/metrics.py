@@ -14,7 +14,6 @@ from prometheus_client.core import GaugeMetricFamily
 from joulepath_crds import EnergyPlanStatus, Phase
 from joulepath_operator.index import Key
 
-PORT = 9708
 _PLAN = ("namespace", "name", "job")
 
 

@@ -19,7 +19,7 @@ from joulepath_crds import (
     JobPlanSpec,
     JobReport,
 )
-from joulepath_operator.planning import PlanRefusal, PlanRequest, PlanResult
+from joulepath_operator.facts.request import PlanRefusal, PlanRequest, PlanResult
 
 INPUTS_ANNOTATION = "joulepath.dev/inputs"
 """On a JobPlan: digest of what it was made from; while it is equal, the plan stays as it is."""

@@ -20,11 +20,11 @@ from joulepath_crds import EnergyPlanSpec, EnergyPlanStatus, Phase
 from joulepath_operator import injection
 from joulepath_operator.cluster import Body, Cluster, ConflictError, UnacceptableError
 from joulepath_operator.decide import decide
+from joulepath_operator.facts.request import PlanRefusal, PlanRequest, PlanResult
 from joulepath_operator.gang import Gang
 from joulepath_operator.index import Index, Key, Kind
 from joulepath_operator.metrics import Metrics
 from joulepath_operator.observation import Agent, Decision, Job, Observation, StoredPlan, StoredProfile
-from joulepath_operator.planning import PlanRefusal, PlanRequest, PlanResult
 from joulepath_operator.story import CONDITIONS, Story
 
 log = logging.getLogger(__name__)

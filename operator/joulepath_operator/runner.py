@@ -14,7 +14,7 @@ from joulepath_operator import handlers
 from joulepath_operator.cluster import Cluster
 from joulepath_operator.index import Index, Key, Kind
 from joulepath_operator.metrics import Metrics
-from joulepath_operator.planner_pool import PlannerPool
+from joulepath_operator.planning.pool import PlannerPool
 from joulepath_operator.queue import KeyedQueue
 from joulepath_operator.reconcile import Reconciler
 

@@ -28,7 +28,6 @@ from joulepath_operator.injection import FORBIDDING_LEVELS
 
 log = logging.getLogger(__name__)
 
-PORT = 9443
 LOOKUP_TIMEOUT_S = 1.0
 _REMEMBER_S = 5.0
 _CERTIFICATE_CHECK_S = 60.0
@@ -97,7 +96,7 @@ class Webhook:
         return web.json_response(await self.answer(review if isinstance(review, dict) else {}))
 
 
-async def serve(webhook: Webhook, certificate: Path, key: Path, host: str = "0.0.0.0", port: int = PORT) -> None:
+async def serve(webhook: Webhook, certificate: Path, key: Path, host: str, port: int) -> None:
     """Serves until it is cancelled; takes up a renewed certificate within a minute."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(certificate, key)

@@ -21,9 +21,10 @@ from joulepath_crds import (
     SwitchingLag,
     WaitMeasurement,
 )
+from joulepath_operator.facts.request import PlanRequest, PlanResult
 from joulepath_operator.gang import Gang
 from joulepath_operator.order import executed
-from joulepath_operator.planning import PlanRequest, PlanResult, compute
+from joulepath_operator.planning.compute import compute
 from joulepath_operator.profiling import build_profile, measure_delays
 from joulepath_operator.sweep import coverage
 

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from joulepath_crds import Granularity, SwitchingLag
-from joulepath_operator.planner_pool import PlannerPool
-from joulepath_operator.planning import PlanRefusal, PlanRequest, PlanResult, compute
+from joulepath_operator.facts.request import PlanRefusal, PlanRequest, PlanResult
+from joulepath_operator.planning.compute import compute
+from joulepath_operator.planning.pool import PlannerPool
 
 NewWorld = Callable[..., Any]
 

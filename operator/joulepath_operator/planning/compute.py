@@ -1,6 +1,6 @@
 """The one place where the contract's words meet the planner's: a measured profile in, the clocks of each stage out.
 
-`compute` runs in a process of its own (`planner_pool`); all that goes in and comes out are plain values. Before it
+`compute` runs in a process of its own (`pool`, `child`); all that goes in and comes out are plain values. Before it
 believes the model it replays default clocks and compares with what the job measures: a model that is off by more than
 1% and the noise of that measurement plans for another job. Figures are joules of the whole job: those of one pipeline
 times its replicas.
@@ -8,78 +8,25 @@ times its replicas.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from typing import Final
 
 import joulepath_planner as planner
-from joulepath_crds import EnergyProfileSpec, FrontierPoint, Granularity, StagePlan, SwitchingLag
+from joulepath_crds import FrontierPoint, Granularity, StagePlan, SwitchingLag
+from joulepath_operator.facts.request import PlanRefusal, PlanRequest, PlanResult
 
-__all__ = ["Delays", "Edge", "PlanRefusal", "PlanRequest", "PlanResult", "compute"]
+__all__ = ["compute"]
 
-MISMATCH = 0.01
+_MISMATCH: Final = 0.01
 """How far the simulated iteration may be from the measured one, beyond the noise of that."""
-MOST_NOISE = 0.02
+_MOST_NOISE: Final = 0.02
 """Noise of a job's iterations that is allowed for: of one that varies more, too little is known to plan for it."""
-ASSUMED_LAG_S = 0.1
+_ASSUMED_LAG_S: Final = 0.1
 """The lag planned for where none was measured: slow for a data-centre GPU (arXiv 2502.20075), hence safe."""
-RESERVE = 0.001
+_RESERVE: Final = 0.001
 """How much longer than measured a slowed instruction may last without delaying the iteration: a plan uses up slack, so
 that many paths are nearly critical and the longest of them, with the host's jitter, is late a little. On GPT-3's
 profile it costs 0.05 points of savings with 12 microbatches, 0.16 with 96."""
-_FRONTIER_POINTS = 33
-
-Edge = tuple[int, int, str]
-"""Stage that sends, stage that receives, kind."""
-
-
-@dataclass(frozen=True, slots=True)
-class Delays:
-    """Seconds that no clock changes: between stages, before each instruction of a (stage, kind), after the last."""
-
-    transfers_s: Mapping[Edge, float] = field(default_factory=dict)
-    overheads_s: Mapping[tuple[int, str], float] = field(default_factory=dict)
-    tails_s: Mapping[int, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class PlanRequest:
-    """What to plan. `orders` by place in the pipeline, as `3:F0`; `inputs` tells one request from another."""
-
-    inputs: str
-    profile: EnergyProfileSpec
-    orders: tuple[tuple[str, ...], ...]
-    delays: Delays
-    control_time_s: float
-    max_slowdown: float
-    granularity: Granularity
-    lag: SwitchingLag | None
-    supported_clocks_mhz: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class PlanResult:
-    """A plan and its figures; `control_time_s` and `plan_time_s` are what the running job should measure."""
-
-    stages: tuple[StagePlan, ...]
-    granularity: Granularity
-    t_min_s: float
-    iteration_time_s: float
-    baseline_j: float
-    energy_j: float
-    lower_bound_j: float
-    predicted_savings: float
-    bound_savings: float
-    frontier: tuple[FrontierPoint, ...]
-    control_time_s: float
-    plan_time_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class PlanRefusal:
-    """Why there is no plan: a reason in CamelCase and a sentence with the remedy."""
-
-    reason: str
-    message: str
+_FRONTIER_POINTS: Final = 33
 
 
 def compute(request: PlanRequest) -> PlanResult | PlanRefusal:
@@ -88,13 +35,13 @@ def compute(request: PlanRequest) -> PlanResult | PlanRefusal:
     try:
         pipeline = _pipeline(request)
         simulated_s = planner.simulate(pipeline).iteration_time_s
-        allowed = MISMATCH + min(MOST_NOISE, request.profile.iteration_time_noise_s / request.control_time_s)
+        allowed = _MISMATCH + min(_MOST_NOISE, request.profile.iteration_time_noise_s / request.control_time_s)
         if abs(simulated_s / request.control_time_s - 1) > allowed:
             return PlanRefusal(
                 "ModelMismatch",
                 f"The model takes {simulated_s:.4f} s for an iteration at default clocks, the job "
-                f"{request.control_time_s:.4f} s: more than {allowed:.1%} apart ({MISMATCH:.0%} and what the job's own "
-                "iterations vary by), a plan would be for another job. Something else slows the job (data loading, "
+                f"{request.control_time_s:.4f} s: more than {allowed:.1%} apart ({_MISMATCH:.0%} and what the job's "
+                "own iterations vary by), a plan would be for another job. Something else slows the job (data loading, "
                 "checkpoints, a neighbour): remove it, then restart the job or change the EnergyPlan's spec.",
             )
         lags = _lags(request.lag)
@@ -107,7 +54,7 @@ def compute(request: PlanRequest) -> PlanResult | PlanRefusal:
             granularity=granularity.value,
             lags=lags,
             default_clock_mhz=topology.default_clock_mhz,
-            reserve=RESERVE,
+            reserve=_RESERVE,
         )
         frontier = planner.frontier(pipeline, _FRONTIER_POINTS, default_clock_mhz=topology.default_clock_mhz)
     except (planner.ProfileError, planner.ScheduleError, planner.PlanningError, ValueError) as error:
@@ -171,7 +118,7 @@ def _pipeline(request: PlanRequest) -> planner.Pipeline:
 
 def _lags(lag: SwitchingLag | None) -> planner.LagTable:
     if lag is None:
-        return planner.LagTable.constant(ASSUMED_LAG_S)
+        return planner.LagTable.constant(_ASSUMED_LAG_S)
     return planner.LagTable(lag.up_median_s, lag.down_median_s, lag.up_p95_s, lag.down_p95_s)
 
 

@@ -1,8 +1,8 @@
 """Runs the planner in processes of its own, a few at a time, each with an end.
 
 A process for each plan: one that doesn't come back is killed, and what the solver does to its memory is gone with it.
-Request and answer are pickled through its standard streams (`python -m joulepath_operator.planner_pool` is the other
-end). multiprocessing would run the operator's main module again in each of its processes.
+Request and answer are pickled through its standard streams (`child` is the other end), so that only that process loads
+the planner and its solver. multiprocessing would run the operator's main module again in each of its processes.
 """
 
 from __future__ import annotations
@@ -12,10 +12,13 @@ import pickle
 import sys
 import time
 from collections.abc import Callable, Sequence
+from typing import Final
 
-from joulepath_operator.planning import PlanRefusal, PlanRequest, PlanResult, compute
+from joulepath_operator.facts.request import PlanRefusal, PlanRequest, PlanResult
 
-_COMMAND = (sys.executable, "-m", "joulepath_operator.planner_pool")
+__all__ = ["PlannerPool"]
+
+_COMMAND: Final = (sys.executable, "-m", "joulepath_operator.planning.child")
 
 
 class PlannerPool:
@@ -63,7 +66,3 @@ class PlannerPool:
             )
         result: PlanResult | PlanRefusal = pickle.loads(answer)
         return result
-
-
-if __name__ == "__main__":
-    sys.stdout.buffer.write(pickle.dumps(compute(pickle.load(sys.stdin.buffer))))

@@ -1,0 +1,63 @@
+"""What the planner is asked and what it answers. Both travel to a process of its own and back, pickled."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from joulepath_crds import EnergyProfileSpec, FrontierPoint, Granularity, StagePlan, SwitchingLag
+
+__all__ = ["Delays", "Edge", "PlanRefusal", "PlanRequest", "PlanResult"]
+
+Edge = tuple[int, int, str]
+"""Stage that sends, stage that receives, kind."""
+
+
+@dataclass(frozen=True, slots=True)
+class Delays:
+    """Seconds that no clock changes: between stages, before each instruction of a (stage, kind), after the last."""
+
+    transfers_s: Mapping[Edge, float] = field(default_factory=dict)
+    overheads_s: Mapping[tuple[int, str], float] = field(default_factory=dict)
+    tails_s: Mapping[int, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class PlanRequest:
+    """What to plan. `orders` by place in the pipeline, as `3:F0`; `inputs` tells one request from another."""
+
+    inputs: str
+    profile: EnergyProfileSpec
+    orders: tuple[tuple[str, ...], ...]
+    delays: Delays
+    control_time_s: float
+    max_slowdown: float
+    granularity: Granularity
+    lag: SwitchingLag | None
+    supported_clocks_mhz: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PlanResult:
+    """A plan and its figures; `control_time_s` and `plan_time_s` are what the running job should measure."""
+
+    stages: tuple[StagePlan, ...]
+    granularity: Granularity
+    t_min_s: float
+    iteration_time_s: float
+    baseline_j: float
+    energy_j: float
+    lower_bound_j: float
+    predicted_savings: float
+    bound_savings: float
+    frontier: tuple[FrontierPoint, ...]
+    control_time_s: float
+    plan_time_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class PlanRefusal:
+    """Why there is no plan: a reason in CamelCase and a sentence with the remedy."""
+
+    reason: str
+    message: str
