@@ -13,23 +13,12 @@ from joulepath_crds import ANNOTATION, EnergyPlanStatus, JobPlanSpec, Phase, Pur
 from joulepath_operator import delivery, injection, sweeping
 from joulepath_operator.case import Case, ReadyCase
 from joulepath_operator.demands import objection
+from joulepath_operator.facts.refusals import Refusal
 from joulepath_operator.facts.request import PlanRefusal
 from joulepath_operator.gang import Gang, RefusalError
 from joulepath_operator.observation import Decision, Job, Observation, StoredProfile
 from joulepath_operator.story import Story
 
-FINAL = frozenset(
-    {
-        "ModelMismatch",
-        "NotPlannable",
-        "NotWritable",
-        "PlannerDied",
-        "PlannerTimeout",
-        "SweepIncomplete",
-        "TooFewClocks",
-    }
-)
-"""Refusals that hold until the job restarts or the EnergyPlan's spec changes."""
 _LOOK_AGAIN_S = 15.0
 """While ranks are missing: no watch tells of the job's pods and of agents."""
 _LASTING_S = 10.0
@@ -69,7 +58,7 @@ def _with_job(case: Case, job: Job) -> Decision:
             f"PyTorchJob {job.name} is annotated for EnergyPlan {job.annotation!r}, not for {seen.name!r}. Change "
             "the annotation in its manifest, or delete this EnergyPlan."
         )
-        return case.refuse("AnnotationMismatch", message, condition="Injected")
+        return case.refuse(Refusal.ANNOTATION_MISMATCH, message, condition="Injected")
     if job.finished:
         return _complete(case, f"PyTorchJob {job.name} {'succeeded' if job.finished == 'Succeeded' else 'failed'}.")
     if base.phase is Phase.REFUSED and base.observed_generation == seen.generation and _is_final(base):
@@ -155,7 +144,7 @@ def _with_gang(case: ReadyCase) -> Decision:
 def _misfit(case: ReadyCase, profile: StoredProfile) -> bool:
     """Whether the planner has just found that the stored profile is of another time: then measure again."""
     answer = delivery.answer_for(case, profile)
-    return isinstance(answer, PlanRefusal) and answer.reason in ("ModelMismatch", "NotPlannable")
+    return isinstance(answer, PlanRefusal) and answer.reason in (Refusal.MODEL_MISMATCH, Refusal.NOT_PLANNABLE)
 
 
 def _refused_by_node(case: Case, rank: RankReport) -> Decision:
@@ -165,7 +154,7 @@ def _refused_by_node(case: Case, rank: RankReport) -> Decision:
         f"The agent of rank {rank.rank} (pod {rank.pod}) refuses: {rank.reason or 'it gives no reason'}. All GPUs "
         "run default clocks. Restart the job or change the EnergyPlan's spec to try again."
     )
-    return case.refuse(word if colon and word.isalpha() else "RankRefused", message, condition="Active")
+    return case.refuse(word if colon and word.isalpha() else Refusal.RANK_REFUSED, message, condition="Active")
 
 
 def _complete(case: Case, what: str) -> Decision:
@@ -208,6 +197,7 @@ def _profiles(case: ReadyCase) -> tuple[StoredProfile | None, StoredProfile | No
 
 
 def _is_final(status: EnergyPlanStatus) -> bool:
-    """What a node refused would be sent to it again; what the planner refused, refused again."""
+    """What is final would be refused again; what a node refused, and `Active` says the same, sent to it again."""
     reason = {one.type: one.reason for one in status.conditions}
-    return reason.get("Degraded") in FINAL or reason.get("Degraded") == reason.get("Active")
+    refusal = Refusal.coded(reason.get("Degraded"))
+    return (refusal is not None and refusal.final) or reason.get("Degraded") == reason.get("Active")

@@ -15,6 +15,7 @@ from statistics import fmean, median
 from typing import Self, TypeVar
 
 from joulepath_crds import GpuReport, RankReport, RankState, SwitchingLag, Topology
+from joulepath_operator.facts.refusals import Refusal
 from joulepath_operator.observation import NodeJob
 
 T = TypeVar("T", bound=Hashable)
@@ -24,9 +25,9 @@ _DELIVERY_S = 2.0
 
 
 class RefusalError(Exception):
-    """Something about the job that rules a plan out: a reason in CamelCase and a sentence with the remedy."""
+    """Something about the job that rules a plan out: a reason and a sentence with the remedy."""
 
-    def __init__(self, reason: str, message: str) -> None:
+    def __init__(self, reason: Refusal, message: str) -> None:
         super().__init__(message)
         self.reason = reason
         self.message = message
@@ -85,10 +86,6 @@ class Gang:
         """Whether every rank has the plan ready."""
         return self.complete and all(rank.staged_hash == plan_hash for rank in self.ranks)
 
-    def applied(self, plan_hash: str) -> bool:
-        """Whether the plan is in force on every rank."""
-        return self.complete and all(rank.applied_hash == plan_hash for rank in self.ranks)
-
     def activation(self) -> int:
         """An iteration far enough ahead that every agent hears of it in time."""
         per_iteration = self.iteration_time_s or _DELIVERY_S
@@ -116,22 +113,22 @@ class Gang:
             gpu = self.gpus.get(rank.gpu_uuid)
             if gpu is None:
                 raise RefusalError(
-                    "UnknownGPU",
+                    Refusal.UNKNOWN_GPU,
                     f"Rank {rank.rank} runs on GPU {rank.gpu_uuid}, which its node doesn't list. See the agent's log.",
                 )
             if gpu.refused:
                 raise RefusalError(
-                    "GPURefused",
+                    Refusal.GPU_REFUSED,
                     f"GPU {gpu.uuid} of rank {rank.rank} can't be used: {gpu.refused}. "
                     "Give each rank a whole GPU of its own (no MIG, time slicing or MPS).",
                 )
         if len({rank.gpu_uuid for rank in self.ranks}) < len(self.ranks):
-            raise RefusalError("SharedGPU", "Two ranks share a GPU. Give each rank a GPU of its own.")
+            raise RefusalError(Refusal.SHARED_GPU, "Two ranks share a GPU. Give each rank a GPU of its own.")
         gpus = [self.gpus[rank.gpu_uuid] for rank in self.ranks]
         if len({(gpu.model, gpu.default_clock_mhz) for gpu in gpus}) > 1:
             models = ", ".join(sorted({f"{gpu.model} at {gpu.default_clock_mhz} MHz" for gpu in gpus}))
             raise RefusalError(
-                "MixedGPUs", f"The ranks run on different GPUs ({models}). Use one model at one default clock."
+                Refusal.MIXED_GPUS, f"The ranks run on different GPUs ({models}). Use one model at one default clock."
             )
         topology = Topology(
             schedule=self._one("schedule", lambda rank: rank.schedule),
@@ -176,7 +173,7 @@ class Gang:
         if len(values) > 1:
             told = ", ".join(f"rank {rank} says {value}" for value, rank in list(values.items())[:3])
             raise RefusalError(
-                "RanksDisagree", f"The ranks disagree on the {what}: {told}. Run the same code on all ranks."
+                Refusal.RANKS_DISAGREE, f"The ranks disagree on the {what}: {told}. Run the same code on all ranks."
             )
         return next(iter(values))
 
@@ -186,14 +183,14 @@ class Gang:
             for stage in rank.stages:
                 if owners.setdefault(stage, rank.coordinates.pipeline) != rank.coordinates.pipeline:
                     raise RefusalError(
-                        "RanksDisagree", f"Stage {stage} is at two places of the pipeline. Check the groups."
+                        Refusal.RANKS_DISAGREE, f"Stage {stage} is at two places of the pipeline. Check the groups."
                     )
         depth = len(set(owners.values()))
         expected = depth * topology.data_parallel * topology.tensor_parallel
         places = {(r.coordinates.data, r.coordinates.pipeline, r.coordinates.tensor) for r in self.ranks}
         if sorted(owners) != list(range(topology.stages)) or not len(places) == len(self.ranks) == expected:
             raise RefusalError(
-                "RanksDisagree",
+                Refusal.RANKS_DISAGREE,
                 f"{len(self.ranks)} ranks with {len(places)} places and stages {sorted(owners)} are no pipeline of "
                 f"{topology.stages} stages with {topology.data_parallel} replicas and {topology.tensor_parallel} "
                 "tensor-parallel peers. Check the process groups that the pipeline is given.",

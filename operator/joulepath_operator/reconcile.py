@@ -20,6 +20,7 @@ from joulepath_crds import EnergyPlanSpec, EnergyPlanStatus, Phase
 from joulepath_operator import injection
 from joulepath_operator.cluster import Body, Cluster, ConflictError, UnacceptableError
 from joulepath_operator.decide import decide
+from joulepath_operator.facts.refusals import Refusal
 from joulepath_operator.facts.request import PlanRefusal, PlanRequest, PlanResult
 from joulepath_operator.gang import Gang
 from joulepath_operator.index import Index, Key, Kind
@@ -171,7 +172,7 @@ class Reconciler:
         field = ".".join(["spec", *(str(part) for part in first["loc"])])
         message = f"{field} is {first['input']!r}: {first['msg']}. Correct it in the EnergyPlan."
         story = self._story(body, _status(body))
-        story.tell("Degraded", True, "InvalidSpec", message)
+        story.tell("Degraded", True, Refusal.INVALID_SPEC, message)
         plans = tuple(plan.name for plan in self._index.plans(key))
         return Decision(story.end(Phase.REFUSED, message), delete_plans=plans)
 
@@ -181,8 +182,8 @@ class Reconciler:
             "(kubectl apply --server-side -f crds/); then restart the job or change the EnergyPlan's spec to try again."
         )
         story = self._story(body, status)
-        story.tell("Active", False, "NotWritable", message)
-        story.tell("Degraded", True, "NotWritable", message)
+        story.tell("Active", False, Refusal.NOT_WRITABLE, message)
+        story.tell("Degraded", True, Refusal.NOT_WRITABLE, message)
         return story.end(Phase.REFUSED, message, carry=CONDITIONS)
 
     def _carry_out(self, key: Key, body: Body, decision: Decision) -> Decision:

@@ -7,6 +7,7 @@ import json
 
 from joulepath_crds import EnergyPlanStatus, JobPlanSpec, Phase, Purpose, Topology
 from joulepath_operator.case import ReadyCase
+from joulepath_operator.facts.refusals import Refusal
 from joulepath_operator.observation import Decision, StoredPlan, StoredProfile
 from joulepath_operator.profiling import build_profile, measure_delays
 from joulepath_operator.sweep import LEAST_CLOCKS, choose_clocks, coverage, is_over, make_sweep, noise_s
@@ -24,7 +25,7 @@ def begin(case: ReadyCase, inputs: str = _FIRST) -> Decision:
             f"The GPUs have {len(clocks)} clocks in common from {default} MHz down; at least {LEAST_CLOCKS} are "
             "needed to choose from. Check supportedClocksMHz in kubectl get nodereports -o yaml."
         )
-        return case.refuse("TooFewClocks", message, condition="Profiled")
+        return case.refuse(Refusal.TOO_FEW_CLOCKS, message, condition="Profiled")
     spec = JobPlanSpec(
         energy_plan=case.seen.name,
         job=case.job.name,
@@ -57,7 +58,7 @@ def go_on(case: ReadyCase, plan: StoredPlan) -> Decision | StoredProfile:
             f"at least {LEAST_CLOCKS} are needed. Iterations are too short for the energy counter, or agents were "
             "started anew meanwhile: raise spec.profiling.iterationsPerClock, which begins anew."
         )
-        return case.refuse("SweepIncomplete", message, condition="Profiled")
+        return case.refuse(Refusal.SWEEP_INCOMPLETE, message, condition="Profiled")
     if not case.timed:
         return case.wait_for_timing()
     delays = measure_delays(case.gang, case.topology)

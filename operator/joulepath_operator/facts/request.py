@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from joulepath_crds import EnergyProfileSpec, FrontierPoint, Granularity, StagePlan, SwitchingLag
+from joulepath_operator.facts.refusals import Refusal
 
 __all__ = ["Delays", "Edge", "PlanRefusal", "PlanRequest", "PlanResult"]
 
@@ -57,7 +58,7 @@ class PlanResult:
 
 @dataclass(frozen=True, slots=True)
 class PlanRefusal:
-    """Why there is no plan: a reason in CamelCase and a sentence with the remedy."""
+    """Why there is no plan: a reason and a sentence with the remedy."""
 
-    reason: str
+    reason: Refusal
     message: str

@@ -12,6 +12,7 @@ from typing import Final
 
 import joulepath_planner as planner
 from joulepath_crds import FrontierPoint, Granularity, StagePlan, SwitchingLag
+from joulepath_operator.facts.refusals import Refusal
 from joulepath_operator.facts.request import PlanRefusal, PlanRequest, PlanResult
 
 __all__ = ["compute"]
@@ -38,7 +39,7 @@ def compute(request: PlanRequest) -> PlanResult | PlanRefusal:
         allowed = _MISMATCH + min(_MOST_NOISE, request.profile.iteration_time_noise_s / request.control_time_s)
         if abs(simulated_s / request.control_time_s - 1) > allowed:
             return PlanRefusal(
-                "ModelMismatch",
+                Refusal.MODEL_MISMATCH,
                 f"The model takes {simulated_s:.4f} s for an iteration at default clocks, the job "
                 f"{request.control_time_s:.4f} s: more than {allowed:.1%} apart ({_MISMATCH:.0%} and what the job's "
                 "own iterations vary by), a plan would be for another job. Something else slows the job (data loading, "
@@ -58,7 +59,7 @@ def compute(request: PlanRequest) -> PlanResult | PlanRefusal:
         )
         frontier = planner.frontier(pipeline, _FRONTIER_POINTS, default_clock_mhz=topology.default_clock_mhz)
     except (planner.ProfileError, planner.ScheduleError, planner.PlanningError, ValueError) as error:
-        return PlanRefusal("NotPlannable", f"The planner refuses: {str(error).rstrip('.')}.")
+        return PlanRefusal(Refusal.NOT_PLANNABLE, f"The planner refuses: {str(error).rstrip('.')}.")
     replicas = topology.data_parallel
     return PlanResult(
         stages=_stages(plan, topology.default_clock_mhz),

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from joulepath_operator.facts.refusals import Refusal
 from joulepath_operator.facts.request import PlanRefusal, PlanRequest, PlanResult
 
 __all__ = ["PlannerPool"]
@@ -50,7 +51,7 @@ class PlannerPool:
             answer, _ = await asyncio.wait_for(process.communicate(request), self._timeout_s)
         except TimeoutError:
             return PlanRefusal(
-                "PlannerTimeout",
+                Refusal.PLANNER_TIMEOUT,
                 f"The planner took more than {self._timeout_s:g} s. Ask for a coarser spec.granularity (phase or "
                 "rank), or give the operator more time (--planner-timeout) and restart the job.",
             )
@@ -60,7 +61,7 @@ class PlannerPool:
                 await process.wait()
         if process.returncode != 0:
             return PlanRefusal(
-                "PlannerDied",
+                Refusal.PLANNER_DIED,
                 f"The planner's process ended with {process.returncode} (-9: out of memory). See the operator's log, "
                 "give it more memory (operator.resources in the chart), then restart the job or change the EnergyPlan.",
             )
