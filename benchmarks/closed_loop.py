@@ -24,9 +24,9 @@ from pathlib import Path
 from typing import Any
 
 from joulepath_crds import EnergyPlanSpec, EnergyPlanStatus, Granularity, JobReference, NodeReportStatus, Phase
-from joulepath_operator.decide import decide
-from joulepath_operator.observation import Job, NodeJob, Observation, Pod
+from joulepath_operator.facts.observation import Job, NodeJob, Observation, Pod
 from joulepath_operator.planning.compute import compute
+from joulepath_operator.story.decide import decide
 from real_cluster import cores_awake
 from virtual_gpus import model, state
 from virtual_gpus.build import library_dir

@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _operator(options: argparse.Namespace) -> Coroutine[None, None, None]:
-    from joulepath_operator.cluster import Cluster
+    from joulepath_operator.control.api import Cluster
     from joulepath_operator.runner import run
 
     cluster = Cluster.connect(unlabelled=options.unlabelled_namespaces)
@@ -39,9 +39,9 @@ def _operator(options: argparse.Namespace) -> Coroutine[None, None, None]:
 
 
 def _webhook(options: argparse.Namespace) -> Coroutine[None, None, None]:
-    from joulepath_operator.cluster import Cluster
-    from joulepath_operator.inject import Injection
-    from joulepath_operator.webhook import LOOKUP_TIMEOUT_S, Webhook, serve
+    from joulepath_operator.control.api import Cluster
+    from joulepath_operator.webhook.patch import Injection
+    from joulepath_operator.webhook.server import LOOKUP_TIMEOUT_S, Webhook, serve
 
     if not options.trainer_image:
         raise SystemExit("the webhook must know the trainer's image: set JOULEPATH_TRAINER_IMAGE or --trainer-image")

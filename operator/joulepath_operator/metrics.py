@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metr
 from prometheus_client.core import GaugeMetricFamily
 
 from joulepath_crds import EnergyPlanStatus, Phase
-from joulepath_operator.index import Key
+from joulepath_operator.control.index import Key
 
 _PLAN = ("namespace", "name", "job")
 

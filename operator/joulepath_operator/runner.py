@@ -10,13 +10,13 @@ from aiohttp import web
 from prometheus_client import generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
-from joulepath_operator import handlers
-from joulepath_operator.cluster import Cluster
-from joulepath_operator.index import Index, Key, Kind
+from joulepath_operator.control import watches
+from joulepath_operator.control.api import Cluster
+from joulepath_operator.control.index import Index, Key, Kind
+from joulepath_operator.control.queue import KeyedQueue
+from joulepath_operator.control.reconcile import Reconciler
 from joulepath_operator.metrics import Metrics
 from joulepath_operator.planning.pool import PlannerPool
-from joulepath_operator.queue import KeyedQueue
-from joulepath_operator.reconcile import Reconciler
 
 log = logging.getLogger(__name__)
 
@@ -37,8 +37,8 @@ async def run(cluster: Cluster, host: str, port: int, planner_timeout_s: int) ->
     parts = [
         asyncio.create_task(
             kopf.operator(
-                registry=handlers.registry(index, queue.add),
-                settings=handlers.settings(),
+                registry=watches.registry(index, queue.add),
+                settings=watches.settings(),
                 clusterwide=True,
                 standalone=True,
             )

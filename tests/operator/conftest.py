@@ -35,10 +35,19 @@ from joulepath_crds import (
     WaitMeasurement,
     arm_of,
 )
-from joulepath_operator.decide import decide
+from joulepath_operator.facts.observation import (
+    Agent,
+    Decision,
+    Job,
+    NodeJob,
+    Observation,
+    Pod,
+    StoredPlan,
+    StoredProfile,
+)
 from joulepath_operator.facts.request import PlanRefusal, PlanRequest, PlanResult
-from joulepath_operator.observation import Agent, Decision, Job, NodeJob, Observation, Pod, StoredPlan, StoredProfile
 from joulepath_operator.planning.compute import compute
+from joulepath_operator.story.decide import decide
 from joulepath_planner import Pipeline, Simulation, simulate
 from tests.planner.pipelines import BLOCKING_POWER_W, gpt3
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from joulepath_crds import EnergyPlanSpec
-from joulepath_operator.gang import Gang
-from joulepath_operator.injection import explain
-from joulepath_operator.observation import Agent, Pod
+from joulepath_operator.facts.gang import Gang
+from joulepath_operator.facts.observation import Agent, Pod
+from joulepath_operator.story.gathering import explain
 
 NewWorld = Callable[..., Any]
 

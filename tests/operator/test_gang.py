@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from joulepath_crds import Coordinates, JobReport, RankReport, RankState
-from joulepath_operator.gang import Gang
-from joulepath_operator.observation import NodeJob
+from joulepath_operator.facts.gang import Gang
+from joulepath_operator.facts.observation import NodeJob
 
 
 def node(name: str, attempt: int, age_s: float, iteration_time_s: float = 1.0) -> NodeJob:

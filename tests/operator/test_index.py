@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from joulepath_crds import JobPlanSpec, NodeReportStatus, Purpose, Sweep
-from joulepath_operator.index import Index, Kind
+from joulepath_operator.control.index import Index, Kind
 
 PLAN = ("team", "plan")
 

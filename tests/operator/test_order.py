@@ -21,12 +21,12 @@ from joulepath_crds import (
     SwitchingLag,
     WaitMeasurement,
 )
+from joulepath_operator.facts.gang import Gang
 from joulepath_operator.facts.request import PlanRequest, PlanResult
-from joulepath_operator.gang import Gang
-from joulepath_operator.order import executed
+from joulepath_operator.figures.clocks import coverage
+from joulepath_operator.figures.order import executed
+from joulepath_operator.figures.profile import build_profile, measure_delays
 from joulepath_operator.planning.compute import compute
-from joulepath_operator.profiling import build_profile, measure_delays
-from joulepath_operator.sweep import coverage
 
 CLOCKS = (1400, 1300, 1200, 1100, 1000)
 TRANSFER_S, TAIL_S, WAIT_W = 0.002, 0.01, 80.0

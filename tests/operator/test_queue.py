@@ -10,7 +10,7 @@ from itertools import pairwise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from joulepath_operator.queue import KeyedQueue
+from joulepath_operator.control.queue import KeyedQueue
 
 
 async def _drained(queue: KeyedQueue[str]) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from joulepath_crds import Arm, BlockReport, Coordinates, Estimate, MeasuredSavings, RankReport
-from joulepath_operator.savings import complete_blocks, estimate, in_words, measured_savings, t_quantile
+from joulepath_operator.figures.savings import complete_blocks, estimate, in_words, measured_savings, t_quantile
 
 
 def block(index: int, arm: Arm, energy_j: float, time_s: float = 2.0, **changes: Any) -> BlockReport:

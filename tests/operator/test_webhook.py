@@ -15,9 +15,9 @@ from typing import Any
 import aiohttp
 import pytest
 
-from joulepath_operator.index import Key
-from joulepath_operator.inject import Injection
-from joulepath_operator.webhook import Webhook, serve
+from joulepath_operator.control.index import Key
+from joulepath_operator.webhook.patch import Injection
+from joulepath_operator.webhook.server import Webhook, serve
 
 ANNOTATED = {"joulepath.dev/energy-plan": "plan"}
 

@@ -24,7 +24,7 @@ from uuid import uuid4
 import pytest
 
 from joulepath_crds import ANNOTATION, JobPlanSpec, NodeReportStatus
-from joulepath_operator.observation import Job, StoredPlan
+from joulepath_operator.facts.observation import Job, StoredPlan
 from real_cluster import Cluster
 
 pytestmark = pytest.mark.cluster

@@ -2,6 +2,8 @@
 
 - `refusals`: why a job gets no plan
 - `request`: what the planner is asked, and its answer
+- `observation`: what a decision is made from, and what it is
+- `gang`: the ranks of one attempt of a job
 """
 
 from __future__ import annotations

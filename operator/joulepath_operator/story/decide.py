@@ -10,14 +10,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 from joulepath_crds import ANNOTATION, EnergyPlanStatus, JobPlanSpec, Phase, Purpose, RankReport
-from joulepath_operator import delivery, injection, sweeping
-from joulepath_operator.case import Case, ReadyCase
-from joulepath_operator.demands import objection
+from joulepath_operator.facts.gang import Gang, RefusalError
+from joulepath_operator.facts.observation import Decision, Job, Observation, StoredProfile
 from joulepath_operator.facts.refusals import Refusal
 from joulepath_operator.facts.request import PlanRefusal
-from joulepath_operator.gang import Gang, RefusalError
-from joulepath_operator.observation import Decision, Job, Observation, StoredProfile
-from joulepath_operator.story import Story
+from joulepath_operator.story import delivery, gathering, sweeping
+from joulepath_operator.story.case import Case, ReadyCase
+from joulepath_operator.story.objections import objection
+from joulepath_operator.story.status import Story
 
 _LOOK_AGAIN_S = 15.0
 """While ranks are missing: no watch tells of the job's pods and of agents."""
@@ -52,7 +52,7 @@ def _without_job(case: Case) -> Decision:
 def _with_job(case: Case, job: Job) -> Decision:
     seen, base = case.seen, case.story.base
     if job.annotation is None:
-        return case.pend("NotAnnotated", injection.how_to_annotate(seen, job))
+        return case.pend("NotAnnotated", gathering.how_to_annotate(seen, job))
     if job.annotation != seen.name:
         message = (
             f"PyTorchJob {job.name} is annotated for EnergyPlan {job.annotation!r}, not for {seen.name!r}. Change "
@@ -74,7 +74,7 @@ def _with_job(case: Case, job: Job) -> Decision:
 def _with_some_ranks(case: Case, job: Job, gang: Gang | None) -> Decision:
     """A plan of this very attempt stays: a node that is silent for a moment is no reason to withdraw it."""
     base, outdated = case.story.base, _outdated(case, job, gang.attempt if gang else None)
-    reason, message = injection.explain(case.seen, job, gang)
+    reason, message = gathering.explain(case.seen, job, gang)
     if base.observed_generation != case.seen.generation:
         outdated = case.all_plans  # made for another spec, and what this one asks for can't be planned now
     if set(case.all_plans) - set(outdated) and base.phase in _UNDER_WAY:

@@ -30,9 +30,9 @@ from joulepath_crds import (
     Topology,
     Transfer,
 )
+from joulepath_operator.facts.gang import Gang
 from joulepath_operator.facts.request import Delays, Edge
-from joulepath_operator.gang import Gang
-from joulepath_operator.order import bare, executed, kind_of, stage_of
+from joulepath_operator.figures.order import bare, executed, kind_of, stage_of
 
 K = TypeVar("K")
 

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from joulepath_crds import Arm, BlockReport, JobPlanSpec, Purpose, Sweep
-from joulepath_operator.order import kind_of
-from joulepath_operator.sweep import LOWEST_SHARE, choose_clocks, make_sweep, noise_s
+from joulepath_operator.figures.clocks import LOWEST_SHARE, choose_clocks, make_sweep, noise_s
+from joulepath_operator.figures.order import kind_of
 
 A100 = tuple(range(1410, 200, -15))
 

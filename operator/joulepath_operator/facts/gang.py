@@ -15,8 +15,8 @@ from statistics import fmean, median
 from typing import Self, TypeVar
 
 from joulepath_crds import GpuReport, RankReport, RankState, SwitchingLag, Topology
+from joulepath_operator.facts.observation import NodeJob
 from joulepath_operator.facts.refusals import Refusal
-from joulepath_operator.observation import NodeJob
 
 T = TypeVar("T", bound=Hashable)
 

@@ -12,7 +12,7 @@ from typing import Any
 import kopf
 
 from joulepath_crds import GROUP, VERSION
-from joulepath_operator.index import Index, Key, Kind
+from joulepath_operator.control.index import Index, Key, Kind
 
 _WATCHED = {kind: (GROUP, VERSION) for kind in Kind if kind is not Kind.JOB} | {Kind.JOB: ("kubeflow.org", "v1")}
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from joulepath_crds import JobPlanSpec, RankReport, Sweep
-from joulepath_operator.order import executed, kind_of, stage_of
-from joulepath_operator.savings import LEAST_PAIRS, complete_blocks, estimate
+from joulepath_operator.figures.order import executed, kind_of, stage_of
+from joulepath_operator.figures.savings import LEAST_PAIRS, complete_blocks, estimate
 
 LOWEST_SHARE = 0.6
 """Lowest clock of a sweep, as a share of the default one: on A100 the least effective energy lies above."""

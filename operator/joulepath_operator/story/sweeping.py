@@ -6,11 +6,11 @@ import hashlib
 import json
 
 from joulepath_crds import EnergyPlanStatus, JobPlanSpec, Phase, Purpose, Topology
-from joulepath_operator.case import ReadyCase
+from joulepath_operator.facts.observation import Decision, StoredPlan, StoredProfile
 from joulepath_operator.facts.refusals import Refusal
-from joulepath_operator.observation import Decision, StoredPlan, StoredProfile
-from joulepath_operator.profiling import build_profile, measure_delays
-from joulepath_operator.sweep import LEAST_CLOCKS, choose_clocks, coverage, is_over, make_sweep, noise_s
+from joulepath_operator.figures.clocks import LEAST_CLOCKS, choose_clocks, coverage, is_over, make_sweep, noise_s
+from joulepath_operator.figures.profile import build_profile, measure_delays
+from joulepath_operator.story.case import ReadyCase
 
 _FIRST, _AGAIN = "sweep", "sweep once more"
 """The inputs of a sweep's JobPlan: an agent that was started anew in the middle has lost what it had measured."""

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from joulepath_crds import Coordinates, RankReport
-from joulepath_operator.gang import Gang
-from joulepath_operator.profiling import build_profile, measure_delays
+from joulepath_operator.facts.gang import Gang
+from joulepath_operator.figures.profile import build_profile, measure_delays
 
 NewWorld = Callable[..., Any]
 

@@ -17,16 +17,16 @@ from typing import Any, Protocol, cast
 from pydantic import ValidationError
 
 from joulepath_crds import EnergyPlanSpec, EnergyPlanStatus, Phase
-from joulepath_operator import injection
-from joulepath_operator.cluster import Body, Cluster, ConflictError, UnacceptableError
-from joulepath_operator.decide import decide
+from joulepath_operator.control.api import Body, Cluster, ConflictError, UnacceptableError
+from joulepath_operator.control.index import Index, Key, Kind
+from joulepath_operator.facts.gang import Gang
+from joulepath_operator.facts.observation import Agent, Decision, Job, Observation, StoredPlan, StoredProfile
 from joulepath_operator.facts.refusals import Refusal
 from joulepath_operator.facts.request import PlanRefusal, PlanRequest, PlanResult
-from joulepath_operator.gang import Gang
-from joulepath_operator.index import Index, Key, Kind
 from joulepath_operator.metrics import Metrics
-from joulepath_operator.observation import Agent, Decision, Job, Observation, StoredPlan, StoredProfile
-from joulepath_operator.story import CONDITIONS, Story
+from joulepath_operator.story import gathering
+from joulepath_operator.story.decide import decide
+from joulepath_operator.story.status import CONDITIONS, Story
 
 log = logging.getLogger(__name__)
 
@@ -148,7 +148,7 @@ class Reconciler:
         if gang is not None and gang.complete:
             return replace(seen, job=job, nodes=nodes, profiles=self._index.profiles(seen.namespace))
         pods = self._cluster.pods(seen.namespace, job.name, job.uid)
-        silent = {pod.node for pod in injection.silent(pods, gang) if pod.node and not pod.waiting}
+        silent = {pod.node for pod in gathering.silent(pods, gang) if pod.node and not pod.waiting}
         return replace(
             seen,
             job=job,

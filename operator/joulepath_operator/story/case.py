@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from joulepath_crds import EnergyPlanStatus, JobPlanSpec, Mode, Phase, RankReport, Topology, content_hash
-from joulepath_operator.gang import Gang
-from joulepath_operator.observation import Decision, Job, Observation, StoredPlan
-from joulepath_operator.order import executed
-from joulepath_operator.savings import in_words, measured_savings
-from joulepath_operator.story import CONDITIONS, Story
+from joulepath_operator.facts.gang import Gang
+from joulepath_operator.facts.observation import Decision, Job, Observation, StoredPlan
+from joulepath_operator.figures.order import executed
+from joulepath_operator.figures.savings import in_words, measured_savings
+from joulepath_operator.story.status import CONDITIONS, Story
 
 
 @dataclass(frozen=True, slots=True)

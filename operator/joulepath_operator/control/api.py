@@ -16,9 +16,8 @@ from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException
 
 from joulepath_crds import GROUP, VERSION, EnergyPlanStatus
-from joulepath_operator.index import Key, Kind
-from joulepath_operator.injection import POD_SECURITY_LABEL
-from joulepath_operator.observation import (
+from joulepath_operator.control.index import Key, Kind
+from joulepath_operator.facts.observation import (
     INJECTED_ANNOTATION,
     INPUTS_ANNOTATION,
     JOB_UID_LABEL,
@@ -26,6 +25,7 @@ from joulepath_operator.observation import (
     StoredPlan,
     StoredProfile,
 )
+from joulepath_operator.story.gathering import POD_SECURITY_LABEL
 
 Body = dict[str, Any]
 

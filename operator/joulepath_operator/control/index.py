@@ -17,7 +17,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from joulepath_crds import EnergyProfileSpec, JobPlanSpec, NodeReportStatus
-from joulepath_operator.observation import (
+from joulepath_operator.facts.observation import (
     INPUTS_ANNOTATION,
     JOB_UID_LABEL,
     Job,

@@ -21,10 +21,10 @@ from typing import Any
 from aiohttp import web
 
 from joulepath_crds import ANNOTATION
-from joulepath_operator.cluster import Cluster
-from joulepath_operator.index import Key, Kind
-from joulepath_operator.inject import Injection, Outcome, inject
-from joulepath_operator.injection import FORBIDDING_LEVELS
+from joulepath_operator.control.api import Cluster
+from joulepath_operator.control.index import Key, Kind
+from joulepath_operator.story.gathering import FORBIDDING_LEVELS
+from joulepath_operator.webhook.patch import Injection, Outcome, inject
 
 log = logging.getLogger(__name__)
 

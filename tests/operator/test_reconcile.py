@@ -14,14 +14,14 @@ import pytest
 from kubernetes import client
 
 from joulepath_crds import ANNOTATION, EnergyPlanStatus, NodeReportStatus
-from joulepath_operator.cluster import Cluster
+from joulepath_operator.control.api import Cluster
+from joulepath_operator.control.index import Index, Key, Kind
+from joulepath_operator.control.queue import KeyedQueue
+from joulepath_operator.control.reconcile import Reconciler
+from joulepath_operator.facts.observation import INPUTS_ANNOTATION, JOB_UID_LABEL
 from joulepath_operator.facts.request import PlanRefusal, PlanRequest, PlanResult
-from joulepath_operator.index import Index, Key, Kind
 from joulepath_operator.metrics import Metrics
-from joulepath_operator.observation import INPUTS_ANNOTATION, JOB_UID_LABEL
 from joulepath_operator.planning.pool import PlannerPool
-from joulepath_operator.queue import KeyedQueue
-from joulepath_operator.reconcile import Reconciler
 from joulepath_operator.runner import _relist
 
 Answer = tuple[int, Any]

@@ -17,13 +17,13 @@ from joulepath_crds import (
     RankReport,
     StagePlan,
 )
-from joulepath_operator.case import ReadyCase
+from joulepath_operator.facts.gang import Gang
+from joulepath_operator.facts.observation import Decision, StoredPlan, StoredProfile
 from joulepath_operator.facts.request import PlanRefusal, PlanRequest, PlanResult
-from joulepath_operator.gang import Gang
-from joulepath_operator.observation import Decision, StoredPlan, StoredProfile
-from joulepath_operator.order import bare, executed, kind_of, stage_of
-from joulepath_operator.profiling import measure_delays
-from joulepath_operator.savings import LEAST_PAIRS, NOT_YET_KNOWN, figure
+from joulepath_operator.figures.order import bare, executed, kind_of, stage_of
+from joulepath_operator.figures.profile import measure_delays
+from joulepath_operator.figures.savings import LEAST_PAIRS, NOT_YET_KNOWN, figure
+from joulepath_operator.story.case import ReadyCase
 
 
 def on_profile(case: ReadyCase, profile: StoredProfile) -> Decision:

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from joulepath_crds import ANNOTATION
-from joulepath_operator.gang import Gang
-from joulepath_operator.observation import Agent, Job, Observation, Pod
+from joulepath_operator.facts.gang import Gang
+from joulepath_operator.facts.observation import Agent, Job, Observation, Pod
 
 POD_SECURITY_LABEL = "pod-security.kubernetes.io/enforce"
 FORBIDDING_LEVELS = frozenset({"baseline", "restricted"})

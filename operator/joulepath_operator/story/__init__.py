@@ -1,0 +1,14 @@
+"""The story of an EnergyPlan: from all that is seen of it to what its cluster should hold next.
+
+- `decide`: the whole of it, and its first chapter
+- `case`: what the chapters share
+- `status`: how a status is told
+- `objections`: what is asked for that can't be had
+- `gathering`: why ranks of a job don't report
+- `sweeping`: the second chapter, until there is a profile
+- `delivery`: the third, from a profile to measured savings
+"""
+
+from __future__ import annotations
+
+__all__: list[str] = []

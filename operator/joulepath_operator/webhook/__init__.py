@@ -1,0 +1,9 @@
+"""The admission webhook, a process of its own: puts the trainer into the pods of annotated jobs.
+
+- `server`: answers the API server, always with leave
+- `patch`: what is added to a pod
+"""
+
+from __future__ import annotations
+
+__all__: list[str] = []
