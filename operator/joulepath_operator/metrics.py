@@ -6,55 +6,48 @@ What concerns an EnergyPlan is read from its status when Prometheus asks; a plan
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric
 from prometheus_client.core import GaugeMetricFamily
 
-from joulepath_crds import EnergyPlanStatus, Phase
-from joulepath_operator.control.index import Key
+from joulepath_crds import EnergyPlanStatus, MetricRow, Phase
+from joulepath_operator.facts.names import NamespacedName
 
 _PLAN = ("namespace", "name", "job")
 
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A metric: its name as Prometheus shows it, its type, its labels and what it says."""
-
-    name: str
-    type: str
-    labels: tuple[str, ...]
-    help: str
-
-
-TABLE: tuple[Row, ...] = (
-    Row("joulepath_energyplan_phase", "gauge", (*_PLAN, "phase"), "1 for the phase that an EnergyPlan is in, else 0."),
-    Row(
+TABLE: Final[tuple[MetricRow, ...]] = (
+    MetricRow(
+        "joulepath_energyplan_phase", "gauge", (*_PLAN, "phase"), "1 for the phase that an EnergyPlan is in, else 0."
+    ),
+    MetricRow(
         "joulepath_plan_savings_ratio",
         "gauge",
         (*_PLAN, "stat"),
         "Measured fraction of energy saved; stat is mean, or low and high of the 95% interval. Absent until known.",
     ),
-    Row(
+    MetricRow(
         "joulepath_plan_slowdown_ratio",
         "gauge",
         (*_PLAN, "stat"),
         "Measured fraction by which an iteration lasts longer with the plan; stat as in the savings.",
     ),
-    Row("joulepath_plan_predicted_savings_ratio", "gauge", _PLAN, "Fraction of energy predicted to be saved."),
-    Row("joulepath_plan_bound_savings_ratio", "gauge", _PLAN, "Fraction that no plan can exceed at that time."),
-    Row("joulepath_plan_iteration_seconds", "gauge", (*_PLAN, "arm"), "Measured seconds of an iteration, by arm."),
-    Row("joulepath_plan_t_min_seconds", "gauge", _PLAN, "Predicted seconds of an iteration at default clocks."),
-    Row("joulepath_plan_target_seconds", "gauge", _PLAN, "Predicted seconds of an iteration with the plan."),
-    Row(
+    MetricRow("joulepath_plan_predicted_savings_ratio", "gauge", _PLAN, "Fraction of energy predicted to be saved."),
+    MetricRow("joulepath_plan_bound_savings_ratio", "gauge", _PLAN, "Fraction that no plan can exceed at that time."),
+    MetricRow(
+        "joulepath_plan_iteration_seconds", "gauge", (*_PLAN, "arm"), "Measured seconds of an iteration, by arm."
+    ),
+    MetricRow("joulepath_plan_t_min_seconds", "gauge", _PLAN, "Predicted seconds of an iteration at default clocks."),
+    MetricRow("joulepath_plan_target_seconds", "gauge", _PLAN, "Predicted seconds of an iteration with the plan."),
+    MetricRow(
         "joulepath_plan_energy_per_iteration_joules",
         "gauge",
         (*_PLAN, "arm"),
         "Measured joules of an iteration, all GPUs of the job, by arm.",
     ),
-    Row("joulepath_planner_seconds", "histogram", (), "Seconds that the planner took."),
-    Row("joulepath_reconcile_errors_total", "counter", (), "Times that handling an EnergyPlan failed."),
-    Row("joulepath_queue_depth", "gauge", (), "EnergyPlans that wait to be handled, or are."),
+    MetricRow("joulepath_planner_seconds", "histogram", (), "Seconds that the planner took."),
+    MetricRow("joulepath_reconcile_errors_total", "counter", (), "Times that handling an EnergyPlan failed."),
+    MetricRow("joulepath_queue_depth", "gauge", (), "EnergyPlans that wait to be handled, or are."),
 )
 _HELP = {row.name: row for row in TABLE}
 
@@ -64,7 +57,7 @@ class Metrics:
 
     def __init__(self, queue_depth: Callable[[], int] = lambda: 0) -> None:
         self.registry = CollectorRegistry()
-        self._statuses: dict[Key, tuple[str, EnergyPlanStatus]] = {}
+        self._statuses: dict[NamespacedName, tuple[str, EnergyPlanStatus]] = {}
         self.planner_seconds = Histogram(
             "joulepath_planner_seconds",
             _HELP["joulepath_planner_seconds"].help,
@@ -78,10 +71,10 @@ class Metrics:
         depth.set_function(queue_depth)
         self.registry.register(self)
 
-    def tell(self, key: Key, job: str, status: EnergyPlanStatus) -> None:
+    def tell(self, key: NamespacedName, job: str, status: EnergyPlanStatus) -> None:
         self._statuses[key] = job, status
 
-    def forget(self, key: Key) -> None:
+    def forget(self, key: NamespacedName) -> None:
         self._statuses.pop(key, None)
 
     def collect(self) -> Iterable[Metric]:

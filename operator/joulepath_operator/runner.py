@@ -12,9 +12,10 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from joulepath_operator.control import watches
 from joulepath_operator.control.api import Cluster
-from joulepath_operator.control.index import Index, Key, Kind
+from joulepath_operator.control.index import WATCHED, Index
 from joulepath_operator.control.queue import KeyedQueue
 from joulepath_operator.control.reconcile import Reconciler
+from joulepath_operator.facts.names import ENERGY_PLANS, NamespacedName
 from joulepath_operator.metrics import Metrics
 from joulepath_operator.planning.pool import PlannerPool
 
@@ -30,7 +31,7 @@ async def run(cluster: Cluster, host: str, port: int, planner_timeout_s: int) ->
     metrics = Metrics(queue_depth=lambda: len(queue))
     pool = PlannerPool(planner_timeout_s, observe=metrics.planner_seconds.observe)
     reconciler = Reconciler(cluster, index, pool, metrics, again=lambda key: queue.add(key))
-    queue: KeyedQueue[Key] = KeyedQueue(reconciler, on_error=lambda key: metrics.errors.inc())
+    queue: KeyedQueue[NamespacedName] = KeyedQueue(reconciler, on_error=lambda key: metrics.errors.inc())
     # Before anything is decided, everything is known: an empty index would look like a cluster without jobs.
     await _relist(cluster, index, queue)
     server = await _serve(metrics, host, port)
@@ -43,7 +44,7 @@ async def run(cluster: Cluster, host: str, port: int, planner_timeout_s: int) ->
                 standalone=True,
             )
         ),
-        asyncio.create_task(queue.run(_RESYNC_S, lambda: index.keys(Kind.ENERGY_PLAN))),
+        asyncio.create_task(queue.run(_RESYNC_S, lambda: index.keys(ENERGY_PLANS))),
         asyncio.create_task(_relist_forever(cluster, index, queue)),
     ]
     try:
@@ -57,17 +58,17 @@ async def run(cluster: Cluster, host: str, port: int, planner_timeout_s: int) ->
         await server.cleanup()
 
 
-async def _relist(cluster: Cluster, index: Index, queue: KeyedQueue[Key]) -> None:
-    for kind in Kind:
-        known = index.uids(kind)
-        bodies = await asyncio.to_thread(cluster.list_all, kind)
-        if bodies is None:  # what is known stays: an API server that has just started may not know our kinds yet
+async def _relist(cluster: Cluster, index: Index, queue: KeyedQueue[NamespacedName]) -> None:
+    for resource in WATCHED:
+        known = index.uids(resource)
+        bodies = await asyncio.to_thread(cluster.list_all, resource)
+        if bodies is None:  # what is known stays: an API server that has just started may not know ours yet
             continue
-        for key in index.replace(kind, bodies, known):
+        for key in index.replace(resource, bodies, known):
             queue.add(key)
 
 
-async def _relist_forever(cluster: Cluster, index: Index, queue: KeyedQueue[Key]) -> None:
+async def _relist_forever(cluster: Cluster, index: Index, queue: KeyedQueue[NamespacedName]) -> None:
     while True:
         await asyncio.sleep(_RELIST_S)
         try:

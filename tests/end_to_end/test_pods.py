@@ -7,7 +7,7 @@ import json
 import pytest
 
 from joulepath_crds import ANNOTATION
-from joulepath_operator.facts.observation import INJECTED_ANNOTATION
+from joulepath_operator.facts.labels import INJECTED_ANNOTATION
 from real_cluster import CommandError
 from tests.end_to_end import jobs
 from tests.end_to_end.product import JOBS, PYTHONPATH_IMAGE, Product, wait_ready

@@ -6,7 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 from joulepath_crds import JobPlanSpec, NodeReportStatus, Purpose, Sweep
-from joulepath_operator.control.index import Index, Kind
+from joulepath_operator.control.index import Index
+from joulepath_operator.facts.names import ENERGY_PLANS, JOB_PLANS, NODE_REPORTS
+from joulepath_operator.jobs.pytorchjob import PYTORCH_JOBS
 
 PLAN = ("team", "plan")
 
@@ -37,103 +39,103 @@ def job_plan(version: int, activate_at: int | None = None, uid: str = "u7") -> d
 
 def test_a_job_and_a_report_concern_the_plans_that_name_the_job(new_world: Callable[..., Any]) -> None:
     index = Index()
-    assert index.put(Kind.ENERGY_PLAN, energy_plan()) == {PLAN}
-    assert index.put(Kind.ENERGY_PLAN, energy_plan("other", "bert")) == {("team", "other")}
-    assert index.put(Kind.JOB, job()) == {PLAN}
+    assert index.put(ENERGY_PLANS, energy_plan()) == {PLAN}
+    assert index.put(ENERGY_PLANS, energy_plan("other", "bert")) == {("team", "other")}
+    assert index.put(PYTORCH_JOBS, job()) == {PLAN}
     world = new_world()
     reports = [node.report for node in world.nodes()]
     body = {
         "metadata": {"name": "node-0"},
         "status": NodeReportStatus(jobs=(reports[0],)).to_api(),
     }
-    assert index.put(Kind.NODE_REPORT, body) == {PLAN}
-    assert index.put(Kind.NODE_REPORT, body) == set(), "nothing has changed"
+    assert index.put(NODE_REPORTS, body) == {PLAN}
+    assert index.put(NODE_REPORTS, body) == set(), "nothing has changed"
     assert [node.node for node in index.nodes(reports[0].namespace, reports[0].job_uid)] == ["node-0"]
     gone = {"metadata": {"name": "node-0"}, "status": {}}
-    assert index.put(Kind.NODE_REPORT, gone) == {PLAN}, "the job has left the node"
+    assert index.put(NODE_REPORTS, gone) == {PLAN}, "the job has left the node"
     assert index.nodes(reports[0].namespace, reports[0].job_uid) == ()
 
 
 def test_what_is_older_than_what_is_known_is_left() -> None:
     index = Index()
-    index.put(Kind.JOB_PLAN, job_plan(7, activate_at=40))
-    assert index.put(Kind.JOB_PLAN, job_plan(6)) == set()
+    index.put(JOB_PLANS, job_plan(7, activate_at=40))
+    assert index.put(JOB_PLANS, job_plan(6)) == set()
     assert index.plans(PLAN)[0].spec.activate_at == 40
-    assert index.put(Kind.JOB_PLAN, job_plan(8)) == {PLAN}
+    assert index.put(JOB_PLANS, job_plan(8)) == {PLAN}
     assert index.plans(PLAN)[0].version == "8"
 
 
 def test_a_list_takes_out_what_it_lacks_but_not_what_came_after_it_was_asked_for() -> None:
     index = Index()
-    index.put(Kind.ENERGY_PLAN, energy_plan())
-    known = index.uids(Kind.ENERGY_PLAN)
-    index.put(Kind.ENERGY_PLAN, energy_plan("new"))
-    assert index.replace(Kind.ENERGY_PLAN, [], known) == {PLAN}
-    assert index.keys(Kind.ENERGY_PLAN) == {("team", "new")}
+    index.put(ENERGY_PLANS, energy_plan())
+    known = index.uids(ENERGY_PLANS)
+    index.put(ENERGY_PLANS, energy_plan("new"))
+    assert index.replace(ENERGY_PLANS, [], known) == {PLAN}
+    assert index.keys(ENERGY_PLANS) == {("team", "new")}
 
 
 def test_what_is_told_late_of_a_deleted_object_does_not_bring_it_back() -> None:
     index = Index()
-    index.put(Kind.JOB, job(5))
-    index.drop(Kind.JOB, job(9))
-    assert index.put(Kind.JOB, job(7)) == set()
-    assert index.job(("team", "gpt3")) is None
+    index.put(PYTORCH_JOBS, job(5))
+    index.drop(PYTORCH_JOBS, job(9))
+    assert index.put(PYTORCH_JOBS, job(7)) == set()
+    assert index.job(PYTORCH_JOBS, ("team", "gpt3")) is None
 
 
 def test_what_is_deleted_by_name_stays_away_however_new_its_last_state() -> None:
     """The operator deletes a JobPlan before the watch has told it of the newest version."""
     index = Index()
-    index.put(Kind.JOB_PLAN, job_plan(5))
-    index.drop(Kind.JOB_PLAN, {"metadata": {"namespace": "team", "name": "plan-u1"}})
-    assert index.put(Kind.JOB_PLAN, job_plan(7)) == set()
+    index.put(JOB_PLANS, job_plan(5))
+    index.drop(JOB_PLANS, {"metadata": {"namespace": "team", "name": "plan-u1"}})
+    assert index.put(JOB_PLANS, job_plan(7)) == set()
     assert index.plans(PLAN) == ()
-    assert index.put(Kind.JOB_PLAN, job_plan(8, uid="another")) == {PLAN}
+    assert index.put(JOB_PLANS, job_plan(8, uid="another")) == {PLAN}
 
 
 def test_the_end_of_an_object_is_not_that_of_another_of_its_name() -> None:
     index = Index()
-    index.put(Kind.JOB, job(5))
-    index.put(Kind.JOB, job(8, uid="u2"))
-    assert index.drop(Kind.JOB, job(7)) == set()
-    found = index.job(("team", "gpt3"))
+    index.put(PYTORCH_JOBS, job(5))
+    index.put(PYTORCH_JOBS, job(8, uid="u2"))
+    assert index.drop(PYTORCH_JOBS, job(7)) == set()
+    found = index.job(PYTORCH_JOBS, ("team", "gpt3"))
     assert found is not None
     assert found.uid == "u2"
 
 
 def test_a_list_from_before_an_object_was_made_anew_does_not_take_out_the_new_one() -> None:
     index = Index()
-    index.put(Kind.JOB, job(5))
-    known = index.uids(Kind.JOB)
-    index.drop(Kind.JOB, job(6))
-    index.put(Kind.JOB, job(8, uid="u2"))
-    index.replace(Kind.JOB, [], known)
-    assert index.job(("team", "gpt3")) is not None
+    index.put(PYTORCH_JOBS, job(5))
+    known = index.uids(PYTORCH_JOBS)
+    index.drop(PYTORCH_JOBS, job(6))
+    index.put(PYTORCH_JOBS, job(8, uid="u2"))
+    index.replace(PYTORCH_JOBS, [], known)
+    assert index.job(PYTORCH_JOBS, ("team", "gpt3")) is not None
 
 
 def test_deleted_objects_are_forgotten_in_the_end() -> None:
     now = 100.0
     index = Index(lambda: now)
-    index.put(Kind.JOB, job(5))
-    index.drop(Kind.JOB, job(6))
+    index.put(PYTORCH_JOBS, job(5))
+    index.drop(PYTORCH_JOBS, job(6))
     now += 1000
-    index.replace(Kind.JOB, [], index.uids(Kind.JOB))
-    assert not index._known[Kind.JOB]
+    index.replace(PYTORCH_JOBS, [], index.uids(PYTORCH_JOBS))
+    assert not index._known[PYTORCH_JOBS]
 
 
 def test_what_can_be_read_again_is_back() -> None:
     index = Index()
     broken = job_plan(2)
     del broken["spec"]["jobUID"]
-    index.put(Kind.JOB_PLAN, broken)
-    assert index.put(Kind.JOB_PLAN, job_plan(3)) == {PLAN}
+    index.put(JOB_PLANS, broken)
+    assert index.put(JOB_PLANS, job_plan(3)) == {PLAN}
 
 
 def test_what_cannot_be_read_is_left_out() -> None:
     index = Index()
-    index.put(Kind.JOB_PLAN, job_plan(1))
+    index.put(JOB_PLANS, job_plan(1))
     broken = job_plan(2)
     del broken["spec"]["jobUID"]
-    assert index.put(Kind.JOB_PLAN, broken) == {PLAN}
+    assert index.put(JOB_PLANS, broken) == {PLAN}
     assert index.plans(PLAN) == ()
 
 
@@ -142,9 +144,9 @@ def test_the_age_of_a_report_counts_from_its_last_change(new_world: Callable[...
     index = Index(lambda: now)
     report = new_world().nodes()[0].report
     body = {"metadata": {"name": "node-0"}, "status": NodeReportStatus(jobs=(report,)).to_api()}
-    index.put(Kind.NODE_REPORT, body)
+    index.put(NODE_REPORTS, body)
     now = 103.0
-    index.put(Kind.NODE_REPORT, body)
+    index.put(NODE_REPORTS, body)
     assert index.nodes(report.namespace, report.job_uid)[0].age_s == 3.0
 
 
@@ -152,7 +154,7 @@ def test_a_job_is_read_as_the_training_operator_writes_it() -> None:
     index = Index()
     body = job(annotations={"joulepath.dev/energy-plan": "plan"})
     conditions = [{"type": "Running", "status": "False"}, {"type": "Succeeded", "status": "True"}]
-    index.put(Kind.JOB, {**body, "status": {"conditions": conditions}})
-    found = index.job(("team", "gpt3"))
+    index.put(PYTORCH_JOBS, {**body, "status": {"conditions": conditions}})
+    found = index.job(PYTORCH_JOBS, ("team", "gpt3"))
     assert found is not None
     assert (found.annotation, found.finished, found.suspended) == ("plan", "Succeeded", False)

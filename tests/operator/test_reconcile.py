@@ -15,11 +15,20 @@ from kubernetes import client
 
 from joulepath_crds import ANNOTATION, EnergyPlanStatus, NodeReportStatus
 from joulepath_operator.control.api import Cluster
-from joulepath_operator.control.index import Index, Key, Kind
+from joulepath_operator.control.index import Index
 from joulepath_operator.control.queue import KeyedQueue
 from joulepath_operator.control.reconcile import Reconciler
-from joulepath_operator.facts.observation import INPUTS_ANNOTATION, JOB_UID_LABEL
+from joulepath_operator.facts.labels import INPUTS_ANNOTATION, JOB_UID_LABEL
+from joulepath_operator.facts.names import (
+    ENERGY_PLANS,
+    ENERGY_PROFILES,
+    JOB_PLANS,
+    NODE_REPORTS,
+    NamespacedName,
+    Resource,
+)
 from joulepath_operator.facts.request import PlanRefusal, PlanRequest, PlanResult
+from joulepath_operator.jobs.pytorchjob import PYTORCH_JOBS
 from joulepath_operator.metrics import Metrics
 from joulepath_operator.planning.pool import PlannerPool
 from joulepath_operator.runner import _relist
@@ -110,14 +119,14 @@ def cluster(server: Server) -> Cluster:
 
 @pytest.mark.parametrize(
     ("kind", "remedy"),
-    [(Kind.ENERGY_PLAN, "kubectl apply -f crds/"), (Kind.JOB, "install the Kubeflow training-operator")],
+    [(ENERGY_PLANS, "kubectl apply -f crds/"), (PYTORCH_JOBS, "install the Kubeflow training-operator")],
 )
 def test_a_kind_that_the_cluster_does_not_know_is_told_with_the_remedy(
-    cluster: Cluster, caplog: pytest.LogCaptureFixture, kind: Kind, remedy: str
+    cluster: Cluster, caplog: pytest.LogCaptureFixture, kind: Resource, remedy: str
 ) -> None:
     with caplog.at_level(logging.WARNING):
         assert cluster.list_all(kind) is None, "which isn't to say that there are no such objects"
-    assert kind.value in caplog.text
+    assert kind.plural in caplog.text
     assert remedy in caplog.text
 
 
@@ -128,7 +137,7 @@ def test_a_kind_that_is_unknown_for_a_moment_takes_nothing_out(
     world = new_world()
     index = watched(server, world)
 
-    async def handle(key: Key) -> None: ...
+    async def handle(key: NamespacedName) -> None: ...
 
     asyncio.run(_relist(cluster, index, KeyedQueue(handle)))
     assert len(index.nodes("team", world.job.uid)) == 2
@@ -144,17 +153,17 @@ def watched(server: Server, world: Any) -> Index:
     server.objects["pytorchjobs/gpt3"] = {"metadata": job}
     for node in world.nodes():
         status = NodeReportStatus(gpus=node.gpus, jobs=(node.report,)).to_api()
-        index.put(Kind.NODE_REPORT, {"metadata": {"name": node.node}, "status": status})
+        index.put(NODE_REPORTS, {"metadata": {"name": node.node}, "status": status})
     for profile in world.profiles.values():
         labels = {JOB_UID_LABEL: profile.job_uid}
         metadata = {"namespace": "team", "name": profile.name, "labels": labels}
-        index.put(Kind.ENERGY_PROFILE, {"metadata": metadata, "spec": profile.spec.to_api()})
+        index.put(ENERGY_PROFILES, {"metadata": metadata, "spec": profile.spec.to_api()})
     return index
 
 
 def test_nobody_waits_for_the_planner(server: Server, cluster: Cluster, active: Any) -> None:
     """It is asked once, however often the EnergyPlan is looked at; its answer brings the EnergyPlan back."""
-    back: list[Key] = []
+    back: list[NamespacedName] = []
     server.refusal = (201, {"metadata": {"namespace": "team", "name": "x"}, "spec": {}})
 
     async def play() -> None:
@@ -194,7 +203,7 @@ def test_a_node_that_is_silent_for_a_moment_does_not_end_the_planner(
         reconciler = Reconciler(cluster, index, planner, Metrics())
         await reconciler(PLAN)
         node = active.nodes()[0]
-        index.drop(Kind.NODE_REPORT, {"metadata": {"name": node.node}})
+        index.drop(NODE_REPORTS, {"metadata": {"name": node.node}})
         for _ in range(2):
             await reconciler(PLAN)
         assert len(planner.asked) == 1
@@ -247,8 +256,8 @@ def test_a_job_plan_that_the_index_took_for_deleted_is_taken_up_again(
     """A list that lacked it must not keep the operator from it: what the API server has, is."""
     world = new_world()
     index, plan = watched(server, world), job_plan(sweep_of(world))
-    index.put(Kind.JOB_PLAN, plan)
-    index.replace(Kind.JOB_PLAN, [], index.uids(Kind.JOB_PLAN))
+    index.put(JOB_PLANS, plan)
+    index.replace(JOB_PLANS, [], index.uids(JOB_PLANS))
     assert index.plans(PLAN) == ()
     server.objects[f"jobplans/{plan['metadata']['name']}"], server.refusal = plan, TAKEN
     reconciler = Reconciler(cluster, index, PlannerPool(), Metrics())
@@ -276,7 +285,7 @@ def test_a_job_plan_that_the_cluster_lacks_is_forgotten(
     world = new_world()
     index, plan = watched(server, world), job_plan(sweep_of(world))
     plan["spec"]["attempt"] = 5
-    index.put(Kind.JOB_PLAN, plan)
+    index.put(JOB_PLANS, plan)
     assert asyncio.run(Reconciler(cluster, index, PlannerPool(), Metrics())(PLAN)) == 0.5
     assert index.plans(PLAN) == ()
 

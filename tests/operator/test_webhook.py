@@ -15,7 +15,8 @@ from typing import Any
 import aiohttp
 import pytest
 
-from joulepath_operator.control.index import Key
+from joulepath_operator.facts.names import NamespacedName, Resource
+from joulepath_operator.jobs.pytorchjob import PYTORCH_JOBS
 from joulepath_operator.webhook.patch import Injection
 from joulepath_operator.webhook.server import Webhook, serve
 
@@ -37,14 +38,14 @@ class Lookups:
     def __init__(self, annotations: Any, level: Any = None) -> None:
         self._annotations, self._level, self.asked = annotations, level, 0
 
-    async def annotations(self, key: Key) -> Any:
+    async def annotations(self, job: tuple[Resource, NamespacedName]) -> Any:
         self.asked += 1
-        assert key == ("team", "gpt3")
+        assert job == (PYTORCH_JOBS, ("team", "gpt3"))
         if isinstance(self._annotations, Exception):
             raise self._annotations
         return self._annotations
 
-    async def level(self, key: Key) -> Any:
+    async def level(self, namespace: str) -> Any:
         return self._level
 
     def webhook(self) -> Webhook:

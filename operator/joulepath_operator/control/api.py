@@ -15,22 +15,19 @@ from typing import Any, cast
 from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException
 
-from joulepath_crds import GROUP, VERSION, EnergyPlanStatus
-from joulepath_operator.control.index import Key, Kind
-from joulepath_operator.facts.observation import (
+from joulepath_crds import EnergyPlanStatus
+from joulepath_operator.facts.labels import (
+    AGENT_PODS,
     INJECTED_ANNOTATION,
     INPUTS_ANNOTATION,
     JOB_UID_LABEL,
-    Pod,
-    StoredPlan,
-    StoredProfile,
+    POD_SECURITY_LABEL,
 )
-from joulepath_operator.story.gathering import POD_SECURITY_LABEL
+from joulepath_operator.facts.names import ENERGY_PLANS, ENERGY_PROFILES, JOB_PLANS, NamespacedName, Resource
+from joulepath_operator.facts.observation import Pod, StoredPlan, StoredProfile
 
 Body = dict[str, Any]
 
-_JOB_NAME_LABEL = "training.kubeflow.org/job-name"
-_AGENTS = "app.kubernetes.io/part-of=joulepath,app.kubernetes.io/component=agent"
 _STARTING = frozenset({"PodInitializing", "ContainerCreating"})
 _UNACCEPTABLE = frozenset(
     {HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.UNPROCESSABLE_ENTITY}
@@ -38,12 +35,6 @@ _UNACCEPTABLE = frozenset(
 _TOO_LARGE = "request is too large"
 """What etcd says, and the API server passes on as an internal error."""
 _PAGE = 100
-_REMEDY = (
-    "apply the CRDs of Joulepath (kubectl apply -f crds/, or the chart with crds.install=true)",
-    "install the Kubeflow training-operator",
-)
-"""What to do where a kind is missing: one of ours, the job's."""
-
 log = logging.getLogger(__name__)
 
 
@@ -72,19 +63,23 @@ class Cluster:
             config.load_kube_config()
         return cls(client.ApiClient(), timeout_s, unlabelled)
 
-    def list_all(self, kind: Kind) -> list[Body] | None:
-        """All objects of a kind, page by page; None where the cluster doesn't know the kind, be it for a moment."""
-        group, version = _group(kind)
+    def list_all(self, resource: Resource) -> list[Body] | None:
+        """All objects of a resource, page by page; None where the cluster doesn't know it, be it for a moment."""
         found: list[Body] = []
         token: str | None = None
         while True:
             try:
                 page = self._custom.list_cluster_custom_object(
-                    group, version, kind.value, limit=_PAGE, _continue=token, _request_timeout=self._timeout_s
+                    resource.group,
+                    resource.version,
+                    resource.plural,
+                    limit=_PAGE,
+                    _continue=token,
+                    _request_timeout=self._timeout_s,
                 )
             except ApiException as error:
                 if error.status == HTTPStatus.NOT_FOUND:
-                    log.warning("the cluster knows no %s.%s: %s", kind.value, group, _REMEDY[kind is Kind.JOB])
+                    log.warning("the cluster knows no %s.%s: %s", resource.plural, resource.group, resource.remedy)
                     return None
                 raise
             found += page["items"]
@@ -92,12 +87,11 @@ class Cluster:
             if not token:
                 return found
 
-    def get(self, kind: Kind, key: Key) -> Body | None:
+    def get(self, resource: Resource, key: NamespacedName) -> Body | None:
         """One namespaced object; None where there is none."""
-        group, version = _group(kind)
         try:
             found = self._custom.get_namespaced_custom_object(
-                group, version, key[0], kind.value, key[1], _request_timeout=self._timeout_s
+                *_path(resource, key[0]), key[1], _request_timeout=self._timeout_s
             )
         except ApiException as error:
             if error.status == HTTPStatus.NOT_FOUND:
@@ -110,11 +104,9 @@ class Cluster:
         found = self._core.read_namespace(namespace, _request_timeout=self._timeout_s)
         return str((found.metadata.labels or {}).get(POD_SECURITY_LABEL, self._unlabelled))
 
-    def pods(self, namespace: str, job: str, job_uid: str) -> tuple[Pod, ...]:
-        """The pods of a job."""
-        pods = self._core.list_namespaced_pod(
-            namespace, label_selector=f"{_JOB_NAME_LABEL}={job}", _request_timeout=self._timeout_s
-        )
+    def pods(self, namespace: str, selector: str, job_uid: str) -> tuple[Pod, ...]:
+        """The pods that a selector finds, those of this very run of a job."""
+        pods = self._core.list_namespaced_pod(namespace, label_selector=selector, _request_timeout=self._timeout_s)
         return tuple(
             Pod(
                 name=pod.metadata.name,
@@ -129,7 +121,7 @@ class Cluster:
     def agent(self, node: str) -> tuple[str | None, bool]:
         """The pod of a node's agent as NAMESPACE/NAME, and whether it is ready; None where there is none."""
         pods = self._core.list_pod_for_all_namespaces(
-            label_selector=_AGENTS, field_selector=f"spec.nodeName={node}", _request_timeout=self._timeout_s
+            label_selector=AGENT_PODS, field_selector=f"spec.nodeName={node}", _request_timeout=self._timeout_s
         )
         if not pods.items:
             return None, False
@@ -142,10 +134,7 @@ class Cluster:
         metadata = energy_plan["metadata"]
         return self._write(
             self._custom.replace_namespaced_custom_object_status,
-            GROUP,
-            VERSION,
-            metadata["namespace"],
-            Kind.ENERGY_PLAN.value,
+            *_path(ENERGY_PLANS, metadata["namespace"]),
             metadata["name"],
             {**energy_plan, "status": status.to_api()},
         )
@@ -157,8 +146,8 @@ class Cluster:
             "annotations": {INPUTS_ANNOTATION: plan.inputs},
             "ownerReferences": [
                 {
-                    "apiVersion": f"{GROUP}/{VERSION}",
-                    "kind": "EnergyPlan",
+                    "apiVersion": ENERGY_PLANS.api_version,
+                    "kind": ENERGY_PLANS.kind,
                     "name": owner["name"],
                     "uid": owner["uid"],
                     "controller": True,
@@ -166,33 +155,33 @@ class Cluster:
                 }
             ],
         }
-        return self._put(Kind.JOB_PLAN, "JobPlan", owner["namespace"], plan, metadata)
+        return self._put(JOB_PLANS, owner["namespace"], plan, metadata)
 
     def write_profile(self, namespace: str, profile: StoredProfile) -> Body:
         """Creates or replaces an EnergyProfile. Nobody owns it: it outlives the job."""
         metadata = {"labels": {JOB_UID_LABEL: profile.job_uid}}
-        return self._put(Kind.ENERGY_PROFILE, "EnergyProfile", namespace, profile, metadata)
+        return self._put(ENERGY_PROFILES, namespace, profile, metadata)
 
     def delete_plan(self, namespace: str, name: str) -> None:
         """Deletes a JobPlan, if it is there."""
         try:
             self._custom.delete_namespaced_custom_object(
-                GROUP, VERSION, namespace, Kind.JOB_PLAN.value, name, _request_timeout=self._timeout_s
+                *_path(JOB_PLANS, namespace), name, _request_timeout=self._timeout_s
             )
         except ApiException as error:
             if error.status != HTTPStatus.NOT_FOUND:
                 raise
 
     def _put(
-        self, kind: Kind, name: str, namespace: str, stored: StoredPlan | StoredProfile, metadata: Mapping[str, Any]
+        self, resource: Resource, namespace: str, stored: StoredPlan | StoredProfile, metadata: Mapping[str, Any]
     ) -> Body:
         body: Body = {
-            "apiVersion": f"{GROUP}/{VERSION}",
-            "kind": name,
+            "apiVersion": resource.api_version,
+            "kind": resource.kind,
             "metadata": {"name": stored.name, "namespace": namespace, **metadata},
             "spec": stored.spec.to_api(),
         }
-        where = (GROUP, VERSION, namespace, kind.value)
+        where = _path(resource, namespace)
         if stored.version is None:
             return self._write(self._custom.create_namespaced_custom_object, *where, body)
         body["metadata"]["resourceVersion"] = stored.version
@@ -231,5 +220,5 @@ def _waiting(status: Any) -> str | None:
     return f"{unmet[0].reason}: {unmet[0].message}" if unmet else str(status.phase)
 
 
-def _group(kind: Kind) -> tuple[str, str]:
-    return ("kubeflow.org", "v1") if kind is Kind.JOB else (GROUP, VERSION)
+def _path(resource: Resource, namespace: str) -> tuple[str, str, str, str]:
+    return resource.group, resource.version, namespace, resource.plural

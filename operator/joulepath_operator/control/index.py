@@ -11,37 +11,29 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 from pydantic import ValidationError
 
-from joulepath_crds import EnergyProfileSpec, JobPlanSpec, NodeReportStatus
-from joulepath_operator.facts.observation import (
-    INPUTS_ANNOTATION,
-    JOB_UID_LABEL,
-    Job,
-    NodeJob,
-    StoredPlan,
-    StoredProfile,
+from joulepath_crds import REPORT_INTERVAL_S, EnergyProfileSpec, JobPlanSpec, NodeReportStatus
+from joulepath_operator.facts.labels import INPUTS_ANNOTATION, JOB_UID_LABEL
+from joulepath_operator.facts.names import (
+    ENERGY_PLANS,
+    ENERGY_PROFILES,
+    JOB_PLANS,
+    NODE_REPORTS,
+    NamespacedName,
+    Resource,
 )
+from joulepath_operator.facts.observation import Job, NodeJob, StoredPlan, StoredProfile
+from joulepath_operator.jobs.kinds import JOB_KINDS
 
 log = logging.getLogger(__name__)
 
-Key = tuple[str, str]
-"""Namespace and name."""
-_GRAVE_S = 900.0
+WATCHED: Final = (ENERGY_PLANS, ENERGY_PROFILES, JOB_PLANS, NODE_REPORTS, *(kind.resource for kind in JOB_KINDS))
+_JOB_KINDS: Final = {kind.resource: kind for kind in JOB_KINDS}
+_GRAVE_S: Final = 900.0
 """How long a deleted object is remembered: longer than any event of it can be under way."""
-
-
-class Kind(StrEnum):
-    """Kinds that are watched, by their plural."""
-
-    ENERGY_PLAN = "energyplans"
-    ENERGY_PROFILE = "energyprofiles"
-    JOB_PLAN = "jobplans"
-    NODE_REPORT = "nodereports"
-    JOB = "pytorchjobs"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,74 +65,77 @@ class Index:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._objects: dict[Kind, dict[Key, Any]] = {kind: {} for kind in Kind}
-        self._known: dict[Kind, dict[Key, _Known]] = {kind: {} for kind in Kind}
+        self._objects: dict[Resource, dict[NamespacedName, Any]] = {resource: {} for resource in WATCHED}
+        self._known: dict[Resource, dict[NamespacedName, _Known]] = {resource: {} for resource in WATCHED}
 
-    def put(self, kind: Kind, body: Mapping[str, Any], *, lives: bool = False) -> set[Key]:
+    def put(self, resource: Resource, body: Mapping[str, Any], *, lives: bool = False) -> set[NamespacedName]:
         """Takes in an object as it is now; the EnergyPlans that it concerns, now or before.
 
         What is older than what is known (a list that overtakes a watch, a watch that our own write or deletion
         overtakes) is left; so is one that was deleted, unless it was read just now and so `lives` after all.
         """
         key, told = _key(body), _told(body)
-        if (known := self._known[kind].get(key)) is not None:
+        if (known := self._known[resource].get(key)) is not None:
             dead = known.gone_s is not None and known.uid == told.uid and not lives
             if dead or told.version < known.version:
                 return set()
-        self._known[kind][key] = told
-        old = self._objects[kind].get(key)
+        self._known[resource][key] = told
+        old = self._objects[resource].get(key)
         try:
-            new = self._read(kind, body)
+            new = self._read(resource, body)
         except (ValidationError, KeyError, TypeError, AttributeError, ValueError) as error:
-            log.warning("%s %s can't be read and is left out: %s", kind.value, "/".join(key), error)
-            self._objects[kind].pop(key, None)
-            return self._concerned(kind, key, old)
+            log.warning("%s %s can't be read and is left out: %s", resource.plural, "/".join(key), error)
+            self._objects[resource].pop(key, None)
+            return self._concerned(resource, key, old)
         if isinstance(old, _Report) and isinstance(new, _Report) and old.status == new.status:
             return set()
-        self._objects[kind][key] = new
-        return self._concerned(kind, key, old) | self._concerned(kind, key, new)
+        self._objects[resource][key] = new
+        return self._concerned(resource, key, old) | self._concerned(resource, key, new)
 
-    def drop(self, kind: Kind, body: Mapping[str, Any]) -> set[Key]:
+    def drop(self, resource: Resource, body: Mapping[str, Any]) -> set[NamespacedName]:
         """Takes out an object for good, in its last state or by its name alone; the EnergyPlans that it concerned.
 
         Another of that name may be there already: then only the old one's end is told, and nothing changes.
         """
         key, told = _key(body), _told(body)
-        known = self._known[kind].get(key, told)
+        known = self._known[resource].get(key, told)
         if told.uid and told.uid != known.uid and told.version < known.version:
             return set()
         uid, version = told.uid or known.uid, max(told.version, known.version)
-        self._known[kind][key] = _Known(uid, version, gone_s=self._clock())
-        return self._concerned(kind, key, self._objects[kind].pop(key, None))
+        self._known[resource][key] = _Known(uid, version, gone_s=self._clock())
+        return self._concerned(resource, key, self._objects[resource].pop(key, None))
 
-    def keys(self, kind: Kind) -> set[Key]:
-        """Names of the objects of a kind."""
-        return set(self._objects[kind])
+    def keys(self, resource: Resource) -> set[NamespacedName]:
+        """Names of the objects of a resource."""
+        return set(self._objects[resource])
 
-    def uids(self, kind: Kind) -> dict[Key, str]:
-        """The objects of a kind, by their UID: what `replace` asks for."""
-        return {key: known.uid for key, known in list(self._known[kind].items()) if known.gone_s is None}
+    def uids(self, resource: Resource) -> dict[NamespacedName, str]:
+        """The objects of a resource, by their UID: what `replace` asks for."""
+        return {key: known.uid for key, known in list(self._known[resource].items()) if known.gone_s is None}
 
-    def replace(self, kind: Kind, bodies: Iterable[Mapping[str, Any]], known_before: Mapping[Key, str]) -> set[Key]:
+    def replace(
+        self, resource: Resource, bodies: Iterable[Mapping[str, Any]], known_before: Mapping[NamespacedName, str]
+    ) -> set[NamespacedName]:
         """Takes in a whole list; of what was known before it was asked for, what it lacks is gone."""
         listed = list(bodies)
-        concerned: set[Key] = set()
+        concerned: set[NamespacedName] = set()
         for key in known_before.keys() - {_key(body) for body in listed}:
-            if (known := self._known[kind].get(key)) and known.uid == known_before[key]:  # else another has come since
-                concerned |= self.drop(kind, {"metadata": {"namespace": key[0], "name": key[1]}})
+            known = self._known[resource].get(key)
+            if known is not None and known.uid == known_before[key]:  # else another has come since
+                concerned |= self.drop(resource, {"metadata": {"namespace": key[0], "name": key[1]}})
         before_s = self._clock() - _GRAVE_S
-        for key, known in list(self._known[kind].items()):
+        for key, known in list(self._known[resource].items()):
             if known.gone_s is not None and known.gone_s < before_s:
-                del self._known[kind][key]
-        return concerned.union(*(self.put(kind, body) for body in listed))
+                del self._known[resource][key]
+        return concerned.union(*(self.put(resource, body) for body in listed))
 
-    def job(self, key: Key) -> Job | None:
-        found: Job | None = self._objects[Kind.JOB].get(key)
+    def job(self, resource: Resource, key: NamespacedName) -> Job | None:
+        found: Job | None = self._objects[resource].get(key)
         return found
 
     def nodes(self, namespace: str, job_uid: str) -> tuple[NodeJob, ...]:
         """What each node says of a job; a report that is long out of date speaks of processes that are gone."""
-        reports: dict[Key, _Report] = self._objects[Kind.NODE_REPORT]
+        reports: dict[NamespacedName, _Report] = self._objects[NODE_REPORTS]
         return tuple(
             NodeJob(node, job, report.status.gpus, age_s)
             for (_, node), report in sorted(reports.items())
@@ -151,37 +146,37 @@ class Index:
 
     def reports(self, node: str) -> bool:
         """Whether a node has a NodeReport, of whatever jobs."""
-        return ("", node) in self._objects[Kind.NODE_REPORT]
+        return ("", node) in self._objects[NODE_REPORTS]
 
-    def plans(self, key: Key) -> tuple[StoredPlan, ...]:
+    def plans(self, key: NamespacedName) -> tuple[StoredPlan, ...]:
         """The JobPlans of an EnergyPlan."""
-        owned: dict[Key, _Owned] = self._objects[Kind.JOB_PLAN]
+        owned: dict[NamespacedName, _Owned] = self._objects[JOB_PLANS]
         return tuple(one.plan for (namespace, _), one in sorted(owned.items()) if (namespace, one.energy_plan) == key)
 
     def profiles(self, namespace: str) -> tuple[StoredProfile, ...]:
         """The EnergyProfiles of a namespace."""
-        return tuple(one for key, one in sorted(self._objects[Kind.ENERGY_PROFILE].items()) if key[0] == namespace)
+        return tuple(one for key, one in sorted(self._objects[ENERGY_PROFILES].items()) if key[0] == namespace)
 
-    def _read(self, kind: Kind, body: Mapping[str, Any]) -> Any:
+    def _read(self, resource: Resource, body: Mapping[str, Any]) -> Any:
         metadata = body["metadata"]
         version = metadata.get("resourceVersion")
-        if kind is Kind.ENERGY_PLAN:
+        if resource == ENERGY_PLANS:
             return body["spec"]["job"]["name"]
-        if kind is Kind.JOB:
-            return Job.of(body)
-        if kind is Kind.NODE_REPORT:
+        if (job_kind := _JOB_KINDS.get(resource)) is not None:
+            return job_kind.read(body)
+        if resource == NODE_REPORTS:
             return _Report(NodeReportStatus.from_api(body.get("status") or {}), self._clock())
-        if kind is Kind.JOB_PLAN:
+        if resource == JOB_PLANS:
             spec = JobPlanSpec.from_api(body["spec"])
             inputs = (metadata.get("annotations") or {}).get(INPUTS_ANNOTATION, "")
             return _Owned(StoredPlan(metadata["name"], spec, inputs, version), spec.energy_plan)
         job_uid = (metadata.get("labels") or {}).get(JOB_UID_LABEL, "")
         return StoredProfile(metadata["name"], EnergyProfileSpec.from_api(body["spec"]), job_uid, version)
 
-    def _concerned(self, kind: Kind, key: Key, found: Any) -> set[Key]:
-        if kind is Kind.ENERGY_PLAN:
+    def _concerned(self, resource: Resource, key: NamespacedName, found: Any) -> set[NamespacedName]:
+        if resource == ENERGY_PLANS:
             return {key}
-        if kind is Kind.JOB:
+        if resource in _JOB_KINDS:
             return self._waiting_for(key)
         if isinstance(found, _Owned):
             return {(key[0], found.energy_plan)}
@@ -189,11 +184,11 @@ class Index:
             return set().union(*(self._waiting_for((job.namespace, job.job)) for job in found.status.jobs))
         return set()
 
-    def _waiting_for(self, job: Key) -> set[Key]:
-        return {key for key, name in list(self._objects[Kind.ENERGY_PLAN].items()) if (key[0], name) == job}
+    def _waiting_for(self, job: NamespacedName) -> set[NamespacedName]:
+        return {key for key, name in list(self._objects[ENERGY_PLANS].items()) if (key[0], name) == job}
 
 
-def _key(body: Mapping[str, Any]) -> Key:
+def _key(body: Mapping[str, Any]) -> NamespacedName:
     return body["metadata"].get("namespace") or "", body["metadata"]["name"]
 
 
@@ -203,6 +198,6 @@ def _told(body: Mapping[str, Any]) -> _Known:
 
 
 def _longest_silence_s(status: NodeReportStatus) -> float:
-    """Agents write at least every half minute while a job runs; five iterations may pass without news."""
+    """Six times the longest pause between two reports, or five iterations, which may pass without news."""
     periods_s = (rank.iteration_time_s for job in status.jobs for rank in job.ranks)
-    return max(180.0, 5 * max(periods_s, default=0.0))
+    return max(6 * REPORT_INTERVAL_S, 5 * max(periods_s, default=0.0))

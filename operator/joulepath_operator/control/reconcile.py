@@ -18,11 +18,13 @@ from pydantic import ValidationError
 
 from joulepath_crds import EnergyPlanSpec, EnergyPlanStatus, Phase
 from joulepath_operator.control.api import Body, Cluster, ConflictError, UnacceptableError
-from joulepath_operator.control.index import Index, Key, Kind
+from joulepath_operator.control.index import Index
 from joulepath_operator.facts.gang import Gang
-from joulepath_operator.facts.observation import Agent, Decision, Job, Observation, StoredPlan, StoredProfile
+from joulepath_operator.facts.names import ENERGY_PLANS, ENERGY_PROFILES, JOB_PLANS, NamespacedName, Resource
+from joulepath_operator.facts.observation import Agent, Decision, Observation, StoredPlan, StoredProfile
 from joulepath_operator.facts.refusals import Refusal
 from joulepath_operator.facts.request import PlanRefusal, PlanRequest, PlanResult
+from joulepath_operator.jobs.kinds import is_supported, kind_of
 from joulepath_operator.metrics import Metrics
 from joulepath_operator.story import gathering
 from joulepath_operator.story.decide import decide
@@ -62,21 +64,21 @@ class Reconciler:
         planner: Planner,
         metrics: Metrics,
         now: Callable[[], str] | None = None,
-        again: Callable[[Key], object] = lambda key: None,
+        again: Callable[[NamespacedName], object] = lambda key: None,
     ) -> None:
         self._cluster, self._index, self._planner, self._metrics = cluster, index, planner, metrics
         self._now, self._again = now or _utc_now, again
-        self._questions: dict[Key, _Question] = {}
+        self._questions: dict[NamespacedName, _Question] = {}
 
-    async def __call__(self, key: Key) -> float | None:
+    async def __call__(self, key: NamespacedName) -> float | None:
         """Seconds after which to look again, if any; raises what the API raises."""
         try:
             return await self._reconcile(key)
         except ConflictError:  # somebody was faster; what they wrote arrives by the watch
             return _AGAIN_S
 
-    async def _reconcile(self, key: Key) -> float | None:
-        body = await asyncio.to_thread(self._cluster.get, Kind.ENERGY_PLAN, key)
+    async def _reconcile(self, key: NamespacedName) -> float | None:
+        body = await asyncio.to_thread(self._cluster.get, ENERGY_PLANS, key)
         if body is None or body["metadata"].get("deletionTimestamp"):
             self._stop_asking(key)
             self._metrics.forget(key)
@@ -91,7 +93,7 @@ class Reconciler:
         self._metrics.tell(key, body["spec"]["job"]["name"], decision.status)
         return decision.requeue_after_s
 
-    def _answer(self, key: Key) -> tuple[PlanRequest | None, PlanResult | PlanRefusal | None]:
+    def _answer(self, key: NamespacedName) -> tuple[PlanRequest | None, PlanResult | PlanRefusal | None]:
         """What the planner was asked and has answered; a planner that failed is asked anew."""
         question = self._questions.get(key)
         if question is None or not question.answer.done():
@@ -101,7 +103,7 @@ class Reconciler:
             raise error
         return question.request, question.answer.result()
 
-    def _ask(self, key: Key, request: PlanRequest) -> None:
+    def _ask(self, key: NamespacedName, request: PlanRequest) -> None:
         """Lets the planner compute this and nothing else for an EnergyPlan."""
         question = self._questions.get(key)
         if question is not None and question.request.inputs == request.inputs:
@@ -111,12 +113,12 @@ class Reconciler:
         self._questions[key] = _Question(request, answer)
         answer.add_done_callback(lambda done: None if done.cancelled() else self._again(key))
 
-    def _stop_asking(self, key: Key) -> None:
+    def _stop_asking(self, key: NamespacedName) -> None:
         if (question := self._questions.pop(key, None)) is not None:
             question.answer.cancel()
 
     def _decide(
-        self, key: Key, body: Body, asked: PlanRequest | None, answer: PlanResult | PlanRefusal | None
+        self, key: NamespacedName, body: Body, asked: PlanRequest | None, answer: PlanResult | PlanRefusal | None
     ) -> Decision:
         try:
             spec = EnergyPlanSpec.from_api(body["spec"])
@@ -137,17 +139,19 @@ class Reconciler:
 
     def _with_job(self, seen: Observation) -> Observation:
         """A job that the index doesn't have is asked for: a deletion is nothing to be wrong about."""
-        where = (seen.namespace, seen.spec.job.name)
-        job = self._index.job(where)
-        if job is None and (found := self._cluster.get(Kind.JOB, where)) is not None:
-            job = Job.of(found)
+        if not is_supported(seen.spec.job):
+            return seen
+        kind, where = kind_of(seen.spec.job), (seen.namespace, seen.spec.job.name)
+        job = self._index.job(kind.resource, where)
+        if job is None and (found := self._cluster.get(kind.resource, where)) is not None:
+            job = kind.read(found)
         if job is None:
             return seen
         nodes = self._index.nodes(seen.namespace, job.uid)
         gang = Gang.of(nodes)
         if gang is not None and gang.complete:
             return replace(seen, job=job, nodes=nodes, profiles=self._index.profiles(seen.namespace))
-        pods = self._cluster.pods(seen.namespace, job.name, job.uid)
+        pods = self._cluster.pods(seen.namespace, kind.pod_selector(job.name), job.uid)
         silent = {pod.node for pod in gathering.silent(pods, gang) if pod.node and not pod.waiting}
         return replace(
             seen,
@@ -166,7 +170,7 @@ class Reconciler:
         """Goes on from a status, beside what is decided."""
         return Story(status, status.conditions, self._now(), body["metadata"]["generation"])
 
-    def _invalid(self, key: Key, body: Body, error: ValidationError) -> Decision:
+    def _invalid(self, key: NamespacedName, body: Body, error: ValidationError) -> Decision:
         """What an older schema let through."""
         first = error.errors()[0]
         field = ".".join(["spec", *(str(part) for part in first["loc"])])
@@ -186,7 +190,7 @@ class Reconciler:
         story.tell("Degraded", True, Refusal.NOT_WRITABLE, message)
         return story.end(Phase.REFUSED, message, carry=CONDITIONS)
 
-    def _carry_out(self, key: Key, body: Body, decision: Decision) -> Decision:
+    def _carry_out(self, key: NamespacedName, body: Body, decision: Decision) -> Decision:
         """Writes what was decided, or what is decided instead while something is in its way."""
         namespace, before = key[0], _status(body)
         decision = self._unblocked(namespace, body, decision)
@@ -199,33 +203,33 @@ class Reconciler:
         except UnacceptableError as error:
             self._cluster.write_status(body, self._unacceptable(body, decision.status, error))
         except ConflictError:
-            for kind, stored in _written(decision):
-                self._look(kind, (namespace, stored.name))
+            for resource, stored in _written(decision):
+                self._look(resource, (namespace, stored.name))
             raise
         return decision
 
     def _unblocked(self, namespace: str, body: Body, decision: Decision) -> Decision:
         """What is to be created may be there, unknown to the index, and would be refused for ever."""
-        for kind, stored in _written(decision):
-            if stored.version is not None or (found := self._look(kind, (namespace, stored.name))) is None:
+        for resource, stored in _written(decision):
+            if stored.version is not None or (found := self._look(resource, (namespace, stored.name))) is None:
                 continue
             if found["metadata"].get("deletionTimestamp"):
-                return self._waiting(body, decision, f"{kind.value} {stored.name}")
-            if (namespace, stored.name) in self._index.keys(kind):
-                raise ConflictError(f"{kind.value} {stored.name} is there already")  # decided anew from it
+                return self._waiting(body, decision, f"{resource.plural} {stored.name}")
+            if (namespace, stored.name) in self._index.keys(resource):
+                raise ConflictError(f"{resource.plural} {stored.name} is there already")  # decided anew from it
             unreadable = replace(stored, version=found["metadata"]["resourceVersion"])
-            field = "write_plan" if kind is Kind.JOB_PLAN else "write_profile"
+            field = "write_plan" if resource == JOB_PLANS else "write_profile"
             decision = replace(decision, **{field: cast("Any", unreadable)})
         return decision
 
-    def _look(self, kind: Kind, key: Key) -> Body | None:
+    def _look(self, resource: Resource, key: NamespacedName) -> Body | None:
         """The object as it is; the index has it so from now on."""
-        found, known = self._cluster.get(kind, key), key in self._index.keys(kind)
+        found, known = self._cluster.get(resource, key), key in self._index.keys(resource)
         if found is None:
             if known:
-                self._index.drop(kind, {"metadata": {"namespace": key[0], "name": key[1]}})
+                self._index.drop(resource, {"metadata": {"namespace": key[0], "name": key[1]}})
         elif known or not found["metadata"].get("deletionTimestamp"):
-            self._index.put(kind, found, lives=True)
+            self._index.put(resource, found, lives=True)
         return found
 
     def _waiting(self, body: Body, decision: Decision, what: str) -> Decision:
@@ -240,18 +244,18 @@ class Reconciler:
 
     def _write(self, namespace: str, body: Body, decision: Decision) -> None:
         if decision.write_profile is not None:
-            self._index.put(Kind.ENERGY_PROFILE, self._cluster.write_profile(namespace, decision.write_profile))
+            self._index.put(ENERGY_PROFILES, self._cluster.write_profile(namespace, decision.write_profile))
         for name in decision.delete_plans:
             self._cluster.delete_plan(namespace, name)
-            self._index.drop(Kind.JOB_PLAN, {"metadata": {"namespace": namespace, "name": name}})
+            self._index.drop(JOB_PLANS, {"metadata": {"namespace": namespace, "name": name}})
         if decision.write_plan is not None:
-            self._index.put(Kind.JOB_PLAN, self._cluster.write_plan(body, decision.write_plan))
+            self._index.put(JOB_PLANS, self._cluster.write_plan(body, decision.write_plan))
 
 
-def _written(decision: Decision) -> list[tuple[Kind, StoredPlan | StoredProfile]]:
+def _written(decision: Decision) -> list[tuple[Resource, StoredPlan | StoredProfile]]:
     """What is written beside the status."""
-    found = ((Kind.JOB_PLAN, decision.write_plan), (Kind.ENERGY_PROFILE, decision.write_profile))
-    return [(kind, stored) for kind, stored in found if stored is not None]
+    found = ((JOB_PLANS, decision.write_plan), (ENERGY_PROFILES, decision.write_profile))
+    return [(resource, stored) for resource, stored in found if stored is not None]
 
 
 def _status(body: Body) -> EnergyPlanStatus:

@@ -1,4 +1,4 @@
-"""What kopf is told: watch five kinds, change nothing on any of them.
+"""What kopf is told: watch five resources, change nothing on any of them.
 
 Only event handlers: kopf then keeps no progress, no finalizers and no annotations on anybody's objects. They put
 the object into the index and the EnergyPlans that it concerns into the queue.
@@ -11,19 +11,18 @@ from typing import Any
 
 import kopf
 
-from joulepath_crds import GROUP, VERSION
-from joulepath_operator.control.index import Index, Key, Kind
-
-_WATCHED = {kind: (GROUP, VERSION) for kind in Kind if kind is not Kind.JOB} | {Kind.JOB: ("kubeflow.org", "v1")}
+from joulepath_operator.control.index import WATCHED, Index
+from joulepath_operator.facts.names import NamespacedName, Resource
 
 
-def registry(index: Index, add: Callable[[Key], object]) -> kopf.OperatorRegistry:
+def registry(index: Index, add: Callable[[NamespacedName], object]) -> kopf.OperatorRegistry:
     """Handlers that feed this index and call `add` with each EnergyPlan concerned."""
     handlers = kopf.OperatorRegistry()
     for login in (kopf.login_with_service_account, kopf.login_with_kubeconfig):
         kopf.on.login(id=login.__name__, registry=handlers)(login)
-    for kind, (group, version) in _WATCHED.items():
-        kopf.on.event(group, version, kind.value, id=kind.value, registry=handlers)(_feed(kind, index, add))
+    for resource in WATCHED:
+        group, version, plural = resource.group, resource.version, resource.plural
+        kopf.on.event(group, version, plural, id=plural, registry=handlers)(_feed(resource, index, add))
     return handlers
 
 
@@ -41,9 +40,9 @@ def settings() -> kopf.OperatorSettings:
     return chosen
 
 
-def _feed(kind: Kind, index: Index, add: Callable[[Key], object]) -> Callable[..., Any]:
+def _feed(resource: Resource, index: Index, add: Callable[[NamespacedName], object]) -> Callable[..., Any]:
     async def on_event(type: str | None, body: kopf.Body, **_: Any) -> None:
-        for key in (index.drop if type == "DELETED" else index.put)(kind, body):
+        for key in (index.drop if type == "DELETED" else index.put)(resource, body):
             add(key)
 
     return on_event

@@ -1,5 +1,7 @@
 """What is seen of the cluster and what is decided about it: plain values that read and write nothing.
 
+- `names`: how Kubernetes names things
+- `labels`: labels and annotations
 - `refusals`: why a job gets no plan
 - `request`: what the planner is asked, and its answer
 - `observation`: what a decision is made from, and what it is

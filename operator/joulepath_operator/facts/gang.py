@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from statistics import fmean, median
 from typing import Self, TypeVar
 
-from joulepath_crds import GpuReport, RankReport, RankState, SwitchingLag, Topology
+from joulepath_crds import REPORT_INTERVAL_S, GpuReport, RankReport, RankState, SwitchingLag, Topology
 from joulepath_operator.facts.observation import NodeJob
 from joulepath_operator.facts.refusals import Refusal
 
@@ -198,5 +198,5 @@ class Gang:
 
 
 def _longest_pause_s(node: NodeJob) -> float:
-    """Agents write every half minute where anything has changed, and an iteration changes it: twice the longer one."""
-    return 2 * max(30.0, *(rank.iteration_time_s for rank in node.report.ranks))
+    """An agent reports what has changed, and an iteration changes it: twice the longer of interval and iteration."""
+    return 2 * max(REPORT_INTERVAL_S, *(rank.iteration_time_s for rank in node.report.ranks))

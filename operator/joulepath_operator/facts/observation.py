@@ -6,12 +6,9 @@ should hold next. Neither knows how to read or write anything.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
 
 from joulepath_crds import (
-    ANNOTATION,
     EnergyPlanSpec,
     EnergyPlanStatus,
     EnergyProfileSpec,
@@ -20,13 +17,6 @@ from joulepath_crds import (
     JobReport,
 )
 from joulepath_operator.facts.request import PlanRefusal, PlanRequest, PlanResult
-
-INPUTS_ANNOTATION = "joulepath.dev/inputs"
-"""On a JobPlan: digest of what it was made from; while it is equal, the plan stays as it is."""
-INJECTED_ANNOTATION = "joulepath.dev/injected"
-"""On a Pod: the containers that the webhook gave the trainer to."""
-JOB_UID_LABEL = "joulepath.dev/job-uid"
-"""On an EnergyProfile: the run in which it was measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,19 +29,6 @@ class Job:
     finished: str | None
     """Succeeded or Failed, once it is."""
     suspended: bool = False
-
-    @classmethod
-    def of(cls, body: Mapping[str, Any]) -> Self:
-        """Reads a PyTorchJob of kubeflow.org/v1."""
-        metadata, status = body["metadata"], body.get("status") or {}
-        true = {one["type"] for one in status.get("conditions") or () if one.get("status") == "True"}
-        return cls(
-            uid=metadata["uid"],
-            name=metadata["name"],
-            annotation=(metadata.get("annotations") or {}).get(ANNOTATION),
-            finished=next((kind for kind in ("Succeeded", "Failed") if kind in true), None),
-            suspended="Suspended" in true,
-        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from joulepath_operator.facts.gang import Gang
 from joulepath_operator.facts.observation import Decision, Job, Observation, StoredPlan
 from joulepath_operator.figures.order import executed
 from joulepath_operator.figures.savings import in_words, measured_savings
+from joulepath_operator.jobs.kinds import kind_of
 from joulepath_operator.story.status import CONDITIONS, Story
 
 
@@ -22,6 +23,11 @@ class Case:
     @property
     def enforce(self) -> bool:
         return self.seen.spec.mode is Mode.ENFORCE
+
+    @property
+    def job_kind(self) -> str:
+        """Its name, for sentences."""
+        return kind_of(self.seen.spec.job).resource.kind
 
     @property
     def all_plans(self) -> tuple[str, ...]:

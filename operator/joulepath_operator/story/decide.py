@@ -41,10 +41,10 @@ def decide(seen: Observation) -> Decision:
 def _without_job(case: Case) -> Decision:
     base, name = case.story.base, case.seen.spec.job.name
     if base.job_uid and base.phase in _UNDER_WAY | {Phase.COMPLETED}:
-        return _complete(case, f"PyTorchJob {name} was deleted.")
+        return _complete(case, f"{case.job_kind} {name} was deleted.")
     return case.pend(
         "NoJob",
-        f"There is no PyTorchJob {name} in namespace {case.seen.namespace} yet. Apply its manifest, with the "
+        f"There is no {case.job_kind} {name} in namespace {case.seen.namespace} yet. Apply its manifest, with the "
         f"annotation {ANNOTATION}: {case.seen.name}",
     )
 
@@ -55,16 +55,17 @@ def _with_job(case: Case, job: Job) -> Decision:
         return case.pend("NotAnnotated", gathering.how_to_annotate(seen, job))
     if job.annotation != seen.name:
         message = (
-            f"PyTorchJob {job.name} is annotated for EnergyPlan {job.annotation!r}, not for {seen.name!r}. Change "
+            f"{case.job_kind} {job.name} is annotated for EnergyPlan {job.annotation!r}, not for {seen.name!r}. Change "
             "the annotation in its manifest, or delete this EnergyPlan."
         )
         return case.refuse(Refusal.ANNOTATION_MISMATCH, message, condition="Injected")
     if job.finished:
-        return _complete(case, f"PyTorchJob {job.name} {'succeeded' if job.finished == 'Succeeded' else 'failed'}.")
+        end = "succeeded" if job.finished == "Succeeded" else "failed"
+        return _complete(case, f"{case.job_kind} {job.name} {end}.")
     if base.phase is Phase.REFUSED and base.observed_generation == seen.generation and _is_final(base):
         return Decision(case.story.keep(), delete_plans=case.all_plans)
     if job.suspended:
-        return case.pend("Suspended", f"PyTorchJob {job.name} is suspended; this goes on when it is resumed.")
+        return case.pend("Suspended", f"{case.job_kind} {job.name} is suspended; this goes on when it is resumed.")
     gang = Gang.of(seen.nodes)
     if gang is None or not gang.complete:
         return _with_some_ranks(case, job, gang)

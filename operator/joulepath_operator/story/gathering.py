@@ -10,11 +10,9 @@ from collections.abc import Sequence
 
 from joulepath_crds import ANNOTATION
 from joulepath_operator.facts.gang import Gang
+from joulepath_operator.facts.labels import FORBIDDING_LEVELS, POD_SECURITY_LABEL
 from joulepath_operator.facts.observation import Agent, Job, Observation, Pod
-
-POD_SECURITY_LABEL = "pod-security.kubernetes.io/enforce"
-FORBIDDING_LEVELS = frozenset({"baseline", "restricted"})
-"""Pod Security levels that refuse hostPath volumes, and so the agent's socket."""
+from joulepath_operator.jobs.kinds import kind_of
 
 
 def silent(pods: Sequence[Pod], gang: Gang | None) -> tuple[Pod, ...]:
@@ -25,22 +23,22 @@ def silent(pods: Sequence[Pod], gang: Gang | None) -> tuple[Pod, ...]:
 
 def explain(observation: Observation, job: Job, gang: Gang | None) -> tuple[str, str]:
     """A reason in CamelCase and a sentence with the remedy."""
-    pods = observation.pods
+    pods, resource = observation.pods, kind_of(observation.spec.job).resource
     plain = [pod for pod in pods if not pod.injected]
     if observation.pod_security in FORBIDDING_LEVELS and (plain or not pods):
         return "PodSecurityForbids", _forbidden(observation, job)
     if not pods:
         return (
             "NoPods",
-            f"PyTorchJob {job.name} has no pods yet. If that lasts, see why: "
-            f"kubectl -n {observation.namespace} describe pytorchjob {job.name}",
+            f"{resource.kind} {job.name} has no pods yet. If that lasts, see why: "
+            f"kubectl -n {observation.namespace} describe {resource.singular} {job.name}",
         )
     if plain:
         return (
             "PodsPredateAnnotation",
-            f"{len(plain)} of {len(pods)} pods of PyTorchJob {job.name} were created without the trainer: before the "
-            "annotation was there, or while the webhook was away. They train unharmed, at default clocks. To inject "
-            f"them, create them again: {restart(observation, job)}",
+            f"{len(plain)} of {len(pods)} pods of {resource.kind} {job.name} were created without the trainer: before "
+            "the annotation was there, or while the webhook was away. They train unharmed, at default clocks. To "
+            f"inject them, create them again: {_restart(observation, job)}",
         )
     quiet = silent(pods, gang)
     told = f"{len(gang.ranks)} of {gang.world_size} ranks report. " if gang is not None else ""
@@ -63,7 +61,7 @@ def _forbidden(observation: Observation, job: Job) -> str:
     return (
         f"Namespace {namespace} enforces Pod Security level {observation.pod_security}, which forbids the hostPath "
         "volume of the agent's socket: nothing was injected, the job runs unharmed and at default clocks. To change "
-        f"that: {label}, then {restart(observation, job)}"
+        f"that: {label}, then {_restart(observation, job)}"
     )
 
 
@@ -110,15 +108,14 @@ def _not_training(observation: Observation, gang: Gang | None, quiet: Sequence[P
     )
 
 
-def restart(observation: Observation, job: Job) -> str:
-    """The command that starts a job anew as it is."""
-    where = f"-n {observation.namespace}"
-    return f"kubectl {where} get pytorchjob {job.name} -o yaml | kubectl {where} replace --force -f -"
-
-
 def how_to_annotate(observation: Observation, job: Job) -> str:
     """What to do about a job without the annotation."""
+    kind = kind_of(observation.spec.job).resource.kind
     return (
-        f"PyTorchJob {job.name} has no annotation {ANNOTATION}. Add it to metadata.annotations of its manifest "
-        f"({ANNOTATION}: {observation.name}) and apply that; if its pods run already: {restart(observation, job)}"
+        f"{kind} {job.name} has no annotation {ANNOTATION}. Add it to metadata.annotations of its manifest "
+        f"({ANNOTATION}: {observation.name}) and apply that; if its pods run already: {_restart(observation, job)}"
     )
+
+
+def _restart(observation: Observation, job: Job) -> str:
+    return kind_of(observation.spec.job).restart_command(observation.namespace, job.name)

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from joulepath_crds import MOST_BLOCKS, EnergyPlanSpec
 from joulepath_operator.facts.refusals import Refusal
-
-_KIND = ("kubeflow.org/v1", "PyTorchJob")
+from joulepath_operator.jobs.kinds import JOB_KINDS, is_supported
 
 
 def objection(spec: EnergyPlanSpec) -> tuple[Refusal, str] | None:
     """A reason and a sentence that names field, value and remedy; None where all can be had."""
-    if (spec.job.api_version, spec.job.kind) != _KIND:
+    if not is_supported(spec.job):
+        kinds = " or ".join(f"{kind.resource.kind} of {kind.resource.api_version}" for kind in JOB_KINDS)
         return (
             Refusal.UNSUPPORTED_KIND,
-            f"spec.job is a {spec.job.kind} of {spec.job.api_version}; the kind that is supported is PyTorchJob of "
-            "kubeflow.org/v1. Set spec.job.apiVersion and spec.job.kind to these.",
+            f"spec.job is a {spec.job.kind} of {spec.job.api_version}; the kind that is supported is {kinds}. "
+            "Set spec.job.apiVersion and spec.job.kind to these.",
         )
     if spec.measurement.pairs * 2 > MOST_BLOCKS:
         return (

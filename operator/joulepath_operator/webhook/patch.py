@@ -14,7 +14,7 @@ from typing import Any
 
 from kubernetes.utils.quantity import parse_quantity
 
-from joulepath_operator.facts.observation import INJECTED_ANNOTATION
+from joulepath_operator.facts.labels import INJECTED_ANNOTATION
 
 Json = dict[str, Any]
 

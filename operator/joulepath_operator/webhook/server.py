@@ -13,17 +13,18 @@ import json
 import logging
 import ssl
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Hashable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from aiohttp import web
 
 from joulepath_crds import ANNOTATION
 from joulepath_operator.control.api import Cluster
-from joulepath_operator.control.index import Key, Kind
-from joulepath_operator.story.gathering import FORBIDDING_LEVELS
+from joulepath_operator.facts.labels import FORBIDDING_LEVELS
+from joulepath_operator.facts.names import NamespacedName, Resource
+from joulepath_operator.jobs.kinds import owning_job
 from joulepath_operator.webhook.patch import Injection, Outcome, inject
 
 log = logging.getLogger(__name__)
@@ -32,13 +33,19 @@ LOOKUP_TIMEOUT_S = 1.0
 _REMEMBER_S = 5.0
 _CERTIFICATE_CHECK_S = 60.0
 
-Lookup = Callable[[Key], Awaitable[Any]]
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
 
 
 class Webhook:
-    """`annotations` tells the annotations of a job by (namespace, name), `levels` a namespace's Pod Security level."""
+    """`annotations` tells those of a job by resource and name, `levels` the Pod Security level of a namespace."""
 
-    def __init__(self, injection: Injection, annotations: Lookup, levels: Lookup) -> None:
+    def __init__(
+        self,
+        injection: Injection,
+        annotations: Callable[[tuple[Resource, NamespacedName]], Awaitable[Mapping[str, str]]],
+        levels: Callable[[str], Awaitable[str | None]],
+    ) -> None:
         self._injection = injection
         self._annotations, self._levels = _Remembered(annotations), _Remembered(levels)
 
@@ -46,14 +53,13 @@ class Webhook:
     def of(cls, cluster: Cluster, injection: Injection) -> Webhook:
         """Looks up in a cluster, whose own timeout should be `LOOKUP_TIMEOUT_S`."""
 
-        def annotations(key: Key) -> Mapping[str, str]:
-            job = cluster.get(Kind.JOB, key)
-            return (job or {}).get("metadata", {}).get("annotations") or {}
+        def annotations(job: tuple[Resource, NamespacedName]) -> Mapping[str, str]:
+            return (cluster.get(*job) or {}).get("metadata", {}).get("annotations") or {}
 
         return cls(
             injection,
-            lambda key: asyncio.to_thread(annotations, key),
-            lambda key: asyncio.to_thread(cluster.pod_security, key[0]),
+            lambda job: asyncio.to_thread(annotations, job),
+            lambda namespace: asyncio.to_thread(cluster.pod_security, namespace),
         )
 
     def app(self) -> web.Application:
@@ -81,10 +87,13 @@ class Webhook:
 
     async def _decide(self, request: Mapping[str, Any]) -> Outcome:
         pod, namespace = request["object"], request["namespace"]
-        job = _owning_job(pod)
-        if job is None or ANNOTATION not in await self._annotations((namespace, job)):
+        owner = owning_job(pod)
+        if owner is None:
             return Outcome()
-        if (level := await self._levels((namespace, ""))) in FORBIDDING_LEVELS:
+        resource, job = owner
+        if ANNOTATION not in await self._annotations((resource, (namespace, job))):
+            return Outcome()
+        if (level := await self._levels(namespace)) in FORBIDDING_LEVELS:
             return Outcome(warnings=(f"joulepath: not injected, Pod Security level {level} forbids hostPath",))
         return inject(pod, self._injection)
 
@@ -116,27 +125,19 @@ async def serve(webhook: Webhook, certificate: Path, key: Path, host: str, port:
         await runner.cleanup()
 
 
-class _Remembered:
+class _Remembered(Generic[K, V]):
     """A look-up whose answers hold for a few seconds; failures are not remembered."""
 
-    def __init__(self, lookup: Lookup) -> None:
+    def __init__(self, lookup: Callable[[K], Awaitable[V]]) -> None:
         self._lookup = lookup
-        self._known: dict[Key, tuple[float, Any]] = {}
+        self._known: dict[K, tuple[float, V]] = {}
 
-    async def __call__(self, key: Key) -> Any:
+    async def __call__(self, key: K) -> V:
         now = time.monotonic()
         self._known = {key: entry for key, entry in self._known.items() if entry[0] > now}
         if key not in self._known:
             self._known[key] = now + _REMEMBER_S, await self._lookup(key)
         return self._known[key][1]
-
-
-def _owning_job(pod: Mapping[str, Any]) -> str | None:
-    """Name of the PyTorchJob that controls a pod, if one does."""
-    for owner in (pod.get("metadata") or {}).get("ownerReferences") or ():
-        if owner.get("controller") and owner["kind"] == "PyTorchJob" and owner["apiVersion"] == "kubeflow.org/v1":
-            return str(owner["name"])
-    return None
 
 
 async def _healthy(_: web.Request) -> web.Response:
