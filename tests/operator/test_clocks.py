@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from joulepath_crds import Arm, BlockReport, JobPlanSpec, Purpose, Sweep
-from joulepath_operator.figures.clocks import LOWEST_SHARE, choose_clocks, make_sweep, noise_s
-from joulepath_operator.figures.order import kind_of
+from joulepath_crds import Arm, BlockReport, Instruction, JobPlanSpec, Purpose, Sweep
+from joulepath_operator.figures.clocks import LOWEST_SHARE, choose_clocks, make_sweep
+from joulepath_operator.figures.profile import iteration_noise_s
 
 A100 = tuple(range(1410, 200, -15))
 
@@ -56,7 +56,7 @@ def test_the_order_differs_from_job_to_job() -> None:
 
 
 def test_the_kind_of_an_instruction() -> None:
-    assert [kind_of(label) for label in ("F0", "B11", "3:W2")] == ["F", "B", "W"]
+    assert [Instruction.parse(label, 3).kind for label in ("F0", "B11", "3:W2")] == ["F", "B", "W"]
 
 
 def test_noise_is_that_of_the_iterations_at_default_clocks(new_world: Callable[..., Any]) -> None:
@@ -85,7 +85,7 @@ def test_noise_is_that_of_the_iterations_at_default_clocks(new_world: Callable[.
             for block, time_s in seconds.items()
         )
         ranks = new_world().nodes()[0].report.ranks
-        return noise_s(plan, [rank.model_copy(update={"blocks": blocks}) for rank in ranks])
+        return iteration_noise_s(plan, [rank.model_copy(update={"blocks": blocks}) for rank in ranks])
 
     slow = {1: 3.0, 4: 4.0}  # other clocks: not what is asked for
     assert noise({0: 2.0, 2: 2.0, 3: 2.0, 5: 2.0, **slow}) == pytest.approx(0.02)

@@ -11,6 +11,7 @@ import pytest
 from joulepath_crds import EnergyPlanSpec
 from joulepath_operator.facts.gang import Gang
 from joulepath_operator.facts.observation import Agent, Pod
+from joulepath_operator.figures.activation import activation
 from joulepath_operator.story.gathering import explain
 
 NewWorld = Callable[..., Any]
@@ -362,8 +363,8 @@ def test_an_activation_leaves_time_for_the_delivery_and_for_old_reports(new_worl
     assert fresh is not None
     assert stale is not None
     period = fresh.iteration_time_s
-    assert fresh.activation() == 10 + 1 + 2  # 2 s are less than one iteration of 2.9 s
-    assert stale.activation() >= 10 + 30 / period + 3
+    assert activation(fresh) == 10 + 1 + 2  # 2 s are less than one iteration of 2.9 s
+    assert activation(stale) >= 10 + 30 / period + 3
 
 
 def test_observe_takes_a_plan_out_of_force_before_anything_else(active: Any) -> None:

@@ -9,7 +9,8 @@ import pytest
 
 from joulepath_crds import Coordinates, RankReport
 from joulepath_operator.facts.gang import Gang
-from joulepath_operator.figures.profile import build_profile, measure_delays
+from joulepath_operator.figures.delays import measure_delays
+from joulepath_operator.figures.profile import build_profile
 
 NewWorld = Callable[..., Any]
 

@@ -8,7 +8,6 @@ reports; only then does its topology mean anything.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from statistics import fmean, median
@@ -19,9 +18,6 @@ from joulepath_operator.facts.observation import NodeJob
 from joulepath_operator.facts.refusals import Refusal
 
 T = TypeVar("T", bound=Hashable)
-
-_DELIVERY_S = 2.0
-"""Longest time from the operator's write until every agent has seen it."""
 
 
 class RefusalError(Exception):
@@ -85,15 +81,6 @@ class Gang:
     def staged(self, plan_hash: str) -> bool:
         """Whether every rank has the plan ready."""
         return self.complete and all(rank.staged_hash == plan_hash for rank in self.ranks)
-
-    def activation(self) -> int:
-        """An iteration far enough ahead that every agent hears of it in time."""
-        per_iteration = self.iteration_time_s or _DELIVERY_S
-        now = max(
-            max(rank.iteration, rank.staged_at_iteration or 0) + self.age_s[rank.rank] / per_iteration
-            for rank in self.ranks
-        )
-        return math.ceil(now) + math.ceil(_DELIVERY_S / per_iteration) + 2
 
     def refused_ranks(self) -> tuple[RankReport, ...]:
         return tuple(rank for rank in self.ranks if rank.state is RankState.REFUSED)

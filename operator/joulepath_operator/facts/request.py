@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from joulepath_crds import EnergyProfileSpec, FrontierPoint, Granularity, StagePlan, SwitchingLag
 from joulepath_operator.facts.refusals import Refusal
 
-__all__ = ["Delays", "Edge", "PlanRefusal", "PlanRequest", "PlanResult"]
+__all__ = ["Delays", "PlanRefusal", "PlanRequest", "PlanResult", "TransferEdge"]
 
-Edge = tuple[int, int, str]
+TransferEdge = tuple[int, int, str]
 """Stage that sends, stage that receives, kind."""
 
 
@@ -18,7 +18,7 @@ Edge = tuple[int, int, str]
 class Delays:
     """Seconds that no clock changes: between stages, before each instruction of a (stage, kind), after the last."""
 
-    transfers_s: Mapping[Edge, float] = field(default_factory=dict)
+    transfers_s: Mapping[TransferEdge, float] = field(default_factory=dict)
     overheads_s: Mapping[tuple[int, str], float] = field(default_factory=dict)
     tails_s: Mapping[int, float] = field(default_factory=dict)
 

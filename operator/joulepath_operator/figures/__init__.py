@@ -1,8 +1,11 @@
 """What reports say, as numbers.
 
 - `order`: what a rank runs in an iteration
-- `clocks`: the sweep of clocks that profiles a running job
+- `clocks`: which clocks a sweep measures, in which order
+- `coverage`: how much of a sweep is measured
+- `delays`: delays that no clock changes, and the offsets between ranks' clocks
 - `profile`: what the ranks measured, as a profile of the pipeline
+- `activation`: from which iteration on a new plan holds
 - `savings`: plan blocks against the control blocks beside them
 """
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from joulepath_crds import EnergyPlanStatus, JobPlanSpec, Mode, Phase, RankReport, Topology, content_hash
 from joulepath_operator.facts.gang import Gang
 from joulepath_operator.facts.observation import Decision, Job, Observation, StoredPlan
+from joulepath_operator.figures.activation import activation
 from joulepath_operator.figures.order import executed
 from joulepath_operator.figures.savings import in_words, measured_savings
 from joulepath_operator.jobs.kinds import kind_of
@@ -104,5 +105,5 @@ class ReadyCase(Case):
         """The plan with its first iteration, once every rank has it staged."""
         if not self.gang.staged(plan.spec.hash):
             return None
-        spec = plan.spec.model_copy(update={"activate_at": self.gang.activation()})
+        spec = plan.spec.model_copy(update={"activate_at": activation(self.gang)})
         return StoredPlan(plan.name, spec, plan.inputs, plan.version)

@@ -11,12 +11,12 @@ from dataclasses import replace
 
 from joulepath_crds import ANNOTATION, EnergyPlanStatus, JobPlanSpec, Phase, Purpose, RankReport
 from joulepath_operator.facts.gang import Gang, RefusalError
-from joulepath_operator.facts.observation import Decision, Job, Observation, StoredProfile
+from joulepath_operator.facts.observation import Decision, Job, Observation
 from joulepath_operator.facts.refusals import Refusal
-from joulepath_operator.facts.request import PlanRefusal
 from joulepath_operator.story import delivery, gathering, sweeping
 from joulepath_operator.story.case import Case, ReadyCase
 from joulepath_operator.story.objections import objection
+from joulepath_operator.story.reuse import earlier_profile, own_profile
 from joulepath_operator.story.status import Story
 
 _LOOK_AGAIN_S = 15.0
@@ -122,8 +122,7 @@ def _with_all_ranks(case: Case, job: Job, gang: Gang) -> Decision:
 
 def _with_gang(case: ReadyCase) -> Decision:
     """From a whole gang to a profile: stored, reused, or measured now."""
-    own, other = _profiles(case)
-    if own is not None:
+    if (own := own_profile(case)) is not None:
         case.story.tell("Profiled", True, "Measured", f"Measured in this run: EnergyProfile {own.name}.")
         return delivery.on_profile(case, own)
     if case.plan is not None and case.plan.spec.purpose is Purpose.SWEEP and case.enforce:
@@ -132,20 +131,14 @@ def _with_gang(case: ReadyCase) -> Decision:
             return found
         case.story.tell("Profiled", True, "Measured", f"Measured in this run: EnergyProfile {found.name}.")
         return replace(delivery.on_profile(case, found), write_profile=found)
-    if other is not None and not (case.enforce and _misfit(case, other)):
+    if (earlier := earlier_profile(case)) is not None:
         message = (
-            f"EnergyProfile {other.name}, measured in an earlier run with the same topology, is used again. Set "
+            f"EnergyProfile {earlier.name}, measured in an earlier run with the same topology, is used again. Set "
             "spec.profiling.reuse to false to measure each run anew."
         )
         case.story.tell("Profiled", True, "Reused", message)
-        return delivery.on_profile(case, other)
+        return delivery.on_profile(case, earlier)
     return sweeping.begin(case) if case.enforce else delivery.without_profile(case)
-
-
-def _misfit(case: ReadyCase, profile: StoredProfile) -> bool:
-    """Whether the planner has just found that the stored profile is of another time: then measure again."""
-    answer = delivery.answer_for(case, profile)
-    return isinstance(answer, PlanRefusal) and answer.reason in (Refusal.MODEL_MISMATCH, Refusal.NOT_PLANNABLE)
 
 
 def _refused_by_node(case: Case, rank: RankReport) -> Decision:
@@ -187,14 +180,6 @@ def _outdated(case: Case, job: Job, attempt: int | None) -> tuple[str, ...]:
 
 def _sets_clocks(plan: JobPlanSpec) -> bool:
     return plan.purpose is Purpose.SWEEP or any(any(stage.clocks_mhz) for stage in plan.stages)
-
-
-def _profiles(case: ReadyCase) -> tuple[StoredProfile | None, StoredProfile | None]:
-    """The profile measured in this run, and the best of an earlier one."""
-    equal = [one for one in case.seen.profiles if one.spec.topology == case.topology]
-    own = next((one for one in equal if one.job_uid == case.job.uid), None)
-    others = sorted(equal, key=lambda one: (one.spec.job != case.job.name, one.name))
-    return own, others[0] if others and case.seen.spec.profiling.reuse else None
 
 
 def _is_final(status: EnergyPlanStatus) -> bool:

@@ -10,6 +10,7 @@ from joulepath_crds import (
     Blocks,
     EnergyPlanStatus,
     FrontierPoint,
+    Instruction,
     JobPlanSpec,
     Phase,
     PlanSummary,
@@ -20,8 +21,8 @@ from joulepath_crds import (
 from joulepath_operator.facts.gang import Gang
 from joulepath_operator.facts.observation import Decision, StoredPlan, StoredProfile
 from joulepath_operator.facts.request import PlanRefusal, PlanRequest, PlanResult
-from joulepath_operator.figures.order import bare, executed, kind_of, stage_of
-from joulepath_operator.figures.profile import measure_delays
+from joulepath_operator.figures.delays import measure_delays
+from joulepath_operator.figures.order import executed
 from joulepath_operator.figures.savings import LEAST_PAIRS, NOT_YET_KNOWN, figure
 from joulepath_operator.story.case import ReadyCase
 
@@ -207,7 +208,7 @@ def _request(case: ReadyCase, profile: StoredProfile, inputs: str) -> PlanReques
     return PlanRequest(
         inputs=inputs,
         profile=profile.spec,
-        orders=tuple(executed(rank) for rank in ranks),
+        orders=tuple(tuple(one.label for one in executed(rank)) for rank in ranks),
         delays=measure_delays(case.gang, case.topology),
         control_time_s=case.gang.control_time_s,
         max_slowdown=case.seen.spec.max_slowdown_percent / 100,
@@ -230,7 +231,7 @@ def _at_default(stages: tuple[StagePlan, ...], profile: StoredProfile) -> tuple[
             stage=one.stage,
             order=one.order,
             clocks_mhz=(0,) * len(one.order),
-            durations_s=tuple(top[one.stage, kind_of(label)] for label in one.order),
+            durations_s=tuple(top[one.stage, Instruction.parse(label, one.stage).kind] for label in one.order),
         )
         for one in stages
     )
@@ -240,16 +241,15 @@ def _as_seen(gang: Gang) -> tuple[StagePlan, ...]:
     """The instructions as they run, at default clocks."""
     stages = []
     for rank in gang.pipeline():
+        timed = {Instruction.parse(one.instruction, one.stage): one for one in rank.timeline}
         for stage in rank.stages:
-            seen = {bare(one.instruction): one for one in rank.timeline if one.stage == stage}
-            mine = (bare(label) for label in executed(rank) if stage_of(label) == stage)
-            order = tuple(label for label in mine if label in seen)
+            run = [one for one in executed(rank) if one.stage == stage and one in timed]
             stages.append(
                 StagePlan(
                     stage=stage,
-                    order=order,
-                    clocks_mhz=(0,) * len(order),
-                    durations_s=tuple(seen[label].end_s - seen[label].begin_s for label in order),
+                    order=tuple(one.name for one in run),
+                    clocks_mhz=(0,) * len(run),
+                    durations_s=tuple(timed[one].end_s - timed[one].begin_s for one in run),
                 )
             )
     return tuple(sorted(stages, key=lambda one: one.stage))

@@ -8,8 +8,10 @@ import json
 from joulepath_crds import EnergyPlanStatus, JobPlanSpec, Phase, Purpose, Topology
 from joulepath_operator.facts.observation import Decision, StoredPlan, StoredProfile
 from joulepath_operator.facts.refusals import Refusal
-from joulepath_operator.figures.clocks import LEAST_CLOCKS, choose_clocks, coverage, is_over, make_sweep, noise_s
-from joulepath_operator.figures.profile import build_profile, measure_delays
+from joulepath_operator.figures.clocks import LEAST_CLOCKS, choose_clocks, make_sweep
+from joulepath_operator.figures.coverage import coverage, is_over
+from joulepath_operator.figures.delays import measure_delays
+from joulepath_operator.figures.profile import build_profile, iteration_noise_s
 from joulepath_operator.story.case import ReadyCase
 
 _FIRST, _AGAIN = "sweep", "sweep once more"
@@ -68,7 +70,7 @@ def go_on(case: ReadyCase, plan: StoredPlan) -> Decision | StoredProfile:
         plan.spec.sweep.clocks_mhz,
         delays,
         job=case.job.name,
-        noise_s=noise_s(plan.spec, case.gang.ranks),
+        noise_s=iteration_noise_s(plan.spec, case.gang.ranks),
     )
     name = _profile_name(case.job.name, case.topology)
     old = next((one for one in case.seen.profiles if one.name == name), None)

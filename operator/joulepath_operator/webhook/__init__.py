@@ -2,6 +2,7 @@
 
 - `server`: answers the API server, always with leave
 - `patch`: what is added to a pod
+- `init_containers`: those among it
 """
 
 from __future__ import annotations

@@ -1,0 +1,146 @@
+"""The delays that no clock changes: between two ranks, between two instructions of a rank, and after the last.
+
+They come from the timelines at default clocks. Each rank counts from the begin of its own iteration, so that two
+ranks' times differ by an unknown offset. The least lag from one rank to another is delay + offset, that of the way back
+delay - offset: half the sum is the delay, half the difference the offset, and no wall clock is compared. With the
+offsets known, an instruction that waited for nothing but its predecessor shows the host's own gap between two
+instructions; what a stage's edges have of that gap in them is taken off the delay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from math import inf
+from statistics import fmean, median
+from typing import NamedTuple, TypeVar
+
+from joulepath_crds import Instruction, RankReport, Topology
+from joulepath_operator.facts.gang import Gang
+from joulepath_operator.facts.request import Delays, TransferEdge
+
+__all__ = ["measure_delays"]
+
+K = TypeVar("K")
+
+
+def measure_delays(gang: Gang, topology: Topology) -> Delays:
+    """Transfer delays, host gaps and tails from the timelines at default clocks, the mean of all pipelines."""
+    each = [
+        _pipeline_delays(gang.pipeline(data, tensor), topology.stages)
+        for data in range(topology.data_parallel)
+        for tensor in range(topology.tensor_parallel)
+    ]
+    return Delays(
+        transfers_s=_mean([one.transfers_s for one in each]),
+        overheads_s=_mean([one.overheads_s for one in each]),
+        tails_s=_mean([one.tails_s for one in each]),
+    )
+
+
+class _Span(NamedTuple):
+    """Begin and end of an instruction, on its rank's own clock or on the pipeline's common one."""
+
+    begin_s: float
+    end_s: float
+
+    def later(self, shift_s: float) -> _Span:
+        return _Span(self.begin_s + shift_s, self.end_s + shift_s)
+
+
+def _pipeline_delays(ranks: Sequence[RankReport], stages: int) -> Delays:
+    rank_of = {stage: rank.rank for rank in ranks for stage in rank.stages}
+    own = {one: span for rank in ranks for one, span in _spans(rank).items()}
+    offset_s, delay_s = _clocks_and_delays(_least_lags_s(own, rank_of), rank_of.get(0))
+    seen = {one: span.later(offset_s.get(rank_of.get(one.stage, -1), 0.0)) for one, span in own.items()}
+    lag_s = {
+        stage: delay_s[pair]
+        for stage in range(stages - 1)
+        if (pair := _pair(rank_of.get(stage, -1), rank_of.get(stage + 1, -1))) in delay_s
+    }
+    overheads = _overheads_s(ranks, seen, lag_s)
+    run = {(one.stage, one.kind) for one in seen}
+    transfers: dict[TransferEdge, float] = {}
+    for stage, lag in lag_s.items():
+        backward = max(overheads.get((stage, kind), 0.0) for kind in "BI")
+        delay = max(0.0, lag - (overheads.get((stage + 1, "F"), 0.0) + backward) / 2)
+        transfers[stage, stage + 1, "F"] = delay
+        # A stage may run some of its backwards whole and some in halves: whatever it runs sends its gradient on.
+        transfers |= {(stage + 1, stage, kind): delay for kind in "BI" if (stage + 1, kind) in run}
+    # A rank's tail is counted once, on its last stage, however many stages it runs.
+    tails = {max(rank.stages): rank.tail_s + _head_s(rank, overheads) for rank in ranks}
+    return Delays(transfers, overheads, tails)
+
+
+def _spans(rank: RankReport) -> dict[Instruction, _Span]:
+    return {Instruction.parse(one.instruction, one.stage): _Span(one.begin_s, one.end_s) for one in rank.timeline}
+
+
+def _head_s(rank: RankReport, overheads_s: Mapping[tuple[int, str], float]) -> float:
+    """Seconds from the begin of an iteration to its first instruction, on the first stage: on others it is a wait."""
+    if 0 not in rank.stages or not rank.timeline:
+        return 0.0
+    first, span = min(_spans(rank).items(), key=lambda item: item[1].begin_s)
+    return max(0.0, span.begin_s - overheads_s.get((first.stage, first.kind), 0.0))
+
+
+def _pair(one: int, other: int) -> tuple[int, int]:
+    return min(one, other), max(one, other)
+
+
+def _least_lags_s(own: Mapping[Instruction, _Span], rank_of: Mapping[int, int]) -> dict[tuple[int, int], float]:
+    """Least time from an instruction's end on one rank to its dependent's begin on another, each on its own clock."""
+    least: dict[tuple[int, int], float] = {}
+    for one, span in own.items():
+        to, kinds = (one.stage + 1, "F") if one.kind == "F" else (one.stage - 1, "BI" if one.kind in "BI" else "")
+        for dependent in (own.get(Instruction(to, kind, one.microbatch)) for kind in kinds):
+            if dependent is not None and rank_of[one.stage] != rank_of[to]:
+                key = rank_of[one.stage], rank_of[to]
+                least[key] = min(least.get(key, inf), dependent.begin_s - span.end_s)
+    return least
+
+
+def _clocks_and_delays(
+    lags_s: Mapping[tuple[int, int], float], first: int | None
+) -> tuple[dict[int, float], dict[tuple[int, int], float]]:
+    """What to add to each rank's clock to come to that of the first, and the delay of each pair of ranks.
+
+    Half the sum of a pair's least lags is its delay if in both directions somebody waited for nothing else, and more
+    where the receiver always had other work: the ranks' clocks are joined by the pairs with the least. With the clocks
+    known, the delay of the others is the lesser of the two lags.
+    """
+    both = {pair: (lag + lags_s[pair[::-1]]) / 2 for pair, lag in lags_s.items() if pair[::-1] in lags_s}
+    offset_s = {} if first is None else {first: 0.0}
+    while reach := [(mean, pair) for pair, mean in both.items() if pair[0] in offset_s and pair[1] not in offset_s]:
+        mean, (known, new) = min(reach)
+        offset_s[new] = offset_s[known] + mean - lags_s[known, new]
+    delay_s: dict[tuple[int, int], float] = {}
+    for (source, target), lag in lags_s.items():
+        if source in offset_s and target in offset_s:
+            pair = _pair(source, target)
+            delay_s[pair] = min(delay_s.get(pair, inf), lag + offset_s[target] - offset_s[source])
+    return offset_s, delay_s
+
+
+def _overheads_s(
+    ranks: Sequence[RankReport], seen: Mapping[Instruction, _Span], lag_s: Mapping[int, float]
+) -> dict[tuple[int, str], float]:
+    """The host's gap before an instruction of each stage and kind: where all that it needs was there before."""
+    gaps: dict[tuple[int, str], list[float]] = {}
+    for rank in ranks:
+        for before, one in pairwise(sorted(_spans(rank), key=lambda one: seen[one].begin_s)):
+            arrivals = []
+            if one.kind == "F" and (source := seen.get(Instruction(one.stage - 1, "F", one.microbatch))):
+                arrivals = [source.end_s + lag_s.get(one.stage - 1, 0.0)]
+            elif one.kind in "BI":
+                sources = [seen.get(Instruction(one.stage + 1, kind, one.microbatch)) for kind in "BI"]
+                arrivals = [source.end_s + lag_s.get(one.stage, 0.0) for source in sources if source]
+            if all(arrival <= seen[before].end_s for arrival in arrivals):
+                gap_s = max(0.0, seen[one].begin_s - seen[before].end_s)
+                gaps.setdefault((one.stage, one.kind), []).append(gap_s)
+    return {key: median(values) for key, values in gaps.items()}
+
+
+def _mean(maps: Sequence[Mapping[K, float]]) -> dict[K, float]:
+    keys = {key for one in maps for key in one}
+    return {key: fmean(one[key] for one in maps if key in one) for key in keys}
