@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from joulepath_crds import EnergyPlanSpec, EnergyPlanStatus, Granularity, JobReference, NodeReportStatus, Phase
-from joulepath_operator.facts.observation import Job, NodeJob, Observation, Pod
+from joulepath_operator.facts.observation import NodeJob, Observation, Pod, TrainingJob
 from joulepath_operator.planning.compute import compute
 from joulepath_operator.story.decide import decide
 from real_cluster import cores_awake
@@ -48,7 +48,7 @@ class Loop:
     def __post_init__(self) -> None:
         self.seen = Observation(
             "default", "plan", 1, self.spec, EnergyPlanStatus(), "2026-01-01T00:00:00Z",
-            job=Job("job-uid", "job", "plan", None), pods=(Pod("job-0", injected=True),),
+            job=TrainingJob("job-uid", "job", "plan", None), pods=(Pod("job-0", injected=True),),
         )  # fmt: skip
 
     def say(self, command: dict[str, Any]) -> None:

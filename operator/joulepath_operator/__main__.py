@@ -31,23 +31,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _operator(options: argparse.Namespace) -> Coroutine[None, None, None]:
-    from joulepath_operator.control.api import Cluster
+    from joulepath_operator.control.api import Api
     from joulepath_operator.runner import run
 
-    cluster = Cluster.connect(unlabelled=options.unlabelled_namespaces)
-    return run(cluster, options.metrics_host, options.metrics_port, options.planner_timeout)
+    api = Api.connect(unlabelled=options.unlabelled_namespaces)
+    return run(api, options.metrics_host, options.metrics_port, options.planner_timeout)
 
 
 def _webhook(options: argparse.Namespace) -> Coroutine[None, None, None]:
-    from joulepath_operator.control.api import Cluster
+    from joulepath_operator.control.api import Api
     from joulepath_operator.webhook.patch import Injection
     from joulepath_operator.webhook.server import LOOKUP_TIMEOUT_S, Webhook, serve
 
     if not options.trainer_image:
         raise SystemExit("the webhook must know the trainer's image: set JOULEPATH_TRAINER_IMAGE or --trainer-image")
     injection = Injection(options.trainer_image, options.trainer_pull_policy, tuple(options.gpu_resource.split(",")))
-    cluster = Cluster.connect(LOOKUP_TIMEOUT_S, options.unlabelled_namespaces)
-    return serve(Webhook.of(cluster, injection), options.tls_cert, options.tls_key, options.host, options.port)
+    api = Api.connect(LOOKUP_TIMEOUT_S, options.unlabelled_namespaces)
+    return serve(Webhook.of(api, injection), options.tls_cert, options.tls_key, options.host, options.port)
 
 
 async def _until_signal(work: Coroutine[None, None, None]) -> None:

@@ -11,7 +11,7 @@ from prometheus_client import generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from joulepath_operator.control import watches
-from joulepath_operator.control.api import Cluster
+from joulepath_operator.control.api import Api
 from joulepath_operator.control.index import WATCHED, Index
 from joulepath_operator.control.queue import KeyedQueue
 from joulepath_operator.control.reconcile import Reconciler
@@ -25,15 +25,15 @@ _RESYNC_S = 60.0
 _RELIST_S = 600.0
 
 
-async def run(cluster: Cluster, host: str, port: int, planner_timeout_s: int) -> None:
+async def run(api: Api, host: str, port: int, planner_timeout_s: int) -> None:
     """Runs until SIGTERM or SIGINT (kopf listens for them), or until a part fails."""
     index = Index()
     metrics = Metrics(queue_depth=lambda: len(queue))
     pool = PlannerPool(planner_timeout_s, observe=metrics.planner_seconds.observe)
-    reconciler = Reconciler(cluster, index, pool, metrics, again=lambda key: queue.add(key))
+    reconciler = Reconciler(api, index, pool, metrics, again=lambda key: queue.add(key))
     queue: KeyedQueue[NamespacedName] = KeyedQueue(reconciler, on_error=lambda key: metrics.errors.inc())
     # Before anything is decided, everything is known: an empty index would look like a cluster without jobs.
-    await _relist(cluster, index, queue)
+    await relist(api, index, queue)
     server = await _serve(metrics, host, port)
     parts = [
         asyncio.create_task(
@@ -45,7 +45,7 @@ async def run(cluster: Cluster, host: str, port: int, planner_timeout_s: int) ->
             )
         ),
         asyncio.create_task(queue.run(_RESYNC_S, lambda: index.keys(ENERGY_PLANS))),
-        asyncio.create_task(_relist_forever(cluster, index, queue)),
+        asyncio.create_task(_relist_forever(api, index, queue)),
     ]
     try:
         done, _ = await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
@@ -58,21 +58,21 @@ async def run(cluster: Cluster, host: str, port: int, planner_timeout_s: int) ->
         await server.cleanup()
 
 
-async def _relist(cluster: Cluster, index: Index, queue: KeyedQueue[NamespacedName]) -> None:
+async def relist(api: Api, index: Index, queue: KeyedQueue[NamespacedName]) -> None:
     for resource in WATCHED:
         known = index.uids(resource)
-        bodies = await asyncio.to_thread(cluster.list_all, resource)
+        bodies = await asyncio.to_thread(api.list_all, resource)
         if bodies is None:  # what is known stays: an API server that has just started may not know ours yet
             continue
         for key in index.replace(resource, bodies, known):
             queue.add(key)
 
 
-async def _relist_forever(cluster: Cluster, index: Index, queue: KeyedQueue[NamespacedName]) -> None:
+async def _relist_forever(api: Api, index: Index, queue: KeyedQueue[NamespacedName]) -> None:
     while True:
         await asyncio.sleep(_RELIST_S)
         try:
-            await _relist(cluster, index, queue)
+            await relist(api, index, queue)
         except Exception:  # the watches go on, and the next list comes
             log.warning("listing everything anew failed", exc_info=True)
 

@@ -36,14 +36,14 @@ from joulepath_crds import (
     arm_of,
 )
 from joulepath_operator.facts.observation import (
-    Agent,
     Decision,
-    Job,
+    NodeAgent,
     NodeJob,
     Observation,
     Pod,
     StoredPlan,
     StoredProfile,
+    TrainingJob,
 )
 from joulepath_operator.facts.request import PlanRefusal, PlanRequest, PlanResult
 from joulepath_operator.planning.compute import compute
@@ -102,7 +102,7 @@ class World:
     def __init__(self, spec: EnergyPlanSpec | None = None, *, slow: float = 1.0) -> None:
         self.spec = spec or EnergyPlanSpec.from_api({"job": {"name": "gpt3"}})
         self.generation = 1
-        self.job: Job | None = Job("uid-one-0000", "gpt3", "plan", None)
+        self.job: TrainingJob | None = TrainingJob("uid-one-0000", "gpt3", "plan", None)
         self.status = EnergyPlanStatus()
         self.plans: dict[str, StoredPlan] = {}
         self.profiles: dict[str, StoredProfile] = {}
@@ -117,7 +117,7 @@ class World:
         self.refusal: dict[int, str] = {}
         self.unstaged: set[int] = set()
         self.pods: tuple[bool, ...] = ()
-        self.agents: tuple[Agent, ...] = ()
+        self.agents: tuple[NodeAgent, ...] = ()
         self.pod_security: str | None = None
         self.plans_computed = 0
         self.writes: list[JobPlanSpec] = []
@@ -147,7 +147,7 @@ class World:
         return next(one for one in self.status.conditions if one.type == kind)
 
     def restart_job(self, uid: str = "uid-two-0000") -> None:
-        self.job = Job(uid, "gpt3", "plan", None)
+        self.job = TrainingJob(uid, "gpt3", "plan", None)
         self.iteration, self.attempt = 0, 0
         self._staged = {}
 

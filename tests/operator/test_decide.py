@@ -10,7 +10,7 @@ import pytest
 
 from joulepath_crds import EnergyPlanSpec
 from joulepath_operator.facts.gang import Gang
-from joulepath_operator.facts.observation import Agent, Pod
+from joulepath_operator.facts.observation import NodeAgent, Pod
 from joulepath_operator.figures.activation import activation
 from joulepath_operator.story.gathering import explain
 
@@ -107,14 +107,14 @@ def test_injected_pods_that_do_not_train_yet_are_waited_for(new_world: NewWorld)
 @pytest.mark.parametrize(
     ("agent", "reason", "remedy"),
     [
-        (Agent("node-1", None, False, False), "NoAgent", "kubectl label node node-1 nvidia.com/gpu.present=true"),
-        (Agent("node-1", "jp/agent-x", False, True), "AgentNotReady", "kubectl -n jp logs agent-x"),
-        (Agent("node-1", "jp/agent-x", True, False), "NoNodeReport", "kubectl -n jp logs agent-x"),
-        (Agent("node-1", "jp/agent-x", True, True), "RanksMissing", "kubectl -n team logs gpt3-worker-1"),
+        (NodeAgent("node-1", None, False, False), "NoAgent", "kubectl label node node-1 nvidia.com/gpu.present=true"),
+        (NodeAgent("node-1", "jp/agent-x", False, True), "AgentNotReady", "kubectl -n jp logs agent-x"),
+        (NodeAgent("node-1", "jp/agent-x", True, False), "NoNodeReport", "kubectl -n jp logs agent-x"),
+        (NodeAgent("node-1", "jp/agent-x", True, True), "RanksMissing", "kubectl -n team logs gpt3-worker-1"),
     ],
 )
 def test_a_node_whose_ranks_are_silent_is_told_with_what_its_agent_lacks(
-    new_world: NewWorld, agent: Agent, reason: str, remedy: str
+    new_world: NewWorld, agent: NodeAgent, reason: str, remedy: str
 ) -> None:
     world = new_world()
     world.ranks, world.pods, world.agents = 4, (True, True), (agent,)

@@ -14,7 +14,7 @@ import pytest
 from kubernetes import client
 
 from joulepath_crds import ANNOTATION, EnergyPlanStatus, NodeReportStatus
-from joulepath_operator.control.api import Cluster
+from joulepath_operator.control.api import Api
 from joulepath_operator.control.index import Index
 from joulepath_operator.control.queue import KeyedQueue
 from joulepath_operator.control.reconcile import Reconciler
@@ -31,7 +31,7 @@ from joulepath_operator.facts.request import PlanRefusal, PlanRequest, PlanResul
 from joulepath_operator.jobs.pytorchjob import PYTORCH_JOBS
 from joulepath_operator.metrics import Metrics
 from joulepath_operator.planning.pool import PlannerPool
-from joulepath_operator.runner import _relist
+from joulepath_operator.runner import relist
 
 Answer = tuple[int, Any]
 TAKEN: Answer = (409, {"message": "already exists"})
@@ -113,8 +113,8 @@ def server() -> Iterator[Server]:
 
 
 @pytest.fixture
-def cluster(server: Server) -> Cluster:
-    return Cluster(client.ApiClient(client.Configuration(host=f"http://127.0.0.1:{server.server_port}")))
+def api(server: Server) -> Api:
+    return Api(client.ApiClient(client.Configuration(host=f"http://127.0.0.1:{server.server_port}")))
 
 
 @pytest.mark.parametrize(
@@ -122,16 +122,16 @@ def cluster(server: Server) -> Cluster:
     [(ENERGY_PLANS, "kubectl apply -f crds/"), (PYTORCH_JOBS, "install the Kubeflow training-operator")],
 )
 def test_a_kind_that_the_cluster_does_not_know_is_told_with_the_remedy(
-    cluster: Cluster, caplog: pytest.LogCaptureFixture, kind: Resource, remedy: str
+    api: Api, caplog: pytest.LogCaptureFixture, kind: Resource, remedy: str
 ) -> None:
     with caplog.at_level(logging.WARNING):
-        assert cluster.list_all(kind) is None, "which isn't to say that there are no such objects"
+        assert api.list_all(kind) is None, "which isn't to say that there are no such objects"
     assert kind.plural in caplog.text
     assert remedy in caplog.text
 
 
 def test_a_kind_that_is_unknown_for_a_moment_takes_nothing_out(
-    server: Server, cluster: Cluster, new_world: Callable[..., Any]
+    server: Server, api: Api, new_world: Callable[..., Any]
 ) -> None:
     """An API server that has just started answers 404 before it has read the definitions."""
     world = new_world()
@@ -139,7 +139,7 @@ def test_a_kind_that_is_unknown_for_a_moment_takes_nothing_out(
 
     async def handle(key: NamespacedName) -> None: ...
 
-    asyncio.run(_relist(cluster, index, KeyedQueue(handle)))
+    asyncio.run(relist(api, index, KeyedQueue(handle)))
     assert len(index.nodes("team", world.job.uid)) == 2
 
 
@@ -161,14 +161,14 @@ def watched(server: Server, world: Any) -> Index:
     return index
 
 
-def test_nobody_waits_for_the_planner(server: Server, cluster: Cluster, active: Any) -> None:
+def test_nobody_waits_for_the_planner(server: Server, api: Api, active: Any) -> None:
     """It is asked once, however often the EnergyPlan is looked at; its answer brings the EnergyPlan back."""
     back: list[NamespacedName] = []
     server.refusal = (201, {"metadata": {"namespace": "team", "name": "x"}, "spec": {}})
 
     async def play() -> None:
         planner = SlowPlanner(active)
-        reconciler = Reconciler(cluster, watched(server, active), planner, Metrics(), again=back.append)
+        reconciler = Reconciler(api, watched(server, active), planner, Metrics(), again=back.append)
         for _ in range(3):
             await reconciler(PLAN)
         assert len(planner.asked) == 1
@@ -191,16 +191,14 @@ def test_nobody_waits_for_the_planner(server: Server, cluster: Cluster, active: 
     asyncio.run(play())
 
 
-def test_a_node_that_is_silent_for_a_moment_does_not_end_the_planner(
-    server: Server, cluster: Cluster, active: Any
-) -> None:
+def test_a_node_that_is_silent_for_a_moment_does_not_end_the_planner(server: Server, api: Api, active: Any) -> None:
     """An upgrade restarts one agent after the other: a plan that takes longer than a restart would never come."""
     server.objects["team/pods"] = {"items": []}
     server.objects["namespaces/team"] = {"metadata": {"name": "team"}}
 
     async def play() -> None:
         index, planner = watched(server, active), SlowPlanner(active)
-        reconciler = Reconciler(cluster, index, planner, Metrics())
+        reconciler = Reconciler(api, index, planner, Metrics())
         await reconciler(PLAN)
         node = active.nodes()[0]
         index.drop(NODE_REPORTS, {"metadata": {"name": node.node}})
@@ -224,11 +222,11 @@ def test_a_node_that_is_silent_for_a_moment_does_not_end_the_planner(
     ],
 )
 def test_a_plan_that_the_api_server_never_takes_is_told_and_not_tried_again(
-    server: Server, cluster: Cluster, new_world: Callable[..., Any], refusal: Answer
+    server: Server, api: Api, new_world: Callable[..., Any], refusal: Answer
 ) -> None:
     index = watched(server, new_world())
     server.refusal = refusal
-    reconciler = Reconciler(cluster, index, PlannerPool(), Metrics())
+    reconciler = Reconciler(api, index, PlannerPool(), Metrics())
     for _ in range(2):
         asyncio.run(reconciler(PLAN))
     told = EnergyPlanStatus.from_api(server.objects["energyplans/plan"]["status"])
@@ -251,7 +249,7 @@ def job_plan(stored: Any, **metadata: Any) -> dict[str, Any]:
 
 
 def test_a_job_plan_that_the_index_took_for_deleted_is_taken_up_again(
-    server: Server, cluster: Cluster, new_world: Callable[..., Any]
+    server: Server, api: Api, new_world: Callable[..., Any]
 ) -> None:
     """A list that lacked it must not keep the operator from it: what the API server has, is."""
     world = new_world()
@@ -260,45 +258,43 @@ def test_a_job_plan_that_the_index_took_for_deleted_is_taken_up_again(
     index.replace(JOB_PLANS, [], index.uids(JOB_PLANS))
     assert index.plans(PLAN) == ()
     server.objects[f"jobplans/{plan['metadata']['name']}"], server.refusal = plan, TAKEN
-    reconciler = Reconciler(cluster, index, PlannerPool(), Metrics())
+    reconciler = Reconciler(api, index, PlannerPool(), Metrics())
     assert asyncio.run(reconciler(PLAN)) == 0.5
     assert [one.version for one in index.plans(PLAN)] == ["7"], "the next decision is made from it"
 
 
-def test_a_job_plan_that_cannot_be_read_is_replaced(
-    server: Server, cluster: Cluster, new_world: Callable[..., Any]
-) -> None:
+def test_a_job_plan_that_cannot_be_read_is_replaced(server: Server, api: Api, new_world: Callable[..., Any]) -> None:
     world = new_world()
     index, plan = watched(server, world), job_plan(sweep_of(world))
     path = f"jobplans/{plan['metadata']['name']}"
     server.objects[path], server.refusal = plan | {"spec": {}}, TAKEN
-    asyncio.run(Reconciler(cluster, index, PlannerPool(), Metrics())(PLAN))
+    asyncio.run(Reconciler(api, index, PlannerPool(), Metrics())(PLAN))
     assert path in server.puts
     assert server.objects[path]["metadata"]["resourceVersion"] == "7"
     assert len(index.plans(PLAN)) == 1
 
 
 def test_a_job_plan_that_the_cluster_lacks_is_forgotten(
-    server: Server, cluster: Cluster, new_world: Callable[..., Any]
+    server: Server, api: Api, new_world: Callable[..., Any]
 ) -> None:
     """The event of its deletion may have been lost."""
     world = new_world()
     index, plan = watched(server, world), job_plan(sweep_of(world))
     plan["spec"]["attempt"] = 5
     index.put(JOB_PLANS, plan)
-    assert asyncio.run(Reconciler(cluster, index, PlannerPool(), Metrics())(PLAN)) == 0.5
+    assert asyncio.run(Reconciler(api, index, PlannerPool(), Metrics())(PLAN)) == 0.5
     assert index.plans(PLAN) == ()
 
 
 def test_a_job_plan_whose_deletion_is_held_up_is_told_and_waited_for(
-    server: Server, cluster: Cluster, new_world: Callable[..., Any]
+    server: Server, api: Api, new_world: Callable[..., Any]
 ) -> None:
     world = new_world()
     index, plan = watched(server, world), job_plan(sweep_of(world), deletionTimestamp="2026-01-01T00:00:00Z")
     name, server.refusal = plan["metadata"]["name"], TAKEN
     server.objects[f"jobplans/{name}"] = plan
     moments = iter(f"2026-01-01T00:00:{second:02d}Z" for second in range(60))
-    reconciler = Reconciler(cluster, index, PlannerPool(), Metrics(), now=lambda: next(moments))
+    reconciler = Reconciler(api, index, PlannerPool(), Metrics(), now=lambda: next(moments))
     for _ in range(4):
         assert asyncio.run(reconciler(PLAN)) == 15.0
     told = EnergyPlanStatus.from_api(server.objects["energyplans/plan"]["status"])

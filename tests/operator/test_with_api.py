@@ -24,7 +24,7 @@ from uuid import uuid4
 import pytest
 
 from joulepath_crds import ANNOTATION, JobPlanSpec, NodeReportStatus
-from joulepath_operator.facts.observation import Job, StoredPlan
+from joulepath_operator.facts.observation import StoredPlan, TrainingJob
 from real_cluster import Cluster
 
 pytestmark = pytest.mark.cluster
@@ -88,7 +88,7 @@ class Api:
         self.apply({"apiVersion": "kubeflow.org/v1", "kind": "PyTorchJob", "metadata": metadata, "spec": spec})
         job = self.get("pytorchjobs", "gpt3")
         assert job is not None
-        self.world.job = Job(job["metadata"]["uid"], "gpt3", "plan", None)
+        self.world.job = TrainingJob(job["metadata"]["uid"], "gpt3", "plan", None)
 
     def train(self, iterations: int) -> None:
         """The nodes see the JobPlan that is there, train on, and report."""

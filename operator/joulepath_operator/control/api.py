@@ -46,16 +46,16 @@ class UnacceptableError(Exception):
     """The API server won't ever take this object; the message is its own."""
 
 
-class Cluster:
+class Api:
     """`timeout_s` holds for each request; `unlabelled` is the Pod Security level of namespaces that name none."""
 
-    def __init__(self, api: client.ApiClient, timeout_s: float = 10.0, unlabelled: str = "privileged") -> None:
+    def __init__(self, connection: client.ApiClient, timeout_s: float = 10.0, unlabelled: str = "privileged") -> None:
         self._unlabelled = unlabelled
-        self._custom, self._core = client.CustomObjectsApi(api), client.CoreV1Api(api)
+        self._custom, self._core = client.CustomObjectsApi(connection), client.CoreV1Api(connection)
         self._timeout_s = timeout_s
 
     @classmethod
-    def connect(cls, timeout_s: float = 10.0, unlabelled: str = "privileged") -> Cluster:
+    def connect(cls, timeout_s: float = 10.0, unlabelled: str = "privileged") -> Api:
         """From inside the cluster, or by the kubeconfig (KUBECONFIG, else ~/.kube/config)."""
         try:
             config.load_incluster_config()

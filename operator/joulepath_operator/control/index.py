@@ -25,7 +25,7 @@ from joulepath_operator.facts.names import (
     NamespacedName,
     Resource,
 )
-from joulepath_operator.facts.observation import Job, NodeJob, StoredPlan, StoredProfile
+from joulepath_operator.facts.observation import NodeJob, StoredPlan, StoredProfile, TrainingJob
 from joulepath_operator.jobs.kinds import JOB_KINDS
 
 log = logging.getLogger(__name__)
@@ -129,8 +129,8 @@ class Index:
                 del self._known[resource][key]
         return concerned.union(*(self.put(resource, body) for body in listed))
 
-    def job(self, resource: Resource, key: NamespacedName) -> Job | None:
-        found: Job | None = self._objects[resource].get(key)
+    def job(self, resource: Resource, key: NamespacedName) -> TrainingJob | None:
+        found: TrainingJob | None = self._objects[resource].get(key)
         return found
 
     def nodes(self, namespace: str, job_uid: str) -> tuple[NodeJob, ...]:

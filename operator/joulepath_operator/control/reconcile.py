@@ -17,11 +17,11 @@ from typing import Any, Protocol, cast
 from pydantic import ValidationError
 
 from joulepath_crds import EnergyPlanSpec, EnergyPlanStatus, Phase
-from joulepath_operator.control.api import Body, Cluster, ConflictError, UnacceptableError
+from joulepath_operator.control.api import Api, Body, ConflictError, UnacceptableError
 from joulepath_operator.control.index import Index
 from joulepath_operator.facts.gang import Gang
 from joulepath_operator.facts.names import ENERGY_PLANS, ENERGY_PROFILES, JOB_PLANS, NamespacedName, Resource
-from joulepath_operator.facts.observation import Agent, Decision, Observation, StoredPlan, StoredProfile
+from joulepath_operator.facts.observation import Decision, NodeAgent, Observation, StoredPlan, StoredProfile
 from joulepath_operator.facts.refusals import Refusal
 from joulepath_operator.facts.request import PlanRefusal, PlanRequest, PlanResult
 from joulepath_operator.jobs.kinds import is_supported, kind_of
@@ -59,14 +59,14 @@ class Reconciler:
 
     def __init__(
         self,
-        cluster: Cluster,
+        api: Api,
         index: Index,
         planner: Planner,
         metrics: Metrics,
         now: Callable[[], str] | None = None,
         again: Callable[[NamespacedName], object] = lambda key: None,
     ) -> None:
-        self._cluster, self._index, self._planner, self._metrics = cluster, index, planner, metrics
+        self._api, self._index, self._planner, self._metrics = api, index, planner, metrics
         self._now, self._again = now or _utc_now, again
         self._questions: dict[NamespacedName, _Question] = {}
 
@@ -78,7 +78,7 @@ class Reconciler:
             return _AGAIN_S
 
     async def _reconcile(self, key: NamespacedName) -> float | None:
-        body = await asyncio.to_thread(self._cluster.get, ENERGY_PLANS, key)
+        body = await asyncio.to_thread(self._api.get, ENERGY_PLANS, key)
         if body is None or body["metadata"].get("deletionTimestamp"):
             self._stop_asking(key)
             self._metrics.forget(key)
@@ -143,7 +143,7 @@ class Reconciler:
             return seen
         kind, where = kind_of(seen.spec.job), (seen.namespace, seen.spec.job.name)
         job = self._index.job(kind.resource, where)
-        if job is None and (found := self._cluster.get(kind.resource, where)) is not None:
+        if job is None and (found := self._api.get(kind.resource, where)) is not None:
             job = kind.read(found)
         if job is None:
             return seen
@@ -151,20 +151,20 @@ class Reconciler:
         gang = Gang.of(nodes)
         if gang is not None and gang.complete:
             return replace(seen, job=job, nodes=nodes, profiles=self._index.profiles(seen.namespace))
-        pods = self._cluster.pods(seen.namespace, kind.pod_selector(job.name), job.uid)
+        pods = self._api.pods(seen.namespace, kind.pod_selector(job.name), job.uid)
         silent = {pod.node for pod in gathering.silent(pods, gang) if pod.node and not pod.waiting}
         return replace(
             seen,
             job=job,
             nodes=nodes,
-            pod_security=self._cluster.pod_security(seen.namespace),
+            pod_security=self._api.pod_security(seen.namespace),
             pods=pods,
             agents=tuple(self._agent(node) for node in sorted(silent)[:_AGENTS_ASKED]),
         )
 
-    def _agent(self, node: str) -> Agent:
-        pod, ready = self._cluster.agent(node)
-        return Agent(node, pod, ready, self._index.reports(node))
+    def _agent(self, node: str) -> NodeAgent:
+        pod, ready = self._api.agent(node)
+        return NodeAgent(node, pod, ready, self._index.reports(node))
 
     def _story(self, body: Body, status: EnergyPlanStatus) -> Story:
         """Goes on from a status, beside what is decided."""
@@ -195,13 +195,13 @@ class Reconciler:
         namespace, before = key[0], _status(body)
         decision = self._unblocked(namespace, body, decision)
         if decision.status != before or "status" not in body:
-            body = self._cluster.write_status(body, decision.status)
+            body = self._api.write_status(body, decision.status)
             if decision.status.message != before.message:
                 log.info("%s/%s: %s: %s", *key, decision.status.phase.value, decision.status.message)
         try:
             self._write(namespace, body, decision)
         except UnacceptableError as error:
-            self._cluster.write_status(body, self._unacceptable(body, decision.status, error))
+            self._api.write_status(body, self._unacceptable(body, decision.status, error))
         except ConflictError:
             for resource, stored in _written(decision):
                 self._look(resource, (namespace, stored.name))
@@ -224,7 +224,7 @@ class Reconciler:
 
     def _look(self, resource: Resource, key: NamespacedName) -> Body | None:
         """The object as it is; the index has it so from now on."""
-        found, known = self._cluster.get(resource, key), key in self._index.keys(resource)
+        found, known = self._api.get(resource, key), key in self._index.keys(resource)
         if found is None:
             if known:
                 self._index.drop(resource, {"metadata": {"namespace": key[0], "name": key[1]}})
@@ -244,12 +244,12 @@ class Reconciler:
 
     def _write(self, namespace: str, body: Body, decision: Decision) -> None:
         if decision.write_profile is not None:
-            self._index.put(ENERGY_PROFILES, self._cluster.write_profile(namespace, decision.write_profile))
+            self._index.put(ENERGY_PROFILES, self._api.write_profile(namespace, decision.write_profile))
         for name in decision.delete_plans:
-            self._cluster.delete_plan(namespace, name)
+            self._api.delete_plan(namespace, name)
             self._index.drop(JOB_PLANS, {"metadata": {"namespace": namespace, "name": name}})
         if decision.write_plan is not None:
-            self._index.put(JOB_PLANS, self._cluster.write_plan(body, decision.write_plan))
+            self._index.put(JOB_PLANS, self._api.write_plan(body, decision.write_plan))
 
 
 def _written(decision: Decision) -> list[tuple[Resource, StoredPlan | StoredProfile]]:

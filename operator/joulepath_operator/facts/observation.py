@@ -20,7 +20,7 @@ from joulepath_operator.facts.request import PlanRefusal, PlanRequest, PlanResul
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class TrainingJob:
     """The training job, as far as it matters here."""
 
     uid: str
@@ -42,7 +42,7 @@ class Pod:
 
 
 @dataclass(frozen=True, slots=True)
-class Agent:
+class NodeAgent:
     """The agent on a node: its pod as NAMESPACE/NAME, None if there is none, and whether the node has a NodeReport."""
 
     node: str
@@ -92,7 +92,7 @@ class Observation:
     status: EnergyPlanStatus
     now: str
     """RFC 3339; for lastTransitionTime only."""
-    job: Job | None = None
+    job: TrainingJob | None = None
     nodes: tuple[NodeJob, ...] = ()
     plans: tuple[StoredPlan, ...] = ()
     profiles: tuple[StoredProfile, ...] = ()
@@ -100,7 +100,7 @@ class Observation:
     """The level that the namespace enforces, if any."""
     pods: tuple[Pod, ...] = ()
     """The pods of the job; looked up only while ranks are missing."""
-    agents: tuple[Agent, ...] = ()
+    agents: tuple[NodeAgent, ...] = ()
     """The agents of some nodes whose pods run and report no rank."""
     asked: PlanRequest | None = None
     """What the planner was asked after the decision before, if anything."""

@@ -23,7 +23,7 @@ NOT_YET_KNOWN = "not yet known"
 
 
 @dataclass(frozen=True, slots=True)
-class Block:
+class JoinedBlock:
     """One block, all ranks together: seconds of an iteration, their standard deviation, and joules."""
 
     arm: Arm
@@ -36,7 +36,7 @@ class Block:
 def measured_savings(plan_hash: str, ranks: Sequence[RankReport]) -> MeasuredSavings | None:
     """Savings of a plan from the blocks of all ranks; None until four pairs are complete."""
     blocks = complete_blocks(plan_hash, ranks)
-    pairs: list[tuple[Block, Block]] = []
+    pairs: list[tuple[JoinedBlock, JoinedBlock]] = []
     for index in sorted(blocks):
         if index % 2 == 0 and index + 1 in blocks:
             two = {blocks[index].arm: blocks[index], blocks[index + 1].arm: blocks[index + 1]}
@@ -56,7 +56,7 @@ def measured_savings(plan_hash: str, ranks: Sequence[RankReport]) -> MeasuredSav
     )
 
 
-def complete_blocks(plan_hash: str, ranks: Sequence[RankReport]) -> dict[int, Block]:
+def complete_blocks(plan_hash: str, ranks: Sequence[RankReport]) -> dict[int, JoinedBlock]:
     """Blocks of a plan by index that every rank has measured alike."""
     by_rank = [{one.block: one for one in rank.blocks if one.hash == plan_hash} for rank in ranks]
     if not by_rank:
@@ -99,14 +99,14 @@ def t_quantile(degrees: int) -> float:
     return sum(term / n**power for power, term in enumerate(terms))
 
 
-def _join(reports: Sequence[BlockReport]) -> Block | None:
+def _join(reports: Sequence[BlockReport]) -> JoinedBlock | None:
     first = reports[0]
     if any(one.arm is not first.arm or not one.iterations or not one.iteration_time_s for one in reports):
         return None
     energy = sum(one.energy_per_iteration_j for one in reports)
     if energy <= 0:
         return None
-    return Block(
+    return JoinedBlock(
         arm=first.arm,
         iterations=min(one.iterations for one in reports),
         time_s=fmean(one.iteration_time_s for one in reports),
@@ -115,7 +115,7 @@ def _join(reports: Sequence[BlockReport]) -> Block | None:
     )
 
 
-def _arm(blocks: Sequence[Block]) -> ArmSummary:
+def _arm(blocks: Sequence[JoinedBlock]) -> ArmSummary:
     return ArmSummary(
         iterations=sum(block.iterations for block in blocks),
         iteration_time_s=estimate([block.time_s for block in blocks]),

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from joulepath_operator.facts.names import Resource
-from joulepath_operator.facts.observation import Job
+from joulepath_operator.facts.observation import TrainingJob
 
 __all__ = ["JobKind"]
 
@@ -19,7 +19,7 @@ class JobKind(Protocol):
         """Where its objects are; `resource.kind` is its name in sentences."""
         ...
 
-    def read(self, body: Mapping[str, Any]) -> Job:
+    def read(self, body: Mapping[str, Any]) -> TrainingJob:
         """A job, as far as it matters here, from its object."""
         ...
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from joulepath_crds import ANNOTATION
 from joulepath_operator.facts.names import Resource
-from joulepath_operator.facts.observation import Job
+from joulepath_operator.facts.observation import TrainingJob
 
 __all__ = ["PYTORCH_JOBS", "PyTorchJob"]
 
@@ -22,10 +22,10 @@ class PyTorchJob:
 
     resource: Final = PYTORCH_JOBS
 
-    def read(self, body: Mapping[str, Any]) -> Job:
+    def read(self, body: Mapping[str, Any]) -> TrainingJob:
         metadata, status = body["metadata"], body.get("status") or {}
         true = {one["type"] for one in status.get("conditions") or () if one.get("status") == "True"}
-        return Job(
+        return TrainingJob(
             uid=metadata["uid"],
             name=metadata["name"],
             annotation=(metadata.get("annotations") or {}).get(ANNOTATION),

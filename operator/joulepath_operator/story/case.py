@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from joulepath_crds import EnergyPlanStatus, JobPlanSpec, Mode, Phase, RankReport, Topology, content_hash
 from joulepath_operator.facts.gang import Gang
-from joulepath_operator.facts.observation import Decision, Job, Observation, StoredPlan
+from joulepath_operator.facts.observation import Decision, Observation, StoredPlan, TrainingJob
 from joulepath_operator.figures.activation import activation
 from joulepath_operator.figures.order import executed
 from joulepath_operator.figures.savings import in_words, measured_savings
@@ -59,7 +59,7 @@ class Case:
 class ReadyCase(Case):
     """The gang is whole and agrees: what profiling and planning start from. `plan` is the JobPlan of this attempt."""
 
-    job: Job
+    job: TrainingJob
     gang: Gang
     topology: Topology
     plan: StoredPlan | None

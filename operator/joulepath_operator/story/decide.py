@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from joulepath_crds import ANNOTATION, EnergyPlanStatus, JobPlanSpec, Phase, Purpose, RankReport
 from joulepath_operator.facts.gang import Gang, RefusalError
-from joulepath_operator.facts.observation import Decision, Job, Observation
+from joulepath_operator.facts.observation import Decision, Observation, TrainingJob
 from joulepath_operator.facts.refusals import Refusal
 from joulepath_operator.story import delivery, gathering, sweeping
 from joulepath_operator.story.case import Case, ReadyCase
@@ -49,7 +49,7 @@ def _without_job(case: Case) -> Decision:
     )
 
 
-def _with_job(case: Case, job: Job) -> Decision:
+def _with_job(case: Case, job: TrainingJob) -> Decision:
     seen, base = case.seen, case.story.base
     if job.annotation is None:
         return case.pend("NotAnnotated", gathering.how_to_annotate(seen, job))
@@ -72,7 +72,7 @@ def _with_job(case: Case, job: Job) -> Decision:
     return _with_all_ranks(case, job, gang)
 
 
-def _with_some_ranks(case: Case, job: Job, gang: Gang | None) -> Decision:
+def _with_some_ranks(case: Case, job: TrainingJob, gang: Gang | None) -> Decision:
     """A plan of this very attempt stays: a node that is silent for a moment is no reason to withdraw it."""
     base, outdated = case.story.base, _outdated(case, job, gang.attempt if gang else None)
     reason, message = gathering.explain(case.seen, job, gang)
@@ -96,7 +96,7 @@ def _degraded(case: Case, reason: str, message: str, outdated: tuple[str, ...]) 
     return Decision(status, delete_plans=outdated, requeue_after_s=_LOOK_AGAIN_S)
 
 
-def _with_all_ranks(case: Case, job: Job, gang: Gang) -> Decision:
+def _with_all_ranks(case: Case, job: TrainingJob, gang: Gang) -> Decision:
     outdated = _outdated(case, job, gang.attempt)
     plan = next((one for one in case.seen.plans if one.name not in outdated), None)
     try:
@@ -167,7 +167,7 @@ def _complete(case: Case, what: str) -> Decision:
     return Decision(status, delete_plans=case.all_plans)
 
 
-def _outdated(case: Case, job: Job, attempt: int | None) -> tuple[str, ...]:
+def _outdated(case: Case, job: TrainingJob, attempt: int | None) -> tuple[str, ...]:
     """JobPlans of another run, or of another attempt where that is known, and in Observe all that set a clock."""
     return tuple(
         plan.name

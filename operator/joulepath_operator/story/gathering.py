@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from joulepath_crds import ANNOTATION
 from joulepath_operator.facts.gang import Gang
 from joulepath_operator.facts.labels import FORBIDDING_LEVELS, POD_SECURITY_LABEL
-from joulepath_operator.facts.observation import Agent, Job, Observation, Pod
+from joulepath_operator.facts.observation import NodeAgent, Observation, Pod, TrainingJob
 from joulepath_operator.jobs.kinds import kind_of
 
 
@@ -21,7 +21,7 @@ def silent(pods: Sequence[Pod], gang: Gang | None) -> tuple[Pod, ...]:
     return tuple(pod for pod in pods if pod.name not in reporting)
 
 
-def explain(observation: Observation, job: Job, gang: Gang | None) -> tuple[str, str]:
+def explain(observation: Observation, job: TrainingJob, gang: Gang | None) -> tuple[str, str]:
     """A reason in CamelCase and a sentence with the remedy."""
     pods, resource = observation.pods, kind_of(observation.spec.job).resource
     plain = [pod for pod in pods if not pod.injected]
@@ -55,7 +55,7 @@ def explain(observation: Observation, job: Job, gang: Gang | None) -> tuple[str,
     return _not_training(observation, gang, quiet)
 
 
-def _forbidden(observation: Observation, job: Job) -> str:
+def _forbidden(observation: Observation, job: TrainingJob) -> str:
     namespace = observation.namespace
     label = f"kubectl label namespace {namespace} {POD_SECURITY_LABEL}=privileged --overwrite"
     return (
@@ -65,7 +65,7 @@ def _forbidden(observation: Observation, job: Job) -> str:
     )
 
 
-def _without_agent(agent: Agent) -> tuple[str, str] | None:
+def _without_agent(agent: NodeAgent) -> tuple[str, str] | None:
     """What is amiss with the agent on a node where the job trains."""
     if agent.pod is None:
         return (
@@ -108,7 +108,7 @@ def _not_training(observation: Observation, gang: Gang | None, quiet: Sequence[P
     )
 
 
-def how_to_annotate(observation: Observation, job: Job) -> str:
+def how_to_annotate(observation: Observation, job: TrainingJob) -> str:
     """What to do about a job without the annotation."""
     kind = kind_of(observation.spec.job).resource.kind
     return (
@@ -117,5 +117,5 @@ def how_to_annotate(observation: Observation, job: Job) -> str:
     )
 
 
-def _restart(observation: Observation, job: Job) -> str:
+def _restart(observation: Observation, job: TrainingJob) -> str:
     return kind_of(observation.spec.job).restart_command(observation.namespace, job.name)

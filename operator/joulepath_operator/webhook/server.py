@@ -21,7 +21,7 @@ from typing import Any, Generic, TypeVar
 from aiohttp import web
 
 from joulepath_crds import ANNOTATION
-from joulepath_operator.control.api import Cluster
+from joulepath_operator.control.api import Api
 from joulepath_operator.facts.labels import FORBIDDING_LEVELS
 from joulepath_operator.facts.names import NamespacedName, Resource
 from joulepath_operator.jobs.kinds import owning_job
@@ -50,16 +50,16 @@ class Webhook:
         self._annotations, self._levels = _Remembered(annotations), _Remembered(levels)
 
     @classmethod
-    def of(cls, cluster: Cluster, injection: Injection) -> Webhook:
-        """Looks up in a cluster, whose own timeout should be `LOOKUP_TIMEOUT_S`."""
+    def of(cls, api: Api, injection: Injection) -> Webhook:
+        """Looks up by an API whose own timeout should be `LOOKUP_TIMEOUT_S`."""
 
         def annotations(job: tuple[Resource, NamespacedName]) -> Mapping[str, str]:
-            return (cluster.get(*job) or {}).get("metadata", {}).get("annotations") or {}
+            return (api.get(*job) or {}).get("metadata", {}).get("annotations") or {}
 
         return cls(
             injection,
             lambda job: asyncio.to_thread(annotations, job),
-            lambda namespace: asyncio.to_thread(cluster.pod_security, namespace),
+            lambda namespace: asyncio.to_thread(api.pod_security, namespace),
         )
 
     def app(self) -> web.Application:
