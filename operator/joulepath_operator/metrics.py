@@ -14,7 +14,9 @@ from prometheus_client.core import GaugeMetricFamily
 from joulepath_crds import EnergyPlanStatus, MetricRow, Phase
 from joulepath_operator.facts.names import NamespacedName
 
-_PLAN = ("namespace", "name", "job")
+__all__ = ["TABLE", "Metrics"]
+
+_PLAN: Final = ("namespace", "name", "job")
 
 TABLE: Final[tuple[MetricRow, ...]] = (
     MetricRow(
@@ -49,7 +51,7 @@ TABLE: Final[tuple[MetricRow, ...]] = (
     MetricRow("joulepath_reconcile_errors_total", "counter", (), "Times that handling an EnergyPlan failed."),
     MetricRow("joulepath_queue_depth", "gauge", (), "EnergyPlans that wait to be handled, or are."),
 )
-_HELP = {row.name: row for row in TABLE}
+_HELP: Final = {row.name: row for row in TABLE}
 
 
 class Metrics:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from typing import Final
 
 import kopf
 from aiohttp import web
@@ -19,10 +20,12 @@ from joulepath_operator.facts.names import ENERGY_PLANS, NamespacedName
 from joulepath_operator.metrics import Metrics
 from joulepath_operator.planning.pool import PlannerPool
 
+__all__ = ["relist", "run"]
+
 log = logging.getLogger(__name__)
 
-_RESYNC_S = 60.0
-_RELIST_S = 600.0
+_RESYNC_S: Final = 60.0
+_RELIST_S: Final = 600.0
 
 
 async def run(api: Api, host: str, port: int, planner_timeout_s: int) -> None:

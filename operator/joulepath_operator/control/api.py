@@ -10,7 +10,7 @@ import json
 import logging
 from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException
@@ -26,15 +26,17 @@ from joulepath_operator.facts.labels import (
 from joulepath_operator.facts.names import ENERGY_PLANS, ENERGY_PROFILES, JOB_PLANS, NamespacedName, Resource
 from joulepath_operator.facts.observation import Pod, StoredPlan, StoredProfile
 
+__all__ = ["Api", "Body", "ConflictError", "UnacceptableError"]
+
 Body = dict[str, Any]
 
-_STARTING = frozenset({"PodInitializing", "ContainerCreating"})
-_UNACCEPTABLE = frozenset(
+_STARTING: Final = frozenset({"PodInitializing", "ContainerCreating"})
+_UNACCEPTABLE: Final = frozenset(
     {HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.UNPROCESSABLE_ENTITY}
 )
-_TOO_LARGE = "request is too large"
+_TOO_LARGE: Final = "request is too large"
 """What etcd says, and the API server passes on as an internal error."""
-_PAGE = 100
+_PAGE: Final = 100
 log = logging.getLogger(__name__)
 
 

@@ -28,6 +28,8 @@ from joulepath_operator.facts.names import (
 from joulepath_operator.facts.observation import NodeJob, StoredPlan, StoredProfile, TrainingJob
 from joulepath_operator.jobs.kinds import JOB_KINDS
 
+__all__ = ["WATCHED", "Index"]
+
 log = logging.getLogger(__name__)
 
 WATCHED: Final = (ENERGY_PLANS, ENERGY_PROFILES, JOB_PLANS, NODE_REPORTS, *(kind.resource for kind in JOB_KINDS))

@@ -14,6 +14,8 @@ from collections.abc import Awaitable, Callable, Hashable, Iterable
 from contextlib import suppress
 from typing import Generic, TypeVar
 
+__all__ = ["KeyedQueue"]
+
 log = logging.getLogger(__name__)
 
 K = TypeVar("K", bound=Hashable)

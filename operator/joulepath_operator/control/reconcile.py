@@ -12,7 +12,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any, Protocol, cast
+from typing import Any, Final, Protocol, cast
 
 from pydantic import ValidationError
 
@@ -30,13 +30,15 @@ from joulepath_operator.story import gathering
 from joulepath_operator.story.decide import decide
 from joulepath_operator.story.status import CONDITIONS, Story
 
+__all__ = ["Planner", "Reconciler"]
+
 log = logging.getLogger(__name__)
 
-_AGAIN_S = 0.5
-_GONE_AFTER_S = 15.0
+_AGAIN_S: Final = 0.5
+_GONE_AFTER_S: Final = 15.0
 """How long to wait for the end of an object that is being deleted: no watch tells of it."""
-_OVER = frozenset({Phase.COMPLETED, Phase.REFUSED})
-_AGENTS_ASKED = 3
+_OVER: Final = frozenset({Phase.COMPLETED, Phase.REFUSED})
+_AGENTS_ASKED: Final = 3
 """Nodes whose agents are looked up while ranks are missing: a message names no more."""
 
 
@@ -71,7 +73,11 @@ class Reconciler:
         self._questions: dict[NamespacedName, _Question] = {}
 
     async def __call__(self, key: NamespacedName) -> float | None:
-        """Seconds after which to look again, if any; raises what the API raises."""
+        """Seconds after which to look again, if any.
+
+        Raises:
+            kubernetes.client.ApiException: What the API raises, a conflict apart.
+        """
         try:
             return await self._reconcile(key)
         except ConflictError:  # somebody was faster; what they wrote arrives by the watch

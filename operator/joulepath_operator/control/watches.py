@@ -14,6 +14,8 @@ import kopf
 from joulepath_operator.control.index import WATCHED, Index
 from joulepath_operator.facts.names import NamespacedName, Resource
 
+__all__ = ["registry", "settings"]
+
 
 def registry(index: Index, add: Callable[[NamespacedName], object]) -> kopf.OperatorRegistry:
     """Handlers that feed this index and call `add` with each EnergyPlan concerned."""

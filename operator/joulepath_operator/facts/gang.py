@@ -17,6 +17,8 @@ from joulepath_crds import REPORT_INTERVAL_S, GpuReport, RankReport, RankState, 
 from joulepath_operator.facts.observation import NodeJob
 from joulepath_operator.facts.refusals import Refusal
 
+__all__ = ["Gang", "RefusalError"]
+
 T = TypeVar("T", bound=Hashable)
 
 

@@ -18,6 +18,8 @@ from joulepath_crds import (
 )
 from joulepath_operator.facts.request import PlanRefusal, PlanRequest, PlanResult
 
+__all__ = ["Decision", "NodeAgent", "NodeJob", "Observation", "Pod", "StoredPlan", "StoredProfile", "TrainingJob"]
+
 
 @dataclass(frozen=True, slots=True)
 class TrainingJob:

@@ -12,14 +12,27 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import sqrt
 from statistics import fmean, median, stdev
+from typing import Final
 
 from joulepath_crds import Arm, ArmSummary, BlockReport, Estimate, MeasuredSavings, RankReport
 
-LEAST_PAIRS = 4
-_SPELL = 1.05
+__all__ = [
+    "LEAST_PAIRS",
+    "NOT_YET_KNOWN",
+    "JoinedBlock",
+    "complete_blocks",
+    "estimate",
+    "figure",
+    "in_words",
+    "measured_savings",
+    "t_quantile",
+]
+
+LEAST_PAIRS: Final = 4
+_SPELL: Final = 1.05
 """A pair with a block longer than this many usual ones of its arm isn't counted, whichever arm it is: the guard cuts
 plan blocks short in a slow spell of the job's own, and to drop only those would flatter the plan."""
-NOT_YET_KNOWN = "not yet known"
+NOT_YET_KNOWN: Final = "not yet known"
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,8 @@ from joulepath_operator.figures.savings import in_words, measured_savings
 from joulepath_operator.jobs.kinds import kind_of
 from joulepath_operator.story.status import CONDITIONS, Story
 
+__all__ = ["Case", "ReadyCase"]
+
 
 @dataclass(frozen=True, slots=True)
 class Case:

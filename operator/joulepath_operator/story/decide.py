@@ -8,6 +8,7 @@ Its chapters: until every rank reports (here), `sweeping`, `delivery`.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Final
 
 from joulepath_crds import ANNOTATION, EnergyPlanStatus, JobPlanSpec, Phase, Purpose, RankReport
 from joulepath_operator.facts.gang import Gang, RefusalError
@@ -19,10 +20,12 @@ from joulepath_operator.story.objections import objection
 from joulepath_operator.story.reuse import earlier_profile, own_profile
 from joulepath_operator.story.status import Story
 
-_LOOK_AGAIN_S = 15.0
+__all__ = ["decide"]
+
+_LOOK_AGAIN_S: Final = 15.0
 """While ranks are missing: no watch tells of the job's pods and of agents."""
-_LASTING_S = 10.0
-_UNDER_WAY = frozenset({Phase.PROFILING, Phase.PLANNED, Phase.ACTIVE})
+_LASTING_S: Final = 10.0
+_UNDER_WAY: Final = frozenset({Phase.PROFILING, Phase.PLANNED, Phase.ACTIVE})
 
 
 def decide(seen: Observation) -> Decision:

@@ -26,6 +26,8 @@ from joulepath_operator.figures.order import executed
 from joulepath_operator.figures.savings import LEAST_PAIRS, NOT_YET_KNOWN, figure
 from joulepath_operator.story.case import ReadyCase
 
+__all__ = ["answer_for", "on_profile", "without_profile"]
+
 
 def on_profile(case: ReadyCase, profile: StoredProfile) -> Decision:
     """Plans on a profile, or follows the plan that was made on it."""

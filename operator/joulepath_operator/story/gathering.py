@@ -14,6 +14,8 @@ from joulepath_operator.facts.labels import FORBIDDING_LEVELS, POD_SECURITY_LABE
 from joulepath_operator.facts.observation import NodeAgent, Observation, Pod, TrainingJob
 from joulepath_operator.jobs.kinds import kind_of
 
+__all__ = ["explain", "how_to_annotate", "silent"]
+
 
 def silent(pods: Sequence[Pod], gang: Gang | None) -> tuple[Pod, ...]:
     """The pods of which no rank reports."""

@@ -6,6 +6,8 @@ from joulepath_crds import MOST_BLOCKS, EnergyPlanSpec
 from joulepath_operator.facts.refusals import Refusal
 from joulepath_operator.jobs.kinds import JOB_KINDS, is_supported
 
+__all__ = ["objection"]
+
 
 def objection(spec: EnergyPlanSpec) -> tuple[Refusal, str] | None:
     """A reason and a sentence that names field, value and remedy; None where all can be had."""

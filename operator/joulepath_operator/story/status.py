@@ -9,17 +9,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from joulepath_crds import Condition, EnergyPlanStatus, Phase
 
-_AHEAD = {
+__all__ = ["CONDITIONS", "Story"]
+
+_AHEAD: Final = {
     "Injected": "Comes first: the pods of the job are made with the trainer in them, and every rank reports.",
     "Profiled": "Comes once every rank reports: the work is measured at several clocks, or a stored profile is taken.",
     "Planned": "Comes once the work is profiled.",
     "Active": "Comes once there is a plan and every rank has it.",
 }
-CONDITIONS = (*_AHEAD, "Degraded")
+CONDITIONS: Final = (*_AHEAD, "Degraded")
 
 
 @dataclass(slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from typing import Final
 
 from joulepath_crds import EnergyPlanStatus, JobPlanSpec, Phase, Purpose, Topology
 from joulepath_operator.facts.observation import Decision, StoredPlan, StoredProfile
@@ -14,7 +15,10 @@ from joulepath_operator.figures.delays import measure_delays
 from joulepath_operator.figures.profile import build_profile, iteration_noise_s
 from joulepath_operator.story.case import ReadyCase
 
-_FIRST, _AGAIN = "sweep", "sweep once more"
+__all__ = ["begin", "go_on"]
+
+_FIRST: Final = "sweep"
+_AGAIN: Final = "sweep once more"
 """The inputs of a sweep's JobPlan: an agent that was started anew in the middle has lost what it had measured."""
 
 

@@ -16,7 +16,7 @@ import time
 from collections.abc import Awaitable, Callable, Hashable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from aiohttp import web
 
@@ -27,11 +27,13 @@ from joulepath_operator.facts.names import NamespacedName, Resource
 from joulepath_operator.jobs.kinds import owning_job
 from joulepath_operator.webhook.patch import Injection, Outcome, inject
 
+__all__ = ["LOOKUP_TIMEOUT_S", "Webhook", "serve"]
+
 log = logging.getLogger(__name__)
 
-LOOKUP_TIMEOUT_S = 1.0
-_REMEMBER_S = 5.0
-_CERTIFICATE_CHECK_S = 60.0
+LOOKUP_TIMEOUT_S: Final = 1.0
+_REMEMBER_S: Final = 5.0
+_CERTIFICATE_CHECK_S: Final = 60.0
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
