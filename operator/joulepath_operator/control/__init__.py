@@ -4,7 +4,9 @@
 - `watches`: what kopf is told to watch
 - `index`: what the watches have told
 - `queue`: which EnergyPlan is handled when
-- `reconcile`: handles one
+- `reconcile`: handles one: the observation, the decision, what is written
+- `observe`: gathers what is known of it
+- `questions`: what the planner is asked for it, and its answer
 """
 
 from __future__ import annotations

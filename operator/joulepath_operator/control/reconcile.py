@@ -1,36 +1,35 @@
-"""Handles one EnergyPlan: gathers what is known, lets `decide` decide, writes what it says.
+"""Handles one EnergyPlan: gathers what is known (`observe`), lets `decide` decide, writes what it says.
 
 The planner is asked between two decisions: the first says what to plan, the second is made anew from the cluster as it
 is when the answer is there. It computes meanwhile, and nobody waits for it: what changes in the cluster is seen and
-acted upon. Beside what is being computed, nothing is remembered between two calls.
+acted upon. Beside what is being computed (`questions`), nothing is remembered between two calls.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any, Final, Protocol, cast
+from typing import Any, Final, cast
 
 from pydantic import ValidationError
 
 from joulepath_crds import EnergyPlanSpec, EnergyPlanStatus, Phase
 from joulepath_operator.control.api import Api, Body, ConflictError, UnacceptableError
 from joulepath_operator.control.index import Index
-from joulepath_operator.facts.gang import Gang
+from joulepath_operator.control.observe import with_job
+from joulepath_operator.control.questions import Planner, Questions
 from joulepath_operator.facts.names import ENERGY_PLANS, ENERGY_PROFILES, JOB_PLANS, NamespacedName, Resource
-from joulepath_operator.facts.observation import Decision, NodeAgent, Observation, StoredPlan, StoredProfile
+from joulepath_operator.facts.observation import Decision, Observation, StoredPlan, StoredProfile
 from joulepath_operator.facts.refusals import Refusal
 from joulepath_operator.facts.request import PlanRefusal, PlanRequest, PlanResult
-from joulepath_operator.jobs.kinds import is_supported, kind_of
 from joulepath_operator.metrics import Metrics
-from joulepath_operator.story import gathering
 from joulepath_operator.story.decide import decide
 from joulepath_operator.story.status import CONDITIONS, Story
 
-__all__ = ["Planner", "Reconciler"]
+__all__ = ["Reconciler"]
 
 log = logging.getLogger(__name__)
 
@@ -38,22 +37,6 @@ _AGAIN_S: Final = 0.5
 _GONE_AFTER_S: Final = 15.0
 """How long to wait for the end of an object that is being deleted: no watch tells of it."""
 _OVER: Final = frozenset({Phase.COMPLETED, Phase.REFUSED})
-_AGENTS_ASKED: Final = 3
-"""Nodes whose agents are looked up while ranks are missing: a message names no more."""
-
-
-class Planner(Protocol):
-    """What computes plans, elsewhere."""
-
-    def plan(self, request: PlanRequest) -> Awaitable[PlanResult | PlanRefusal]: ...
-
-
-@dataclass(frozen=True, slots=True)
-class _Question:
-    """What the planner was asked for an EnergyPlan, and its answer once it is there."""
-
-    request: PlanRequest
-    answer: asyncio.Future[PlanResult | PlanRefusal]
 
 
 class Reconciler:
@@ -68,9 +51,9 @@ class Reconciler:
         now: Callable[[], str] | None = None,
         again: Callable[[NamespacedName], object] = lambda key: None,
     ) -> None:
-        self._api, self._index, self._planner, self._metrics = api, index, planner, metrics
-        self._now, self._again = now or _utc_now, again
-        self._questions: dict[NamespacedName, _Question] = {}
+        self._api, self._index, self._metrics = api, index, metrics
+        self._questions = Questions(planner, again)
+        self._now = now or _utc_now
 
     async def __call__(self, key: NamespacedName) -> float | None:
         """Seconds after which to look again, if any.
@@ -86,42 +69,18 @@ class Reconciler:
     async def _reconcile(self, key: NamespacedName) -> float | None:
         body = await asyncio.to_thread(self._api.get, ENERGY_PLANS, key)
         if body is None or body["metadata"].get("deletionTimestamp"):
-            self._stop_asking(key)
+            self._questions.stop(key)
             self._metrics.forget(key)
             return None
-        asked, answer = self._answer(key)
+        asked, answer = self._questions.answer(key)
         decision = await asyncio.to_thread(self._decide, key, body, asked, answer)
         decision = await asyncio.to_thread(self._carry_out, key, body, decision)
         if decision.ask_planner is not None:
-            self._ask(key, decision.ask_planner)
+            self._questions.ask(key, decision.ask_planner)
         elif decision.write_plan is not None or decision.status.phase in _OVER:
-            self._stop_asking(key)  # else a node may only be silent for a moment: the planner goes on
+            self._questions.stop(key)  # else a node may only be silent for a moment: the planner goes on
         self._metrics.tell(key, body["spec"]["job"]["name"], decision.status)
         return decision.requeue_after_s
-
-    def _answer(self, key: NamespacedName) -> tuple[PlanRequest | None, PlanResult | PlanRefusal | None]:
-        """What the planner was asked and has answered; a planner that failed is asked anew."""
-        question = self._questions.get(key)
-        if question is None or not question.answer.done():
-            return None, None
-        if (error := question.answer.exception()) is not None:
-            del self._questions[key]
-            raise error
-        return question.request, question.answer.result()
-
-    def _ask(self, key: NamespacedName, request: PlanRequest) -> None:
-        """Lets the planner compute this and nothing else for an EnergyPlan."""
-        question = self._questions.get(key)
-        if question is not None and question.request.inputs == request.inputs:
-            return
-        self._stop_asking(key)
-        answer = asyncio.ensure_future(self._planner.plan(request))
-        self._questions[key] = _Question(request, answer)
-        answer.add_done_callback(lambda done: None if done.cancelled() else self._again(key))
-
-    def _stop_asking(self, key: NamespacedName) -> None:
-        if (question := self._questions.pop(key, None)) is not None:
-            question.answer.cancel()
 
     def _decide(
         self, key: NamespacedName, body: Body, asked: PlanRequest | None, answer: PlanResult | PlanRefusal | None
@@ -141,36 +100,7 @@ class Reconciler:
             asked=asked,
             planned=answer,
         )
-        return decide(self._with_job(observation))
-
-    def _with_job(self, seen: Observation) -> Observation:
-        """A job that the index doesn't have is asked for: a deletion is nothing to be wrong about."""
-        if not is_supported(seen.spec.job):
-            return seen
-        kind, where = kind_of(seen.spec.job), (seen.namespace, seen.spec.job.name)
-        job = self._index.job(kind.resource, where)
-        if job is None and (found := self._api.get(kind.resource, where)) is not None:
-            job = kind.read(found)
-        if job is None:
-            return seen
-        nodes = self._index.nodes(seen.namespace, job.uid)
-        gang = Gang.of(nodes)
-        if gang is not None and gang.complete:
-            return replace(seen, job=job, nodes=nodes, profiles=self._index.profiles(seen.namespace))
-        pods = self._api.pods(seen.namespace, kind.pod_selector(job.name), job.uid)
-        silent = {pod.node for pod in gathering.silent(pods, gang) if pod.node and not pod.waiting}
-        return replace(
-            seen,
-            job=job,
-            nodes=nodes,
-            pod_security=self._api.pod_security(seen.namespace),
-            pods=pods,
-            agents=tuple(self._agent(node) for node in sorted(silent)[:_AGENTS_ASKED]),
-        )
-
-    def _agent(self, node: str) -> NodeAgent:
-        pod, ready = self._api.agent(node)
-        return NodeAgent(node, pod, ready, self._index.reports(node))
+        return decide(with_job(observation, self._api, self._index))
 
     def _story(self, body: Body, status: EnergyPlanStatus) -> Story:
         """Goes on from a status, beside what is decided."""
