@@ -14,30 +14,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from typing import Final
 
 from joulepath_agent.guard import Guard, Verdict
 from joulepath_agent.wish import DEFAULT, Wish, height
-from joulepath_crds import Arm, JobPlanSpec, Purpose, RankState, arm_of, next_boundary
+from joulepath_crds import TAIL_LAGS, Arm, Instruction, JobPlanSpec, Purpose, RankState, arm_of, next_boundary
 from joulepath_trainer.wire import Entry, Event
 
-__all__ = ["Applied", "Conductor", "Step"]
+__all__ = ["Applied", "Conductor"]
 
-_TAIL_LAGS: Final = 4
 _RELEASE: Final = Wish(DEFAULT)
-
-
-class Step(NamedTuple):
-    """An instruction of a rank."""
-
-    stage: int
-    kind: str
-    microbatch: int
-
-    @property
-    def name(self) -> str:
-        """As plans call it: F0."""
-        return f"{self.kind}{self.microbatch}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +46,7 @@ _DEFAULT_CLOCKS: Final = Applied(Arm.DEFAULT)
 class _Score:
     """A plan as one rank plays it."""
 
-    steps: tuple[Step, ...]
+    steps: tuple[Instruction, ...]
     clocks_mhz: tuple[int, ...]
     durations_s: tuple[float, ...]
 
@@ -75,7 +61,7 @@ class Conductor:
     tail_s: float | None = None
     """Seconds from the last instruction to the next iteration; None while unknown."""
     control_time_s: float = 0.0
-    order: tuple[Step, ...] = ()
+    order: tuple[Instruction, ...] = ()
     """The order of instructions as it was last recorded; empty while unknown."""
 
     state: RankState = field(init=False, default=RankState.OBSERVING)
@@ -218,7 +204,7 @@ class Conductor:
         return Applied(arm, block, plan.hash, clock, plan.blocks.iterations if plan.blocks and block >= 0 else 0)
 
     def _play(self, score: _Score, entry: Entry, at_s: float) -> Wish | None:
-        step = Step(entry.stage, entry.kind, entry.microbatch)
+        step = Instruction(entry.stage, entry.kind, entry.microbatch)
         at = self._position
         expected = score.steps[at] if at < len(score.steps) else None
         if step != expected or entry.iteration != self.iteration:
@@ -237,7 +223,7 @@ class Conductor:
     def _successor(self, score: _Score, at: int) -> int:
         if at + 1 < len(score.clocks_mhz):
             return score.clocks_mhz[at + 1]
-        short_tail = self.tail_s is not None and self.tail_s <= _TAIL_LAGS * self.lag_up_s
+        short_tail = self.tail_s is not None and self.tail_s <= TAIL_LAGS * self.lag_up_s
         if short_tail and self._arm(self.iteration + 1).arm is Arm.PLAN:
             return score.clocks_mhz[0]
         return DEFAULT
@@ -249,18 +235,22 @@ class Conductor:
 
 
 def _read(
-    plan: JobPlanSpec, stages: Sequence[int], recorded: tuple[Step, ...]
+    plan: JobPlanSpec, stages: Sequence[int], recorded: tuple[Instruction, ...]
 ) -> tuple[_Score, str] | tuple[None, str]:
     """The plan as this rank plays it, or why it can't."""
-    planned: dict[Step, tuple[int, float]] = {}
-    steps: list[Step] = []
+    planned: dict[Instruction, tuple[int, float]] = {}
+    steps: list[Instruction] = []
     for part in plan.stages:
         if part.stage not in stages:
             continue
         for name, clock, duration in zip(part.order, part.clocks_mhz, part.durations_s, strict=True):
-            step = Step(part.stage, name[:1], int(name[1:])) if name[1:].isdecimal() else None
-            if step is None or step in planned:
-                return None, f"PlanUnreadable: stage {part.stage} has an instruction {name!r} that is unknown or double"
+            unreadable = f"PlanUnreadable: stage {part.stage} has an instruction {name!r} that is unknown or double"
+            try:
+                step = Instruction.parse(name, part.stage)
+            except ValueError:
+                return None, unreadable
+            if step in planned:
+                return None, unreadable
             steps.append(step)
             planned[step] = (DEFAULT if clock >= plan.default_clock_mhz else clock, duration)
     if {step.stage for step in steps} != set(stages):

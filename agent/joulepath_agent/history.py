@@ -16,12 +16,14 @@ from typing import Final
 
 import numpy as np
 
-from joulepath_agent.conductor import Applied, Step
+from joulepath_agent.conductor import Applied
 from joulepath_agent.energy import Trace
 from joulepath_agent.measure import WAIT, Iteration, Mark, Rows, Run, energy_rows, fit_power, step_begin_s
 from joulepath_crds import (
+    MOST_BLOCKS,
     Arm,
     BlockReport,
+    Instruction,
     InstructionMeasurement,
     InstructionTime,
     WaitMeasurement,
@@ -37,7 +39,6 @@ _PATIENCE: Final = 6
 _ROWS: Final = 400
 _TIMELINES: Final = 64
 _WINDOW_S: Final = 0.02
-_BLOCKS: Final = 256
 _MARKS: Final = 8192
 """Markers kept of an iteration: what a peer may make the agent remember."""
 
@@ -82,7 +83,7 @@ class History:
     ``measured``, which take milliseconds, are called by one thread.
     """
 
-    order: tuple[Step, ...] = ()
+    order: tuple[Instruction, ...] = ()
     """Instructions of the last whole iteration, in the order in which they ran."""
     control_time_s: float = 0.0
     """Median period at default clocks; 0 while unknown."""
@@ -90,19 +91,19 @@ class History:
     """Least seconds from the last instruction to the next iteration at default clocks; None while unknown."""
     iteration_time_s: float = 0.0
     """Median of the last periods."""
-    blocks: deque[BlockReport] = field(default_factory=lambda: deque(maxlen=_BLOCKS))
+    blocks: deque[BlockReport] = field(default_factory=lambda: deque(maxlen=MOST_BLOCKS))
     capped: str = ""
     """A clock that was ordered and not reached, in words."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _seen: dict[int, _Seen] = field(default_factory=dict)
     _finished: list[tuple[Iteration, Applied, bool]] = field(default_factory=list)
-    _runs: deque[Run] = field(default_factory=lambda: deque(maxlen=_BLOCKS))
+    _runs: deque[Run] = field(default_factory=lambda: deque(maxlen=MOST_BLOCKS))
     _last_applied: Applied | None = None
     _last_number: int = -1
     _now: int = 0
     _rows: dict[int, deque[Rows]] = field(default_factory=lambda: defaultdict(lambda: deque(maxlen=_ROWS)))
     _times: dict[tuple[int, int, str], _Times] = field(default_factory=lambda: defaultdict(_Times))
-    _timelines: dict[Arm, deque[dict[Step, tuple[float, float]]]] = field(
+    _timelines: dict[Arm, deque[dict[Instruction, tuple[float, float]]]] = field(
         default_factory=lambda: {arm: deque(maxlen=_TIMELINES) for arm in (Arm.DEFAULT, Arm.PLAN)}
     )
     _default_periods_s: deque[float] = field(default_factory=lambda: deque(maxlen=_TIMELINES))
@@ -120,7 +121,7 @@ class History:
 
     def mark(self, entry: Entry, at_s: float) -> None:
         """A marker within an iteration."""
-        step = None if entry.event is Event.STEP_END else Step(entry.stage, entry.kind, entry.microbatch)
+        step = None if entry.event is Event.STEP_END else Instruction(entry.stage, entry.kind, entry.microbatch)
         with self._lock:
             if (seen := self._seen.get(entry.iteration)) is not None and len(seen.marks) < _MARKS:
                 seen.marks[entry.event is not Event.BEGIN, step] = at_s
@@ -133,7 +134,7 @@ class History:
                 self._finish()
             if record.iteration > 0 and record.spans:
                 spans = sorted(record.spans, key=lambda span: span.begin_s)
-                self.order = tuple(Step(span.stage, span.kind, span.microbatch) for span in spans)
+                self.order = tuple(Instruction(span.stage, span.kind, span.microbatch) for span in spans)
                 if record.period_s > 0:
                     self._periods_s.append(record.period_s)
                     self.iteration_time_s = statistics.median(self._periods_s)
@@ -286,7 +287,9 @@ class History:
 
     def _add_timelines(self, arm: Arm, iterations: tuple[Iteration, ...]) -> None:
         self._timelines[arm].extend(
-            {Step(s.stage, s.kind, s.microbatch): (s.begin_s, s.end_s) for s in i.spans} for i in iterations if i.spans
+            {Instruction(s.stage, s.kind, s.microbatch): (s.begin_s, s.end_s) for s in i.spans}
+            for i in iterations
+            if i.spans
         )
 
 

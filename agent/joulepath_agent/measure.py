@@ -20,8 +20,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from joulepath_agent.conductor import Applied, Step
+from joulepath_agent.conductor import Applied
 from joulepath_agent.energy import Trace
+from joulepath_crds import Instruction
 from joulepath_trainer.wire import InstructionSpan
 
 __all__ = [
@@ -40,7 +41,7 @@ __all__ = [
 
 Column = tuple[int, str]
 """A stage and a kind of instruction; or WAIT, or TAIL."""
-Mark = tuple[bool, Step | None]
+Mark = tuple[bool, Instruction | None]
 """Whether it is an end, and of which instruction; of the step itself if None."""
 WAIT: Final[Column] = (-1, "wait")
 TAIL: Final[Column] = (-1, "tail")
@@ -107,7 +108,7 @@ def step_begin_s(spans: Sequence[InstructionSpan], end_s: float, seen_s: dict[Ma
     """
     offsets: dict[Mark, float] = {(False, None): 0.0, (True, None): end_s}
     for span in spans:
-        step = Step(span.stage, span.kind, span.microbatch)
+        step = Instruction(span.stage, span.kind, span.microbatch)
         offsets[False, step], offsets[True, step] = span.begin_s, span.end_s
     return min((seen - offsets[mark] for mark, seen in seen_s.items() if mark in offsets), default=None)
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -17,9 +16,9 @@ from prometheus_client.registry import Collector
 from joulepath_agent.gpus import GpuError
 from joulepath_agent.node import Agent
 from joulepath_agent.rank import Rank
-from joulepath_crds import Arm
+from joulepath_crds import Arm, MetricRow
 
-__all__ = ["TABLE", "AgentCollector", "Row"]
+__all__ = ["TABLE", "AgentCollector"]
 
 log = logging.getLogger(__name__)
 
@@ -27,38 +26,34 @@ _GPU: Final = ("gpu", "UUID", "Hostname")
 _RANK: Final = (*_GPU, "namespace", "pod", "job", "rank", "stage")
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One metric as Prometheus serves it; the names of counters end in _total."""
-
-    name: str
-    kind: Literal["gauge", "counter"]
-    help: str
-    labels: tuple[str, ...]
-
-
-TABLE: Final[tuple[Row, ...]] = (
-    Row("joulepath_gpu_power_watts", "gauge", "Power of the GPU by its own sensor.", _RANK),
-    Row("joulepath_gpu_energy_joules_total", "counter", "Energy counter of the GPU, by NVML.", _RANK),
-    Row("joulepath_gpu_sm_clock_hertz", "gauge", "SM clock now.", _RANK),
-    Row("joulepath_gpu_locked_clock_hertz", "gauge", "Clock that the agent has locked; 0 is default clocks.", _RANK),
-    Row("joulepath_rank_iteration_seconds", "gauge", "Median duration of the last iterations; 0 is unknown.", _RANK),
-    Row("joulepath_rank_control_seconds", "gauge", "Median iteration at default clocks; 0 is unknown.", _RANK),
-    Row("joulepath_rank_iteration_number", "gauge", "Iteration that the GPU is at.", _RANK),
-    Row("joulepath_rank_block", "gauge", "1 for the arm that the iteration runs, else 0.", (*_RANK, "arm")),
-    Row("joulepath_clock_sets_total", "counter", "Orders to set or reset the clock that NVML took.", _GPU),
-    Row("joulepath_clock_set_failures_total", "counter", "Such orders that NVML refused.", _GPU),
-    Row("joulepath_gpus", "gauge", "GPUs whose clock can be set; 0 on a node without.", ("Hostname",)),
-    Row("joulepath_leases", "gauge", "Ranks whose clock the agent may hold locked.", ("Hostname",)),
-    Row("joulepath_lease_ends_total", "counter", "Leases that ended, by reason.", ("Hostname", "reason")),
-    Row("joulepath_peer_refusals_total", "counter", "Peers of the socket refused, by reason.", ("Hostname", "reason")),
-    Row(
+TABLE: Final[tuple[MetricRow, ...]] = (
+    MetricRow("joulepath_gpu_power_watts", "gauge", _RANK, "Power of the GPU by its own sensor."),
+    MetricRow("joulepath_gpu_energy_joules_total", "counter", _RANK, "Energy counter of the GPU, by NVML."),
+    MetricRow("joulepath_gpu_sm_clock_hertz", "gauge", _RANK, "SM clock now."),
+    MetricRow(
+        "joulepath_gpu_locked_clock_hertz", "gauge", _RANK, "Clock that the agent has locked; 0 is default clocks."
+    ),
+    MetricRow(
+        "joulepath_rank_iteration_seconds", "gauge", _RANK, "Median duration of the last iterations; 0 is unknown."
+    ),
+    MetricRow("joulepath_rank_control_seconds", "gauge", _RANK, "Median iteration at default clocks; 0 is unknown."),
+    MetricRow("joulepath_rank_iteration_number", "gauge", _RANK, "Iteration that the GPU is at."),
+    MetricRow("joulepath_rank_block", "gauge", (*_RANK, "arm"), "1 for the arm that the iteration runs, else 0."),
+    MetricRow("joulepath_clock_sets_total", "counter", _GPU, "Orders to set or reset the clock that NVML took."),
+    MetricRow("joulepath_clock_set_failures_total", "counter", _GPU, "Such orders that NVML refused."),
+    MetricRow("joulepath_gpus", "gauge", ("Hostname",), "GPUs whose clock can be set; 0 on a node without."),
+    MetricRow("joulepath_leases", "gauge", ("Hostname",), "Ranks whose clock the agent may hold locked."),
+    MetricRow("joulepath_lease_ends_total", "counter", ("Hostname", "reason"), "Leases that ended, by reason."),
+    MetricRow(
+        "joulepath_peer_refusals_total", "counter", ("Hostname", "reason"), "Peers of the socket refused, by reason."
+    ),
+    MetricRow(
         "joulepath_switching_lag_seconds",
         "gauge",
-        "Lag from the order of a clock to the clock in force, once measured.",
         (*_GPU, "direction", "quantile"),
+        "Lag from the order of a clock to the clock in force, once measured.",
     ),
-    Row("joulepath_agent_build_info", "gauge", "1, with the version of the agent.", ("Hostname", "version")),
+    MetricRow("joulepath_agent_build_info", "gauge", ("Hostname", "version"), "1, with the version of the agent."),
 )
 
 Sample = tuple[tuple[str, ...], float]
@@ -75,7 +70,7 @@ class AgentCollector(Collector):
         samples = self._samples()
         for row in TABLE:
             family: CounterMetricFamily | GaugeMetricFamily
-            if row.kind == "counter":
+            if row.type == "counter":
                 family = CounterMetricFamily(row.name, row.help, labels=row.labels)
             else:
                 family = GaugeMetricFamily(row.name, row.help, labels=row.labels)

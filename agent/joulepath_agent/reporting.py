@@ -1,20 +1,19 @@
 """When a report is worth a write: at once where the operator waits for what changed, else seldom.
 
-Pure; the clock comes in.
+Reports are the cluster's largest and most frequent writes: etcd keeps every version until it compacts. Pure; the clock
+comes in.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-from joulepath_crds import NodeReportStatus
+from joulepath_crds import REPORT_INTERVAL_S, NodeReportStatus
 
 __all__ = ["Pace", "awaited"]
 
 _SOON_S: Final = 0.5
 _BLOCKS_S: Final = 5.0
-_SELDOM_S: Final = 30.0
-"""Reports are the cluster's largest and most frequent writes: etcd keeps every version until it compacts."""
 
 
 def awaited(report: NodeReportStatus) -> object:
@@ -47,7 +46,7 @@ class Pace:
         since_s = now_s - self._written_at_s
         if since_s < _SOON_S or report == self._written:
             return False
-        if awaited(report) != awaited(self._written) or since_s >= _SELDOM_S:
+        if awaited(report) != awaited(self._written) or since_s >= REPORT_INTERVAL_S:
             return True
         return since_s >= _BLOCKS_S and _blocks(report) != _blocks(self._written)
 

@@ -8,9 +8,20 @@ from collections.abc import Iterator
 from hypothesis import given
 from hypothesis import strategies as st
 
-from joulepath_agent.conductor import Conductor, Step
+from joulepath_agent.conductor import Conductor
 from joulepath_agent.wish import DEFAULT, Wish, height
-from joulepath_crds import Arm, Blocks, JobPlanSpec, Purpose, RankState, StagePlan, Sweep, arm_of, next_boundary
+from joulepath_crds import (
+    Arm,
+    Blocks,
+    Instruction,
+    JobPlanSpec,
+    Purpose,
+    RankState,
+    StagePlan,
+    Sweep,
+    arm_of,
+    next_boundary,
+)
 from joulepath_trainer.wire import Entry, Event
 
 ORDER = ("F0", "F1", "B0", "B1")
@@ -208,7 +219,7 @@ def test_an_unexpected_instruction_refuses_the_plan_for_good() -> None:
 
 
 def test_a_recorded_order_that_differs_from_the_plan_is_never_staged() -> None:
-    player = conductor(order=(Step(0, "F", 0), Step(0, "B", 0)))
+    player = conductor(order=(Instruction(0, "F", 0), Instruction(0, "B", 0)))
     player.set_plan(plan())
     assert player.staged_hash is None
     assert player.reason.startswith("OrderMismatch")
@@ -221,7 +232,7 @@ def test_a_rank_of_two_stages_waits_for_its_recorded_order() -> None:
     player = conductor(stages=(0, 1))
     player.set_plan(spec)
     assert (player.staged_hash, player.reason.partition(":")[0]) == (None, "OrderUnknown")
-    player.order = (Step(0, "F", 0), Step(1, "F", 0), Step(1, "B", 0), Step(0, "B", 0))
+    player.order = (Instruction(0, "F", 0), Instruction(1, "F", 0), Instruction(1, "B", 0), Instruction(0, "B", 0))
     player.restage()
     assert player.staged_hash == "one"
     at(player, 10)

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from joulepath_agent.conductor import Applied, Step
+from joulepath_agent.conductor import Applied
 from joulepath_agent.energy import Trace
 from joulepath_agent.history import History
 from joulepath_agent.measure import WAIT, Iteration, Mark, Run, energy_rows, fit_power, step_begin_s
-from joulepath_crds import Arm
+from joulepath_crds import Arm, Instruction
 from joulepath_trainer.wire import Entry, Event, InstructionSpan, IterationRecord
 
 POWER_W = {"F": 300.0, "B": 380.0, "": 80.0}
@@ -89,11 +89,11 @@ def test_a_step_began_by_the_marker_that_was_seen_soonest(delays_s: list[float])
     spans = (InstructionSpan("F", 0, 0, 0.1, 0.3),)
     marks: dict[Mark, float] = {
         (False, None): 50.0 + delays_s[0],
-        (False, Step(0, "F", 0)): 50.1 + delays_s[1],
-        (True, Step(0, "F", 0)): 50.3 + delays_s[2],
+        (False, Instruction(0, "F", 0)): 50.1 + delays_s[1],
+        (True, Instruction(0, "F", 0)): 50.3 + delays_s[2],
     }
     assert step_begin_s(spans, 0.4, marks) == pytest.approx(50.0 + min(delays_s))
-    assert step_begin_s((), 0.4, {(False, Step(0, "F", 1)): 1.0}) is None
+    assert step_begin_s((), 0.4, {(False, Instruction(0, "F", 1)): 1.0}) is None
 
 
 def play(
@@ -164,4 +164,4 @@ def test_times_tail_and_timeline_come_from_the_records() -> None:
 def test_iterations_whose_numbers_go_back_start_afresh() -> None:
     history = history_of(5)
     play(history, iterations(6, random.Random(4), first=0, at_s=500.0), Applied(Arm.DEFAULT))
-    assert history.order == tuple(Step(2, name[0], int(name[1:])) for name in ORDER)
+    assert history.order == tuple(Instruction(2, name[0], int(name[1:])) for name in ORDER)

@@ -42,7 +42,7 @@ def test_metrics_serves_the_table_and_nothing_else(room: Callable[..., Room]) ->
     assert set(families) == {row.name.removesuffix("_total") for row in TABLE}
     for row in TABLE:
         family = families[row.name.removesuffix("_total")]
-        assert (family.type, family.documentation) == (row.kind, row.help)
+        assert (family.type, family.documentation) == (row.type, row.help)
         assert family.samples, f"{row.name} has no sample"
         for sample in family.samples:
             assert sample.name == row.name
