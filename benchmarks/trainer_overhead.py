@@ -50,7 +50,7 @@ def train(folder: Path) -> dict[str, float]:
     from torch.distributed import pipelining
     from torch.distributed.pipelining import schedules, stage
 
-    from joulepath_trainer.adapters import Adapters
+    from joulepath_trainer.frameworks.adapters import Adapters
     from virtual_gpus import model, state, stream
 
     torch.set_num_threads(1)

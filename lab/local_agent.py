@@ -22,11 +22,11 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
-from joulepath_agent.gpus import open_gpus
-from joulepath_agent.identity import peer_process
+from joulepath_agent.agent import Agent
+from joulepath_agent.gpus.nvml import open_gpus
 from joulepath_agent.metrics import AgentCollector
-from joulepath_agent.node import Agent
-from joulepath_agent.placement import Peer, Placement, RefusedError
+from joulepath_agent.peers.cgroup import peer_process
+from joulepath_agent.peers.peer import Peer, Placement, RefusedError
 from joulepath_agent.server import serve
 from joulepath_crds import JobPlanSpec
 

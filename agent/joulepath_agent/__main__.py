@@ -16,12 +16,12 @@ from pathlib import Path
 from kubernetes.config import ConfigException
 from prometheus_client import CollectorRegistry
 
-from joulepath_agent.gpus import ClockRange, open_gpus
-from joulepath_agent.identity import CgroupIdentity
-from joulepath_agent.kube import Cluster
+from joulepath_agent.agent import Agent
+from joulepath_agent.cluster.api import Cluster
+from joulepath_agent.gpus.nvml import ClockRange, open_gpus
 from joulepath_agent.metrics import AgentCollector
-from joulepath_agent.node import Agent
-from joulepath_agent.pods import ClusterPods
+from joulepath_agent.peers.cgroup import CgroupIdentity
+from joulepath_agent.peers.ownership import ClusterPods
 from joulepath_agent.server import serve
 from joulepath_trainer.wire import SOCKET_PATH
 

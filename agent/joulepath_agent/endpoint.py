@@ -24,9 +24,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from joulepath_agent.leases import End
-from joulepath_agent.placement import Identify, Peer, RefusedError
-from joulepath_agent.rank import Rank
+from joulepath_agent.gpus.lease import End
+from joulepath_agent.peers.peer import Identify, Peer, RefusedError
+from joulepath_agent.ranks.rank import Rank
 from joulepath_trainer.wire import MAX_MESSAGE_BYTES, Hello, IterationRecord, Reply, WireError
 
 __all__ = ["Admit", "Endpoint"]

@@ -13,8 +13,8 @@ import time
 from collections.abc import Callable, Collection
 from typing import Final
 
-from joulepath_agent.leases import End
-from joulepath_agent.rank import Rank
+from joulepath_agent.gpus.lease import End
+from joulepath_agent.ranks.rank import Rank
 
 __all__ = ["Follower"]
 

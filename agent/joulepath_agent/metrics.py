@@ -13,9 +13,9 @@ from typing import Final
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from joulepath_agent.gpus import GpuError
-from joulepath_agent.node import Agent
-from joulepath_agent.rank import Rank
+from joulepath_agent.agent import Agent
+from joulepath_agent.gpus.nvml import GpuError
+from joulepath_agent.ranks.rank import Rank
 from joulepath_crds import Arm, MetricRow
 
 __all__ = ["TABLE", "AgentCollector"]

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from importlib.machinery import ModuleSpec
     from types import ModuleType
 
-    from joulepath_trainer.adapters import Adapters
+    from joulepath_trainer.frameworks.adapters import Adapters
 
 __all__ = ["PostImportHook", "install"]
 
@@ -81,7 +81,7 @@ class _OnDemand:
 
     def get(self) -> Adapters:
         if self._made is None:
-            from joulepath_trainer.adapters import Adapters
+            from joulepath_trainer.frameworks.adapters import Adapters
 
             self._made = Adapters(self._socket_path)
         return self._made

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from joulepath_trainer.marks import Marker
+from joulepath_trainer.marking.marks import Marker
 from joulepath_trainer.placement import place
 from joulepath_trainer.wire import Hello, Pipeline
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from joulepath_trainer.marks import Marks
+from joulepath_trainer.marking.marks import Marks
 from joulepath_trainer.wire import InstructionSpan, IterationRecord
 
 __all__ = ["Iteration", "Pending"]

@@ -23,7 +23,7 @@ from joulepath_trainer.attempts import Attempt
 from joulepath_trainer.connection import AgentGoneError, Handshake, RefusedError, Welcome
 from joulepath_trainer.identity import Work, hello_of
 from joulepath_trainer.iterations import Iteration, Pending
-from joulepath_trainer.marks import Marker, choose_marker
+from joulepath_trainer.marking.marks import Marker, choose_marker
 from joulepath_trainer.wire import MAX_MESSAGE_BYTES, Event, IterationRecord, PageWriter
 
 __all__ = ["RETRY_S", "ChunkToken", "Observer"]

@@ -17,7 +17,7 @@ import socket
 import sys
 import time
 
-from joulepath_trainer.cuda import Driver, StreamMarks
+from joulepath_trainer.marking.cuda import Driver, StreamMarks
 from joulepath_trainer.wire import (
     MARKER_OFFSET,
     PAGE_BYTES,

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from joulepath_agent.endpoint import Endpoint
-from joulepath_agent.placement import Peer, RefusedError
-from joulepath_agent.rank import Rank
+from joulepath_agent.peers.peer import Peer, RefusedError
+from joulepath_agent.ranks.rank import Rank
 from joulepath_trainer.wire import Hello, Pipeline, Reply
 from tests.agent.room import wait_until
 

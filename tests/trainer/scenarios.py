@@ -24,8 +24,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from joulepath_trainer import attempts
 from joulepath_trainer.attempts import Attempt
-from joulepath_trainer.cuda import Driver
 from joulepath_trainer.identity import default_store
+from joulepath_trainer.marking.cuda import Driver
 from virtual_gpus import stream
 
 MICROBATCHES = 4

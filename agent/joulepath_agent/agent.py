@@ -1,0 +1,244 @@
+"""The agent of a node: its GPUs, the ranks on them and the plans of their jobs, put together.
+
+``Agent`` knows no Kubernetes: who a peer is and where its pod stands come in as functions, plans by ``set_plans``, and
+what it knows goes out as ``report``.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import pydantic
+
+from joulepath_agent.endpoint import Endpoint
+from joulepath_agent.follower import Follower
+from joulepath_agent.gpus.discovery import SILENT_S, Discovery
+from joulepath_agent.gpus.energy import EnergyTrace, Sampler
+from joulepath_agent.gpus.journal import Journal
+from joulepath_agent.gpus.lease import End
+from joulepath_agent.gpus.nvml import Gpu
+from joulepath_agent.gpus.setter import ClockSetter
+from joulepath_agent.peers.peer import Identify, JobKey, Locate, Peer, RefusedError
+from joulepath_agent.ranks.rank import Rank
+from joulepath_crds import GpuReport, JobPlanSpec, JobReport, NodeReportStatus, RankReport
+from joulepath_trainer.wire import Hello
+
+__all__ = ["Agent"]
+
+log = logging.getLogger(__name__)
+
+_FOLLOWER_STUCK_S: Final = 2.0
+_UNHEALTHY_S: Final = 10.0
+_CLOSE_S: Final = 0.8
+_LOOK_FOR_GPUS_S: Final = 30.0
+
+
+class Agent:
+    """All of the agent but its ties to Kubernetes and its metrics."""
+
+    def __init__(
+        self,
+        open_gpus: Callable[[], tuple[Sequence[Gpu], Sequence[str]]],
+        identify: Identify,
+        locate: Locate,
+        *,
+        socket_path: Path,
+        state_dir: Path,
+        version: str = "",
+        proc: Path = Path("/proc"),
+        look_for_gpus_s: float = _LOOK_FOR_GPUS_S,
+    ) -> None:
+        """Resets what a killed agent left locked, then listens, once there are GPUs. Raises OSError.
+
+        Args:
+            open_gpus: Opens the GPUs of the node, and tells what is wrong with those it can't; raises GpuError.
+            identify: Tells who is at the socket.
+            locate: Tells where that pod stands.
+            socket_path: The socket.
+            state_dir: Folder of the journal.
+            version: Of the agent, as it is reported.
+            proc: The host's /proc.
+            look_for_gpus_s: Between two looks for GPUs while there are none, or not all.
+        """
+        self.version = version
+        self.lease_ends: Counter[str] = Counter()
+        self.refusals: Counter[str] = Counter()
+        self._locate = locate
+        self._journal = Journal(state_dir)
+        self.setters: dict[str, ClockSetter] = {}
+        self._lock = threading.Lock()
+        self._ranks: dict[str, Rank] = {}
+        self._plans: dict[JobKey, JobPlanSpec] = {}
+        self._traces: dict[str, EnergyTrace] = {}
+        self._follower = Follower(lambda: self.ranks)
+        self._sampler = Sampler(lambda: [rank.trace for rank in self.ranks])
+        self._make_endpoint = partial(
+            Endpoint, socket_path, identify, self._admit, self._tick, on_refusal=self._count_refusal
+        )
+        self._endpoint: Endpoint | None = None
+        self._started = False
+        self._discovery = Discovery(
+            open_gpus, self._adopt, lambda: self._journal.uuids, proc=proc, retry_s=look_for_gpus_s
+        )
+
+    def start(self) -> None:
+        """Starts serving ranks."""
+        self._started = True
+        for part in (self._follower, self._sampler, self._endpoint, self._discovery):
+            if part is not None:
+                part.start()
+
+    def stop(self) -> bool:
+        """Releases every clock first, then the rest; whether all are released. Takes under a second."""
+        self._discovery.stop()
+        for rank in self.ranks:
+            rank.close(End.AGENT_STOPPED)
+        for setter in self.setters.values():
+            setter.release()
+        deadline = time.monotonic() + _CLOSE_S
+        released = [setter.close(deadline - time.monotonic()) for setter in self.setters.values()]
+        self._follower.stop()
+        self._sampler.stop()
+        if self._endpoint is not None:
+            self._endpoint.stop()
+        return all(released) and (bool(self.setters) or not self._journal.uuids)
+
+    @property
+    def ready(self) -> bool:
+        """Whether NVML answers, ranks can connect and no clock is stuck; or the node has no GPUs."""
+        now = time.monotonic()
+        stuck = any(setter.stuck_s(now) > SILENT_S for setter in tuple(self.setters.values()))
+        return self._discovery.well and not stuck and (self._endpoint is None or self._endpoint.listening)
+
+    @property
+    def healthy(self) -> bool:
+        """Whether its threads live and NVML gives hope: an agent that isn't is to be restarted."""
+        follows = not self._started or time.monotonic() - self._follower.looked_at_s < _UNHEALTHY_S
+        serves = self._endpoint is None or self._endpoint.listening
+        return follows and serves and not self._discovery.hopeless
+
+    @property
+    def ranks(self) -> tuple[Rank, ...]:
+        """The ranks that live."""
+        return tuple(rank for rank in tuple(self._ranks.values()) if rank.alive)
+
+    def set_plans(self, plans: Mapping[JobKey, JobPlanSpec]) -> None:
+        """All plans that there are now; a plan that isn't among them any more is withdrawn."""
+        with self._lock:
+            self._plans = dict(plans)
+            ranks = self.ranks
+        for rank in ranks:
+            rank.set_plan(self._plan_of(rank))
+
+    def report(self) -> NodeReportStatus:
+        """All that the agent knows."""
+        jobs: dict[JobKey, list[tuple[Rank, RankReport]]] = {}
+        for rank in self.ranks:
+            try:
+                jobs.setdefault((rank.placement.namespace, rank.placement.job_uid), []).append((rank, rank.report()))
+            except pydantic.ValidationError as error:
+                log.warning("rank %d of %s isn't reported: %s", rank.hello.rank, rank.placement.pod, error)
+        return NodeReportStatus(
+            agent_version=self.version,
+            gpus=tuple(_gpu_report(setter) for setter in self.setters.values()),
+            jobs=tuple(_job_report(members) for _, members in sorted(jobs.items(), key=lambda item: item[0])),
+        )
+
+    def _adopt(self, gpus: Sequence[Gpu]) -> None:
+        endpoint = self._endpoint or self._make_endpoint()
+        setters = {gpu.uuid: ClockSetter(gpu, self._journal) for gpu in gpus}
+        for uuid, setter in setters.items():
+            setter.on_failure = partial(self._clock_failed, uuid)
+        # Others iterate over these: they are replaced, never changed.
+        self.setters = {**self.setters, **setters}
+        self._traces = {**self._traces, **{uuid: EnergyTrace(setter) for uuid, setter in setters.items()}}
+        for uuid in self._journal.uuids:
+            if uuid in setters:
+                log.warning("an agent before this one left %s locked: resetting it", uuid)
+                setters[uuid].release()
+            elif uuid not in self.setters:
+                log.warning("the journal names %s, which can't be read now: its clock may still be locked", uuid)
+        if self._started and self._endpoint is None:
+            endpoint.start()
+        self._endpoint = endpoint
+
+    def _plan_of(self, rank: Rank) -> JobPlanSpec | None:
+        return self._plans.get((rank.placement.namespace, rank.placement.job_uid))
+
+    def _admit(self, hello: Hello, peer: Peer) -> Rank:
+        if hello.gpu_uuid is None:
+            raise RefusedError("NoGpu", "the hello names no GPU; a rank without a GPU needs no agent")
+        placement = self._locate(peer.pod_uid, hello.gpu_uuid)
+        setter = self.setters.get(hello.gpu_uuid)
+        if setter is None:
+            raise RefusedError("UnknownGpu", f"this node has no GPU {hello.gpu_uuid} whose clock can be set")
+        with self._lock:
+            holder = self._ranks.get(hello.gpu_uuid)
+            if holder is not None and not holder.process_gone():
+                if holder.peer.pid != peer.pid:
+                    raise RefusedError("GpuClaimed", f"process {holder.peer.pid} already runs on {hello.gpu_uuid}")
+                holder.close(End.CONNECTION_CLOSED)
+            rank = Rank(hello, peer, placement, setter, self._traces[hello.gpu_uuid], self._count_lease_end)
+            self._ranks[hello.gpu_uuid] = rank
+        rank.set_plan(self._plan_of(rank))
+        log.info("rank %d of %s runs on %s", hello.rank, placement.pod, hello.gpu_uuid)
+        return rank
+
+    def _tick(self, now: float) -> None:
+        stuck = now - self._follower.looked_at_s > _FOLLOWER_STUCK_S
+        for rank in tuple(self._ranks.values()):
+            if not rank.alive:
+                with self._lock:
+                    if self._ranks.get(rank.setter.gpu.uuid) is rank:
+                        del self._ranks[rank.setter.gpu.uuid]
+            elif stuck:
+                rank.suspend(End.FOLLOWER_FAILED)
+            else:
+                rank.check_markers(now)
+
+    def _clock_failed(self, uuid: str, reason: str) -> None:
+        rank = self._ranks.get(uuid)
+        if rank is not None:
+            rank.refuse(End.CLOCK_FAILED, reason)
+
+    def _count_lease_end(self, end: End) -> None:
+        self.lease_ends[end] += 1
+
+    def _count_refusal(self, code: str) -> None:
+        self.refusals[code] += 1
+
+
+def _gpu_report(setter: ClockSetter) -> GpuReport:
+    gpu = setter.gpu
+    silent = gpu.silent_s(time.monotonic()) > SILENT_S
+    return GpuReport(
+        uuid=gpu.uuid,
+        model=gpu.model,
+        default_clock_mhz=gpu.default_clock_mhz,
+        supported_clocks_mhz=gpu.supported_clocks_mhz,
+        locked=setter.ordered_mhz != 0,
+        lag=setter.lag(),
+        refused=gpu.refused or ("NVML doesn't answer for it, see the agent's log" if silent else None),
+    )
+
+
+def _job_report(members: list[tuple[Rank, RankReport]]) -> JobReport:
+    """Ranks of an attempt that is over may live on for a moment: the latest attempt is the job's."""
+    attempt = max(rank.hello.attempt for rank, _ in members)
+    latest = [(rank, report) for rank, report in members if rank.hello.attempt == attempt]
+    first = latest[0][0]
+    return JobReport(
+        job_uid=first.placement.job_uid,
+        namespace=first.placement.namespace,
+        job=first.placement.job,
+        attempt=attempt,
+        world_size=first.hello.world_size,
+        ranks=tuple(sorted((report for _, report in latest), key=lambda report: report.rank)),
+    )

@@ -1,0 +1,191 @@
+"""The agent's ties to Kubernetes: JobPlans in, its NodeReport and its Lease out.
+
+Plans are level-triggered: every list and every event of a watch leads to the whole set of plans being handed on, and a
+watch is followed by a list at the latest after a minute. An API server that can't be reached stops nothing: the agent
+goes on with the plans it has, and its leases end by themselves.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import urllib3
+from kubernetes import client, config, watch
+
+from joulepath_agent.cluster.plans import Plans
+from joulepath_agent.cluster.reporting import Pace
+from joulepath_agent.peers.peer import JobKey
+from joulepath_crds import JobPlanSpec, NodeReportStatus
+from joulepath_crds.contract import GROUP, VERSION
+
+__all__ = ["Cluster"]
+
+log = logging.getLogger(__name__)
+
+_TIMEOUT: Final = (3.05, 10)
+_RESYNC_S: Final = 60
+_TICK_S: Final = 0.3
+_LEASE_S: Final = 40
+_RENEW_S: Final = 10.0
+_LONGEST_BACKOFF_S: Final = 10.0
+
+
+class Cluster:
+    """One node's view of the API server."""
+
+    def __init__(self, api: client.ApiClient, node: str, namespace: str, group: str = GROUP) -> None:
+        """``group`` is that of JobPlan and NodeReport."""
+        self._node, self._namespace, self._group = node, namespace, group
+        self._objects = client.CustomObjectsApi(api)
+        self._core = client.CoreV1Api(api)
+        self._leases = client.CoordinationV1Api(api)
+        self._stop = threading.Event()
+        self._pace = Pace()
+        self._plans = Plans()
+
+    @classmethod
+    def connect(cls, node: str, namespace: str) -> Cluster:
+        """With the pod's own credentials, or else by the kubeconfig; raises kubernetes.config.ConfigException."""
+        settings = client.Configuration()
+        try:
+            config.load_incluster_config(settings)
+        except config.ConfigException:
+            config.load_kube_config(client_configuration=settings)
+        return cls(client.ApiClient(settings), node, namespace)
+
+    def run(
+        self, set_plans: Callable[[Mapping[JobKey, JobPlanSpec]], None], report: Callable[[], NodeReportStatus]
+    ) -> None:
+        """Starts the two threads: plans in, reports and the lease out."""
+        for name, work in (("plans", lambda: self._watch(set_plans)), ("reports", lambda: self._report(report))):
+            threading.Thread(target=self._forever, args=(name, work), name=name, daemon=True).start()
+
+    def stop(self) -> None:
+        """Ends the threads, in the background."""
+        self._stop.set()
+
+    def read_pod(self, namespace: str, name: str) -> Mapping[str, Any] | None:
+        """A pod as the API gives it, None where there is none; raises OSError if the API server doesn't answer."""
+        try:
+            with _failures_as_oserror():
+                pod = self._core.read_namespaced_pod(name, namespace, _request_timeout=_TIMEOUT)
+        except FileNotFoundError:
+            return None
+        found: Mapping[str, Any] = self._core.api_client.sanitize_for_serialization(pod)
+        return found
+
+    def _forever(self, name: str, work: Callable[[], None]) -> None:
+        backoff_s = 0.5
+        while not self._stop.is_set():
+            begun = time.monotonic()
+            try:
+                with _failures_as_oserror():
+                    work()
+                backoff_s = 0.5
+                continue
+            except OSError as error:
+                log.warning("%s: the API server said %s; the agent goes on and tries again", name, error)
+            except Exception:
+                log.exception("%s failed; trying again", name)
+            if time.monotonic() - begun > _RESYNC_S:
+                backoff_s = 0.5
+            self._stop.wait(backoff_s)
+            backoff_s = min(_LONGEST_BACKOFF_S, 2 * backoff_s)
+
+    # plans
+
+    def _watch(self, set_plans: Callable[[Mapping[JobKey, JobPlanSpec]], None]) -> None:
+        try:
+            with _failures_as_oserror():
+                listed = self._objects.list_cluster_custom_object(
+                    self._group, VERSION, "jobplans", _request_timeout=_TIMEOUT
+                )
+        except FileNotFoundError:
+            set_plans({})  # the kind itself is gone, and with it every plan
+            raise
+        self._plans.replace(listed["items"])
+        set_plans(self._plans.by_job())
+        for event in watch.Watch().stream(
+            self._objects.list_cluster_custom_object,
+            self._group,
+            VERSION,
+            "jobplans",
+            resource_version=listed["metadata"]["resourceVersion"],
+            timeout_seconds=_RESYNC_S,
+            _request_timeout=(_TIMEOUT[0], _RESYNC_S + 15),
+        ):
+            if self._stop.is_set() or event["type"] == "ERROR":
+                return
+            item = event["object"]
+            if event["type"] == "DELETED":
+                self._plans.remove(item)
+            else:
+                self._plans.put(item)
+            set_plans(self._plans.by_job())
+
+    # reports
+
+    def _report(self, report: Callable[[], NodeReportStatus]) -> None:
+        renewed_s = float("-inf")
+        while not self._stop.wait(_TICK_S):
+            now = time.monotonic()
+            status = report()
+            if self._pace.due(status, now):
+                self._write(status)
+                self._pace.wrote(status, now)
+            if now - renewed_s >= _RENEW_S:
+                self._renew()
+                renewed_s = now
+
+    def _write(self, status: NodeReportStatus) -> None:
+        body = {"status": status.to_api()}
+        try:
+            with _failures_as_oserror():
+                self._patch(body)
+        except FileNotFoundError:
+            node = self._core.read_node(self._node, _request_timeout=_TIMEOUT)
+            owner = {"apiVersion": "v1", "kind": "Node", "name": self._node, "uid": node.metadata.uid}
+            fresh = {
+                "apiVersion": f"{self._group}/{VERSION}",
+                "kind": "NodeReport",
+                "metadata": {"name": self._node, "ownerReferences": [owner]},
+            }
+            self._objects.create_cluster_custom_object(
+                self._group, VERSION, "nodereports", fresh, _request_timeout=_TIMEOUT
+            )
+            self._patch(body)
+
+    def _patch(self, body: Mapping[str, Any]) -> None:
+        self._objects.patch_cluster_custom_object_status(
+            self._group, VERSION, "nodereports", self._node, body, _request_timeout=_TIMEOUT
+        )
+
+    def _renew(self) -> None:
+        name = f"joulepath-agent-{self._node}"
+        spec = client.V1LeaseSpec(
+            holder_identity=self._node, lease_duration_seconds=_LEASE_S, renew_time=datetime.now(UTC)
+        )
+        lease = client.V1Lease(metadata=client.V1ObjectMeta(name=name), spec=spec)
+        try:
+            with _failures_as_oserror():
+                self._leases.patch_namespaced_lease(name, self._namespace, lease, _request_timeout=_TIMEOUT)
+        except FileNotFoundError:
+            self._leases.create_namespaced_lease(self._namespace, lease, _request_timeout=_TIMEOUT)
+
+
+@contextmanager
+def _failures_as_oserror() -> Iterator[None]:
+    """What the client raises, as OSError; FileNotFoundError where the object isn't there."""
+    try:
+        yield
+    except client.ApiException as error:
+        kind = FileNotFoundError if error.status == 404 else OSError
+        raise kind(f"{error.status} {error.reason}: {str(error.body)[:300]}") from None
+    except urllib3.exceptions.HTTPError as error:
+        raise OSError(str(error)) from None

@@ -1,0 +1,172 @@
+"""The energy counter of each active GPU, sampled.
+
+The counter moves in steps, on real GPUs about every 100 ms: only its edges say when a joule was spent. The sampler
+keeps the edges (time, joules, how uncertain the time is) and looks more often when the next edge is due, so that a slow
+counter costs few calls and gives sharp edges.
+
+All of the last edges are kept, minutes of them: power by kind is told from them. Of older ones, one a second: blocks of
+a large model's iterations may last an hour, and their joules need an edge near their begin and one near their end.
+"""
+
+from __future__ import annotations
+
+import logging
+import statistics
+import threading
+import time
+from array import array
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from joulepath_agent.gpus.nvml import GpuError
+from joulepath_agent.gpus.setter import ClockSetter
+
+__all__ = ["Edges", "EnergyTrace", "Sampler", "Trace"]
+
+log = logging.getLogger(__name__)
+
+_POLL_S: Final = 0.005
+_FINE_POLL_S: Final = 0.001
+_FINE: Final = 8_000
+_COARSE: Final = 20_000
+_COARSE_S: Final = 1.0
+_WIDTH: Final = 3
+_IDLE_S: Final = 0.1
+_SETTLED_S: Final = 0.3
+_SHORTFALL: Final = 0.98
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """Edges of one energy counter: at ``time_s[i]`` it had counted ``energy_j[i]`` joules."""
+
+    time_s: NDArray[np.float64]
+    energy_j: NDArray[np.float64]
+    uncertainty_s: NDArray[np.float64]
+    capped_s: tuple[float, ...] = ()
+    """When the SM clock was seen below the clock that was ordered."""
+
+    def covers(self, begin_s: float, end_s: float) -> bool:
+        """Whether joules can be told for every time in between."""
+        return len(self.time_s) > 1 and bool(self.time_s[0] <= begin_s and end_s <= self.time_s[-1])
+
+    def joules_at(self, time_s: float) -> float:
+        """Joules counted at a time, interpolated between edges."""
+        return float(np.interp(time_s, self.time_s, self.energy_j))
+
+
+class Edges:
+    """Edges as they come. One thread adds, another may read."""
+
+    def __init__(self) -> None:
+        self._fine, self._coarse = array("d"), array("d")
+        self._lock = threading.Lock()
+
+    def __bool__(self) -> bool:
+        return bool(self._fine)
+
+    @property
+    def last_s(self) -> float:
+        """Time of the last one."""
+        return self._fine[-_WIDTH]
+
+    def add(self, time_s: float, energy_j: float, uncertainty_s: float) -> None:
+        """Takes one more."""
+        with self._lock:
+            self._fine.extend((time_s, energy_j, uncertainty_s))
+            if len(self._fine) >= 2 * _FINE * _WIDTH:
+                self._thin()
+
+    def read(self) -> NDArray[np.float64]:
+        """A copy: one row (time, joules, uncertainty) for each, oldest first."""
+        with self._lock:  # a copy of bytes keeps other threads waiting for a fraction of a millisecond
+            kept = self._coarse.tobytes() + self._fine.tobytes()
+        return np.frombuffer(kept, dtype=np.float64).reshape(-1, _WIDTH)
+
+    def _thin(self) -> None:
+        for at in range(0, _FINE * _WIDTH, _WIDTH):
+            if not self._coarse or self._fine[at] - self._coarse[-_WIDTH] >= _COARSE_S:
+                self._coarse.extend(self._fine[at : at + _WIDTH])
+        del self._fine[: _FINE * _WIDTH]
+        del self._coarse[: max(0, len(self._coarse) - _COARSE * _WIDTH)]
+
+
+class EnergyTrace:
+    """The growing trace of one GPU."""
+
+    def __init__(self, setter: ClockSetter) -> None:
+        self._setter = setter
+        self._edges = Edges()
+        self._capped: deque[float] = deque(maxlen=1000)
+        self._last: tuple[float, float] | None = None
+        self._periods: deque[float] = deque(maxlen=9)
+        self.due_s = 0.0
+
+    def poll(self) -> None:
+        """Reads the counter once and says in ``due_s`` when to read it again; raises GpuError."""
+        before_s = time.monotonic()
+        energy_j = self._setter.gpu.energy_j()
+        now = (before_s + time.monotonic()) / 2
+        (last_s, last_j), self._last = self._last or (now, energy_j), (now, energy_j)
+        known = len(self._periods) == self._periods.maxlen
+        self.due_s = now + (_FINE_POLL_S if known else _POLL_S)
+        if energy_j == last_j:
+            return
+        at = (now + last_s) / 2
+        if self._edges:
+            self._periods.append(at - self._edges.last_s)
+        self._edges.add(at, energy_j, (now - last_s) / 2)
+        self._check_clock(now)
+        if known:
+            self.due_s = max(self.due_s, at + statistics.median(self._periods) - 2 * _FINE_POLL_S)
+
+    def read(self) -> Trace:
+        """The edges so far."""
+        edges = self._edges.read()
+        return Trace(edges[:, 0], edges[:, 1], edges[:, 2], tuple(self._capped))
+
+    def _check_clock(self, now: float) -> None:
+        ordered = self._setter.ordered_mhz
+        if ordered and now - self._setter.ordered_at_s > _SETTLED_S:
+            clock = self._setter.gpu.sm_clock_mhz()
+            if clock < _SHORTFALL * ordered and self._setter.ordered_mhz == ordered:
+                self._capped.append(now)
+
+
+class Sampler:
+    """One thread that samples all GPUs that have a rank."""
+
+    def __init__(self, active: Callable[[], Iterable[EnergyTrace]]) -> None:
+        self._active = active
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="energy", daemon=True)
+
+    def start(self) -> None:
+        """Starts sampling."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ends the thread."""
+        self._stop.set()
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            now = time.monotonic()
+            next_s = now + _IDLE_S
+            for trace in self._active():
+                if trace.due_s <= now:
+                    try:
+                        trace.poll()
+                    except GpuError as error:
+                        trace.due_s = now + 1.0
+                        log.warning("%s; its energy isn't sampled for a second", error)
+                    except Exception:
+                        trace.due_s = now + 1.0
+                        log.exception("sampling failed; trying again in a second")
+                next_s = min(next_s, trace.due_s)
+            time.sleep(max(0.0003, next_s - time.monotonic()))

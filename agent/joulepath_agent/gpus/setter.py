@@ -1,0 +1,230 @@
+"""Setting clocks: one thread for each GPU, so that a call that blocks delays no other GPU and no follower.
+
+The latest wish wins; a clock that is already ordered isn't ordered again (each order may cost the GPU a pause). The
+setter holds the GPU in the journal from before its first order until ``release``.
+
+How long a switch takes is measured only where a wish asks for it: sweeps do, whose clocks stay for long. Under a plan
+the next wish ends a measurement, so that only short lags would count, and raises that go by them would come too late.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable
+from typing import Final
+
+import numpy as np
+
+from joulepath_agent.gpus.journal import Journal
+from joulepath_agent.gpus.nvml import Gpu, GpuError
+from joulepath_agent.gpus.wish import DEFAULT, Wish, height
+from joulepath_crds import SwitchingLag
+
+__all__ = ["UNKNOWN_LAG_S", "ClockSetter"]
+
+log = logging.getLogger(__name__)
+
+UNKNOWN_LAG_S: Final = 0.1
+"""Taken while no switch has been measured: a raise that is too early costs energy, one that is too late costs time."""
+_LAG_POLL_S: Final = 0.0005
+_LAG_LIMIT_S: Final = 0.5
+_LAG_BLUR_S: Final = 0.002
+_LAG_BLUR: Final = 0.2
+"""A switch that came in force somewhere in a longer gap between two looks isn't counted: the host was away, not the
+GPU late."""
+_MOST_IN_VAIN: Final = 20
+"""Switches in a direction, one after the other in a lease, after which it isn't measured any more: a GPU that is capped
+never gets to its highest clock."""
+_RETRY_S: Final = 0.2
+_LONGEST_RETRY_S: Final = 2.0
+
+
+class ClockSetter:
+    """Orders the clock of one GPU."""
+
+    def __init__(self, gpu: Gpu, journal: Journal, on_failure: Callable[[str], None] = lambda _: None) -> None:
+        """``on_failure`` is called from the setter's thread with the reason, after the clock has been released."""
+        self.gpu = gpu
+        self.sets = 0
+        self.failures = 0
+        self._journal = journal
+        self.on_failure = on_failure
+        self._changed = threading.Condition()
+        self._wish: Wish | None = None
+        self._done_now = True
+        self._releasing = False
+        self._running = True
+        self._ordered_mhz = DEFAULT
+        self._ordered_at_s = -math.inf
+        self._stuck_since_s = math.inf
+        self._lags: dict[str, deque[float]] = {"up": deque(maxlen=256), "down": deque(maxlen=256)}
+        self._in_vain: Counter[str] = Counter()
+        self._thread = threading.Thread(target=self._run, name=f"clock-{gpu.index}", daemon=True)
+        self._thread.start()
+
+    @property
+    def ordered_mhz(self) -> int:
+        """The clock that was ordered last; 0 is default clocks."""
+        return self._ordered_mhz
+
+    @property
+    def ordered_at_s(self) -> float:
+        """When that was, on the monotonic clock."""
+        return self._ordered_at_s
+
+    def stuck_s(self, now_s: float) -> float:
+        """Seconds for which a clock that was to be released hasn't been; below 0 if there is none such."""
+        return now_s - self._stuck_since_s
+
+    @property
+    def lag_up_s(self) -> float:
+        """95th percentile of the lag to a higher clock."""
+        lags = tuple(self._lags["up"])
+        return float(np.quantile(lags, 0.95)) if lags else UNKNOWN_LAG_S
+
+    def lag(self) -> SwitchingLag | None:
+        """The lags measured; None until there is one in each direction."""
+        up, down = tuple(self._lags["up"]), tuple(self._lags["down"])
+        if not up or not down:
+            return None
+        (um, up95), (dm, down95) = (np.quantile(side, (0.5, 0.95)).tolist() for side in (up, down))
+        return SwitchingLag(
+            up_median_s=um, up_p95_s=up95, down_median_s=dm, down_p95_s=down95, samples=len(up) + len(down)
+        )
+
+    def wish(self, wish: Wish) -> None:
+        """Replaces the wish; returns at once."""
+        with self._changed:
+            if not self._releasing:
+                self._wish, self._done_now = wish, False
+                self._changed.notify()
+
+    def release(self) -> None:
+        """Ends all wishes: default clocks at once, then out of the journal. Returns at once."""
+        with self._changed:
+            self._releasing = True
+            self._changed.notify()
+
+    def close(self, timeout_s: float) -> bool:
+        """Releases and ends the thread; whether that was done within the time."""
+        self.release()
+        with self._changed:
+            self._running = False
+            self._changed.notify()
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive() and self.gpu.uuid not in self._journal.uuids
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                while self._running and (wait := self._seconds_to_order()) > 0:
+                    self._changed.wait(None if math.isinf(wait) else wait)
+                if self._releasing:
+                    target, measure = None, False
+                elif not self._running:
+                    return
+                else:
+                    target, measure = self._take()
+            try:
+                if target is None:
+                    self._release_now()
+                elif target != self._ordered_mhz:
+                    self._order(target, measure)
+            except Exception:
+                log.exception("setting the clock of %s failed; the GPU returns to its default clocks", self.gpu.uuid)
+                self.release()
+                time.sleep(_RETRY_S)
+
+    def _seconds_to_order(self) -> float:
+        if self._releasing:
+            return 0.0
+        if self._wish is None:
+            return math.inf
+        if not self._done_now:
+            return 0.0
+        return self._wish.later_at_s - time.monotonic()
+
+    def _take(self) -> tuple[int, bool]:
+        wish = self._wish
+        if wish is None:
+            return self._ordered_mhz, False
+        if not self._done_now:
+            self._done_now = True
+            if wish.later_mhz is None:
+                self._wish = None
+            return wish.now_mhz, wish.measure
+        self._wish = None
+        return (self._ordered_mhz if wish.later_mhz is None else wish.later_mhz), wish.measure
+
+    def _order(self, target_mhz: int, measure: bool) -> None:
+        way = "up" if height(target_mhz) > height(self._ordered_mhz) else "down"
+        # A clock that is there already, because the switch before this one isn't in force yet, tells no lag.
+        measure = measure and self._in_vain[way] < _MOST_IN_VAIN and self._is_at(target_mhz) is False
+        begun = time.monotonic()
+        try:
+            if target_mhz == DEFAULT:
+                self.gpu.reset()
+            else:
+                self._journal.add(self.gpu.uuid)
+                self.gpu.lock(target_mhz)
+        except (GpuError, OSError) as error:
+            self.failures += 1
+            log.error("%s; the GPU returns to its default clocks", error)
+            self.release()
+            self._release_now()
+            self.on_failure(str(error))
+            return
+        self._ordered_mhz, self._ordered_at_s = target_mhz, begun
+        self.sets += 1
+        if measure:
+            lag_s = self._measured_lag_s(target_mhz, begun)
+            self._in_vain[way] = self._in_vain[way] + 1 if lag_s is None else 0
+            if lag_s is not None:
+                self._lags[way].append(lag_s)
+
+    def _measured_lag_s(self, target_mhz: int, begun_s: float) -> float | None:
+        """Looks until the clock is there, the next wish is due or it has taken too long; None unless seen sharply."""
+        looked_s = time.monotonic()
+        while (now := time.monotonic()) < begun_s + _LAG_LIMIT_S and self._seconds_to_order() > 0:
+            there = self._is_at(target_mhz)
+            if there is not False:
+                sharp = now - looked_s <= max(_LAG_BLUR_S, _LAG_BLUR * (now - begun_s))
+                return now - begun_s if there and sharp else None
+            looked_s = now
+            time.sleep(_LAG_POLL_S)
+        return None
+
+    def _is_at(self, target_mhz: int) -> bool | None:
+        """Whether the GPU runs at a clock; None if it doesn't say."""
+        try:
+            return self.gpu.sm_clock_mhz() == (target_mhz or self.gpu.default_clock_mhz)
+        except GpuError as error:
+            log.warning("%s; this switch isn't measured", error)
+            return None
+
+    def _release_now(self) -> None:
+        """Keeps trying until the clock is reset; a release that was asked for never gets lost."""
+        retry_s = _RETRY_S
+        while self.gpu.uuid in self._journal.uuids:
+            try:
+                self.gpu.reset()
+                self.sets += 1
+                self._journal.remove(self.gpu.uuid)
+            except (GpuError, OSError) as error:
+                self.failures += 1
+                self._stuck_since_s = min(self._stuck_since_s, time.monotonic())
+                log.error("%s; trying again in %.1f s", error, retry_s)
+                self.on_failure(str(error))
+                if not self._running:
+                    break
+                time.sleep(retry_s)
+                retry_s = min(_LONGEST_RETRY_S, 2 * retry_s)
+        self._stuck_since_s = math.inf
+        self._in_vain.clear()
+        with self._changed:
+            self._ordered_mhz, self._ordered_at_s = DEFAULT, time.monotonic()
+            self._wish, self._releasing = None, False

@@ -1,0 +1,10 @@
+"""From what a rank did and what its GPU spent to seconds, watts and joules.
+
+applied   what an iteration ran
+power     the watts of each kind of instruction, by regression
+history   all that is measured of one rank
+"""
+
+from __future__ import annotations
+
+__all__: list[str] = []

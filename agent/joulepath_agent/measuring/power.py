@@ -1,0 +1,200 @@
+"""From what a rank did and what its GPU's energy counter said, to seconds, watts and joules. Pure.
+
+A *run* is a stretch of consecutive iterations of one block (or of no block), instructions on the agent's clock.
+
+Power by kind comes from a regression: between two edges of the energy counter,
+
+    joules = sum over kinds of P_kind * seconds in that kind + P_b * seconds of waiting (+ P_tail * seconds of tail)
+
+Windows between edges mix forwards, backwards and waits differently, which is what tells them apart. Each window is
+weighted by the uncertainty of its edges. The first iteration after a switch of clocks isn't counted, nor is a window
+that reaches out of the counted iterations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from joulepath_agent.gpus.energy import Trace
+from joulepath_agent.measuring.applied import Applied
+from joulepath_crds import Instruction
+from joulepath_trainer.wire import InstructionSpan
+
+__all__ = [
+    "TAIL",
+    "WAIT",
+    "Column",
+    "Fit",
+    "Iteration",
+    "Mark",
+    "Rows",
+    "Run",
+    "energy_rows",
+    "fit_power",
+    "step_begin_s",
+]
+
+Column = tuple[int, str]
+"""A stage and a kind of instruction; or WAIT, or TAIL."""
+Mark = tuple[bool, Instruction | None]
+"""Whether it is an end, and of which instruction; of the step itself if None."""
+WAIT: Final[Column] = (-1, "wait")
+TAIL: Final[Column] = (-1, "tail")
+_LEAST_SHARE: Final = 0.005
+_TAIL_SHARE: Final = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Iteration:
+    """One iteration on the agent's monotonic clock."""
+
+    number: int
+    begin_s: float
+    period_s: float
+    """Seconds to the begin of the next one."""
+    spans: tuple[InstructionSpan, ...]
+    """Offsets from its begin; empty where its record was dropped."""
+
+    @property
+    def last_end_s(self) -> float:
+        """End of its last instruction, from its begin."""
+        return max((span.end_s for span in self.spans), default=0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Consecutive iterations of one block, or of none."""
+
+    applied: Applied
+    settled: bool
+    """Whether the clock was already this one before the first iteration."""
+    iterations: tuple[Iteration, ...]
+
+    @property
+    def counted(self) -> tuple[Iteration, ...]:
+        """The iterations at a settled clock, iteration 0 apart: it compiles, allocates and infers shapes."""
+        return tuple(i for i in self.iterations[0 if self.settled else 1 :] if i.number > 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Windows between edges of the energy counter."""
+
+    columns: tuple[Column, ...]
+    seconds: NDArray[np.float64]
+    """Seconds in each column, one row a window."""
+    joules: NDArray[np.float64]
+    edge_s: NDArray[np.float64]
+    """Uncertainty of the window's length, in seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """Watts of each column that could be told, with their standard errors."""
+
+    power_w: dict[Column, float]
+    standard_error_w: dict[Column, float]
+
+
+def step_begin_s(spans: Sequence[InstructionSpan], end_s: float, seen_s: dict[Mark, float]) -> float | None:
+    """When a step began, on the agent's clock: markers are seen late, never early, so the least difference tells it.
+
+    ``seen_s`` has when each marker was seen; None where none of them is in the record.
+    """
+    offsets: dict[Mark, float] = {(False, None): 0.0, (True, None): end_s}
+    for span in spans:
+        step = Instruction(span.stage, span.kind, span.microbatch)
+        offsets[False, step], offsets[True, step] = span.begin_s, span.end_s
+    return min((seen - offsets[mark] for mark, seen in seen_s.items() if mark in offsets), default=None)
+
+
+def energy_rows(run: Run, trace: Trace, least_s: float = 0.0) -> Rows | None:
+    """The windows of the energy counter that lie within the counted iterations; None if there is none.
+
+    Windows shorter than ``least_s`` are joined.
+    """
+    iterations = run.counted
+    if not iterations or not all(i.spans for i in iterations):
+        return None
+    begin, end = iterations[0].begin_s, iterations[-1].begin_s + iterations[-1].period_s
+    picked = _spread(np.flatnonzero((trace.time_s >= begin) & (trace.time_s <= end)), trace.time_s, least_s)
+    if len(picked) < 2:
+        return None
+    times = trace.time_s[picked]
+    columns = tuple(sorted({(span.stage, span.kind) for i in iterations for span in i.spans}))
+    seconds = [_overlap(times, _intervals(iterations, column)) for column in columns]
+    tails = [(i.begin_s + i.last_end_s, i.begin_s + i.period_s) for i in iterations]
+    tail = _overlap(times, tails)
+    lengths = np.diff(times)
+    waits = np.maximum(0.0, lengths - sum(seconds) - tail)
+    uncertain = trace.uncertainty_s[picked]
+    return Rows(
+        columns=(*columns, WAIT, TAIL),
+        seconds=np.column_stack((*seconds, waits, tail)),
+        joules=np.diff(trace.energy_j[picked]),
+        edge_s=np.hypot(uncertain[1:], uncertain[:-1]),
+    )
+
+
+def fit_power(rows: Sequence[Rows]) -> Fit:
+    """Weighted least squares over windows at one clock; what hardly occurs is left out, a short tail counts as wait."""
+    if not rows:
+        return Fit({}, {})
+    columns = rows[0].columns
+    kept = [r for r in rows if r.columns == columns]
+    seconds = np.vstack([r.seconds for r in kept])
+    joules = np.concatenate([r.joules for r in kept])
+    edge_s = np.concatenate([r.edge_s for r in kept])
+    wait, tail = columns.index(WAIT), columns.index(TAIL)
+    total = seconds.sum()
+    if seconds[:, tail].sum() < _TAIL_SHARE * total:
+        seconds[:, wait] += seconds[:, tail]
+        seconds[:, tail] = 0.0
+    used = np.flatnonzero(seconds.sum(axis=0) > _LEAST_SHARE * total)
+    if len(joules) <= len(used):
+        return Fit({}, {})
+    mean_w = joules.sum() / total
+    scale = 1.0 / np.maximum(mean_w * edge_s, 1e-3)
+    a, b = seconds[:, used] * scale[:, None], joules * scale
+    power, _, rank, _ = np.linalg.lstsq(a, b, rcond=1e-8)
+    if rank < len(used):
+        return Fit({}, {})
+    variance = float(((b - a @ power) ** 2).sum() / (len(b) - len(used)))
+    errors = np.sqrt(np.diag(np.linalg.inv(a.T @ a)) * variance)
+    names = [columns[i] for i in used]
+    return Fit(
+        {name: max(0.0, float(p)) for name, p in zip(names, power, strict=True)},
+        {name: float(e) for name, e in zip(names, errors, strict=True)},
+    )
+
+
+def _intervals(iterations: Sequence[Iteration], column: Column) -> list[tuple[float, float]]:
+    return [
+        (i.begin_s + span.begin_s, i.begin_s + span.end_s)
+        for i in iterations
+        for span in i.spans
+        if (span.stage, span.kind) == column
+    ]
+
+
+def _overlap(times: NDArray[np.float64], intervals: Sequence[tuple[float, float]]) -> NDArray[np.float64]:
+    """Seconds that disjoint intervals have within each window between times."""
+    sides = np.array(sorted(intervals), dtype=np.float64).reshape(-1)
+    sides = np.maximum.accumulate(sides)
+    lengths = np.diff(sides)
+    lengths[1::2] = 0.0
+    return np.diff(np.interp(times, sides, np.concatenate(([0.0], np.cumsum(lengths)))))
+
+
+def _spread(indices: NDArray[np.intp], times: NDArray[np.float64], least_s: float) -> NDArray[np.intp]:
+    """Drops indices so that those kept are at least so far apart in time."""
+    kept: list[int] = []
+    for index in indices.tolist():
+        if not kept or times[index] - times[kept[-1]] >= least_s:
+            kept.append(index)
+    return np.array(kept, dtype=np.intp)

@@ -1,0 +1,58 @@
+"""Where a peer stands: its GPU's holder by the kubelet, that pod by the API server, its job by the pod's owner.
+
+The kubelet knows pods by name, the kernel by UID; the API server ties both. A GPU is a peer's only if the one pod that
+holds it has the UID that the kernel says the peer is in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from joulepath_agent.peers.peer import Placement, RefusedError
+from joulepath_agent.peers.podresources import Holder, PodResourcesError, holders
+
+__all__ = ["ClusterPods", "ReadPod", "place"]
+
+ReadPod = Callable[[str, str], Mapping[str, Any] | None]
+"""Namespace and name to the pod's API object, or None where there is none; raises OSError if the API doesn't answer."""
+
+_ENDED = ("Succeeded", "Failed")
+
+
+class ClusterPods:
+    """Locate by the kubelet and the API server."""
+
+    def __init__(self, pod_resources: Path, read_pod: ReadPod) -> None:
+        self._pod_resources = pod_resources
+        self._read_pod = read_pod
+
+    def __call__(self, pod_uid: str, gpu_uuid: str) -> Placement:
+        """See Locate."""
+        try:
+            return place(pod_uid, gpu_uuid, holders(self._pod_resources, gpu_uuid), self._read_pod)
+        except (PodResourcesError, OSError) as error:
+            raise RefusedError("Unanswered", str(error)) from None
+
+
+def place(pod_uid: str, gpu_uuid: str, found: tuple[Holder, ...], read_pod: ReadPod) -> Placement:
+    """Where the pod of that UID stands, if the GPU is its alone.
+
+    Raises:
+        RefusedError: The GPU is another's or shared, or the pod belongs to no job.
+    """
+    if any(holder.shared for holder in found):
+        raise RefusedError("SharedGpu", f"{gpu_uuid} is time-sliced or shared by MPS: its clock isn't one pod's to set")
+    pods = {(h.namespace, h.pod): read_pod(h.namespace, h.pod) for h in found}
+    living = {key: pod for key, pod in pods.items() if pod and pod.get("status", {}).get("phase") not in _ENDED}
+    own = next((key for key, pod in living.items() if pod["metadata"]["uid"] == pod_uid), None)
+    if own is None:
+        raise RefusedError("NotItsGpu", f"the kubelet gave {gpu_uuid} to another pod than {pod_uid}")
+    if len(living) > 1 or sum((h.namespace, h.pod) == own for h in found) > 1:
+        raise RefusedError("SharedGpu", f"{gpu_uuid} is held by more than one container")
+    metadata = living[own]["metadata"]
+    owner = next((o for o in metadata.get("ownerReferences") or () if o.get("controller")), None)
+    if owner is None or owner.get("kind") != "PyTorchJob":
+        raise RefusedError("NoJob", f"pod {metadata['name']} isn't controlled by a PyTorchJob, so it belongs to no job")
+    return Placement(metadata["namespace"], metadata["name"], pod_uid, owner["name"], owner["uid"])

@@ -1,0 +1,58 @@
+"""Who is at the socket and where that pod stands: what the agent believes instead of a hello's own words.
+
+Both are protocols, so that the agent runs the same with a cluster (`cgroup`, `ownership`) and without one.
+"""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import dataclass
+from typing import Protocol
+
+__all__ = ["Identify", "JobKey", "Locate", "Peer", "Placement", "RefusedError"]
+JobKey = tuple[str, str]
+"""Namespace and UID of a job: a plan moves clocks of pods of its own namespace only."""
+
+
+class RefusedError(Exception):
+    """A peer isn't served. ``code`` is one of a few words, for metrics; ``message`` says what to do."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(f"{code}: {message}")
+        self.code = code
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """The process that connected, as the kernel tells."""
+
+    pid: int
+    """In the agent's own view of processes."""
+    pidfd: int
+    """Readable when the process is gone. The endpoint closes it, after the rank."""
+    pod_uid: str
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """The pod of a peer and the job that it belongs to."""
+
+    namespace: str
+    pod: str
+    pod_uid: str
+    job: str
+    job_uid: str
+
+
+class Identify(Protocol):
+    """Tells who is at the other end."""
+
+    def __call__(self, connection: socket.socket) -> Peer:
+        """Raises RefusedError where that can't be told."""
+
+
+class Locate(Protocol):
+    """Finds the pod and whether the GPU is its own; may take seconds."""
+
+    def __call__(self, pod_uid: str, gpu_uuid: str) -> Placement:
+        """Raises RefusedError where the GPU isn't that pod's alone, or the pod belongs to no job."""

@@ -1,0 +1,120 @@
+"""How a rank marks a place in its work: by its GPU's stream, or by the host where the host itself does the work.
+
+Markers by the host are true only where the host doesn't run ahead of the work: computing on CPUs. A device of another
+kind, with a queue that can't be marked, isn't observed at all.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import sys
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from joulepath_trainer.marking.cuda import Driver, StreamMarks
+from joulepath_trainer.wire import MARKER_OFFSET, PageWriter
+
+__all__ = ["HostMarks", "Marker", "Marks", "choose_marker"]
+
+
+class Marks(Protocol):
+    """Markers of one shared page, and the times at which they were passed."""
+
+    def place(self) -> int | None:
+        """Where a marker goes now; None where none can be enqueued."""
+
+    def stamp(self, place: int, sequence: int) -> int:
+        """Enqueues a marker; returns a time stamp for it."""
+
+    def passed(self, stamp: int) -> bool:
+        """Whether the work has come to the stamp; never waits."""
+
+    def seconds(self, begin: int, end: int) -> float:
+        """Seconds between two stamps that were passed."""
+
+    def recycle(self, stamps: Iterable[int]) -> None:
+        """Takes back stamps that are needed no more."""
+
+
+class HostMarks:
+    """Markers by the host, at the moment of the call."""
+
+    def __init__(self, page: PageWriter) -> None:
+        self._page = page
+
+    def place(self) -> int | None:
+        """Always here."""
+        return 0
+
+    def stamp(self, place: int, sequence: int) -> int:
+        """Passes the marker at once; the stamp is CLOCK_MONOTONIC in ns."""
+        self._page.pass_marker(sequence)
+        return time.monotonic_ns()
+
+    def passed(self, stamp: int) -> bool:
+        """Always."""
+        return True
+
+    def seconds(self, begin: int, end: int) -> float:
+        """Seconds between two stamps."""
+        return (end - begin) / 1e9
+
+    def recycle(self, stamps: Iterable[int]) -> None:
+        """Nothing to take back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Marker:
+    """What marks this rank's work, chosen before there is a page to mark it in."""
+
+    name: str
+    """"stream" or "host", as the agent is told."""
+    gpu_uuid: str | None
+    ready: Callable[[], bool]
+    """Whether a page may be opened now; not while a CUDA graph is captured, which it could spoil."""
+    open: Callable[[mmap.mmap, PageWriter], Marks]
+
+
+def choose_marker(device_type: str) -> Marker:
+    """Chooses by what this process uses at the moment; loads and initialises nothing.
+
+    Raises:
+        RuntimeError: The device's queue can't be marked.
+    """
+    torch: Any = sys.modules.get("torch")
+    driver = Driver.in_use()
+    on_torch_stream = torch is not None and torch.cuda.is_initialized()
+    if driver is None:
+        if device_type != "cpu" or on_torch_stream:
+            raise RuntimeError(f"work on a device of type {device_type!r} without a CUDA driver can't be marked")
+        return Marker("host", None, lambda: True, lambda _, writer: HostMarks(writer))
+    stream = _torch_stream(torch) if on_torch_stream else _legacy_default_stream
+
+    def open_stream_marks(page: mmap.mmap, _: PageWriter) -> Marks:
+        # The GPU may write a marker long after the host has lost interest, even while the interpreter ends: the page
+        # is never unmapped (nor taken from the GPU, which could mean to wait for it). The process's end does both.
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(page))
+        address = ctypes.addressof(ctypes.c_char.from_buffer(page))
+        return StreamMarks(driver, stream, address, MARKER_OFFSET)
+
+    return Marker("stream", driver.current_gpu(), lambda: not driver.capturing(stream()), open_stream_marks)
+
+
+def _legacy_default_stream() -> int:
+    return 0
+
+
+def _torch_stream(torch: Any) -> Callable[[], int]:
+    home = torch.cuda.current_device()
+    # What torch's own compiler calls; the public way makes a Stream object each time, 10 times the cost.
+    raw = getattr(torch._C, "_cuda_getCurrentRawStream", None)
+
+    def current() -> int:
+        if torch.cuda.current_device() != home:
+            raise RuntimeError(f"the current device changed from {home} to {torch.cuda.current_device()}")
+        return int(raw(home) if raw is not None else torch.cuda.current_stream().cuda_stream)
+
+    return current

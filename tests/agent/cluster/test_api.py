@@ -1,0 +1,221 @@
+"""The agent's ties to a real API server, with the kinds under a group of the test's own."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+import pytest
+from kubernetes import client, config
+
+from joulepath_agent.cluster.api import Cluster
+from joulepath_agent.peers.peer import JobKey
+from joulepath_crds import JobPlanSpec, NodeReportStatus, Purpose, Sweep
+from joulepath_crds.__main__ import documents
+from real_cluster import Cluster as RealCluster
+from tests.agent.room import wait_until
+
+pytestmark = pytest.mark.cluster
+
+
+@dataclass
+class Ties:
+    """An agent's ties, and what went through them."""
+
+    cluster: RealCluster
+    group: str
+    namespace: str
+    node: str
+    api: client.ApiClient
+    plans: list[Mapping[JobKey, JobPlanSpec]] = field(default_factory=list)
+    report: NodeReportStatus = field(default_factory=NodeReportStatus)
+
+    def get(self, *arguments: str) -> dict[str, Any] | None:
+        """An object as kubectl gives it; None where there is none."""
+        text = self.cluster.kubectl("get", "--ignore-not-found", "-o", "json", *arguments)
+        return dict(json.loads(text)) if text.strip() else None
+
+    def apply(self, name: str, spec: Mapping[str, Any]) -> None:
+        """Applies a JobPlan."""
+        metadata = {"name": name, "namespace": self.namespace}
+        body = {"apiVersion": f"{self.group}/v1alpha1", "kind": "JobPlan", "metadata": metadata, "spec": spec}
+        self.cluster.kubectl("apply", "-f", "-", stdin=json.dumps(body))
+
+    def known(self) -> Mapping[JobKey, JobPlanSpec]:
+        """The plans as the agent knows them."""
+        return self.plans[-1] if self.plans else {}
+
+    def start(self) -> Cluster:
+        """Ties an agent that reports ``report``."""
+        tied = Cluster(self.api, self.node, self.namespace, self.group)
+        tied.run(self.plans.append, lambda: self.report)
+        return tied
+
+
+@pytest.fixture
+def ties(cluster: RealCluster) -> Iterator[Ties]:
+    mark = uuid4().hex[:8]
+    group, namespace = f"t{mark}.joulepath.test", f"agent-{mark}"
+    api = config.new_client_from_config(str(cluster.kubeconfig))
+    text = "\n---\n".join(one.replace("joulepath.dev", group) for one in documents().values())
+    kinds = [f"crd/{name.removesuffix('.yaml')}.{group}" for name in documents()]
+    node = cluster.nodes[0].name
+    try:
+        cluster.kubectl("create", "namespace", namespace)
+        cluster.kubectl("apply", "--server-side", "-f", "-", stdin=text)
+        cluster.kubectl("wait", "--for=condition=Established", "--timeout=60s", *kinds)
+        yield Ties(cluster, group, namespace, node, api)
+    finally:
+        cluster.kubectl("delete", "--ignore-not-found", "--wait=false", *kinds, f"namespace/{namespace}")
+
+
+@pytest.fixture
+def tied(ties: Ties) -> Iterator[Ties]:
+    running = ties.start()
+    yield ties
+    running.stop()
+
+
+def plan(**changes: Any) -> dict[str, Any]:
+    """A sweep, staged."""
+    spec = JobPlanSpec(
+        energy_plan="plan",
+        job="job",
+        job_uid="job-uid",
+        purpose=Purpose.SWEEP,
+        hash="one",
+        sweep=Sweep(clocks_mhz=(900,), iterations_per_block=2),
+        default_clock_mhz=1410,
+    )
+    return {**spec.to_api(), **changes}
+
+
+def test_plans_come_change_and_go(tied: Ties) -> None:
+    key = (tied.namespace, "job-uid")
+    wait_until(lambda: bool(tied.plans), "the first list is handed on")
+    assert tied.known() == {}
+    tied.apply("a", plan())
+    wait_until(lambda: key in tied.known(), "the plan arrives")
+    assert tied.known()[key].activate_at is None
+    tied.apply("a", plan(activateAt=7))
+    wait_until(lambda: tied.known()[key].activate_at == 7, "the activation arrives")
+    tied.cluster.kubectl("delete", f"jobplans.{tied.group}", "a", "-n", tied.namespace)
+    wait_until(lambda: tied.known() == {}, "the withdrawal arrives")
+
+
+def test_the_report_is_created_owned_by_the_node_and_written_on_change_only(tied: Ties) -> None:
+    resource = f"nodereport.{tied.group}/{tied.node}"
+
+    def version() -> str | None:
+        stored = tied.get(resource)
+        written = stored is not None and stored.get("status", {}).get("agentVersion") == tied.report.agent_version
+        return str(stored["metadata"]["resourceVersion"]) if stored is not None and written else None
+
+    wait_until(lambda: tied.get(resource) is not None, "the report is created")
+    tied.report = NodeReportStatus(agent_version="2")
+    wait_until(lambda: version() is not None, "the change is written")
+    stored, node = tied.get(resource), tied.get(f"node/{tied.node}")
+    assert stored is not None
+    assert node is not None
+    (owner,) = stored["metadata"]["ownerReferences"]
+    assert (owner["kind"], owner["name"], owner["uid"]) == ("Node", tied.node, node["metadata"]["uid"])
+    unchanged = version()
+    tied.report = NodeReportStatus(agent_version="2")
+    name = f"lease/joulepath-agent-{tied.node}"
+    wait_until(lambda: tied.get(name, "-n", tied.namespace) is not None, "the lease is there")
+    assert version() == unchanged
+
+
+def test_a_kind_that_is_gone_withdraws_its_plans_and_one_that_comes_back_is_watched(tied: Ties) -> None:
+    tied.apply("a", plan())
+    wait_until(lambda: bool(tied.known()), "the plan arrives")
+    tied.cluster.kubectl("delete", f"crd/jobplans.{tied.group}")
+    wait_until(lambda: tied.known() == {}, "the plans are withdrawn")
+    crd = documents()["jobplans.yaml"].replace("joulepath.dev", tied.group)
+    tied.cluster.kubectl("apply", "--server-side", "-f", "-", stdin=crd)
+    tied.cluster.kubectl("wait", "--for=condition=Established", "--timeout=60s", f"crd/jobplans.{tied.group}")
+    tied.apply("b", plan())
+    wait_until(lambda: bool(tied.known()), "plans arrive again")
+
+
+class Relay:
+    """A way to the API server that can be cut."""
+
+    def __init__(self, server: str) -> None:
+        url = urlsplit(server)
+        self._target = (url.hostname or "", url.port or 443)
+        self._open: list[socket.socket] = []
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        self._passing = True
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def cut(self) -> None:
+        """Ends every connection and takes no more."""
+        self._passing = False
+        for one in self._open:
+            with contextlib.suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+
+    def mend(self) -> None:
+        """Takes connections again."""
+        self._passing = True
+
+    def close(self) -> None:
+        """Ends it."""
+        self.cut()
+        self._listener.close()
+
+    def _serve(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client_side, _ = self._listener.accept()
+                if not self._passing:
+                    client_side.close()
+                    continue
+                server_side = socket.create_connection(self._target)
+                self._open += [client_side, server_side]
+                for source, sink in ((client_side, server_side), (server_side, client_side)):
+                    threading.Thread(target=_pump, args=(source, sink), daemon=True).start()
+
+
+def _pump(source: socket.socket, sink: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while data := source.recv(65536):
+            sink.sendall(data)
+    for end in (source, sink):
+        with contextlib.suppress(OSError):
+            end.shutdown(socket.SHUT_RDWR)
+
+
+def test_an_api_server_that_is_out_of_reach_withdraws_nothing_and_is_found_again(ties: Ties) -> None:
+    relay = Relay(ties.api.configuration.host)
+    ties.api.configuration.host = f"https://127.0.0.1:{relay.port}"
+    ties.apply("a", plan())
+    key = (ties.namespace, "job-uid")
+    running = ties.start()
+    try:
+        wait_until(lambda: key in ties.known(), "the plan arrives")
+        relay.cut()
+        ties.report = NodeReportStatus(agent_version="cut off")
+        ties.apply("a", plan(activateAt=7))
+        relay.mend()
+        wait_until(lambda: ties.known()[key].activate_at == 7, "the activation arrives after all")
+        wait_until(lambda: _version(ties) == "cut off", "the report is written after all")
+        first = next(i for i, plans in enumerate(ties.plans) if plans)
+        assert all(ties.plans[first:])
+    finally:
+        running.stop()
+        relay.close()
+
+
+def _version(ties: Ties) -> str | None:
+    stored = ties.get(f"nodereport.{ties.group}/{ties.node}")
+    return None if stored is None else stored.get("status", {}).get("agentVersion")

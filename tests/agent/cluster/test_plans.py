@@ -1,0 +1,59 @@
+"""JobPlans as events bring them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from joulepath_agent.cluster.plans import Plans
+from joulepath_crds import JobPlanSpec, Purpose, Sweep
+
+
+def item(name: str, version: int = 1, activate_at: int | None = None, **metadata: str) -> dict[str, Any]:
+    """A JobPlan of a job of its own, as the API gives it."""
+    spec = JobPlanSpec(
+        energy_plan="plan",
+        job="job",
+        job_uid=f"job-of-{name}",
+        purpose=Purpose.SWEEP,
+        hash="one",
+        activate_at=activate_at,
+        sweep=Sweep(clocks_mhz=(900,), iterations_per_block=2),
+        default_clock_mhz=1410,
+    )
+    fixed = {"name": name, "namespace": "default", "uid": name, "resourceVersion": str(version)}
+    return {"metadata": {**fixed, "creationTimestamp": "2026-01-01T00:00:00Z", **metadata}, "spec": spec.to_api()}
+
+
+def key(name: str) -> tuple[str, str]:
+    return "default", f"job-of-{name}"
+
+
+def test_a_plan_is_parsed_again_only_when_it_has_changed() -> None:
+    plans = Plans()
+    plans.replace([item("a"), item("b")])
+    first = plans.by_job()
+    plans.put(item("b", 2, activate_at=7))
+    second = plans.by_job()
+    assert second[key("a")] is first[key("a")]
+    assert second[key("b")].activate_at == 7
+    plans.replace([item("a"), item("b", 2, activate_at=7)])
+    assert all(plans.by_job()[key(name)] is second[key(name)] for name in "ab")
+    plans.replace([item("b", 3, activate_at=9)])
+    assert {k: spec.activate_at for k, spec in plans.by_job().items()} == {key("b"): 9}
+
+
+def test_plans_that_are_gone_going_or_unreadable_are_none() -> None:
+    plans = Plans()
+    plans.replace([item("a"), item("b"), item("c")])
+    plans.remove(item("a"))
+    plans.remove(item("a"))
+    plans.put(item("b", 2, deletionTimestamp="2026-01-01T00:00:01Z"))
+    plans.put({**item("c", 2), "spec": {"purpose": "Sweep"}})
+    assert plans.by_job() == {}
+
+
+def test_the_youngest_plan_of_a_job_is_its_plan() -> None:
+    plans = Plans()
+    young = item("a", uid="young", activate_at=5, creationTimestamp="2026-01-02T00:00:00Z")
+    plans.replace([young, item("a", uid="old")])
+    assert plans.by_job()[key("a")].activate_at == 5

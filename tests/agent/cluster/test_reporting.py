@@ -1,0 +1,63 @@
+"""When a report is written."""
+
+from __future__ import annotations
+
+import pytest
+
+from joulepath_agent.cluster.reporting import Pace
+from joulepath_crds import Arm, BlockReport, Coordinates, JobReport, NodeReportStatus, RankReport
+
+
+def report(**rank: object) -> NodeReportStatus:
+    """A report of one rank."""
+    fields = {
+        "rank": 0,
+        "pod": "pod",
+        "pod_uid": "uid",
+        "gpu_uuid": "GPU-1",
+        "coordinates": Coordinates(),
+        "stages": (0,),
+        "stage_count": 1,
+        "schedule": "1F1B",
+        "microbatches": 1,
+    }
+    ranks = (RankReport.model_validate({**fields, **rank}),)
+    return NodeReportStatus(jobs=(JobReport(job_uid="u", namespace="n", job="j", world_size=1, ranks=ranks),))
+
+
+def test_the_first_report_is_written_and_an_equal_one_never_again() -> None:
+    pace = Pace()
+    assert pace.due(report(), 0.0)
+    pace.wrote(report(), 0.0)
+    assert not pace.due(report(), 1000.0)
+
+
+@pytest.mark.parametrize(
+    "change", [{"staged_hash": "one"}, {"order": ("F0",)}, {"state": "Refused"}, {"control_time_s": 1.0}]
+)
+def test_what_the_operator_waits_for_is_written_within_half_a_second(change: dict[str, object]) -> None:
+    pace = Pace()
+    pace.wrote(report(), 0.0)
+    assert not pace.due(report(**change), 0.4)
+    assert pace.due(report(**change), 0.5)
+
+
+def test_a_rank_that_is_gone_is_written_within_half_a_second() -> None:
+    pace = Pace()
+    pace.wrote(report(), 0.0)
+    assert pace.due(NodeReportStatus(), 0.5)
+
+
+def test_the_iteration_alone_is_written_twice_a_minute() -> None:
+    pace = Pace()
+    pace.wrote(report(iteration=1), 0.0)
+    assert not pace.due(report(iteration=2), 29.9)
+    assert pace.due(report(iteration=2), 30.0)
+
+
+def test_a_block_is_written_within_five_seconds() -> None:
+    block = BlockReport(hash="h", block=0, arm=Arm.PLAN, iterations=1, iteration_time_s=1.0, energy_per_iteration_j=1.0)
+    pace = Pace()
+    pace.wrote(report(), 0.0)
+    assert not pace.due(report(blocks=(block,)), 4.9)
+    assert pace.due(report(blocks=(block,)), 5.0)

@@ -1,0 +1,167 @@
+"""From markers, records and edges of an energy counter to seconds, watts and joules: a GPU that is known exactly."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from joulepath_agent.gpus.energy import Trace
+from joulepath_agent.measuring.applied import Applied
+from joulepath_agent.measuring.history import History
+from joulepath_agent.measuring.power import WAIT, Iteration, Mark, Run, energy_rows, fit_power, step_begin_s
+from joulepath_crds import Arm, Instruction
+from joulepath_trainer.wire import Entry, Event, InstructionSpan, IterationRecord
+
+POWER_W = {"F": 300.0, "B": 380.0, "": 80.0}
+SECONDS = {"F": 0.05, "B": 0.09}
+ORDER = ("F0", "F1", "F2", "B0", "F3", "B1", "B2", "B3")
+
+
+def iterations(count: int, chance: random.Random, first: int = 1, at_s: float = 100.0) -> list[Iteration]:
+    """Iterations with waits of random length between the instructions."""
+    made = []
+    for number in range(first, first + count):
+        now, spans = 0.0, []
+        for name in ORDER:
+            now += chance.choice((0.0, 0.01, 0.06))
+            spans.append(InstructionSpan(name[0], 2, int(name[1:]), now, now + SECONDS[name[0]]))
+            now += SECONDS[name[0]]
+        made.append(Iteration(number, at_s, now + 0.002, tuple(spans)))
+        at_s += now + 0.002
+    return made
+
+
+def counter(done: list[Iteration], period_s: float, jitter_s: float, chance: random.Random) -> Trace:
+    """What an energy counter with this period shows of them, each edge seen up to the jitter late or early."""
+    times, joules = [done[0].begin_s], [0.0]
+    for iteration in done:
+        now = iteration.begin_s
+        for span in iteration.spans:
+            for upto, kind in ((iteration.begin_s + span.begin_s, ""), (iteration.begin_s + span.end_s, span.kind)):
+                times.append(upto)
+                joules.append(joules[-1] + POWER_W[kind] * (upto - now))
+                now = upto
+        times.append(iteration.begin_s + iteration.period_s)
+        joules.append(joules[-1] + POWER_W[""] * (times[-1] - now))
+    edges = np.arange(times[0], times[-1] + 2 * period_s, period_s)
+    seen = edges + np.array([chance.uniform(-jitter_s, jitter_s) for _ in edges])
+    return Trace(seen, np.interp(edges, times, joules), np.full(len(edges), max(jitter_s, 1e-4)))
+
+
+@given(st.integers(0, 1000))
+def test_the_regression_recovers_power_by_kind_and_of_waiting(seed: int) -> None:
+    chance = random.Random(seed)
+    done = iterations(12, chance)
+    run = Run(Applied(Arm.SWEEP, 0, "h", 900, 12), False, tuple(done))
+    rows = energy_rows(run, counter(done, 0.1, 0.0005, chance), 0.02)
+    assert rows is not None
+    fit = fit_power([rows])
+    assert fit.power_w[2, "F"] == pytest.approx(POWER_W["F"], rel=0.03)
+    assert fit.power_w[2, "B"] == pytest.approx(POWER_W["B"], rel=0.03)
+    assert fit.power_w[WAIT] == pytest.approx(POWER_W[""], abs=8.0)
+    for column in fit.power_w:
+        true_w = POWER_W["" if column == WAIT else column[1]]
+        assert abs(fit.power_w[column] - true_w) < 6 * fit.standard_error_w[column] + 1.0
+
+
+def test_a_rank_that_never_waits_tells_nothing_of_waiting() -> None:
+    spans = tuple(InstructionSpan(name[0], 2, int(name[1:]), 0.07 * i, 0.07 * (i + 1)) for i, name in enumerate(ORDER))
+    done = [Iteration(n, 10 + 0.56 * n, 0.56, spans) for n in range(1, 9)]
+    run = Run(Applied(Arm.SWEEP, 0, "h", 900, 8), False, tuple(done))
+    rows = energy_rows(run, counter(done, 0.1, 0.0005, random.Random(1)))
+    assert rows is not None
+    assert set(fit_power([rows]).power_w) == {(2, "F"), (2, "B")}
+
+
+def test_the_first_iteration_after_a_switch_and_iteration_0_are_not_counted() -> None:
+    done = tuple(iterations(4, random.Random(1), first=0))
+    assert [i.number for i in Run(Applied(Arm.SWEEP), False, done).counted] == [1, 2, 3]
+    assert [i.number for i in Run(Applied(Arm.DEFAULT), True, done).counted] == [1, 2, 3]
+    assert [i.number for i in Run(Applied(Arm.DEFAULT), True, done[1:]).counted] == [1, 2, 3]
+
+
+@given(st.lists(st.floats(0.0, 0.01), min_size=3, max_size=3))
+def test_a_step_began_by_the_marker_that_was_seen_soonest(delays_s: list[float]) -> None:
+    spans = (InstructionSpan("F", 0, 0, 0.1, 0.3),)
+    marks: dict[Mark, float] = {
+        (False, None): 50.0 + delays_s[0],
+        (False, Instruction(0, "F", 0)): 50.1 + delays_s[1],
+        (True, Instruction(0, "F", 0)): 50.3 + delays_s[2],
+    }
+    assert step_begin_s(spans, 0.4, marks) == pytest.approx(50.0 + min(delays_s))
+    assert step_begin_s((), 0.4, {(False, Instruction(0, "F", 1)): 1.0}) is None
+
+
+def play(
+    history: History, done: list[Iteration], applied: Applied, *, spoiled: int = -1, lost: int = -1, late: int = 0
+) -> None:
+    """Lets a history see iterations as a rank does; one may be spoiled, a record may be lost, all may be late."""
+    for at, iteration in enumerate(done):
+        begun = iteration.begin_s
+        history.begin(iteration.number, applied, begun, spoiled_before=iteration.number - 1 == spoiled)
+        for span in iteration.spans:
+            for event, offset_s in ((Event.BEGIN, span.begin_s), (Event.END, span.end_s)):
+                entry = Entry(0, iteration.number, event, span.kind, span.stage, span.microbatch)
+                history.mark(entry, begun + offset_s + 0.0003)
+        for ready in done[max(0, at - late) : at + 1 - late] if at < len(done) - 1 else done[max(0, at - late) :]:
+            if ready.number != lost:
+                history.record(IterationRecord(ready.number, ready.last_end_s, ready.period_s, ready.spans))
+
+
+def history_of(length: int, **faults: int) -> History:
+    """A block of this length amid iterations at default clocks."""
+    chance = random.Random(3)
+    done = iterations(length + 16, chance)
+    history = History()
+    play(history, done[:6], Applied(Arm.DEFAULT))
+    play(history, done[6 : 6 + length], Applied(Arm.SWEEP, 0, "h", 900, length), **faults)
+    play(history, done[6 + length :], Applied(Arm.DEFAULT))
+    trace = counter(done, 0.1, 0.0, chance)
+    assert history.digest(lambda: trace)
+    return history
+
+
+def test_a_block_reports_the_joules_of_its_counted_iterations() -> None:
+    (block,) = history_of(5).blocks
+    assert (block.hash, block.block, block.arm, block.iterations) == ("h", 0, Arm.SWEEP, 4)
+    done = iterations(21, random.Random(3))[7:11]
+    busy_j = 4 * sum(SECONDS[kind] * POWER_W[kind] for kind in "FB")
+    busy_s = 4 * sum(SECONDS.values())
+    period_s = sum(i.period_s for i in done) / 4
+    assert block.iteration_time_s == pytest.approx(period_s)
+    assert block.energy_per_iteration_j == pytest.approx(busy_j + (period_s - busy_s) * POWER_W[""], rel=0.01)
+
+
+def test_records_of_a_host_that_runs_ahead_come_late_and_count() -> None:
+    assert history_of(5, late=3).measured().instructions == history_of(5).measured().instructions
+
+
+def test_a_block_that_was_spoiled_is_not_reported() -> None:
+    assert not history_of(5, spoiled=9).blocks
+
+
+def test_a_lost_record_costs_the_block_its_regression_but_not_its_joules() -> None:
+    history = history_of(5, lost=9)
+    assert len(history.blocks) == 1
+    assert {kind.clock_mhz for kind in history.measured().instructions} == {0}
+
+
+def test_times_tail_and_timeline_come_from_the_records() -> None:
+    history = history_of(5)
+    measured = history.measured()
+    assert {(k.kind, k.clock_mhz) for k in measured.instructions} == {(k, c) for k in "FB" for c in (0, 900)}
+    for kind in measured.instructions:
+        assert kind.time_s == pytest.approx(SECONDS[kind.kind])
+    assert history.tail_s == pytest.approx(0.002)
+    assert [line.instruction for line in measured.timeline] == list(ORDER)
+    assert measured.plan_timeline == ()
+
+
+def test_iterations_whose_numbers_go_back_start_afresh() -> None:
+    history = history_of(5)
+    play(history, iterations(6, random.Random(4), first=0, at_s=500.0), Applied(Arm.DEFAULT))
+    assert history.order == tuple(Instruction(2, name[0], int(name[1:])) for name in ORDER)

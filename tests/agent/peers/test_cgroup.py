@@ -1,0 +1,75 @@
+"""Who is at the socket: the kernel's word."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from joulepath_agent.peers.cgroup import CgroupIdentity, peer_process, pod_uid_of
+from joulepath_agent.peers.peer import RefusedError
+
+UID = "0b1c2d3e-4f50-6172-8394-a5b6c7d8e9f0"
+UNIT = f"pod{UID.replace('-', '_')}.slice"
+CONTAINER = "4f" * 32
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        f"0::/kubepods/besteffort/pod{UID}/{CONTAINER}",
+        f"11:memory:/kubepods/pod{UID}/{CONTAINER}",
+        f"12:pids:/node-0/kubepods/burstable/pod{UID}/{CONTAINER}",
+        f"0::/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-{UNIT}/cri-containerd-{CONTAINER}.scope",
+        f"0::/kubepods.slice/kubepods-{UNIT}/crio-{CONTAINER}.scope/nested",
+        f"0::/kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-{UNIT}/cri-containerd-{CONTAINER}.scope",
+        f"0::/../../pod{UID}/{CONTAINER}",
+    ],
+)
+def test_the_pod_is_found_in_every_form_of_cgroup(line: str) -> None:
+    assert pod_uid_of(f"13:misc:/\n{line}\n") == UID
+
+
+@pytest.mark.parametrize(
+    "line", ["0::/", "0::/user.slice/user-1000.slice", f"0::/podman-{CONTAINER}", f"0::/kubepods/pod{UID}x/{CONTAINER}"]
+)
+def test_what_is_in_no_pod_has_no_uid(line: str) -> None:
+    assert pod_uid_of(line) is None
+
+
+def test_a_cgroup_that_a_container_made_below_its_own_does_not_count() -> None:
+    other = UID.replace("0", "1")
+    assert pod_uid_of(f"0::/kubepods/pod{UID}/{CONTAINER}/pod{other}/x") == UID
+
+
+def accepted(path: Path) -> tuple[socket.socket, socket.socket]:
+    """Both ends of a connection of this process with itself, the server's first."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        listener.bind(str(path))
+        listener.listen(1)
+        client = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        client.connect(str(path))
+        return listener.accept()[0], client
+
+
+def test_the_kernel_tells_the_process_that_connected(tmp_path: Path) -> None:
+    server, client = accepted(tmp_path / "socket")
+    with server, client:
+        pid, pidfd = peer_process(server, Path("/proc"))
+        assert pid == os.getpid()
+        assert not os.get_inheritable(pidfd)
+        os.close(pidfd)
+
+
+def test_another_folder_than_proc_is_refused_with_the_remedy(tmp_path: Path) -> None:
+    server, client = accepted(tmp_path / "socket")
+    with server, client, pytest.raises(RefusedError, match="is it the host's /proc"):
+        peer_process(server, tmp_path)
+
+
+def test_a_process_in_no_pod_is_refused(tmp_path: Path) -> None:
+    server, client = accepted(tmp_path / "socket")
+    with server, client, pytest.raises(RefusedError, match="NoPod"):
+        CgroupIdentity(Path("/proc"))(server)
