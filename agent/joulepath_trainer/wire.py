@@ -33,6 +33,7 @@ from typing import Any, Final
 
 __all__ = [
     "ENTRY",
+    "KINDS",
     "MARKER_OFFSET",
     "MAX_MESSAGE_BYTES",
     "PAGE_BYTES",
@@ -58,6 +59,8 @@ VERSION: Final = 1
 SOCKET_ENV: Final = "JOULEPATH_SOCKET"
 SOCKET_PATH: Final = "/run/joulepath/agent.sock"
 MAX_MESSAGE_BYTES: Final = 65536
+KINDS: Final = "FBIW"
+"""Of instructions: forward, full backward, input gradient, weight gradient."""
 
 _MAGIC: Final = 0x4850_4C4A  # "JLPH" as bytes in memory
 _HEAD: Final = struct.Struct("<IIII")
@@ -107,12 +110,14 @@ class Hello:
 
     rank: int
     local_rank: int
+    """Its number on its node. For whoever reads messages: the agent goes by the GPU."""
     world_size: int
     attempt: int
     """Equal on all ranks of a gang of processes, and in general larger than that of the gang before."""
     gpu_uuid: str | None
     markers: str
-    """"stream": written by the GPU's stream; "host": by the host, when it has waited for the GPU or has none."""
+    """"stream": written by the GPU's stream; "host": by the host, when it has waited for the GPU or has none. For
+    whoever reads messages: the agent treats both alike."""
     pipeline: Pipeline
     data: int = 0
     tensor: int = 0
@@ -228,7 +233,7 @@ class IterationRecord:
             raise WireError(f"a record's times must be from 0 to 1e6 s, they are {end_s} and {period_s}")
         spans = []
         for kind, stage, microbatch, begin_s, end in _SPAN.iter_unpack(message[_RECORD.size :]):
-            if chr(kind) not in "FBIW" or not -1e6 < begin_s <= end < 1e6:
+            if chr(kind) not in KINDS or not -1e6 < begin_s <= end < 1e6:
                 raise WireError(f"instruction {chr(kind)!r} of microbatch {microbatch} ran {begin_s} to {end} s")
             spans.append(InstructionSpan(chr(kind), stage, microbatch, begin_s, end))
         return cls(iteration, end_s, period_s, tuple(spans))
@@ -293,7 +298,7 @@ class PageReader:
         """What a marker means; None where it was overwritten or makes no sense."""
         at = RING_OFFSET + (sequence % RING) * ENTRY.size
         found, iteration, event, kind, stage, microbatch, _ = ENTRY.unpack_from(self._page, at)
-        if found != sequence or event not in (1, 2, 3, 4) or (kind and chr(kind) not in "FBIW"):
+        if found != sequence or event not in (1, 2, 3, 4) or (kind and chr(kind) not in KINDS):
             return None
         return Entry(sequence, iteration, Event(event), chr(kind) if kind else "", stage, microbatch)
 

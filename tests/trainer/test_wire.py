@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from joulepath_crds import INSTRUCTION_KINDS
 from joulepath_trainer import hook, wire
 from joulepath_trainer.wire import (
     ENTRY,
@@ -157,6 +158,10 @@ def test_a_page_of_anything_raises_nothing(content: bytes, head: bytes, consiste
 def test_a_page_that_nobody_formatted_is_refused(size: int) -> None:
     with pytest.raises(WireError, match="shared page must"):
         wire.check_page(memoryview(bytearray(size)))
+
+
+def test_a_span_is_of_the_kinds_that_the_contract_has() -> None:
+    assert wire.KINDS == INSTRUCTION_KINDS
 
 
 def test_the_bootstrap_knows_the_name_of_the_socket_variable() -> None:
