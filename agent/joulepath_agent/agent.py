@@ -27,6 +27,7 @@ from joulepath_agent.gpus.nvml import Gpu
 from joulepath_agent.gpus.setter import ClockSetter
 from joulepath_agent.peers.peer import Identify, JobKey, Locate, Peer, RefusedError
 from joulepath_agent.ranks.rank import Rank
+from joulepath_agent.ranks.reason import Reason
 from joulepath_crds import GpuReport, JobPlanSpec, JobReport, NodeReportStatus, RankReport
 from joulepath_trainer.wire import Hello
 
@@ -199,14 +200,14 @@ class Agent:
                     if self._ranks.get(rank.setter.gpu.uuid) is rank:
                         del self._ranks[rank.setter.gpu.uuid]
             elif stuck:
-                rank.suspend(End.FOLLOWER_FAILED)
+                rank.stop(Reason(End.FOLLOWER_FAILED, "see the agent's log"))
             else:
                 rank.check_markers(now)
 
     def _clock_failed(self, uuid: str, reason: str) -> None:
         rank = self._ranks.get(uuid)
         if rank is not None:
-            rank.refuse(End.CLOCK_FAILED, reason)
+            rank.stop(Reason(End.CLOCK_FAILED, reason, final=True))
 
     def _count_lease_end(self, end: End) -> None:
         self.lease_ends[end] += 1

@@ -276,13 +276,13 @@ class Endpoint:
         connection.rank = rank
         if connection.ended:
             rank.close(End.CONNECTION_CLOSED)
-        elif _send(connection.socket, Reply(accepted=True), rank.page_fd):
+        elif _send(connection.socket, Reply(accepted=True), rank.page.fd):
             self._selector.register(
                 rank.peer.pidfd, selectors.EVENT_READ, lambda: self._end(connection, End.PROCESS_GONE)
             )
         else:
             self._end(connection)
-        os.close(rank.page_fd)  # the mapping is enough from here on
+        os.close(rank.page.fd)  # the mapping is enough from here on
 
     def _end(self, connection: _Connection, end: End = End.CONNECTION_CLOSED, why: str = "") -> None:
         """Ends a connection and its rank. Only this thread closes descriptors that the selector knows."""

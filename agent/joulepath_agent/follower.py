@@ -15,6 +15,7 @@ from typing import Final
 
 from joulepath_agent.gpus.lease import End
 from joulepath_agent.ranks.rank import Rank
+from joulepath_agent.ranks.reason import Reason
 
 __all__ = ["Follower"]
 
@@ -25,7 +26,9 @@ _POLL_S: Final = 0.0005
 _AHEAD_S: Final = 0.001
 _AHEAD_SHARE: Final = 0.05
 _LONGEST_S: Final = 0.02
+_SILENT_S: Final = 2.0
 _IDLE_S: Final = 0.05
+_FAILED: Final = "the agent failed to follow this rank, see its log"
 
 
 class Follower:
@@ -55,15 +58,15 @@ class Follower:
                     rank.poll()
                 except Exception:
                     log.exception("following rank %d of %s failed", rank.hello.rank, rank.placement.pod)
-                    rank.refuse(End.FOLLOWER_FAILED, "the agent failed to follow this rank, see its log")
+                    rank.stop(Reason(End.FOLLOWER_FAILED, _FAILED, final=True))
             now = self.looked_at_s = time.monotonic()
             time.sleep(min((_pause_s(rank, now) for rank in ranks), default=_IDLE_S))
 
 
 def _pause_s(rank: Rank, now: float) -> float:
-    left_s = rank.expected_s - now
+    left_s = rank.progress.expected_s - now
     if left_s <= 0:
-        silent = now - rank.last_marker_s > 2.0
+        silent = rank.progress.silent_s(now) > _SILENT_S
         return _LONGEST_S if silent else _POLL_S
     ahead_s = max(_AHEAD_S, _AHEAD_SHARE * left_s)
     return min(_LONGEST_S, max(_POLL_S, left_s - ahead_s))

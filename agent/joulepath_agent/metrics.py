@@ -108,7 +108,7 @@ class AgentCollector(Collector):
                 samples["joulepath_rank_iteration_number"].append((of_rank, rank.iteration))
                 samples["joulepath_rank_block"] += [((*of_rank, arm), float(rank.arm is arm)) for arm in Arm]
         samples["joulepath_gpus"].append(((host,), len(agent.setters)))
-        samples["joulepath_leases"].append(((host,), sum(rank.leased for rank in ranks.values())))
+        samples["joulepath_leases"].append(((host,), sum(rank.lease.held for rank in ranks.values())))
         samples["joulepath_lease_ends_total"] += _counts(host, agent.lease_ends)
         samples["joulepath_peer_refusals_total"] += _counts(host, agent.refusals)
         samples["joulepath_agent_build_info"].append(((host, agent.version), 1.0))

@@ -1,5 +1,7 @@
 """A training process on a virtual GPU that speaks the wire format by itself: stream markers, event times, records.
 
+`order` has labels of instructions, with their stage (`3:F0`) if there are several `stages`.
+
     python peer.py SOCKET '{"ordinal": 0, "iterations": 100, ...}'
 
 Prints one JSON line for the agent's answer, then one for each iteration: [iteration, period in seconds].
@@ -17,6 +19,7 @@ import socket
 import sys
 import time
 
+from joulepath_crds import Instruction
 from joulepath_trainer.marking.cuda import Driver, StreamMarks
 from joulepath_trainer.wire import (
     MARKER_OFFSET,
@@ -37,7 +40,7 @@ DEFAULTS = {
     "rank": 0,
     "world_size": 4,
     "attempt": 0,
-    "stage": 0,
+    "stages": [0],
     "stage_count": 4,
     "order": ["F0", "F1", "B0", "F2", "B1", "F3", "B2", "B3"],
     "iterations": 100,
@@ -80,9 +83,11 @@ def main() -> None:
     stream.set_device(options["ordinal"])
     driver = Driver.in_use()
     assert driver is not None
-    order, stage = list(options["order"]), options["stage"]
+    stages = tuple(options["stages"])
+    order = [Instruction.parse(label, stages[0] if len(stages) == 1 else None) for label in options["order"]]
     ranks = tuple(range(options["world_size"]))
-    pipeline = Pipeline("Schedule1F1B", options["stage_count"], len(order) // 2, (stage,), ranks)
+    microbatches = 1 + max(one.microbatch for one in order)
+    pipeline = Pipeline("Schedule1F1B", options["stage_count"], microbatches, stages, ranks)
     uuid = options["gpu_uuid"] or driver.current_gpu()
     hello = Hello(
         options["rank"], options["ordinal"], options["world_size"], options["attempt"], uuid, "stream", pipeline
@@ -95,27 +100,27 @@ def main() -> None:
     address = ctypes.addressof(ctypes.c_char.from_buffer(page))
     marks, writer, chance = StreamMarks(driver, lambda: 0, address, MARKER_OFFSET), PageWriter(page), random.Random(7)
 
-    def mark(event: Event, iteration: int, kind: str = "", microbatch: int = 0) -> int:
-        return marks.stamp(0, writer.announce(event, iteration, kind, stage if kind else 0, microbatch))
+    def mark(event: Event, iteration: int, one: Instruction | None = None) -> int:
+        stage, kind, microbatch = one or (0, "", 0)
+        return marks.stamp(0, writer.announce(event, iteration, kind, stage, microbatch))
 
-    pending: tuple[int, int, int, list[tuple[str, int, int]]] | None = None
+    pending: tuple[int, int, int, list[tuple[Instruction, int, int]]] | None = None
     for iteration in range(options["iterations"]):
         begin = mark(Event.STEP_BEGIN, iteration)
         if pending is not None:
             stream.synchronize()
-            _send(connection, driver, pending, stage, begin)
+            _send(connection, driver, pending, begin)
         if iteration == options["other_order_from"]:
             order[0], order[1] = order[1], order[0]
         stamps = []
-        for name in order:
+        for one in order:
             if wait_s := chance.choice(options["waits_s"]):
                 stream.synchronize()
                 time.sleep(wait_s)
-            kind, microbatch = name[0], int(name[1:])
-            first = mark(Event.BEGIN, iteration, kind, microbatch)
-            stream.launch(stage, kind)
-            stamps.append((name, first, mark(Event.END, iteration, kind, microbatch)))
-            if iteration == options["stall_at"] and name == order[len(order) // 2]:
+            first = mark(Event.BEGIN, iteration, one)
+            stream.launch(one.stage, one.kind)
+            stamps.append((one, first, mark(Event.END, iteration, one)))
+            if iteration == options["stall_at"] and one == order[len(order) // 2]:
                 stream.synchronize()
                 time.sleep(options["stall_s"])
         end = mark(Event.STEP_END, iteration)
@@ -127,15 +132,14 @@ def main() -> None:
 def _send(
     connection: socket.socket,
     driver: Driver,
-    done: tuple[int, int, int, list[tuple[str, int, int]]],
-    stage: int,
+    done: tuple[int, int, int, list[tuple[Instruction, int, int]]],
     next_begin: int,
 ) -> None:
     iteration, begin, end, stamps = done
     since = driver.seconds_between
     spans = tuple(
-        InstructionSpan(name[0], stage, int(name[1:]), since(begin, first), since(begin, last))
-        for name, first, last in stamps
+        InstructionSpan(one.kind, one.stage, one.microbatch, since(begin, first), since(begin, last))
+        for one, first, last in stamps
     )
     record = IterationRecord(iteration, since(begin, end), since(begin, next_begin), spans)
     with contextlib.suppress(OSError):

@@ -83,6 +83,18 @@ def test_clocks_follow_a_plan_through_all_its_blocks(room: MakeRoom) -> None:
     )
 
 
+def test_a_rank_of_several_stages_reports_its_order_with_their_stages(room: MakeRoom) -> None:
+    made = room(time_scale=0.1)
+    agent = made.agent()
+    order = ("0:F0", "2:F0", "2:B0", "0:B0")
+    made.peer(iterations=100_000, stages=[0, 2], order=order)
+    wait_until(lambda: (r := agent.rank()) is not None and bool(r.timeline), "the timeline is measured")
+    rank = agent.rank()
+    assert rank is not None
+    assert rank.order == order
+    assert [(line.instruction, line.stage) for line in rank.timeline] == [("F0", 0), ("F0", 2), ("B0", 2), ("B0", 0)]
+
+
 def test_instructions_run_at_their_clocks_raised_early_and_lowered_late(room: MakeRoom) -> None:
     scale = 0.25
     made = room(time_scale=scale, time_noise=0.0)

@@ -1,14 +1,17 @@
-"""Leases: the only thing that keeps a clock locked, and everything that ends one."""
+"""The lease: the only thing that keeps a clock locked. It holds a rank's wish, and every doubt ends it."""
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
 from enum import StrEnum
-from typing import Final
 
-__all__ = ["End", "silence_limit_s"]
+from joulepath_agent.gpus.setter import ClockSetter
+from joulepath_agent.gpus.wish import Wish
 
-_LEAST_SILENCE_S: Final = 2.0
-_SILENT_ITERATIONS: Final = 3
+__all__ = ["End", "Lease"]
+
+log = logging.getLogger(__name__)
 
 
 class End(StrEnum):
@@ -27,6 +30,30 @@ class End(StrEnum):
     AGENT_STOPPED = "AgentStopped"
 
 
-def silence_limit_s(iteration_time_s: float) -> float:
-    """How long a rank's markers may stop before its clock is released; ``iteration_time_s`` is 0 while unknown."""
-    return max(_LEAST_SILENCE_S, _SILENT_ITERATIONS * iteration_time_s)
+class Lease:
+    """The lease of one rank on its GPU's clock: held from its first wish until it ends, and again from the next one."""
+
+    def __init__(self, setter: ClockSetter, holder: str, on_end: Callable[[End], None]) -> None:
+        """`holder` says for the log whose lease it is; `on_end` is called each time that it ends."""
+        self._setter = setter
+        self._holder = holder
+        self._on_end = on_end
+        self._held = False
+
+    @property
+    def held(self) -> bool:
+        """Whether the clock may be locked for it."""
+        return self._held
+
+    def hold(self, wish: Wish) -> None:
+        """Has the clock ordered as the rank wishes, and goes on or begins."""
+        self._held = True
+        self._setter.wish(wish)
+
+    def end(self, end: End) -> None:
+        """Has the clock reset; nothing where it isn't held."""
+        if self._held:
+            self._held = False
+            self._setter.release()
+            log.info("%s: lease ended, %s", self._holder, end)
+            self._on_end(end)

@@ -17,8 +17,10 @@ from __future__ import annotations
 import statistics
 from collections import deque
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
+from joulepath_agent.gpus.lease import End
+from joulepath_agent.ranks.reason import Obstacle, Reason
 from joulepath_crds import JobPlanSpec
 
 __all__ = ["Guard", "Verdict"]
@@ -34,10 +36,10 @@ _LEAST_CONTROLS: Final = 3
 class Verdict:
     """What to do, and why."""
 
-    action: Literal["pause", "resume", "refuse"]
-    reason: str
-    blocks: int = 0
-    """How many blocks to wait before the plan resumes."""
+    reason: Reason
+    """If final, the plan is refused."""
+    blocks: int | None = None
+    """How many blocks to wait before the plan resumes; None while default clocks are being asked."""
 
 
 class Guard:
@@ -87,11 +89,11 @@ class Guard:
             return None
         self._suspect_s, self._settled = median_s, False
         self._periods_s.clear()
-        return Verdict(
-            "pause",
-            f"GuardTripped: the last {_WINDOW} plan iterations took {median_s:.4g} s, the bound is "
-            f"{promised_s * _MARGIN:.4g} s; default clocks run to see whether the plan is to blame",
+        what = (
+            f"the last {_WINDOW} plan iterations took {median_s:.4g} s, the bound is "
+            f"{promised_s * _MARGIN:.4g} s; default clocks run to see whether the plan is to blame"
         )
+        return Verdict(Reason(End.GUARD_TRIPPED, what))
 
     def default_period(self, plan: JobPlanSpec, period_s: float) -> Verdict | None:
         """Takes the period of one more iteration at default clocks while it is ``asking``, in seconds.
@@ -111,11 +113,12 @@ class Guard:
         if suspect_s > control_s * _allowed(plan) * _BLAME:
             self._blames += 1
             if self._blames == _BLAMES:
-                return Verdict("refuse", f"GuardTripped: {took}, {_BLAMES} times in a row")
-            return Verdict("resume", f"GuardTripped: {took}: one more try", blocks=self._blames)
+                return Verdict(Reason(End.GUARD_TRIPPED, f"{took}, {_BLAMES} times in a row", final=True))
+            return Verdict(Reason(End.GUARD_TRIPPED, f"{took}: one more try"), blocks=self._blames)
         self._trips, self._blames = self._trips + 1, 0
         self._slow_control_s = control_s
-        return Verdict("resume", f"SlowByItself: {took}: the job is slow by itself", blocks=2 ** min(self._trips, 6))
+        slow = Reason(Obstacle.SLOW_BY_ITSELF, f"{took}: the job is slow by itself")
+        return Verdict(slow, blocks=2 ** min(self._trips, 6))
 
     def _control_now_s(self, plan: JobPlanSpec, iteration: int) -> float:
         """What the last control block took; 0 where it is more than two blocks ago, or there was none."""

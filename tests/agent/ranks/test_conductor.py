@@ -8,8 +8,10 @@ from collections.abc import Iterator
 from hypothesis import given
 from hypothesis import strategies as st
 
+from joulepath_agent.gpus.lease import End
 from joulepath_agent.gpus.wish import DEFAULT, Wish, height
 from joulepath_agent.ranks.conductor import Conductor
+from joulepath_agent.ranks.reason import Reason
 from joulepath_crds import (
     Arm,
     Blocks,
@@ -267,7 +269,7 @@ def test_a_suspended_rank_joins_again_at_the_next_block() -> None:
     player = conductor()
     player.set_plan(plan(blocks=Blocks(iterations=4, pairs=0)))
     at(player, 11)
-    assert player.suspend("MarkersStopped: x") == Wish(DEFAULT)
+    assert player.stop(Reason(End.MARKERS_STOPPED, "x")) == Wish(DEFAULT)
     assert [at(player, i) for i in (12, 13, 14)] == [Wish(DEFAULT), Wish(DEFAULT), Wish(900)]
     assert player.reason == ""
 
