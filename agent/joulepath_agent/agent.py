@@ -179,12 +179,14 @@ class Agent:
         placement = self._locate(peer.pod_uid, hello.gpu_uuid)
         setter = self.setters.get(hello.gpu_uuid)
         if setter is None:
-            raise RefusedError("UnknownGpu", f"this node has no GPU {hello.gpu_uuid} whose clock can be set")
+            what = f"this node has no GPU {hello.gpu_uuid} whose clock can be set"
+            raise RefusedError("UnknownGpu", what, passing=True)
         with self._lock:
             holder = self._ranks.get(hello.gpu_uuid)
             if holder is not None and not holder.process_gone():
                 if holder.peer.pid != peer.pid:
-                    raise RefusedError("GpuClaimed", f"process {holder.peer.pid} already runs on {hello.gpu_uuid}")
+                    what = f"process {holder.peer.pid} already runs on {hello.gpu_uuid}"
+                    raise RefusedError("GpuClaimed", what, passing=True)
                 holder.close(End.CONNECTION_CLOSED)
             rank = Rank(hello, peer, placement, setter, self._traces[hello.gpu_uuid], self._count_lease_end)
             self._ranks[hello.gpu_uuid] = rank

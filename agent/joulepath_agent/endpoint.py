@@ -4,8 +4,8 @@ One thread and one selector for the listener, the connections and the pidfds of 
 seconds (asking the kubelet and the API server where a pod stands) runs in a small pool. A peer is believed nothing that
 isn't checked; a bad message closes its own connection and nothing else.
 
-Nor may one pod keep the others waiting: it has so many connections at a time and so many a minute, and of its hellos
-only two are in the pool at once, in their order; a pod's hello waits for at most two of each other pod.
+Nor may one pod keep the others waiting: each has its `limits`, and of its hellos only two are in the pool at once, in
+their order; a pod's hello waits for at most two of each other pod.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import selectors
 import socket
 import threading
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Final
 
 from joulepath_agent.gpus.lease import End
+from joulepath_agent.peers.limits import PodLimits
 from joulepath_agent.peers.peer import Identify, Peer, RefusedError
 from joulepath_agent.ranks.rank import Rank
 from joulepath_trainer.wire import MAX_MESSAGE_BYTES, Hello, IterationRecord, Reply, WireError
@@ -37,21 +38,10 @@ Admit = Callable[[Hello, Peer], Rank]
 """Makes a rank of a hello, or raises RefusedError."""
 
 _HELLO_LIMIT_S: Final = 10.0
-_CONNECTIONS: Final = 384
-_CONNECTIONS_PER_POD: Final = 32
-"""Twice the ranks of a large node: the old ones may not be gone yet."""
-_BURST_PER_POD: Final = 64
-_PER_POD_AND_S: Final = 2.0
-"""Connections on average, after a burst: ranks whose agent was away ask again every five seconds."""
-_HELLOS_PER_POD: Final = 2
 _BACKLOG: Final = 512
 _TICK_S: Final = 0.25
 _RECORDS_AT_ONCE: Final = 16
 _LOGS_PER_MINUTE: Final = 20
-_PASSING: Final = frozenset(
-    {"Unanswered", "TooManyConnections", "TooOften", "GpuClaimed", "UnknownGpu", "NoPid", "Internal"}
-)
-"""Refusals that may be over in a moment."""
 
 
 @dataclass(eq=False, slots=True)
@@ -66,24 +56,6 @@ class _Connection:
     """Whether its hello is being checked; meanwhile its pidfd stays open."""
     rank: Rank | None = None
     ended: bool = False
-
-
-@dataclass(slots=True)
-class _Allowance:
-    """Connections that a pod may still make now; they grow back with time."""
-
-    left: float
-    at_s: float
-
-    def take(self, now: float) -> bool:
-        self.left, self.at_s = self.left_at(now), now
-        if self.left < 1.0:
-            return False
-        self.left -= 1.0
-        return True
-
-    def left_at(self, now: float) -> float:
-        return min(_BURST_PER_POD, self.left + _PER_POD_AND_S * (now - self.at_s))
 
 
 class Endpoint:
@@ -114,11 +86,9 @@ class Endpoint:
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._selector.register(self._wake_read, selectors.EVENT_READ, self._woken)
         self._connections: set[_Connection] = set()
-        self._allowances: dict[str, _Allowance] = {}
+        self._limits = PodLimits()
         self._waiting: list[_Connection] = []
         """With a hello that isn't in the pool yet, oldest first."""
-        self._in_pool: Counter[str] = Counter()
-        """Hellos by pod."""
         self._answers: deque[tuple[_Connection, Rank | RefusedError]] = deque()
         self._pool = ThreadPoolExecutor(4, thread_name_prefix="admit")
         self._log_times: deque[float] = deque(maxlen=_LOGS_PER_MINUTE)
@@ -165,8 +135,7 @@ class Endpoint:
             self._on_tick(now)
         except Exception:
             log.exception("looking after the leases failed")
-        for pod in [pod for pod, a in self._allowances.items() if a.left_at(now) >= _BURST_PER_POD]:
-            del self._allowances[pod]
+        self._limits.forget(now)
         for connection in tuple(self._connections):
             if connection.rank is not None and not connection.rank.alive:
                 self._end(connection)
@@ -184,22 +153,15 @@ class Endpoint:
             self._refuse(client, refusal)
             return
         now = time.monotonic()
-        over = self._over_limits(peer.pod_uid, now)
-        if over is not None:
+        try:
+            self._limits.connect(peer.pod_uid, now)
+        except RefusedError as refusal:
             os.close(peer.pidfd)
-            self._refuse(client, over)
+            self._refuse(client, refusal)
             return
         connection = _Connection(client, peer, now)
         self._connections.add(connection)
         self._selector.register(client, selectors.EVENT_READ, lambda: self._read(connection))
-
-    def _over_limits(self, pod_uid: str, now: float) -> RefusedError | None:
-        if not self._allowances.setdefault(pod_uid, _Allowance(_BURST_PER_POD, now)).take(now):
-            return RefusedError("TooOften", f"pod {pod_uid} connects again and again")
-        open_now = sum(connection.peer.pod_uid == pod_uid for connection in self._connections)
-        if open_now >= _CONNECTIONS_PER_POD or len(self._connections) >= _CONNECTIONS:
-            return RefusedError("TooManyConnections", f"pod {pod_uid} has {open_now} connections open")
-        return None
 
     def _read(self, connection: _Connection) -> None:
         for _ in range(_RECORDS_AT_ONCE):
@@ -234,11 +196,9 @@ class Endpoint:
     def _fill_pool(self) -> None:
         waiting, self._waiting = self._waiting, []
         for connection in waiting:
-            pod = connection.peer.pod_uid
             if connection.ended:
                 os.close(connection.peer.pidfd)
-            elif connection.hello is not None and self._in_pool[pod] < _HELLOS_PER_POD:
-                self._in_pool[pod] += 1
+            elif connection.hello is not None and self._limits.begin_hello(connection.peer.pod_uid):
                 self._pool.submit(self._answer, connection, connection.hello)
             else:
                 self._waiting.append(connection)
@@ -250,7 +210,7 @@ class Endpoint:
             answer = refusal
         except Exception:
             log.exception("placing a rank failed")
-            answer = RefusedError("Internal", "the agent failed to place this rank, see its log")
+            answer = RefusedError("Internal", "the agent failed to place this rank, see its log", passing=True)
         self._answers.append((connection, answer))
         self._wake()
 
@@ -260,7 +220,7 @@ class Endpoint:
         while self._answers:
             connection, answer = self._answers.popleft()
             connection.asking = False
-            self._in_pool -= Counter((connection.peer.pod_uid,))
+            self._limits.end_hello(connection.peer.pod_uid)
             gone = connection.ended
             if isinstance(answer, Rank):
                 self._welcome(connection, answer)
@@ -292,6 +252,7 @@ class Endpoint:
         if why:
             self._log(f"connection of process {connection.peer.pid} closed: {why}")
         self._connections.discard(connection)
+        self._limits.disconnect(connection.peer.pod_uid)
         self._selector.unregister(connection.socket)
         with contextlib.suppress(KeyError):
             self._selector.unregister(connection.peer.pidfd)
@@ -306,10 +267,10 @@ class Endpoint:
         client.close()
 
     def _tell_refusal(self, client: socket.socket, refusal: RefusedError, *, silent: bool = False) -> None:
-        """A refused trainer never asks again; one that is hung up on does, and some refusals pass."""
+        """A refused trainer never asks again; one that is hung up on does."""
         self._on_refusal(refusal.code)
         self._log(f"a rank was refused: {refusal}")
-        if not silent and refusal.code not in _PASSING:
+        if not silent and not refusal.passing:
             _send(client, Reply(accepted=False, reason=str(refusal)))
 
     def _log(self, text: str) -> None:

@@ -44,7 +44,8 @@ def peer_process(connection: socket.socket, proc: Path) -> tuple[int, int]:
         pid = 0
     if pid <= 0:
         os.close(pidfd)
-        raise RefusedError("NoPid", f"{proc} doesn't show the process that connected: is it the host's /proc?")
+        what = f"{proc} doesn't show the process that connected: is it the host's /proc?"
+        raise RefusedError("NoPid", what, passing=True)
     return pid, pidfd
 
 

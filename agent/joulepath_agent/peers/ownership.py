@@ -33,7 +33,7 @@ class ClusterPods:
         try:
             return place(pod_uid, gpu_uuid, holders(self._pod_resources, gpu_uuid), self._read_pod)
         except (PodResourcesError, OSError) as error:
-            raise RefusedError("Unanswered", str(error)) from None
+            raise RefusedError("Unanswered", str(error), passing=True) from None
 
 
 def place(pod_uid: str, gpu_uuid: str, found: tuple[Holder, ...], read_pod: ReadPod) -> Placement:

@@ -15,11 +15,19 @@ JobKey = tuple[str, str]
 
 
 class RefusedError(Exception):
-    """A peer isn't served. ``code`` is one of a few words, for metrics; ``message`` says what to do."""
+    """A peer isn't served."""
 
-    def __init__(self, code: str, message: str) -> None:
+    def __init__(self, code: str, message: str, *, passing: bool = False) -> None:
+        """Coins a refusal.
+
+        Args:
+            code: One of a few words, for metrics.
+            message: What to do.
+            passing: Whether it may be over in a moment: a trainer that is told never asks again, so it isn't told.
+        """
         super().__init__(f"{code}: {message}")
         self.code = code
+        self.passing = passing
 
 
 @dataclass(frozen=True, slots=True)
