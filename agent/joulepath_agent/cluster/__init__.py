@@ -1,8 +1,10 @@
-"""The agent's ties to Kubernetes; the only user of its client, but for what reads its configuration.
+"""The agent's ties to Kubernetes.
 
-api        the two threads: JobPlans in, reports and the sign of life out
-plans      JobPlans as this agent reads them
-reporting  when a report is worth a write
+- `failures`: what the client raises, as OSError
+- `plans`: JobPlans as this agent reads them
+- `reporting`: when a report is worth a write
+- `heartbeat`: the agent's sign of life
+- `api`: the two threads: plans in, reports and the sign of life out
 """
 
 from __future__ import annotations

@@ -10,14 +10,13 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from datetime import UTC, datetime
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-import urllib3
 from kubernetes import client, config, watch
 
+from joulepath_agent.cluster.failures import failures_as_oserror
+from joulepath_agent.cluster.heartbeat import Heartbeat
 from joulepath_agent.cluster.plans import Plans
 from joulepath_agent.cluster.reporting import Pace
 from joulepath_agent.peers.peer import JobKey
@@ -31,8 +30,6 @@ log = logging.getLogger(__name__)
 _TIMEOUT: Final = (3.05, 10)
 _RESYNC_S: Final = 60
 _TICK_S: Final = 0.3
-_LEASE_S: Final = 40
-_RENEW_S: Final = 10.0
 _LONGEST_BACKOFF_S: Final = 10.0
 
 
@@ -44,7 +41,6 @@ class Cluster:
         self._node, self._namespace, self._group = node, namespace, group
         self._objects = client.CustomObjectsApi(api)
         self._core = client.CoreV1Api(api)
-        self._leases = client.CoordinationV1Api(api)
         self._stop = threading.Event()
         self._pace = Pace()
         self._plans = Plans()
@@ -73,7 +69,7 @@ class Cluster:
     def read_pod(self, namespace: str, name: str) -> Mapping[str, Any] | None:
         """A pod as the API gives it, None where there is none; raises OSError if the API server doesn't answer."""
         try:
-            with _failures_as_oserror():
+            with failures_as_oserror():
                 pod = self._core.read_namespaced_pod(name, namespace, _request_timeout=_TIMEOUT)
         except FileNotFoundError:
             return None
@@ -85,7 +81,7 @@ class Cluster:
         while not self._stop.is_set():
             begun = time.monotonic()
             try:
-                with _failures_as_oserror():
+                with failures_as_oserror():
                     work()
                 backoff_s = 0.5
                 continue
@@ -102,7 +98,7 @@ class Cluster:
 
     def _watch(self, set_plans: Callable[[Mapping[JobKey, JobPlanSpec]], None]) -> None:
         try:
-            with _failures_as_oserror():
+            with failures_as_oserror():
                 listed = self._objects.list_cluster_custom_object(
                     self._group, VERSION, "jobplans", _request_timeout=_TIMEOUT
                 )
@@ -132,21 +128,19 @@ class Cluster:
     # reports
 
     def _report(self, report: Callable[[], NodeReportStatus]) -> None:
-        renewed_s = float("-inf")
+        heartbeat = Heartbeat(self._core.api_client, self._node, self._namespace, _TIMEOUT)
         while not self._stop.wait(_TICK_S):
             now = time.monotonic()
             status = report()
             if self._pace.due(status, now):
                 self._write(status)
                 self._pace.wrote(status, now)
-            if now - renewed_s >= _RENEW_S:
-                self._renew()
-                renewed_s = now
+            heartbeat.beat(now)
 
     def _write(self, status: NodeReportStatus) -> None:
         body = {"status": status.to_api()}
         try:
-            with _failures_as_oserror():
+            with failures_as_oserror():
                 self._patch(body)
         except FileNotFoundError:
             node = self._core.read_node(self._node, _request_timeout=_TIMEOUT)
@@ -165,27 +159,3 @@ class Cluster:
         self._objects.patch_cluster_custom_object_status(
             self._group, VERSION, "nodereports", self._node, body, _request_timeout=_TIMEOUT
         )
-
-    def _renew(self) -> None:
-        name = f"joulepath-agent-{self._node}"
-        spec = client.V1LeaseSpec(
-            holder_identity=self._node, lease_duration_seconds=_LEASE_S, renew_time=datetime.now(UTC)
-        )
-        lease = client.V1Lease(metadata=client.V1ObjectMeta(name=name), spec=spec)
-        try:
-            with _failures_as_oserror():
-                self._leases.patch_namespaced_lease(name, self._namespace, lease, _request_timeout=_TIMEOUT)
-        except FileNotFoundError:
-            self._leases.create_namespaced_lease(self._namespace, lease, _request_timeout=_TIMEOUT)
-
-
-@contextmanager
-def _failures_as_oserror() -> Iterator[None]:
-    """What the client raises, as OSError; FileNotFoundError where the object isn't there."""
-    try:
-        yield
-    except client.ApiException as error:
-        kind = FileNotFoundError if error.status == 404 else OSError
-        raise kind(f"{error.status} {error.reason}: {str(error.body)[:300]}") from None
-    except urllib3.exceptions.HTTPError as error:
-        raise OSError(str(error)) from None

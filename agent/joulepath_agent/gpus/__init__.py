@@ -1,12 +1,13 @@
 """The GPUs of the node: their clocks, and what they spend.
 
-nvml        one GPU through NVML
-discovery   which GPUs there are, however late they come
-wish        what a rank wants of a clock
-lease       what keeps a clock locked, and all that ends it
-journal     the GPUs that may be locked, on the disk
-setter      the thread that orders a GPU's clock, and how long switches take
-energy      the edges of the energy counters
+- `nvml`: one GPU through NVML
+- `absence`: no GPUs to be found: harmless, or a fault?
+- `discovery`: which GPUs there are, however late they come
+- `wish`: what a rank wants of a clock
+- `journal`: the GPUs that may be locked, on the disk
+- `setter`: the thread that orders a GPU's clock, and how long switches take
+- `lease`: what keeps a clock locked, and all that ends it
+- `energy`: the edges of the energy counters
 """
 
 from __future__ import annotations

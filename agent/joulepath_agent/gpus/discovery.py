@@ -1,10 +1,8 @@
 """Finding the node's GPUs, however late they come, and noticing when they answer no more.
 
-An agent runs on every node that its DaemonSet selects. Where there is no NVML library, no driver and no GPU that an
-agent before this one left locked, the node has no GPUs: nothing is wrong, and the agent idles. Where there is a driver
-but no library, this container can't see it (it has another runtime class, or is older than the driver); where NVML
-fails, or may hide a GPU that is still locked, something is wrong: the agent isn't ready, goes on trying, and after a
-while asks to be restarted, since a container gets the driver's libraries when it is made.
+An agent runs on every node that its DaemonSet selects; where there are none, `absence` tells whether that is a fault.
+If it is, the agent isn't ready, goes on trying, and after a while asks to be restarted, since a container gets the
+driver's libraries when it is made.
 """
 
 from __future__ import annotations
@@ -16,7 +14,8 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Final
 
-from joulepath_agent.gpus.nvml import Gpu, GpuError, NoNvmlError
+from joulepath_agent.gpus.absence import Absence, explain
+from joulepath_agent.gpus.nvml import Gpu, GpuError
 
 __all__ = ["SILENT_S", "Discovery"]
 
@@ -111,7 +110,8 @@ class Discovery:
         try:
             found, unread = self._open()
         except GpuError as error:
-            self._tell(*self._explain(error))
+            driver = self._driver.exists()
+            self._tell(explain(error, self._left_locked(), driver_is_loaded=driver, retry_s=self._retry_s))
             return
         if self._unread != (told := tuple(unread)):
             self._unread = told
@@ -122,23 +122,10 @@ class Discovery:
             self._adopt(fresh)
             self._gpus = (*self._gpus, *fresh)
         elif not known:
-            self._tell("NVML shows no GPU that can be used", bool(self._left_locked()))
+            self._tell(Absence("NVML shows no GPU that can be used", is_fault=bool(self._left_locked())))
 
-    def _explain(self, error: GpuError) -> tuple[str, bool]:
-        if not isinstance(error, NoNvmlError):
-            return str(error), True
-        if self._left_locked():
-            gone = ", ".join(sorted(self._left_locked()))
-            return f"{error}, but the journal says that these GPUs may still be locked: {gone}", True
-        if self._driver.exists():
-            return f"{error}, but a driver is loaded: give this pod the NVIDIA runtime class, or restart it", True
-        return (
-            f"this node has no GPUs (no NVML library, no driver): idle, {self._retry_s:.0f} s between two looks",
-            False,
-        )
-
-    def _tell(self, what: str, is_trouble: bool) -> None:
-        self._trouble = what if is_trouble else ""
-        if what != self._told:
-            self._told = what
-            (log.error if is_trouble else log.info)("%s", what)
+    def _tell(self, absence: Absence) -> None:
+        self._trouble = absence.what if absence.is_fault else ""
+        if absence.what != self._told:
+            self._told = absence.what
+            (log.error if absence.is_fault else log.info)("%s", absence.what)

@@ -1,9 +1,10 @@
 """Who is at the socket, and which GPU is theirs.
 
-peer          what is believed of a peer, and who may be asked for it
-cgroup        the peer's process and pod, by the kernel
-podresources  the containers that hold a GPU, by the kubelet
-ownership     the pod and job that a GPU belongs to
+- `peer`: what is believed of a peer, who may be asked for it, and refusals
+- `limits`: how often and how many times a pod may connect
+- `cgroup`: the peer's process and pod, by the kernel
+- `podresources`: the containers that hold a GPU, by the kubelet
+- `ownership`: whether a GPU is a pod's alone, and the job of that pod
 """
 
 from __future__ import annotations

@@ -1,8 +1,13 @@
 """The ranks on the node's GPUs: which clock each of them wants, and when.
 
-guard      whether a plan keeps its promise
-conductor  from markers and a plan to wishes
-rank       a rank's process, page, conductor, history and lease
+- `page`: the memory that a rank shares with the agent
+- `progress`: when its next marker is due, and how long none may come
+- `reason`: why it runs at default clocks although its job has a plan
+- `score`: a plan as it plays it
+- `switching`: when a clock is ordered: raise early, lower late
+- `guard`: whether a plan keeps its promise
+- `conductor`: from markers and a plan to wishes
+- `rank`: a rank: all of this, its history and its lease
 """
 
 from __future__ import annotations
