@@ -1,8 +1,10 @@
 """From what a rank did and what its GPU spent to seconds, watts and joules.
 
-applied   what an iteration ran
-power     the watts of each kind of instruction, by regression
-history   all that is measured of one rank
+- `applied`: what an iteration ran
+- `run`: consecutive iterations of one block, and which of them count
+- `block`: what a whole block took
+- `power`: the watts of each kind of instruction, by regression
+- `history`: all that is measured of one rank
 """
 
 from __future__ import annotations

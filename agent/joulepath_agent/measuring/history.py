@@ -18,7 +18,9 @@ import numpy as np
 
 from joulepath_agent.gpus.energy import Trace
 from joulepath_agent.measuring.applied import Applied
-from joulepath_agent.measuring.power import WAIT, Iteration, Mark, Rows, Run, energy_rows, fit_power, step_begin_s
+from joulepath_agent.measuring.block import block_report
+from joulepath_agent.measuring.power import WAIT, Rows, energy_rows, fit_power
+from joulepath_agent.measuring.run import Iteration, Mark, Run, step_begin_s
 from joulepath_crds import (
     MOST_BLOCKS,
     Arm,
@@ -145,14 +147,12 @@ class History:
         trace: Trace | None = None
         while (run := self._oldest()) is not None:
             trace = trace or read()
-            first, last = run.iterations[0], run.iterations[-1]
-            end_s = last.begin_s + last.period_s
-            if len(trace.time_s) and trace.time_s[-1] < end_s:
+            if len(trace.time_s) and trace.time_s[-1] < run.end_s:
                 return measured
             with self._lock:
                 if self._runs and self._runs[0] is run:
                     self._runs.popleft()
-            self._measure(run, trace, trace.covers(first.begin_s, end_s))
+            self._measure(run, trace, trace.covers(run.begin_s, run.end_s))
             measured = True
         return measured
 
@@ -244,15 +244,15 @@ class History:
     # from runs to numbers
 
     def _measure(self, run: Run, trace: Trace, covered: bool) -> None:
-        if len(run.iterations) == run.applied.length and covered:
-            self._report_block(run, trace)
+        whole_block = len(run.iterations) == run.applied.length
+        if whole_block and covered and (report := block_report(run, trace)) is not None:
+            self.blocks.append(report)
         counted = run.counted
         if run.applied.clock_mhz is None:
             self._add_timelines(Arm.PLAN, counted)
             return
         clock = run.applied.clock_mhz
-        last = run.iterations[-1]
-        if any(run.iterations[0].begin_s <= t <= last.begin_s + last.period_s for t in trace.capped_s):
+        if any(run.begin_s <= at_s <= run.end_s for at_s in trace.capped_s):
             self.capped = f"ClockNotReached: {clock} MHz was set and the SM clock stayed below it"
             return
         if clock == 0:
@@ -266,24 +266,6 @@ class History:
                 self._times[clock, span.stage, span.kind].add(span.end_s - span.begin_s)
         if covered and (rows := energy_rows(run, trace, _WINDOW_S)) is not None:
             self._rows[clock].append(rows)
-
-    def _report_block(self, run: Run, trace: Trace) -> None:
-        counted = run.iterations[1:] if run.applied.arm is Arm.SWEEP else run.iterations[1:-1]
-        if not counted:
-            return
-        periods = [i.period_s for i in counted]
-        begin_s, end_s = counted[0].begin_s, counted[-1].begin_s + counted[-1].period_s
-        self.blocks.append(
-            BlockReport(
-                hash=run.applied.hash,
-                block=run.applied.block,
-                arm=run.applied.arm,
-                iterations=len(counted),
-                iteration_time_s=statistics.fmean(periods),
-                iteration_time_deviation_s=statistics.stdev(periods) if len(periods) > 1 else 0.0,
-                energy_per_iteration_j=max(0.0, trace.joules_at(end_s) - trace.joules_at(begin_s)) / len(counted),
-            )
-        )
 
     def _add_timelines(self, arm: Arm, iterations: tuple[Iteration, ...]) -> None:
         self._timelines[arm].extend(

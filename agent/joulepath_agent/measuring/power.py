@@ -1,8 +1,6 @@
-"""From what a rank did and what its GPU's energy counter said, to seconds, watts and joules. Pure.
+"""Watts told apart by regression: what each kind of instruction draws, and waiting. Pure.
 
-A *run* is a stretch of consecutive iterations of one block (or of no block), instructions on the agent's clock.
-
-Power by kind comes from a regression: between two edges of the energy counter,
+Between two edges of the energy counter,
 
     joules = sum over kinds of P_kind * seconds in that kind + P_b * seconds of waiting (+ P_tail * seconds of tail)
 
@@ -21,64 +19,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from joulepath_agent.gpus.energy import Trace
-from joulepath_agent.measuring.applied import Applied
-from joulepath_crds import Instruction
-from joulepath_trainer.wire import InstructionSpan
+from joulepath_agent.measuring.run import Iteration, Run
 
-__all__ = [
-    "TAIL",
-    "WAIT",
-    "Column",
-    "Fit",
-    "Iteration",
-    "Mark",
-    "Rows",
-    "Run",
-    "energy_rows",
-    "fit_power",
-    "step_begin_s",
-]
+__all__ = ["TAIL", "WAIT", "Column", "Fit", "Rows", "energy_rows", "fit_power"]
 
 Column = tuple[int, str]
 """A stage and a kind of instruction; or WAIT, or TAIL."""
-Mark = tuple[bool, Instruction | None]
-"""Whether it is an end, and of which instruction; of the step itself if None."""
 WAIT: Final[Column] = (-1, "wait")
 TAIL: Final[Column] = (-1, "tail")
 _LEAST_SHARE: Final = 0.005
 _TAIL_SHARE: Final = 0.02
-
-
-@dataclass(frozen=True, slots=True)
-class Iteration:
-    """One iteration on the agent's monotonic clock."""
-
-    number: int
-    begin_s: float
-    period_s: float
-    """Seconds to the begin of the next one."""
-    spans: tuple[InstructionSpan, ...]
-    """Offsets from its begin; empty where its record was dropped."""
-
-    @property
-    def last_end_s(self) -> float:
-        """End of its last instruction, from its begin."""
-        return max((span.end_s for span in self.spans), default=0.0)
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """Consecutive iterations of one block, or of none."""
-
-    applied: Applied
-    settled: bool
-    """Whether the clock was already this one before the first iteration."""
-    iterations: tuple[Iteration, ...]
-
-    @property
-    def counted(self) -> tuple[Iteration, ...]:
-        """The iterations at a settled clock, iteration 0 apart: it compiles, allocates and infers shapes."""
-        return tuple(i for i in self.iterations[0 if self.settled else 1 :] if i.number > 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,18 +51,6 @@ class Fit:
     standard_error_w: dict[Column, float]
 
 
-def step_begin_s(spans: Sequence[InstructionSpan], end_s: float, seen_s: dict[Mark, float]) -> float | None:
-    """When a step began, on the agent's clock: markers are seen late, never early, so the least difference tells it.
-
-    ``seen_s`` has when each marker was seen; None where none of them is in the record.
-    """
-    offsets: dict[Mark, float] = {(False, None): 0.0, (True, None): end_s}
-    for span in spans:
-        step = Instruction(span.stage, span.kind, span.microbatch)
-        offsets[False, step], offsets[True, step] = span.begin_s, span.end_s
-    return min((seen - offsets[mark] for mark, seen in seen_s.items() if mark in offsets), default=None)
-
-
 def energy_rows(run: Run, trace: Trace, least_s: float = 0.0) -> Rows | None:
     """The windows of the energy counter that lie within the counted iterations; None if there is none.
 
@@ -121,14 +59,14 @@ def energy_rows(run: Run, trace: Trace, least_s: float = 0.0) -> Rows | None:
     iterations = run.counted
     if not iterations or not all(i.spans for i in iterations):
         return None
-    begin, end = iterations[0].begin_s, iterations[-1].begin_s + iterations[-1].period_s
+    begin, end = iterations[0].begin_s, iterations[-1].end_s
     picked = _spread(np.flatnonzero((trace.time_s >= begin) & (trace.time_s <= end)), trace.time_s, least_s)
     if len(picked) < 2:
         return None
     times = trace.time_s[picked]
     columns = tuple(sorted({(span.stage, span.kind) for i in iterations for span in i.spans}))
     seconds = [_overlap(times, _intervals(iterations, column)) for column in columns]
-    tails = [(i.begin_s + i.last_end_s, i.begin_s + i.period_s) for i in iterations]
+    tails = [(i.begin_s + i.last_end_s, i.end_s) for i in iterations]
     tail = _overlap(times, tails)
     lengths = np.diff(times)
     waits = np.maximum(0.0, lengths - sum(seconds) - tail)

@@ -1,7 +1,7 @@
 """How a place in a rank's work is marked.
 
-cuda   by the GPU's stream, through the CUDA driver
-marks  by whichever can: the stream, or the host where it does the work
+- `cuda`: by the GPU's stream, through the CUDA driver
+- `marks`: by whichever can: the stream, or the host where it does the work itself
 """
 
 from __future__ import annotations

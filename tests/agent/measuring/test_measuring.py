@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from joulepath_agent.gpus.energy import Trace
 from joulepath_agent.measuring.applied import Applied
 from joulepath_agent.measuring.history import History
-from joulepath_agent.measuring.power import WAIT, Iteration, Mark, Run, energy_rows, fit_power, step_begin_s
+from joulepath_agent.measuring.power import WAIT, energy_rows, fit_power
+from joulepath_agent.measuring.run import Iteration, Mark, Run, step_begin_s
 from joulepath_crds import Arm, Instruction
 from joulepath_trainer.wire import Entry, Event, InstructionSpan, IterationRecord
 

@@ -1,0 +1,32 @@
+"""What a whole block took: its first iteration is left out, and of plan and control blocks the last one, too. Pure.
+
+In the first one clocks are on their way to those of the block, at the end of the last one to those of the next block.
+"""
+
+from __future__ import annotations
+
+import statistics
+
+from joulepath_agent.gpus.energy import Trace
+from joulepath_agent.measuring.run import Run
+from joulepath_crds import Arm, BlockReport
+
+__all__ = ["block_report"]
+
+
+def block_report(run: Run, trace: Trace) -> BlockReport | None:
+    """The report of a run that is a whole block, which the trace covers; None if no iteration of it counts."""
+    counted = run.iterations[1:] if run.applied.arm is Arm.SWEEP else run.iterations[1:-1]
+    if not counted:
+        return None
+    periods_s = [iteration.period_s for iteration in counted]
+    joules = trace.joules_at(counted[-1].end_s) - trace.joules_at(counted[0].begin_s)
+    return BlockReport(
+        hash=run.applied.hash,
+        block=run.applied.block,
+        arm=run.applied.arm,
+        iterations=len(counted),
+        iteration_time_s=statistics.fmean(periods_s),
+        iteration_time_deviation_s=statistics.stdev(periods_s) if len(periods_s) > 1 else 0.0,
+        energy_per_iteration_j=max(0.0, joules) / len(counted),
+    )

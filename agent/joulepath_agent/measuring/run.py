@@ -1,0 +1,74 @@
+"""Runs: stretches of consecutive iterations of one block (or of no block), instructions on the agent's clock. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from joulepath_agent.measuring.applied import Applied
+from joulepath_crds import Instruction
+from joulepath_trainer.wire import InstructionSpan
+
+__all__ = ["Iteration", "Mark", "Run", "step_begin_s"]
+
+Mark = tuple[bool, Instruction | None]
+"""Whether it is an end, and of which instruction; of the step itself if None."""
+
+
+@dataclass(frozen=True, slots=True)
+class Iteration:
+    """One iteration on the agent's monotonic clock."""
+
+    number: int
+    begin_s: float
+    period_s: float
+    """Seconds to the begin of the next one."""
+    spans: tuple[InstructionSpan, ...]
+    """Offsets from its begin; empty where its record was dropped."""
+
+    @property
+    def end_s(self) -> float:
+        """Begin of the next one."""
+        return self.begin_s + self.period_s
+
+    @property
+    def last_end_s(self) -> float:
+        """End of its last instruction, from its begin."""
+        return max((span.end_s for span in self.spans), default=0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Consecutive iterations of one block, or of none."""
+
+    applied: Applied
+    settled: bool
+    """Whether the clock was already this one before the first iteration."""
+    iterations: tuple[Iteration, ...]
+
+    @property
+    def begin_s(self) -> float:
+        """Begin of its first iteration."""
+        return self.iterations[0].begin_s
+
+    @property
+    def end_s(self) -> float:
+        """End of its last iteration."""
+        return self.iterations[-1].end_s
+
+    @property
+    def counted(self) -> tuple[Iteration, ...]:
+        """The iterations at a settled clock, iteration 0 apart: it compiles, allocates and infers shapes."""
+        return tuple(i for i in self.iterations[0 if self.settled else 1 :] if i.number > 0)
+
+
+def step_begin_s(spans: Sequence[InstructionSpan], end_s: float, seen_s: dict[Mark, float]) -> float | None:
+    """When a step began, on the agent's clock: markers are seen late, never early, so the least difference tells it.
+
+    `seen_s` has when each marker was seen; None where none of them is in the record.
+    """
+    offsets: dict[Mark, float] = {(False, None): 0.0, (True, None): end_s}
+    for span in spans:
+        one = Instruction(span.stage, span.kind, span.microbatch)
+        offsets[False, one], offsets[True, one] = span.begin_s, span.end_s
+    return min((seen - offsets[mark] for mark, seen in seen_s.items() if mark in offsets), default=None)
