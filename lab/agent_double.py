@@ -13,7 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
-from joulepath_trainer.wire import MAX_MESSAGE_BYTES, PAGE_BYTES, Entry, Hello, IterationRecord, PageReader, Reply
+from joulepath_trainer.wire.messages import Hello, IterationRecord, Reply
+from joulepath_trainer.wire.page import PAGE_BYTES, Entry, PageReader
+from joulepath_trainer.wire.protocol import MAX_MESSAGE_BYTES
 
 Answer = Callable[[socket.socket, int], None]
 """Answers a hello: gets the connection and the descriptor of a fresh page."""

@@ -23,7 +23,7 @@ from joulepath_agent.metrics import AgentCollector
 from joulepath_agent.peers.cgroup import CgroupIdentity
 from joulepath_agent.peers.ownership import ClusterPods
 from joulepath_agent.server import serve
-from joulepath_trainer.wire import SOCKET_PATH
+from joulepath_trainer.wire.protocol import SOCKET_PATH
 
 __all__ = ["main"]
 

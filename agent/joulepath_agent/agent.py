@@ -29,7 +29,7 @@ from joulepath_agent.peers.peer import Identify, JobKey, Locate, Peer, RefusedEr
 from joulepath_agent.ranks.rank import Rank
 from joulepath_agent.ranks.reason import Reason
 from joulepath_crds import GpuReport, JobPlanSpec, JobReport, NodeReportStatus, RankReport
-from joulepath_trainer.wire import Hello
+from joulepath_trainer.wire.messages import Hello
 
 __all__ = ["Agent"]
 

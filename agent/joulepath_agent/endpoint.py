@@ -28,7 +28,8 @@ from joulepath_agent.gpus.lease import End
 from joulepath_agent.peers.limits import PodLimits
 from joulepath_agent.peers.peer import Identify, Peer, RefusedError
 from joulepath_agent.ranks.rank import Rank
-from joulepath_trainer.wire import MAX_MESSAGE_BYTES, Hello, IterationRecord, Reply, WireError
+from joulepath_trainer.wire.messages import Hello, IterationRecord, Reply
+from joulepath_trainer.wire.protocol import MAX_MESSAGE_BYTES, WireError
 
 __all__ = ["Admit", "Endpoint"]
 

@@ -13,7 +13,9 @@ import select
 import socket
 from dataclasses import dataclass
 
-from joulepath_trainer.wire import MAX_MESSAGE_BYTES, PAGE_BYTES, Hello, Reply, WireError, check_page
+from joulepath_trainer.wire.messages import Hello, Reply
+from joulepath_trainer.wire.page import PAGE_BYTES, check_page
+from joulepath_trainer.wire.protocol import MAX_MESSAGE_BYTES, WireError
 
 __all__ = ["AgentGoneError", "Handshake", "RefusedError", "Welcome"]
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from joulepath_trainer.marking.marks import Marker
 from joulepath_trainer.placement import place
-from joulepath_trainer.wire import Hello, Pipeline
+from joulepath_trainer.wire.messages import Hello, Pipeline
 
 __all__ = ["Work", "default_store", "hello_of", "pipeline_work", "rank_and_world", "single_stage_work"]
 

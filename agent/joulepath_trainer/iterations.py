@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from joulepath_trainer.marking.marks import Marks
-from joulepath_trainer.wire import InstructionSpan, IterationRecord
+from joulepath_trainer.wire.messages import InstructionSpan, IterationRecord
 
 __all__ = ["Iteration", "Pending"]
 

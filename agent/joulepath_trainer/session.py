@@ -24,7 +24,9 @@ from joulepath_trainer.connection import AgentGoneError, Handshake, RefusedError
 from joulepath_trainer.identity import Work, hello_of
 from joulepath_trainer.iterations import Iteration, Pending
 from joulepath_trainer.marking.marks import Marker, choose_marker
-from joulepath_trainer.wire import MAX_MESSAGE_BYTES, Event, IterationRecord, PageWriter
+from joulepath_trainer.wire.messages import IterationRecord
+from joulepath_trainer.wire.page import Event, PageWriter
+from joulepath_trainer.wire.protocol import MAX_MESSAGE_BYTES
 
 __all__ = ["RETRY_S", "ChunkToken", "Observer"]
 

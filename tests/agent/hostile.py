@@ -13,16 +13,8 @@ import socket
 import sys
 import time
 
-from joulepath_trainer.wire import (
-    MARKER_OFFSET,
-    PAGE_BYTES,
-    Event,
-    Hello,
-    InstructionSpan,
-    IterationRecord,
-    PageWriter,
-    Pipeline,
-)
+from joulepath_trainer.wire.messages import Hello, InstructionSpan, IterationRecord, Pipeline
+from joulepath_trainer.wire.page import MARKER_OFFSET, PAGE_BYTES, Event, PageWriter
 from tests.agent.peer import connect_as_pod
 
 

@@ -21,18 +21,8 @@ import time
 
 from joulepath_crds import Instruction
 from joulepath_trainer.marking.cuda import Driver, StreamMarks
-from joulepath_trainer.wire import (
-    MARKER_OFFSET,
-    PAGE_BYTES,
-    Event,
-    Hello,
-    InstructionSpan,
-    IterationRecord,
-    PageWriter,
-    Pipeline,
-    Reply,
-    check_page,
-)
+from joulepath_trainer.wire.messages import Hello, InstructionSpan, IterationRecord, Pipeline, Reply
+from joulepath_trainer.wire.page import MARKER_OFFSET, PAGE_BYTES, Event, PageWriter, check_page
 from virtual_gpus import stream
 
 DEFAULTS = {

@@ -16,7 +16,7 @@ import pytest
 from joulepath_agent.endpoint import Endpoint
 from joulepath_agent.peers.peer import Peer, RefusedError
 from joulepath_agent.ranks.rank import Rank
-from joulepath_trainer.wire import Hello, Pipeline, Reply
+from joulepath_trainer.wire.messages import Hello, Pipeline, Reply
 from tests.agent.room import wait_until
 
 HELLO = Hello(0, 0, 1, 0, "GPU-1", "stream", Pipeline("Schedule1F1B", 1, 1, (0,), (0,))).encode()

@@ -35,8 +35,8 @@ from joulepath_planner import (
     zbv,
 )
 from joulepath_planner.referee.gpu_clock import GpuClock
-from joulepath_trainer.wire import Entry
-from joulepath_trainer.wire import Event as MarkerEvent
+from joulepath_trainer.wire.page import Entry
+from joulepath_trainer.wire.page import Event as MarkerEvent
 
 CLOCKS_MHZ = (1410, 1200, 900, 600)
 ITERATIONS = 3

@@ -15,7 +15,9 @@ import pytest
 
 from agent_double import AgentDouble, refuse
 from joulepath_trainer.connection import AgentGoneError, Handshake, RefusedError
-from joulepath_trainer.wire import MAX_MESSAGE_BYTES, PAGE_BYTES, Hello, Pipeline, Reply, WireError
+from joulepath_trainer.wire.messages import Hello, Pipeline, Reply
+from joulepath_trainer.wire.page import PAGE_BYTES
+from joulepath_trainer.wire.protocol import MAX_MESSAGE_BYTES, WireError
 
 if TYPE_CHECKING:
     from tests.trainer.conftest import Nursery

@@ -13,7 +13,8 @@ from agent_double import AgentDouble, fresh_page, welcome
 from joulepath_trainer.identity import Work
 from joulepath_trainer.iterations import Iteration, Pending
 from joulepath_trainer.session import RETRY_S, Observer
-from joulepath_trainer.wire import MAX_MESSAGE_BYTES, IterationRecord, Pipeline
+from joulepath_trainer.wire.messages import IterationRecord, Pipeline
+from joulepath_trainer.wire.protocol import MAX_MESSAGE_BYTES
 
 PIPELINE = Pipeline("Schedule1F1B", 1, 1, (0,), (0,))
 ON_CPU = Work(PIPELINE, "cpu")

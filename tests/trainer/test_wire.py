@@ -12,23 +12,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from joulepath_crds import INSTRUCTION_KINDS
-from joulepath_trainer import hook, wire
-from joulepath_trainer.wire import (
+from joulepath_trainer import hook
+from joulepath_trainer.wire.messages import Hello, InstructionSpan, IterationRecord, Pipeline, Reply
+from joulepath_trainer.wire.page import (
     ENTRY,
     MARKER_OFFSET,
     PAGE_BYTES,
     RING,
     RING_OFFSET,
     Event,
-    Hello,
-    InstructionSpan,
-    IterationRecord,
     PageReader,
     PageWriter,
-    Pipeline,
-    Reply,
-    WireError,
+    check_page,
 )
+from joulepath_trainer.wire.protocol import KINDS, SOCKET_ENV, WireError
 
 numbers = st.integers(0, 2**31)
 short = st.integers(0, 65535)
@@ -121,7 +118,7 @@ def test_a_damaged_record_only_raises_a_wire_error(record: IterationRecord, data
 def test_a_marker_means_what_was_announced(markers: list[tuple[Event, int, str, int, int]]) -> None:
     page = memoryview(bytearray(PAGE_BYTES))
     PageReader.format(page)
-    wire.check_page(page)
+    check_page(page)
     writer, reader = PageWriter(page), PageReader(page)
     for event, *meaning in markers:
         sequence = writer.announce(event, *meaning)  # type: ignore[arg-type]
@@ -157,14 +154,14 @@ def test_a_page_of_anything_raises_nothing(content: bytes, head: bytes, consiste
 @pytest.mark.parametrize("size", [0, PAGE_BYTES - 1, PAGE_BYTES])
 def test_a_page_that_nobody_formatted_is_refused(size: int) -> None:
     with pytest.raises(WireError, match="shared page must"):
-        wire.check_page(memoryview(bytearray(size)))
+        check_page(memoryview(bytearray(size)))
 
 
 def test_a_span_is_of_the_kinds_that_the_contract_has() -> None:
-    assert wire.KINDS == INSTRUCTION_KINDS
+    assert KINDS == INSTRUCTION_KINDS
 
 
 def test_the_bootstrap_knows_the_name_of_the_socket_variable() -> None:
     bootstrap = hook.__file__.replace("hook.py", "bootstrap/sitecustomize.py")
     with open(bootstrap) as source:
-        assert f'"{wire.SOCKET_ENV}"' in source.read()
+        assert f'"{SOCKET_ENV}"' in source.read()

@@ -30,7 +30,8 @@ from joulepath_crds import (
     InstructionTime,
     WaitMeasurement,
 )
-from joulepath_trainer.wire import Entry, Event, IterationRecord
+from joulepath_trainer.wire.messages import IterationRecord
+from joulepath_trainer.wire.page import Entry, Event
 
 __all__ = ["History", "Measured"]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from joulepath_agent.measuring.applied import Applied
 from joulepath_crds import Instruction
-from joulepath_trainer.wire import InstructionSpan
+from joulepath_trainer.wire.messages import InstructionSpan
 
 __all__ = ["Iteration", "Mark", "Run", "step_begin_s"]
 

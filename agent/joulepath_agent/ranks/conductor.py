@@ -18,7 +18,7 @@ from joulepath_agent.ranks.reason import Obstacle, Reason
 from joulepath_agent.ranks.score import Score, read_score
 from joulepath_agent.ranks.switching import is_short_tail, wish_at_begin, wish_at_end
 from joulepath_crds import Arm, Instruction, JobPlanSpec, Purpose, RankState, arm_of, next_boundary
-from joulepath_trainer.wire import Entry, Event
+from joulepath_trainer.wire.page import Entry, Event
 
 __all__ = ["Conductor"]
 

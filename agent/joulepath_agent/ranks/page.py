@@ -7,7 +7,7 @@ import mmap
 import os
 from typing import Final
 
-from joulepath_trainer.wire import PAGE_BYTES, Entry, PageReader
+from joulepath_trainer.wire.page import PAGE_BYTES, Entry, PageReader
 
 __all__ = ["SharedPage"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Final
 
-from joulepath_trainer.wire import Entry, Event
+from joulepath_trainer.wire.page import Entry, Event
 
 __all__ = ["Progress", "silence_limit_s"]
 

@@ -25,7 +25,9 @@ from joulepath_agent.ranks.page import SharedPage
 from joulepath_agent.ranks.progress import Progress, silence_limit_s
 from joulepath_agent.ranks.reason import Obstacle, Reason
 from joulepath_crds import Arm, Coordinates, JobPlanSpec, RankReport
-from joulepath_trainer.wire import Entry, Event, Hello, IterationRecord, WireError
+from joulepath_trainer.wire.messages import Hello, IterationRecord
+from joulepath_trainer.wire.page import Entry, Event
+from joulepath_trainer.wire.protocol import WireError
 
 __all__ = ["Rank"]
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from joulepath_trainer.marking.cuda import Driver, StreamMarks
-from joulepath_trainer.wire import MARKER_OFFSET, PageWriter
+from joulepath_trainer.wire.page import MARKER_OFFSET, PageWriter
 
 __all__ = ["HostMarks", "Marker", "Marks", "choose_marker"]
 

@@ -15,7 +15,8 @@ from joulepath_agent.measuring.history import History
 from joulepath_agent.measuring.power import WAIT, energy_rows, fit_power
 from joulepath_agent.measuring.run import Iteration, Mark, Run, step_begin_s
 from joulepath_crds import Arm, Instruction
-from joulepath_trainer.wire import Entry, Event, InstructionSpan, IterationRecord
+from joulepath_trainer.wire.messages import InstructionSpan, IterationRecord
+from joulepath_trainer.wire.page import Entry, Event
 
 POWER_W = {"F": 300.0, "B": 380.0, "": 80.0}
 SECONDS = {"F": 0.05, "B": 0.09}

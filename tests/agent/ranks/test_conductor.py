@@ -24,7 +24,7 @@ from joulepath_crds import (
     arm_of,
     next_boundary,
 )
-from joulepath_trainer.wire import Entry, Event
+from joulepath_trainer.wire.page import Entry, Event
 
 ORDER = ("F0", "F1", "B0", "B1")
 CLOCKS = (900, 1200, 0, 600)

@@ -10,7 +10,7 @@ import pytest
 
 from joulepath_agent.ranks.conductor import Conductor
 from joulepath_crds import Arm, Blocks, JobPlanSpec, Purpose, RankState, StagePlan
-from joulepath_trainer.wire import Entry, Event
+from joulepath_trainer.wire.page import Entry, Event
 
 Slowness = Callable[[int, Arm], float]
 """Factor on the second that an iteration takes, by its number and arm."""

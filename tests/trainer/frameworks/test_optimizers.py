@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from agent_double import AgentDouble
-from joulepath_trainer.wire import Event
+from joulepath_trainer.wire.page import Event
 
 if TYPE_CHECKING:
     from tests.trainer.conftest import Nursery

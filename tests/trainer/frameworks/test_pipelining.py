@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from agent_double import AgentDouble, Rank
-from joulepath_trainer.wire import Event
+from joulepath_trainer.wire.page import Event
 
 if TYPE_CHECKING:
     from tests.trainer.conftest import Nursery

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from agent_double import AgentDouble
-from joulepath_trainer.wire import Event
+from joulepath_trainer.wire.page import Event
 from tests.trainer.frameworks.test_pipelining import check_markers, check_records, one_f_one_b
 from virtual_gpus import state
 from virtual_gpus.build import library_dir

@@ -1,0 +1,129 @@
+"""The shared page of a rank: its layout, byte by byte, and its two sides. It tells the agent where the GPU is.
+
+Little endian, `PAGE_BYTES` long:
+
+    offset 0   u32  magic
+    offset 4   u32  version
+    offset 8   u32  marker: sequence number of the last marker that the GPU has passed, written on the GPU's stream
+    offset 12  u32  enqueued: sequence number of the last marker that the host has enqueued
+    offset 4096     ring of RING entries of 16 bytes: (u32 sequence, u32 iteration, u8 event, u8 kind, u16 stage,
+                    u16 microbatch, u16 zero); the entry of marker n is at n % RING
+
+The host writes a marker's ring entry before it enqueues the write of the marker, so that whoever sees a marker finds
+what it means. Sequence numbers start at 1; 0 means that none was passed. An entry whose sequence differs from the one
+asked for has been overwritten: the reader is more than RING markers late.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Final
+
+from joulepath_trainer.wire.protocol import KINDS, VERSION, WireError
+
+__all__ = [
+    "ENTRY",
+    "MARKER_OFFSET",
+    "PAGE_BYTES",
+    "RING",
+    "RING_OFFSET",
+    "Entry",
+    "Event",
+    "PageReader",
+    "PageWriter",
+    "check_page",
+]
+
+_MAGIC: Final = 0x4850_4C4A  # "JLPH" as bytes in memory
+_HEAD: Final = struct.Struct("<IIII")
+ENTRY: Final = struct.Struct("<IIBBHHH")
+RING: Final = 4096
+RING_OFFSET: Final = 4096
+MARKER_OFFSET: Final = 8
+_ENQUEUED_OFFSET: Final = 12
+PAGE_BYTES: Final = RING_OFFSET + RING * ENTRY.size
+_U32: Final = struct.Struct("<I")
+
+
+class Event(IntEnum):
+    """What a marker marks."""
+
+    STEP_BEGIN = 1
+    BEGIN = 2
+    END = 3
+    STEP_END = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What a marker means."""
+
+    sequence: int
+    iteration: int
+    event: Event
+    kind: str
+    """F, B, I or W; "" for the begin and end of a step."""
+    stage: int
+    microbatch: int
+
+
+class PageWriter:
+    """The trainer's side of a shared page."""
+
+    def __init__(self, page: memoryview) -> None:
+        self._page = page
+        self._sequence = 0
+
+    def announce(self, event: Event, iteration: int, kind: str = "", stage: int = 0, microbatch: int = 0) -> int:
+        """Writes what the next marker means and returns the sequence number that the GPU is to write."""
+        self._sequence += 1
+        at = RING_OFFSET + (self._sequence % RING) * ENTRY.size
+        code = ord(kind) if kind else 0
+        ENTRY.pack_into(self._page, at, self._sequence, iteration & 0xFFFFFFFF, event, code, stage, microbatch, 0)
+        _U32.pack_into(self._page, _ENQUEUED_OFFSET, self._sequence)
+        return self._sequence
+
+    def pass_marker(self, sequence: int) -> None:
+        """Writes the marker from the host: where the GPU's stream can't."""
+        _U32.pack_into(self._page, MARKER_OFFSET, sequence)
+
+
+class PageReader:
+    """The agent's side of a shared page. What it reads comes from a peer that may be hostile."""
+
+    def __init__(self, page: memoryview) -> None:
+        self._page = page
+
+    @staticmethod
+    def format(page: memoryview) -> None:
+        """Prepares a fresh page."""
+        _HEAD.pack_into(page, 0, _MAGIC, VERSION, 0, 0)
+
+    @property
+    def marker(self) -> int:
+        """Sequence number of the last marker that the GPU has passed; 0 if none."""
+        return int(_U32.unpack_from(self._page, MARKER_OFFSET)[0])
+
+    @property
+    def enqueued(self) -> int:
+        """Sequence number of the last marker that the host has enqueued."""
+        return int(_U32.unpack_from(self._page, _ENQUEUED_OFFSET)[0])
+
+    def entry(self, sequence: int) -> Entry | None:
+        """What a marker means; None where it was overwritten or makes no sense."""
+        at = RING_OFFSET + (sequence % RING) * ENTRY.size
+        found, iteration, event, kind, stage, microbatch, _ = ENTRY.unpack_from(self._page, at)
+        if found != sequence or event not in (1, 2, 3, 4) or (kind and chr(kind) not in KINDS):
+            return None
+        return Entry(sequence, iteration, Event(event), chr(kind) if kind else "", stage, microbatch)
+
+
+def check_page(page: memoryview) -> None:
+    """Raises WireError unless the page is one of this version (the trainer checks what it was given)."""
+    if len(page) < PAGE_BYTES:
+        raise WireError(f"the shared page must have {PAGE_BYTES} bytes, it has {len(page)}")
+    magic, version, _, _ = _HEAD.unpack_from(page, 0)
+    if magic != _MAGIC or version != VERSION:
+        raise WireError(f"the shared page must be of version {VERSION}, it is {magic:#x} version {version}")

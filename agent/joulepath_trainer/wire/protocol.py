@@ -1,0 +1,18 @@
+"""What both sides of the socket agree on before they say anything."""
+
+from __future__ import annotations
+
+from typing import Final
+
+__all__ = ["KINDS", "MAX_MESSAGE_BYTES", "SOCKET_ENV", "SOCKET_PATH", "VERSION", "WireError"]
+
+VERSION: Final = 1
+SOCKET_ENV: Final = "JOULEPATH_SOCKET"
+SOCKET_PATH: Final = "/run/joulepath/agent.sock"
+MAX_MESSAGE_BYTES: Final = 65536
+KINDS: Final = "FBIW"
+"""Of instructions: forward, full backward, input gradient, weight gradient."""
+
+
+class WireError(ValueError):
+    """A message or page that doesn't follow this format; the text says what is wrong with it."""
