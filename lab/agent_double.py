@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 
 from joulepath_trainer.wire.messages import Hello, IterationRecord, Reply
-from joulepath_trainer.wire.page import PAGE_BYTES, Entry, PageReader
+from joulepath_trainer.wire.page import PAGE_BYTES, MarkerEntry, PageReader
 from joulepath_trainer.wire.protocol import MAX_MESSAGE_BYTES
 
 Answer = Callable[[socket.socket, int], None]
@@ -45,14 +45,14 @@ def refuse(connection: socket.socket, page: int) -> None:
 
 
 @dataclass
-class Rank:
+class ConnectedRank:
     """What the agent knows of one connection."""
 
     hello: Hello
     page: mmap.mmap
     records: list[IterationRecord] = field(default_factory=list)
 
-    def entries(self) -> list[Entry]:
+    def entries(self) -> list[MarkerEntry]:
         """All markers that were enqueued, oldest first (as long as the ring holds them)."""
         reader = PageReader(memoryview(self.page))
         found = [reader.entry(sequence) for sequence in range(1, reader.enqueued + 1)]
@@ -76,8 +76,8 @@ class AgentDouble:
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._listener.bind(str(path))
         self._listener.listen(64)
-        self._ranks: dict[socket.socket, Rank | None] = {}
-        self._gone: list[Rank] = []
+        self._ranks: dict[socket.socket, ConnectedRank | None] = {}
+        self._gone: list[ConnectedRank] = []
         self._wake, self._woken = socket.socketpair()
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._serve, daemon=True)
@@ -101,7 +101,7 @@ class AgentDouble:
         with self._changed:
             return len(self._gone)
 
-    def ranks(self, count: int, timeout_s: float = 20) -> list[Rank]:
+    def ranks(self, count: int, timeout_s: float = 20) -> list[ConnectedRank]:
         """The ranks by number, once `count` of them have come and gone."""
         with self._changed:
             assert self._changed.wait_for(lambda: len(self._gone) >= count, timeout_s), f"{len(self._gone)} of {count}"
@@ -130,7 +130,7 @@ class AgentDouble:
             self._forget(connection)
         elif rank is None:
             with fresh_page() as (descriptor, page):
-                self._ranks[connection] = Rank(Hello.decode(message), page)
+                self._ranks[connection] = ConnectedRank(Hello.decode(message), page)
                 self._answer(connection, descriptor)
         else:
             rank.records.append(IterationRecord.decode(message))

@@ -26,7 +26,7 @@ from joulepath_agent.agent import Agent
 from joulepath_agent.gpus.nvml import open_gpus
 from joulepath_agent.metrics import AgentCollector
 from joulepath_agent.peers.cgroup import peer_process
-from joulepath_agent.peers.peer import Peer, Placement, RefusedError
+from joulepath_agent.peers.peer import JobPod, Peer, PeerRefusedError
 from joulepath_agent.server import serve
 from joulepath_crds import JobPlanSpec
 
@@ -40,7 +40,7 @@ def identify(connection: socket.socket) -> Peer:
         if entry.startswith(b"POD_UID="):
             return Peer(pid, pidfd, entry.partition(b"=")[2].decode())
     os.close(pidfd)
-    raise RefusedError("NoPod", f"process {pid} has no POD_UID in its environment")
+    raise PeerRefusedError("NoPod", f"process {pid} has no POD_UID in its environment")
 
 
 def main() -> None:
@@ -54,10 +54,10 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(relativeCreated)d %(threadName)s %(message)s")
     pods = {uid: gpus.split(",") for uid, _, gpus in (pod.partition("=") for pod in options.pod)}
 
-    def locate(pod_uid: str, gpu_uuid: str) -> Placement:
+    def locate(pod_uid: str, gpu_uuid: str) -> JobPod:
         if gpu_uuid not in pods.get(pod_uid, []):
-            raise RefusedError("NotItsGpu", f"{gpu_uuid} isn't a GPU of pod {pod_uid}")
-        return Placement("default", f"pod-{pod_uid}", pod_uid, "job", "job-uid")
+            raise PeerRefusedError("NotItsGpu", f"{gpu_uuid} isn't a GPU of pod {pod_uid}")
+        return JobPod("default", f"pod-{pod_uid}", pod_uid, "job", "job-uid")
 
     agent = Agent(open_gpus, identify, locate, socket_path=options.socket, state_dir=options.state_dir)
 

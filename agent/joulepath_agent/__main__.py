@@ -17,7 +17,7 @@ from kubernetes.config import ConfigException
 from prometheus_client import CollectorRegistry
 
 from joulepath_agent.agent import Agent
-from joulepath_agent.cluster.api import Cluster
+from joulepath_agent.cluster.api import NodeApi
 from joulepath_agent.gpus.nvml import ClockRange, open_gpus
 from joulepath_agent.metrics import AgentCollector
 from joulepath_agent.peers.cgroup import CgroupIdentity
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     try:
-        cluster = Cluster.connect(options.node_name, options.namespace)
+        cluster = NodeApi.connect(options.node_name, options.namespace)
         agent = Agent(
             partial(open_gpus, options.site_clocks),
             CgroupIdentity(options.proc),

@@ -25,7 +25,7 @@ from joulepath_agent.gpus.journal import Journal
 from joulepath_agent.gpus.lease import End
 from joulepath_agent.gpus.nvml import Gpu
 from joulepath_agent.gpus.setter import ClockSetter
-from joulepath_agent.peers.peer import Identify, JobKey, Locate, Peer, RefusedError
+from joulepath_agent.peers.peer import Identify, JobKey, Locate, Peer, PeerRefusedError
 from joulepath_agent.ranks.rank import Rank
 from joulepath_agent.ranks.reason import Reason
 from joulepath_crds import GpuReport, JobPlanSpec, JobReport, NodeReportStatus, RankReport
@@ -143,9 +143,9 @@ class Agent:
         jobs: dict[JobKey, list[tuple[Rank, RankReport]]] = {}
         for rank in self.ranks:
             try:
-                jobs.setdefault((rank.placement.namespace, rank.placement.job_uid), []).append((rank, rank.report()))
+                jobs.setdefault(rank.pod.job_key, []).append((rank, rank.report()))
             except pydantic.ValidationError as error:
-                log.warning("rank %d of %s isn't reported: %s", rank.hello.rank, rank.placement.pod, error)
+                log.warning("rank %d of %s isn't reported: %s", rank.hello.rank, rank.pod.name, error)
         return NodeReportStatus(
             agent_version=self.version,
             gpus=tuple(_gpu_report(setter) for setter in self.setters.values()),
@@ -171,27 +171,27 @@ class Agent:
         self._endpoint = endpoint
 
     def _plan_of(self, rank: Rank) -> JobPlanSpec | None:
-        return self._plans.get((rank.placement.namespace, rank.placement.job_uid))
+        return self._plans.get(rank.pod.job_key)
 
     def _admit(self, hello: Hello, peer: Peer) -> Rank:
         if hello.gpu_uuid is None:
-            raise RefusedError("NoGpu", "the hello names no GPU; a rank without a GPU needs no agent")
-        placement = self._locate(peer.pod_uid, hello.gpu_uuid)
+            raise PeerRefusedError("NoGpu", "the hello names no GPU; a rank without a GPU needs no agent")
+        pod = self._locate(peer.pod_uid, hello.gpu_uuid)
         setter = self.setters.get(hello.gpu_uuid)
         if setter is None:
             what = f"this node has no GPU {hello.gpu_uuid} whose clock can be set"
-            raise RefusedError("UnknownGpu", what, passing=True)
+            raise PeerRefusedError("UnknownGpu", what, passing=True)
         with self._lock:
             holder = self._ranks.get(hello.gpu_uuid)
             if holder is not None and not holder.process_gone():
                 if holder.peer.pid != peer.pid:
                     what = f"process {holder.peer.pid} already runs on {hello.gpu_uuid}"
-                    raise RefusedError("GpuClaimed", what, passing=True)
+                    raise PeerRefusedError("GpuClaimed", what, passing=True)
                 holder.close(End.CONNECTION_CLOSED)
-            rank = Rank(hello, peer, placement, setter, self._traces[hello.gpu_uuid], self._count_lease_end)
+            rank = Rank(hello, peer, pod, setter, self._traces[hello.gpu_uuid], self._count_lease_end)
             self._ranks[hello.gpu_uuid] = rank
         rank.set_plan(self._plan_of(rank))
-        log.info("rank %d of %s runs on %s", hello.rank, placement.pod, hello.gpu_uuid)
+        log.info("rank %d of %s runs on %s", hello.rank, pod.name, hello.gpu_uuid)
         return rank
 
     def _tick(self, now: float) -> None:
@@ -238,9 +238,9 @@ def _job_report(members: list[tuple[Rank, RankReport]]) -> JobReport:
     latest = [(rank, report) for rank, report in members if rank.hello.attempt == attempt]
     first = latest[0][0]
     return JobReport(
-        job_uid=first.placement.job_uid,
-        namespace=first.placement.namespace,
-        job=first.placement.job,
+        job_uid=first.pod.job_uid,
+        namespace=first.pod.namespace,
+        job=first.pod.job,
         attempt=attempt,
         world_size=first.hello.world_size,
         ranks=tuple(sorted((report for _, report in latest), key=lambda report: report.rank)),

@@ -26,7 +26,7 @@ from typing import Final
 
 from joulepath_agent.gpus.lease import End
 from joulepath_agent.peers.limits import PodLimits
-from joulepath_agent.peers.peer import Identify, Peer, RefusedError
+from joulepath_agent.peers.peer import Identify, Peer, PeerRefusedError
 from joulepath_agent.ranks.rank import Rank
 from joulepath_trainer.wire.messages import Hello, IterationRecord, Reply
 from joulepath_trainer.wire.protocol import MAX_MESSAGE_BYTES, WireError
@@ -36,7 +36,7 @@ __all__ = ["Admit", "Endpoint"]
 log = logging.getLogger(__name__)
 
 Admit = Callable[[Hello, Peer], Rank]
-"""Makes a rank of a hello, or raises RefusedError."""
+"""Makes a rank of a hello, or raises PeerRefusedError."""
 
 _HELLO_LIMIT_S: Final = 10.0
 _BACKLOG: Final = 512
@@ -90,7 +90,7 @@ class Endpoint:
         self._limits = PodLimits()
         self._waiting: list[_Connection] = []
         """With a hello that isn't in the pool yet, oldest first."""
-        self._answers: deque[tuple[_Connection, Rank | RefusedError]] = deque()
+        self._answers: deque[tuple[_Connection, Rank | PeerRefusedError]] = deque()
         self._pool = ThreadPoolExecutor(4, thread_name_prefix="admit")
         self._log_times: deque[float] = deque(maxlen=_LOGS_PER_MINUTE)
         self._stop = threading.Event()
@@ -150,13 +150,13 @@ class Endpoint:
         client.setblocking(False)
         try:
             peer = self._identify(client)
-        except RefusedError as refusal:
+        except PeerRefusedError as refusal:
             self._refuse(client, refusal)
             return
         now = time.monotonic()
         try:
             self._limits.connect(peer.pod_uid, now)
-        except RefusedError as refusal:
+        except PeerRefusedError as refusal:
             os.close(peer.pidfd)
             self._refuse(client, refusal)
             return
@@ -206,12 +206,12 @@ class Endpoint:
 
     def _answer(self, connection: _Connection, hello: Hello) -> None:
         try:
-            answer: Rank | RefusedError = self._admit(hello, connection.peer)
-        except RefusedError as refusal:
+            answer: Rank | PeerRefusedError = self._admit(hello, connection.peer)
+        except PeerRefusedError as refusal:
             answer = refusal
         except Exception:
             log.exception("placing a rank failed")
-            answer = RefusedError("Internal", "the agent failed to place this rank, see its log", passing=True)
+            answer = PeerRefusedError("Internal", "the agent failed to place this rank, see its log", passing=True)
         self._answers.append((connection, answer))
         self._wake()
 
@@ -263,11 +263,11 @@ class Endpoint:
         if not connection.asking:
             os.close(connection.peer.pidfd)
 
-    def _refuse(self, client: socket.socket, refusal: RefusedError) -> None:
+    def _refuse(self, client: socket.socket, refusal: PeerRefusedError) -> None:
         self._tell_refusal(client, refusal)
         client.close()
 
-    def _tell_refusal(self, client: socket.socket, refusal: RefusedError, *, silent: bool = False) -> None:
+    def _tell_refusal(self, client: socket.socket, refusal: PeerRefusedError, *, silent: bool = False) -> None:
         """A refused trainer never asks again; one that is hung up on does."""
         self._on_refusal(refusal.code)
         self._log(f"a rank was refused: {refusal}")

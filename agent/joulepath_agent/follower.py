@@ -57,7 +57,7 @@ class Follower:
                 try:
                     rank.poll()
                 except Exception:
-                    log.exception("following rank %d of %s failed", rank.hello.rank, rank.placement.pod)
+                    log.exception("following rank %d of %s failed", rank.hello.rank, rank.pod.name)
                     rank.stop(Reason(End.FOLLOWER_FAILED, _FAILED, final=True))
             now = self.looked_at_s = time.monotonic()
             time.sleep(min((_pause_s(rank, now) for rank in ranks), default=_IDLE_S))

@@ -118,8 +118,8 @@ class AgentCollector(Collector):
 def _rank_labels(rank: Rank | None) -> tuple[str, ...]:
     if rank is None:
         return ("", "", "", "", "")
-    where, stages = rank.placement, ",".join(map(str, rank.hello.pipeline.stages))
-    return where.namespace, where.pod, where.job, str(rank.hello.rank), stages
+    where, stages = rank.pod, ",".join(map(str, rank.hello.pipeline.stages))
+    return where.namespace, where.name, where.job, str(rank.hello.rank), stages
 
 
 def _read(labels: tuple[str, ...], read: Callable[[], float], unit: float) -> Iterable[Sample]:

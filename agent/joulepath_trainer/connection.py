@@ -17,12 +17,12 @@ from joulepath_trainer.wire.messages import Hello, Reply
 from joulepath_trainer.wire.page import PAGE_BYTES, check_page
 from joulepath_trainer.wire.protocol import MAX_MESSAGE_BYTES, WireError
 
-__all__ = ["AgentGoneError", "Handshake", "RefusedError", "Welcome"]
+__all__ = ["AgentGoneError", "AgentRefusedError", "Handshake", "Welcome"]
 
 _MOST_DESCRIPTORS = 8
 
 
-class RefusedError(Exception):
+class AgentRefusedError(Exception):
     """The agent doesn't want this rank; the text is its reason."""
 
 
@@ -60,7 +60,7 @@ class Handshake:
 
         Raises:
             AgentGoneError: It closed the connection.
-            RefusedError: It refused this rank.
+            AgentRefusedError: It refused this rank.
             WireError: Its answer is none.
         """
         waiting = select.poll()
@@ -77,7 +77,7 @@ class Handshake:
                 raise AgentGoneError("the agent closed the connection")
             reply = Reply.decode(message)
             if not reply.accepted:
-                raise RefusedError(reply.reason)
+                raise AgentRefusedError(reply.reason)
             if len(descriptors) != 1:
                 raise WireError(f"a welcome comes with one file descriptor, this came with {len(descriptors)}")
             return Welcome(self._socket, _map(descriptors[0]))

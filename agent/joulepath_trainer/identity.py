@@ -14,7 +14,7 @@ from typing import Any
 
 from joulepath_trainer.marking.marks import Marker
 from joulepath_trainer.placement import place
-from joulepath_trainer.wire.messages import Hello, Pipeline
+from joulepath_trainer.wire.messages import Hello, PipelinePlace
 
 __all__ = ["Work", "default_store", "hello_of", "pipeline_work", "rank_and_world", "single_stage_work"]
 
@@ -23,7 +23,7 @@ __all__ = ["Work", "default_store", "hello_of", "pipeline_work", "rank_and_world
 class Work:
     """What a rank trains."""
 
-    pipeline: Pipeline
+    pipeline: PipelinePlace
     device_type: str
     """Type of the torch device that computes: cpu, cuda, ..."""
 
@@ -33,7 +33,7 @@ def pipeline_work(schedule: Any) -> Work:
     stages = getattr(schedule, "_stages", None) or [schedule._stage]
     first = stages[0]
     return Work(
-        Pipeline(
+        PipelinePlace(
             schedule=type(schedule).__name__[:256],
             stage_count=int(first.num_stages),
             microbatches=int(schedule._n_microbatches),
@@ -47,7 +47,9 @@ def pipeline_work(schedule: Any) -> Work:
 def single_stage_work(optimizer: Any) -> Work:
     """What an optimizer trains where there is no pipeline: one stage, one microbatch, one rank."""
     device = next(parameter.device.type for group in optimizer.param_groups for parameter in group["params"])
-    return Work(Pipeline(schedule="", stage_count=1, microbatches=1, stages=(0,), ranks=(rank_and_world()[0],)), device)
+    return Work(
+        PipelinePlace(schedule="", stage_count=1, microbatches=1, stages=(0,), ranks=(rank_and_world()[0],)), device
+    )
 
 
 def hello_of(work: Work, marker: Marker, attempt: int, environ: Mapping[str, str] = os.environ) -> Hello:

@@ -13,13 +13,13 @@ from typing import Final
 from joulepath_trainer.marking.marks import Marks
 from joulepath_trainer.wire.messages import InstructionSpan, IterationRecord
 
-__all__ = ["Iteration", "Pending"]
+__all__ = ["MarkedIteration", "PendingIterations"]
 
 _MOST_PENDING: Final = 16
 
 
 @dataclass(slots=True)
-class Iteration:
+class MarkedIteration:
     """The time stamps of one training step."""
 
     number: int
@@ -41,14 +41,14 @@ class Iteration:
         yield self.end
 
 
-class Pending:
+class PendingIterations:
     """Iterations that have ended for the host and perhaps not yet for the GPU, in order; the oldest go if too many."""
 
     def __init__(self, marks: Marks) -> None:
         self._marks = marks
-        self._ended: deque[Iteration] = deque()
+        self._ended: deque[MarkedIteration] = deque()
 
-    def add(self, iteration: Iteration) -> None:
+    def add(self, iteration: MarkedIteration) -> None:
         """Takes an iteration whose end has been marked."""
         self._ended.append(iteration)
         if len(self._ended) > _MOST_PENDING:
@@ -73,7 +73,7 @@ class Pending:
                 yield self._record(iteration, following)
             self._marks.recycle(self._ended.popleft().stamps())
 
-    def _record(self, iteration: Iteration, following: Iteration | None) -> IterationRecord:
+    def _record(self, iteration: MarkedIteration, following: MarkedIteration | None) -> IterationRecord:
         def seconds(stamp: int) -> float:
             return max(0.0, self._marks.seconds(iteration.begin, stamp))
 

@@ -20,15 +20,15 @@ from collections.abc import Callable
 from typing import Concatenate, Final, ParamSpec, TypeVar
 
 from joulepath_trainer.attempts import Attempt
-from joulepath_trainer.connection import AgentGoneError, Handshake, RefusedError, Welcome
+from joulepath_trainer.connection import AgentGoneError, AgentRefusedError, Handshake, Welcome
 from joulepath_trainer.identity import Work, hello_of
-from joulepath_trainer.iterations import Iteration, Pending
+from joulepath_trainer.iterations import MarkedIteration, PendingIterations
 from joulepath_trainer.marking.marks import Marker, choose_marker
 from joulepath_trainer.wire.messages import IterationRecord
-from joulepath_trainer.wire.page import Event, PageWriter
+from joulepath_trainer.wire.page import MarkerEvent, PageWriter
 from joulepath_trainer.wire.protocol import MAX_MESSAGE_BYTES
 
-__all__ = ["RETRY_S", "ChunkToken", "Observer"]
+__all__ = ["RETRY_S", "BegunInstruction", "Observer"]
 
 RETRY_S: Final = 5.0
 """Between two looks for an agent that is absent: one that was replaced is back within seconds."""
@@ -38,7 +38,7 @@ _log = logging.getLogger("joulepath")
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
-ChunkToken = tuple[str, int, int, int]
+BegunInstruction = tuple[str, int, int, int]
 """Kind, stage, microbatch and time stamp of the begin of an instruction."""
 
 
@@ -49,38 +49,38 @@ class Session:
         self._connection: socket.socket = welcome.connection
         self._writer = PageWriter(memoryview(welcome.page))
         self._marks = marker.open(welcome.page, self._writer)
-        self._pending = Pending(self._marks)
-        self._current: Iteration | None = None
+        self._pending = PendingIterations(self._marks)
+        self._current: MarkedIteration | None = None
         # Schedules that overlap forward and backward may run them in two threads.
         self._lock = threading.Lock()
 
     def begin_step(self, number: int) -> None:
         """Marks the begin of a training step."""
-        self._current = iteration = Iteration(number)
-        stamp = self._mark(Event.STEP_BEGIN, iteration)
+        self._current = iteration = MarkedIteration(number)
+        stamp = self._mark(MarkerEvent.STEP_BEGIN, iteration)
         if stamp is None:
             self._current = None
         else:
             iteration.begin = stamp
 
-    def begin_chunk(self, kind: str, stage: int, microbatch: int) -> ChunkToken | None:
+    def begin_instruction(self, kind: str, stage: int, microbatch: int) -> BegunInstruction | None:
         """Marks the begin of an instruction of the step; nothing outside of one."""
         iteration = self._current
         if iteration is None:
             return None
-        stamp = self._mark(Event.BEGIN, iteration, kind, stage, microbatch)
+        stamp = self._mark(MarkerEvent.BEGIN, iteration, kind, stage, microbatch)
         if stamp is None:
             iteration.whole = False
             return None
         return kind, stage, microbatch, stamp
 
-    def end_chunk(self, token: ChunkToken) -> None:
+    def end_instruction(self, token: BegunInstruction) -> None:
         """Marks the end of the instruction."""
         iteration = self._current
         if iteration is None:
             return
         kind, stage, microbatch, begin = token
-        end = self._mark(Event.END, iteration, kind, stage, microbatch)
+        end = self._mark(MarkerEvent.END, iteration, kind, stage, microbatch)
         if end is None:
             iteration.whole = False
         else:
@@ -91,7 +91,7 @@ class Session:
         iteration, self._current = self._current, None
         if iteration is None:
             return
-        stamp = self._mark(Event.STEP_END, iteration)
+        stamp = self._mark(MarkerEvent.STEP_END, iteration)
         if stamp is None:
             # A CUDA graph is being captured; to ask for an event now could spoil it.
             return
@@ -112,7 +112,7 @@ class Session:
         self._connection.close()
 
     def _mark(
-        self, event: Event, iteration: Iteration, kind: str = "", stage: int = 0, microbatch: int = 0
+        self, event: MarkerEvent, iteration: MarkedIteration, kind: str = "", stage: int = 0, microbatch: int = 0
     ) -> int | None:
         with self._lock:
             place = self._marks.place()
@@ -208,15 +208,15 @@ class Observer:
         return True
 
     @_fails_open
-    def begin_chunk(self, kind: str, stage: int, microbatch: int) -> ChunkToken | None:
-        """An instruction begins; the token is for `end_chunk`."""
-        return None if self._session is None else self._session.begin_chunk(kind, stage, microbatch)
+    def begin_instruction(self, kind: str, stage: int, microbatch: int) -> BegunInstruction | None:
+        """An instruction begins; the token is for `end_instruction`."""
+        return None if self._session is None else self._session.begin_instruction(kind, stage, microbatch)
 
     @_fails_open
-    def end_chunk(self, token: ChunkToken) -> None:
+    def end_instruction(self, token: BegunInstruction) -> None:
         """An instruction has ended."""
         if self._session is not None:
-            self._session.end_chunk(token)
+            self._session.end_instruction(token)
 
     @_fails_open
     def end_step(self, whole: bool = True) -> None:
@@ -240,7 +240,9 @@ class Observer:
     def switch_off(self, error: Exception) -> None:
         """No agent ever again in this process."""
         if not self._off:
-            reason = f"the agent refused this rank: {error!s:.200}" if isinstance(error, RefusedError) else repr(error)
+            reason = (
+                f"the agent refused this rank: {error!s:.200}" if isinstance(error, AgentRefusedError) else repr(error)
+            )
             _log.warning("not observed any more, training goes on: %s", " ".join(reason.split()))
         self._off = True
         self._drop()

@@ -13,14 +13,14 @@ import socket
 import sys
 import time
 
-from joulepath_trainer.wire.messages import Hello, InstructionSpan, IterationRecord, Pipeline
-from joulepath_trainer.wire.page import MARKER_OFFSET, PAGE_BYTES, Event, PageWriter
+from joulepath_trainer.wire.messages import Hello, InstructionSpan, IterationRecord, PipelinePlace
+from joulepath_trainer.wire.page import MARKER_OFFSET, PAGE_BYTES, MarkerEvent, PageWriter
 from tests.agent.peer import connect_as_pod
 
 
 def hello(gpu: str) -> Hello:
     """A hello that can be read."""
-    return Hello(1, 1, 2, 0, gpu, "stream", Pipeline("Schedule1F1B", 1, 1, (0,), (0, 1)))
+    return Hello(1, 1, 2, 0, gpu, "stream", PipelinePlace("Schedule1F1B", 1, 1, (0,), (0, 1)))
 
 
 def send_bytes(path: str, gpu: str) -> None:
@@ -50,7 +50,7 @@ def be_rank(path: str, gpu: str) -> None:
     page, chance = memoryview(mmap.mmap(fds[0], PAGE_BYTES)), random.Random(1)
     writer = PageWriter(page)
     for _ in range(300):
-        event = chance.choice(list(Event))
+        event = chance.choice(list(MarkerEvent))
         writer.pass_marker(writer.announce(event, chance.randrange(1 << 32), "F", chance.randrange(9), 65535))
         time.sleep(0.001)
     for _ in range(50):

@@ -21,8 +21,8 @@ import time
 
 from joulepath_crds import Instruction
 from joulepath_trainer.marking.cuda import Driver, StreamMarks
-from joulepath_trainer.wire.messages import Hello, InstructionSpan, IterationRecord, Pipeline, Reply
-from joulepath_trainer.wire.page import MARKER_OFFSET, PAGE_BYTES, Event, PageWriter, check_page
+from joulepath_trainer.wire.messages import Hello, InstructionSpan, IterationRecord, PipelinePlace, Reply
+from joulepath_trainer.wire.page import MARKER_OFFSET, PAGE_BYTES, MarkerEvent, PageWriter, check_page
 from virtual_gpus import stream
 
 DEFAULTS = {
@@ -77,7 +77,7 @@ def main() -> None:
     order = [Instruction.parse(label, stages[0] if len(stages) == 1 else None) for label in options["order"]]
     ranks = tuple(range(options["world_size"]))
     microbatches = 1 + max(one.microbatch for one in order)
-    pipeline = Pipeline("Schedule1F1B", options["stage_count"], microbatches, stages, ranks)
+    pipeline = PipelinePlace("Schedule1F1B", options["stage_count"], microbatches, stages, ranks)
     uuid = options["gpu_uuid"] or driver.current_gpu()
     hello = Hello(
         options["rank"], options["ordinal"], options["world_size"], options["attempt"], uuid, "stream", pipeline
@@ -90,13 +90,13 @@ def main() -> None:
     address = ctypes.addressof(ctypes.c_char.from_buffer(page))
     marks, writer, chance = StreamMarks(driver, lambda: 0, address, MARKER_OFFSET), PageWriter(page), random.Random(7)
 
-    def mark(event: Event, iteration: int, one: Instruction | None = None) -> int:
+    def mark(event: MarkerEvent, iteration: int, one: Instruction | None = None) -> int:
         stage, kind, microbatch = one or (0, "", 0)
         return marks.stamp(0, writer.announce(event, iteration, kind, stage, microbatch))
 
     pending: tuple[int, int, int, list[tuple[Instruction, int, int]]] | None = None
     for iteration in range(options["iterations"]):
-        begin = mark(Event.STEP_BEGIN, iteration)
+        begin = mark(MarkerEvent.STEP_BEGIN, iteration)
         if pending is not None:
             stream.synchronize()
             _send(connection, driver, pending, begin)
@@ -107,13 +107,13 @@ def main() -> None:
             if wait_s := chance.choice(options["waits_s"]):
                 stream.synchronize()
                 time.sleep(wait_s)
-            first = mark(Event.BEGIN, iteration, one)
+            first = mark(MarkerEvent.BEGIN, iteration, one)
             stream.launch(one.stage, one.kind)
-            stamps.append((one, first, mark(Event.END, iteration, one)))
+            stamps.append((one, first, mark(MarkerEvent.END, iteration, one)))
             if iteration == options["stall_at"] and one == order[len(order) // 2]:
                 stream.synchronize()
                 time.sleep(options["stall_s"])
-        end = mark(Event.STEP_END, iteration)
+        end = mark(MarkerEvent.STEP_END, iteration)
         stream.synchronize()
         time.sleep(options["tail_s"])
         pending = (iteration, begin, end, stamps)

@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 
 from joulepath_agent.endpoint import Endpoint
-from joulepath_agent.peers.peer import Peer, RefusedError
+from joulepath_agent.peers.peer import Peer, PeerRefusedError
 from joulepath_agent.ranks.rank import Rank
-from joulepath_trainer.wire.messages import Hello, Pipeline, Reply
+from joulepath_trainer.wire.messages import Hello, PipelinePlace, Reply
 from tests.agent.room import wait_until
 
-HELLO = Hello(0, 0, 1, 0, "GPU-1", "stream", Pipeline("Schedule1F1B", 1, 1, (0,), (0,))).encode()
+HELLO = Hello(0, 0, 1, 0, "GPU-1", "stream", PipelinePlace("Schedule1F1B", 1, 1, (0,), (0,))).encode()
 
 
 class Door:
@@ -59,7 +59,7 @@ class Door:
     def _admit(self, hello: Hello, peer: Peer) -> Rank:
         if peer.pod_uid == "loud":
             self.slow.wait(60)
-        raise RefusedError("NotItsGpu", peer.pod_uid)
+        raise PeerRefusedError("NotItsGpu", peer.pod_uid)
 
     def _refused(self, code: str) -> None:
         self.refusals[code] += 1

@@ -35,8 +35,7 @@ from joulepath_planner import (
     zbv,
 )
 from joulepath_planner.referee.gpu_clock import GpuClock
-from joulepath_trainer.wire.page import Entry
-from joulepath_trainer.wire.page import Event as MarkerEvent
+from joulepath_trainer.wire.page import MarkerEntry, MarkerEvent
 
 CLOCKS_MHZ = (1410, 1200, 900, 600)
 ITERATIONS = 3
@@ -209,7 +208,7 @@ def conducted(case: Case, rank: int, iterations: list[tuple[float, tuple[Event, 
 
     def mark(at_s: float, event: MarkerEvent, iteration: int, stage: int = 0, kind: str = "", number: int = 0) -> None:
         setter.pass_until(at_s)
-        setter.wish(conductor.on_event(Entry(1, iteration, event, kind, stage, number), at_s), at_s)
+        setter.wish(conductor.on_event(MarkerEntry(1, iteration, event, kind, stage, number), at_s), at_s)
 
     for iteration, (ready_s, events) in enumerate(iterations, start=1):
         mark(ready_s, MarkerEvent.STEP_BEGIN, iteration)

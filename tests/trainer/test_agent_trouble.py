@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from agent_double import AgentDouble, refuse
-from joulepath_trainer.connection import AgentGoneError, Handshake, RefusedError
-from joulepath_trainer.wire.messages import Hello, Pipeline, Reply
+from joulepath_trainer.connection import AgentGoneError, AgentRefusedError, Handshake
+from joulepath_trainer.wire.messages import Hello, PipelinePlace, Reply
 from joulepath_trainer.wire.page import PAGE_BYTES
 from joulepath_trainer.wire.protocol import MAX_MESSAGE_BYTES, WireError
 
@@ -27,7 +27,7 @@ def lie(connection: socket.socket, _: int) -> None:
     connection.send(b"\0\n\xff")
 
 
-HELLO = Hello(0, 0, 1, 0, None, "host", Pipeline("Schedule1F1B", 1, 1, (0,), (0,)))
+HELLO = Hello(0, 0, 1, 0, None, "host", PipelinePlace("Schedule1F1B", 1, 1, (0,), (0,)))
 ACCEPT = Reply(accepted=True).encode()
 
 
@@ -81,7 +81,7 @@ HOSTILE: dict[str, tuple[Callable[[], tuple[bytes, list[int]]], type[Exception]]
     "an unformatted page": (lambda: (ACCEPT, [_page()]), WireError),
     "a page too short": (lambda: (ACCEPT, [_page(size=mmap.PAGESIZE)]), WireError),
     "a pipe for a page": (lambda: (ACCEPT, [os.pipe()[0]]), WireError),
-    "a refusal with a page": (lambda: (Reply(False, "no").encode(), [_page()]), RefusedError),
+    "a refusal with a page": (lambda: (Reply(False, "no").encode(), [_page()]), AgentRefusedError),
     "no JSON": (lambda: (b"\xff" * 100, [_page()]), WireError),
     "too long": (lambda: (b" " * (MAX_MESSAGE_BYTES + 10), []), WireError),
     "nested": (lambda: (b"[" * 60000, []), WireError),

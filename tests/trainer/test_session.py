@@ -11,20 +11,20 @@ import pytest
 
 from agent_double import AgentDouble, fresh_page, welcome
 from joulepath_trainer.identity import Work
-from joulepath_trainer.iterations import Iteration, Pending
+from joulepath_trainer.iterations import MarkedIteration, PendingIterations
 from joulepath_trainer.session import RETRY_S, Observer
-from joulepath_trainer.wire.messages import IterationRecord, Pipeline
+from joulepath_trainer.wire.messages import IterationRecord, PipelinePlace
 from joulepath_trainer.wire.protocol import MAX_MESSAGE_BYTES
 
-PIPELINE = Pipeline("Schedule1F1B", 1, 1, (0,), (0,))
+PIPELINE = PipelinePlace("Schedule1F1B", 1, 1, (0,), (0,))
 ON_CPU = Work(PIPELINE, "cpu")
 
 
 def step(observer: Observer, microbatch: int = 0) -> None:
     observer.begin_step(ON_CPU)
-    token = observer.begin_chunk("F", 0, microbatch)
+    token = observer.begin_instruction("F", 0, microbatch)
     if token is not None:
-        observer.end_chunk(token)
+        observer.end_instruction(token)
     observer.end_step()
 
 
@@ -150,14 +150,14 @@ class SlowGpu:
         self.recycled += stamps
 
 
-def iteration(number: int) -> Iteration:
+def iteration(number: int) -> MarkedIteration:
     at = 100 * number
-    return Iteration(number, at, [("F", 0, 0, at + 10, at + 40), ("B", 0, 0, at + 40, at + 80)], at + 90, {0})
+    return MarkedIteration(number, at, [("F", 0, 0, at + 10, at + 40), ("B", 0, 0, at + 40, at + 80)], at + 90, {0})
 
 
 def test_records_wait_for_the_gpu_and_for_the_next_begin() -> None:
     gpu = SlowGpu()
-    pending = Pending(gpu)
+    pending = PendingIterations(gpu)
     pending.add(iteration(1))
     gpu.now = 500
     assert list(pending.completed()) == []
@@ -175,7 +175,7 @@ def test_records_wait_for_the_gpu_and_for_the_next_begin() -> None:
 
 def test_a_period_over_a_step_that_was_not_observed_is_not_known() -> None:
     gpu = SlowGpu()
-    pending = Pending(gpu)
+    pending = PendingIterations(gpu)
     pending.add(iteration(1))
     pending.add(iteration(3))
     gpu.now = 1000
@@ -184,7 +184,7 @@ def test_a_period_over_a_step_that_was_not_observed_is_not_known() -> None:
 
 def test_a_gpu_that_is_far_behind_loses_the_oldest_records_and_no_stamp() -> None:
     gpu = SlowGpu()
-    pending = Pending(gpu)
+    pending = PendingIterations(gpu)
     for number in range(40):
         pending.add(iteration(number))
     assert list(pending.completed()) == []

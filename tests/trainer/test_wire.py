@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 
 from joulepath_crds import INSTRUCTION_KINDS
 from joulepath_trainer import hook
-from joulepath_trainer.wire.messages import Hello, InstructionSpan, IterationRecord, Pipeline, Reply
+from joulepath_trainer.wire.messages import Hello, InstructionSpan, IterationRecord, PipelinePlace, Reply
 from joulepath_trainer.wire.page import (
     ENTRY,
     MARKER_OFFSET,
     PAGE_BYTES,
     RING,
     RING_OFFSET,
-    Event,
+    MarkerEvent,
     PageReader,
     PageWriter,
     check_page,
@@ -52,7 +52,7 @@ def hellos(draw: st.DrawFn) -> Hello:
         attempt=draw(numbers),
         gpu_uuid=draw(st.none() | st.text(max_size=256)),
         markers=draw(st.sampled_from(["stream", "host"])),
-        pipeline=Pipeline(
+        pipeline=PipelinePlace(
             draw(st.text(max_size=256)),
             count,
             draw(st.integers(1, 65535)),
@@ -114,8 +114,12 @@ def test_a_damaged_record_only_raises_a_wire_error(record: IterationRecord, data
         IterationRecord.decode(bytes(message))
 
 
-@given(st.lists(st.tuples(st.sampled_from(Event), numbers, st.sampled_from(["", *"FBIW"]), short, short), max_size=30))
-def test_a_marker_means_what_was_announced(markers: list[tuple[Event, int, str, int, int]]) -> None:
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(MarkerEvent), numbers, st.sampled_from(["", *"FBIW"]), short, short), max_size=30
+    )
+)
+def test_a_marker_means_what_was_announced(markers: list[tuple[MarkerEvent, int, str, int, int]]) -> None:
     page = memoryview(bytearray(PAGE_BYTES))
     PageReader.format(page)
     check_page(page)
@@ -133,7 +137,7 @@ def test_an_overwritten_marker_means_nothing() -> None:
     page = memoryview(bytearray(PAGE_BYTES))
     writer, reader = PageWriter(page), PageReader(page)
     for _ in range(RING + 1):
-        writer.announce(Event.STEP_BEGIN, 0)
+        writer.announce(MarkerEvent.STEP_BEGIN, 0)
     assert reader.entry(1) is None
     assert reader.entry(2) is not None
 

@@ -23,7 +23,7 @@ from joulepath_agent.peers.peer import JobKey
 from joulepath_crds import JobPlanSpec, NodeReportStatus
 from joulepath_crds.contract import GROUP, VERSION
 
-__all__ = ["Cluster"]
+__all__ = ["NodeApi"]
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ _TICK_S: Final = 0.3
 _LONGEST_BACKOFF_S: Final = 10.0
 
 
-class Cluster:
+class NodeApi:
     """One node's view of the API server."""
 
     def __init__(self, api: client.ApiClient, node: str, namespace: str, group: str = GROUP) -> None:
@@ -46,7 +46,7 @@ class Cluster:
         self._plans = Plans()
 
     @classmethod
-    def connect(cls, node: str, namespace: str) -> Cluster:
+    def connect(cls, node: str, namespace: str) -> NodeApi:
         """With the pod's own credentials, or else by the kubeconfig; raises kubernetes.config.ConfigException."""
         settings = client.Configuration()
         try:

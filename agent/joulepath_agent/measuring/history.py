@@ -19,8 +19,8 @@ import numpy as np
 from joulepath_agent.gpus.energy import Trace
 from joulepath_agent.measuring.applied import Applied
 from joulepath_agent.measuring.block import block_report
-from joulepath_agent.measuring.power import WAIT, Rows, energy_rows, fit_power
-from joulepath_agent.measuring.run import Iteration, Mark, Run, step_begin_s
+from joulepath_agent.measuring.power import WAIT, EnergyWindows, energy_windows, fit_power
+from joulepath_agent.measuring.run import Moment, Run, TimedIteration, step_begin_s
 from joulepath_crds import (
     MOST_BLOCKS,
     Arm,
@@ -31,7 +31,7 @@ from joulepath_crds import (
     WaitMeasurement,
 )
 from joulepath_trainer.wire.messages import IterationRecord
-from joulepath_trainer.wire.page import Entry, Event
+from joulepath_trainer.wire.page import MarkerEntry, MarkerEvent
 
 __all__ = ["History", "Measured"]
 
@@ -39,7 +39,7 @@ _FREE_RUN: Final = 8
 """Iterations after which a run that belongs to no block is measured."""
 _PATIENCE: Final = 6
 """Iterations after which a record that isn't there is taken for dropped; a host that runs ahead sends them late."""
-_ROWS: Final = 400
+_MOST_RUNS: Final = 400
 _TIMELINES: Final = 64
 _WINDOW_S: Final = 0.02
 _MARKS: Final = 8192
@@ -61,7 +61,7 @@ class _Seen:
     """An iteration while it is being gathered."""
 
     applied: Applied
-    marks: dict[Mark, float]
+    marks: dict[Moment, float]
     record: IterationRecord | None = None
     spoiled: bool = False
 
@@ -99,12 +99,14 @@ class History:
     """A clock that was ordered and not reached, in words."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _seen: dict[int, _Seen] = field(default_factory=dict)
-    _finished: list[tuple[Iteration, Applied, bool]] = field(default_factory=list)
+    _finished: list[tuple[TimedIteration, Applied, bool]] = field(default_factory=list)
     _runs: deque[Run] = field(default_factory=lambda: deque(maxlen=MOST_BLOCKS))
     _last_applied: Applied | None = None
     _last_number: int = -1
     _now: int = 0
-    _rows: dict[int, deque[Rows]] = field(default_factory=lambda: defaultdict(lambda: deque(maxlen=_ROWS)))
+    _windows: dict[int, deque[EnergyWindows]] = field(
+        default_factory=lambda: defaultdict(lambda: deque(maxlen=_MOST_RUNS))
+    )
     _times: dict[tuple[int, int, str], _Times] = field(default_factory=lambda: defaultdict(_Times))
     _timelines: dict[Arm, deque[dict[Instruction, tuple[float, float]]]] = field(
         default_factory=lambda: {arm: deque(maxlen=_TIMELINES) for arm in (Arm.DEFAULT, Arm.PLAN)}
@@ -122,12 +124,12 @@ class History:
             self._now = iteration
             self._finish()
 
-    def mark(self, entry: Entry, at_s: float) -> None:
+    def mark(self, entry: MarkerEntry, at_s: float) -> None:
         """A marker within an iteration."""
-        step = None if entry.event is Event.STEP_END else Instruction(entry.stage, entry.kind, entry.microbatch)
+        step = None if entry.event is MarkerEvent.STEP_END else Instruction(entry.stage, entry.kind, entry.microbatch)
         with self._lock:
             if (seen := self._seen.get(entry.iteration)) is not None and len(seen.marks) < _MARKS:
-                seen.marks[entry.event is not Event.BEGIN, step] = at_s
+                seen.marks[entry.event is not MarkerEvent.BEGIN, step] = at_s
 
     def record(self, record: IterationRecord) -> None:
         """The trainer's record of an iteration."""
@@ -163,11 +165,11 @@ class History:
 
     def measured(self) -> Measured:
         """Time and power of each kind at each clock, the power of waiting, and the timelines."""
-        fits = {clock: fit_power(tuple(rows)) for clock, rows in self._rows.items()}
+        fits = {clock: fit_power(tuple(windows)) for clock, windows in self._windows.items()}
         kinds = []
         for (clock, stage, kind), times in sorted(self._times.items()):
-            fit, column = fits.get(clock), (stage, kind)
-            if fit is None or column not in fit.power_w:
+            fit, regressor = fits.get(clock), (stage, kind)
+            if fit is None or regressor not in fit.power_w:
                 continue
             mean = max(1e-9, times.total_s / times.samples)
             variance = max(0.0, times.squares / times.samples - mean * mean)
@@ -179,8 +181,8 @@ class History:
                     samples=times.samples,
                     time_s=mean,
                     time_standard_error_s=(variance / max(1, times.samples - 1)) ** 0.5,
-                    power_w=fit.power_w[column],
-                    power_standard_error_w=fit.standard_error_w[column],
+                    power_w=fit.power_w[regressor],
+                    power_standard_error_w=fit.standard_error_w[regressor],
                 )
             )
         waits = tuple(
@@ -218,9 +220,9 @@ class History:
             record = seen.record
             period_s = record.period_s if record is not None and record.period_s > 0 else next_s - begin_s
             spans = record.spans if record is not None else ()
-            self._append(Iteration(number, begin_s, max(1e-9, period_s), spans), seen.applied, seen.spoiled)
+            self._append(TimedIteration(number, begin_s, max(1e-9, period_s), spans), seen.applied, seen.spoiled)
 
-    def _append(self, iteration: Iteration, applied: Applied, spoiled: bool) -> None:
+    def _append(self, iteration: TimedIteration, applied: Applied, spoiled: bool) -> None:
         if self._finished:
             last, before, _ = self._finished[-1]
             over = applied.block == -1 and len(self._finished) >= _FREE_RUN
@@ -265,10 +267,10 @@ class History:
         for iteration in counted:
             for span in iteration.spans:
                 self._times[clock, span.stage, span.kind].add(span.end_s - span.begin_s)
-        if covered and (rows := energy_rows(run, trace, _WINDOW_S)) is not None:
-            self._rows[clock].append(rows)
+        if covered and (windows := energy_windows(run, trace, _WINDOW_S)) is not None:
+            self._windows[clock].append(windows)
 
-    def _add_timelines(self, arm: Arm, iterations: tuple[Iteration, ...]) -> None:
+    def _add_timelines(self, arm: Arm, iterations: tuple[TimedIteration, ...]) -> None:
         self._timelines[arm].extend(
             {Instruction(s.stage, s.kind, s.microbatch): (s.begin_s, s.end_s) for s in i.spans}
             for i in iterations

@@ -19,39 +19,39 @@ import numpy as np
 from numpy.typing import NDArray
 
 from joulepath_agent.gpus.energy import Trace
-from joulepath_agent.measuring.run import Iteration, Run
+from joulepath_agent.measuring.run import Run, TimedIteration
 
-__all__ = ["TAIL", "WAIT", "Column", "Fit", "Rows", "energy_rows", "fit_power"]
+__all__ = ["TAIL", "WAIT", "EnergyWindows", "PowerFit", "Regressor", "energy_windows", "fit_power"]
 
-Column = tuple[int, str]
+Regressor = tuple[int, str]
 """A stage and a kind of instruction; or WAIT, or TAIL."""
-WAIT: Final[Column] = (-1, "wait")
-TAIL: Final[Column] = (-1, "tail")
+WAIT: Final[Regressor] = (-1, "wait")
+TAIL: Final[Regressor] = (-1, "tail")
 _LEAST_SHARE: Final = 0.005
 _TAIL_SHARE: Final = 0.02
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
+class EnergyWindows:
     """Windows between edges of the energy counter."""
 
-    columns: tuple[Column, ...]
+    regressors: tuple[Regressor, ...]
     seconds: NDArray[np.float64]
-    """Seconds in each column, one row a window."""
+    """Seconds of each regressor, one row a window."""
     joules: NDArray[np.float64]
     edge_s: NDArray[np.float64]
     """Uncertainty of the window's length, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
-class Fit:
-    """Watts of each column that could be told, with their standard errors."""
+class PowerFit:
+    """Watts of each regressor that could be told, with their standard errors."""
 
-    power_w: dict[Column, float]
-    standard_error_w: dict[Column, float]
+    power_w: dict[Regressor, float]
+    standard_error_w: dict[Regressor, float]
 
 
-def energy_rows(run: Run, trace: Trace, least_s: float = 0.0) -> Rows | None:
+def energy_windows(run: Run, trace: Trace, least_s: float = 0.0) -> EnergyWindows | None:
     """The windows of the energy counter that lie within the counted iterations; None if there is none.
 
     Windows shorter than ``least_s`` are joined.
@@ -64,59 +64,59 @@ def energy_rows(run: Run, trace: Trace, least_s: float = 0.0) -> Rows | None:
     if len(picked) < 2:
         return None
     times = trace.time_s[picked]
-    columns = tuple(sorted({(span.stage, span.kind) for i in iterations for span in i.spans}))
-    seconds = [_overlap(times, _intervals(iterations, column)) for column in columns]
+    regressors = tuple(sorted({(span.stage, span.kind) for i in iterations for span in i.spans}))
+    seconds = [_overlap(times, _intervals(iterations, regressor)) for regressor in regressors]
     tails = [(i.begin_s + i.last_end_s, i.end_s) for i in iterations]
     tail = _overlap(times, tails)
     lengths = np.diff(times)
     waits = np.maximum(0.0, lengths - sum(seconds) - tail)
     uncertain = trace.uncertainty_s[picked]
-    return Rows(
-        columns=(*columns, WAIT, TAIL),
+    return EnergyWindows(
+        regressors=(*regressors, WAIT, TAIL),
         seconds=np.column_stack((*seconds, waits, tail)),
         joules=np.diff(trace.energy_j[picked]),
         edge_s=np.hypot(uncertain[1:], uncertain[:-1]),
     )
 
 
-def fit_power(rows: Sequence[Rows]) -> Fit:
+def fit_power(windows: Sequence[EnergyWindows]) -> PowerFit:
     """Weighted least squares over windows at one clock; what hardly occurs is left out, a short tail counts as wait."""
-    if not rows:
-        return Fit({}, {})
-    columns = rows[0].columns
-    kept = [r for r in rows if r.columns == columns]
+    if not windows:
+        return PowerFit({}, {})
+    regressors = windows[0].regressors
+    kept = [r for r in windows if r.regressors == regressors]
     seconds = np.vstack([r.seconds for r in kept])
     joules = np.concatenate([r.joules for r in kept])
     edge_s = np.concatenate([r.edge_s for r in kept])
-    wait, tail = columns.index(WAIT), columns.index(TAIL)
+    wait, tail = regressors.index(WAIT), regressors.index(TAIL)
     total = seconds.sum()
     if seconds[:, tail].sum() < _TAIL_SHARE * total:
         seconds[:, wait] += seconds[:, tail]
         seconds[:, tail] = 0.0
     used = np.flatnonzero(seconds.sum(axis=0) > _LEAST_SHARE * total)
     if len(joules) <= len(used):
-        return Fit({}, {})
+        return PowerFit({}, {})
     mean_w = joules.sum() / total
     scale = 1.0 / np.maximum(mean_w * edge_s, 1e-3)
     a, b = seconds[:, used] * scale[:, None], joules * scale
     power, _, rank, _ = np.linalg.lstsq(a, b, rcond=1e-8)
     if rank < len(used):
-        return Fit({}, {})
+        return PowerFit({}, {})
     variance = float(((b - a @ power) ** 2).sum() / (len(b) - len(used)))
     errors = np.sqrt(np.diag(np.linalg.inv(a.T @ a)) * variance)
-    names = [columns[i] for i in used]
-    return Fit(
+    names = [regressors[i] for i in used]
+    return PowerFit(
         {name: max(0.0, float(p)) for name, p in zip(names, power, strict=True)},
         {name: float(e) for name, e in zip(names, errors, strict=True)},
     )
 
 
-def _intervals(iterations: Sequence[Iteration], column: Column) -> list[tuple[float, float]]:
+def _intervals(iterations: Sequence[TimedIteration], regressor: Regressor) -> list[tuple[float, float]]:
     return [
         (i.begin_s + span.begin_s, i.begin_s + span.end_s)
         for i in iterations
         for span in i.spans
-        if (span.stage, span.kind) == column
+        if (span.stage, span.kind) == regressor
     ]
 
 

@@ -9,14 +9,14 @@ from joulepath_agent.measuring.applied import Applied
 from joulepath_crds import Instruction
 from joulepath_trainer.wire.messages import InstructionSpan
 
-__all__ = ["Iteration", "Mark", "Run", "step_begin_s"]
+__all__ = ["Moment", "Run", "TimedIteration", "step_begin_s"]
 
-Mark = tuple[bool, Instruction | None]
+Moment = tuple[bool, Instruction | None]
 """Whether it is an end, and of which instruction; of the step itself if None."""
 
 
 @dataclass(frozen=True, slots=True)
-class Iteration:
+class TimedIteration:
     """One iteration on the agent's monotonic clock."""
 
     number: int
@@ -44,7 +44,7 @@ class Run:
     applied: Applied
     settled: bool
     """Whether the clock was already this one before the first iteration."""
-    iterations: tuple[Iteration, ...]
+    iterations: tuple[TimedIteration, ...]
 
     @property
     def begin_s(self) -> float:
@@ -57,17 +57,17 @@ class Run:
         return self.iterations[-1].end_s
 
     @property
-    def counted(self) -> tuple[Iteration, ...]:
+    def counted(self) -> tuple[TimedIteration, ...]:
         """The iterations at a settled clock, iteration 0 apart: it compiles, allocates and infers shapes."""
         return tuple(i for i in self.iterations[0 if self.settled else 1 :] if i.number > 0)
 
 
-def step_begin_s(spans: Sequence[InstructionSpan], end_s: float, seen_s: dict[Mark, float]) -> float | None:
+def step_begin_s(spans: Sequence[InstructionSpan], end_s: float, seen_s: dict[Moment, float]) -> float | None:
     """When a step began, on the agent's clock: markers are seen late, never early, so the least difference tells it.
 
     `seen_s` has when each marker was seen; None where none of them is in the record.
     """
-    offsets: dict[Mark, float] = {(False, None): 0.0, (True, None): end_s}
+    offsets: dict[Moment, float] = {(False, None): 0.0, (True, None): end_s}
     for span in spans:
         one = Instruction(span.stage, span.kind, span.microbatch)
         offsets[False, one], offsets[True, one] = span.begin_s, span.end_s

@@ -14,7 +14,7 @@ import socket
 from pathlib import Path
 from typing import Final
 
-from joulepath_agent.peers.peer import Peer, RefusedError
+from joulepath_agent.peers.peer import Peer, PeerRefusedError
 
 __all__ = ["CgroupIdentity", "peer_process", "pod_uid_of"]
 
@@ -29,12 +29,14 @@ def peer_process(connection: socket.socket, proc: Path) -> tuple[int, int]:
     """The peer's pid as that /proc numbers it, and a pidfd of it, which the caller closes.
 
     Raises:
-        RefusedError: The kernel is too old, the process is gone, or that /proc isn't the host's.
+        PeerRefusedError: The kernel is too old, the process is gone, or that /proc isn't the host's.
     """
     try:
         packed = connection.getsockopt(socket.SOL_SOCKET, _SO_PEERPIDFD, 4)
     except OSError as error:
-        raise RefusedError("NoPidfd", f"the kernel doesn't tell who connected ({error}): Linux 6.5 is needed") from None
+        raise PeerRefusedError(
+            "NoPidfd", f"the kernel doesn't tell who connected ({error}): Linux 6.5 is needed"
+        ) from None
     pidfd = int.from_bytes(packed, "little")
     os.set_inheritable(pidfd, False)
     try:
@@ -45,7 +47,7 @@ def peer_process(connection: socket.socket, proc: Path) -> tuple[int, int]:
     if pid <= 0:
         os.close(pidfd)
         what = f"{proc} doesn't show the process that connected: is it the host's /proc?"
-        raise RefusedError("NoPid", what, passing=True)
+        raise PeerRefusedError("NoPid", what, passing=True)
     return pid, pidfd
 
 
@@ -77,5 +79,5 @@ class CgroupIdentity:
             pod_uid, gone = None, True
         if pod_uid is None or gone:
             os.close(pidfd)
-            raise RefusedError("NoPod", f"process {pid} is in no pod's cgroup, or gone")
+            raise PeerRefusedError("NoPod", f"process {pid} is in no pod's cgroup, or gone")
         return Peer(pid, pidfd, pod_uid)

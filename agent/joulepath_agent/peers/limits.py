@@ -9,7 +9,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Final
 
-from joulepath_agent.peers.peer import RefusedError
+from joulepath_agent.peers.peer import PeerRefusedError
 
 __all__ = ["PodLimits"]
 
@@ -52,13 +52,13 @@ class PodLimits:
         """Counts one more connection.
 
         Raises:
-            RefusedError: The pod connects too often, or has too many connections.
+            PeerRefusedError: The pod connects too often, or has too many connections.
         """
         if not self._allowances.setdefault(pod_uid, _Allowance(_BURST_PER_POD, now)).take(now):
-            raise RefusedError("TooOften", f"pod {pod_uid} connects again and again", passing=True)
+            raise PeerRefusedError("TooOften", f"pod {pod_uid} connects again and again", passing=True)
         open_now = self._open[pod_uid]
         if open_now >= _CONNECTIONS_PER_POD or self._open.total() >= _CONNECTIONS:
-            raise RefusedError("TooManyConnections", f"pod {pod_uid} has {open_now} connections open", passing=True)
+            raise PeerRefusedError("TooManyConnections", f"pod {pod_uid} has {open_now} connections open", passing=True)
         self._open[pod_uid] += 1
 
     def disconnect(self, pod_uid: str) -> None:

@@ -1,4 +1,4 @@
-"""Where a peer stands: its GPU's holder by the kubelet, that pod by the API server, its job by the pod's owner.
+"""Whether a GPU is a pod's alone: its holder by the kubelet, that pod by the API server, its job by the pod's owner.
 
 The kubelet knows pods by name, the kernel by UID; the API server ties both. A GPU is a peer's only if the one pod that
 holds it has the UID that the kernel says the peer is in.
@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from joulepath_agent.peers.peer import Placement, RefusedError
+from joulepath_agent.peers.peer import JobPod, PeerRefusedError
 from joulepath_agent.peers.podresources import Holder, PodResourcesError, holders
 
-__all__ = ["ClusterPods", "ReadPod", "place"]
+__all__ = ["ClusterPods", "ReadPod", "own_pod"]
 
 ReadPod = Callable[[str, str], Mapping[str, Any] | None]
 """Namespace and name to the pod's API object, or None where there is none; raises OSError if the API doesn't answer."""
@@ -28,31 +28,35 @@ class ClusterPods:
         self._pod_resources = pod_resources
         self._read_pod = read_pod
 
-    def __call__(self, pod_uid: str, gpu_uuid: str) -> Placement:
+    def __call__(self, pod_uid: str, gpu_uuid: str) -> JobPod:
         """See Locate."""
         try:
-            return place(pod_uid, gpu_uuid, holders(self._pod_resources, gpu_uuid), self._read_pod)
+            return own_pod(pod_uid, gpu_uuid, holders(self._pod_resources, gpu_uuid), self._read_pod)
         except (PodResourcesError, OSError) as error:
-            raise RefusedError("Unanswered", str(error), passing=True) from None
+            raise PeerRefusedError("Unanswered", str(error), passing=True) from None
 
 
-def place(pod_uid: str, gpu_uuid: str, found: tuple[Holder, ...], read_pod: ReadPod) -> Placement:
-    """Where the pod of that UID stands, if the GPU is its alone.
+def own_pod(pod_uid: str, gpu_uuid: str, found: tuple[Holder, ...], read_pod: ReadPod) -> JobPod:
+    """The pod of that UID and its job, if the GPU is its alone.
 
     Raises:
-        RefusedError: The GPU is another's or shared, or the pod belongs to no job.
+        PeerRefusedError: The GPU is another's or shared, or the pod belongs to no job.
     """
     if any(holder.shared for holder in found):
-        raise RefusedError("SharedGpu", f"{gpu_uuid} is time-sliced or shared by MPS: its clock isn't one pod's to set")
+        raise PeerRefusedError(
+            "SharedGpu", f"{gpu_uuid} is time-sliced or shared by MPS: its clock isn't one pod's to set"
+        )
     pods = {(h.namespace, h.pod): read_pod(h.namespace, h.pod) for h in found}
     living = {key: pod for key, pod in pods.items() if pod and pod.get("status", {}).get("phase") not in _ENDED}
     own = next((key for key, pod in living.items() if pod["metadata"]["uid"] == pod_uid), None)
     if own is None:
-        raise RefusedError("NotItsGpu", f"the kubelet gave {gpu_uuid} to another pod than {pod_uid}")
+        raise PeerRefusedError("NotItsGpu", f"the kubelet gave {gpu_uuid} to another pod than {pod_uid}")
     if len(living) > 1 or sum((h.namespace, h.pod) == own for h in found) > 1:
-        raise RefusedError("SharedGpu", f"{gpu_uuid} is held by more than one container")
+        raise PeerRefusedError("SharedGpu", f"{gpu_uuid} is held by more than one container")
     metadata = living[own]["metadata"]
     owner = next((o for o in metadata.get("ownerReferences") or () if o.get("controller")), None)
     if owner is None or owner.get("kind") != "PyTorchJob":
-        raise RefusedError("NoJob", f"pod {metadata['name']} isn't controlled by a PyTorchJob, so it belongs to no job")
-    return Placement(metadata["namespace"], metadata["name"], pod_uid, owner["name"], owner["uid"])
+        raise PeerRefusedError(
+            "NoJob", f"pod {metadata['name']} isn't controlled by a PyTorchJob, so it belongs to no job"
+        )
+    return JobPod(metadata["namespace"], metadata["name"], pod_uid, owner["name"], owner["uid"])

@@ -9,12 +9,12 @@ import socket
 from dataclasses import dataclass
 from typing import Protocol
 
-__all__ = ["Identify", "JobKey", "Locate", "Peer", "Placement", "RefusedError"]
+__all__ = ["Identify", "JobKey", "JobPod", "Locate", "Peer", "PeerRefusedError"]
 JobKey = tuple[str, str]
 """Namespace and UID of a job: a plan moves clocks of pods of its own namespace only."""
 
 
-class RefusedError(Exception):
+class PeerRefusedError(Exception):
     """A peer isn't served."""
 
     def __init__(self, code: str, message: str, *, passing: bool = False) -> None:
@@ -42,25 +42,30 @@ class Peer:
 
 
 @dataclass(frozen=True, slots=True)
-class Placement:
+class JobPod:
     """The pod of a peer and the job that it belongs to."""
 
     namespace: str
-    pod: str
-    pod_uid: str
+    name: str
+    uid: str
     job: str
     job_uid: str
+
+    @property
+    def job_key(self) -> JobKey:
+        """The key of that job."""
+        return self.namespace, self.job_uid
 
 
 class Identify(Protocol):
     """Tells who is at the other end."""
 
     def __call__(self, connection: socket.socket) -> Peer:
-        """Raises RefusedError where that can't be told."""
+        """Raises PeerRefusedError where that can't be told."""
 
 
 class Locate(Protocol):
     """Finds the pod and whether the GPU is its own; may take seconds."""
 
-    def __call__(self, pod_uid: str, gpu_uuid: str) -> Placement:
-        """Raises RefusedError where the GPU isn't that pod's alone, or the pod belongs to no job."""
+    def __call__(self, pod_uid: str, gpu_uuid: str) -> JobPod:
+        """Raises PeerRefusedError where the GPU isn't that pod's alone, or the pod belongs to no job."""

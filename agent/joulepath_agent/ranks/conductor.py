@@ -18,7 +18,7 @@ from joulepath_agent.ranks.reason import Obstacle, Reason
 from joulepath_agent.ranks.score import Score, read_score
 from joulepath_agent.ranks.switching import is_short_tail, wish_at_begin, wish_at_end
 from joulepath_crds import Arm, Instruction, JobPlanSpec, Purpose, RankState, arm_of, next_boundary
-from joulepath_trainer.wire.page import Entry, Event
+from joulepath_trainer.wire.page import MarkerEntry, MarkerEvent
 
 __all__ = ["Conductor"]
 
@@ -80,11 +80,11 @@ class Conductor:
         """Tries again to stage a plan that couldn't be: the order of instructions has become known."""
         return self.set_plan(self._plan)
 
-    def on_event(self, entry: Entry, at_s: float) -> Wish | None:
+    def on_event(self, entry: MarkerEntry, at_s: float) -> Wish | None:
         """A marker that the GPU has passed, at the agent's monotonic time; the wish that follows, if any."""
-        if entry.event is Event.STEP_BEGIN:
+        if entry.event is MarkerEvent.STEP_BEGIN:
             return self._begin_iteration(entry.iteration, at_s)
-        if self.applied.arm is not Arm.PLAN or self._score is None or entry.event is Event.STEP_END:
+        if self.applied.arm is not Arm.PLAN or self._score is None or entry.event is MarkerEvent.STEP_END:
             return None
         return self._play(self._score, entry, at_s)
 
@@ -183,7 +183,7 @@ class Conductor:
         clock = None if arm is Arm.PLAN else DEFAULT
         return Applied(arm, block, plan.hash, clock, plan.blocks.iterations if plan.blocks and block >= 0 else 0)
 
-    def _play(self, score: Score, entry: Entry, at_s: float) -> Wish | None:
+    def _play(self, score: Score, entry: MarkerEntry, at_s: float) -> Wish | None:
         ran = Instruction(entry.stage, entry.kind, entry.microbatch)
         at = self._position
         planned = score.instructions[at] if at < len(score.instructions) else None
@@ -194,7 +194,7 @@ class Conductor:
             )
             return self.stop(Reason(End.ORDER_MISMATCH, what, final=True))
         after_mhz = self._after(score, at)
-        if entry.event is Event.END:
+        if entry.event is MarkerEvent.END:
             self._position += 1
             return wish_at_end(after_mhz)
         return wish_at_begin(score.clocks_mhz[at], after_mhz, at_s, score.durations_s[at], self.lag_up_s)

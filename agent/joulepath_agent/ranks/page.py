@@ -7,7 +7,7 @@ import mmap
 import os
 from typing import Final
 
-from joulepath_trainer.wire.page import PAGE_BYTES, Entry, PageReader
+from joulepath_trainer.wire.page import PAGE_BYTES, MarkerEntry, PageReader
 
 __all__ = ["SharedPage"]
 
@@ -31,7 +31,7 @@ class SharedPage:
         marker = self._reader.marker
         return None if marker == self._taken else marker
 
-    def take(self, marker: int) -> list[Entry] | None:
+    def take(self, marker: int) -> list[MarkerEntry] | None:
         """What the markers up to this one mean, oldest first; None if some of them can't be told any more."""
         first, self._taken = self._taken + 1, marker
         if not 0 <= marker - first < _MOST_AT_ONCE:

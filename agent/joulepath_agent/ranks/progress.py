@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Final
 
-from joulepath_trainer.wire.page import Entry, Event
+from joulepath_trainer.wire.page import MarkerEntry, MarkerEvent
 
 __all__ = ["Progress", "silence_limit_s"]
 
@@ -33,14 +33,14 @@ class Progress:
         self._begun_at_s = 0.0
         self._shortest_s: dict[tuple[int, str], float] = {}
 
-    def expect(self, entry: Entry, now_s: float) -> None:
+    def expect(self, entry: MarkerEntry, now_s: float) -> None:
         """The end of an instruction is due as long after its begin as the shortest of its kind lately took."""
         what = (entry.stage, entry.kind)
-        if entry.event is Event.BEGIN:
+        if entry.event is MarkerEvent.BEGIN:
             self._begun_at_s = now_s
             self.expected_s = now_s + _SURE * self._shortest_s.get(what, 0.0)
             return
-        if entry.event is Event.END and entry.stage in self._stages:
+        if entry.event is MarkerEvent.END and entry.stage in self._stages:
             took_s = now_s - self._begun_at_s
             self._shortest_s[what] = min(took_s, self._shortest_s.get(what, took_s) * _FORGET)
         self.expected_s = now_s

@@ -19,14 +19,14 @@ from joulepath_agent.gpus.setter import ClockSetter
 from joulepath_agent.gpus.wish import Wish
 from joulepath_agent.measuring.applied import Applied
 from joulepath_agent.measuring.history import History, Measured
-from joulepath_agent.peers.peer import Peer, Placement
+from joulepath_agent.peers.peer import JobPod, Peer
 from joulepath_agent.ranks.conductor import Conductor
 from joulepath_agent.ranks.page import SharedPage
 from joulepath_agent.ranks.progress import Progress, silence_limit_s
 from joulepath_agent.ranks.reason import Obstacle, Reason
 from joulepath_crds import Arm, Coordinates, JobPlanSpec, RankReport
 from joulepath_trainer.wire.messages import Hello, IterationRecord
-from joulepath_trainer.wire.page import Entry, Event
+from joulepath_trainer.wire.page import MarkerEntry, MarkerEvent
 from joulepath_trainer.wire.protocol import WireError
 
 __all__ = ["Rank"]
@@ -41,20 +41,20 @@ class Rank:
         self,
         hello: Hello,
         peer: Peer,
-        placement: Placement,
+        pod: JobPod,
         setter: ClockSetter,
         trace: EnergyTrace,
         on_lease_end: Callable[[End], None],
     ) -> None:
         self.hello = hello
         self.peer = peer
-        self.placement = placement
+        self.pod = pod
         self.setter = setter
         self.trace = trace
         self.alive = True
         self.page = SharedPage()
         self.progress = Progress(hello.pipeline.stages, time.monotonic())
-        self.lease = Lease(setter, f"rank {hello.rank} of {placement.pod}", on_lease_end)
+        self.lease = Lease(setter, f"rank {hello.rank} of {pod.name}", on_lease_end)
         self.history = History()
         self._lock = threading.RLock()
         self._conductor = Conductor(hello.attempt, hello.pipeline.stages, setter.lag_up_s)
@@ -80,9 +80,9 @@ class Rank:
             for entry in entries:
                 self._pass(entry, now)
 
-    def _pass(self, entry: Entry, now: float) -> None:
+    def _pass(self, entry: MarkerEntry, now: float) -> None:
         conductor = self._conductor
-        if entry.event is not Event.STEP_BEGIN:
+        if entry.event is not MarkerEvent.STEP_BEGIN:
             self._apply(conductor.on_event(entry, now))
             self.history.mark(entry, now)
             self.progress.expect(entry, now)
@@ -175,8 +175,8 @@ class Rank:
             now = copy.copy(self._conductor)  # the follower must not wait while a report is made
         return RankReport(
             rank=hello.rank,
-            pod=self.placement.pod,
-            pod_uid=self.placement.pod_uid,
+            pod=self.pod.name,
+            pod_uid=self.pod.uid,
             gpu_uuid=self.setter.gpu.uuid,
             coordinates=Coordinates(
                 data=hello.data,

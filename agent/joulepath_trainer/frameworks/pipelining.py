@@ -23,7 +23,7 @@ from types import ModuleType
 from typing import Any
 
 from joulepath_trainer.identity import Work, pipeline_work
-from joulepath_trainer.session import ChunkToken, Observer
+from joulepath_trainer.session import BegunInstruction, Observer
 
 __all__ = ["PipelineSteps"]
 
@@ -52,9 +52,9 @@ class PipelineSteps:
     def observe_stages(self, stage_module: ModuleType) -> None:
         """Wraps the computations of a stage; for ``torch.distributed.pipelining.stage``."""
         base = stage_module._PipelineStageBase
-        base.forward_one_chunk = self._observed_chunk(base.forward_one_chunk, _forward)
-        base.backward_one_chunk = self._observed_chunk(base.backward_one_chunk, _backward)
-        base.backward_weight_one_chunk = self._observed_chunk(base.backward_weight_one_chunk, _backward_weight)
+        base.forward_one_chunk = self._observed_computation(base.forward_one_chunk, _forward)
+        base.backward_one_chunk = self._observed_computation(base.backward_one_chunk, _backward)
+        base.backward_weight_one_chunk = self._observed_computation(base.backward_weight_one_chunk, _backward_weight)
 
     def observe_schedules(self, schedules_module: ModuleType) -> None:
         """Wraps the step of a schedule; for ``torch.distributed.pipelining.schedules``."""
@@ -77,18 +77,18 @@ class PipelineSteps:
 
         return step
 
-    def _observed_chunk(
+    def _observed_computation(
         self, original: Callable[..., Any], instruction: Callable[..., tuple[str, int]]
     ) -> Callable[..., Any]:
         @functools.wraps(original)
         def chunk(stage: Any, *args: Any, **kwargs: Any) -> Any:
-            token = self._begin_chunk(stage, instruction, args, kwargs) if self._marking else None
+            token = self._begin_instruction(stage, instruction, args, kwargs) if self._marking else None
             if token is None:
                 return original(stage, *args, **kwargs)
             try:
                 return original(stage, *args, **kwargs)
             finally:
-                self._observer.end_chunk(token)
+                self._observer.end_instruction(token)
 
         return chunk
 
@@ -115,12 +115,12 @@ class PipelineSteps:
         self._work, self._schedule = work, weakref.ref(schedule)
         return work
 
-    def _begin_chunk(
+    def _begin_instruction(
         self, stage: Any, instruction: Callable[..., tuple[str, int]], args: Any, kwargs: Any
-    ) -> ChunkToken | None:
+    ) -> BegunInstruction | None:
         try:
             kind, microbatch = instruction(*args, **kwargs)
-            return self._observer.begin_chunk(kind, stage.stage_index, microbatch)
+            return self._observer.begin_instruction(kind, stage.stage_index, microbatch)
         except Exception as error:
             self._observer.switch_off(error)
             return None

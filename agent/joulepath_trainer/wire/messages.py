@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from joulepath_trainer.wire.protocol import KINDS, MAX_MESSAGE_BYTES, VERSION, WireError
 
-__all__ = ["Hello", "InstructionSpan", "IterationRecord", "Pipeline", "Reply"]
+__all__ = ["Hello", "InstructionSpan", "IterationRecord", "PipelinePlace", "Reply"]
 
 _RECORD: Final = struct.Struct("<4sIddH")
 _SPAN: Final = struct.Struct("<BxHHxxdd")
@@ -27,8 +27,8 @@ _RECORD_TAG: Final = b"JPI1"
 
 
 @dataclass(frozen=True, slots=True)
-class Pipeline:
-    """The pipeline as a rank knows it. A job without one is a pipeline of one stage and one microbatch."""
+class PipelinePlace:
+    """A pipeline, and the place of a rank in it. A job without one is a pipeline of one stage and one microbatch."""
 
     schedule: str
     """Class name of the schedule, or "" where there is none."""
@@ -54,7 +54,7 @@ class Hello:
     markers: str
     """"stream": written by the GPU's stream; "host": by the host, when it has waited for the GPU or has none. For
     whoever reads messages: the agent treats both alike."""
-    pipeline: Pipeline
+    pipeline: PipelinePlace
     data: int = 0
     tensor: int = 0
     data_parallel: int = 1
@@ -80,7 +80,7 @@ class Hello:
             raise WireError(f"hello.version must be {VERSION}, it is {body.get('version')!r:.80}")
         try:
             hello = cls(
-                pipeline=Pipeline(
+                pipeline=PipelinePlace(
                     schedule=_text(pipeline["schedule"], "pipeline.schedule"),
                     stage_count=_count(pipeline["stage_count"], "pipeline.stage_count", 1, 65535),
                     microbatches=_count(pipeline["microbatches"], "pipeline.microbatches", 1, 65535),

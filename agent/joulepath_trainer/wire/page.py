@@ -29,8 +29,8 @@ __all__ = [
     "PAGE_BYTES",
     "RING",
     "RING_OFFSET",
-    "Entry",
-    "Event",
+    "MarkerEntry",
+    "MarkerEvent",
     "PageReader",
     "PageWriter",
     "check_page",
@@ -47,7 +47,7 @@ PAGE_BYTES: Final = RING_OFFSET + RING * ENTRY.size
 _U32: Final = struct.Struct("<I")
 
 
-class Event(IntEnum):
+class MarkerEvent(IntEnum):
     """What a marker marks."""
 
     STEP_BEGIN = 1
@@ -57,12 +57,12 @@ class Event(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class MarkerEntry:
     """What a marker means."""
 
     sequence: int
     iteration: int
-    event: Event
+    event: MarkerEvent
     kind: str
     """F, B, I or W; "" for the begin and end of a step."""
     stage: int
@@ -76,7 +76,7 @@ class PageWriter:
         self._page = page
         self._sequence = 0
 
-    def announce(self, event: Event, iteration: int, kind: str = "", stage: int = 0, microbatch: int = 0) -> int:
+    def announce(self, event: MarkerEvent, iteration: int, kind: str = "", stage: int = 0, microbatch: int = 0) -> int:
         """Writes what the next marker means and returns the sequence number that the GPU is to write."""
         self._sequence += 1
         at = RING_OFFSET + (self._sequence % RING) * ENTRY.size
@@ -111,13 +111,13 @@ class PageReader:
         """Sequence number of the last marker that the host has enqueued."""
         return int(_U32.unpack_from(self._page, _ENQUEUED_OFFSET)[0])
 
-    def entry(self, sequence: int) -> Entry | None:
+    def entry(self, sequence: int) -> MarkerEntry | None:
         """What a marker means; None where it was overwritten or makes no sense."""
         at = RING_OFFSET + (sequence % RING) * ENTRY.size
         found, iteration, event, kind, stage, microbatch, _ = ENTRY.unpack_from(self._page, at)
         if found != sequence or event not in (1, 2, 3, 4) or (kind and chr(kind) not in KINDS):
             return None
-        return Entry(sequence, iteration, Event(event), chr(kind) if kind else "", stage, microbatch)
+        return MarkerEntry(sequence, iteration, MarkerEvent(event), chr(kind) if kind else "", stage, microbatch)
 
 
 def check_page(page: memoryview) -> None:

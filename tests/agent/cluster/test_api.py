@@ -15,7 +15,7 @@ from uuid import uuid4
 import pytest
 from kubernetes import client, config
 
-from joulepath_agent.cluster.api import Cluster
+from joulepath_agent.cluster.api import NodeApi
 from joulepath_agent.peers.peer import JobKey
 from joulepath_crds import JobPlanSpec, NodeReportStatus, Purpose, Sweep
 from joulepath_crds.__main__ import documents
@@ -52,9 +52,9 @@ class Ties:
         """The plans as the agent knows them."""
         return self.plans[-1] if self.plans else {}
 
-    def start(self) -> Cluster:
+    def start(self) -> NodeApi:
         """Ties an agent that reports ``report``."""
-        tied = Cluster(self.api, self.node, self.namespace, self.group)
+        tied = NodeApi(self.api, self.node, self.namespace, self.group)
         tied.run(self.plans.append, lambda: self.report)
         return tied
 

@@ -12,18 +12,18 @@ from hypothesis import strategies as st
 from joulepath_agent.gpus.energy import Trace
 from joulepath_agent.measuring.applied import Applied
 from joulepath_agent.measuring.history import History
-from joulepath_agent.measuring.power import WAIT, energy_rows, fit_power
-from joulepath_agent.measuring.run import Iteration, Mark, Run, step_begin_s
+from joulepath_agent.measuring.power import WAIT, energy_windows, fit_power
+from joulepath_agent.measuring.run import Moment, Run, TimedIteration, step_begin_s
 from joulepath_crds import Arm, Instruction
 from joulepath_trainer.wire.messages import InstructionSpan, IterationRecord
-from joulepath_trainer.wire.page import Entry, Event
+from joulepath_trainer.wire.page import MarkerEntry, MarkerEvent
 
 POWER_W = {"F": 300.0, "B": 380.0, "": 80.0}
 SECONDS = {"F": 0.05, "B": 0.09}
 ORDER = ("F0", "F1", "F2", "B0", "F3", "B1", "B2", "B3")
 
 
-def iterations(count: int, chance: random.Random, first: int = 1, at_s: float = 100.0) -> list[Iteration]:
+def iterations(count: int, chance: random.Random, first: int = 1, at_s: float = 100.0) -> list[TimedIteration]:
     """Iterations with waits of random length between the instructions."""
     made = []
     for number in range(first, first + count):
@@ -32,12 +32,12 @@ def iterations(count: int, chance: random.Random, first: int = 1, at_s: float = 
             now += chance.choice((0.0, 0.01, 0.06))
             spans.append(InstructionSpan(name[0], 2, int(name[1:]), now, now + SECONDS[name[0]]))
             now += SECONDS[name[0]]
-        made.append(Iteration(number, at_s, now + 0.002, tuple(spans)))
+        made.append(TimedIteration(number, at_s, now + 0.002, tuple(spans)))
         at_s += now + 0.002
     return made
 
 
-def counter(done: list[Iteration], period_s: float, jitter_s: float, chance: random.Random) -> Trace:
+def counter(done: list[TimedIteration], period_s: float, jitter_s: float, chance: random.Random) -> Trace:
     """What an energy counter with this period shows of them, each edge seen up to the jitter late or early."""
     times, joules = [done[0].begin_s], [0.0]
     for iteration in done:
@@ -59,24 +59,24 @@ def test_the_regression_recovers_power_by_kind_and_of_waiting(seed: int) -> None
     chance = random.Random(seed)
     done = iterations(12, chance)
     run = Run(Applied(Arm.SWEEP, 0, "h", 900, 12), False, tuple(done))
-    rows = energy_rows(run, counter(done, 0.1, 0.0005, chance), 0.02)
-    assert rows is not None
-    fit = fit_power([rows])
+    windows = energy_windows(run, counter(done, 0.1, 0.0005, chance), 0.02)
+    assert windows is not None
+    fit = fit_power([windows])
     assert fit.power_w[2, "F"] == pytest.approx(POWER_W["F"], rel=0.03)
     assert fit.power_w[2, "B"] == pytest.approx(POWER_W["B"], rel=0.03)
     assert fit.power_w[WAIT] == pytest.approx(POWER_W[""], abs=8.0)
-    for column in fit.power_w:
-        true_w = POWER_W["" if column == WAIT else column[1]]
-        assert abs(fit.power_w[column] - true_w) < 6 * fit.standard_error_w[column] + 1.0
+    for regressor in fit.power_w:
+        true_w = POWER_W["" if regressor == WAIT else regressor[1]]
+        assert abs(fit.power_w[regressor] - true_w) < 6 * fit.standard_error_w[regressor] + 1.0
 
 
 def test_a_rank_that_never_waits_tells_nothing_of_waiting() -> None:
     spans = tuple(InstructionSpan(name[0], 2, int(name[1:]), 0.07 * i, 0.07 * (i + 1)) for i, name in enumerate(ORDER))
-    done = [Iteration(n, 10 + 0.56 * n, 0.56, spans) for n in range(1, 9)]
+    done = [TimedIteration(n, 10 + 0.56 * n, 0.56, spans) for n in range(1, 9)]
     run = Run(Applied(Arm.SWEEP, 0, "h", 900, 8), False, tuple(done))
-    rows = energy_rows(run, counter(done, 0.1, 0.0005, random.Random(1)))
-    assert rows is not None
-    assert set(fit_power([rows]).power_w) == {(2, "F"), (2, "B")}
+    windows = energy_windows(run, counter(done, 0.1, 0.0005, random.Random(1)))
+    assert windows is not None
+    assert set(fit_power([windows]).power_w) == {(2, "F"), (2, "B")}
 
 
 def test_the_first_iteration_after_a_switch_and_iteration_0_are_not_counted() -> None:
@@ -89,7 +89,7 @@ def test_the_first_iteration_after_a_switch_and_iteration_0_are_not_counted() ->
 @given(st.lists(st.floats(0.0, 0.01), min_size=3, max_size=3))
 def test_a_step_began_by_the_marker_that_was_seen_soonest(delays_s: list[float]) -> None:
     spans = (InstructionSpan("F", 0, 0, 0.1, 0.3),)
-    marks: dict[Mark, float] = {
+    marks: dict[Moment, float] = {
         (False, None): 50.0 + delays_s[0],
         (False, Instruction(0, "F", 0)): 50.1 + delays_s[1],
         (True, Instruction(0, "F", 0)): 50.3 + delays_s[2],
@@ -99,15 +99,15 @@ def test_a_step_began_by_the_marker_that_was_seen_soonest(delays_s: list[float])
 
 
 def play(
-    history: History, done: list[Iteration], applied: Applied, *, spoiled: int = -1, lost: int = -1, late: int = 0
+    history: History, done: list[TimedIteration], applied: Applied, *, spoiled: int = -1, lost: int = -1, late: int = 0
 ) -> None:
     """Lets a history see iterations as a rank does; one may be spoiled, a record may be lost, all may be late."""
     for at, iteration in enumerate(done):
         begun = iteration.begin_s
         history.begin(iteration.number, applied, begun, spoiled_before=iteration.number - 1 == spoiled)
         for span in iteration.spans:
-            for event, offset_s in ((Event.BEGIN, span.begin_s), (Event.END, span.end_s)):
-                entry = Entry(0, iteration.number, event, span.kind, span.stage, span.microbatch)
+            for event, offset_s in ((MarkerEvent.BEGIN, span.begin_s), (MarkerEvent.END, span.end_s)):
+                entry = MarkerEntry(0, iteration.number, event, span.kind, span.stage, span.microbatch)
                 history.mark(entry, begun + offset_s + 0.0003)
         for ready in done[max(0, at - late) : at + 1 - late] if at < len(done) - 1 else done[max(0, at - late) :]:
             if ready.number != lost:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from joulepath_agent.peers.cgroup import CgroupIdentity, peer_process, pod_uid_of
-from joulepath_agent.peers.peer import RefusedError
+from joulepath_agent.peers.peer import PeerRefusedError
 
 UID = "0b1c2d3e-4f50-6172-8394-a5b6c7d8e9f0"
 UNIT = f"pod{UID.replace('-', '_')}.slice"
@@ -65,11 +65,11 @@ def test_the_kernel_tells_the_process_that_connected(tmp_path: Path) -> None:
 
 def test_another_folder_than_proc_is_refused_with_the_remedy(tmp_path: Path) -> None:
     server, client = accepted(tmp_path / "socket")
-    with server, client, pytest.raises(RefusedError, match="is it the host's /proc"):
+    with server, client, pytest.raises(PeerRefusedError, match="is it the host's /proc"):
         peer_process(server, tmp_path)
 
 
 def test_a_process_in_no_pod_is_refused(tmp_path: Path) -> None:
     server, client = accepted(tmp_path / "socket")
-    with server, client, pytest.raises(RefusedError, match="NoPod"):
+    with server, client, pytest.raises(PeerRefusedError, match="NoPod"):
         CgroupIdentity(Path("/proc"))(server)

@@ -10,8 +10,8 @@ from typing import Any
 import grpc
 import pytest
 
-from joulepath_agent.peers.ownership import ClusterPods, place
-from joulepath_agent.peers.peer import Placement, RefusedError
+from joulepath_agent.peers.ownership import ClusterPods, own_pod
+from joulepath_agent.peers.peer import JobPod, PeerRefusedError
 from joulepath_agent.peers.podresources import Holder, holders
 
 GPU = "GPU-1"
@@ -75,23 +75,23 @@ def test_the_kubelet_tells_who_holds_a_gpu(kubelet: Callable[[bytes], Path]) -> 
 def test_a_replica_of_a_gpu_is_shared(kubelet: Callable[[bytes], Path]) -> None:
     path = kubelet(pod("pod-0", f"{GPU}::3"))
     assert [holder.shared for holder in holders(path, GPU)] == [True]
-    with pytest.raises(RefusedError, match="SharedGpu"):
+    with pytest.raises(PeerRefusedError, match="SharedGpu"):
         ClusterPods(path, api())("uid-0", GPU)
 
 
 def test_a_silent_kubelet_refuses_for_now(tmp_path: Path) -> None:
-    with pytest.raises(RefusedError, match="Unanswered"):
+    with pytest.raises(PeerRefusedError, match="Unanswered"):
         ClusterPods(tmp_path / "none.sock", api())("uid-0", GPU)
 
 
 def test_a_pod_stands_where_its_controller_says(kubelet: Callable[[bytes], Path]) -> None:
     path = kubelet(pod("pod-0", GPU))
-    assert ClusterPods(path, api(pod_0=body()))("uid-0", GPU) == Placement("ns", "pod-0", "uid-0", "job", "job-uid")
+    assert ClusterPods(path, api(pod_0=body()))("uid-0", GPU) == JobPod("ns", "pod-0", "uid-0", "job", "job-uid")
 
 
 def test_the_gpu_of_a_pod_that_has_ended_is_its_successors() -> None:
     found = (Holder("ns", "old", "c", shared=False), HOLDER)
-    assert place("uid-0", GPU, found, api(old=body("uid-9", "Succeeded"), pod_0=body())).pod == "pod-0"
+    assert own_pod("uid-0", GPU, found, api(old=body("uid-9", "Succeeded"), pod_0=body())).name == "pod-0"
 
 
 @pytest.mark.parametrize(
@@ -109,6 +109,6 @@ def test_the_gpu_of_a_pod_that_has_ended_is_its_successors() -> None:
 def test_whoever_does_not_hold_the_gpu_alone_is_refused(
     found: tuple[Holder, ...], pods: dict[str, Any], code: str
 ) -> None:
-    with pytest.raises(RefusedError) as refused:
-        place("uid-0", GPU, found, api(**pods))
+    with pytest.raises(PeerRefusedError) as refused:
+        own_pod("uid-0", GPU, found, api(**pods))
     assert refused.value.code == code

@@ -12,10 +12,10 @@ import pytest
 import yaml
 from kubernetes import config
 
-from joulepath_agent.cluster.api import Cluster
+from joulepath_agent.cluster.api import NodeApi
 from joulepath_agent.peers.cgroup import pod_uid_of
 from joulepath_agent.peers.ownership import ClusterPods
-from joulepath_agent.peers.peer import Placement, RefusedError
+from joulepath_agent.peers.peer import JobPod, PeerRefusedError
 from real_cluster import Cluster as RealCluster
 from tests.agent.room import wait_until
 
@@ -59,7 +59,7 @@ def training(cluster: RealCluster) -> Iterator[Training]:
         name = pod["metadata"]["name"]
         gpu = cluster.kubectl("exec", "-n", namespace, name, "--", "sh", "-c", "echo $NVIDIA_VISIBLE_DEVICES").strip()
         root = Path(f"/proc/{node.processes.pid(f'{node.name}.namespace')}/root")
-        api = Cluster(config.new_client_from_config(str(cluster.kubeconfig)), node.name, namespace)
+        api = NodeApi(config.new_client_from_config(str(cluster.kubeconfig)), node.name, namespace)
         pods = ClusterPods(root / "var/lib/kubelet/pod-resources/kubelet.sock", api.read_pod)
         yield Training(namespace, stored["metadata"]["uid"], name, pod["metadata"]["uid"], gpu, pods)
     finally:
@@ -67,17 +67,17 @@ def training(cluster: RealCluster) -> Iterator[Training]:
 
 
 def test_a_pod_stands_in_its_job_with_its_gpu(training: Training) -> None:
-    expected = Placement(training.namespace, training.pod, training.pod_uid, "job", training.job_uid)
+    expected = JobPod(training.namespace, training.pod, training.pod_uid, "job", training.job_uid)
     assert training.pods(training.pod_uid, training.gpu_uuid) == expected
 
 
 def test_another_pod_does_not_get_its_gpu(training: Training) -> None:
-    with pytest.raises(RefusedError, match="NotItsGpu"):
+    with pytest.raises(PeerRefusedError, match="NotItsGpu"):
         training.pods(str(uuid4()), training.gpu_uuid)
 
 
 def test_a_gpu_that_no_pod_holds_is_nobodys(training: Training) -> None:
-    with pytest.raises(RefusedError, match="NotItsGpu"):
+    with pytest.raises(PeerRefusedError, match="NotItsGpu"):
         training.pods(training.pod_uid, "GPU-none")
 
 

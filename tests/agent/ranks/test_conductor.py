@@ -24,7 +24,7 @@ from joulepath_crds import (
     arm_of,
     next_boundary,
 )
-from joulepath_trainer.wire.page import Entry, Event
+from joulepath_trainer.wire.page import MarkerEntry, MarkerEvent
 
 ORDER = ("F0", "F1", "B0", "B1")
 CLOCKS = (900, 1200, 0, 600)
@@ -65,20 +65,20 @@ def conductor(**changes: object) -> Conductor:
     return Conductor(**{"attempt": 0, "stages": (0,), "lag_up_s": LAG_S, **changes})  # type: ignore[arg-type]
 
 
-def entries(iteration: int, order: tuple[str, ...] = ORDER) -> Iterator[Entry]:
+def entries(iteration: int, order: tuple[str, ...] = ORDER) -> Iterator[MarkerEntry]:
     """The markers of an iteration."""
-    yield Entry(1, iteration, Event.STEP_BEGIN, "", 0, 0)
+    yield MarkerEntry(1, iteration, MarkerEvent.STEP_BEGIN, "", 0, 0)
     for name in order:
-        yield Entry(1, iteration, Event.BEGIN, name[0], 0, int(name[1:]))
-        yield Entry(1, iteration, Event.END, name[0], 0, int(name[1:]))
-    yield Entry(1, iteration, Event.STEP_END, "", 0, 0)
+        yield MarkerEntry(1, iteration, MarkerEvent.BEGIN, name[0], 0, int(name[1:]))
+        yield MarkerEntry(1, iteration, MarkerEvent.END, name[0], 0, int(name[1:]))
+    yield MarkerEntry(1, iteration, MarkerEvent.STEP_END, "", 0, 0)
 
 
 def run(player: Conductor, iteration: int, at_s: float = 0.0, order: tuple[str, ...] = ORDER) -> list[Wish | None]:
     """One iteration with the planned durations, nothing in between."""
     wishes = []
     for entry in entries(iteration, order):
-        if entry.event is Event.END:
+        if entry.event is MarkerEvent.END:
             at_s += DURATIONS[ORDER.index(f"{entry.kind}{entry.microbatch}")]
         wishes.append(player.on_event(entry, at_s))
     return wishes
@@ -193,7 +193,7 @@ def test_a_withdrawn_plan_means_default_clocks_at_once() -> None:
     player.set_plan(plan())
     at(player, 10)
     assert player.set_plan(None) == Wish(DEFAULT)
-    assert player.on_event(Entry(1, 10, Event.BEGIN, "F", 0, 0), 0.0) is None
+    assert player.on_event(MarkerEntry(1, 10, MarkerEvent.BEGIN, "F", 0, 0), 0.0) is None
     assert (player.state, player.applied_hash) == (RankState.OBSERVING, None)
 
 
@@ -238,8 +238,8 @@ def test_a_rank_of_two_stages_waits_for_its_recorded_order() -> None:
     player.restage()
     assert player.staged_hash == "one"
     at(player, 10)
-    player.on_event(Entry(1, 10, Event.BEGIN, "F", 0, 0), 0.0)
-    assert player.on_event(Entry(1, 10, Event.END, "F", 0, 0), 0.0) == Wish(1200)
+    player.on_event(MarkerEntry(1, 10, MarkerEvent.BEGIN, "F", 0, 0), 0.0)
+    assert player.on_event(MarkerEntry(1, 10, MarkerEvent.END, "F", 0, 0), 0.0) == Wish(1200)
 
 
 def test_a_plan_without_this_stage_is_never_staged() -> None:
@@ -261,7 +261,7 @@ def test_lost_markers_mean_default_clocks_until_the_next_iteration() -> None:
     player.set_plan(plan())
     at(player, 10)
     assert player.lost() == Wish(DEFAULT)
-    assert player.on_event(Entry(1, 10, Event.END, "B", 0, 0), 0.0) is None
+    assert player.on_event(MarkerEntry(1, 10, MarkerEvent.END, "B", 0, 0), 0.0) is None
     assert at(player, 11) == Wish(900)
 
 
@@ -277,7 +277,7 @@ def test_a_suspended_rank_joins_again_at_the_next_block() -> None:
 def iterate(player: Conductor, periods_s: list[float], first: int = 10) -> None:
     now = 0.0
     for number, period_s in enumerate([*periods_s, 0.0]):
-        player.on_event(Entry(1, first + number, Event.STEP_BEGIN, "", 0, 0), now)
+        player.on_event(MarkerEntry(1, first + number, MarkerEvent.STEP_BEGIN, "", 0, 0), now)
         now += period_s
 
 
@@ -336,10 +336,10 @@ def test_no_instruction_begins_below_its_own_clock(clocks: list[int], lag_s: flo
     wishes: list[tuple[float, int]] = []
     begins: list[tuple[float, int]] = []
     for entry in entries(10, order):
-        if entry.event is Event.END:
+        if entry.event is MarkerEvent.END:
             now += durations[entry.microbatch]
         wish = player.on_event(entry, now)
-        if entry.event is Event.BEGIN:
+        if entry.event is MarkerEvent.BEGIN:
             begins.append((now, clocks[entry.microbatch]))
         if wish is not None:
             wishes = [(t, c) for t, c in wishes if t <= now] + [(now, wish.now_mhz)]
@@ -351,14 +351,14 @@ def test_no_instruction_begins_below_its_own_clock(clocks: list[int], lag_s: flo
         assert height(ordered[-1]) >= height(needed)
 
 
-@given(st.lists(st.tuples(st.sampled_from(Event), st.sampled_from("FB"), st.integers(0, 3), st.integers(8, 13))))
+@given(st.lists(st.tuples(st.sampled_from(MarkerEvent), st.sampled_from("FB"), st.integers(0, 3), st.integers(8, 13))))
 def test_no_sequence_of_markers_breaks_it_or_lowers_a_clock_outside_of_the_plan(
-    markers: list[tuple[Event, str, int, int]],
+    markers: list[tuple[MarkerEvent, str, int, int]],
 ) -> None:
     player = conductor()
     player.set_plan(plan())
     for event, kind, microbatch, iteration in markers:
-        wish = player.on_event(Entry(1, iteration, event, kind, 0, microbatch), 0.0)
+        wish = player.on_event(MarkerEntry(1, iteration, event, kind, 0, microbatch), 0.0)
         if wish is not None and player.applied.arm is Arm.DEFAULT:
             assert wish == Wish(DEFAULT)
         if player.state is RankState.REFUSED:

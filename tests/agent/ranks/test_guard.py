@@ -10,7 +10,7 @@ import pytest
 
 from joulepath_agent.ranks.conductor import Conductor
 from joulepath_crds import Arm, Blocks, JobPlanSpec, Purpose, RankState, StagePlan
-from joulepath_trainer.wire.page import Entry, Event
+from joulepath_trainer.wire.page import MarkerEntry, MarkerEvent
 
 Slowness = Callable[[int, Arm], float]
 """Factor on the second that an iteration takes, by its number and arm."""
@@ -48,7 +48,7 @@ def simulate(spec: JobPlanSpec, iterations: int, slowness: Slowness, seed: int =
     player.set_plan(spec)
     for number in range(iterations):
         asking = player.reason
-        player.on_event(Entry(1, number, Event.STEP_BEGIN, "", 0, 0), now_s)
+        player.on_event(MarkerEntry(1, number, MarkerEvent.STEP_BEGIN, "", 0, 0), now_s)
         if player.state is RankState.REFUSED:
             story.refused_at = number
             return story

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from agent_double import AgentDouble
-from joulepath_trainer.wire.page import Event
+from joulepath_trainer.wire.page import MarkerEvent
 
 if TYPE_CHECKING:
     from tests.trainer.conftest import Nursery
@@ -24,7 +24,7 @@ def test_a_training_without_pipeline_is_one_stage_between_steps_of_its_first_opt
         assert [record.iteration for record in rank.records] == list(range(first, 8))
         assert all(record.spans == () and record.end_s > 0 for record in rank.records)
         events = [(entry.iteration, entry.event) for entry in rank.entries()]
-        pairs = [(n, event) for n in range(first, 9) for event in (Event.STEP_BEGIN, Event.STEP_END)]
+        pairs = [(n, event) for n in range(first, 9) for event in (MarkerEvent.STEP_BEGIN, MarkerEvent.STEP_END)]
         assert events == pairs[:-1]
 
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from agent_double import AgentDouble, Rank
-from joulepath_trainer.wire.page import Event
+from agent_double import AgentDouble, ConnectedRank
+from joulepath_trainer.wire.page import MarkerEvent
 
 if TYPE_CHECKING:
     from tests.trainer.conftest import Nursery
@@ -32,16 +32,16 @@ def gpipe(_: int) -> list[str]:
     return [f"{kind}{m}" for kind in "FB" for m in range(MICROBATCHES)]
 
 
-def check_markers(rank: Rank, order: list[str]) -> None:
+def check_markers(rank: ConnectedRank, order: list[str]) -> None:
     entries = rank.entries()
     assert rank.marker == len(entries)
     for iteration, group in groupby(entries, lambda entry: entry.iteration):
         events = [(e.event, f"{e.kind}{e.microbatch}") for e in group]
-        chunks = [(event, name) for name in order for event in (Event.BEGIN, Event.END)]
-        assert events == [(Event.STEP_BEGIN, "0"), *chunks, (Event.STEP_END, "0")], iteration
+        chunks = [(event, name) for name in order for event in (MarkerEvent.BEGIN, MarkerEvent.END)]
+        assert events == [(MarkerEvent.STEP_BEGIN, "0"), *chunks, (MarkerEvent.STEP_END, "0")], iteration
 
 
-def check_records(rank: Rank, order: list[str], steps: int = STEPS) -> None:
+def check_records(rank: ConnectedRank, order: list[str], steps: int = STEPS) -> None:
     # All but rank 0 learn the attempt's number at their second step.
     assert [record.iteration for record in rank.records] == list(range(min(rank.hello.rank, 1), steps))
     for record in rank.records:
@@ -112,7 +112,7 @@ def test_an_exception_in_the_model_reaches_the_training_loop_and_leaves_no_recor
     assert [record.iteration for record in rank.records] == [0, 1, 2, 4, 5]
     assert rank.records[-3].period_s > 0
     last = [entry.event for entry in rank.entries() if entry.iteration == 3]
-    assert last == [Event.STEP_BEGIN, Event.BEGIN, Event.END, Event.STEP_END]
+    assert last == [MarkerEvent.STEP_BEGIN, MarkerEvent.BEGIN, MarkerEvent.END, MarkerEvent.STEP_END]
 
 
 def test_wrapped_methods_keep_their_signatures(nursery: Nursery) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from agent_double import AgentDouble
-from joulepath_trainer.wire.page import Event
+from joulepath_trainer.wire.page import MarkerEvent
 from tests.trainer.frameworks.test_pipelining import check_markers, check_records, one_f_one_b
 from virtual_gpus import state
 from virtual_gpus.build import library_dir
@@ -43,7 +43,7 @@ def test_spans_are_the_times_that_the_kernels_took_on_each_gpu(nursery: Nursery,
             assert min(took) == pytest.approx(expected, rel=0.1)
             assert min(took) >= expected * (1 - 1e-4)
         assert all(record.end_s >= 4 * sum(SECONDS.values()) * SCALES[number] for record in rank.records)
-        assert rank.entries()[-1].event == Event.STEP_END
+        assert rank.entries()[-1].event == MarkerEvent.STEP_END
 
 
 def test_an_agent_that_dies_while_the_gpu_has_markers_to_write_costs_nothing(nursery: Nursery, tmp_path: Path) -> None:
