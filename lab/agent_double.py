@@ -17,6 +17,8 @@ from joulepath_trainer.wire.messages import Hello, IterationRecord, Reply
 from joulepath_trainer.wire.page import PAGE_BYTES, MarkerEntry, PageReader
 from joulepath_trainer.wire.protocol import MAX_MESSAGE_BYTES
 
+__all__ = ["AgentDouble", "Answer", "ConnectedRank", "fresh_page", "refuse", "welcome"]
+
 Answer = Callable[[socket.socket, int], None]
 """Answers a hello: gets the connection and the descriptor of a fresh page."""
 

@@ -30,6 +30,8 @@ from joulepath_agent.peers.peer import JobPod, Peer, PeerRefusedError
 from joulepath_agent.server import serve
 from joulepath_crds import JobPlanSpec
 
+__all__ = ["identify", "main"]
+
 
 def identify(connection: socket.socket) -> Peer:
     """The pod that the peer's address or environment names."""

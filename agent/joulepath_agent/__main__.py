@@ -1,4 +1,4 @@
-"""``joulepath-agent``: the agent of one node, in its cluster."""
+"""`joulepath-agent`: the agent of one node, in its cluster."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import Final
 
-from kubernetes.config import ConfigException
 from prometheus_client import CollectorRegistry
 
 from joulepath_agent.agent import Agent
@@ -29,7 +29,7 @@ __all__ = ["main"]
 
 log = logging.getLogger("joulepath_agent")
 
-_SWITCH_INTERVAL_S = 0.0005
+_SWITCH_INTERVAL_S: Final = 0.0005
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         server = serve(
             options.metrics_address, options.metrics_port, registry, lambda: agent.healthy, lambda: agent.ready
         )
-    except (OSError, ConfigException) as error:
+    except OSError as error:
         log.error("%s", error)
         return 1
     agent.start()

@@ -1,7 +1,7 @@
 """The agent of a node: its GPUs, the ranks on them and the plans of their jobs, put together.
 
-``Agent`` knows no Kubernetes: who a peer is and where its pod stands come in as functions, plans by ``set_plans``, and
-what it knows goes out as ``report``.
+`Agent` knows no Kubernetes: who a peer is and where its pod stands come in as functions, plans by `set_plans`, and
+what it knows goes out as `report`.
 """
 
 from __future__ import annotations
@@ -56,10 +56,10 @@ class Agent:
         proc: Path = Path("/proc"),
         look_for_gpus_s: float = _LOOK_FOR_GPUS_S,
     ) -> None:
-        """Resets what a killed agent left locked, then listens, once there are GPUs. Raises OSError.
+        """Resets what a killed agent left locked, then listens, once there are GPUs.
 
         Args:
-            open_gpus: Opens the GPUs of the node, and tells what is wrong with those it can't; raises GpuError.
+            open_gpus: Opens the GPUs of the node, and tells what is wrong with those it can't: `nvml.open_gpus`.
             identify: Tells who is at the socket.
             locate: Tells where that pod stands.
             socket_path: The socket.
@@ -67,6 +67,9 @@ class Agent:
             version: Of the agent, as it is reported.
             proc: The host's /proc.
             look_for_gpus_s: Between two looks for GPUs while there are none, or not all.
+
+        Raises:
+            OSError: The socket or the journal can't be made.
         """
         self.version = version
         self.lease_ends: Counter[str] = Counter()

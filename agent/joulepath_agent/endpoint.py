@@ -36,7 +36,7 @@ __all__ = ["Admit", "Endpoint"]
 log = logging.getLogger(__name__)
 
 Admit = Callable[[Hello, Peer], Rank]
-"""Makes a rank of a hello, or raises PeerRefusedError."""
+"""Makes a rank of a hello, or refuses the peer by a PeerRefusedError."""
 
 _HELLO_LIMIT_S: Final = 10.0
 _BACKLOG: Final = 512
@@ -70,7 +70,11 @@ class Endpoint:
         on_tick: Callable[[float], None],
         on_refusal: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """Listens at once; ``on_tick`` runs four times a second in this thread. Raises OSError."""
+        """Listens at once; `on_tick` runs four times a second in this thread.
+
+        Raises:
+            OSError: The socket can't be made.
+        """
         path.parent.mkdir(parents=True, exist_ok=True)
         path.unlink(missing_ok=True)
         self._path = path

@@ -1,6 +1,6 @@
 """The agent's metrics: one table, from which collectors are made and against which dashboards and alerts are checked.
 
-Base units (watts, joules, hertz, seconds); GPU labels as users of dcgm-exporter know them. ``labels`` of a metric are
+Base units (watts, joules, hertz, seconds); GPU labels as users of dcgm-exporter know them. `labels` of a metric are
 the same in every sample; what isn't known (a GPU without a rank has no pod) is the empty text.
 """
 

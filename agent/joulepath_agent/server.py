@@ -5,14 +5,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, Final
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 __all__ = ["serve"]
 
-_CONNECTIONS = 16
+_CONNECTIONS: Final = 16
 
 
 class _BoundedServer(ThreadingHTTPServer):
@@ -40,7 +40,11 @@ class _BoundedServer(ThreadingHTTPServer):
 def serve(
     address: str, port: int, registry: CollectorRegistry, healthy: Callable[[], bool], ready: Callable[[], bool]
 ) -> ThreadingHTTPServer:
-    """Serves in the background until ``shutdown``; raises OSError if the port is taken."""
+    """Serves in the background until `shutdown`.
+
+    Raises:
+        OSError: The port is taken.
+    """
 
     class Handler(BaseHTTPRequestHandler):
         timeout = 10

@@ -93,7 +93,7 @@ class _Inquiry(threading.Thread):
     """
 
     def __init__(self, now_s: int | None) -> None:
-        """``now_s`` is the number that rank 0 writes; None reads it."""
+        """`now_s` is the number that rank 0 writes; None reads it."""
         super().__init__(name="joulepath-attempt", daemon=True)
         self.number: int | None = None
         self.ended = False

@@ -12,6 +12,7 @@ import os
 import select
 import socket
 from dataclasses import dataclass
+from typing import Final
 
 from joulepath_trainer.wire.messages import Hello, Reply
 from joulepath_trainer.wire.page import PAGE_BYTES, check_page
@@ -19,7 +20,7 @@ from joulepath_trainer.wire.protocol import MAX_MESSAGE_BYTES, WireError
 
 __all__ = ["AgentGoneError", "AgentRefusedError", "Handshake", "Welcome"]
 
-_MOST_DESCRIPTORS = 8
+_MOST_DESCRIPTORS: Final = 8
 
 
 class AgentRefusedError(Exception):

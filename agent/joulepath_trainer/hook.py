@@ -1,7 +1,7 @@
 """Runs a callback right after a given module has been imported, whoever imports it.
 
 This is how the trainer gets into a process that knows nothing of it: nothing happens until user code imports
-``torch.distributed.pipelining`` or ``torch.optim``, and until then the cost is one look-up in a dictionary per import.
+`torch.distributed.pipelining` or `torch.optim`, and until then the cost is one look-up in a dictionary per import.
 It must import nothing itself: it runs at the start of every Python process of a pod.
 """
 
@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import sys
 
-TYPE_CHECKING = False
+TYPE_CHECKING: Final = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from importlib.machinery import ModuleSpec
     from types import ModuleType
+    from typing import Final
 
     from joulepath_trainer.frameworks.adapters import Adapters
 

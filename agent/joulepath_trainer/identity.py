@@ -29,7 +29,7 @@ class Work:
 
 
 def pipeline_work(schedule: Any) -> Work:
-    """What a schedule of ``torch.distributed.pipelining`` trains on this rank."""
+    """What a schedule of `torch.distributed.pipelining` trains on this rank."""
     stages = getattr(schedule, "_stages", None) or [schedule._stage]
     first = stages[0]
     return Work(
@@ -72,7 +72,7 @@ def hello_of(work: Work, marker: Marker, attempt: int, environ: Mapping[str, str
 
 
 def _distributed() -> Any:
-    """``torch.distributed`` if the process has a default process group; None otherwise."""
+    """`torch.distributed` if the process has a default process group; None otherwise."""
     distributed = sys.modules.get("torch.distributed")
     ready = distributed is not None and distributed.is_available() and distributed.is_initialized()
     return distributed if ready else None

@@ -87,7 +87,11 @@ class Session:
             iteration.spans.append((kind, stage, microbatch, begin, end))
 
     def end_step(self, whole: bool) -> None:
-        """Marks the end of the step and sends the records that are due. Raises AgentGoneError."""
+        """Marks the end of the step and sends the records that are due.
+
+        Raises:
+            AgentGoneError: There is nobody to send them to.
+        """
         iteration, self._current = self._current, None
         if iteration is None:
             return
@@ -102,7 +106,11 @@ class Session:
             self._send(record)
 
     def finish(self) -> None:
-        """Sends what is left and hangs up, at the end of the process. Raises AgentGoneError."""
+        """Sends what is left and hangs up, at the end of the process.
+
+        Raises:
+            AgentGoneError: There is nobody to send it to.
+        """
         for record in self._pending.completed(last=True):
             self._send(record)
         self.hang_up()

@@ -33,7 +33,7 @@ def wait_until(true: Callable[[], bool], what: str) -> None:
 
 
 class Launcher:
-    """The process of ``launcher.py``."""
+    """The process of `launcher.py`."""
 
     def __init__(self) -> None:
         self._socket, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -117,7 +117,7 @@ class Process:
 
 
 class LocalAgent(Process):
-    """The agent of ``local_agent.py``."""
+    """The agent of `local_agent.py`."""
 
     port = 0
     """Of its HTTP server."""

@@ -2,7 +2,7 @@
 
     python -m tests.trainer.nursery SOCKET
 
-It is started as a training process is (its ``sitecustomize`` is Joulepath's). It listens at a
+It is started as a training process is (its `sitecustomize` is Joulepath's). It listens at a
 unix socket for the processes of the test run; each says in which folder it works, and then sends one JSON object a
 line, {"scenario", "world", "store", ...}, answered with one line: the ranks' results. It ends with the last of them.
 """

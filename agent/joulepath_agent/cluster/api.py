@@ -37,7 +37,7 @@ class NodeApi:
     """One node's view of the API server."""
 
     def __init__(self, api: client.ApiClient, node: str, namespace: str, group: str = GROUP) -> None:
-        """``group`` is that of JobPlan and NodeReport."""
+        """`group` is that of JobPlan and NodeReport."""
         self._node, self._namespace, self._group = node, namespace, group
         self._objects = client.CustomObjectsApi(api)
         self._core = client.CoreV1Api(api)
@@ -47,12 +47,19 @@ class NodeApi:
 
     @classmethod
     def connect(cls, node: str, namespace: str) -> NodeApi:
-        """With the pod's own credentials, or else by the kubeconfig; raises kubernetes.config.ConfigException."""
+        """With the pod's own credentials, or else by the kubeconfig.
+
+        Raises:
+            OSError: There is neither.
+        """
         settings = client.Configuration()
         try:
             config.load_incluster_config(settings)
         except config.ConfigException:
-            config.load_kube_config(client_configuration=settings)
+            try:
+                config.load_kube_config(client_configuration=settings)
+            except config.ConfigException as error:
+                raise OSError(str(error)) from None
         return cls(client.ApiClient(settings), node, namespace)
 
     def run(
@@ -67,7 +74,11 @@ class NodeApi:
         self._stop.set()
 
     def read_pod(self, namespace: str, name: str) -> Mapping[str, Any] | None:
-        """A pod as the API gives it, None where there is none; raises OSError if the API server doesn't answer."""
+        """A pod as the API gives it, None where there is none.
+
+        Raises:
+            OSError: The API server doesn't answer.
+        """
         try:
             with failures_as_oserror():
                 pod = self._core.read_namespaced_pod(name, namespace, _request_timeout=_TIMEOUT)

@@ -42,7 +42,7 @@ class Discovery:
         """Looks once, at once.
 
         Args:
-            open_gpus: Opens all GPUs of the node, and tells what is wrong with those it can't; raises GpuError.
+            open_gpus: Opens all GPUs of the node, and tells what is wrong with those it can't: `nvml.open_gpus`.
             adopt: Is given those that it doesn't have yet.
             left_locked: UUIDs of GPUs that may be locked.
             proc: The host's /proc, where a loaded driver shows.

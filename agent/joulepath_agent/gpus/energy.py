@@ -43,7 +43,7 @@ _SHORTFALL: Final = 0.98
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """Edges of one energy counter: at ``time_s[i]`` it had counted ``energy_j[i]`` joules."""
+    """Edges of one energy counter: at `time_s[i]` it had counted `energy_j[i]` joules."""
 
     time_s: NDArray[np.float64]
     energy_j: NDArray[np.float64]
@@ -108,7 +108,11 @@ class EnergyTrace:
         self.due_s = 0.0
 
     def poll(self) -> None:
-        """Reads the counter once and says in ``due_s`` when to read it again; raises GpuError."""
+        """Reads the counter once and says in `due_s` when to read it again.
+
+        Raises:
+            GpuError: NVML doesn't tell.
+        """
         before_s = time.monotonic()
         energy_j = self._setter.gpu.energy_j()
         now = (before_s + time.monotonic()) / 2

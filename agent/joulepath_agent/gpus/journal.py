@@ -17,7 +17,11 @@ class Journal:
     """A small file, one UUID a line, replaced whole and synced."""
 
     def __init__(self, state_dir: Path) -> None:
-        """Raises OSError where the folder can't be made or read."""
+        """Reads what is there.
+
+        Raises:
+            OSError: The folder can't be made or read.
+        """
         state_dir.mkdir(parents=True, exist_ok=True)
         self._path = state_dir / "locked-gpus"
         self._lock = threading.Lock()
@@ -30,7 +34,11 @@ class Journal:
         return self._uuids
 
     def add(self, uuid: str) -> None:
-        """Notes a GPU; on the disk when this returns. Raises OSError, after which no clock may be touched."""
+        """Notes a GPU; on the disk when this returns.
+
+        Raises:
+            OSError: It isn't on the disk: its clock may not be touched.
+        """
         with self._lock:
             if uuid not in self._uuids:
                 self._replace(self._uuids | {uuid})

@@ -1,6 +1,6 @@
 """The GPUs of the node, through NVML.
 
-Nothing but this module calls NVML. Its calls may come from any thread: NVML is thread-safe, and ``pynvml`` lets other
+Nothing but this module calls NVML. Its calls may come from any thread: NVML is thread-safe, and `pynvml` lets other
 threads run while a call blocks.
 """
 
@@ -33,7 +33,11 @@ class ClockRange:
 
     @classmethod
     def parse(cls, text: str) -> ClockRange:
-        """Reads ``LOW,HIGH``; raises ValueError."""
+        """Reads `LOW,HIGH`.
+
+        Raises:
+            ValueError: It is no such range.
+        """
         low, _, high = text.partition(",")
         try:
             made = cls(int(low), int(high))

@@ -1,7 +1,7 @@
 """Setting clocks: one thread for each GPU, so that a call that blocks delays no other GPU and no follower.
 
 The latest wish wins; a clock that is already ordered isn't ordered again (each order may cost the GPU a pause). The
-setter holds the GPU in the journal from before its first order until ``release``.
+setter holds the GPU in the journal from before its first order until `release`.
 
 How long a switch takes is measured only where a wish asks for it: sweeps do, whose clocks stay for long. Under a plan
 the next wish ends a measurement, so that only short lags would count, and raises that go by them would come too late.
@@ -47,7 +47,7 @@ class ClockSetter:
     """Orders the clock of one GPU."""
 
     def __init__(self, gpu: Gpu, journal: Journal, on_failure: Callable[[str], None] = lambda _: None) -> None:
-        """``on_failure`` is called from the setter's thread with the reason, after the clock has been released."""
+        """`on_failure` is called from the setter's thread with the reason, after the clock has been released."""
         self.gpu = gpu
         self.sets = 0
         self.failures = 0

@@ -82,8 +82,8 @@ class _Times:
 class History:
     """The measurements of one rank.
 
-    Iterations are gathered from any thread; the follower among them never waits for more than that. ``digest`` and
-    ``measured``, which take milliseconds, are called by one thread.
+    Iterations are gathered from any thread; the follower among them never waits for more than that. `digest` and
+    `measured`, which take milliseconds, are called by one thread.
     """
 
     order: tuple[Instruction, ...] = ()
@@ -116,7 +116,7 @@ class History:
     _tails_s: deque[float] = field(default_factory=lambda: deque(maxlen=_TIMELINES))
 
     def begin(self, iteration: int, applied: Applied, at_s: float, *, spoiled_before: bool) -> None:
-        """An iteration begins; ``spoiled_before``: the one before didn't run to its end what it began."""
+        """An iteration begins; `spoiled_before`: the one before didn't run to its end what it began."""
         with self._lock:
             if spoiled_before and (before := self._seen.get(iteration - 1)) is not None:
                 before.spoiled = True

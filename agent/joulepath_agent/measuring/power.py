@@ -54,7 +54,7 @@ class PowerFit:
 def energy_windows(run: Run, trace: Trace, least_s: float = 0.0) -> EnergyWindows | None:
     """The windows of the energy counter that lie within the counted iterations; None if there is none.
 
-    Windows shorter than ``least_s`` are joined.
+    Windows shorter than `least_s` are joined.
     """
     iterations = run.counted
     if not iterations or not all(i.spans for i in iterations):

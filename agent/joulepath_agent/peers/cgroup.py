@@ -1,6 +1,6 @@
 """Who is at the other end of the socket: the kernel's word, not the peer's.
 
-``SO_PEERPIDFD`` (Linux 6.5) gives a descriptor of the process that connected. Across pid namespaces its number reads as
+`SO_PEERPIDFD` (Linux 6.5) gives a descriptor of the process that connected. Across pid namespaces its number reads as
 0 in the agent's own /proc, but the host's /proc, mounted read-only, tells it; from there the cgroup tells the pod. No
 capability and no hostPID is needed. The descriptor stays with the process: a pid that is used again can't deceive.
 """

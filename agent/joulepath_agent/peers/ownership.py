@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from joulepath_agent.peers.peer import JobPod, PeerRefusedError
 from joulepath_agent.peers.podresources import Holder, PodResourcesError, holders
@@ -18,7 +18,7 @@ __all__ = ["ClusterPods", "ReadPod", "own_pod"]
 ReadPod = Callable[[str, str], Mapping[str, Any] | None]
 """Namespace and name to the pod's API object, or None where there is none; raises OSError if the API doesn't answer."""
 
-_ENDED = ("Succeeded", "Failed")
+_ENDED: Final = ("Succeeded", "Failed")
 
 
 class ClusterPods:

@@ -61,11 +61,19 @@ class Identify(Protocol):
     """Tells who is at the other end."""
 
     def __call__(self, connection: socket.socket) -> Peer:
-        """Raises PeerRefusedError where that can't be told."""
+        """Tells it.
+
+        Raises:
+            PeerRefusedError: That can't be told.
+        """
 
 
 class Locate(Protocol):
     """Finds the pod and whether the GPU is its own; may take seconds."""
 
     def __call__(self, pod_uid: str, gpu_uuid: str) -> JobPod:
-        """Raises PeerRefusedError where the GPU isn't that pod's alone, or the pod belongs to no job."""
+        """Finds it.
+
+        Raises:
+            PeerRefusedError: The GPU isn't that pod's alone, or the pod belongs to no job.
+        """

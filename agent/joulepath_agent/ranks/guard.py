@@ -96,7 +96,7 @@ class Guard:
         return Verdict(Reason(End.GUARD_TRIPPED, what))
 
     def default_period(self, plan: JobPlanSpec, period_s: float) -> Verdict | None:
-        """Takes the period of one more iteration at default clocks while it is ``asking``, in seconds.
+        """Takes the period of one more iteration at default clocks while it is `asking`, in seconds.
 
         The first one doesn't count: the clocks were on their way.
         """

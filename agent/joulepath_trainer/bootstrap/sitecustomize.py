@@ -1,11 +1,11 @@
 """Runs at the start of every Python process of a training pod, since this folder is on its PYTHONPATH.
 
-It does three things and leaves no trace of itself in ``sys.path``:
+It does three things and leaves no trace of itself in `sys.path`:
 
-1. restores the image's own ``ENV PYTHONPATH``, which a PYTHONPATH in the pod's spec hides. Its value is in the file
-   that ``JOULEPATH_IMAGE_PYTHONPATH_FILE`` names;
+1. restores the image's own `ENV PYTHONPATH`, which a PYTHONPATH in the pod's spec hides. Its value is in the file
+   that `JOULEPATH_IMAGE_PYTHONPATH_FILE` names;
 2. installs the import hook of `joulepath_trainer` (nothing of torch or of ours is imported for it);
-3. runs the ``sitecustomize`` that this one shadows. It comes last, so that what it raises reaches Python as it would
+3. runs the `sitecustomize` that this one shadows. It comes last, so that what it raises reaches Python as it would
    without us.
 
 Most processes that run this are not training processes: it imports nothing that Python has not imported already.
@@ -16,16 +16,19 @@ from __future__ import annotations
 import os
 import sys
 
-TYPE_CHECKING = False
+TYPE_CHECKING: Final = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Final
 
-_HERE = os.path.dirname(os.path.abspath(__file__))
-_PACKAGE_ROOT = os.path.dirname(os.path.dirname(_HERE))
+__all__: list[str] = []
+
+_HERE: Final = os.path.dirname(os.path.abspath(__file__))
+_PACKAGE_ROOT: Final = os.path.dirname(os.path.dirname(_HERE))
 
 
 def _leave_path() -> int:
-    """Takes this folder off ``sys.path``; returns the place where the image's entries belong."""
+    """Takes this folder off `sys.path`; returns the place where the image's entries belong."""
     places = [at for at, entry in enumerate(sys.path) if os.path.abspath(entry) == _HERE]
     for at in reversed(places):
         del sys.path[at]
@@ -33,7 +36,7 @@ def _leave_path() -> int:
 
 
 def _restore_path() -> None:
-    """Puts the entries of the image's PYTHONPATH into ``sys.path`` and into the environment of child processes."""
+    """Puts the entries of the image's PYTHONPATH into `sys.path` and into the environment of child processes."""
     place = _leave_path()
     file = os.environ.get("JOULEPATH_IMAGE_PYTHONPATH_FILE")
     if not file:

@@ -20,13 +20,13 @@ class Adapters:
         self._pipelines = PipelineSteps(observer, on_first=self._optimizers.stand_aside)
 
     def observe_stages(self, module: ModuleType) -> None:
-        """For ``torch.distributed.pipelining.stage``."""
+        """For `torch.distributed.pipelining.stage`."""
         self._pipelines.observe_stages(module)
 
     def observe_schedules(self, module: ModuleType) -> None:
-        """For ``torch.distributed.pipelining.schedules``."""
+        """For `torch.distributed.pipelining.schedules`."""
         self._pipelines.observe_schedules(module)
 
     def observe_optimizers(self, module: ModuleType) -> None:
-        """For ``torch.optim.optimizer``."""
+        """For `torch.optim.optimizer`."""
         self._optimizers.observe(module.register_optimizer_step_post_hook)

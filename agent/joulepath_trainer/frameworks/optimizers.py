@@ -1,6 +1,6 @@
 """Observes a training without a pipeline: from one step of its optimizer to the next is one iteration.
 
-Torch has a hook for it that runs after the step of every optimizer (``register_optimizer_step_post_hook``). The first
+Torch has a hook for it that runs after the step of every optimizer (`register_optimizer_step_post_hook`). The first
 optimizer that steps is the one that counts; a training with several of them steps the others just as often or seldom.
 """
 
@@ -29,7 +29,7 @@ class OptimizerSteps:
         self._aside = False
 
     def observe(self, register: Callable[[Callable[..., None]], Any]) -> None:
-        """Registers with torch's ``register_optimizer_step_post_hook``."""
+        """Registers with torch's `register_optimizer_step_post_hook`."""
 
         def stepped(optimizer: Any, _args: object, _kwargs: object) -> None:
             self._stepped(optimizer)

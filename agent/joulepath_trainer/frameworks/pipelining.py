@@ -1,14 +1,14 @@
-"""Observes ``torch.distributed.pipelining``: the computations of a stage and the steps of a schedule.
+"""Observes `torch.distributed.pipelining`: the computations of a stage and the steps of a schedule.
 
 Facts about torch (2.15, read in its source):
 
-- ``PipelineScheduleSingle.step`` and ``PipelineScheduleMulti.step`` run one iteration of every schedule. ``eval()``
-  goes through ``step`` with ``_has_backward`` off.
-- A schedule waits for what a stage receives before it calls ``forward_one_chunk`` or ``backward_one_chunk``: a marker
-  at their begin is passed when the computation really begins. Step 0 runs shape inference inside ``step``, outside of
+- `PipelineScheduleSingle.step` and `PipelineScheduleMulti.step` run one iteration of every schedule. `eval()`
+  goes through `step` with `_has_backward` off.
+- A schedule waits for what a stage receives before it calls `forward_one_chunk` or `backward_one_chunk`: a marker
+  at their begin is passed when the computation really begins. Step 0 runs shape inference inside `step`, outside of
   these methods; the loss of the last stage is computed outside of them, too.
-- ``backward_one_chunk(full_backward=False)`` is the input gradient; the weight gradient follows in
-  ``backward_weight_one_chunk``.
+- `backward_one_chunk(full_backward=False)` is the input gradient; the weight gradient follows in
+  `backward_weight_one_chunk`.
 
 A wrapped method keeps its signature, result and exceptions.
 """
@@ -50,14 +50,14 @@ class PipelineSteps:
         self._marking = False
 
     def observe_stages(self, stage_module: ModuleType) -> None:
-        """Wraps the computations of a stage; for ``torch.distributed.pipelining.stage``."""
+        """Wraps the computations of a stage; for `torch.distributed.pipelining.stage`."""
         base = stage_module._PipelineStageBase
         base.forward_one_chunk = self._observed_computation(base.forward_one_chunk, _forward)
         base.backward_one_chunk = self._observed_computation(base.backward_one_chunk, _backward)
         base.backward_weight_one_chunk = self._observed_computation(base.backward_weight_one_chunk, _backward_weight)
 
     def observe_schedules(self, schedules_module: ModuleType) -> None:
-        """Wraps the step of a schedule; for ``torch.distributed.pipelining.schedules``."""
+        """Wraps the step of a schedule; for `torch.distributed.pipelining.schedules`."""
         for schedule in (schedules_module.PipelineScheduleSingle, schedules_module.PipelineScheduleMulti):
             schedule.step = self._observed_step(schedule.step)
 

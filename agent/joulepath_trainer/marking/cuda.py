@@ -22,18 +22,19 @@ __all__ = ["CudaError", "Driver", "StreamMarks"]
 _NOT_READY: Final = 600
 _PORTABLE_DEVICE_MAP: Final = 0x01 | 0x02
 _REGISTERED_BYTES: Final = 4096
-_Pointer = ctypes.c_void_p
-_Value = ctypes.POINTER
+_Pointer: Final = ctypes.c_void_p
+_Value: Final = ctypes.POINTER
 
 
 class CudaError(RuntimeError):
-    """A function of the driver failed; the text has its name and the code of the result (``CUresult``)."""
+    """A function of the driver failed; the text has its name and the code of the result (`CUresult`)."""
 
 
 class Driver:
-    """The functions of the loaded driver library that the trainer needs. Each raises CudaError when it fails.
+    """The functions of the loaded driver library that the trainer needs. For one thread at a time.
 
-    For one thread at a time.
+    Raises:
+        CudaError: A function failed.
     """
 
     def __init__(self, library: ctypes.CDLL) -> None:

@@ -125,7 +125,11 @@ class Reply:
 
     @classmethod
     def decode(cls, message: bytes) -> Reply:
-        """Reads the message; raises WireError."""
+        """Reads the message.
+
+        Raises:
+            WireError: It is no reply.
+        """
         body = _json_object(message, "reply")
         return cls(accepted=body.get("accepted") is True, reason=str(body.get("reason", "")))
 
@@ -159,7 +163,11 @@ class IterationRecord:
 
     @classmethod
     def decode(cls, message: bytes) -> IterationRecord:
-        """Reads the message of a peer that may be hostile; raises WireError."""
+        """Reads the message of a peer that may be hostile.
+
+        Raises:
+            WireError: It is no record.
+        """
         if len(message) < _RECORD.size or message[:4] != _RECORD_TAG:
             raise WireError(f"an iteration record starts with {_RECORD_TAG!r}, this starts with {message[:4]!r}")
         _, iteration, end_s, period_s, count = _RECORD.unpack_from(message)

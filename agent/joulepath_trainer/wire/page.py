@@ -121,7 +121,11 @@ class PageReader:
 
 
 def check_page(page: memoryview) -> None:
-    """Raises WireError unless the page is one of this version (the trainer checks what it was given)."""
+    """The trainer checks what it was given.
+
+    Raises:
+        WireError: The page isn't one of this version.
+    """
     if len(page) < PAGE_BYTES:
         raise WireError(f"the shared page must have {PAGE_BYTES} bytes, it has {len(page)}")
     magic, version, _, _ = _HEAD.unpack_from(page, 0)

@@ -53,7 +53,7 @@ class Ties:
         return self.plans[-1] if self.plans else {}
 
     def start(self) -> NodeApi:
-        """Ties an agent that reports ``report``."""
+        """Ties an agent that reports `report`."""
         tied = NodeApi(self.api, self.node, self.namespace, self.group)
         tied.run(self.plans.append, lambda: self.report)
         return tied
