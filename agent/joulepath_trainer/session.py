@@ -1,42 +1,18 @@
-"""What this rank tells its agent, from the first training step to the end of the process; it fails open.
-
-`Observer` is the only thing that adapters call. It counts training steps, finds the agent, and hands what happens to a
-`Session` while there is one. Nothing that goes wrong in here reaches the training: an error switches the observer off
-for good, with one line in the log; an agent that is absent is looked for again at the first training step after
-`RETRY_S` seconds; an agent that refuses this rank is not asked again.
-"""
+"""What this rank tells the agent that has accepted it: markers of what happens now, records of what has happened."""
 
 from __future__ import annotations
 
-import atexit
-import functools
-import logging
-import math
-import os
 import socket
 import threading
-import time
-from collections.abc import Callable
-from typing import Concatenate, Final, ParamSpec, TypeVar
 
-from joulepath_trainer.attempts import Attempt
-from joulepath_trainer.connection import AgentGoneError, AgentRefusedError, Handshake, Welcome
-from joulepath_trainer.identity import Work, hello_of
+from joulepath_trainer.connection import AgentGoneError, Welcome
 from joulepath_trainer.iterations import MarkedIteration, PendingIterations
-from joulepath_trainer.marking.marks import Marker, choose_marker
+from joulepath_trainer.marking.marks import Marker
 from joulepath_trainer.wire.messages import IterationRecord
 from joulepath_trainer.wire.page import MarkerEvent, PageWriter
 from joulepath_trainer.wire.protocol import MAX_MESSAGE_BYTES
 
-__all__ = ["RETRY_S", "BegunInstruction", "Observer"]
-
-RETRY_S: Final = 5.0
-"""Between two looks for an agent that is absent: one that was replaced is back within seconds."""
-_ANSWER_S: Final = 30.0
-"""An agent that is there may wait for the kubelet and the API server before it answers."""
-_log = logging.getLogger("joulepath")
-_P = ParamSpec("_P")
-_R = TypeVar("_R")
+__all__ = ["BegunInstruction", "Session"]
 
 BegunInstruction = tuple[str, int, int, int]
 """Kind, stage, microbatch and time stamp of the begin of an instruction."""
@@ -140,175 +116,3 @@ class Session:
             return
         except OSError as error:
             raise AgentGoneError(f"the agent is gone: {error.strerror or error}") from None
-
-
-def _fails_open(method: Callable[Concatenate[Observer, _P], _R]) -> Callable[Concatenate[Observer, _P], _R | None]:
-    @functools.wraps(method)
-    def guarded(self: Observer, /, *args: _P.args, **kwargs: _P.kwargs) -> _R | None:
-        try:
-            return method(self, *args, **kwargs)
-        except AgentGoneError as gone:
-            self.lose_agent(gone)
-        except Exception as error:
-            self.switch_off(error)
-        return None
-
-    return guarded
-
-
-class Observer:
-    """Counts training steps and tells the agent of them. No method raises; each is cheap when there is no agent."""
-
-    def __init__(
-        self, socket_path: str, patience_s: float = 1.0, clock_s: Callable[[], float] = time.monotonic
-    ) -> None:
-        """Nothing happens before the first training step.
-
-        Args:
-            socket_path: Where the agent listens.
-            patience_s: Waited at most, once, at that step, for the answer of an agent that listens.
-            clock_s: Tells the seconds that pass between training steps.
-        """
-        self._socket_path = socket_path
-        self._iteration = -1
-        self._off = False
-        self._handshake: Handshake | None = None
-        self._marker: Marker | None = None
-        self._session: Session | None = None
-        self._attempt = Attempt()
-        self._clock_s = clock_s
-        self._ask_at_s = -math.inf
-        """When the agent is asked (again)."""
-        self._give_up_at_s = math.inf
-        """Until when its answer is waited for."""
-        self._said_absent = False
-        self._registered = False
-        self._patience_s = patience_s
-
-    @property
-    def off(self) -> bool:
-        """Whether nothing will be observed any more."""
-        return self._off
-
-    @property
-    def iteration(self) -> int:
-        """Number of the last training step that has begun; -1 before the first."""
-        return self._iteration
-
-    def count_step(self) -> None:
-        """A training step that is not observed begins."""
-        self._iteration += 1
-
-    @_fails_open
-    def begin_step(self, work: Work) -> bool:
-        """A training step begins; returns whether it is observed.
-
-        Every rank calls this for every training step, so the numbers agree among ranks.
-        """
-        self._iteration += 1
-        if self._off:
-            return False
-        if self._session is None:
-            self._look_for_agent(work)
-        if self._session is None:
-            return False
-        self._session.begin_step(self._iteration)
-        return True
-
-    @_fails_open
-    def begin_instruction(self, kind: str, stage: int, microbatch: int) -> BegunInstruction | None:
-        """An instruction begins; the token is for `end_instruction`."""
-        return None if self._session is None else self._session.begin_instruction(kind, stage, microbatch)
-
-    @_fails_open
-    def end_instruction(self, token: BegunInstruction) -> None:
-        """An instruction has ended."""
-        if self._session is not None:
-            self._session.end_instruction(token)
-
-    @_fails_open
-    def end_step(self, whole: bool = True) -> None:
-        """A training step has ended; not `whole` if by an exception."""
-        if self._session is not None:
-            self._session.end_step(whole)
-
-    def restart(self) -> None:
-        """What this process trains is another thing than was thought: counts, and tells the agent, from the start."""
-        self._drop()
-        self._iteration, self._ask_at_s = -1, -math.inf
-
-    def lose_agent(self, gone: AgentGoneError) -> None:
-        """No agent for now."""
-        level = logging.DEBUG if self._said_absent else logging.INFO
-        _log.log(level, "%s; training goes on, the agent is looked for again every %.0f s", gone, RETRY_S)
-        self._said_absent = True
-        self._drop()
-        self._ask_at_s = self._clock_s() + RETRY_S
-
-    def switch_off(self, error: Exception) -> None:
-        """No agent ever again in this process."""
-        if not self._off:
-            reason = (
-                f"the agent refused this rank: {error!s:.200}" if isinstance(error, AgentRefusedError) else repr(error)
-            )
-            _log.warning("not observed any more, training goes on: %s", " ".join(reason.split()))
-        self._off = True
-        self._drop()
-
-    def _look_for_agent(self, work: Work) -> None:
-        attempt = self._attempt.ask()
-        if attempt is None:
-            return
-        if self._handshake is None:
-            if self._clock_s() < self._ask_at_s:
-                return
-            self._register()
-            self._marker = choose_marker(work.device_type)
-            self._give_up_at_s = self._clock_s() + _ANSWER_S
-            self._handshake = Handshake(self._socket_path, hello_of(work, self._marker, attempt))
-        if self._marker is None or not self._marker.ready():
-            return
-        patience_s, self._patience_s = self._patience_s, 0.0
-        welcome = self._handshake.poll(patience_s)
-        if welcome is not None:
-            self._handshake, self._said_absent = None, False
-            try:
-                self._session = Session(welcome, self._marker)
-            except BaseException:
-                welcome.connection.close()
-                raise
-        elif self._clock_s() >= self._give_up_at_s:
-            raise AgentGoneError(f"the agent at {self._socket_path} doesn't answer")
-
-    def _register(self) -> None:
-        if not self._registered:
-            self._registered = True
-            os.register_at_fork(after_in_child=self._become_child)
-            atexit.register(self._finish)
-
-    def _become_child(self) -> None:
-        """A forked child (a DataLoader's worker) is not this rank: it neither holds its socket nor marks its work."""
-        if self._session is None and self._handshake is None:
-            return
-        self._off = True
-        self._drop()
-
-    def _finish(self) -> None:
-        session, self._session, self._off = self._session, None, True
-        try:
-            if session is not None:
-                session.finish()
-        except Exception as error:
-            _log.debug("the last records were lost: %r", error)
-
-    def _drop(self) -> None:
-        session, self._session = self._session, None
-        handshake, self._handshake = self._handshake, None
-        for held in (session, handshake):
-            try:
-                if isinstance(held, Session):
-                    held.hang_up()
-                elif held is not None:
-                    held.close()
-            except OSError:
-                pass

@@ -5,7 +5,8 @@
 - `discovery`: which GPUs there are, however late they come
 - `wish`: what a rank wants of a clock
 - `journal`: the GPUs that may be locked, on the disk
-- `setter`: the thread that orders a GPU's clock, and how long switches take
+- `lags`: how long switches took, as measured
+- `setter`: the thread that orders a GPU's clock, and looks how long that takes
 - `lease`: what keeps a clock locked, and all that ends it
 - `energy`: the edges of the energy counters
 """

@@ -13,32 +13,25 @@ import logging
 import math
 import threading
 import time
-from collections import Counter, deque
 from collections.abc import Callable
 from typing import Final
 
-import numpy as np
-
 from joulepath_agent.gpus.journal import Journal
+from joulepath_agent.gpus.lags import Lags, Way
 from joulepath_agent.gpus.nvml import Gpu, GpuError
 from joulepath_agent.gpus.wish import DEFAULT, Wish, height
 from joulepath_crds import SwitchingLag
 
-__all__ = ["UNKNOWN_LAG_S", "ClockSetter"]
+__all__ = ["ClockSetter"]
 
 log = logging.getLogger(__name__)
 
-UNKNOWN_LAG_S: Final = 0.1
-"""Taken while no switch has been measured: a raise that is too early costs energy, one that is too late costs time."""
 _LAG_POLL_S: Final = 0.0005
 _LAG_LIMIT_S: Final = 0.5
 _LAG_BLUR_S: Final = 0.002
 _LAG_BLUR: Final = 0.2
 """A switch that came in force somewhere in a longer gap between two looks isn't counted: the host was away, not the
 GPU late."""
-_MOST_IN_VAIN: Final = 20
-"""Switches in a direction, one after the other in a lease, after which it isn't measured any more: a GPU that is capped
-never gets to its highest clock."""
 _RETRY_S: Final = 0.2
 _LONGEST_RETRY_S: Final = 2.0
 
@@ -61,8 +54,7 @@ class ClockSetter:
         self._ordered_mhz = DEFAULT
         self._ordered_at_s = -math.inf
         self._stuck_since_s = math.inf
-        self._lags: dict[str, deque[float]] = {"up": deque(maxlen=256), "down": deque(maxlen=256)}
-        self._in_vain: Counter[str] = Counter()
+        self._lags = Lags()
         self._thread = threading.Thread(target=self._run, name=f"clock-{gpu.index}", daemon=True)
         self._thread.start()
 
@@ -83,18 +75,11 @@ class ClockSetter:
     @property
     def lag_up_s(self) -> float:
         """95th percentile of the lag to a higher clock."""
-        lags = tuple(self._lags["up"])
-        return float(np.quantile(lags, 0.95)) if lags else UNKNOWN_LAG_S
+        return self._lags.up_p95_s
 
     def lag(self) -> SwitchingLag | None:
         """The lags measured; None until there is one in each direction."""
-        up, down = tuple(self._lags["up"]), tuple(self._lags["down"])
-        if not up or not down:
-            return None
-        (um, up95), (dm, down95) = (np.quantile(side, (0.5, 0.95)).tolist() for side in (up, down))
-        return SwitchingLag(
-            up_median_s=um, up_p95_s=up95, down_median_s=dm, down_p95_s=down95, samples=len(up) + len(down)
-        )
+        return self._lags.summary()
 
     def wish(self, wish: Wish) -> None:
         """Replaces the wish; returns at once."""
@@ -161,9 +146,9 @@ class ClockSetter:
         return (self._ordered_mhz if wish.later_mhz is None else wish.later_mhz), wish.measure
 
     def _order(self, target_mhz: int, measure: bool) -> None:
-        way = "up" if height(target_mhz) > height(self._ordered_mhz) else "down"
+        way: Way = "up" if height(target_mhz) > height(self._ordered_mhz) else "down"
         # A clock that is there already, because the switch before this one isn't in force yet, tells no lag.
-        measure = measure and self._in_vain[way] < _MOST_IN_VAIN and self._is_at(target_mhz) is False
+        measure = measure and self._lags.are_worth_measuring(way) and self._is_at(target_mhz) is False
         begun = time.monotonic()
         try:
             if target_mhz == DEFAULT:
@@ -181,10 +166,7 @@ class ClockSetter:
         self._ordered_mhz, self._ordered_at_s = target_mhz, begun
         self.sets += 1
         if measure:
-            lag_s = self._measured_lag_s(target_mhz, begun)
-            self._in_vain[way] = self._in_vain[way] + 1 if lag_s is None else 0
-            if lag_s is not None:
-                self._lags[way].append(lag_s)
+            self._lags.add(way, self._measured_lag_s(target_mhz, begun))
 
     def _measured_lag_s(self, target_mhz: int, begun_s: float) -> float | None:
         """Looks until the clock is there, the next wish is due or it has taken too long; None unless seen sharply."""
@@ -224,7 +206,7 @@ class ClockSetter:
                 time.sleep(retry_s)
                 retry_s = min(_LONGEST_RETRY_S, 2 * retry_s)
         self._stuck_since_s = math.inf
-        self._in_vain.clear()
+        self._lags.begin_anew()
         with self._changed:
             self._ordered_mhz, self._ordered_at_s = DEFAULT, time.monotonic()
             self._wish, self._releasing = None, False

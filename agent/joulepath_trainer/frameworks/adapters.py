@@ -6,7 +6,7 @@ from types import ModuleType
 
 from joulepath_trainer.frameworks.optimizers import OptimizerSteps
 from joulepath_trainer.frameworks.pipelining import PipelineSteps
-from joulepath_trainer.session import Observer
+from joulepath_trainer.observer import Observer
 
 __all__ = ["Adapters"]
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from joulepath_trainer.identity import single_stage_work
-from joulepath_trainer.session import Observer
+from joulepath_trainer.observer import Observer
 
 __all__ = ["OptimizerSteps"]
 

@@ -23,7 +23,8 @@ from types import ModuleType
 from typing import Any
 
 from joulepath_trainer.identity import Work, pipeline_work
-from joulepath_trainer.session import BegunInstruction, Observer
+from joulepath_trainer.observer import Observer
+from joulepath_trainer.session import BegunInstruction
 
 __all__ = ["PipelineSteps"]
 

@@ -10,8 +10,9 @@ from typing import cast
 import pytest
 
 from joulepath_agent.gpus.journal import Journal
+from joulepath_agent.gpus.lags import UNKNOWN_LAG_S
 from joulepath_agent.gpus.nvml import Gpu
-from joulepath_agent.gpus.setter import UNKNOWN_LAG_S, ClockSetter
+from joulepath_agent.gpus.setter import ClockSetter
 from joulepath_agent.gpus.wish import DEFAULT, Wish
 from tests.agent.room import wait_until
 

@@ -12,7 +12,7 @@ import pytest
 from agent_double import AgentDouble, fresh_page, welcome
 from joulepath_trainer.identity import Work
 from joulepath_trainer.iterations import MarkedIteration, PendingIterations
-from joulepath_trainer.session import RETRY_S, Observer
+from joulepath_trainer.observer import RETRY_S, Observer
 from joulepath_trainer.wire.messages import IterationRecord, PipelinePlace
 from joulepath_trainer.wire.protocol import MAX_MESSAGE_BYTES
 
