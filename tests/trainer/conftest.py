@@ -29,6 +29,7 @@ class Nursery:
         self.socket = folder / "agent.sock"
         self._folder, self._count = folder, 0
         self.errors = folder / "stderr"
+        self._process: subprocess.Popen[bytes] | None = None
         with (shared / "lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             lines = self._meet(shared / "nursery.sock") or self._meet(shared / "nursery.sock", start=True)
@@ -45,9 +46,9 @@ class Nursery:
             }
             path.unlink(missing_ok=True)
             command = [sys.executable, "-m", "tests.trainer.nursery", str(path)]
-            process = subprocess.Popen(command, env=environment, cwd=ROOT)
+            self._process = subprocess.Popen(command, env=environment, cwd=ROOT)
             while not path.exists():
-                assert process.poll() is None, "the nursery has ended"
+                assert self._process.poll() is None, "the nursery has ended"
                 time.sleep(0.05)
         with socket.socket(socket.AF_UNIX) as client:
             try:
@@ -74,7 +75,10 @@ class Nursery:
         return self.errors.read_bytes()[before:].decode()
 
     def close(self) -> None:
+        """The one that started the process waits for it: it ends when nobody needs it any more."""
         self._lines.close()
+        if self._process is not None:
+            self._process.wait()
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,7 @@ from joulepath_agent.peers.podresources import Holder, PodResourcesError, holder
 __all__ = ["ClusterPods", "ReadPod", "own_pod"]
 
 ReadPod = Callable[[str, str], Mapping[str, Any] | None]
-"""Namespace and name to the pod's API object, or None where there is none; raises OSError if the API doesn't answer."""
+"""Namespace and name to the pod's API object, or None where there is none. Where the API doesn't answer, an OSError."""
 
 _ENDED: Final = ("Succeeded", "Failed")
 
