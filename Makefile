@@ -43,6 +43,11 @@ lint: venv ## ruff, mypy strict, the import walls, the chart
 format: venv ## Format the code and mend what ruff can
 	@.venv/bin/ruff check --fix -q . ; .venv/bin/ruff format -q .
 
+.PHONY: reference
+reference: venv ## Write what docs and chart have from the code: CRDs, docs/metrics.md
+	@$(PY) -m joulepath_crds
+	@$(PY) -m metrics_reference
+
 .PHONY: test-fast
 test-fast: venv ## Tests without a cluster, under a minute
 	@$(PY) -m pytest -q -n 2 -m "not cluster"
