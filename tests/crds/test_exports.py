@@ -1,0 +1,19 @@
+"""What the contract promises to whoever imports it: a name that goes, goes here first."""
+
+from __future__ import annotations
+
+import joulepath_crds
+
+EXPORTS = """
+    ANNOTATION GROUP INSTRUCTION_KINDS MOST_BLOCKS REPORT_INTERVAL_S TAIL_LAGS VERSION Arm ArmSummary BlockReport
+    BlockingPower Blocks Condition Contract Coordinates EnergyPlanSpec EnergyPlanStatus EnergyProfileSpec Estimate
+    FrontierPoint GpuReport Granularity Instruction InstructionMeasurement InstructionTime JobPlanSpec
+    JobReference JobReport KindProfile MeasuredSavings Measurement MetricRow Mode NodeReportStatus Phase
+    PlanSummary ProfilePoint Profiling Purpose RankReport RankState StagePlan StageProfile Sweep SwitchingLag
+    Topology Transfer WaitMeasurement api_name arm_of content_hash next_boundary
+"""
+
+
+def test_the_exported_names_are_those_promised() -> None:
+    assert sorted(joulepath_crds.__all__) == sorted(EXPORTS.split())
+    assert all(hasattr(joulepath_crds, name) for name in joulepath_crds.__all__)
