@@ -17,13 +17,12 @@ from __future__ import annotations
 from joulepath_planner.alternatives import Alternative, alternatives
 from joulepath_planner.bound.frontier import Frontier, FrontierPoint, frontier
 from joulepath_planner.bound.objectives import (
-    beside_straggler,
     least_energy_by,
     least_energy_within_slowdown,
     least_time_within_energy,
     least_time_within_power,
 )
-from joulepath_planner.bound.stragglers import Job, Replica, Share, share_out
+from joulepath_planner.bound.stragglers import Job, Replica, Share, beside_straggler, share_out
 from joulepath_planner.budgets import BudgetPlan, plan_within
 from joulepath_planner.errors import (
     ArgumentError,

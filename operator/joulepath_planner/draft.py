@@ -11,7 +11,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from statistics import fmean
 from typing import Final
 
 from joulepath_planner.bound.frontier import Frontier, trace
@@ -21,7 +20,7 @@ from joulepath_planner.clocks.repair import TOLERANCE, Assignment, repair
 from joulepath_planner.clocks.rounding import Rounder, effort
 from joulepath_planner.clocks.switches import calm
 from joulepath_planner.errors import PlanningError
-from joulepath_planner.graph.groups import Granularity, groups, runs
+from joulepath_planner.graph.groups import Granularity, groups, least_hold_s, runs
 from joulepath_planner.graph.network import Network
 from joulepath_planner.graph.options import Options, OptionTable
 from joulepath_planner.inputs.lags import LagTable
@@ -32,10 +31,6 @@ from joulepath_planner.solvers.solution import SOLVER_TOLERANCE_S, Program, Solu
 
 __all__ = ["Draft", "Drafting"]
 
-_LAGS_PER_CLOCK: Final = 4
-"""Instructions have clocks of their own if they last this many p95 lags on average."""
-_LEAST_LAGS: Final = 2
-"""And one that doesn't last this many never has."""
 _LARGE: Final = 4000
 """Instructions from which on the linear program isn't solved once more for a reserve or for shared clocks, and
 instructions that share clocks are not compared with coarser granularities."""
@@ -153,8 +148,8 @@ class Drafting:
         up_s, p95_s = (self._lags.worst_p95_up_s, self._lags.worst_p95_s) if self._lags else (0.0, 0.0)
         profile, graph = self.problem.pipeline.profile, self.problem.graph
         lasts_s = [profile.default(one.stage, one.kind).time_s for one in graph.instructions]
-        hold = _LEAST_LAGS if fmean(lasts_s) >= _LAGS_PER_CLOCK * p95_s else _LAGS_PER_CLOCK
-        return runs(graph, lasts_s, max(hold * p95_s, self._min_dwell_s + up_s if self._min_dwell_s else 0.0))
+        least_s = max(least_hold_s(lasts_s, p95_s), self._min_dwell_s + up_s if self._min_dwell_s else 0.0)
+        return runs(graph, lasts_s, least_s)
 
     def shares(self, granularity: Granularity) -> bool:
         """Whether clocks are shared such that a coarser granularity may be cheaper, with its fewer switches."""

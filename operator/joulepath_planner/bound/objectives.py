@@ -7,7 +7,6 @@ breakpoints the frontier is a straight line, which makes that time exact where a
 
 from __future__ import annotations
 
-import math
 from bisect import bisect_left
 from collections.abc import Callable
 from typing import Final
@@ -16,7 +15,6 @@ from joulepath_planner.bound.frontier import Frontier, FrontierPoint
 from joulepath_planner.errors import ObjectiveError
 
 __all__ = [
-    "beside_straggler",
     "least_energy_by",
     "least_energy_within_slowdown",
     "least_time_within_energy",
@@ -81,19 +79,6 @@ def least_time_within_power(frontier: Frontier, budget_w: float) -> FrontierPoin
             f"the least is {least_w:.6g} W. Allow that much."
         )
     return frontier.at(time_s)
-
-
-def beside_straggler(frontier: Frontier, straggler_s: float) -> FrontierPoint:
-    """T_opt = min(T*_fixed, max(T_min, T')) of a pipeline that waits for another, whose iteration takes T' seconds.
-
-    The point's `energy_j` counts waits until T_opt; those until T' come on top (`stragglers`).
-
-    Raises:
-        ObjectiveError: T' is no time above 0.
-    """
-    if not straggler_s > 0 or math.isinf(straggler_s):
-        raise ObjectiveError(f"T' is {straggler_s:g} s; give the straggler's iteration time, above 0.")
-    return frontier.at(min(frontier.t_star_fixed_s, max(frontier.t_min_s, straggler_s)))
 
 
 def _first_within(frontier: Frontier, excess: Callable[[FrontierPoint], float]) -> float | None:

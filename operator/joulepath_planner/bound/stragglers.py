@@ -12,11 +12,23 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from joulepath_planner.bound.frontier import Frontier
-from joulepath_planner.bound.objectives import beside_straggler
+from joulepath_planner.bound.frontier import Frontier, FrontierPoint
 from joulepath_planner.errors import ObjectiveError
 
-__all__ = ["Job", "Replica", "Share", "share_out"]
+__all__ = ["Job", "Replica", "Share", "beside_straggler", "share_out"]
+
+
+def beside_straggler(frontier: Frontier, straggler_s: float) -> FrontierPoint:
+    """T_opt = min(T*_fixed, max(T_min, T')) of a pipeline that waits for another, whose iteration takes T' seconds.
+
+    The point's `energy_j` counts waits until T_opt; those until T' come on top.
+
+    Raises:
+        ObjectiveError: T' is no time above 0.
+    """
+    if not straggler_s > 0 or math.isinf(straggler_s):
+        raise ObjectiveError(f"T' is {straggler_s:g} s; give the straggler's iteration time, above 0.")
+    return frontier.at(min(frontier.t_star_fixed_s, max(frontier.t_min_s, straggler_s)))
 
 
 @dataclass(frozen=True, slots=True)

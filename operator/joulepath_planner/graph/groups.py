@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from typing import Literal, TypeAlias
+from statistics import fmean
+from typing import Final, Literal, TypeAlias
 
 from joulepath_planner.graph.graph import Graph
 from joulepath_planner.inputs.instruction import Instruction
 from joulepath_planner.inputs.schedule import Schedule
 
-__all__ = ["Granularity", "groups", "phases", "runs"]
+__all__ = ["Granularity", "groups", "least_hold_s", "phases", "runs"]
+
+_LAGS_PER_CLOCK: Final = 4
+"""Instructions have clocks of their own if they last this many p95 lags on average."""
+_LEAST_LAGS: Final = 2
+"""And one that doesn't last this many never has."""
 
 Granularity: TypeAlias = Literal["instruction", "phase", "kind", "rank"]
 
@@ -35,6 +41,11 @@ def groups(graph: Graph, schedule: Schedule, granularity: Granularity) -> list[l
     for node, one in enumerate(graph.instructions):
         found.setdefault(name(node, one), []).append(node)
     return list(found.values())
+
+
+def least_hold_s(lasts_s: Sequence[float], p95_s: float) -> float:
+    """How long a clock is held at least, for lags of p95_s. lasts_s: seconds of each instruction."""
+    return (_LEAST_LAGS if fmean(lasts_s) >= _LAGS_PER_CLOCK * p95_s else _LAGS_PER_CLOCK) * p95_s
 
 
 def runs(graph: Graph, lasts_s: Sequence[float], least_s: float) -> list[list[int]]:
