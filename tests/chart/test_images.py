@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from uuid import uuid4
 
@@ -16,6 +16,13 @@ from real_cluster import Cluster, images, until
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1200)]
 
 ROOT = Path(__file__).parents[2]
+IMPORT_ALL = """
+import importlib, pkgutil, sys
+package = importlib.import_module(sys.argv[1])
+for module in pkgutil.walk_packages(package.__path__, sys.argv[1] + "."):
+    if not module.name.endswith("__main__"):
+        print(importlib.import_module(module.name).__name__)
+"""
 VERSION = yaml.safe_load((ROOT / "charts/joulepath/Chart.yaml").read_text())["appVersion"]
 
 
@@ -37,7 +44,7 @@ def namespace(cluster: Cluster) -> Iterator[str]:
     cluster.kubectl("delete", "namespace", name, "--wait=false")
 
 
-def output(cluster: Cluster, namespace: str, part: str, user: int, *arguments: str) -> str:
+def output(cluster: Cluster, namespace: str, part: str, user: int, *arguments: str, command: Sequence[str] = ()) -> str:
     """What a container of the image says, run without any privilege on a root that can't be written."""
     cluster.load(archive(part))
     name = f"{part}-{uuid4().hex[:6]}"
@@ -52,6 +59,7 @@ def output(cluster: Cluster, namespace: str, part: str, user: int, *arguments: s
         "image": tag(part),
         "imagePullPolicy": "Never",
         "args": list(arguments),
+        **({"command": list(command)} if command else {}),
         "securityContext": context,
     }
     pod = {
@@ -81,6 +89,13 @@ def test_webhook_is_in_the_operators_image(cluster: Cluster, namespace: str) -> 
 
 def test_agent_runs_without_privileges(cluster: Cluster, namespace: str) -> None:
     assert "--pod-resources" in output(cluster, namespace, "agent", 0, "--help")
+
+
+@pytest.mark.parametrize(("part", "user"), [("operator", 65532), ("agent", 0)])
+def test_every_module_of_an_image_finds_what_it_imports(cluster: Cluster, namespace: str, part: str, user: int) -> None:
+    assert f"joulepath_{part}.metrics" in output(
+        cluster, namespace, part, user, IMPORT_ALL, f"joulepath_{part}", command=("python3", "-c")
+    )
 
 
 def test_trainer_copies_itself_as_any_user(cluster: Cluster, namespace: str) -> None:
