@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from joulepath_crds import JobPlanSpec, NodeReportStatus, Purpose, Sweep
 from joulepath_operator.control.index import Index
 from joulepath_operator.facts.names import ENERGY_PLANS, JOB_PLANS, NODE_REPORTS
@@ -148,6 +150,20 @@ def test_the_age_of_a_report_counts_from_its_last_change(new_world: Callable[...
     now = 103.0
     index.put(NODE_REPORTS, body)
     assert index.nodes(report.namespace, report.job_uid)[0].age_s == 3.0
+
+
+@pytest.mark.parametrize("label", ["", "f0", "F", "X1", "7:F0", "F0:0"])
+def test_a_report_with_a_label_that_is_none_is_left_out(new_world: Callable[..., Any], label: str) -> None:
+    index, (node, *_) = Index(), new_world().nodes()
+    rank = node.report.ranks[0]
+    for odd in (
+        rank.model_copy(update={"order": (label,)}),
+        rank.model_copy(update={"timeline": (rank.timeline[0].model_copy(update={"instruction": label}),)}),
+    ):
+        report = node.report.model_copy(update={"ranks": (odd,)})
+        body = {"metadata": {"name": "node-0"}, "status": NodeReportStatus(jobs=(report,)).to_api()}
+        index.put(NODE_REPORTS, body)
+        assert index.nodes(report.namespace, report.job_uid) == ()
 
 
 def test_a_job_is_read_as_the_training_operator_writes_it() -> None:

@@ -26,6 +26,7 @@ from joulepath_operator.facts.names import (
     Resource,
 )
 from joulepath_operator.facts.observation import NodeJob, StoredPlan, StoredProfile, TrainingJob
+from joulepath_operator.figures.order import check_labels
 from joulepath_operator.jobs.kinds import JOB_KINDS
 
 __all__ = ["WATCHED", "Index"]
@@ -167,7 +168,10 @@ class Index:
         if (job_kind := _JOB_KINDS.get(resource)) is not None:
             return job_kind.read(body)
         if resource == NODE_REPORTS:
-            return _Report(NodeReportStatus.from_api(body.get("status") or {}), self._clock())
+            status = NodeReportStatus.from_api(body.get("status") or {})
+            for rank in (rank for job in status.jobs for rank in job.ranks):
+                check_labels(rank)
+            return _Report(status, self._clock())
         if resource == JOB_PLANS:
             spec = JobPlanSpec.from_api(body["spec"])
             inputs = (metadata.get("annotations") or {}).get(INPUTS_ANNOTATION, "")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from joulepath_crds import Instruction, RankReport
 
-__all__ = ["executed"]
+__all__ = ["check_labels", "executed"]
 
 
 def executed(rank: RankReport) -> tuple[Instruction, ...]:
@@ -21,3 +21,16 @@ def executed(rank: RankReport) -> tuple[Instruction, ...]:
         return ()
     ordered = sorted(rank.timeline, key=lambda one: one.begin_s)
     return tuple(Instruction.parse(one.instruction, one.stage) for one in ordered)
+
+
+def check_labels(rank: RankReport) -> None:
+    """Whether all labels can be read: no schema says what a label is.
+
+    Raises:
+        ValueError: One is none; the message names it.
+    """
+    alone = rank.stages[0] if len(rank.stages) == 1 else None
+    for label in rank.order:
+        Instruction.parse(label, 0 if alone is None and ":" not in label else alone)
+    for one in (*rank.timeline, *rank.plan_timeline):
+        Instruction.parse(one.instruction, one.stage)
