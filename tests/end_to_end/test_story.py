@@ -159,10 +159,15 @@ def test_even_stages_save_little(release: Product, record: Recorder) -> None:
         *("--patch", json.dumps({"spec": {"mode": "Enforce"}})),
     )
     record.wait("even", "a plan", STEP_S, lambda status: status.plan is not None)
-    status = record.wait("even", "savings", STEP_S, lambda status: status.measured is not None)
+    status = record.wait("even", "eight pairs", STEP_S, lambda status: status.measured and status.measured.pairs >= 8)
+    assert status.plan is not None
+    assert 0 <= status.plan.predicted_savings < 0.03
     assert status.measured is not None
-    assert -0.01 < status.measured.savings.mean < 0.03, status.measured.savings
-    assert status.measured.slowdown.mean < 0.015, status.measured.slowdown
+    # A busy host makes the interval wide and the plan's iterations late: it must not be sure of anything else.
+    savings, slowdown = status.measured.savings, status.measured.slowdown
+    assert savings.ci95_low < 0.03, savings
+    assert savings.ci95_high > -0.01, savings
+    assert slowdown.ci95_low < 0.015, slowdown
 
 
 def test_uneven_stages_save_much_and_the_interval_says_how_sure_that_is(record: Recorder) -> None:
