@@ -26,7 +26,8 @@ from joulepath_agent.agent import Agent
 from joulepath_agent.gpus.nvml import open_gpus
 from joulepath_agent.metrics import AgentCollector
 from joulepath_agent.peers.cgroup import peer_process
-from joulepath_agent.peers.peer import JobPod, Peer, PeerRefusedError
+from joulepath_agent.peers.peer import JobPod, Peer
+from joulepath_agent.peers.refusal import PeerRefusedError
 from joulepath_agent.server import serve
 from joulepath_crds import JobPlanSpec
 

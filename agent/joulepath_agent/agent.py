@@ -25,7 +25,8 @@ from joulepath_agent.gpus.journal import Journal
 from joulepath_agent.gpus.lease import End
 from joulepath_agent.gpus.nvml import Gpu
 from joulepath_agent.gpus.setter import ClockSetter
-from joulepath_agent.peers.peer import Identify, JobKey, Locate, Peer, PeerRefusedError
+from joulepath_agent.peers.peer import Identify, JobKey, Locate, Peer
+from joulepath_agent.peers.refusal import PeerRefusedError
 from joulepath_agent.ranks.rank import Rank
 from joulepath_agent.ranks.reason import Reason
 from joulepath_crds import GpuReport, JobPlanSpec, JobReport, NodeReportStatus, RankReport

@@ -26,7 +26,8 @@ from typing import Final
 
 from joulepath_agent.gpus.lease import End
 from joulepath_agent.peers.limits import PodLimits
-from joulepath_agent.peers.peer import Identify, Peer, PeerRefusedError
+from joulepath_agent.peers.peer import Identify, Peer
+from joulepath_agent.peers.refusal import PeerRefusedError
 from joulepath_agent.ranks.rank import Rank
 from joulepath_trainer.wire.messages import Hello, IterationRecord, Reply
 from joulepath_trainer.wire.protocol import MAX_MESSAGE_BYTES, WireError

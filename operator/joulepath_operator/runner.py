@@ -16,6 +16,7 @@ from joulepath_operator.control.api import Api
 from joulepath_operator.control.index import WATCHED, Index
 from joulepath_operator.control.queue import KeyedQueue
 from joulepath_operator.control.reconcile import Reconciler
+from joulepath_operator.control.settings import settings
 from joulepath_operator.facts.names import ENERGY_PLANS, NamespacedName
 from joulepath_operator.metrics import Metrics
 from joulepath_operator.planning.pool import PlannerPool
@@ -42,7 +43,7 @@ async def run(api: Api, host: str, port: int, planner_timeout_s: int) -> None:
         asyncio.create_task(
             kopf.operator(
                 registry=watches.registry(index, queue.add),
-                settings=watches.settings(),
+                settings=settings(),
                 clusterwide=True,
                 standalone=True,
             )

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from joulepath_agent.endpoint import Endpoint
-from joulepath_agent.peers.peer import Peer, PeerRefusedError
+from joulepath_agent.peers.peer import Peer
+from joulepath_agent.peers.refusal import PeerRefusedError
 from joulepath_agent.ranks.rank import Rank
 from joulepath_trainer.wire.messages import Hello, PipelinePlace, Reply
 from tests.agent.room import wait_until

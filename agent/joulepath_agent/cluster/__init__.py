@@ -1,6 +1,6 @@
 """The agent's ties to Kubernetes.
 
-- `failures`: what the client raises, as OSError
+- `failures`: what the client raises, as OSError, and when it is tried again
 - `plans`: JobPlans as this agent reads them
 - `reporting`: when a report is worth a write
 - `heartbeat`: the agent's sign of life

@@ -7,7 +7,6 @@ goes on with the plans it has, and its leases end by themselves.
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -15,7 +14,7 @@ from typing import Any, Final
 
 from kubernetes import client, config, watch
 
-from joulepath_agent.cluster.failures import failures_as_oserror
+from joulepath_agent.cluster.failures import failures_as_oserror, repeat
 from joulepath_agent.cluster.heartbeat import Heartbeat
 from joulepath_agent.cluster.plans import Plans
 from joulepath_agent.cluster.reporting import Pace
@@ -25,12 +24,9 @@ from joulepath_crds.contract import GROUP, VERSION
 
 __all__ = ["NodeApi"]
 
-log = logging.getLogger(__name__)
-
 _TIMEOUT: Final = (3.05, 10)
 _RESYNC_S: Final = 60
 _TICK_S: Final = 0.3
-_LONGEST_BACKOFF_S: Final = 10.0
 
 
 class NodeApi:
@@ -67,7 +63,7 @@ class NodeApi:
     ) -> None:
         """Starts the two threads: plans in, reports and the lease out."""
         for name, work in (("plans", lambda: self._watch(set_plans)), ("reports", lambda: self._report(report))):
-            threading.Thread(target=self._forever, args=(name, work), name=name, daemon=True).start()
+            threading.Thread(target=repeat, args=(name, work, self._stop), name=name, daemon=True).start()
 
     def stop(self) -> None:
         """Ends the threads, in the background."""
@@ -86,24 +82,6 @@ class NodeApi:
             return None
         found: Mapping[str, Any] = self._core.api_client.sanitize_for_serialization(pod)
         return found
-
-    def _forever(self, name: str, work: Callable[[], None]) -> None:
-        backoff_s = 0.5
-        while not self._stop.is_set():
-            begun = time.monotonic()
-            try:
-                with failures_as_oserror():
-                    work()
-                backoff_s = 0.5
-                continue
-            except OSError as error:
-                log.warning("%s: the API server said %s; the agent goes on and tries again", name, error)
-            except Exception:
-                log.exception("%s failed; trying again", name)
-            if time.monotonic() - begun > _RESYNC_S:
-                backoff_s = 0.5
-            self._stop.wait(backoff_s)
-            backoff_s = min(_LONGEST_BACKOFF_S, 2 * backoff_s)
 
     # plans
 

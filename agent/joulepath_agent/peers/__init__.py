@@ -1,6 +1,7 @@
 """Who is at the socket, and which GPU is theirs.
 
-- `peer`: what is believed of a peer, who may be asked for it, and refusals
+- `peer`: what is believed of a peer, and who may be asked for it
+- `refusal`: why it is not served
 - `limits`: how often and how many times a pod may connect
 - `cgroup`: the peer's process and pod, by the kernel
 - `podresources`: the containers that hold a GPU, by the kubelet

@@ -14,7 +14,8 @@ import socket
 from pathlib import Path
 from typing import Final
 
-from joulepath_agent.peers.peer import Peer, PeerRefusedError
+from joulepath_agent.peers.peer import Peer
+from joulepath_agent.peers.refusal import PeerRefusedError
 
 __all__ = ["CgroupIdentity", "peer_process", "pod_uid_of"]
 

@@ -9,7 +9,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Final
 
-from joulepath_agent.peers.peer import PeerRefusedError
+from joulepath_agent.peers.refusal import PeerRefusedError
 
 __all__ = ["PodLimits"]
 

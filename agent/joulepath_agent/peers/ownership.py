@@ -10,8 +10,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from joulepath_agent.peers.peer import JobPod, PeerRefusedError
+from joulepath_agent.peers.peer import JobPod
 from joulepath_agent.peers.podresources import Holder, PodResourcesError, holders
+from joulepath_agent.peers.refusal import PeerRefusedError
 
 __all__ = ["ClusterPods", "ReadPod", "own_pod"]
 

@@ -9,25 +9,10 @@ import socket
 from dataclasses import dataclass
 from typing import Protocol
 
-__all__ = ["Identify", "JobKey", "JobPod", "Locate", "Peer", "PeerRefusedError"]
+__all__ = ["Identify", "JobKey", "JobPod", "Locate", "Peer"]
+
 JobKey = tuple[str, str]
 """Namespace and UID of a job: a plan moves clocks of pods of its own namespace only."""
-
-
-class PeerRefusedError(Exception):
-    """A peer isn't served."""
-
-    def __init__(self, code: str, message: str, *, passing: bool = False) -> None:
-        """Coins a refusal.
-
-        Args:
-            code: One of a few words, for metrics.
-            message: What to do.
-            passing: Whether it may be over in a moment: a trainer that is told never asks again, so it isn't told.
-        """
-        super().__init__(f"{code}: {message}")
-        self.code = code
-        self.passing = passing
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,8 @@
 """The loop around a decision: reads the cluster, decides, writes. It alone talks to Kubernetes.
 
 - `api`: the Kubernetes API, as little of it as is needed
-- `watches`: what kopf is told to watch
+- `settings`: how kopf works
+- `watches`: what it is told to watch
 - `index`: what the watches have told
 - `queue`: which EnergyPlan is handled when
 - `reconcile`: handles one: the observation, the decision, what is written

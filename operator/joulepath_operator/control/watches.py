@@ -14,7 +14,7 @@ import kopf
 from joulepath_operator.control.index import WATCHED, Index
 from joulepath_operator.facts.names import NamespacedName, Resource
 
-__all__ = ["registry", "settings"]
+__all__ = ["registry"]
 
 
 def registry(index: Index, add: Callable[[NamespacedName], object]) -> kopf.OperatorRegistry:
@@ -26,20 +26,6 @@ def registry(index: Index, add: Callable[[NamespacedName], object]) -> kopf.Oper
         group, version, plural = resource.group, resource.version, resource.plural
         kopf.on.event(group, version, plural, id=plural, registry=handlers)(_feed(resource, index, add))
     return handlers
-
-
-def settings() -> kopf.OperatorSettings:
-    """Pages instead of everything at once, no Kubernetes events, one worker for each object and not too many."""
-    chosen = kopf.OperatorSettings()
-    chosen.posting.enabled = False
-    chosen.watching.chunk_size = 100
-    chosen.watching.server_timeout = 600
-    chosen.queueing.worker_limit = 64
-    chosen.networking.request_timeout = 30
-    # No handler needs progress; should one come, it is kept in the status.
-    chosen.persistence.progress_storage = kopf.StatusProgressStorage()
-    chosen.persistence.diffbase_storage = kopf.StatusDiffBaseStorage()
-    return chosen
 
 
 def _feed(resource: Resource, index: Index, add: Callable[[NamespacedName], object]) -> Callable[..., Any]:

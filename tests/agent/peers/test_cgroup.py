@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from joulepath_agent.peers.cgroup import CgroupIdentity, peer_process, pod_uid_of
-from joulepath_agent.peers.peer import PeerRefusedError
+from joulepath_agent.peers.refusal import PeerRefusedError
 
 UID = "0b1c2d3e-4f50-6172-8394-a5b6c7d8e9f0"
 UNIT = f"pod{UID.replace('-', '_')}.slice"

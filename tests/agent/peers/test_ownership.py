@@ -11,8 +11,9 @@ import grpc
 import pytest
 
 from joulepath_agent.peers.ownership import ClusterPods, own_pod
-from joulepath_agent.peers.peer import JobPod, PeerRefusedError
+from joulepath_agent.peers.peer import JobPod
 from joulepath_agent.peers.podresources import Holder, holders
+from joulepath_agent.peers.refusal import PeerRefusedError
 
 GPU = "GPU-1"
 HOLDER = Holder("ns", "pod-0", "pytorch", shared=False)

@@ -15,7 +15,8 @@ from kubernetes import config
 from joulepath_agent.cluster.api import NodeApi
 from joulepath_agent.peers.cgroup import pod_uid_of
 from joulepath_agent.peers.ownership import ClusterPods
-from joulepath_agent.peers.peer import JobPod, PeerRefusedError
+from joulepath_agent.peers.peer import JobPod
+from joulepath_agent.peers.refusal import PeerRefusedError
 from real_cluster import Cluster as RealCluster
 from tests.agent.room import wait_until
 

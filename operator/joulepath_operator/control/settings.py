@@ -1,0 +1,21 @@
+"""How kopf works: what it may write by itself, how much at a time, how long it waits."""
+
+from __future__ import annotations
+
+import kopf
+
+__all__ = ["settings"]
+
+
+def settings() -> kopf.OperatorSettings:
+    """Pages instead of everything at once, no Kubernetes events, one worker for each object and not too many."""
+    chosen = kopf.OperatorSettings()
+    chosen.posting.enabled = False
+    chosen.watching.chunk_size = 100
+    chosen.watching.server_timeout = 600
+    chosen.queueing.worker_limit = 64
+    chosen.networking.request_timeout = 30
+    # No handler needs progress; should one come, it is kept in the status.
+    chosen.persistence.progress_storage = kopf.StatusProgressStorage()
+    chosen.persistence.diffbase_storage = kopf.StatusDiffBaseStorage()
+    return chosen
