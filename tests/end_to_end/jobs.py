@@ -13,11 +13,12 @@ import yaml
 from demo.local_cluster import LocalCluster
 from demo.manifests import pytorch_job
 from demo.options import Options
-from joulepath_crds import ANNOTATION, GROUP, VERSION
+from joulepath_crds import ANNOTATION, GROUP, VERSION, Phase
 from real_cluster import Cluster, NotYetError, until
 from tests.end_to_end.product import JOBS, WALL_CLOCK_ENVIRONMENT, Gpus
+from tests.end_to_end.watching import Recorder
 
-__all__ = ["apply", "energy_plan", "pods", "pods_as_made", "stop", "training_job", "waiting_job"]
+__all__ = ["apply", "ask_anew", "energy_plan", "pods", "pods_as_made", "stop", "training_job", "waiting_job"]
 
 _SCRIPTS = "training-script"
 _NODES = {"Master": "node0", "Worker": "node1"}
@@ -45,6 +46,19 @@ def energy_plan(name: str, **spec: Any) -> dict[str, Any]:
             **spec,
         },
     }
+
+
+def ask_anew(cluster: Cluster, record: Recorder, name: str) -> None:
+    """Changes what an EnergyPlan asks for, so that it is planned for anew; if it was refused, measured anew as well.
+
+    On two busy cores the iterations of a sweep may be of another length than those before and after it.
+    """
+    status, plan = record.status(name), record.living("energyplans")[name].body
+    if status.phase is Phase.REFUSED and status.profile:
+        cluster.kubectl("delete", "energyprofile", status.profile, "--namespace", JOBS, "--ignore-not-found")
+    pairs = 60 + (plan["spec"]["measurement"]["pairs"] + 1) % 60
+    change = json.dumps({"spec": {"measurement": {"pairs": pairs}}})
+    cluster.kubectl("patch", "energyplan", name, "--namespace", JOBS, "--type=merge", "--patch", change)
 
 
 def script() -> dict[str, Any]:

@@ -154,20 +154,27 @@ def test_every_query_of_the_dashboard_finds_data(scraper: str) -> None:
 
 
 def test_even_stages_save_little(release: Product, record: Recorder) -> None:
-    release.cluster.kubectl(
-        *("patch", "energyplan", "even", "--namespace", JOBS, "--type=merge"),
-        *("--patch", json.dumps({"spec": {"mode": "Enforce"}})),
-    )
-    record.wait("even", "a plan", STEP_S, lambda status: status.plan is not None)
-    status = record.wait("even", "eight pairs", STEP_S, lambda status: status.measured and status.measured.pairs >= 8)
-    assert status.plan is not None
-    assert 0 <= status.plan.predicted_savings < 0.03
-    assert status.measured is not None
-    # A busy host makes the interval wide and the plan's iterations late: it must not be sure of anything else.
-    savings, slowdown = status.measured.savings, status.measured.slowdown
-    assert savings.ci95_low < 0.03, savings
-    assert savings.ci95_high > -0.01, savings
-    assert slowdown.ci95_low < 0.015, slowdown
+    patch = json.dumps({"spec": {"mode": "Enforce"}})
+    release.cluster.kubectl("patch", "energyplan", "even", "--namespace", JOBS, "--type=merge", "--patch", patch)
+    asked = list[int]()
+
+    def planned() -> None:
+        told, status = record.living("energyplans")["even"].body["metadata"]["generation"], record.status("even")
+        if status.observed_generation == told and status.phase is Phase.REFUSED and told not in asked:
+            asked.append(told)
+            jobs.ask_anew(release.cluster, record, "even")
+        if status.plan is None or status.measured is None or status.measured.pairs < 8:
+            raise NotYetError(f"even is {status.phase}: {status.message}")
+
+    until("eight pairs of even", 2 * STEP_S, planned, 0.5)
+    plan, measured = record.status("even").plan, record.status("even").measured
+    assert plan is not None
+    assert 0 <= plan.predicted_savings < 0.03, plan
+    assert measured is not None
+    # How little is asked of a simulation (planner/test_plan); a busy host must not be sure of anything else.
+    assert measured.savings.ci95_low < 0.03, measured.savings
+    assert measured.savings.ci95_high > -0.01, measured.savings
+    assert measured.slowdown.ci95_low < 0.015, measured.slowdown
 
 
 def test_uneven_stages_save_much_and_the_interval_says_how_sure_that_is(record: Recorder) -> None:

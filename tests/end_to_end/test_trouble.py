@@ -87,9 +87,7 @@ def in_force(release: Product, record: Recorder) -> None:
         known = status.observed_generation == generation and generation not in asked
         if known and (status.phase is Phase.REFUSED or early):
             asked.append(generation)
-            change = json.dumps({"spec": {"maxSlowdownPercent": 1 + generation / 10}})
-            where = ("--namespace", JOBS, "--type=merge", "--patch", change)
-            release.cluster.kubectl("patch", "energyplan", "uneven", *where)
+            jobs.ask_anew(release.cluster, record, "uneven")
         record.applied("uneven", limit_s=0)
 
     until("a plan in force", 2 * BACK_S, look, 0.5)
@@ -190,7 +188,7 @@ def test_a_rank_that_is_killed_leaves_no_clock_locked_though_its_forked_workers_
     release: Product, record: Recorder
 ) -> None:
     jobs.apply(release.cluster, jobs.energy_plan("uneven"))
-    record.applied("uneven", limit_s=BACK_S)
+    in_force(release, record)
     pod = jobs.pods(release.cluster, "uneven", count=2)[0]
     trainers = processes.processes(pod, "/end-to-end/pipeline.py")
     launchers = [pid for pid in trainers if "torch.distributed.run" in processes.command(pid)]

@@ -370,3 +370,13 @@ def test_times_that_are_all_but_equal_are_one() -> None:
     }
     made = plan(Pipeline(one_f_one_b(4, 8), Profile(points, 80.0)), slowdown=0.5)
     assert {clock for row in made.clocks for clock in row} <= {None, 1200}
+
+
+@pytest.mark.parametrize("granularity", ["instruction", "phase"])
+def test_even_stages_save_little(granularity: Granularity) -> None:
+    pipeline, lags = scaled([0.9, 0.9], 12), LagTable.constant(0.002)
+    made = plan(pipeline, granularity=granularity, lags=lags, reserve=0.001)
+    again = simulate(pipeline, made.clocks, lags)
+    default = simulate(pipeline)
+    assert -0.01 < 1 - again.energy_j / default.energy_j < 0.03
+    assert again.iteration_time_s / default.iteration_time_s - 1 < 0.015
