@@ -65,7 +65,11 @@ class Place(Protocol):
 
 
 def refuse_other_releases(place: Place) -> None:
-    """Raises PlaceError if Joulepath is installed by somebody else: two agents must not set one GPU's clocks."""
+    """Two agents must not set one GPU's clocks.
+
+    Raises:
+        PlaceError: Joulepath is installed by somebody else.
+    """
     namespaces = "--output=jsonpath={.items[*].metadata.namespace}"
     agents = ("get", "daemonsets", "--all-namespaces", "--selector=app.kubernetes.io/name=joulepath", namespaces)
     if others := set(place.kubectl(*agents).split()) - {RELEASE_NAMESPACE}:

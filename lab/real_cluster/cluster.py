@@ -70,7 +70,10 @@ def _processes(path: Path) -> Processes:
 def up(nodes: int = 2, daemons: Sequence[Daemon] = ()) -> Cluster:
     """Bring the cluster up, or join it: at least this many nodes, with these daemons on each.
 
-    Raises MachineError if the machine lacks something. The first time it builds Kubernetes (about 20 minutes).
+    The first time it builds Kubernetes (about 20 minutes).
+
+    Raises:
+        MachineError: The machine lacks something.
     """
     if not 1 <= nodes <= MAX_NODES:
         raise ValueError(f"nodes={nodes}: it must be between 1 and {MAX_NODES}.")
@@ -124,7 +127,11 @@ def _up(processes: Processes, count: int, daemons: Sequence[Daemon], images: Seq
 
 
 def _nodes_ready(cluster: Cluster, daemons: Sequence[Daemon]) -> None:
-    """Raise NotYetError unless every node is ready and offers what the daemons provide."""
+    """Whether every node is ready and offers what the daemons provide.
+
+    Raises:
+        NotYetError: Not so.
+    """
     listing = json.loads(cluster.kubectl("get", "nodes", "--output", "json"))
     statuses = {item["metadata"]["name"]: item["status"] for item in listing["items"]}
     for node in cluster.nodes:

@@ -22,7 +22,8 @@ __all__ = ["content_hash", "kept", "locked"]
 def locked(path: Path, *, shared: bool = False, wait: bool = True) -> Iterator[None]:
     """Hold the lock file `path`, alone or `shared`; the kernel frees it when the process ends, however it ends.
 
-    Raises BlockingIOError if another holds it and `wait` is False.
+    Raises:
+        BlockingIOError: Another holds it and `wait` is False.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o644)

@@ -108,7 +108,11 @@ def require_root() -> None:
 
 
 def prepare() -> None:
-    """Make the machine fit for the cluster, or raise MachineError with all that is missing."""
+    """Make the machine fit for the cluster.
+
+    Raises:
+        MachineError: It lacks something; the message names all of it.
+    """
     troubles = []
     if os.uname().machine != "x86_64":
         troubles.append(f"The machine is {os.uname().machine}; the images are made for x86_64: use such a machine.")

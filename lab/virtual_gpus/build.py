@@ -25,7 +25,8 @@ _LIBRARIES: Final = {
 def library_dir() -> Path:
     """The directory of the compiled libraries, compiling them first if need be.
 
-    Raises RuntimeError with the compiler's words if it fails or is missing.
+    Raises:
+        RuntimeError: The compiler fails or is missing; with its words.
     """
     target = _cache() / f"virtual-gpus-{_version()}"
     if target.is_dir():

@@ -94,7 +94,9 @@ def replay(profile: Path) -> Model:
     Watts are energy / time. Points over the 400 W limit are played back too: nothing is capped. Clocks under the
     lowest measured one follow `time = a/f + b` and `power = c f + d`, fitted to the eight lowest points and made to
     meet the lowest. Besides F and B, each stage has I and W, half a B each: an assumption, nobody published them.
-    Raises ValueError where a (stage, instruction) misses a clock between its lowest and the GPU's highest.
+
+    Raises:
+        ValueError: A (stage, instruction) misses a clock between its lowest and the GPU's highest.
     """
     clocks = A100_CLOCKS
     points: dict[str, dict[int, tuple[float, float]]] = {}

@@ -33,7 +33,9 @@ __all__ = [
 ]
 
 DEFAULT_STATE: Final = Path("/run/virtual-gpus/state")
-_MAX_GPUS, _MAX_CLOCKS, _NAME = 16, 128, 64
+_MAX_GPUS: Final = 16
+_MAX_CLOCKS: Final = 128
+_NAME: Final = 64
 _UUIDS: Final = uuid.UUID("5f1f8f0a-6d0e-4b54-9a0f-0b6d3a1c77a1")
 _ByClock = ctypes.c_double * _MAX_CLOCKS
 _ByGpu = ctypes.c_double * _MAX_GPUS
@@ -168,7 +170,9 @@ def gpu_uuids(node: str, gpus: int) -> list[uuid.UUID]:
 def create(path: Path, model: Model, options: Options) -> None:
     """Lay the file of a node's GPUs, at once whole. What already runs on an older file keeps that one.
 
-    Raises OSError if it cannot be written, ValueError if the model is larger than the file's tables.
+    Raises:
+        OSError: It cannot be written.
+        ValueError: The model is larger than the file's tables.
     """
     config = _config(model, options)
     kernels = (_Kernel * len(model.kernels))(*(_kernel(k, options.time_scale) for k in model.kernels))

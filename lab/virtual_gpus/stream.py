@@ -64,7 +64,8 @@ def _default_device() -> None:
 def launch(stage: int, kind: str) -> None:
     """Queue one instruction of a stage (F, B, I, W, ...) on the current GPU's default stream; returns at once.
 
-    Raises CudaError: 500 if the GPU's model has no such instruction.
+    Raises:
+        CudaError: 500, the GPU's model has no such instruction.
     """
     _default_device()
     _call("virtualGpuLaunch", None, _kernel(stage, kind))

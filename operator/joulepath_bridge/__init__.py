@@ -1,8 +1,8 @@
 """The step from the contract's words to the planner's, and back. Operator and command line both take it here.
 
-pipeline   a measured EnergyProfile as a pipeline
-lags       measured switching lags as a lag table
-stages     a plan as what each stage is told
+- `pipeline`: a measured EnergyProfile as a pipeline
+- `lags`: measured switching lags as a lag table
+- `stages`: a plan as what each stage is told
 """
 
 from __future__ import annotations

@@ -2,12 +2,12 @@
 
 It computes nothing that the planner doesn't: it reads, asks, and shows.
 
-__main__       the entry point
-command_line   the commands by name, and what becomes of their errors
-commands       what each of them reads, asks and shows
-quantities     how people write seconds, shares, watts and lists
-terminal       tables and progress
-pictures       SVG
+- `__main__`: the entry point
+- `command_line`: the commands by name, and what becomes of their errors
+- `commands`: what each of them reads, asks and shows
+- `quantities`: how people write seconds, shares, watts and lists
+- `terminal`: tables and progress
+- `pictures`: SVG
 """
 
 from __future__ import annotations

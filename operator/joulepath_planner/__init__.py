@@ -4,12 +4,12 @@ Pure: no Kubernetes, no sockets, no torch, and no clock but the one that ends `p
 throughout. On this level stand the questions that a user asks; what answers them, in wings that know only those before
 them (the referee knows `inputs` alone):
 
-inputs    what is given
-graph     what waits for what, and what can be chosen
-solvers   the linear program
-bound     what no plan can beat
-clocks    from the linear program's seconds to clocks that a GPU has
-referee   what a plan really takes and costs
+- `inputs`: what is given
+- `graph`: what waits for what, and what can be chosen
+- `solvers`: the linear program
+- `bound`: what no plan can beat
+- `clocks`: from the linear program's seconds to clocks that a GPU has
+- `referee`: what a plan really takes and costs
 """
 
 from __future__ import annotations

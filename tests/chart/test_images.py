@@ -100,7 +100,9 @@ def test_every_module_of_an_image_finds_what_it_imports(cluster: Cluster, namesp
 
 def test_trainer_copies_itself_as_any_user(cluster: Cluster, namespace: str) -> None:
     listing = output(cluster, namespace, "trainer", 12345, "find", "/joulepath", "-type", "f")
-    assert {"/joulepath/busybox", "/joulepath/joulepath_trainer/bootstrap/sitecustomize.py"} <= set(listing.split())
+    source = ROOT / "agent/joulepath_trainer"
+    files = {f"/joulepath/joulepath_trainer/{path.relative_to(source)}" for path in source.rglob("*.py")}
+    assert {"/joulepath/busybox", *files} <= set(listing.split())
 
 
 def test_trainer_is_small_and_readable_by_every_user() -> None:

@@ -20,7 +20,7 @@ PRODUCT: Final = [path for path in MODULES if path.relative_to(ROOT).parts[0] !=
 MOST_MODULES: Final = 12
 """On one level, a package's own `__init__` and `__main__` apart."""
 CONSTANT: Final = re.compile(r"_?[A-Z][A-Z0-9_]+")
-ERRORS_INLINE: Final = re.compile(r"[;.:] [Rr]aises `?\w+(Error|Exception)\b")
+ERRORS_INLINE: Final = re.compile(r"\b[Rr]aises? `?[\w.]+(Error|Exception)\b")
 
 
 def _name(path: Path) -> str:
@@ -45,12 +45,11 @@ def test_a_module_says_what_it_is_and_what_it_exports() -> None:
 
 def test_constants_are_final() -> None:
     loose = [
-        f"{_name(path)}: {target.id}"
+        f"{_name(path)}: {name}"
         for path in MODULES
         for node in ast.parse(path.read_text()).body
-        if isinstance(node, ast.Assign) and not _is_type(node.value)
-        for target in node.targets
-        if isinstance(target, ast.Name) and CONSTANT.fullmatch(target.id)
+        for name in _assigned(node)
+        if CONSTANT.fullmatch(name) and not _is_final(node)
     ]
     assert not loose
 
@@ -80,6 +79,17 @@ def test_nothing_private_is_imported() -> None:
 def test_a_level_of_the_product_has_a_dozen_modules_at_most() -> None:
     levels = Counter(_name(path.parent) for path in PRODUCT if path.name not in ("__init__.py", "__main__.py"))
     assert {level: count for level, count in levels.items() if count > MOST_MODULES} == {}
+
+
+def test_a_wing_lists_its_modules() -> None:
+    missing = [
+        f"{_name(path.parent)}: {module.stem}"
+        for path in PRODUCT
+        if path.name == "__init__.py" and (path.parents[1] / "__init__.py").exists()
+        for module in path.parent.glob("*.py")
+        if module != path and f"`{module.stem}`" not in (ast.get_docstring(ast.parse(path.read_text())) or "")
+    ]
+    assert not missing
 
 
 def _texts(tree: ast.Module) -> Iterator[str]:
@@ -112,8 +122,22 @@ def _defines(node: ast.stmt) -> Iterator[str]:
                 yield from _defines(inner)
 
 
-def _is_type(value: ast.expr) -> bool:
-    """Aliases of types are read as such: `K = TypeVar(...)`, `UID = Annotated[...]`."""
-    if isinstance(value, ast.Call):
-        return isinstance(value.func, ast.Name) and value.func.id in ("TypeVar", "NewType")
-    return isinstance(value, ast.Subscript) and isinstance(value.value, ast.Name)
+def _assigned(node: ast.stmt) -> Iterator[str]:
+    match node:
+        case ast.Assign(targets=targets):
+            names = [one for target in targets for one in (target.elts if isinstance(target, ast.Tuple) else [target])]
+            yield from (one.id for one in names if isinstance(one, ast.Name))
+        case ast.AnnAssign(target=ast.Name(id=name)):
+            yield name
+
+
+def _is_final(node: ast.stmt) -> bool:
+    """Whether it says so, or names a type: `K = TypeVar(...)`, `UID = Annotated[...]`."""
+    match node:
+        case ast.AnnAssign(annotation=annotation):
+            return ast.unparse(annotation).split("[")[0] in ("Final", "TypeAlias")
+        case ast.Assign(value=ast.Call(func=ast.Name(id=made))):
+            return made in ("TypeVar", "ParamSpec", "NewType")
+        case ast.Assign(value=ast.Subscript(value=ast.Name(id=of))):
+            return of in ("Annotated", "Callable", "Literal", "dict", "list", "tuple")
+    return False

@@ -132,3 +132,16 @@ def test_a_planner_that_dies_is_told(request_for: PlanRequest) -> None:
     assert isinstance(refusal, PlanRefusal)
     assert refusal.reason == "PlannerDied"
     assert "-9" in refusal.message
+
+
+def test_a_profile_of_absurd_figures_is_refused_whatever_a_library_prints(request_for: PlanRequest) -> None:
+    stages = request_for.profile.stages
+    kind = stages[0].kinds[0]
+    point = kind.points[-1].model_copy(update={"time_s": 1e308})
+    odd = kind.model_copy(update={"points": (*kind.points[:-1], point)})
+    stage = stages[0].model_copy(update={"kinds": (odd, *stages[0].kinds[1:])})
+    profile = request_for.profile.model_copy(update={"stages": (stage, *stages[1:])})
+    refusal = ask(replace(request_for, profile=profile))
+    assert isinstance(refusal, PlanRefusal)
+    assert refusal.reason == "NotPlannable"
+    assert "seconds and joules" in refusal.message

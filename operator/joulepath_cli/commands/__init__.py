@@ -1,11 +1,11 @@
 """What each command reads, asks and shows.
 
-energyprofile   an EnergyProfile from a file or the cluster
-scenario        what is planned: a profile and the options that describe a pipeline
-goal            what is wanted of a plan, and the plan that gives it
-document        a plan as JSON
-drawing         plans and frontiers as the pictures' data
-plan, frontier, compare, explain   the commands
+- `energyprofile`: an EnergyProfile from a file or the cluster
+- `scenario`: what is planned: a profile and the options that describe a pipeline
+- `goal`: what is wanted of a plan, and the plan that gives it
+- `document`: a plan as JSON
+- `drawing`: plans and frontiers as the pictures' data
+- `plan`, `frontier`, `compare`, `explain`: the commands
 """
 
 from __future__ import annotations

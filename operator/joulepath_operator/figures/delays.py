@@ -50,7 +50,8 @@ class _Span(NamedTuple):
 
 def _pipeline_delays(ranks: Sequence[RankReport], stages: int) -> Delays:
     rank_of = {stage: rank.rank for rank in ranks for stage in rank.stages}
-    own = {one: span for rank in ranks for one, span in _spans(rank).items()}
+    spans = [_spans(rank) for rank in ranks]
+    own = {one: span for of_rank in spans for one, span in of_rank.items()}
     offset_s, delay_s = _clocks_and_delays(_least_lags_s(own, rank_of), rank_of.get(0))
     seen = {one: span.later(offset_s.get(rank_of.get(one.stage, -1), 0.0)) for one, span in own.items()}
     lag_s = {
@@ -58,7 +59,7 @@ def _pipeline_delays(ranks: Sequence[RankReport], stages: int) -> Delays:
         for stage in range(stages - 1)
         if (pair := _pair(rank_of.get(stage, -1), rank_of.get(stage + 1, -1))) in delay_s
     }
-    overheads = _overheads_s(ranks, seen, lag_s)
+    overheads = _overheads_s(spans, seen, lag_s)
     run = {(one.stage, one.kind) for one in seen}
     transfers: dict[TransferEdge, float] = {}
     for stage, lag in lag_s.items():
@@ -68,7 +69,9 @@ def _pipeline_delays(ranks: Sequence[RankReport], stages: int) -> Delays:
         # A stage may run some of its backwards whole and some in halves: whatever it runs sends its gradient on.
         transfers |= {(stage + 1, stage, kind): delay for kind in "BI" if (stage + 1, kind) in run}
     # A rank's tail is counted once, on its last stage, however many stages it runs.
-    tails = {max(rank.stages): rank.tail_s + _head_s(rank, overheads) for rank in ranks}
+    tails = {
+        max(rank.stages): rank.tail_s + _head_s(of_rank, overheads) for rank, of_rank in zip(ranks, spans, strict=True)
+    }
     return Delays(transfers, overheads, tails)
 
 
@@ -76,11 +79,11 @@ def _spans(rank: RankReport) -> dict[Instruction, _Span]:
     return {Instruction.parse(one.instruction, one.stage): _Span(one.begin_s, one.end_s) for one in rank.timeline}
 
 
-def _head_s(rank: RankReport, overheads_s: Mapping[tuple[int, str], float]) -> float:
+def _head_s(spans: Mapping[Instruction, _Span], overheads_s: Mapping[tuple[int, str], float]) -> float:
     """Seconds from the begin of an iteration to its first instruction, on the first stage: on others it is a wait."""
-    if 0 not in rank.stages or not rank.timeline:
+    if not spans or all(one.stage for one in spans):
         return 0.0
-    first, span = min(_spans(rank).items(), key=lambda item: item[1].begin_s)
+    first, span = min(spans.items(), key=lambda item: item[1].begin_s)
     return max(0.0, span.begin_s - overheads_s.get((first.stage, first.kind), 0.0))
 
 
@@ -123,12 +126,12 @@ def _clocks_and_delays(
 
 
 def _overheads_s(
-    ranks: Sequence[RankReport], seen: Mapping[Instruction, _Span], lag_s: Mapping[int, float]
+    spans: Sequence[Mapping[Instruction, _Span]], seen: Mapping[Instruction, _Span], lag_s: Mapping[int, float]
 ) -> dict[tuple[int, str], float]:
     """The host's gap before an instruction of each stage and kind: where all that it needs was there before."""
     gaps: dict[tuple[int, str], list[float]] = {}
-    for rank in ranks:
-        for before, one in pairwise(sorted(_spans(rank), key=lambda one: seen[one].begin_s)):
+    for of_rank in spans:
+        for before, one in pairwise(sorted(of_rank, key=lambda one: seen[one].begin_s)):
             arrivals = []
             if one.kind == "F" and (source := seen.get(Instruction(one.stage - 1, "F", one.microbatch))):
                 arrivals = [source.end_s + lag_s.get(one.stage - 1, 0.0)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import sys
 
@@ -10,4 +11,6 @@ from joulepath_operator.planning.compute import compute
 __all__: list[str] = []
 
 if __name__ == "__main__":
-    sys.stdout.buffer.write(pickle.dumps(compute(pickle.load(sys.stdin.buffer))))
+    with os.fdopen(os.dup(sys.stdout.fileno()), "wb") as answer:
+        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # LAPACK prints where it fails: that is no part of the answer
+        pickle.dump(compute(pickle.load(sys.stdin.buffer)), answer)

@@ -1,12 +1,12 @@
 """What is given: what was measured, what is executed in which order, and how fast clocks switch.
 
-instruction   its kinds, and how it is written
-profile       seconds and joules of each (stage, kind) by clock
-fit           the clocks between those that were measured
-schedule      the order of instructions on each rank
-orders        the schedules that have a name
-pipeline      schedule and profile, with what the clocks don't change
-lags          how long a GPU takes to switch its clock
+- `instruction`: its kinds, and how it is written
+- `profile`: seconds and joules of each (stage, kind) by clock
+- `fit`: the clocks between those that were measured
+- `schedule`: the order of instructions on each rank
+- `orders`: the schedules that have a name
+- `pipeline`: schedule and profile, with what the clocks don't change
+- `lags`: how long a GPU takes to switch its clock
 """
 
 from __future__ import annotations

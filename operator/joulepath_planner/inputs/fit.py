@@ -103,7 +103,13 @@ def _curve(
     weights = 1 / (values * (np.maximum(errors, errors.mean()) if errors.any() else 1.0))
     weights /= weights.max()
     basis = at[:, None] ** terms
-    factors = np.linalg.lstsq(basis * weights[:, None], values * weights, rcond=None)[0]
+    try:
+        factors = np.linalg.lstsq(basis * weights[:, None], values * weights, rcond=None)[0]
+    except np.linalg.LinAlgError:
+        raise ProfileError(
+            f"no curve goes through values from {values.min():g} to {values.max():g}: are all of them in seconds "
+            "and joules?"
+        ) from None
     left = values / (basis @ factors) - 1
     free = max(1, len(at) - len(terms))
     spread = float(np.sum(left**2)) / free
