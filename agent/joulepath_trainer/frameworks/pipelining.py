@@ -82,7 +82,7 @@ class PipelineSteps:
         self, original: Callable[..., Any], instruction: Callable[..., tuple[str, int]]
     ) -> Callable[..., Any]:
         @functools.wraps(original)
-        def chunk(stage: Any, *args: Any, **kwargs: Any) -> Any:
+        def observed(stage: Any, *args: Any, **kwargs: Any) -> Any:
             token = self._begin_instruction(stage, instruction, args, kwargs) if self._marking else None
             if token is None:
                 return original(stage, *args, **kwargs)
@@ -91,7 +91,7 @@ class PipelineSteps:
             finally:
                 self._observer.end_instruction(token)
 
-        return chunk
+        return observed
 
     def _begin_step(self, schedule: Any) -> bool:
         try:
