@@ -8,6 +8,7 @@ from joulepath_bridge.lags import ASSUMED_LAG_S, lags_of, lags_or_assumed
 from joulepath_bridge.pipeline import pipeline_of, profile_of, tails_of, transfers_of
 from joulepath_bridge.stages import stage_plans
 from joulepath_crds import (
+    INSTRUCTION_KINDS,
     BlockingPower,
     EnergyProfileSpec,
     KindProfile,
@@ -28,6 +29,7 @@ from joulepath_planner import (
     simulate,
     zb_h1,
 )
+from joulepath_planner.inputs.instruction import KINDS
 from joulepath_planner.inputs.pipeline import Link
 
 CAP_MHZ = 1300
@@ -138,3 +140,7 @@ def test_each_stage_is_told_its_order_its_clocks_and_how_long_they_take() -> Non
     assert 0 < max(max(one.clocks_mhz) for one in told) < CAP_MHZ
     seen = simulate(job, [one.clocks_mhz for one in told])
     assert seen.energy_j == pytest.approx(made.energy_j)
+
+
+def test_every_kind_of_the_contract_is_one_of_the_planners() -> None:
+    assert set(INSTRUCTION_KINDS) <= set(KINDS)
