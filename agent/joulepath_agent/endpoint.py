@@ -160,7 +160,7 @@ class Endpoint:
             return
         now = time.monotonic()
         try:
-            self._limits.connect(peer.pod_uid, now)
+            self._limits.connect(peer.pod_uid, now, [one.peer.pod_uid for one in self._connections])
         except PeerRefusedError as refusal:
             os.close(peer.pidfd)
             self._refuse(client, refusal)
@@ -258,7 +258,6 @@ class Endpoint:
         if why:
             self._log(f"connection of process {connection.peer.pid} closed: {why}")
         self._connections.discard(connection)
-        self._limits.disconnect(connection.peer.pod_uid)
         self._selector.unregister(connection.socket)
         with contextlib.suppress(KeyError):
             self._selector.unregister(connection.peer.pidfd)

@@ -6,6 +6,7 @@ It has so many connections at a time and so many a minute, and of its hellos onl
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -41,29 +42,23 @@ class _Allowance:
 
 
 class PodLimits:
-    """Counts connections and hellos by the UID of their pod. For one thread."""
+    """How often pods connect and how many of their hellos are being checked, by their UID. For one thread."""
 
     def __init__(self) -> None:
         self._allowances: dict[str, _Allowance] = {}
-        self._open: Counter[str] = Counter()
         self._hellos: Counter[str] = Counter()
 
-    def connect(self, pod_uid: str, now: float) -> None:
-        """Counts one more connection.
+    def connect(self, pod_uid: str, now: float, connected: Sequence[str]) -> None:
+        """Takes one more connection; `connected` has the pod of each that is open.
 
         Raises:
             PeerRefusedError: The pod connects too often, or has too many connections.
         """
         if not self._allowances.setdefault(pod_uid, _Allowance(_BURST_PER_POD, now)).take(now):
             raise PeerRefusedError("TooOften", f"pod {pod_uid} connects again and again", passing=True)
-        open_now = self._open[pod_uid]
-        if open_now >= _CONNECTIONS_PER_POD or self._open.total() >= _CONNECTIONS:
+        open_now = connected.count(pod_uid)
+        if open_now >= _CONNECTIONS_PER_POD or len(connected) >= _CONNECTIONS:
             raise PeerRefusedError("TooManyConnections", f"pod {pod_uid} has {open_now} connections open", passing=True)
-        self._open[pod_uid] += 1
-
-    def disconnect(self, pod_uid: str) -> None:
-        """One of its connections is over."""
-        self._open -= Counter((pod_uid,))
 
     def begin_hello(self, pod_uid: str) -> bool:
         """Whether one more of its hellos may be checked now; counted if so."""
