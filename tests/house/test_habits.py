@@ -92,6 +92,13 @@ def test_a_wing_lists_its_modules() -> None:
     assert not missing
 
 
+def test_the_architecture_names_every_module() -> None:
+    house = (ROOT / "docs/architecture.md").read_text().partition("## The house")[2].partition("\n## ")[0]
+    named = set(re.findall(r"\w+", house))
+    stems = {path.stem for path in PRODUCT} - {"__init__", "__main__", "sitecustomize"}
+    assert not stems - named
+
+
 def _texts(tree: ast.Module) -> Iterator[str]:
     """Docstrings of the module and of its classes, functions, constants and fields."""
     for node in ast.walk(tree):
