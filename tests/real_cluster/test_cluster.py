@@ -22,6 +22,12 @@ pytestmark = pytest.mark.cluster
 _HERE = "198.51.100.1"
 _BUSYBOX = "localhost/joulepath/busybox:1"
 _PROBE = "localhost/joulepath/probe:test"
+_SPIN = """
+now() { read -r up rest </proc/uptime; now=${up%.*}; }
+now; end=$((now + 4))
+while now; [ $now -lt $end ]; do :; done
+read -r stat </proc/$$/stat; echo "$stat"
+"""
 _DOCKERFILE = Path(__file__).parent / "probe" / "Dockerfile"
 
 
@@ -202,3 +208,22 @@ def test_nothing_of_the_cluster_listens_on_an_address_that_others_can_reach(clus
     for address in addresses:
         parsed = ipaddress.ip_address(address.strip("[]"))
         assert parsed.is_loopback or parsed in own, f"listens on {address}"
+
+
+def _ticks(stat: str) -> int:
+    """What a process has had of a core, from its /proc/PID/stat."""
+    user, system = stat.rpartition(") ")[2].split()[11:13]
+    return int(user) + int(system)
+
+
+def test_what_runs_in_the_cluster_goes_before_other_programs_of_the_machine(cluster: Cluster, namespace: str) -> None:
+    node, spin = cluster.node("node0"), ["taskset", "1", "sh", "-c", _SPIN]
+    node.start("spin", spin)
+    with subprocess.Popen(spin, stdout=subprocess.PIPE, text=True, start_new_session=True) as other:
+        pod = cluster.kubectl("exec", "--namespace", namespace, "probe-node0", "-c", "busybox", "--", *spin)
+        output, _ = other.communicate()
+    until("the daemon's end", 10, lambda: node.pid("spin") is None)
+    daemon = node.log("spin").read_text().splitlines()[-1]
+    node.stop("spin")
+    assert _ticks(daemon) > 2 * _ticks(output)
+    assert _ticks(pod) > 2 * _ticks(output)
