@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from real_cluster import Cluster, NotYetError, until
 from tests.end_to_end.product import JOBS, WALL_CLOCK_ENVIRONMENT, Gpus
 from tests.end_to_end.watching import Recorder
 
-__all__ = ["apply", "ask_anew", "energy_plan", "pods", "pods_as_made", "stop", "training_job", "waiting_job"]
+__all__ = ["apply", "asking_anew", "energy_plan", "pods", "pods_as_made", "stop", "training_job", "waiting_job"]
 
 _SCRIPTS = "training-script"
 _NODES = {"Master": "node0", "Worker": "node1"}
@@ -48,7 +48,7 @@ def energy_plan(name: str, **spec: Any) -> dict[str, Any]:
     }
 
 
-def ask_anew(cluster: Cluster, record: Recorder, name: str) -> None:
+def _ask_anew(cluster: Cluster, record: Recorder, name: str) -> None:
     """Changes what an EnergyPlan asks for, so that it is planned for anew; if it was refused, measured anew as well.
 
     On two busy cores the iterations of a sweep may be of another length than those before and after it.
@@ -59,6 +59,22 @@ def ask_anew(cluster: Cluster, record: Recorder, name: str) -> None:
     pairs = 60 + (plan["spec"]["measurement"]["pairs"] + 1) % 60
     change = json.dumps({"spec": {"measurement": {"pairs": pairs}}})
     cluster.kubectl("patch", "energyplan", name, "--namespace", JOBS, "--type=merge", "--patch", change)
+
+
+def asking_anew(
+    cluster: Cluster, record: Recorder, name: str, stuck: Callable[[], bool] = lambda: False
+) -> Callable[[], None]:
+    """To be called again and again: asks anew, once for each generation, where a plan is refused or `stuck`."""
+    asked = set[int]()
+
+    def look() -> None:
+        generation, status = record.living("energyplans")[name].body["metadata"]["generation"], record.status(name)
+        known = status.observed_generation == generation and generation not in asked
+        if known and (status.phase is Phase.REFUSED or stuck()):
+            asked.add(generation)
+            _ask_anew(cluster, record, name)
+
+    return look
 
 
 def script() -> dict[str, Any]:
