@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     agent.start()
     cluster.run(agent.set_plans, agent.report)
-    log.info("ranks are served at %s, metrics at port %d", options.socket, options.metrics_port)
+    log.info("ranks are served at %s, metrics at port %d", options.socket, server.server_port)
     stop.wait()
     released = agent.stop()
     cluster.stop()
@@ -89,7 +89,7 @@ def _options() -> argparse.ArgumentParser:
     kubelet = "/var/lib/kubelet/pod-resources/kubelet.sock"
     take("--pod-resources", "JOULEPATH_POD_RESOURCES", kubelet, Path, "the kubelet's pod-resources socket")
     take("--metrics-address", "JOULEPATH_METRICS_ADDRESS", "0.0.0.0", str, "address of the HTTP server")
-    take("--metrics-port", "JOULEPATH_METRICS_PORT", "9709", int, "port of /metrics, /healthz and /readyz")
+    take("--metrics-port", "JOULEPATH_METRICS_PORT", "9709", int, "port of /metrics, /healthz, /readyz; 0: any free")
     site = "LOW,HIGH in MHz: clocks that this site locks its GPUs to, restored on every reset"
     take("--site-clocks", "JOULEPATH_SITE_CLOCKS", "", _site_clocks, site)
     take("--look-for-gpus", "JOULEPATH_LOOK_FOR_GPUS", "30", float, "seconds between two looks until all are read")

@@ -18,7 +18,7 @@ from joulepath_crds import NodeReportStatus, RankReport
 from virtual_gpus.build import library_dir
 from virtual_gpus.fixtures import VirtualGpus
 
-__all__ = ["Launcher", "LocalAgent", "Process", "Room", "wait_until"]
+__all__ = ["PATIENCE_S", "Launcher", "LocalAgent", "Process", "Room", "wait_until"]
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_S = 60.0
