@@ -27,7 +27,7 @@ from joulepath_crds import ANNOTATION, JobPlanSpec, NodeReportStatus
 from joulepath_operator.facts.observation import StoredPlan, TrainingJob
 from real_cluster import Cluster
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
 DEFINITIONS = Path(__file__).parents[2] / "crds"
 DEADLINE_S = 120
