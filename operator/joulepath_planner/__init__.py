@@ -31,6 +31,7 @@ from joulepath_planner.errors import (
     PlanningError,
     ProfileError,
     ScheduleError,
+    SolverError,
 )
 from joulepath_planner.explain import Explainer, Explanation, Neighbour
 from joulepath_planner.graph.dependencies import dependencies
@@ -95,6 +96,7 @@ __all__ = [
     "ScheduleError",
     "Share",
     "Simulation",
+    "SolverError",
     "Spread",
     "alternatives",
     "beside_straggler",

@@ -5,12 +5,21 @@ PlannerError
 ├── ProfileError     (ValueError)     a profile that nothing can be planned on
 ├── ScheduleError    (ValueError)     a schedule that no pipeline can execute
 ├── ObjectiveError   (ValueError)     something asked for that no plan can give
-└── PlanningError    (RuntimeError)   no plan exists for what was asked
+├── PlanningError    (RuntimeError)   no plan exists for what was asked
+└── SolverError      (RuntimeError)   the solver failed, which says nothing of whether there is a plan
 """
 
 from __future__ import annotations
 
-__all__ = ["ArgumentError", "ObjectiveError", "PlannerError", "PlanningError", "ProfileError", "ScheduleError"]
+__all__ = [
+    "ArgumentError",
+    "ObjectiveError",
+    "PlannerError",
+    "PlanningError",
+    "ProfileError",
+    "ScheduleError",
+    "SolverError",
+]
 
 
 class PlannerError(Exception):
@@ -35,3 +44,7 @@ class ObjectiveError(PlannerError, ValueError):
 
 class PlanningError(PlannerError, RuntimeError):
     """No plan exists for what was asked, such as a deadline under the least iteration time."""
+
+
+class SolverError(PlannerError, RuntimeError):
+    """The solver failed; whether there is a plan isn't known."""

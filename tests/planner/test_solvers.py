@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
+import highspy
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from joulepath_planner import Pipeline
+from joulepath_planner import Pipeline, PlanningError, SolverError, plan
 from joulepath_planner.bound.problem import Problem
 from joulepath_planner.graph.groups import Granularity, groups
 from joulepath_planner.graph.options import Options
@@ -16,7 +19,7 @@ from joulepath_planner.solvers.cuts import CuttingPlanes
 from joulepath_planner.solvers.interior import InteriorPointMethod
 from joulepath_planner.solvers.relaxation import Relaxation
 from joulepath_planner.solvers.simplex import Simplex
-from joulepath_planner.solvers.solution import Program
+from joulepath_planner.solvers.solution import Program, Solver
 from tests.planner.pipelines import gpt3, pipelines, scaled
 
 
@@ -116,3 +119,49 @@ def test_a_coarser_hull_still_proves_a_true_bound() -> None:
     flow = InteriorPointMethod(coarser).solve(period, free=False).flow_w
     best = exact.solve(period, period).energy_j
     assert best * (1 - 1e-2) <= relaxation.bound(flow, period, period)[0] <= best * (1 + 1e-9)
+
+
+def _foreign_solve(threads: int) -> object:
+    """As another library, or a notebook, uses HiGHS."""
+    solver = highspy.Highs()
+    solver.silent()
+    solver.setOptionValue("threads", threads)
+    solver.addVar(0.0, 1.0)
+    solver.run()
+    return solver.getModelStatus()
+
+
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("pipeline", [scaled([1.0, 1.2], 3), gpt3(96)], ids=["small", "large"])
+def test_others_use_highs_before_and_after_with_threads_of_their_own(first: bool, pipeline: Pipeline) -> None:
+    def beside() -> list[str]:
+        """In a thread that has not called HiGHS yet."""
+        statuses = [_foreign_solve(2)] if first else []
+        found = [plan(pipeline, slowdown=0.1, granularity=one).granularity for one in ("phase", "kind", "rank")]
+        statuses.append(_foreign_solve(2))
+        assert statuses == [highspy.HighsModelStatus.kOptimal] * len(statuses)
+        return list(found)
+
+    with ThreadPoolExecutor(1) as fresh:
+        assert fresh.submit(beside).result() == ["phase", "kind", "rank"]
+
+
+def test_what_is_infeasible_is_told_from_what_failed() -> None:
+    problem = Problem.of(scaled([1.0, 1.2], 3))
+    found, _ = problem.program(problem.single)
+    with pytest.raises(PlanningError, match="ask for a longer deadline"):
+        found.solve(problem.t_min_s * 0.9)
+    assert found.solve(problem.t_min_s).period_s == pytest.approx(problem.t_min_s)
+
+
+@pytest.mark.parametrize("granularity", ["instruction", "phase", "kind", "rank"])
+def test_a_solver_that_fails_never_makes_a_plan_of_default_clocks(
+    granularity: Granularity, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def hindered(self: Solver, *, presolve: bool, begin: object = Solver.__init__) -> None:
+        begin(self, presolve=presolve)  # type: ignore[operator]
+        self.setOptionValue("simplex_iteration_limit", 0)
+
+    monkeypatch.setattr(Solver, "__init__", hindered)
+    with pytest.raises(SolverError, match="nor that there is none"):
+        plan(scaled([1.0, 1.2], 6), slowdown=0.1, granularity=granularity)

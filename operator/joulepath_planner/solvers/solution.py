@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from threading import Thread
 from typing import Final, Protocol
 
 import highspy
 import numpy as np
 
 from joulepath_planner.arrays import Floats
-from joulepath_planner.errors import PlanningError
+from joulepath_planner.errors import PlanningError, SolverError
 
 __all__ = ["SOLVER_TOLERANCE_S", "Program", "Solution", "Solver"]
 
@@ -36,16 +37,23 @@ class Program(Protocol):
 
         Raises:
             PlanningError: There is none.
+            SolverError: The solver failed to find one.
         """
 
 
 class Solver(highspy.Highs):  # type: ignore[misc]
-    """HiGHS, on one thread. Silent: starting its callbacks, unused here, prints a banner to standard output."""
+    """HiGHS, on one thread. Silent: starting its callbacks, unused here, prints a banner to standard output.
+
+    HiGHS keeps a pool of threads for each thread that calls it, as large as the first solve there asked for, and
+    refuses any later one that asks for another size. Callers may solve programs of their own, before and after; so each
+    solve has a thread to itself, and leaves theirs alone.
+    """
 
     def __init__(self, *, presolve: bool) -> None:
         super().__init__()
+        self._presolve = "choose" if presolve else "off"
         self.setOptionValue("threads", 1)
-        self.setOptionValue("presolve", "choose" if presolve else "off")
+        self.setOptionValue("presolve", self._presolve)
 
     def enableCallbacks(self) -> None:  # noqa: N802 (the library's name)
         self.silent()
@@ -54,15 +62,31 @@ class Solver(highspy.Highs):  # type: ignore[misc]
         """Columns, objective, and reduced cost of the column `period`, which is held between these bounds.
 
         Raises:
-            PlanningError: There is no optimum.
+            PlanningError: There is no optimum, as nothing is feasible.
+            SolverError: HiGHS failed to say.
         """
         self.changeColBounds(period, at_least_s, at_most_s)
-        self.run()
-        status = self.getModelStatus()
-        if status != highspy.HighsModelStatus.kOptimal:
+        status = self._status()
+        if status != highspy.HighsModelStatus.kOptimal:  # the last basis may be to blame, or presolve
+            self.clearSolver()
+            self.setOptionValue("presolve", "off")
+            status = self._status()
+            self.setOptionValue("presolve", self._presolve)
+        if status == highspy.HighsModelStatus.kInfeasible:
             raise PlanningError(
-                f"no plan has an iteration time of at most {at_most_s:.6f} s (solver: {status.name[1:]}); "
-                "ask for a longer deadline."
+                f"no plan has an iteration time of at most {at_most_s:.6f} s; ask for a longer deadline."
+            )
+        if status != highspy.HighsModelStatus.kOptimal:
+            raise SolverError(
+                f"HiGHS found neither an optimum for an iteration time of at most {at_most_s:.6f} s nor that there is "
+                f"none (its status: {status.name[1:]}); try a deadline a little longer, and report this with the input."
             )
         found = self.getSolution()
         return np.array(found.col_value), self.getInfo().objective_function_value, found.col_dual[period]
+
+    def _status(self) -> highspy.HighsModelStatus:
+        solving = Thread(target=self.run)
+        solving.start()
+        solving.join()
+        status: highspy.HighsModelStatus = self.getModelStatus()
+        return status
