@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from joulepath_planner.arguments import checked
 from joulepath_planner.errors import ScheduleError
 from joulepath_planner.inputs.instruction import Instruction
 from joulepath_planner.inputs.lags import LagTable
@@ -126,6 +127,7 @@ class Explainer:
     pace_s: the iteration time of the straggler that the plan waits for, if it does.
     """
 
+    @checked
     def __init__(
         self, pipeline: Pipeline, plan: Plan, lags: LagTable | None = None, pace_s: float | None = None
     ) -> None:
@@ -138,6 +140,7 @@ class Explainer:
             for index, event in enumerate(events)
         }
 
+    @checked
     def explain(self, instruction: Instruction) -> Explanation:
         """What the referee says of one instruction.
 
@@ -176,6 +179,7 @@ class Explainer:
             faster=self._neighbour(rank, index, min((one for one in clocks if one > clock), default=None)),
         )
 
+    @checked
     def costliest(self, most: int) -> tuple[Instruction, ...]:
         """The instruction of most joules of each (stage, kind, clock), the costliest `most` of those."""
         found: dict[tuple[int, str, int | None], Event] = {}

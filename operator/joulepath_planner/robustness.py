@@ -16,6 +16,7 @@ from typing import Final
 
 import numpy as np
 
+from joulepath_planner.arguments import check_fields, checked
 from joulepath_planner.errors import ArgumentError, ProfileError
 from joulepath_planner.inputs.instruction import Instruction
 from joulepath_planner.inputs.lags import LagTable
@@ -45,6 +46,7 @@ class Noise:
     errors: bool = True
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if not 0 <= self.jitter < 1:
             raise ArgumentError(f"jitter is {self.jitter:g}; it is a fraction of an instruction's seconds, under 1.")
 
@@ -97,6 +99,7 @@ class RobustPlan:
         return self.plan.energy_j - self.careless.energy_j
 
 
+@checked
 def robustness(
     pipeline: Pipeline,
     clocks: Clocks,
@@ -146,6 +149,7 @@ def robustness(
     )
 
 
+@checked
 def robust_plan(
     pipeline: Pipeline,
     noise: Noise,

@@ -1,6 +1,8 @@
 """What is given: what was measured, what is executed in which order, and how fast clocks switch.
 
+- `text`: a file's text, of a size that can be read
 - `instruction`: its kinds, and how it is written
+- `zeus`: the rows of Zeus's CSV, and of its dialects
 - `profile`: seconds and joules of each (stage, kind) by clock
 - `fit`: the clocks between those that were measured
 - `schedule`: the order of instructions on each rank

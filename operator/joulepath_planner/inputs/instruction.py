@@ -10,15 +10,17 @@ import re
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
+from joulepath_planner.arguments import quoted
 from joulepath_planner.errors import ScheduleError
 
-__all__ = ["FIXED", "KINDS", "KIND_NAMES", "Instruction", "StageKind"]
+__all__ = ["FIXED", "KINDS", "KIND_NAMES", "MOST_STAGES", "Instruction", "StageKind"]
 
 KINDS: Final = ("F", "B", "I", "W", "C", "X")
 FIXED: Final = "X"
+MOST_STAGES: Final = 1024
 _NAMES: Final = ("forward", "backward", "input", "weight", "recomputation", "fixed")
 KIND_NAMES: Final = dict(zip(KINDS, _NAMES, strict=True))
-_TEXT: Final = re.compile(rf"(?:(\d+):)?([{''.join(KINDS)}])(\d+)")
+_TEXT: Final = re.compile(rf"(?:(\d{{1,9}}):)?([{''.join(KINDS)}])(\d{{1,9}})", re.ASCII)
 
 StageKind: TypeAlias = tuple[int, str]
 """A stage and a kind: what lasts equally long for every microbatch."""
@@ -46,9 +48,11 @@ class Instruction:
         Raises:
             ScheduleError: It is written otherwise, or names no stage.
         """
-        match = _TEXT.fullmatch(text.strip())
+        match = _TEXT.fullmatch(text.strip()) if isinstance(text, str) else None
         if match is None:
-            raise ScheduleError(f"instruction {text!r} is not understood; write it as B3, or as 2:B3 with its stage.")
+            raise ScheduleError(
+                f"instruction {quoted(text)} is not understood; write it as B3, or as 2:B3 with its stage."
+            )
         named, kind, microbatch = match.groups()
         if named is None and stage is None:
             raise ScheduleError(f"instruction {text!r} names no stage; write it as 2:{text.strip()}.")

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Final
 
+from joulepath_planner.arguments import check_fields
 from joulepath_planner.errors import ArgumentError
 
 __all__ = ["NO_LAG", "LagTable"]
@@ -39,6 +40,7 @@ class LagTable:
     targets: Mapping[int, LagTable] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        check_fields(self)
         for name in ("up_s", "down_s", "p95_up_s", "p95_down_s"):
             if not (math.isfinite(value := getattr(self, name)) and value >= 0):
                 raise ArgumentError(f"{name} is {value}; a lag is a finite number of seconds, 0 or more.")

@@ -15,8 +15,9 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from typing import Final
 
+from joulepath_planner.arguments import checked, fits, quoted
 from joulepath_planner.errors import ScheduleError
-from joulepath_planner.inputs.instruction import Instruction
+from joulepath_planner.inputs.instruction import MOST_STAGES, Instruction
 from joulepath_planner.inputs.schedule import Schedule
 
 __all__ = [
@@ -122,18 +123,21 @@ SCHEDULES: Final[dict[str, Callable[..., Schedule]]] = {
     "zbv": zbv,
     "dualpipev": dualpipev,
 }
+_MOST_OF_A_KIND: Final = 131_072
 _ANY_CHUNKS: Final = ("interleaved-1f1b", "interleaved-zb")
 _TWO_CHUNKS: Final = ("zbv", "dualpipev")
 
 
+@checked
 def schedule_by_name(name: str, stages: int, microbatches: int, chunks: int | None = None) -> Schedule:
     """The schedule of that name. chunks: stages of a rank, a choice of the interleaved ones only (default 2).
 
     Raises:
         ScheduleError: There is no such schedule, or none of this shape.
+        ArgumentError: An argument is of another type.
     """
     if name not in SCHEDULES:
-        raise ScheduleError(f"schedule {name!r} is unknown; use one of {', '.join(SCHEDULES)}.")
+        raise ScheduleError(f"schedule {quoted(name)} is unknown; use one of {', '.join(SCHEDULES)}.")
     if name in _ANY_CHUNKS:
         return SCHEDULES[name](stages, microbatches, 2 if chunks is None else chunks)
     own = 2 if name in _TWO_CHUNKS else 1
@@ -155,7 +159,8 @@ class _Rank:
         for kind, stage in steps:
             counted = "IW" if kind == "B" else kind
             self.order.append(Instruction(stage, kind, self._count[stage, counted[0]]))
-            self._count.update((stage, one) for one in counted)
+            for one in counted:
+                self._count[stage, one] += 1
             if kind == "I":
                 self._due.append(stage)
 
@@ -241,16 +246,25 @@ def _built(name: str, orders: Iterable[list[Instruction]]) -> Schedule:
     return Schedule(tuple(map(tuple, orders)), name)
 
 
-def _check_shape(name: str, stages: int, microbatches: int) -> None:
-    for what, value in (("stages", stages), ("microbatches", microbatches)):
+def _check_shape(name: str, stages: int, microbatches: int, chunks: int = 1) -> None:
+    for what, value in (("stages", stages), ("microbatches", microbatches), ("chunks", chunks)):
+        if not fits(value, int):
+            raise ScheduleError(f"{name}: {what} is {quoted(value)}; it must be a whole number.")
         if value < 1:
             raise ScheduleError(f"{name}: {what} is {value}; a pipeline needs at least 1.")
+    if stages > MOST_STAGES:
+        raise ScheduleError(f"{name}: stages is {stages}; up to {MOST_STAGES} can be planned. Take fewer.")
+    if stages * microbatches > _MOST_OF_A_KIND:
+        raise ScheduleError(
+            f"{name}: {stages} stages with {microbatches} microbatches are too many; up to {_MOST_OF_A_KIND} "
+            "instructions of a kind can be planned. Take fewer microbatches."
+        )
 
 
 def _ranks(name: str, stages: int, microbatches: int, chunks: int) -> int:
     """How many ranks there are; refuses what cannot be shared out evenly, as torch does."""
-    _check_shape(name, stages, microbatches)
-    if chunks < 1 or stages % chunks:
+    _check_shape(name, stages, microbatches, chunks)
+    if stages % chunks:
         raise ScheduleError(f"{name}: {stages} stages cannot be shared out by {chunks} a rank; take a multiple.")
     ranks = stages // chunks
     rounds = max(1, microbatches // ranks)

@@ -7,11 +7,11 @@ is the period of that steady state.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
+from joulepath_planner.arguments import check_fields
 from joulepath_planner.errors import ArgumentError, ProfileError
 from joulepath_planner.inputs.instruction import KIND_NAMES, StageKind
 from joulepath_planner.inputs.profile import Profile
@@ -21,6 +21,9 @@ __all__ = ["Link", "Pipeline"]
 
 Link: TypeAlias = tuple[int, int, str]
 """Stage that sends, stage that receives, and the kind that is sent: `F` activations, `B` or `I` gradients."""
+
+
+_LONGEST_S: Final = 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +48,11 @@ class Pipeline:
     gpus: Mapping[int, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        check_fields(self)
+        measured = set(self.profile.stages)
         for order in self.schedule.orders:
             for one in order:
-                if one.stage not in self.profile.stages:
+                if one.stage not in measured:
                     raise ProfileError(
                         f"the schedule runs {one.label}, but the profile has only stages "
                         f"{', '.join(map(str, self.profile.stages))}; they are counted from 0. Correct their numbers, "
@@ -58,7 +63,7 @@ class Pipeline:
                         f"the schedule runs {one.label}, but the profile has no {one.kind} ({KIND_NAMES[one.kind]}) of "
                         f"that stage; measure it{' (I and W are the parts of B)' if one.kind in 'IW' else ''}."
                     )
-            defaults = {one.stage: self.profile.default_clock_mhz(one.stage) for one in order}
+            defaults = {stage: self.profile.default_clock_mhz(stage) for stage in {one.stage for one in order}}
             if len(set(defaults.values())) > 1:
                 listed = ", ".join(f"stage {stage} {clock} MHz" for stage, clock in sorted(defaults.items()))
                 raise ProfileError(f"the stages of one rank end at different clocks ({listed}); they share a GPU.")
@@ -68,8 +73,10 @@ class Pipeline:
             ("tail_s", self.tail_s),
         ):
             for key, value in (delays or {}).items():
-                if not (math.isfinite(value) and value >= 0):
-                    raise ArgumentError(f"{name}[{key}] is {value}; it must be a finite number of seconds, 0 or more.")
+                if not 0 <= value <= _LONGEST_S:
+                    raise ArgumentError(
+                        f"{name}[{key}] is {value}; it must be a number of seconds, 0 or more and up to a day."
+                    )
 
         for stage in self.tail_s:
             if stage not in range(self.schedule.stages):

@@ -9,30 +9,27 @@ ever asks for a clock: it runs at whatever clock its neighbours have.
 
 from __future__ import annotations
 
-import csv
 import math
-from collections.abc import Collection, Iterable, Mapping
+import warnings
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import InitVar, dataclass
-from pathlib import Path
+from os import PathLike
 from typing import Final
 
 import numpy as np
 
-from joulepath_planner.errors import ProfileError
-from joulepath_planner.inputs.instruction import FIXED, KIND_NAMES, KINDS, StageKind
+from joulepath_planner.arguments import check_fields, fits, quoted
+from joulepath_planner.errors import ArgumentError, ProfileError
+from joulepath_planner.inputs.instruction import FIXED, KINDS, MOST_STAGES, StageKind
+from joulepath_planner.inputs.zeus import read_rows
 
 __all__ = ["Point", "Profile"]
 
-_CSV_KINDS: Final = {**{name: kind for kind, name in KIND_NAMES.items()}, **{kind.lower(): kind for kind in KINDS}}
-_CSV_COLUMNS: Final = ("stage", "instruction", "frequency", "time", "energy")
-_CSV_NUMBERS: Final[dict[str, type[int] | type[float]]] = {
-    "stage": int,
-    "frequency": int,
-    "time": float,
-    "energy": float,
-}
-
+_LEAST_MHZ: Final = 50
 _MOST_MHZ: Final = 10_000
+_LEAST_W: Final = 2.0
+_MOST_W: Final = 5000.0
+_LONGEST_S: Final = 100.0
 _SAME_TIME: Final = 0.05
 """What the times of a fixed series may differ, as a fraction: noise."""
 
@@ -69,8 +66,13 @@ class Profile:
     supported_clocks_mhz: InitVar[Collection[int] | None] = None
 
     def __post_init__(self, supported_clocks_mhz: Collection[int] | None) -> None:
+        check_fields(self)
+        if not fits(supported_clocks_mhz, Collection[int] | None):
+            raise ArgumentError(f"supported_clocks_mhz is {quoted(supported_clocks_mhz)}; it must be a list of MHz.")
         if not self.points:
             raise ProfileError("the profile is empty: give at least one stage with F and B.")
+        if (stages := len({stage for stage, _ in self.points})) > MOST_STAGES:
+            raise ProfileError(f"the profile has {stages} stages; up to {MOST_STAGES} can be planned. Leave some out.")
         fixed = frozenset(self.fixed) | {key for key in self.points if key[1] == FIXED}
         if unknown := fixed - self.points.keys():
             stage, kind = min(unknown)
@@ -84,49 +86,41 @@ class Profile:
         object.__setattr__(self, "fixed", fixed)
         for stage in self.stages:
             self._check_stage(stage)
-        self._check_blocking_power()
+        _check_blocking_power(self.blocking_power_w)
+        if isinstance(self.blocking_power_w, Mapping):
+            object.__setattr__(self, "blocking_power_w", dict(sorted(self.blocking_power_w.items())))
 
     @classmethod
     def from_csv(
         cls,
-        path: str | Path,
+        path: str | PathLike[str],
         *,
         blocking_power_w: float | Mapping[int, float],
         fixed: Collection[StageKind] = (),
         supported_clocks_mhz: Collection[int] | None = None,
+        tell: Callable[[str], object] = warnings.warn,
     ) -> Profile:
         """Read Zeus's CSV (stage, instruction, frequency in MHz, time in s, energy in J).
 
         An instruction is a kind (`F`) or its name (`forward`, `backward`, `input`, `weight`, `recomputation`, `fixed`).
+        Rows of `load` are left out; where further columns tell several rows of a clock apart, the one of least
+        effective energy is kept. tell: called with a sentence on each.
 
         Raises:
-            ProfileError: It is no such CSV, or nothing can be planned on it.
+            ProfileError: It is no such CSV, nothing can be planned on it, or its units are no seconds and joules.
+            ArgumentError: An argument is of another type.
             OSError: The file can't be read.
         """
+        _check_blocking_power(blocking_power_w)
         series: dict[StageKind, list[Point]] = {}
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, skipinitialspace=True)
-            if not reader.fieldnames:
-                raise ProfileError(f"{path} is empty; its header must be {','.join(_CSV_COLUMNS)}.")
-            reader.fieldnames = [name.strip() for name in reader.fieldnames]
-            if missing := [name for name in _CSV_COLUMNS if name not in (reader.fieldnames or ())]:
-                raise ProfileError(
-                    f"{path}: column {missing[0]!r} is missing; the header must be {','.join(_CSV_COLUMNS)}, "
-                    "separated by commas."
-                )
-            for row in reader:
-                kind = _CSV_KINDS.get(str(row["instruction"]).strip().lower())
-                if kind is None:
-                    raise ProfileError(
-                        f"{path}, line {reader.line_num}: instruction {row['instruction']!r} is unknown; "
-                        f"use one of {', '.join(_CSV_KINDS)}."
-                    )
-                values = {name: _number(row[name], name, f"{path}, line {reader.line_num}") for name in _CSV_NUMBERS}
-                point = Point(int(values["frequency"]), values["time"], values["energy"])
-                series.setdefault((int(values["stage"]), kind), []).append(point)
-        return cls(
+        for row in read_rows(path, lambda clock: _watts_at(blocking_power_w, clock), tell):
+            point = Point(row.clock_mhz, row.time_s, row.energy_j)
+            series.setdefault((row.stage, row.kind), []).append(point)
+        made = cls(
             {key: tuple(points) for key, points in series.items()}, blocking_power_w, fixed, supported_clocks_mhz
         )
+        made.check_units()
+        return made
 
     @property
     def stages(self) -> tuple[int, ...]:
@@ -141,10 +135,7 @@ class Profile:
 
     def wait_power_w(self, clock_mhz: float) -> float:
         """Watts of a GPU that waits at this clock."""
-        if isinstance(self.blocking_power_w, Mapping):
-            clocks = sorted(self.blocking_power_w)
-            return float(np.interp(clock_mhz, clocks, [self.blocking_power_w[clock] for clock in clocks]))
-        return self.blocking_power_w
+        return _watts_at(self.blocking_power_w, clock_mhz)
 
     @property
     def least_wait_power_w(self) -> float:
@@ -162,6 +153,31 @@ class Profile:
             float(np.interp(clock_mhz, clocks, [point.time_s for point in points])),
             float(np.interp(clock_mhz, clocks, [point.energy_j for point in points])),
         )
+
+    def check_units(self) -> None:
+        """Refuse what is no seconds, joules and watts of one GPU, by what GPUs draw.
+
+        Raises:
+            ProfileError: Some instruction, or a wait, draws what no GPU does, or an instruction lasts for minutes.
+        """
+        unit = "give seconds, joules and watts of one GPU"
+        most_w = 0.0
+        for (stage, kind), points in self.points.items():
+            for point in points:
+                where, watts = f"stage {stage} {kind} at {point.clock_mhz} MHz", point.energy_j / point.time_s
+                if not (0 if (stage, kind) in self.fixed else _LEAST_W) <= watts <= _MOST_W:
+                    raise ProfileError(
+                        f"{where} draws {watts:.4g} W, which no GPU does; {unit} (are columns swapped?)."
+                    )
+                if point.time_s > _LONGEST_S:
+                    raise ProfileError(f"{where} lasts {point.time_s:g} s, which no instruction does; {unit}.")
+                most_w = max(most_w, watts)
+        for clock in sorted({point.clock_mhz for points in self.points.values() for point in points}, reverse=True):
+            if (waiting_w := self.wait_power_w(clock)) > most_w:
+                raise ProfileError(
+                    f"the blocking power is {waiting_w:g} W at {clock} MHz, and no instruction draws over {most_w:.4g} "
+                    f"W: a GPU that waits draws less than one that computes; {unit}."
+                )
 
     def is_fixed(self, stage: int, kind: str) -> bool:
         """Whether no clock changes the time of this kind, so that it asks for none."""
@@ -197,43 +213,51 @@ class Profile:
                 f"stage {stage}: the kinds end at different clocks ({listed}); measure each at the default clock."
             )
 
-    def _check_blocking_power(self) -> None:
-        given = self.blocking_power_w
-        if isinstance(given, Mapping):
-            if not given:
-                raise ProfileError("blocking_power_w by clock is empty: give watts for at least one clock.")
-            object.__setattr__(self, "blocking_power_w", dict(sorted(given.items())))
-        for clock, watts in given.items() if isinstance(given, Mapping) else ((None, given),):
-            if not (math.isfinite(watts) and watts >= 0):
-                where = "" if clock is None else f" at {clock} MHz"
-                raise ProfileError(
-                    f"blocking_power_w{where} is {watts}; it must be a finite number of watts, 0 or more."
-                )
+
+def _check_blocking_power(given: float | Mapping[int, float]) -> None:
+    if not fits(given, float | Mapping[int, float]):
+        raise ArgumentError(
+            f"blocking_power_w is {quoted(given)}; it must be a number of watts, or such numbers by clock in MHz."
+        )
+    if isinstance(given, Mapping) and not given:
+        raise ProfileError("blocking_power_w by clock is empty: give watts for at least one clock.")
+    for clock, watts in given.items() if isinstance(given, Mapping) else ((None, given),):
+        if not (math.isfinite(watts) and watts >= 0):
+            where = "" if clock is None else f" at {clock} MHz"
+            raise ProfileError(f"blocking_power_w{where} is {watts}; it must be a finite number of watts, 0 or more.")
+
+
+def _watts_at(given: float | Mapping[int, float], clock_mhz: float) -> float:
+    """The blocking power at a clock, linear between those given."""
+    if not isinstance(given, Mapping):
+        return given
+    clocks = sorted(given)
+    return float(np.interp(clock_mhz, clocks, [given[clock] for clock in clocks]))
 
 
 def _check_series(stage: int, kind: str, points: Collection[Point], fixed: bool) -> None:
-    if stage < 0:
-        raise ProfileError(f"stage {stage} {kind}: a stage is counted from 0.")
+    if not 0 <= stage < MOST_STAGES:
+        raise ProfileError(
+            f"stage {quoted(stage)} {kind}: stages are counted from 0, and up to {MOST_STAGES} can be planned."
+        )
     if kind not in KINDS:
         raise ProfileError(f"stage {stage} has kind {kind!r}; a kind is one of {', '.join(KINDS)}.")
     seen: set[int] = set()
     for point in points:
-        where = f"stage {stage} {kind} at {point.clock_mhz} MHz"
-        if point.clock_mhz <= 0:
-            raise ProfileError(f"{where}: the clock must be above 0.")
-        if point.clock_mhz > _MOST_MHZ:
-            raise ProfileError(f"{where}: no GPU has such a clock; give clocks in MHz.")
+        where = f"stage {stage} {kind} at {quoted(point.clock_mhz)} MHz"
+        if not fits(point.clock_mhz, int) or not _LEAST_MHZ <= point.clock_mhz <= _MOST_MHZ:
+            raise ProfileError(f"{where}: no GPU has such a clock; give clocks as whole numbers of MHz.")
         if point.clock_mhz in seen:
             raise ProfileError(f"{where} is given twice; keep one point per clock.")
         seen.add(point.clock_mhz)
         for name, value in (("time_s", point.time_s), ("energy_j", point.energy_j)):
-            if not (math.isfinite(value) and value > 0):
+            if not (fits(value, float) and math.isfinite(value) and value > 0):
                 raise ProfileError(
-                    f"{where}: {name} is {value}; it must be finite and above 0. Correct it, or measure again."
+                    f"{where}: {name} is {quoted(value)}; it must be finite and above 0. Correct it, or measure again."
                 )
         for name, value in (("time_se_s", point.time_se_s), ("energy_se_j", point.energy_se_j)):
-            if not (math.isfinite(value) and value >= 0):
-                raise ProfileError(f"{where}: {name} is {value}; it must be finite and 0 or more.")
+            if not (fits(value, float) and math.isfinite(value) and value >= 0):
+                raise ProfileError(f"{where}: {name} is {quoted(value)}; it must be finite and 0 or more.")
     if not seen:
         raise ProfileError(
             f"stage {stage} {kind} has no point; measure at least two clocks, the default one among them."
@@ -278,16 +302,3 @@ def _at_every_clock(
         Point(clock, time_s, float(np.interp(clock, at, joules)), points[0].time_se_s, points[0].energy_se_j)
         for clock in sorted(clocks, reverse=True)
     )
-
-
-def _number(text: str | None, column: str, where: str) -> float:
-    try:
-        value = float(text or "")
-        if _CSV_NUMBERS[column] is int and not value.is_integer():
-            raise ValueError
-        return value
-    except ValueError:
-        unit = " of MHz" if column == "frequency" else ""
-        wanted = f"a whole number{unit}" if _CSV_NUMBERS[column] is int else "a number"
-        given = "missing" if text is None else repr(text)
-        raise ProfileError(f"{where}: {column} is {given}; it must be {wanted}.") from None

@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
+from joulepath_planner.arguments import fits, quoted
 from joulepath_planner.errors import ScheduleError
 from joulepath_planner.inputs.instruction import FIXED, KINDS, Instruction
 
@@ -39,13 +40,16 @@ class Schedule:
     def __post_init__(self) -> None:
         owner: dict[int, int] = {}
         seen: set[Instruction] = set()
+        if not fits(self.orders, tuple[Any, ...]) or not all(fits(order, tuple) for order in self.orders):
+            raise ScheduleError(f"orders is {quoted(self.orders)}; give a tuple of instructions for each rank.")
         if not self.orders or not all(self.orders):
             raise ScheduleError("a schedule needs at least one rank, and each rank at least one instruction.")
         for rank, order in enumerate(self.orders):
             for instruction in order:
-                if instruction.kind not in KINDS or instruction.stage < 0 or instruction.microbatch < 0:
+                if not _is_instruction(instruction):
                     raise ScheduleError(
-                        f"rank {rank}: {instruction!r} is no instruction; kinds are {', '.join(KINDS)}."
+                        f"rank {rank}: {quoted(instruction)} is no instruction, which is a stage and a microbatch from "
+                        f"0 on, and a kind: {', '.join(KINDS)}."
                     )
                 if instruction in seen:
                     raise ScheduleError(f"rank {rank}: {instruction.label} is there twice; an iteration runs it once.")
@@ -93,18 +97,34 @@ class Schedule:
 
 
 def recorded(orders: Sequence[str | Iterable[str | Instruction]]) -> Schedule:
-    """A schedule as seen: per rank a text (`F0 F1 B0 B1`) or instructions; texts without a stage mean stage = rank."""
+    """A schedule as seen: per rank a text (`F0 F1 B0 B1`) or instructions; texts without a stage mean stage = rank.
+
+    Raises:
+        ScheduleError: It is written otherwise, or no pipeline can execute it.
+    """
+    if not fits(orders, Sequence[str | Iterable[str | Instruction]]):
+        raise ScheduleError(f"orders is {quoted(orders)}; give a list with the order of each rank, such as 'F0 B0'.")
     read: list[tuple[Instruction, ...]] = []
     pairs: set[Instruction] = set()
     for rank, order in enumerate(orders):
         own: list[Instruction] = []
         for part in order.split() if isinstance(order, str) else order:
-            texts = part.split("+") if isinstance(part, str) else ()
-            ones = [part] if isinstance(part, Instruction) else [Instruction.parse(text, stage=rank) for text in texts]
+            ones = [Instruction.parse(text, rank) for text in part.split("+")] if isinstance(part, str) else [part]
             own += ones
             pairs.update(ones[:-1])
         read.append(tuple(own))
     return Schedule(tuple(read), pairs=frozenset(pairs))
+
+
+def _is_instruction(one: object) -> bool:
+    return (
+        isinstance(one, Instruction)
+        and one.kind in KINDS
+        and isinstance(one.stage, int)
+        and isinstance(one.microbatch, int)
+        and one.stage >= 0
+        and one.microbatch >= 0
+    )
 
 
 def _check_backward(forward: Instruction, seen: set[Instruction]) -> None:

@@ -22,6 +22,7 @@ from itertools import chain, pairwise
 from random import Random
 from typing import Final, TypeAlias
 
+from joulepath_planner.arguments import checked, fits, quoted
 from joulepath_planner.errors import ArgumentError
 from joulepath_planner.inputs.instruction import Instruction
 from joulepath_planner.inputs.lags import NO_LAG, LagTable
@@ -90,6 +91,7 @@ class Simulation:
         return sum(rank.total_j for rank in self.energy)
 
 
+@checked
 def simulate(
     pipeline: Pipeline,
     clocks: Clocks | None = None,
@@ -128,6 +130,17 @@ class Referee:
         self.gpus = [pipeline.rank_gpus(rank) for rank in range(self.ranks)]
         self.tails = [pipeline.rank_tail_s(rank) for rank in range(self.ranks)]
         self.defaults = [pipeline.profile.default_clock_mhz(order[0].stage) for order in orders]
+        self._clocks: list[tuple[int, int]] = []
+        """The lowest and the highest clock of each rank."""
+        for order in orders:
+            stages = {one.stage for one in order}
+            clocks = {
+                point.clock_mhz
+                for (stage, _), points in pipeline.profile.points.items()
+                if stage in stages
+                for point in (points[0], points[-1])
+            }
+            self._clocks.append((min(clocks), max(clocks)))
         self.script = script(pipeline)
         self.of_rank: list[list[int]] = [[] for _ in orders]
         for number, scripted in enumerate(self.script):
@@ -176,7 +189,17 @@ class Referee:
         for rank, (row, of) in enumerate(zip(clocks, self.of_rank, strict=True)):
             if len(row) != len(of):
                 raise ArgumentError(f"rank {rank} has {len(of)} instructions, but {len(row)} clocks are given.")
+            for clock in {*row}:
+                self._check_clock(rank, clock)
         return [[clock or default for clock in row] for row, default in zip(clocks, self.defaults, strict=True)]
+
+    def _check_clock(self, rank: int, clock: int | None) -> None:
+        low, high = self._clocks[rank]
+        if not fits(clock, int | None) or not low <= (clock or high) <= high:
+            raise ArgumentError(
+                f"rank {rank} has a clock of {quoted(clock)} MHz; give whole numbers from {low} to {high} MHz, which "
+                "the profile has, or None for the default clock."
+            )
 
 
 class _Replay:
