@@ -13,6 +13,7 @@ from joulepath_planner import PlannerError
 
 __all__ = ["run"]
 
+_MOST_CHARACTERS: Final = 1000
 _COMMANDS: Final = {
     "plan": (plan, "the clock of every instruction, and what that saves"),
     "frontier": (frontier, "the least energy for each iteration time"),
@@ -25,7 +26,7 @@ class _Parser(ArgumentParser):
     """Says what is wrong in a sentence, without the usage of every option."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message.rstrip('.')}. ({self.prog} --help tells more)\n")
+        self.exit(2, f"{self.prog}: {_sentence(message)} ({self.prog} --help tells more)\n")
 
 
 def run(argv: Sequence[str] | None) -> int:
@@ -45,12 +46,21 @@ def run(argv: Sequence[str] | None) -> int:
     except BrokenPipeError:
         raise
     except OSError as error:
-        return _refuse(f"{error.filename}: {error.strerror}" if error.filename else str(error))
-    except (PlannerError, ValueError) as error:  # all of them are sentences
+        named = error.filename is not None and error.strerror
+        return _refuse(f"{error.filename or repr(error.filename)}: {error.strerror}" if named else str(error))
+    except PlannerError as error:  # all of them are sentences
         return _refuse(str(error))
     return 0
 
 
 def _refuse(message: str) -> int:
-    print(f"joulepath: {message.rstrip('.')}.", file=sys.stderr)
+    print(f"joulepath: {_sentence(message)}", file=sys.stderr)
     return 2
+
+
+def _sentence(message: str) -> str:
+    """On one line, whatever stands in a file's name, and with a point at its end."""
+    line = " ".join(message.split("\n"))
+    if len(line) > _MOST_CHARACTERS:
+        return f"{line[:_MOST_CHARACTERS]}..."
+    return line if line.endswith("?") else f"{line.rstrip('.')}."

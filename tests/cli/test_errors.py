@@ -37,7 +37,7 @@ SHAPE = ("--microbatches", 6, "--blocking-power", 80)
         ((*SHAPE, "--deadline", "0.1s"), "the deadline of 0.1 s is under T_min"),
         ((*SHAPE, "--slowdown", "5"), "argument --slowdown: '5' is no share; write 5% or 0.05"),
         ((*SHAPE, "--slowdown", "-1%"), "argument --slowdown"),
-        ((*SHAPE, "--deadline", "soon"), "'soon' is no time above 0; write 2.9s or 2900ms"),
+        ((*SHAPE, "--deadline", "soon"), "'soon' is no time above 0 and up to a day; write 2.9s or 2900ms"),
         ((*SHAPE, "--straggler", "-2"), "argument --straggler"),
         ((*SHAPE, "--straggler", "0.9"), "there is nothing to wait for"),
         ((*SHAPE, "--straggler", "slow"), "'slow' is no straggler; write 1.2 (times T_min) or 3.4s"),
@@ -56,12 +56,15 @@ SHAPE = ("--microbatches", 6, "--blocking-power", 80)
         ((*SHAPE, "--jitter", "1%", "--seed", "-1"), "argument --seed"),
         ((*SHAPE, "--jitter", "1%", "--samples", 1), "samples is 1; a spread needs at least 2"),
         ((*SHAPE, "--plot", "a.svg", "b.svg", "c.svg"), "--plot takes a timeline and a frontier, two files, not 3"),
-        ((*SHAPE, "--plot", "/nowhere/a.svg"), "/nowhere/a.svg: No such file or directory"),
-        (("--microbatches", 10**9, "--blocking-power", 80), "4 stages with 1000000000 microbatches are too many"),
+        ((*SHAPE, "--plot", "/nowhere/a.svg"), "/nowhere/a.svg can't be written, there is no folder /nowhere"),
+        (("--microbatches", 10**6, "--blocking-power", 80), "4 stages with 1000000 microbatches are too many"),
         ((*SHAPE, "--input-share", "0%"), "--input-share is 0; both I and W take a part of B"),
         ((*SHAPE, "--stages", "many"), "'many' is no whole number above 0"),
         ((*SHAPE, "--lag-ms", "-5"), "argument --lag-ms"),
-        (("--microbatches", 6, "--blocking-power", "hot"), "'hot' is no power of 0 W or more; write 83.64"),
+        (
+            ("--microbatches", 6, "--blocking-power", "hot"),
+            "'hot' is no power of 0 W or more that a GPU draws while it waits; write 83.64",
+        ),
         (("--microbatches", 6, "--blocking-power", "1410=90,x=2"), "'x=2' is no clock with its watts"),
     ],
 )
@@ -85,12 +88,12 @@ def test_a_bad_option_is_told_in_a_sentence(run: Run, csv: Path, options: tuple[
             "stage 0 F at 1400 MHz",
         ),
         ("stage,instruction,frequency,time,energy\n0,forward,fast,1,1\n", "line 2:"),
-        ("\x00\x01", "column"),
+        ("\x00\x01", "is no text, it has zero bytes in it"),
         ("", "is empty; its header must be stage,instruction,frequency,time,energy"),
         ("stage;instruction;frequency;time;energy\n", "separated by commas"),
         ("stage,instruction,frequency,time,energy\n0,forward,1.41,1,1\n", "must be a whole number of MHz"),
         ("stage,instruction,frequency,time,energy\n0,forward,1400\n", "line 2: time is missing"),
-        ("stage,instruction,frequency,time,energy\n0,forward,1410000000,1,1\n", "give clocks in MHz"),
+        ("stage,instruction,frequency,time,energy\n0,forward,1410000000,1,1\n", "give clocks as whole numbers of MHz"),
     ],
 )
 def test_a_bad_profile_is_told_with_its_place(run: Run, tmp_path: Path, text: str, says: str) -> None:
@@ -109,7 +112,7 @@ def test_a_profile_that_is_not_there_or_no_text_is_named(run: Run, tmp_path: Pat
     binary.write_bytes(b"\xff\xfe\x00")
     ran = run("plan", binary, *SHAPE)
     assert ran.status == 2
-    assert "is no CSV" in ran.err
+    assert "is no text in UTF-8" in ran.err
     assert ran.err.count("\n") == 1
 
 

@@ -77,9 +77,14 @@ def test_a_budget_gets_the_soonest_plan_and_what_is_allowed_instead_can_be_had(
         assert sooner["energy_j"] > budget_j
 
 
-def test_units_that_are_hardly_right_are_asked_about(run: Run, csv: Path) -> None:
-    ran = run("plan", csv, "--microbatches", 6, "--blocking-power", 8000)
+def test_units_that_are_hardly_right_are_asked_about(run: Run, csv: Path, tmp_path: Path) -> None:
+    header, *rows = csv.read_text().splitlines()
+    weak = [f"{row.rpartition(',')[0]},2.5" if "forward" in row else row for row in rows]
+    odd = tmp_path / "odd.csv"
+    odd.write_text("\n".join([header, *weak]))
+    ran = run("plan", odd, "--microbatches", 6, "--blocking-power", 80)
     assert ran.status == 0
+    assert ran.err.count("\n") == 1
     assert "are these seconds, joules and watts of one GPU?" in ran.err
 
 

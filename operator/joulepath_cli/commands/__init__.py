@@ -4,6 +4,7 @@
 - `scenario`: what is planned: a profile and the options that describe a pipeline
 - `goal`: what is wanted of a plan, and the plan that gives it
 - `document`: a plan as JSON
+- `files`: what may be written where
 - `drawing`: plans and frontiers as the pictures' data
 - `plan`, `frontier`, `compare`, `explain`: the commands
 """

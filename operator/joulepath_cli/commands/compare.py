@@ -14,7 +14,7 @@ from joulepath_cli import quantities, terminal
 from joulepath_cli.commands import document, goal
 from joulepath_cli.commands import scenario as scenarios
 from joulepath_cli.commands.document import Saved
-from joulepath_planner import Granularity, plan, simulate
+from joulepath_planner import ArgumentError, Granularity, plan, simulate
 
 __all__ = ["add_arguments", "run"]
 
@@ -45,9 +45,9 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> None:
     saved = [Path(one) for one in options.what if one.endswith(".json")]
     if saved and len(saved) < len(options.what):
-        raise ValueError("compare takes either one profile or saved plans (.json), not both.")
+        raise ArgumentError("compare takes either one profile or saved plans (.json), not both.")
     if len(options.what) > 1 and not saved:
-        raise ValueError(f"compare takes one profile, not {len(options.what)}; plans end with .json.")
+        raise ArgumentError(f"compare takes one profile, not {len(options.what)}; plans end with .json.")
     found = [document.read(path) for path in saved] if saved else _made(options)
     if options.json:
         print(document.dumps([_row_document(one, found[0]) for one in found]))

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from joulepath_cli.commands.goal import Made
 from joulepath_cli.commands.scenario import Scenario
-from joulepath_planner import Robustness
+from joulepath_planner import ArgumentError, Robustness
+from joulepath_planner.arguments import fits, quoted
+from joulepath_planner.inputs.text import read_text
 
 __all__ = ["Saved", "dumps", "jitter_document", "plan_document", "read", "saved"]
+
+_MOST_BYTES: Final = 64_000_000
+_LEAST: Final = 1e-9
+_MOST: Final = 1e15
 
 
 def dumps(document: Any) -> str:
@@ -111,14 +115,21 @@ def read(path: Path) -> Saved:
     """A plan that was saved.
 
     Raises:
-        ValueError: It is no plan.
+        ArgumentError: It is no plan.
         OSError: The file can't be read.
     """
+    text = read_text(path, ArgumentError, _MOST_BYTES)
     try:
-        return saved(path.name, json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        what = f"{error} is missing" if isinstance(error, KeyError) else str(error)
-        raise ValueError(f"{path} is no plan ({what}); write one with joulepath plan --json.") from None
+        return saved(path.name, json.loads(text))
+    except KeyError as error:
+        what = f"{error} is missing"
+    except RecursionError:
+        what = "it is nested too deeply"
+    except (TypeError, AttributeError):
+        what = "its parts are others"
+    except ValueError as error:
+        what = str(error)
+    raise ArgumentError(f"{path} is no plan ({what}); write one with joulepath plan --json.")
 
 
 def saved(name: str, found: dict[str, Any]) -> Saved:
@@ -128,12 +139,22 @@ def saved(name: str, found: dict[str, Any]) -> Saved:
         KeyError: Something is missing.
         ValueError: Something can't be.
     """
+    if not isinstance(found, dict):
+        raise ValueError("it is no object")
+    if not fits(ranks := found["ranks"], list[dict[str, Any]]):
+        raise ValueError(f"ranks is {quoted(ranks)}")
     baseline = found.get("baseline_energy_j")
     figures = ("iteration_time_s", "t_min_s", "energy_j", "lower_bound_j")
     for figure in figures if baseline is None else (*figures, "baseline_energy_j"):
-        if not 0 < float(found[figure]) < math.inf:
-            raise ValueError(f"{figure} is {found[figure]}, it must be above 0")
-    ranks: Sequence[dict[str, Any]] = found["ranks"]
+        if not fits(found[figure], float) or not _LEAST < found[figure] < _MOST:
+            raise ValueError(f"{figure} is {quoted(found[figure])}, it must be above 0, in seconds or joules")
+    clocks = {
+        (one.get("stage", rank["stage"]), one["kind"], one["microbatch"]): one["clock_mhz"]
+        for rank in ranks
+        for one in rank["instructions"]
+    }
+    if not fits(clocks, dict[tuple[int, str, int], int]) or not fits(found.get("switches"), int | None):
+        raise ValueError("an instruction's stage, kind, microbatch or clock, or switches, is no number or name")
     return Saved(
         name=name,
         granularity=str(found.get("granularity", "")),
@@ -144,9 +165,5 @@ def saved(name: str, found: dict[str, Any]) -> Saved:
         baseline_energy_j=None if baseline is None else float(baseline),
         switches=found.get("switches"),
         ranks=len(ranks),
-        clocks={
-            (one.get("stage", rank["stage"]), one["kind"], one["microbatch"]): one["clock_mhz"]
-            for rank in ranks
-            for one in rank["instructions"]
-        },
+        clocks=clocks,
     )

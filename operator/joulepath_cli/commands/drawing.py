@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Sequence
+from io import StringIO
 from pathlib import Path
 
 from joulepath_cli.commands.goal import Made
 from joulepath_cli.commands.scenario import Scenario
 from joulepath_cli.pictures import frontier_svg, timeline_svg
 from joulepath_cli.pictures.timeline_svg import Box, Strip
-from joulepath_planner import Frontier, Plan, Simulation
+from joulepath_planner import ArgumentError, Frontier, Plan, Simulation
+from joulepath_planner.inputs.text import read_text
 
 __all__ = ["frontier_picture", "read_frontier", "timeline_picture"]
 
@@ -50,14 +53,21 @@ def read_frontier(path: Path) -> list[tuple[float, float]]:
     """Seconds and joules of an iteration from a CSV with columns time and energy.
 
     Raises:
-        ValueError: It is no such CSV.
+        ArgumentError: It is no such CSV.
         OSError: The file can't be read.
     """
+    text = read_text(path, ArgumentError)
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            return [(float(row["time"]), float(row["energy"])) for row in csv.DictReader(file)]
+        reader = csv.DictReader(StringIO(text, newline=""))
+        if sum(name in ("time", "energy") for name in reader.fieldnames or ()) != 2:
+            raise ValueError("it has other columns")
+        points = [(float(row["time"]), float(row["energy"])) for row in reader]
     except (KeyError, TypeError, ValueError, csv.Error) as error:
-        raise ValueError(f"{path} is no frontier ({error}); its header must be time,energy.") from None
+        what = "a figure is missing" if isinstance(error, TypeError) else error
+        raise ArgumentError(f"{path} is no frontier ({what}); its header must be time,energy.") from None
+    if not points or not all(0 < value < math.inf for point in points for value in point):
+        raise ArgumentError(f"{path} is no frontier: give at least one row, all of seconds and joules above 0.")
+    return points
 
 
 def _figures(replay: Simulation) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any, Final
 
@@ -10,12 +11,20 @@ from pydantic import ValidationError
 
 from joulepath_crds import GROUP, VERSION, EnergyProfileSpec
 from joulepath_planner import ProfileError
+from joulepath_planner.arguments import quoted
+from joulepath_planner.inputs.text import read_text
 
 __all__ = ["from_cluster", "from_file"]
 
 _KIND: Final = "EnergyProfile"
 _PLURAL: Final = "energyprofiles"
 _TIMEOUT_S: Final = 10.0
+_MOST_BYTES: Final = 3_000_000
+"""An object of the API has 1.5 MB at most."""
+_DEEPEST: Final = 50
+
+# The parser in C takes seconds for such a file, the one in Python minutes. Both make plain values only.
+_LOADER: Final[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def from_file(path: Path) -> EnergyProfileSpec:
@@ -25,10 +34,14 @@ def from_file(path: Path) -> EnergyProfileSpec:
         ProfileError: There is none that can be read.
         OSError: The file can't be read.
     """
+    text = read_text(path, ProfileError, _MOST_BYTES)
     try:
-        documents = list(yaml.safe_load_all(path.read_text(encoding="utf-8")))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ProfileError(f"{path} is no YAML: {' '.join(str(error).split())}.") from None
+        _check_shape(text)
+        documents = list(yaml.load_all(text, _LOADER))
+    except (yaml.YAMLError, ValueError) as error:
+        raise ProfileError(
+            f"{path} is no YAML ({' '.join(str(error).split())}); write it with kubectl get energyprofile NAME -o yaml."
+        ) from None
     for body in documents:
         items = body.get("items", [body]) if isinstance(body, dict) else []
         for item in items if isinstance(items, list) else []:
@@ -66,10 +79,36 @@ def from_cluster(namespace: str, name: str) -> EnergyProfileSpec:
     return _read(where, body)
 
 
+def _check_shape(text: str) -> None:
+    """Refuse what takes a YAML reader beyond all bounds: nesting, and merges (`<<`), which multiply.
+
+    Raises:
+        yaml.YAMLError: There is such a thing, or it is no YAML.
+    """
+    depth = 0
+    for event in yaml.parse(text, _LOADER):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        merges = isinstance(event, yaml.ScalarEvent) and event.value == "<<"
+        if depth > _DEEPEST or merges:
+            line = f" in line {event.start_mark.line + 1}" if event.start_mark else ""
+            raise yaml.YAMLError(f"{'merge keys' if merges else 'nesting'}{line} that no {_KIND} has")
+
+
 def _read(where: str, body: dict[str, Any]) -> EnergyProfileSpec:
     try:
-        return EnergyProfileSpec.from_api(body.get("spec"))
+        spec = EnergyProfileSpec.from_api(body.get("spec"))
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(["spec", *map(str, first["loc"])])
-        raise ProfileError(f"{where}: {field}: {first['msg']}.") from None
+        value = "" if first["type"] == "missing" else f" is {quoted(first['input'])}"
+        raise ProfileError(f"{where}: {field}{value}: {first['msg']}; correct it, or measure again.") from None
+    for name, keys in (
+        ("stages", [(one.stage,) for one in spec.stages]),
+        ("stages.kinds", [(one.stage, kind.kind) for one in spec.stages for kind in one.kinds]),
+        ("transfers", [(one.from_stage, one.to_stage, one.kind) for one in spec.transfers]),
+        ("blockingPower", [(one.clock_mhz,) for one in spec.blocking_power]),
+    ):
+        if twice := [key for key, count in Counter[tuple[object, ...]](keys).items() if count > 1]:
+            shown = ", ".join(map(str, twice[0]))
+            raise ProfileError(f"{where}: spec.{name} has {shown} twice; keep the one to plan with.")
+    return spec

@@ -10,14 +10,15 @@ from typing import Final
 from rich.table import Table
 
 from joulepath_cli import quantities, terminal
-from joulepath_cli.commands import document, drawing
+from joulepath_cli.commands import document, drawing, files
 from joulepath_cli.commands import scenario as scenarios
 from joulepath_cli.commands.scenario import Scenario
-from joulepath_planner import Frontier, Plan, frontier, frontier_plans, plan
+from joulepath_planner import ArgumentError, Frontier, Plan, frontier, frontier_plans, plan
 
 __all__ = ["add_arguments", "run"]
 
 _MOST_ROWS: Final = 33
+_MOST_POINTS: Final = 10_000
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -39,12 +40,13 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> None:
     if options.beside and not options.plot:
-        raise ValueError("--beside draws another frontier; say where with --plot.")
+        raise ArgumentError("--beside draws another frontier; say where with --plot.")
+    files.check_outputs([options.plot] if options.plot else [], files.SVG)
     scenario = scenarios.load(options.profile, options)
     beside = (options.beside.name, drawing.read_frontier(options.beside)) if options.beside else None
     known, plans = _computed(scenario, options)
     if options.plot:
-        options.plot.write_text(drawing.frontier_picture(scenario, known, None, plans, beside), encoding="utf-8")
+        files.write(options.plot, drawing.frontier_picture(scenario, known, None, plans, beside))
     if options.json:
         print(document.dumps(_document(known, plans)))
     else:
@@ -71,6 +73,10 @@ def _points(text: str) -> int | None:
         return None
     if (number := quantities.count(text)) < 2:
         raise ArgumentTypeError("a frontier has at least 2 points, its ends.")
+    if number > _MOST_POINTS:
+        raise ArgumentTypeError(
+            f"{text} points are too many; up to {_MOST_POINTS} are computed, or all breakpoints: all."
+        )
     return number
 
 

@@ -8,11 +8,11 @@ from pathlib import Path
 from rich.table import Table
 
 from joulepath_cli import terminal
-from joulepath_cli.commands import document, drawing, goal
+from joulepath_cli.commands import document, drawing, files, goal
 from joulepath_cli.commands import scenario as scenarios
 from joulepath_cli.commands.goal import Made
 from joulepath_cli.commands.scenario import Scenario
-from joulepath_planner import Robustness, frontier
+from joulepath_planner import ArgumentError, Robustness, frontier
 
 __all__ = ["add_arguments", "run"]
 
@@ -37,16 +37,17 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> None:
     if len(options.plot) > 2:
-        raise ValueError(f"--plot takes a timeline and a frontier, two files, not {len(options.plot)}.")
+        raise ArgumentError(f"--plot takes a timeline and a frontier, two files, not {len(options.plot)}.")
+    files.check_outputs(options.plot, files.SVG)
     scenario = scenarios.load(options.profile, options)
     with terminal.working("planning") as step:
         made = goal.make(scenario, options, step)
     if options.plot:
         with terminal.working("drawing"):
-            options.plot[0].write_text(drawing.timeline_picture(scenario, made), encoding="utf-8")
+            files.write(options.plot[0], drawing.timeline_picture(scenario, made))
             for path in options.plot[1:]:
                 picture = drawing.frontier_picture(scenario, frontier(scenario.pipeline), made.plan)
-                path.write_text(picture, encoding="utf-8")
+                files.write(path, picture)
     if options.json:
         print(document.dumps(document.plan_document(scenario, made)))
     else:

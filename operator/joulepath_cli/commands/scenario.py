@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import sys
 from argparse import ArgumentParser, Namespace
 from dataclasses import dataclass, replace
@@ -23,12 +22,13 @@ from joulepath_planner import (
     recorded,
     schedule_by_name,
 )
+from joulepath_planner.inputs.text import read_text
 
 __all__ = ["Scenario", "add_arguments", "load"]
 
 _PREFIX: Final = "energyprofile/"
-_MOST: Final = 1_000_000
-_MOST_W: Final = 5000.0
+_MOST_ORDER_BYTES: Final = 2_000_000
+_MANY_W: Final = 1500.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,10 +110,11 @@ def load(source: str, options: Namespace, schedule: str | None = None) -> Scenar
         PlannerError: Profile and options make no pipeline.
         OSError: A file can't be read.
     """
+    named = options.schedule if schedule is None else schedule
     # The contract's models take a while to import; a CSV has no use for them.
     if source.startswith(_PREFIX) or Path(source).suffix.lower() in (".yaml", ".yml"):
-        return _of_energyprofile(source, options, schedule or options.schedule)
-    return _of_csv(Path(source), options, schedule or options.schedule)
+        return _of_energyprofile(source, options, named)
+    return _of_csv(source, options, named)
 
 
 def _of_energyprofile(source: str, options: Namespace, schedule: str | None) -> Scenario:
@@ -130,10 +131,17 @@ def _of_energyprofile(source: str, options: Namespace, schedule: str | None) -> 
     else:
         spec = energyprofile.from_file(Path(source))
     topology = spec.topology
-    profile = _profile(profile_of(spec), options)
+    if options.blocking_power is None and not spec.blocking_power:
+        raise ProfileError(
+            f"{source}: spec.blockingPower is empty, and waits would be counted at 0 W; give the watts of a GPU that "
+            "waits for a peer, such as --blocking-power 83.64."
+        )
+    measured = profile_of(spec)
     if options.blocking_power is not None:
-        profile = Profile(profile.points, options.blocking_power)
-    name = schedule or topology.schedule.lower()
+        measured = Profile(measured.points, options.blocking_power)
+    measured.check_units()
+    profile = _profile(measured, options)
+    name = topology.schedule.lower() if schedule is None else schedule
     if name == "recorded":
         raise ScheduleError("the profile's schedule was recorded, and not kept; give --schedule a name or a file.")
     stages = options.stages or topology.stages
@@ -147,23 +155,21 @@ def _of_energyprofile(source: str, options: Namespace, schedule: str | None) -> 
         tail_s=_tails(order, options) or tails_of(spec, order),
         gpus=_gpus(order, options.gpus_per_stage or topology.tensor_parallel),
     )
-    measured = None if spec.lag is None else lags_of(spec.lag)
-    return Scenario(pipeline, _lags(options) if options.lag_ms is not None else measured)
+    known_lags = None if spec.lag is None else lags_of(spec.lag)
+    return Scenario(pipeline, _lags(options) if options.lag_ms is not None else known_lags)
 
 
-def _of_csv(path: Path, options: Namespace, schedule: str | None) -> Scenario:
+def _of_csv(path: str, options: Namespace, schedule: str | None) -> Scenario:
     if options.blocking_power is None:
         raise ProfileError(
             "--blocking-power is missing: a CSV doesn't hold the watts of a GPU that waits for a peer; "
             "give them, such as --blocking-power 83.64."
         )
-    try:
-        measured = Profile.from_csv(path, blocking_power_w=options.blocking_power)
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ProfileError(f"{path} is no CSV ({error}); export it as text in UTF-8.") from None
+    left_out: list[str] = []
+    measured = Profile.from_csv(path, blocking_power_w=options.blocking_power, tell=left_out.append)
     profile = _profile(measured, options)
     stages = options.stages or len(profile.stages)
-    order = _schedule(schedule or "1f1b", stages, options.microbatches, options.chunks)
+    order = _schedule("1f1b" if schedule is None else schedule, stages, options.microbatches, options.chunks)
     _splittable(profile, order)
     _doubt(profile)
     pipeline = Pipeline(
@@ -173,6 +179,8 @@ def _of_csv(path: Path, options: Namespace, schedule: str | None) -> Scenario:
         tail_s=_tails(order, options),
         gpus=_gpus(order, options.gpus_per_stage or 1),
     )
+    for sentence in left_out:
+        _note(sentence)
     return Scenario(pipeline, _lags(options))
 
 
@@ -191,16 +199,19 @@ def _splittable(profile: Profile, schedule: Schedule) -> None:
 
 
 def _doubt(profile: Profile) -> None:
-    """Says on standard error what is no error, and hardly true."""
+    """Says what is no error, and hardly true."""
     for (stage, kind), points in profile.points.items():
         watts, waiting = points[0].energy_j / points[0].time_s, profile.wait_power_w(points[0].clock_mhz)
-        if kind != FIXED and not waiting <= watts <= _MOST_W:
-            print(
-                f"joulepath: note: stage {stage} {kind} draws {watts:.4g} W at {points[0].clock_mhz} MHz, a GPU that "
-                f"waits {waiting:.4g} W; are these seconds, joules and watts of one GPU?",
-                file=sys.stderr,
+        if (kind != FIXED and watts < waiting) or watts > _MANY_W:
+            _note(
+                f"stage {stage} {kind} draws {watts:.4g} W at {points[0].clock_mhz} MHz, a GPU that waits "
+                f"{waiting:.4g} W; are these seconds, joules and watts of one GPU?"
             )
             return
+
+
+def _note(sentence: str) -> None:
+    print(f"joulepath: note: {sentence}", file=sys.stderr)
 
 
 def _profile(measured: Profile, options: Namespace) -> Profile:
@@ -239,17 +250,9 @@ def _schedule(name: str, stages: int, microbatches: int | None, chunks: int | No
         name = name.lower()
         if microbatches is None:
             raise ScheduleError("--microbatches is missing: say how many an iteration has, such as --microbatches 12.")
-        if stages * microbatches > _MOST:
-            raise ScheduleError(
-                f"{stages} stages with {microbatches} microbatches are too many; up to {_MOST} instructions of a kind "
-                "can be planned."
-            )
         return schedule_by_name(name, stages, microbatches, chunks)
-    if Path(name).is_file():
-        try:
-            lines = Path(name).read_text(encoding="utf-8").splitlines()
-        except UnicodeDecodeError as error:
-            raise ScheduleError(f"{name} is no text ({error}); write the order of each rank, one a line.") from None
+    if Path(name).exists() and not Path(name).is_dir():
+        lines = read_text(name, ScheduleError, _MOST_ORDER_BYTES).splitlines()
         order = recorded([line for line in lines if line.strip() and not line.lstrip().startswith("#")])
         for what, given, found in (
             ("stages", stages, order.stages),
