@@ -109,6 +109,18 @@ def test_beside_a_straggler_the_iteration_takes_as_long_as_its(run: Run, csv: Pa
     assert "100.0%" not in run("plan", csv, *SHAPE, "--straggler", "1.2", "--jitter", "1%", "--samples", 10).out
 
 
+def test_a_picture_beside_a_straggler_has_no_critical_path_and_says_what_is_waited_for(
+    run: Run, csv: Path, tmp_path: Path
+) -> None:
+    alone, beside = tmp_path / "alone.svg", tmp_path / "beside.svg"
+    assert run("plan", csv, *SHAPE, "--plot", alone).status == 0
+    assert run("plan", csv, *SHAPE, "--straggler", "1.2", "--plot", beside).status == 0
+    assert 'class="critical"' in alone.read_text()
+    assert 'class="critical"' not in beside.read_text()
+    assert "waits for another stage or the straggler" in beside.read_text()
+    assert "straggler" not in alone.read_text()
+
+
 def test_lags_cost_a_little_and_granularity_is_what_was_asked(run: Run, csv: Path) -> None:
     at_once, late = _planned(run, csv), _planned(run, csv, "--lag-ms", "5")
     assert late["energy_j"] > at_once["energy_j"]

@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from io import StringIO
 from pathlib import Path
+from typing import Final
 
 from joulepath_cli.commands.goal import Made
 from joulepath_cli.commands.scenario import Scenario
@@ -17,16 +18,21 @@ from joulepath_planner.inputs.text import read_text
 
 __all__ = ["frontier_picture", "read_frontier", "timeline_picture"]
 
+_NO_SLACK_S: Final = 1e-6
+
 
 def timeline_picture(scenario: Scenario, made: Made) -> str:
     """One iteration at default clocks, and one with the plan."""
     default, replay = made.default, made.replay
     less = 1 - replay.energy_j / default.energy_j
     strips = (
-        Strip(f"Default clocks: {_figures(default)}", _boxes(scenario, default)),
-        Strip(f"With the plan: {_figures(replay)} ({less:.1%} less)", _boxes(scenario, replay)),
+        _strip(scenario, f"Default clocks: {_figures(default)}", default, made.straggler_s),
+        _strip(scenario, f"With the plan: {_figures(replay)} ({less:.1%} less)", replay, made.pace_s),
     )
-    return timeline_svg.draw(strips, f"{scenario.title}. Computed from the profile, not measured.")
+    waits = "waits for another stage"
+    if made.pace_s:
+        waits += " or the straggler" if made.straggler_s else ", or for the time that it is held at"
+    return timeline_svg.draw(strips, f"{scenario.title}. Computed from the profile, not measured.", waits=waits)
 
 
 def frontier_picture(
@@ -74,10 +80,16 @@ def _figures(replay: Simulation) -> str:
     return f"{replay.iteration_time_s:.3f} s, {replay.energy_j:.0f} J an iteration"
 
 
-def _boxes(scenario: Scenario, replay: Simulation) -> list[Box]:
-    path = set(replay.critical_path)
+def _strip(scenario: Scenario, title: str, replay: Simulation, pace_s: float | None) -> Strip:
+    """pace_s: how long an iteration lasts at least; the longest path delays nothing where it ends before."""
+    path = {
+        event.instruction
+        for events in replay.ranks
+        for event in events
+        if pace_s is None or event.slack_s < _NO_SLACK_S
+    } & set(replay.critical_path)
     by_stage = scenario.pipeline.ranks == scenario.pipeline.schedule.stages
-    return [
+    boxes = [
         Box(
             stage=event.instruction.stage,
             instruction=str(event.instruction) if by_stage else event.instruction.label,
@@ -90,3 +102,4 @@ def _boxes(scenario: Scenario, replay: Simulation) -> list[Box]:
         for rank, events in enumerate(replay.ranks)
         for event in events
     ]
+    return Strip(title, boxes, pace_s or 0.0)

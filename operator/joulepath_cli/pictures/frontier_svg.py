@@ -14,11 +14,11 @@ Point: TypeAlias = tuple[float, float]
 """Seconds and joules of an iteration."""
 
 _WIDTH: Final = 900.0
-_HEIGHT: Final = 540.0
+_HEIGHT: Final = 556.0
 _LEFT: Final = 78.0
 _RIGHT: Final = 24.0
 _TOP: Final = 48.0
-_BOTTOM: Final = 74.0
+_BOTTOM: Final = 90.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,14 @@ def draw(
         elements += _dot(place(chosen), "dot-ours", "plan, predicted", "text-ours", 18)
     for item in measured:
         elements += _measured(item, place)
-    elements += _legend(published_label if inside else None, note)
+    entries = [(svg.polyline([(0, -4), (30, -4)], "ours"), 30.0, "lower bound for any plan of supported clocks")]
+    entries += [(svg.polyline([(0, -4), (30, -4)], "theirs"), 30.0, published_label)] * bool(inside)
+    entries += [(svg.circle(5, -4, 5, "dot-default"), 10.0, "default clocks")]
+    entries += [(svg.circle(5, -4, 5, "dot-ours"), 10.0, "the plan")] * bool(chosen)
+    entries += [(svg.circle(5, -4, 3, "dot-ours"), 10.0, "a plan for each time")] * bool(plans)
+    entries += [(svg.circle(5, -4, 4, "dot-measured"), 10.0, "measured, with 95% intervals")] * bool(measured)
+    elements += svg.flow(_LEFT, _HEIGHT - 38, entries, _WIDTH - _RIGHT)
+    elements.append(svg.text(_LEFT, _HEIGHT - 6, note, css="small muted"))
     return svg.document(_WIDTH, _HEIGHT, "Energy and time of an iteration: frontier, plan and measurement", elements)
 
 
@@ -106,17 +113,3 @@ def _measured(item: Measured, place: object) -> list[str]:
         svg.circle(x, y, 4, "dot-measured"),
         svg.text(x + 9, y + 4, item.label, css="small text-measured"),
     ]
-
-
-def _legend(published: str | None, note: str) -> list[str]:
-    y = _HEIGHT - 22
-    elements = [
-        svg.polyline([(_LEFT, y - 4), (_LEFT + 30, y - 4)], "ours"),
-        svg.text(_LEFT + 36, y, "lower bound for any plan of supported clocks", css="small"),
-    ]
-    if published:
-        elements += [
-            svg.polyline([(_LEFT + 290, y - 4), (_LEFT + 320, y - 4)], "theirs"),
-            svg.text(_LEFT + 326, y, published, css="small"),
-        ]
-    return [*elements, svg.text(_LEFT, y + 16, note, css="small muted")]

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Final
 
-__all__ = ["circle", "document", "line", "polyline", "power_color", "rect", "text", "ticks"]
+__all__ = ["circle", "document", "flow", "line", "polyline", "power_color", "rect", "text", "ticks"]
 
 _STYLE: Final = """\
 text{font-family:system-ui,-apple-system,'Segoe UI',Helvetica,Arial,sans-serif;font-size:12px;fill:#1f2328}
@@ -23,6 +23,8 @@ text{fill:#e6edf3}.muted{fill:#9198a1}.paper{fill:#0d1117}.track{fill:#262c36}.g
 .on-dark{fill:#ffffff}.on-light{fill:#1f2328}}
 """
 
+_CHARACTER: Final = 5.6
+"""About what a character of a small text is wide."""
 _COLD_TO_HOT: Final = ((68, 90, 178), (63, 150, 190), (128, 190, 130), (242, 192, 75), (222, 106, 50), (170, 30, 45))
 
 
@@ -61,6 +63,20 @@ def polyline(points: Sequence[tuple[float, float]], css: str) -> str:
 def circle(x: float, y: float, radius: float, css: str) -> str:
     """A dot."""
     return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius:g}" class="{css}"/>'
+
+
+def flow(x: float, y: float, entries: Iterable[tuple[str, float, str]], most_x: float) -> list[str]:
+    """A legend: (a mark drawn at the origin, its width, what it means) one after the other, on lines that end before
+    `most_x`; `y` is the first base line."""
+    elements, at = [], x
+    for mark, width, words in entries:
+        taken = width + 6 + _CHARACTER * len(words) + 18
+        if at > x and at + taken > most_x:
+            at, y = x, y + 16
+        elements.append(f'<g transform="translate({at:.1f} {y:.1f})">{mark}</g>')
+        elements.append(text(at + width + 6, y, words, css="small"))
+        at += taken
+    return elements
 
 
 def power_color(share: float) -> tuple[str, bool]:

@@ -22,7 +22,8 @@ _BOX: Final = 22.0
 _HEAD: Final = 40.0
 _FOOT: Final = 34.0
 _TOP: Final = 12.0
-_BOTTOM: Final = 46.0
+_BOTTOM: Final = 62.0
+_CHARACTER: Final = 7.0
 _KINDS: Final = {"F": "forward", "B": "backward", "I": "input gradient", "W": "weight gradient"}
 
 
@@ -53,16 +54,17 @@ class Box:
 
 @dataclass(frozen=True, slots=True)
 class Strip:
-    """One iteration of the picture."""
+    """One iteration of the picture. until_s: when the next one begins at the earliest, such as a straggler's end."""
 
     title: str
     boxes: Sequence[Box]
+    until_s: float = 0.0
 
 
-def draw(strips: Sequence[Strip], note: str) -> str:
-    """The picture; all strips share the time axis and the power scale."""
+def draw(strips: Sequence[Strip], note: str, *, waits: str = "waits for another stage") -> str:
+    """The picture; all strips share the time axis and the power scale. waits: what the time between boxes is."""
     everything = [box for strip in strips for box in strip.boxes]
-    end_s = max((box.end_s for box in everything), default=1.0)
+    end_s = max([*(box.end_s for box in everything), *(strip.until_s for strip in strips)], default=1.0)
     powers = [box.power_w for box in everything if box.power_w is not None]
     low, high = (min(powers), max(powers)) if powers else (0.0, 1.0)
     longest_row = max(Counter((place, box.row) for place, strip in enumerate(strips) for box in strip.boxes).values())
@@ -72,8 +74,17 @@ def draw(strips: Sequence[Strip], note: str) -> str:
     for strip in strips:
         elements += _strip(strip, top, per_s, end_s, low, high)
         top += _HEAD + _ROW * len({box.row for box in strip.boxes}) + _FOOT
-    kinds = {box.kind for box in everything}
-    elements += _legend(top + 4, low, high, bool(powers), _letters(kinds), note)
+    entries = [(svg.rect(0, -10, 22, 12, css="critical"), 22.0, "critical path")] * any(
+        box.critical for box in everything
+    )
+    entries += [
+        (svg.rect(0, -10, 22, 12, css="track"), 22.0, waits),
+        ("", 0.0, _letters({box.kind for box in everything})),
+    ]
+    if powers:
+        entries.insert(0, (_scale(), 124.0, f"{low:.0f} to {high:.0f} W while it runs"))
+    elements += svg.flow(_LEFT, top + 16, entries, width - _RIGHT)
+    elements.append(svg.text(_LEFT, top + 16 + 32, note, css="small muted"))
     label = "One training iteration at default clocks and with the plan: " + "; ".join(strip.title for strip in strips)
     return svg.document(width, top + _BOTTOM, label, elements)
 
@@ -82,6 +93,7 @@ def _strip(strip: Strip, top: float, per_s: float, end_s: float, low: float, hig
     rows = dict(sorted({box.row: box.row_name for box in strip.boxes}.items()))
     elements = [svg.text(_LEFT, top + 22, strip.title, css="title")]
     bottom = top + _HEAD + _ROW * len(rows)
+    last_s = max([strip.until_s, *(box.end_s for box in strip.boxes)])
     for at in svg.ticks(0, end_s, round(8 * end_s * per_s / _WIDTH) + 1):
         x = _LEFT + at * per_s
         elements += [
@@ -91,7 +103,7 @@ def _strip(strip: Strip, top: float, per_s: float, end_s: float, low: float, hig
     for place, name in enumerate(rows.values()):
         y = top + _HEAD + place * _ROW
         elements.append(svg.text(_LEFT - 8, y + 15, name, anchor="end"))
-        elements.append(svg.rect(_LEFT, y, end_s * per_s, _BOX, css="track"))
+        elements.append(svg.rect(_LEFT, y, last_s * per_s, _BOX, css="track"))
     marks, place_of = [], {row: place for place, row in enumerate(rows)}
     for box in strip.boxes:
         x, y = _LEFT + box.begin_s * per_s, top + _HEAD + place_of[box.row] * _ROW
@@ -108,28 +120,18 @@ def _box(box: Box, x: float, y: float, width: float, low: float, high: float) ->
     power = "power not known" if box.power_w is None else f"{box.power_w:.0f} W"
     title = f"{box.instruction} on stage {box.stage}: {1e3 * (box.end_s - box.begin_s):.1f} ms, {power}"
     elements = [svg.rect(x + 0.4, y, max(width - 0.8, 0.3), _BOX, fill=color, title=title)]
-    if width >= 7 * len(box.instruction):
-        css = f"small {'on-dark' if dark else 'on-light'}"
-        elements.append(svg.text(x + width / 2, y + 15, box.instruction, css=css, anchor="middle"))
+    whole = box.instruction
+    short = whole.rpartition(":")[2]
+    for words in (whole, short, short[0]):
+        if width >= _CHARACTER * len(words):
+            css = f"small {'on-dark' if dark else 'on-light'}"
+            return [*elements, svg.text(x + width / 2, y + 15, words, css=css, anchor="middle")]
     return elements
 
 
-def _legend(y: float, low: float, high: float, known: bool, letters: str, note: str) -> list[str]:
-    elements = []
-    if known:
-        elements.append(svg.text(_LEFT, y + 12, f"{low:.0f} W", css="small"))
-        for index in range(60):
-            elements.append(svg.rect(_LEFT + 40 + 2 * index, y + 2, 2.2, 12, fill=svg.power_color(index / 59)[0]))
-        elements.append(svg.text(_LEFT + 166, y + 12, f"{high:.0f} W while it runs", css="small"))
-    elements += [
-        svg.rect(_LEFT + 300, y + 2, 22, 12, css="critical"),
-        svg.text(_LEFT + 328, y + 12, "critical path", css="small"),
-        svg.rect(_LEFT + 420, y + 2, 22, 12, css="track"),
-        svg.text(_LEFT + 448, y + 12, "waits for another stage", css="small"),
-        svg.text(_LEFT + 600, y + 12, letters, css="small"),
-        svg.text(_LEFT, y + 32, note, css="small muted"),
-    ]
-    return elements
+def _scale() -> str:
+    """The colours from cold to hot."""
+    return "".join(svg.rect(2 * index, -10, 2.2, 12, fill=svg.power_color(index / 59)[0]) for index in range(60))
 
 
 def _letters(kinds: Collection[str]) -> str:
