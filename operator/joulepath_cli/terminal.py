@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-__all__ = ["change", "share", "show", "table", "working"]
+__all__ = ["Table", "change", "share", "show", "table", "working"]
 
 _WIDTH_OF_A_FILE: Final = 160
 

@@ -33,7 +33,7 @@ from joulepath_planner.errors import (
     ScheduleError,
     SolverError,
 )
-from joulepath_planner.explain import Explainer, Explanation, Neighbour
+from joulepath_planner.explain import Explainer, Explanation, Neighbour, Saving
 from joulepath_planner.graph.dependencies import dependencies
 from joulepath_planner.graph.groups import Granularity
 from joulepath_planner.inputs.fit import Fit, Residual, fit
@@ -92,6 +92,7 @@ __all__ = [
     "Residual",
     "RobustPlan",
     "Robustness",
+    "Saving",
     "Schedule",
     "ScheduleError",
     "Share",

@@ -5,20 +5,23 @@ The referee answers: it replays the plan with this one instruction at the next c
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 from joulepath_planner.arguments import checked
 from joulepath_planner.errors import ScheduleError
+from joulepath_planner.graph.groups import phases
 from joulepath_planner.inputs.instruction import Instruction
 from joulepath_planner.inputs.lags import LagTable
 from joulepath_planner.inputs.pipeline import Pipeline
 from joulepath_planner.plan import Plan
 from joulepath_planner.referee.replay import Event, Referee, Simulation
 
-__all__ = ["Explainer", "Explanation", "Neighbour"]
+__all__ = ["Explainer", "Explanation", "Neighbour", "Saving"]
 
+_PARTS: Final[tuple[Literal["warm-up", "steady", "cool-down"], ...]] = ("warm-up", "steady", "cool-down")
 _NO_SLACK_S: Final = 1e-6
 _SAME_J: Final = 1e-6
 _TOLERANCE: Final = 1e-9
@@ -121,6 +124,25 @@ class Explanation:
         return f"{energy}, {longer} the iteration by {_ms(abs(other.time_change_s))}{miss}"
 
 
+@dataclass(frozen=True, slots=True)
+class Saving:
+    """What one part of an iteration costs at default clocks and with the plan, in joules of all its GPUs.
+
+    part: what the instructions of a stage cost in the warm-up, the steady state or the cool-down (`Granularity`), or
+        what a rank's waits cost, its tail among them. A rank's waits are told with the first of its stages.
+    """
+
+    rank: int
+    stage: int
+    part: Literal["warm-up", "steady", "cool-down", "waits"]
+    default_j: float
+    plan_j: float
+
+    @property
+    def saved_j(self) -> float:
+        return self.default_j - self.plan_j
+
+
 class Explainer:
     """Explains instructions of one plan; replays the plan once, then two times for each instruction asked for.
 
@@ -179,13 +201,35 @@ class Explainer:
             faster=self._neighbour(rank, index, min((one for one in clocks if one > clock), default=None)),
         )
 
+    def savings(self) -> tuple[Saving, ...]:
+        """What is saved by stage and phase; all parts together are what the plan saves."""
+        default, found = self._referee.replay(pace_s=self._pace_s), []
+        for rank, order in enumerate(self._pipeline.schedule.orders):
+            phase = dict(zip(order, phases(order), strict=True))
+            sums: tuple[defaultdict[tuple[int, int], float], ...] = defaultdict(float), defaultdict(float)
+            for summed, seen in zip(sums, (default, self.replay), strict=True):
+                for event in seen.ranks[rank]:
+                    summed[event.instruction.stage, phase[event.instruction]] += event.energy_j
+            before, after = sums
+            found += [
+                Saving(rank, stage, _PARTS[where], before[stage, where], after[stage, where])
+                for stage, where in sorted(before)
+            ]
+            # Whatever isn't computing: exact also where iterations repeat only after several.
+            waits = [
+                seen.energy[rank].total_j - sum(summed.values())
+                for summed, seen in zip(sums, (default, self.replay), strict=True)
+            ]
+            found.append(Saving(rank, min(one.stage for one in order), "waits", *waits))
+        return tuple(found)
+
     @checked
     def costliest(self, most: int) -> tuple[Instruction, ...]:
-        """The instruction of most joules of each (stage, kind, clock), the costliest `most` of those."""
-        found: dict[tuple[int, str, int | None], Event] = {}
-        for events, clocks in zip(self.replay.ranks, self._plan.clocks, strict=True):
-            for event, clock in zip(events, clocks, strict=True):
-                key = event.instruction.stage, event.instruction.kind, clock
+        """The instruction of most joules of each (stage, kind), the costliest `most` of those."""
+        found: dict[tuple[int, str], Event] = {}
+        for events in self.replay.ranks:
+            for event in events:
+                key = event.instruction.stage, event.instruction.kind
                 if key not in found or event.energy_j > found[key].energy_j:
                     found[key] = event
         ranked: Sequence[Event] = sorted(found.values(), key=lambda event: (-event.energy_j, event.instruction))

@@ -89,15 +89,26 @@ def test_an_instruction_is_explained_in_sentences_and_as_data(run: Run, csv: Pat
     assert told.startswith("1:F0 on rank 1 runs at the default clock, 1400 MHz")
     assert "on the critical path" in told
     found = json.loads(run("explain", csv, *SHAPE, "--instruction", "1:F0", "--json").out)
-    assert found[0]["critical"] is True
-    assert found[0]["reason"] == "critical"
-    assert found[0]["slower"]["late_s"] > 0
+    assert found["instructions"][0]["critical"] is True
+    assert found["instructions"][0]["reason"] == "critical"
+    assert found["instructions"][0]["slower"]["late_s"] > 0
 
 
 def test_the_costliest_are_explained_where_none_is_named(run: Run, csv: Path) -> None:
     assert run("explain", csv, *SHAPE, "--top", 3, "--slowdown", "5%").out.count("on rank") == 3
     beside = json.loads(run("explain", csv, *SHAPE, "--top", 1, "--straggler", "1.3", "--json").out)
-    assert beside[0]["slack_s"] >= 0
+    assert beside["instructions"][0]["slack_s"] >= 0
+
+
+def test_savings_by_stage_and_phase_add_up_to_the_plans(run: Run, csv: Path) -> None:
+    made = json.loads(run("plan", csv, *SHAPE, "--straggler", "1.2", "--json").out)
+    saved = json.loads(run("explain", csv, *SHAPE, "--straggler", "1.2", "--json").out)["savings"]
+    saved_j = made["baseline_energy_j"] - made["energy_j"]
+    assert sum(one["saved_j"] for one in saved) == pytest.approx(saved_j)
+    told = run("explain", csv, *SHAPE, "--straggler", "1.2").out.splitlines()
+    last = next(line.split() for line in told if line.split()[:1] == ["all"])
+    assert last[-2:] == [f"{saved_j:.1f}", f"{saved_j / made['baseline_energy_j']:.2%}"]
+    assert float(last[-2]) == pytest.approx(sum(map(float, last[1:-2])), abs=0.3)
 
 
 def test_an_unknown_instruction_is_refused_with_one_that_is_known(run: Run, csv: Path) -> None:

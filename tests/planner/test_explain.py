@@ -6,8 +6,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from joulepath_planner import Explainer, Instruction, LagTable, Pipeline, ScheduleError, plan, simulate
-from tests.planner.pipelines import gpt3, pipelines
+from joulepath_planner import (
+    Explainer,
+    Instruction,
+    LagTable,
+    Pipeline,
+    ScheduleError,
+    interleaved_1f1b,
+    plan,
+    simulate,
+)
+from tests.planner.pipelines import gpt3, pipelines, scaled
 
 PIPELINE = gpt3(4)
 PLAN = plan(PIPELINE)
@@ -73,12 +82,41 @@ def test_coarse_plans_say_that_the_clock_is_shared() -> None:
     assert "phase granularity" in shared[0].sentences[1]
 
 
-def test_the_costliest_are_one_of_each_stage_kind_and_clock() -> None:
+def test_the_costliest_are_one_of_each_stage_and_kind() -> None:
     found = EXPLAINER.costliest(5)
+    assert len({(one.stage, one.kind) for one in EXPLAINER.costliest(16)}) == 16
     costs = [EXPLAINER.explain(one).own_j for one in found]
     assert len(found) == 5
     assert costs == sorted(costs, reverse=True)
     assert all(one.kind == "B" for one in found)
+
+
+@settings(max_examples=15, deadline=None)
+@given(pipelines(), st.sampled_from((0.0, 0.1)), st.sampled_from((None, LagTable.constant(0.003))), st.booleans())
+def test_the_parts_that_are_saved_add_up_to_what_the_plan_saves(
+    pipeline: Pipeline, slowdown: float, lags: LagTable | None, paced: bool
+) -> None:
+    pace_s = 1.3 * simulate(pipeline).iteration_time_s if paced else None
+    made = plan(pipeline, deadline_s=pace_s, slowdown=0.0 if paced else slowdown, lags=lags, fixed=paced)
+    savings = Explainer(pipeline, made, lags, pace_s).savings()
+    assert sum(one.saved_j for one in savings) == pytest.approx(made.baseline_energy_j - made.energy_j, abs=1e-6)
+    assert sum(one.default_j for one in savings) == pytest.approx(made.baseline_energy_j)
+    assert {one.rank for one in savings} == set(range(pipeline.ranks))
+
+
+def test_savings_are_told_by_phase_and_stage_of_each_rank() -> None:
+    pipeline = scaled([1.0, 1.3, 0.8, 0.9], 4)
+    looped = Pipeline(interleaved_1f1b(4, 4), pipeline.profile)
+    explainer = Explainer(looped, plan(looped, slowdown=0.2))
+    parts = [(one.rank, one.stage, one.part) for one in explainer.savings()]
+    assert len(set(parts)) == len(parts)
+    assert [part for part in parts if part[2] == "waits"] == [(0, 0, "waits"), (1, 1, "waits")]
+    assert {(rank, stage) for rank, stage, _ in parts} == {(0, 0), (0, 2), (1, 1), (1, 3)}
+    warm = next(one for one in explainer.savings() if (one.rank, one.stage, one.part) == (0, 0, "warm-up"))
+    seen = simulate(looped).ranks[0]
+    first = next(place for place, event in enumerate(seen) if event.instruction.kind == "B")
+    own = [event.energy_j for event in seen[:first] if event.instruction.stage == 0]
+    assert warm.default_j == pytest.approx(sum(own))
 
 
 def test_an_instruction_that_nobody_runs_is_refused_with_one_that_is() -> None:
