@@ -56,6 +56,20 @@ def test_granularities_and_slowdowns_stand_side_by_side(run: Run, csv: Path) -> 
     assert found[3]["slowdown"] <= 0.1 + 1e-9
 
 
+def test_deadlines_and_stragglers_stand_side_by_side_as_they_are_planned(run: Run, csv: Path) -> None:
+    deadline_s = f"{1.1 * KNOWN.t_min_s}s"
+    for option, values in (("--deadline", deadline_s), ("--straggler", "1.1,1.2")):
+        found = json.loads(run("compare", csv, *SHAPE, "--granularity", "auto", option, values, "--json").out)
+        for one, value in zip(found, values.split(","), strict=True):
+            made = json.loads(run("plan", csv, *SHAPE, option, value, "--json").out)
+            assert one["energy_j"] == pytest.approx(made["energy_j"])
+            assert one["savings"] == pytest.approx(made["savings"])
+            assert one["iteration_time_s"] == pytest.approx(made["iteration_time_s"])
+    assert "auto, straggler 1.2" in run("compare", csv, *SHAPE, "--granularity", "auto", "--straggler", "1.2").out
+    assert "nothing to wait for" in run("compare", csv, *SHAPE, "--straggler", "0.9").err
+    assert "not allowed with" in run("compare", csv, *SHAPE, "--straggler", "1.2", "--slowdown", "5%").err
+
+
 def test_schedules_stand_side_by_side(run: Run, csv: Path) -> None:
     told = run("compare", csv, *SHAPE, "--schedule", "1f1b,gpipe", "--granularity", "instruction").out
     assert "1f1b, instruction, 0%" in told

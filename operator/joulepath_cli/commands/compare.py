@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Sequence
-from itertools import product
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
@@ -14,6 +14,7 @@ from joulepath_cli import quantities, terminal
 from joulepath_cli.commands import document, goal
 from joulepath_cli.commands import scenario as scenarios
 from joulepath_cli.commands.document import Saved
+from joulepath_cli.commands.scenario import Scenario
 from joulepath_planner import ArgumentError, Granularity, plan, simulate
 
 __all__ = ["add_arguments", "run"]
@@ -32,12 +33,16 @@ def add_arguments(parser: ArgumentParser) -> None:
         metavar="NAMES",
         help="(default: instruction,phase,kind,rank)",
     )
-    group.add_argument(
-        "--slowdown",
-        type=quantities.listed(quantities.fraction),
-        default=[0.0],
-        metavar="SHARES",
-        help="(default: 0%%)",
+    one = group.add_mutually_exclusive_group()
+    one.add_argument("--slowdown", type=quantities.listed(quantities.fraction), metavar="SHARES", help="(default: 0%%)")
+    one.add_argument(
+        "--deadline", type=quantities.listed(quantities.seconds), metavar="TIMES", help="instead, such as 2.9s,3.1s"
+    )
+    one.add_argument(
+        "--straggler",
+        type=quantities.listed(quantities.straggler),
+        metavar="FACTORS|TIMES",
+        help="instead, iteration times of another pipeline that is waited for, such as 1.1,1.2 (times T_min) or 3.4s",
     )
     parser.add_argument("--json", action="store_true", help="the table as JSON")
 
@@ -61,19 +66,58 @@ def _granularity(text: str) -> str:
     return text
 
 
+@dataclass(frozen=True, slots=True)
+class _Wish:
+    """label: as it was written; the rest as `plan` takes it. pace_s: the iteration time of a straggler."""
+
+    label: str
+    slowdown: float = 0.0
+    deadline_s: float | None = None
+    pace_s: float | None = None
+
+
+def _wishes(scenario: Scenario, options: Namespace) -> list[_Wish]:
+    if options.deadline:
+        return [_Wish(f"by {given:g} s", deadline_s=goal.deadline_s(scenario, given)) for given in options.deadline]
+    if options.straggler:
+        return [
+            _Wish(
+                f"straggler {f'{seconds:g} s' if seconds else f'{factor:g}'}", pace_s=goal.straggler_s(scenario, given)
+            )
+            for given in options.straggler
+            for factor, seconds in (given,)
+        ]
+    return [_Wish(f"{100 * slowdown:g}%", slowdown) for slowdown in options.slowdown or [0.0]]
+
+
 def _made(options: Namespace) -> list[Saved]:
     names: Sequence[str | None] = options.schedule or [None]
     loaded = [scenarios.load(options.what[0], options, name) for name in names]
-    wanted = list(product(loaded, options.slowdown, options.granularity))
+    wanted = [
+        (scenario, wish, granularity)
+        for scenario in loaded
+        for wish in _wishes(scenario, options)
+        for granularity in options.granularity
+    ]
     found = []
     with terminal.working("planning", len(wanted)) as step:
-        for scenario, slowdown, granularity in wanted:
-            made = plan(scenario.pipeline, slowdown=slowdown, granularity=granularity, lags=scenario.lags)
+        for scenario, wish, granularity in wanted:
+            made = plan(
+                scenario.pipeline,
+                deadline_s=wish.deadline_s or wish.pace_s,
+                slowdown=wish.slowdown,
+                granularity=granularity,
+                lags=scenario.lags,
+                fixed=wish.pace_s is not None,
+            )
             replayed = goal.Made(
-                made, simulate(scenario.pipeline, made.clocks, scenario.lags), simulate(scenario.pipeline)
+                made,
+                simulate(scenario.pipeline, made.clocks, scenario.lags, pace_s=wish.pace_s),
+                simulate(scenario.pipeline, pace_s=wish.pace_s),
+                wish.pace_s,
             )
             schedule = [scenario.pipeline.schedule.name] if len(loaded) > 1 else []
-            name = ", ".join([*schedule, granularity, f"{100 * slowdown:g}%"])
+            name = ", ".join([*schedule, granularity, wish.label])
             found.append(document.saved(name, document.plan_document(scenario, replayed)))
             step()
     return found

@@ -28,7 +28,7 @@ from joulepath_planner import (
 )
 from joulepath_planner.robustness import MARGIN, SAMPLES
 
-__all__ = ["GRANULARITIES", "Made", "add_arguments", "make"]
+__all__ = ["GRANULARITIES", "Made", "add_arguments", "deadline_s", "make", "straggler_s"]
 
 GRANULARITIES: Final = ("auto", *get_args(Granularity))
 _NEAR: Final = 1e-4
@@ -155,26 +155,18 @@ def make(scenario: Scenario, options: Namespace, progress: Callable[[], object] 
     Raises:
         PlannerError: No plan gives what is wanted; a sentence says why.
     """
-    straggler_s, held_s, robust = None, None, None
+    pace_s, held_s, robust = None, None, None
     if options.quantile is not None and (options.straggler or options.energy_budget or options.power_budget):
         raise ObjectiveError("--quantile keeps a slowdown or a deadline; leave out straggler and budgets.")
     if options.host_power is not None and (options.energy_budget or options.power_budget or options.alternatives):
         raise ObjectiveError("--host-power goes with a slowdown or a deadline; leave out budgets and --alternatives.")
     if options.quantile is not None and options.reserve:
         raise ObjectiveError("--quantile looks for the reserve itself; leave out --reserve.")
-    deadline_s = _deadline_s(scenario, options)
-    coarser = _alternatives(scenario, options, deadline_s) if options.alternatives else ()
+    by_s = None if options.deadline is None else deadline_s(scenario, options.deadline)
+    coarser = _alternatives(scenario, options, by_s) if options.alternatives else ()
     if options.straggler is not None:
-        factor, straggler_s = options.straggler
-        t_min_s = simulate(scenario.pipeline).iteration_time_s
-        straggler_s = straggler_s or factor * t_min_s
-        if straggler_s < t_min_s * (1 - _NEAR):
-            raise ObjectiveError(
-                f"the straggler takes {straggler_s:.4f} s, and this pipeline {t_min_s:.4f} s at default clocks: "
-                "there is nothing to wait for. Leave --straggler out."
-            )
-        straggler_s = max(t_min_s, straggler_s)
-        made = _by(scenario, options, straggler_s, fixed=True)
+        pace_s = straggler_s(scenario, options.straggler)
+        made = _by(scenario, options, pace_s, fixed=True)
     elif options.energy_budget is not None or options.power_budget is not None:
         within = plan_within(
             scenario.pipeline,
@@ -191,7 +183,7 @@ def make(scenario: Scenario, options: Namespace, progress: Callable[[], object] 
         robust = robust_plan(
             scenario.pipeline,
             Noise(options.jitter or 0.0),
-            lambda reserve: _by(scenario, options, deadline_s, reserve=reserve),
+            lambda reserve: _by(scenario, options, by_s, reserve=reserve),
             quantile=options.quantile,
             margin=options.margin,
             lags=scenario.lags,
@@ -201,8 +193,7 @@ def make(scenario: Scenario, options: Namespace, progress: Callable[[], object] 
         )
         made = robust.plan
     else:
-        made = _by(scenario, options, deadline_s)
-    pace_s = straggler_s or held_s
+        made = _by(scenario, options, by_s)
     jitter = None if robust is None else robust.robustness
     if jitter is None and options.jitter is not None:
         noise = Noise(options.jitter)
@@ -211,15 +202,15 @@ def make(scenario: Scenario, options: Namespace, progress: Callable[[], object] 
             made.clocks,
             noise,
             lags=scenario.lags,
-            pace_s=pace_s,
+            pace_s=pace_s or held_s,
             samples=options.samples,
             seed=options.seed,
         )
     return Made(
         made,
-        simulate(scenario.pipeline, made.clocks, scenario.lags, pace_s=pace_s),
-        simulate(scenario.pipeline, pace_s=straggler_s),
-        straggler_s,
+        simulate(scenario.pipeline, made.clocks, scenario.lags, pace_s=pace_s or held_s),
+        simulate(scenario.pipeline, pace_s=pace_s),
+        pace_s,
         held_s,
         coarser,
         robust,
@@ -227,12 +218,27 @@ def make(scenario: Scenario, options: Namespace, progress: Callable[[], object] 
     )
 
 
-def _deadline_s(scenario: Scenario, options: Namespace) -> float | None:
-    """The deadline that was given, if one was; one that is T_min but for a table's rounding means that."""
-    if options.deadline is None:
-        return None
+def deadline_s(scenario: Scenario, given_s: float) -> float:
+    """The deadline that is meant: one that is T_min but for a table's rounding means that."""
     t_min_s = simulate(scenario.pipeline).iteration_time_s
-    return t_min_s if t_min_s * (1 - _NEAR) <= options.deadline < t_min_s else float(options.deadline)
+    return t_min_s if t_min_s * (1 - _NEAR) <= given_s < t_min_s else given_s
+
+
+def straggler_s(scenario: Scenario, given: tuple[float | None, float | None]) -> float:
+    """The iteration time of a straggler, given as times T_min or in seconds.
+
+    Raises:
+        ObjectiveError: It is faster than this pipeline.
+    """
+    factor, seconds = given
+    t_min_s = simulate(scenario.pipeline).iteration_time_s
+    found_s = seconds or (factor or 0.0) * t_min_s
+    if found_s < t_min_s * (1 - _NEAR):
+        raise ObjectiveError(
+            f"the straggler takes {found_s:.4f} s, and this pipeline {t_min_s:.4f} s at default clocks: "
+            "there is nothing to wait for. Leave --straggler out."
+        )
+    return max(t_min_s, found_s)
 
 
 def _alternatives(scenario: Scenario, options: Namespace, deadline_s: float | None) -> tuple[Alternative, ...]:
