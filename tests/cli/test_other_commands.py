@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from joulepath_planner import Pipeline, frontier, one_f_one_b
+from joulepath_planner import LagTable, Pipeline, Replica, frontier, one_f_one_b, share_out, simulate
 from tests.cli.command import PROFILE, Run
 
 SHAPE = ("--microbatches", 6, "--blocking-power", 80)
@@ -25,6 +25,22 @@ def test_plans_for_each_time_never_beat_it(run: Run, csv: Path) -> None:
     found = json.loads(run("frontier", csv, *SHAPE, "--points", 3, "--plans", "--json").out)
     assert all(one["plan_energy_j"] >= one["free_energy_j"] * (1 - 1e-6) for one in found["points"])
     assert all(one["plan_iteration_time_s"] <= one["iteration_time_s"] * (1 + 1e-9) for one in found["points"])
+
+
+@pytest.mark.parametrize("lag", [(), ("--lag-ms", 1)])
+def test_the_clocks_of_every_point_are_those_of_its_plan(run: Run, csv: Path, lag: tuple[object, ...]) -> None:
+    found = json.loads(run("frontier", csv, *SHAPE, *lag, "--points", 3, "--plans", "--json").out)
+    pipeline = Pipeline(one_f_one_b(4, 6), PROFILE)
+    assert found["ranks"] == [[one.label for one in order] for order in pipeline.schedule.orders]
+    for point in found["points"]:
+        seen = simulate(
+            pipeline,
+            point["clocks_mhz"],
+            LagTable.constant(0.001) if lag else None,
+            pace_s=point["iteration_time_s"],
+        )
+        assert seen.energy_j == pytest.approx(point["plan_energy_j"])
+    assert "ranks" not in json.loads(run("frontier", csv, *SHAPE, "--points", 3, "--json").out)
 
 
 def test_the_frontiers_table_has_its_three_times(run: Run, csv: Path) -> None:

@@ -48,7 +48,7 @@ def run(options: Namespace) -> None:
     if options.plot:
         files.write(options.plot, drawing.frontier_picture(scenario, known, None, plans, beside))
     if options.json:
-        print(document.dumps(_document(known, plans)))
+        print(document.dumps(_document(scenario, known, plans)))
     else:
         terminal.show(_table(scenario, known, plans))
 
@@ -80,8 +80,10 @@ def _points(text: str) -> int | None:
     return number
 
 
-def _document(known: Frontier, plans: Sequence[Plan]) -> dict[str, object]:
-    points: list[dict[str, float]] = [
+def _document(scenario: Scenario, known: Frontier, plans: Sequence[Plan]) -> dict[str, object]:
+    """With plans, each point has the clocks of every instruction, rank by rank in the order that `ranks` tells once."""
+    orders = scenario.pipeline.schedule.orders
+    points: list[dict[str, object]] = [
         {
             "iteration_time_s": point.iteration_time_s,
             "energy_j": point.energy_j,
@@ -93,11 +95,16 @@ def _document(known: Frontier, plans: Sequence[Plan]) -> dict[str, object]:
     for point, made in zip(points, plans, strict=False):
         point |= {"plan_iteration_time_s": made.iteration_time_s, "plan_energy_j": made.energy_j}
         point |= {"optimality_gap": made.optimality_gap}
+        point["clocks_mhz"] = [
+            [clock or scenario.pipeline.profile.default_clock_mhz(one.stage) for one, clock in zip(*row, strict=True)]
+            for row in zip(orders, made.clocks, strict=True)
+        ]
     return {
         "t_min_s": known.t_min_s,
         "t_star_free_s": known.t_star_free_s,
         "t_star_fixed_s": known.t_star_fixed_s,
         "baseline_energy_j": known.baseline_energy_j,
+        **({"ranks": [[one.label for one in order] for order in orders]} if plans else {}),
         "points": points,
     }
 
