@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Final, NoReturn
 
-from joulepath_cli.commands import compare, explain, frontier, plan
+from joulepath_cli.commands import compare, explain, frontier, plan, stragglers
 from joulepath_planner import PlannerError
 
 __all__ = ["run"]
@@ -18,7 +18,8 @@ _COMMANDS: Final = {
     "plan": (plan, "the clock of every instruction, and what that saves"),
     "frontier": (frontier, "the least energy for each iteration time"),
     "compare": (compare, "plans side by side"),
-    "explain": (explain, "why instructions got their clocks"),
+    "explain": (explain, "what is saved where, and why instructions got their clocks"),
+    "stragglers": (stragglers, "which iteration time for each pipeline of a data-parallel job"),
 }
 
 

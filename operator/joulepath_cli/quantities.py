@@ -17,7 +17,18 @@ _MOST_TIMES: Final = 1000.0
 _MOST_W: Final = 1e15
 _MOST_WAITING_W: Final = 5000.0
 
-__all__ = ["blocking_power", "budget", "count", "fraction", "listed", "milliseconds", "seconds", "straggler", "whole"]
+__all__ = [
+    "blocking_power",
+    "budget",
+    "count",
+    "factor",
+    "fraction",
+    "listed",
+    "milliseconds",
+    "seconds",
+    "straggler",
+    "whole",
+]
 
 
 def seconds(text: str) -> float:
@@ -42,6 +53,14 @@ def fraction(text: str) -> float:
     value = _number(text[:-1]) / 100 if text.endswith("%") else _number(text)
     if not 0 <= value <= _MOST_TIMES or (value >= 1 and not text.endswith("%")):
         raise ArgumentTypeError(f"{quoted(text)} is no share; write 5% or 0.05.")
+    return value
+
+
+def factor(text: str) -> float:
+    """How many times as long: `1.2`."""
+    value = _number(text)
+    if not 0 < value <= _MOST_TIMES:
+        raise ArgumentTypeError(f"{quoted(text)} is no factor above 0 and up to {_MOST_TIMES:g}; write 1.2.")
     return value
 
 

@@ -152,3 +152,20 @@ def test_all_breakpoints_are_thinned_out_in_the_table_only(run: Run, csv: Path) 
     found = json.loads(run("frontier", csv, *SHAPE, "--points", "all", "--json").out)
     assert len(found["points"]) > 33
     assert f" of {len(found['points'])} breakpoints" in run("frontier", csv, *SHAPE, "--points", "all").out
+
+
+def test_a_job_is_shared_out_as_the_planner_does(run: Run, csv: Path) -> None:
+    found = json.loads(run("stragglers", csv, *SHAPE, "--replicas", 4, "--slower", "1.2,1.1", "--json").out)
+    known = frontier(Pipeline(one_f_one_b(4, 6), PROFILE), 129)
+    job = share_out([Replica(known, factor) for factor in (1.2, 1.1, 1.0, 1.0)])
+    assert found["energy_j"] == pytest.approx(job.energy_j)
+    assert found["savings"] == pytest.approx(job.savings)
+    assert [one["factor"] for one in found["shares"]] == [1.2, 1.1, 1.0, 1.0]
+    assert [one["t_opt_s"] for one in found["shares"]] == pytest.approx([share.t_opt_s for share in job.shares])
+    told = run("stragglers", csv, *SHAPE, "--replicas", 4, "--slower", "1.2,1.1").out
+    assert "2 x 1 " in told
+    assert f"{job.energy_j:.1f}" in told
+    assert (
+        "--replicas is 1; give all pipelines" in run("stragglers", csv, *SHAPE, "--replicas", 1, "--slower", "1,2").err
+    )
+    assert "'fast' is no factor above 0" in run("stragglers", csv, *SHAPE, "--slower", "fast").err
