@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Final, NoReturn
 
-from joulepath_cli.commands import compare, explain, frontier, plan, stragglers
+from joulepath_cli.commands import compare, explain, frontier, plan, replay, stragglers
 from joulepath_planner import PlannerError
 
 __all__ = ["run"]
@@ -19,6 +19,7 @@ _COMMANDS: Final = {
     "frontier": (frontier, "the least energy for each iteration time"),
     "compare": (compare, "plans side by side"),
     "explain": (explain, "what is saved where, and why instructions got their clocks"),
+    "replay": (replay, "somebody's own clocks, beside ours for the time that they take"),
     "stragglers": (stragglers, "which iteration time for each pipeline of a data-parallel job"),
 }
 

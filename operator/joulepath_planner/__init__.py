@@ -51,6 +51,7 @@ from joulepath_planner.inputs.orders import (
     zb_h1,
     zbv,
 )
+from joulepath_planner.inputs.perseus import perseus_clocks, perseus_text
 from joulepath_planner.inputs.pipeline import Pipeline
 from joulepath_planner.inputs.profile import Point, Profile
 from joulepath_planner.inputs.schedule import Schedule, recorded
@@ -115,6 +116,8 @@ __all__ = [
     "least_time_within_energy",
     "least_time_within_power",
     "one_f_one_b",
+    "perseus_clocks",
+    "perseus_text",
     "plan",
     "plan_within",
     "recorded",

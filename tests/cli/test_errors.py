@@ -124,7 +124,7 @@ def test_no_command_and_an_unknown_one_are_refused(run: Run) -> None:
 
 
 def test_help_of_every_command_is_there(run: Run) -> None:
-    for command in ((), ("plan",), ("frontier",), ("compare",), ("explain",), ("stragglers",)):
+    for command in ((), ("plan",), ("frontier",), ("compare",), ("explain",), ("replay",), ("stragglers",)):
         ran = run(*command, "--help")
         assert ran.status == 0
         assert "usage: joulepath" in ran.out

@@ -154,6 +154,58 @@ def test_all_breakpoints_are_thinned_out_in_the_table_only(run: Run, csv: Path) 
     assert f" of {len(found['points'])} breakpoints" in run("frontier", csv, *SHAPE, "--points", "all").out
 
 
+def test_a_plan_goes_out_as_perseus_writes_it_and_comes_back_as_it_was(run: Run, csv: Path, tmp_path: Path) -> None:
+    theirs = tmp_path / "freqs_pipeline_00000.py"
+    made = json.loads(run("plan", csv, *SHAPE, "--slowdown", "5%", "--perseus", theirs, "--json").out)
+    saved = tmp_path / "plan.json"
+    saved.write_text(json.dumps(made))
+    assert theirs.read_text().startswith("[\n[('forward', ")
+    for path in (theirs, saved):
+        seen = json.loads(run("replay", csv, path, *SHAPE, "--json").out)
+        assert seen["energy_j"] == pytest.approx(made["energy_j"])
+        assert seen["iteration_time_s"] == pytest.approx(made["iteration_time_s"])
+        assert seen["savings"] == pytest.approx(made["savings"])
+        assert seen["ours"]["energy_j"] >= seen["lower_bound_j"] * (1 - 1e-6)
+    told = run("replay", csv, theirs, *SHAPE).out
+    assert "to freqs_pipeline_00000.py" in told
+    assert f"{made['energy_j']:.1f}" in told
+
+
+def test_somebody_elses_clocks_stand_beside_default_ones_ours_and_the_bound(
+    run: Run, csv: Path, tmp_path: Path
+) -> None:
+    theirs = tmp_path / "theirs.py"
+    theirs.write_text(str([[1200] * 12] * 4))
+    found = json.loads(run("replay", csv, theirs, *SHAPE, "--json").out)
+    pipeline = Pipeline(one_f_one_b(4, 6), PROFILE)
+    seen, default = simulate(pipeline, [[1200] * 12] * 4), simulate(pipeline)
+    assert found["energy_j"] == pytest.approx(seen.energy_j)
+    assert found["slowdown"] == pytest.approx(seen.iteration_time_s / default.iteration_time_s - 1)
+    assert found["savings"] == pytest.approx(1 - seen.energy_j / default.energy_j)
+    assert found["ours"]["iteration_time_s"] <= seen.iteration_time_s * (1 + 1e-9)
+    assert found["ours"]["saves_more"] == pytest.approx(1 - found["ours"]["energy_j"] / seen.energy_j)
+    assert found["optimality_gap"] > found["ours"]["optimality_gap"] >= -1e-6
+
+
+def test_clocks_that_dont_fit_are_refused_with_the_file(run: Run, csv: Path, tmp_path: Path) -> None:
+    theirs = tmp_path / "theirs.py"
+    for text, says in (
+        ("[[1200]]", "theirs.py: it has clocks of 1 ranks, and the schedule 4; plan for as many stages"),
+        ("import os", "theirs.py: it is no list of Python"),
+        (str([[5] * 12] * 4), "rank 0 has a clock of 5 MHz; give whole numbers from 1000 to 1400 MHz"),
+    ):
+        theirs.write_text(text)
+        ran = run("replay", csv, theirs, *SHAPE)
+        assert (ran.status, ran.err.count("\n")) == (2, 1)
+        assert says in ran.err
+    saved = tmp_path / "plan.json"
+    saved.write_text(run("plan", csv, "--microbatches", 3, "--blocking-power", 80, "--json").out)
+    assert "has clocks of other instructions" in run("replay", csv, saved, *SHAPE).err
+    theirs.write_text("import torch\n")
+    assert "holds something else" in run("plan", csv, *SHAPE, "--perseus", theirs).err
+    assert theirs.read_text() == "import torch\n"
+
+
 def test_a_job_is_shared_out_as_the_planner_does(run: Run, csv: Path) -> None:
     found = json.loads(run("stragglers", csv, *SHAPE, "--replicas", 4, "--slower", "1.2,1.1", "--json").out)
     known = frontier(Pipeline(one_f_one_b(4, 6), PROFILE), 129)

@@ -11,7 +11,7 @@ EXPORTS = """
     Robustness Saving Schedule ScheduleError Share Simulation Spread alternatives beside_straggler dependencies
     dualpipev early_recomputation_1f1b fit frontier frontier_plans gpipe interleaved_1f1b interleaved_zb
     least_energy_by least_energy_within_slowdown least_time_within_energy least_time_within_power one_f_one_b
-    plan plan_within recorded robust_plan robustness schedule_by_name share_out simulate
+    perseus_clocks perseus_text plan plan_within recorded robust_plan robustness schedule_by_name share_out simulate
     zb_h1 zbv
 """
 

@@ -12,7 +12,7 @@ from joulepath_cli.commands import document, drawing, files, goal
 from joulepath_cli.commands import scenario as scenarios
 from joulepath_cli.commands.goal import Made
 from joulepath_cli.commands.scenario import Scenario
-from joulepath_planner import ArgumentError, Robustness, frontier
+from joulepath_planner import ArgumentError, Robustness, frontier, perseus_text
 
 __all__ = ["add_arguments", "run"]
 
@@ -33,15 +33,24 @@ def add_arguments(parser: ArgumentParser) -> None:
         default=[],
         help="draw an iteration before and after into the first file, the frontier into a second",
     )
+    output.add_argument(
+        "--perseus",
+        type=Path,
+        metavar="PY",
+        help="write the clocks as Perseus does (freqs_pipeline_00000.py), for Zeus's server to run",
+    )
 
 
 def run(options: Namespace) -> None:
     if len(options.plot) > 2:
         raise ArgumentError(f"--plot takes a timeline and a frontier, two files, not {len(options.plot)}.")
     files.check_outputs(options.plot, files.SVG)
+    files.check_outputs([options.perseus] if options.perseus else [], files.PERSEUS)
     scenario = scenarios.load(options.profile, options)
     with terminal.working("planning") as step:
         made = goal.make(scenario, options, step)
+    if options.perseus:
+        files.write(options.perseus, perseus_text(scenario.pipeline, made.plan.clocks))
     if options.plot:
         with terminal.working("drawing"):
             files.write(options.plot[0], drawing.timeline_picture(scenario, made))

@@ -8,6 +8,7 @@
 - `schedule`: the order of instructions on each rank
 - `orders`: the schedules that have a name
 - `pipeline`: schedule and profile, with what the clocks don't change
+- `perseus`: a plan's clocks as Perseus writes them
 - `lags`: how long a GPU takes to switch its clock
 """
 
