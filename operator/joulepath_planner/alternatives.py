@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import get_args
 
+from joulepath_planner.arguments import checked
 from joulepath_planner.graph.groups import Granularity
 from joulepath_planner.inputs.lags import LagTable
 from joulepath_planner.inputs.pipeline import Pipeline
@@ -31,6 +32,7 @@ class Alternative:
     lower_bound_j: float
 
 
+@checked
 def alternatives(
     pipeline: Pipeline,
     *,

@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from joulepath_planner.arguments import checked
 from joulepath_planner.bound.frontier import Frontier, frontier
 from joulepath_planner.bound.objectives import least_time_within_energy, least_time_within_power
 from joulepath_planner.errors import ArgumentError, ObjectiveError
@@ -36,6 +37,7 @@ class BudgetPlan:
     held_s: float | None
 
 
+@checked
 def plan_within(
     pipeline: Pipeline,
     *,

@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
+from joulepath_planner.arguments import checked
 from joulepath_planner.bound.frontier import Frontier
 from joulepath_planner.clocks.repair import TOLERANCE
 from joulepath_planner.draft import Draft, Drafting
@@ -86,6 +87,7 @@ class Plan:
         return 1 - self.lower_bound_j / self.baseline_energy_j
 
 
+@checked
 def plan(
     pipeline: Pipeline,
     *,
@@ -182,6 +184,7 @@ def planned(
     return _plan(drafting, deadline_s, best, uncapped)
 
 
+@checked
 def frontier_plans(
     pipeline: Pipeline, points: int | None = 33, *, default_clock_mhz: int | None = None
 ) -> tuple[Frontier, tuple[Plan, ...]]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from joulepath_cli.commands import document, goal, scenario
@@ -293,6 +293,7 @@ OPTIONS = argparse.ArgumentParser()
 scenario.add_arguments(OPTIONS)
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_any_energyprofile_is_read_or_refused_in_a_sentence(
     manifest: dict[str, Any], tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
@@ -304,6 +305,7 @@ def test_any_energyprofile_is_read_or_refused_in_a_sentence(
     _check_refusal(lambda: scenario.load(str(path), OPTIONS.parse_args([])))
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_any_saved_plan_is_read_or_refused_in_a_sentence(
     saved: Path, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import joulepath_planner
@@ -19,6 +19,7 @@ planner: Any = joulepath_planner
 """Without its types, which would refuse all this beforehand."""
 PIPELINE = scaled([1.0, 1.2], 2)
 PROFILE, SCHEDULE = PIPELINE.profile, PIPELINE.schedule
+FRONTIER = planner.frontier(PIPELINE, 3)
 ROW = [None] * 4
 
 
@@ -77,6 +78,28 @@ ROW = [None] * 4
         (lambda: planner.robustness(PIPELINE, [ROW, ROW], planner.Noise(0.01), samples="a"), "samples is 'a'"),
         (lambda: planner.robust_plan(PIPELINE, 0.01), "noise is 0.01; it must be a Noise"),
         (lambda: planner.Explainer(PIPELINE, None), "plan is None; it must be a Plan"),
+        (lambda: planner.plan(None), "pipeline is None; it must be a Pipeline"),
+        (lambda: planner.plan(PIPELINE, deadline_s="2"), "deadline_s is '2'; it must be a number or None"),
+        (lambda: planner.plan(PIPELINE, slowdown=None), "slowdown is None; it must be a number"),
+        (
+            lambda: planner.plan(PIPELINE, granularity="fine"),
+            "granularity is 'fine'; it must be one of instruction, ph",
+        ),
+        (lambda: planner.plan(PIPELINE, default_clock_mhz="1400"), "default_clock_mhz is '1400'"),
+        (lambda: planner.frontier(PIPELINE, 2.5), "points is 2.5; it must be a whole number or None"),
+        (lambda: planner.frontier_plans(PIPELINE, "3"), "points is '3'"),
+        (lambda: planner.alternatives(PIPELINE, reserve="1%"), "reserve is '1%'"),
+        (lambda: planner.plan_within(PIPELINE, energy_j="2kJ"), "energy_j is '2kJ'"),
+        (lambda: planner.least_energy_by(FRONTIER, "2"), "deadline_s is '2'"),
+        (lambda: planner.least_energy_within_slowdown(FRONTIER, "2"), "slowdown is '2'"),
+        (lambda: planner.least_time_within_energy(FRONTIER, "2"), "budget_j is '2'"),
+        (lambda: planner.least_time_within_power(None, 2.0), "frontier is None; it must be a Frontier"),
+        (lambda: planner.beside_straggler(FRONTIER, "2"), "straggler_s is '2'"),
+        (lambda: planner.share_out([5]), r"replicas is \[5\]; it must be a list, each a Replica"),
+        (lambda: planner.Replica(FRONTIER, "2"), "factor is '2'"),
+        (lambda: planner.fit(PROFILE, 5), "supported_clocks_mhz is 5; it must be a list, each a whole number"),
+        (lambda: planner.dependencies(None), "schedule is None"),
+        (lambda: planner.Referee(None), "pipeline is None"),
     ],
 )
 def test_a_wrong_type_is_told_with_its_name_and_what_is_right(ask: Callable[[], object], says: str) -> None:
@@ -106,6 +129,7 @@ ODD: st.SearchStrategy[Any] = st.sampled_from(
 )
 
 
+@settings(deadline=None)
 @given(ODD, st.sampled_from(sorted(planner.SCHEDULES)), ODD, ODD)
 def test_schedules_are_made_or_refused_whatever_is_asked_for(
     stages: Any, name: str, microbatches: Any, odd: Any
@@ -115,11 +139,13 @@ def test_schedules_are_made_or_refused_whatever_is_asked_for(
         _check_refusal(partial(planner.schedule_by_name, name, *shape))
 
 
+@settings(deadline=None)
 @given(st.lists(st.text("FBIWCX0123:+ -٣", max_size=30) | ODD, max_size=4) | ODD)
 def test_orders_are_read_or_refused_whatever_is_written(orders: Any) -> None:
     _check_refusal(lambda: planner.recorded(orders))
 
 
+@settings(deadline=None)
 @given(ODD, ODD, ODD)
 def test_profile_and_pipeline_are_made_or_refused_whatever_is_given(one: Any, other: Any, third: Any) -> None:
     for make in (

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Final
 
+from joulepath_planner.arguments import checked
 from joulepath_planner.bound.problem import Problem
 from joulepath_planner.errors import ArgumentError, PlanningError
 from joulepath_planner.graph.graph import least_period_s
@@ -93,6 +94,7 @@ class Frontier:
         return sorted([*met, *((point.iteration_time_s, point.energy_j) for point in self.points)])
 
 
+@checked
 def frontier(
     pipeline: Pipeline,
     points: int | None = 33,

@@ -11,6 +11,7 @@ from bisect import bisect_left
 from collections.abc import Callable
 from typing import Final
 
+from joulepath_planner.arguments import checked
 from joulepath_planner.bound.frontier import Frontier, FrontierPoint
 from joulepath_planner.errors import ObjectiveError
 
@@ -25,6 +26,7 @@ _LESS: Final = 1 - 1e-9
 """What floating point may take off a deadline that is meant to be T_min, or a budget that is meant to be just met."""
 
 
+@checked
 def least_energy_within_slowdown(frontier: Frontier, slowdown: float) -> FrontierPoint:
     """Least energy at an iteration time of at most T_min x (1 + `slowdown`).
 
@@ -36,6 +38,7 @@ def least_energy_within_slowdown(frontier: Frontier, slowdown: float) -> Frontie
     return least_energy_by(frontier, frontier.t_min_s * (1 + slowdown))
 
 
+@checked
 def least_energy_by(frontier: Frontier, deadline_s: float) -> FrontierPoint:
     """Least energy of an iteration that ends by the deadline.
 
@@ -49,6 +52,7 @@ def least_energy_by(frontier: Frontier, deadline_s: float) -> FrontierPoint:
     return frontier.at(min(max(deadline_s, frontier.t_min_s), frontier.t_star_free_s))
 
 
+@checked
 def least_time_within_energy(frontier: Frontier, budget_j: float) -> FrontierPoint:
     """Least iteration time at which an iteration costs at most so many joules.
 
@@ -65,6 +69,7 @@ def least_time_within_energy(frontier: Frontier, budget_j: float) -> FrontierPoi
     return frontier.at(time_s)
 
 
+@checked
 def least_time_within_power(frontier: Frontier, budget_w: float) -> FrontierPoint:
     """Least iteration time at which all GPUs together draw at most so many watts, averaged over the iteration.
 

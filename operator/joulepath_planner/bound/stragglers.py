@@ -12,12 +12,14 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from joulepath_planner.arguments import check_fields, checked
 from joulepath_planner.bound.frontier import Frontier, FrontierPoint
 from joulepath_planner.errors import ObjectiveError
 
 __all__ = ["Job", "Replica", "Share", "beside_straggler", "share_out"]
 
 
+@checked
 def beside_straggler(frontier: Frontier, straggler_s: float) -> FrontierPoint:
     """T_opt = min(T*_fixed, max(T_min, T')) of a pipeline that waits for another, whose iteration takes T' seconds.
 
@@ -42,6 +44,7 @@ class Replica:
     factor: float = 1.0
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if not 0 < self.factor < math.inf:
             raise ObjectiveError(f"a replica's factor is {self.factor:g}; it must be finite and above 0.")
 
@@ -92,6 +95,7 @@ class Job:
         return 1 - self.energy_j / self.baseline_energy_j
 
 
+@checked
 def share_out(replicas: Sequence[Replica], slowdown: float = 0.0) -> Job:
     """Iteration times of least energy for the whole job, at most `slowdown` over the slowest replica's T_min.
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from typing import NamedTuple, TypeAlias
 
+from joulepath_planner.arguments import checked
 from joulepath_planner.errors import ScheduleError
 from joulepath_planner.inputs.instruction import FIXED, Instruction
 from joulepath_planner.inputs.schedule import Schedule
@@ -31,6 +32,7 @@ class Need(NamedTuple):
 Dependencies: TypeAlias = dict[Instruction, tuple[Need, ...]]
 
 
+@checked
 def dependencies(schedule: Schedule) -> Dependencies:
     """What each instruction waits for, other than its predecessor on its rank; none comes before what it waits for.
 

@@ -14,6 +14,7 @@ from typing import Final
 
 import numpy as np
 
+from joulepath_planner.arguments import checked
 from joulepath_planner.arrays import Floats
 from joulepath_planner.errors import ProfileError
 from joulepath_planner.inputs.instruction import StageKind
@@ -46,6 +47,7 @@ class Fit:
     residuals: Mapping[StageKind, tuple[Residual, ...]]
 
 
+@checked
 def fit(profile: Profile, supported_clocks_mhz: Collection[int]) -> Fit:
     """Complete a measured profile to the supported clocks between its lowest and its default (highest) clock.
 

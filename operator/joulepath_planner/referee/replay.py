@@ -123,6 +123,7 @@ class Referee:
         ScheduleError: A rank waits forever.
     """
 
+    @checked
     def __init__(self, pipeline: Pipeline) -> None:
         orders = pipeline.schedule.orders
         self.ranks = len(orders)
