@@ -46,7 +46,8 @@ def show(*parts: Table | str) -> None:
         for part in parts:
             # A table that is too wide is rather broken at the edge than cut off there.
             console.print(part, markup=False, soft_wrap=isinstance(part, Table) or not terminal)
-    sys.stdout.write(rendered.get())
+    encoding = sys.stdout.encoding or "utf-8"  # names of files may have bytes that are no text
+    sys.stdout.write(rendered.get().encode(encoding, "replace").decode(encoding))
 
 
 def change(now: float, before: float, digits: int = 2) -> str:

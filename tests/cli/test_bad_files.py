@@ -241,6 +241,14 @@ def test_a_picture_may_be_drawn_anew(run: Run, csv: Path, tmp_path: Path) -> Non
     assert picture.read_text().startswith("<svg")
 
 
+def test_a_name_that_is_no_text_is_shown_as_far_as_it_is(run: Run, saved: Path, tmp_path: Path) -> None:
+    odd = tmp_path / os.fsdecode(b"plan\xff.json")
+    odd.write_bytes(saved.read_bytes())
+    ran = run("compare", odd)
+    assert ran.status == 0
+    assert "plan?.json" in ran.out
+
+
 def test_a_profile_may_come_through_a_pipe(run: Run, csv: Path) -> None:
     reader, writer = os.pipe()
     os.write(writer, csv.read_bytes())

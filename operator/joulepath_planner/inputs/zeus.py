@@ -24,7 +24,7 @@ __all__ = ["Row", "read_rows"]
 _KINDS: Final = {**{name: kind for kind, name in KIND_NAMES.items()}, **{kind.lower(): kind for kind in KINDS}}
 _COLUMNS: Final = ("stage", "instruction", "frequency", "time", "energy")
 _WHOLE: Final = ("stage", "frequency")
-_LOADS: Final = ("load",)
+_LOAD: Final = "load"
 
 
 class Row(NamedTuple):
@@ -66,15 +66,16 @@ def read_rows(
                     "a comma between columns only."
                 )
             row = dict(zip(header, cells, strict=False))
-            loads += (row.get("instruction") or "").strip().lower() in _LOADS
-            if (row.get("instruction") or "").strip().lower() not in _LOADS:
+            if row.get("instruction", "").strip().lower() == _LOAD:
+                loads += 1
+            else:
                 found.append(_row(where, row, further))
     except csv.Error as error:
         raise ProfileError(f"{path} is no CSV ({error}); export it as text with commas between columns.") from None
     if loads:
         tell(
-            f"{path}: {loads} rows of the instruction 'load' are left out, as no schedule runs it; to count its time, "
-            "call it 'fixed' and give an order of the ranks that has X in it."
+            f"{path}: {loads} rows of the instruction {_LOAD!r} are left out, as no schedule runs it; to count its "
+            "time, call it 'fixed' and give an order of the ranks that has X in it."
         )
     return _best(path, found, further, wait_power_w, tell)
 
@@ -92,12 +93,12 @@ def _check_header(path: str | PathLike[str], header: Sequence[str]) -> None:
 
 
 def _row(where: str, row: dict[str, str], further: Iterable[str]) -> Row:
-    name = row.get("instruction")
-    kind = _KINDS.get((name or "").strip().lower())
+    name = row.get("instruction", "")
+    kind = _KINDS.get(name.strip().lower())
     if kind is None:
         raise ProfileError(f"{where}: instruction {quoted(name)} is unknown; use one of {', '.join(_KINDS)}.")
     stage, clock, time_s, energy_j = (_number(row.get(one), one, where) for one in ("stage", *_COLUMNS[2:]))
-    return Row(int(stage), kind, int(clock), time_s, energy_j, tuple((row.get(one) or "").strip() for one in further))
+    return Row(int(stage), kind, int(clock), time_s, energy_j, tuple(row.get(one, "").strip() for one in further))
 
 
 def _number(text: str | None, column: str, where: str) -> float:
