@@ -30,6 +30,7 @@ __all__ = ["MARGIN", "SAMPLES", "Noise", "RobustPlan", "Robustness", "Spread", "
 SAMPLES: Final = 200
 MARGIN: Final = 0.005
 """How much slower than default clocks still counts as no slower."""
+_MOST_SAMPLES: Final = 100_000
 _FIRST_RESERVE: Final = 0.005
 _LAST_RESERVE: Final = 0.32
 _HALVINGS: Final = 2
@@ -118,10 +119,10 @@ def robustness(
 
     Raises:
         ProfileError: There is no noise to replay.
-        ArgumentError: There are too few samples.
+        ArgumentError: There are too few samples, or too many.
     """
-    if samples < 2:
-        raise ArgumentError(f"samples is {samples}; a spread needs at least 2.")
+    if not 2 <= samples <= _MOST_SAMPLES:
+        raise ArgumentError(f"samples is {samples}; a spread needs at least 2, and up to {_MOST_SAMPLES} are replayed.")
     with_errors = noise.errors and any(
         point.time_se_s for points in pipeline.profile.points.values() for point in points
     )

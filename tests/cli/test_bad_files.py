@@ -301,7 +301,7 @@ OPTIONS = argparse.ArgumentParser()
 scenario.add_arguments(OPTIONS)
 
 
-@settings(deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(st.data())
 def test_any_energyprofile_is_read_or_refused_in_a_sentence(
     manifest: dict[str, Any], tmp_path_factory: pytest.TempPathFactory, data: st.DataObject

@@ -62,6 +62,12 @@ ROW = [None] * 4
         (lambda: planner.one_f_one_b(True, 2), "stages is True; it must be a whole number"),
         (lambda: planner.gpipe(2, "2"), "microbatches is '2'; it must be a whole number"),
         (lambda: planner.interleaved_1f1b(4, 4, "2"), "chunks is '2'"),
+        (lambda: planner.Profile(PROFILE.points, {10**400: 80.0}), "MHz: no GPU has such a clock; give clocks in MHz"),
+        (
+            lambda: planner.Pipeline(SCHEDULE, PROFILE, gpus={0: 10**400}),
+            "a stage runs on at least 1 GPU, and up to 100000",
+        ),
+        (lambda: planner.LagTable.constant(10**400), "a lag is a finite number of seconds, 0 or more and up to a day"),
         (lambda: planner.gpipe(10**9, 1), "stages is 1000000000; up to 1024 can be planned"),
         (lambda: planner.zbv(10**5, 1), "stages is 100000; up to 1024"),
         (lambda: planner.gpipe(4, 10**9), "4 stages with 1000000000 microbatches are too many"),
@@ -125,7 +131,7 @@ def test_what_is_shown_of_a_value_is_short_however_deep_or_long_it_is() -> None:
 
 
 ODD: st.SearchStrategy[Any] = st.sampled_from(
-    (None, "", "x", -1, 0, 5, 1.5, 1e300, float("nan"), float("inf"), True, [], {}, [[]], (1, 2), b"x")
+    (None, "", "x", -1, 0, 5, 1.5, 1e300, 10**400, float("nan"), float("inf"), True, [], {}, [[]], (1, 2), b"x")
 )
 
 

@@ -49,7 +49,7 @@ def test_it_is_written_as_zeus_reads_it() -> None:
     assert written == THEIRS.partition("#")[0]
 
 
-@settings(deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(clocked())
 def test_what_is_written_is_read_as_the_same_plan(drawn: tuple[Pipeline, Clocks]) -> None:
     pipeline, clocks = drawn
@@ -59,7 +59,7 @@ def test_what_is_written_is_read_as_the_same_plan(drawn: tuple[Pipeline, Clocks]
     assert after.energy_j == before.energy_j
 
 
-@settings(deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(schedules())
 def test_every_schedule_and_kind_has_its_names(schedule: object) -> None:
     pipeline = Pipeline(schedule, profiled(schedule))  # type: ignore[arg-type]

@@ -40,8 +40,10 @@ def check_outputs(paths: Sequence[Path], begins: bytes) -> None:
 
 
 def write(path: Path, text: str) -> None:
-    """Raises:
-    OSError: It can't be written; the error names the file.
+    """Write a file as UTF-8.
+
+    Raises:
+        OSError: It can't be written; the error names the file.
     """
     try:
         path.write_text(text, encoding="utf-8", errors="replace")

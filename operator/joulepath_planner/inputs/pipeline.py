@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final, TypeAlias
 
-from joulepath_planner.arguments import check_fields
+from joulepath_planner.arguments import check_fields, quoted
 from joulepath_planner.errors import ArgumentError, ProfileError
 from joulepath_planner.inputs.instruction import KIND_NAMES, StageKind
 from joulepath_planner.inputs.profile import Profile
@@ -24,6 +24,7 @@ Link: TypeAlias = tuple[int, int, str]
 
 
 _LONGEST_S: Final = 86_400.0
+_MOST_GPUS: Final = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +76,7 @@ class Pipeline:
             for key, value in (delays or {}).items():
                 if not 0 <= value <= _LONGEST_S:
                     raise ArgumentError(
-                        f"{name}[{key}] is {value}; it must be a number of seconds, 0 or more and up to a day."
+                        f"{name}[{key}] is {quoted(value)}; it must be a number of seconds, 0 or more and up to a day."
                     )
 
         for stage in self.tail_s:
@@ -126,8 +127,10 @@ class Pipeline:
         for stage, count in self.gpus.items():
             if stage not in range(self.schedule.stages):
                 raise ArgumentError(f"gpus[{stage}]: the schedule has no stage {stage}; name stages that it runs.")
-            if count < 1:
-                raise ArgumentError(f"gpus[{stage}] is {count}; a stage runs on at least 1 GPU.")
+            if not 1 <= count <= _MOST_GPUS:
+                raise ArgumentError(
+                    f"gpus[{stage}] is {quoted(count)}; a stage runs on at least 1 GPU, and up to {_MOST_GPUS}."
+                )
         for rank, order in enumerate(self.schedule.orders):
             counts = {one.stage: self.gpus.get(one.stage, 1) for one in order}
             if len(set(counts.values())) > 1:

@@ -9,7 +9,6 @@ ever asks for a clock: it runs at whatever clock its neighbours have.
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import InitVar, dataclass
@@ -30,6 +29,8 @@ _MOST_MHZ: Final = 10_000
 _LEAST_W: Final = 2.0
 _MOST_W: Final = 5000.0
 _LONGEST_S: Final = 100.0
+_MOST: Final = 1e12
+"""Seconds, joules, watts: beyond this, sums are none any more."""
 _SAME_TIME: Final = 0.05
 """What the times of a fixed series may differ, as a fraction: noise."""
 
@@ -222,9 +223,13 @@ def _check_blocking_power(given: float | Mapping[int, float]) -> None:
     if isinstance(given, Mapping) and not given:
         raise ProfileError("blocking_power_w by clock is empty: give watts for at least one clock.")
     for clock, watts in given.items() if isinstance(given, Mapping) else ((None, given),):
-        if not (math.isfinite(watts) and watts >= 0):
-            where = "" if clock is None else f" at {clock} MHz"
-            raise ProfileError(f"blocking_power_w{where} is {watts}; it must be a finite number of watts, 0 or more.")
+        where = "" if clock is None else f" at {quoted(clock)} MHz"
+        if clock is not None and not 0 < clock <= _MOST_MHZ:
+            raise ProfileError(f"blocking_power_w{where}: no GPU has such a clock; give clocks in MHz.")
+        if not 0 <= watts <= _MOST:
+            raise ProfileError(
+                f"blocking_power_w{where} is {quoted(watts)}; it must be a finite number of watts, 0 or more."
+            )
 
 
 def _watts_at(given: float | Mapping[int, float], clock_mhz: float) -> float:
@@ -251,12 +256,12 @@ def _check_series(stage: int, kind: str, points: Collection[Point], fixed: bool)
             raise ProfileError(f"{where} is given twice; keep one point per clock.")
         seen.add(point.clock_mhz)
         for name, value in (("time_s", point.time_s), ("energy_j", point.energy_j)):
-            if not (fits(value, float) and math.isfinite(value) and value > 0):
+            if not (fits(value, float) and 0 < value <= _MOST):
                 raise ProfileError(
                     f"{where}: {name} is {quoted(value)}; it must be finite and above 0. Correct it, or measure again."
                 )
         for name, value in (("time_se_s", point.time_se_s), ("energy_se_j", point.energy_se_j)):
-            if not (fits(value, float) and math.isfinite(value) and value >= 0):
+            if not (fits(value, float) and 0 <= value <= _MOST):
                 raise ProfileError(f"{where}: {name} is {quoted(value)}; it must be finite and 0 or more.")
     if not seen:
         raise ProfileError(
