@@ -258,7 +258,8 @@ def _check_series(stage: int, kind: str, points: Collection[Point], fixed: bool)
         for name, value in (("time_s", point.time_s), ("energy_j", point.energy_j)):
             if not (fits(value, float) and 0 < value <= _MOST):
                 raise ProfileError(
-                    f"{where}: {name} is {quoted(value)}; it must be finite and above 0. Correct it, or measure again."
+                    f"{where}: {name} is {quoted(value)}; it must be finite and above 0, all in "
+                    "seconds and joules. Correct it, or measure again."
                 )
         for name, value in (("time_se_s", point.time_se_s), ("energy_se_j", point.energy_se_j)):
             if not (fits(value, float) and 0 <= value <= _MOST):
