@@ -2,4 +2,9 @@
 
 from __future__ import annotations
 
+from hypothesis import settings
+
 pytest_plugins = ["virtual_gpus.fixtures", "real_cluster.fixtures"]
+
+settings.register_profile("any machine", deadline=None)  # how long an example takes is the host's affair
+settings.load_profile("any machine")

@@ -30,7 +30,7 @@ def replayed(record: Recorder, energy_plan: str) -> Replay:
     measured = {point.clock_mhz for stage in profile.stages for kind in stage.kinds for point in kind.points}
     pipeline = pipeline_of(
         profile,
-        [stage.order for stage in plan.stages],
+        [[f"{stage.stage}:{label}" for label in stage.order] for stage in plan.stages],
         supported_clocks_mhz=measured | {clock for stage in plan.stages for clock in stage.clocks_mhz if clock},
         transfers_s={},
         overheads_s={},

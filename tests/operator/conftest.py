@@ -71,8 +71,14 @@ def truth() -> Pipeline:
 
 @lru_cache
 def replay(clocks: tuple[tuple[int | None, ...], ...] | None) -> Simulation:
-    """An iteration at these clocks."""
-    return simulate(truth(), clocks)
+    """An iteration at these clocks; below what is known of a stage it is as fast as at the lowest known clock."""
+    if clocks is None:
+        return simulate(truth())
+    points = truth().profile.points
+    lowest = [max(points[stage, kind][-1].clock_mhz for kind in "FB") for stage in range(len(clocks))]
+    return simulate(
+        truth(), [[clock and max(clock, least) for clock in row] for row, least in zip(clocks, lowest, strict=True)]
+    )
 
 
 @lru_cache
