@@ -18,7 +18,6 @@ from joulepath_crds import Estimate, JobPlanSpec, Phase, Purpose
 from real_cluster import NotYetError, prometheus, until
 from tests.end_to_end import jobs
 from tests.end_to_end.product import EVEN, JOBS, WALL_CLOCK_AHEAD_S, Product, wait_ready
-from tests.end_to_end.replay import replayed
 from tests.end_to_end.watching import Recorder
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600), pytest.mark.usefixtures("uneven")]
@@ -176,10 +175,7 @@ def test_even_stages_save_little(release: Product, record: Recorder) -> None:
     assert plan is not None
     assert 0 <= plan.predicted_savings < 0.03, plan
     assert measured is not None
-    told = replayed(record, "even")
-    assert -0.01 < told.savings < 0.03, told
-    assert told.slowdown < 0.015, told
-    # A busy host must not be sure of anything else.
+    # How little is asked of a simulation (planner/test_plan); a busy host must not be sure of anything else.
     assert measured.savings.ci95_low < 0.03, measured.savings
     assert measured.savings.ci95_high > -0.01, measured.savings
     assert surely(measured.slowdown) < 0.015, measured.slowdown
@@ -190,9 +186,6 @@ def test_uneven_stages_save_much_and_the_interval_says_how_sure_that_is(record: 
     assert status.measured is not None
     savings, slowdown = status.measured.savings, status.measured.slowdown
     assert 0.08 < savings.ci95_low < savings.mean < savings.ci95_high < 1, savings
-    told = replayed(record, "uneven")
-    assert told.savings > 0.08, told
-    assert told.slowdown < 0.015, told
     assert surely(slowdown) < 0.015, slowdown
     assert status.savings is not None
     assert status.savings.startswith(f"{savings.mean * 100:.1f}% ± ")
