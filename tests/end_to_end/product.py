@@ -27,6 +27,7 @@ from virtual_gpus import model, state
 __all__ = [
     "EVEN",
     "JOBS",
+    "LAG_S",
     "PYTHONPATH_IMAGE",
     "RELEASE",
     "SYSTEM",
@@ -64,7 +65,9 @@ _MODEL = {
     "seconds": {"F": 0.08, "B": 0.16},
     "leak_per_k": 0.0,
 }
-_OPTIONS: Mapping[str, Any] = {"gpus": 4, "time_scale": 0.25, "lag_ms": 2.0, "seed": 1}
+LAG_S: Final = 0.002
+"""From an order to the clock, of every virtual GPU."""
+_OPTIONS: Mapping[str, Any] = {"gpus": 4, "time_scale": 0.25, "lag_ms": 1000 * LAG_S, "seed": 1}
 
 
 @dataclass(frozen=True, slots=True)
