@@ -8,14 +8,13 @@ from argparse import ArgumentTypeError
 from collections.abc import Callable, Mapping
 from typing import Final, TypeVar
 
-from joulepath_planner.arguments import quoted
+from joulepath_planner.arguments import LONGEST_S, quoted
+from joulepath_planner.inputs.profile import MOST_W
 
 _T = TypeVar("_T")
 _WHOLE: Final = re.compile(r"[0-9]{1,9}")
-_LONGEST_S: Final = 86_400.0
 _MOST_TIMES: Final = 1000.0
-_MOST_W: Final = 1e15
-_MOST_WAITING_W: Final = 5000.0
+_MOST_BUDGET: Final = 1e15
 
 __all__ = [
     "blocking_power",
@@ -35,7 +34,7 @@ def seconds(text: str) -> float:
     """`2.9s`, `2900ms` or `2.9`, above 0."""
     number, unit = (text[:-2], 1e-3) if text.endswith("ms") else (text.removesuffix("s"), 1.0)
     value = _number(number) * unit
-    if not 0 < value <= _LONGEST_S:
+    if not 0 < value <= LONGEST_S:
         raise ArgumentTypeError(f"{quoted(text)} is no time above 0 and up to a day; write 2.9s or 2900ms.")
     return value
 
@@ -43,7 +42,7 @@ def seconds(text: str) -> float:
 def milliseconds(text: str) -> float:
     """Seconds from `10` or `10ms`, 0 or more."""
     value = _number(text.removesuffix("ms")) / 1e3
-    if not 0 <= value <= _LONGEST_S:
+    if not 0 <= value <= LONGEST_S:
         raise ArgumentTypeError(f"{quoted(text)} is no time of 0 ms or more and up to a day; write 10.")
     return value
 
@@ -81,7 +80,7 @@ def budget(unit: str) -> Callable[[str], float]:
         bare = text.removesuffix(unit)
         scale = {"k": 1e3, "M": 1e6}.get(bare[-1:], 1.0)
         value = _number(bare[:-1] if scale != 1.0 else bare) * scale
-        if not 0 < value <= _MOST_W:
+        if not 0 < value <= _MOST_BUDGET:
             raise ArgumentTypeError(f"{quoted(text)} is no budget above 0; write 2500{unit} or 2.5k{unit}.")
         return value
 
@@ -92,7 +91,7 @@ def blocking_power(text: str) -> float | Mapping[int, float]:
     """`83.64`, or by clock `1410=90,1005=70`; watts of one GPU."""
     if "=" not in text:
         value = _number(text.removesuffix("W"))
-        if not 0 <= value <= _MOST_WAITING_W:
+        if not 0 <= value <= MOST_W:
             raise ArgumentTypeError(
                 f"{quoted(text)} is no power of 0 W or more that a GPU draws while it waits; write 83.64, or by clock "
                 "1410=90,1005=70."
@@ -101,7 +100,7 @@ def blocking_power(text: str) -> float | Mapping[int, float]:
     found: dict[int, float] = {}
     for part in text.split(","):
         clock, _, watts = part.partition("=")
-        if not _WHOLE.fullmatch(clock.strip()) or not 0 <= (value := _number(watts)) <= _MOST_WAITING_W:
+        if not _WHOLE.fullmatch(clock.strip()) or not 0 <= (value := _number(watts)) <= MOST_W:
             raise ArgumentTypeError(f"{quoted(part)} is no clock with its watts; write 1410=90,1005=70.")
         if int(clock) in found:
             raise ArgumentTypeError(f"{quoted(text)} has {int(clock)} MHz twice; give each clock once.")

@@ -17,10 +17,12 @@ from typing import Any, Final, Literal, ParamSpec, TypeVar, Union, get_args, get
 
 from joulepath_planner.errors import ArgumentError
 
-__all__ = ["check_fields", "checked", "fits", "quoted"]
+__all__ = ["LONGEST_S", "check_fields", "checked", "fits", "quoted"]
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
+LONGEST_S: Final = 86_400.0
+"""No lag, delay or deadline is over a day: such a figure is of another unit."""
 _MOST_SHOWN: Final = 80
 _SHOWN: Final = Repr()
 _SHOWN.maxstring = _SHOWN.maxother = _SHOWN.maxlong = 60

@@ -19,10 +19,10 @@ from joulepath_planner.inputs.pipeline import Pipeline
 from joulepath_planner.plan import Plan
 from joulepath_planner.referee.replay import Event, Referee, Simulation
 
-__all__ = ["Explainer", "Explanation", "Neighbour", "Saving"]
+__all__ = ["NO_SLACK_S", "Explainer", "Explanation", "Neighbour", "Saving"]
 
 _PARTS: Final[tuple[Literal["warm-up", "steady", "cool-down"], ...]] = ("warm-up", "steady", "cool-down")
-_NO_SLACK_S: Final = 1e-6
+NO_SLACK_S: Final = 1e-6
 _SAME_J: Final = 1e-6
 _TOLERANCE: Final = 1e-9
 
@@ -67,7 +67,7 @@ class Explanation:
         """Why it isn't slower: critical, no slack, too little slack, cheapest, lowest clock or shared clock."""
         if self.slower is None:
             return "lowest clock"
-        if self.critical or self.slack_s < _NO_SLACK_S:
+        if self.critical or self.slack_s < NO_SLACK_S:
             return "critical" if self.critical else "no slack"
         if self.slower.late_s > 0:
             return "too little slack"
@@ -100,7 +100,7 @@ class Explanation:
             places = [f"after {self.before.label}"] if self.before else []
             places += [f"before {self.after.label}"] if self.after else []
             return f"It is on the critical path{', ' * bool(places)}{' and '.join(places)}: it has no slack."
-        if self.slack_s < _NO_SLACK_S:
+        if self.slack_s < NO_SLACK_S:
             return "It has no slack: a path through it is as long as the critical one."
         shared = f"; it shares its clock with others ({self.granularity} granularity)"
         because = {
@@ -117,10 +117,10 @@ class Explanation:
         energy = f"{'save' if joules < 0 else 'cost'} {abs(joules):.3g} J"
         if abs(joules) < _SAME_J:
             energy = "change no energy"
-        if abs(other.time_change_s) < _NO_SLACK_S:
+        if abs(other.time_change_s) < NO_SLACK_S:
             return f"{energy} and leave the iteration time as it is"
         longer = "lengthen" if other.time_change_s > 0 else "shorten"
-        miss = " and miss the deadline" if other.late_s > _NO_SLACK_S else ""
+        miss = " and miss the deadline" if other.late_s > NO_SLACK_S else ""
         return f"{energy}, {longer} the iteration by {_ms(abs(other.time_change_s))}{miss}"
 
 
@@ -182,7 +182,7 @@ class Explainer:
         clocks = sorted(point.clock_mhz for point in profile.points[instruction.stage, instruction.kind])
         path = list(self.replay.critical_path)
         # The longest path through a plan that waits for a straggler delays nothing if it ends before.
-        delays = self._pace_s is None or event.slack_s < _NO_SLACK_S
+        delays = self._pace_s is None or event.slack_s < NO_SLACK_S
         at = path.index(instruction) if delays and instruction in path else None
         return Explanation(
             instruction=instruction,

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from unittest.mock import patch
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import joulepath_crds
@@ -223,7 +223,6 @@ def conducted(case: Case, rank: int, iterations: list[tuple[float, tuple[Event, 
     return setter.orders
 
 
-@settings(deadline=None)
 @given(cases())
 def test_conductor_and_referee_order_the_same_clocks_at_the_same_times(case: Case) -> None:
     pace_s = case.pace_s

@@ -24,7 +24,7 @@ async def _stop(task: asyncio.Task[None]) -> None:
         await task
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 2)), min_size=1, max_size=30),
     st.sets(st.integers(0, 20), max_size=5),

@@ -12,7 +12,7 @@ from tests.planner.pipelines import gpt3, pipelines
 SOLVER = 1e-6
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(pipelines(), st.floats(0, 0.3))
 def test_no_plan_beats_its_granularity_s_bound(pipeline: Pipeline, slowdown: float) -> None:
     found = {one.granularity: one for one in alternatives(pipeline, slowdown=slowdown)}

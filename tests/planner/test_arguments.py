@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import joulepath_planner
 from joulepath_planner import ArgumentError, PlannerError, Point
 from tests.planner.pipelines import scaled
+from tests.planner.refusals import check_refusal
 
 planner: Any = joulepath_planner
 """Without its types, which would refuse all this beforehand."""
@@ -135,23 +136,20 @@ ODD: st.SearchStrategy[Any] = st.sampled_from(
 )
 
 
-@settings(deadline=None)
 @given(ODD, st.sampled_from(sorted(planner.SCHEDULES)), ODD, ODD)
 def test_schedules_are_made_or_refused_whatever_is_asked_for(
     stages: Any, name: str, microbatches: Any, odd: Any
 ) -> None:
     asked = ((stages, microbatches, None), (4, odd, None), (4, 4, odd))
     for shape in asked:
-        _check_refusal(partial(planner.schedule_by_name, name, *shape))
+        check_refusal(partial(planner.schedule_by_name, name, *shape))
 
 
-@settings(deadline=None)
 @given(st.lists(st.text("FBIWCX0123:+ -٣", max_size=30) | ODD, max_size=4) | ODD)
 def test_orders_are_read_or_refused_whatever_is_written(orders: Any) -> None:
-    _check_refusal(lambda: planner.recorded(orders))
+    check_refusal(lambda: planner.recorded(orders))
 
 
-@settings(deadline=None)
 @given(ODD, ODD, ODD)
 def test_profile_and_pipeline_are_made_or_refused_whatever_is_given(one: Any, other: Any, third: Any) -> None:
     for make in (
@@ -163,14 +161,4 @@ def test_profile_and_pipeline_are_made_or_refused_whatever_is_given(one: Any, ot
         lambda: planner.LagTable(one, other, third, 0.1),
         lambda: planner.simulate(PIPELINE, [[one] * 4, [other] * 4]),
     ):  # fmt: skip
-        _check_refusal(make)
-
-
-def _check_refusal(make: Callable[[], object]) -> None:
-    """Nothing is raised but what the planner raises, in a sentence."""
-    told = "."
-    try:
-        make()
-    except PlannerError as refused:
-        told = str(refused)
-    assert told.endswith(".")
+        check_refusal(make)

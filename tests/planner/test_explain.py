@@ -23,7 +23,7 @@ PLAN = plan(PIPELINE)
 EXPLAINER = Explainer(PIPELINE, PLAN)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(pipelines(), st.data())
 def test_a_neighbouring_clock_changes_what_the_referee_says_it_changes(pipeline: Pipeline, data: st.DataObject) -> None:
     made = plan(pipeline, slowdown=data.draw(st.sampled_from((0.0, 0.1))))
@@ -91,7 +91,7 @@ def test_the_costliest_are_one_of_each_stage_and_kind() -> None:
     assert all(one.kind == "B" for one in found)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(pipelines(), st.sampled_from((0.0, 0.1)), st.sampled_from((None, LagTable.constant(0.003))), st.booleans())
 def test_the_parts_that_are_saved_add_up_to_what_the_plan_saves(
     pipeline: Pipeline, slowdown: float, lags: LagTable | None, paced: bool

@@ -37,7 +37,7 @@ def test_a_plan_on_a_completed_profile_saves_nearly_as_much() -> None:
     assert seen.iteration_time_s < plan(truth).t_min_s * 1.005
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.sampled_from([(1410, 870), (1410, 1200, 900), (1410, 1350, 1200, 1005, 900), HANDFUL]).flatmap(series))
 def test_no_clock_is_faster_than_default_or_than_a_higher_one(points: tuple[Point, ...]) -> None:
     measured = Profile({(0, "F"): points, (0, "B"): points}, 80.0)

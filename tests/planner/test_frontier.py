@@ -10,7 +10,7 @@ from joulepath_planner import Pipeline, PlanningError, frontier
 from tests.planner.pipelines import gpt3, pipelines
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(pipeline=pipelines(), share=st.floats(0, 1.2))
 def test_between_its_points_the_frontier_is_convex_and_never_above_its_exact_value(
     pipeline: Pipeline, share: float

@@ -109,7 +109,7 @@ def test_the_last_stage_of_a_v_is_on_the_first_rank() -> None:
         assert schedule_by_name(name, 6, 6).rank_of == {0: 0, 1: 1, 2: 2, 3: 2, 4: 1, 5: 0}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(schedules())
 def test_solver_and_referee_agree_on_the_period(schedule: Schedule) -> None:
     rank_of = schedule.rank_of

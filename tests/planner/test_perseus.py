@@ -49,7 +49,7 @@ def test_it_is_written_as_zeus_reads_it() -> None:
     assert written == THEIRS.partition("#")[0]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(clocked())
 def test_what_is_written_is_read_as_the_same_plan(drawn: tuple[Pipeline, Clocks]) -> None:
     pipeline, clocks = drawn
@@ -59,7 +59,7 @@ def test_what_is_written_is_read_as_the_same_plan(drawn: tuple[Pipeline, Clocks]
     assert after.energy_j == before.energy_j
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(schedules())
 def test_every_schedule_and_kind_has_its_names(schedule: object) -> None:
     pipeline = Pipeline(schedule, profiled(schedule))  # type: ignore[arg-type]
@@ -107,7 +107,6 @@ def test_clocks_of_other_instructions_are_not_written() -> None:
         perseus_text(PIPELINE, plan(Pipeline(one_f_one_b(2, 3), PIPELINE.profile)).clocks)
 
 
-@settings(deadline=None)
 @given(st.text("[](),'forward1234 \n#-", max_size=60) | st.text(max_size=20))
 def test_any_text_is_read_or_refused(text: str) -> None:
     told = "."

@@ -21,7 +21,7 @@ PROFILE = Profile(
 ONE = Pipeline(one_f_one_b(1, 1), PROFILE)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(clocked())
 def test_its_period_is_the_solver_s_greatest_cycle_mean(case: tuple[Pipeline, list[list[int | None]]]) -> None:
     pipeline, clocks = case
@@ -38,7 +38,7 @@ def test_its_period_is_the_solver_s_greatest_cycle_mean(case: tuple[Pipeline, li
     assert simulate(pipeline, clocks).iteration_time_s == pytest.approx(least_period_s(graph, durations), rel=1e-9)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(clocked())
 def test_energy_is_compute_plus_waits_for_the_period(case: tuple[Pipeline, list[list[int | None]]]) -> None:
     pipeline, clocks = case
@@ -146,7 +146,7 @@ def test_critical_instructions_have_no_slack() -> None:
     assert Instruction(1, "F", 3) in seen.critical_path
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(clocked(), st.floats(0.5, 1.0))
 def test_stretching_everything_stretches_the_iteration(
     case: tuple[Pipeline, list[list[int | None]]], factor: float

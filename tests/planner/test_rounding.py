@@ -16,7 +16,7 @@ from joulepath_planner.solvers.solution import SOLVER_TOLERANCE_S
 from tests.planner.pipelines import gpt3, pipelines, scaled
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(pipelines(), st.floats(0, 0.3))
 def test_the_network_s_earliest_starts_are_those_of_one_assignment(pipeline: Pipeline, slowdown: float) -> None:
     problem = Problem.of(pipeline)
@@ -35,7 +35,7 @@ def test_the_network_s_earliest_starts_are_those_of_one_assignment(pipeline: Pip
             assert found == pytest.approx(timing.earliest_s)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(pipelines(), st.floats(0, 0.3))
 def test_rounding_keeps_the_period_and_more_effort_costs_nothing(pipeline: Pipeline, slowdown: float) -> None:
     problem = Problem.of(pipeline)

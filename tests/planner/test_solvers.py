@@ -29,7 +29,7 @@ def _both(problem: Problem) -> tuple[Program, Program, list[Options]]:
     return exact, large, options
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(pipeline=pipelines(), slowdown=st.floats(0, 0.4), free=st.booleans())
 def test_the_interior_point_method_proves_a_bound_just_under_the_optimum(
     pipeline: Pipeline, slowdown: float, free: bool
@@ -44,7 +44,7 @@ def test_the_interior_point_method_proves_a_bound_just_under_the_optimum(
     assert at_least - 1e-9 <= found.period_s <= period + 1e-9
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     pipeline=pipelines(),
     granularity=st.sampled_from(["phase", "kind", "rank"]),
@@ -66,7 +66,7 @@ def test_cutting_planes_and_simplex_agree_on_shared_clocks(
         assert problem.t_min_s - 1e-9 <= found.period_s <= period + 1e-9
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(pipeline=pipelines(), slowdown=st.floats(0, 0.4), seed=st.integers(0, 2**32))
 def test_any_flow_at_all_proves_a_true_bound(pipeline: Pipeline, slowdown: float, seed: int) -> None:
     problem = Problem.of(pipeline)

@@ -36,7 +36,7 @@ def equal(kind: str, clock: int) -> list[int]:
     return [other for other in CLOCKS if cost(other) == cost(clock)]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(st.tuples(st.sampled_from("FBIX"), st.sampled_from(CLOCKS)), min_size=1, max_size=6))
 def test_no_choice_of_equal_clocks_has_fewer_changes(given_: list[tuple[str, int]]) -> None:
     order = [Instruction(0, kind, number) for number, (kind, _) in enumerate(given_)]

@@ -7,7 +7,7 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from joulepath_planner import PlannerError, Profile, ProfileError
@@ -141,7 +141,6 @@ def test_a_byte_order_mark_and_other_line_ends_change_nothing(path: Path) -> Non
         assert Profile.from_csv(path, blocking_power_w=80.0) == plain
 
 
-@settings(deadline=None)
 @given(st.data())
 def test_any_file_is_read_or_refused_in_a_sentence(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject

@@ -7,18 +7,16 @@ import math
 from collections.abc import Sequence
 from io import StringIO
 from pathlib import Path
-from typing import Final
 
 from joulepath_cli.commands.goal import Made
 from joulepath_cli.commands.scenario import Scenario
 from joulepath_cli.pictures import frontier_svg, timeline_svg
 from joulepath_cli.pictures.timeline_svg import Box, Strip
 from joulepath_planner import ArgumentError, Frontier, Plan, Simulation
+from joulepath_planner.explain import NO_SLACK_S
 from joulepath_planner.inputs.text import read_text
 
 __all__ = ["frontier_picture", "read_frontier", "timeline_picture"]
-
-_NO_SLACK_S: Final = 1e-6
 
 
 def timeline_picture(scenario: Scenario, made: Made) -> str:
@@ -83,10 +81,7 @@ def _figures(replay: Simulation) -> str:
 def _strip(scenario: Scenario, title: str, replay: Simulation, pace_s: float | None) -> Strip:
     """pace_s: how long an iteration lasts at least; the longest path delays nothing where it ends before."""
     path = {
-        event.instruction
-        for events in replay.ranks
-        for event in events
-        if pace_s is None or event.slack_s < _NO_SLACK_S
+        event.instruction for events in replay.ranks for event in events if pace_s is None or event.slack_s < NO_SLACK_S
     } & set(replay.critical_path)
     by_stage = scenario.pipeline.ranks == scenario.pipeline.schedule.stages
     boxes = [

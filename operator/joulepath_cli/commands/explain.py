@@ -19,9 +19,7 @@ _PARTS: Final = ("warm-up", "steady", "cool-down", "waits")
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument(
-        "profile", metavar="PROFILE", help="Zeus's CSV, an EnergyProfile's YAML, or energyprofile/NS/NAME"
-    )
+    scenarios.add_profile(parser)
     scenarios.add_arguments(parser)
     goal.add_arguments(parser)
     parser.add_argument(

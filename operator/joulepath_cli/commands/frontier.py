@@ -22,9 +22,7 @@ _MOST_POINTS: Final = 10_000
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument(
-        "profile", metavar="PROFILE", help="Zeus's CSV, an EnergyProfile's YAML, or energyprofile/NS/NAME"
-    )
+    scenarios.add_profile(parser)
     scenarios.add_arguments(parser)
     output = parser.add_argument_group("output")
     output.add_argument(

@@ -18,9 +18,7 @@ __all__ = ["add_arguments", "run"]
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument(
-        "profile", metavar="PROFILE", help="Zeus's CSV, an EnergyProfile's YAML, or energyprofile/NS/NAME"
-    )
+    scenarios.add_profile(parser)
     scenarios.add_arguments(parser)
     goal.add_arguments(parser)
     output = parser.add_argument_group("output")

@@ -19,9 +19,7 @@ _MOST_BYTES: Final = 8_000_000
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument(
-        "profile", metavar="PROFILE", help="Zeus's CSV, an EnergyProfile's YAML, or energyprofile/NS/NAME"
-    )
+    scenarios.add_profile(parser)
     parser.add_argument(
         "clocks",
         type=Path,

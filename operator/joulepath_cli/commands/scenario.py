@@ -24,7 +24,7 @@ from joulepath_planner import (
 )
 from joulepath_planner.inputs.text import read_text
 
-__all__ = ["Scenario", "add_arguments", "load"]
+__all__ = ["Scenario", "add_arguments", "add_profile", "load"]
 
 _PREFIX: Final = "energyprofile/"
 _MOST_ORDER_BYTES: Final = 2_000_000
@@ -49,6 +49,13 @@ class Scenario:
             f"lag {1e3 * self.lags.worst_p95_s:g} ms (p95)" if self.lags else "",
         ]
         return f"{schedule.name}: {', '.join(filter(None, shape))}"
+
+
+def add_profile(parser: ArgumentParser) -> None:
+    """The profile, as `load` takes it."""
+    parser.add_argument(
+        "profile", metavar="PROFILE", help="Zeus's CSV, an EnergyProfile's YAML, or energyprofile/NS/NAME"
+    )
 
 
 def add_arguments(parser: ArgumentParser, *, several_schedules: bool = False) -> None:

@@ -19,9 +19,7 @@ _MOST_REPLICAS: Final = 100_000
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument(
-        "profile", metavar="PROFILE", help="Zeus's CSV, an EnergyProfile's YAML, or energyprofile/NS/NAME"
-    )
+    scenarios.add_profile(parser)
     scenarios.add_arguments(parser)
     group = parser.add_argument_group("the job")
     group.add_argument(

@@ -13,12 +13,11 @@ from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Final
 
-from joulepath_planner.arguments import check_fields, quoted
+from joulepath_planner.arguments import LONGEST_S, check_fields, quoted
 from joulepath_planner.errors import ArgumentError
 
 __all__ = ["NO_LAG", "LagTable"]
 
-_LONGEST_S: Final = 86_400.0
 _NORMAL_P95: Final = 1.6449
 """Standard deviations from the median of a normal distribution to its 95th percentile."""
 _EXPONENTIAL_P95: Final = math.log(20)
@@ -43,7 +42,7 @@ class LagTable:
     def __post_init__(self) -> None:
         check_fields(self)
         for name in ("up_s", "down_s", "p95_up_s", "p95_down_s"):
-            if not 0 <= (value := getattr(self, name)) <= _LONGEST_S:
+            if not 0 <= (value := getattr(self, name)) <= LONGEST_S:
                 raise ArgumentError(
                     f"{name} is {quoted(value)}; a lag is a finite number of seconds, 0 or more and up to a day."
                 )

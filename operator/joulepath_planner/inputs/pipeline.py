@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final, TypeAlias
 
-from joulepath_planner.arguments import check_fields, quoted
+from joulepath_planner.arguments import LONGEST_S, check_fields, quoted
 from joulepath_planner.errors import ArgumentError, ProfileError
 from joulepath_planner.inputs.instruction import KIND_NAMES, StageKind
 from joulepath_planner.inputs.profile import Profile
@@ -23,7 +23,6 @@ Link: TypeAlias = tuple[int, int, str]
 """Stage that sends, stage that receives, and the kind that is sent: `F` activations, `B` or `I` gradients."""
 
 
-_LONGEST_S: Final = 86_400.0
 _MOST_GPUS: Final = 100_000
 
 
@@ -74,7 +73,7 @@ class Pipeline:
             ("tail_s", self.tail_s),
         ):
             for key, value in (delays or {}).items():
-                if not 0 <= value <= _LONGEST_S:
+                if not 0 <= value <= LONGEST_S:
                     raise ArgumentError(
                         f"{name}[{key}] is {quoted(value)}; it must be a number of seconds, 0 or more and up to a day."
                     )

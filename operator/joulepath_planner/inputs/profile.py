@@ -22,12 +22,12 @@ from joulepath_planner.errors import ArgumentError, ProfileError
 from joulepath_planner.inputs.instruction import FIXED, KINDS, MOST_STAGES, StageKind
 from joulepath_planner.inputs.zeus import read_rows
 
-__all__ = ["Point", "Profile"]
+__all__ = ["MOST_W", "Point", "Profile"]
 
 _LEAST_MHZ: Final = 50
 _MOST_MHZ: Final = 10_000
 _LEAST_W: Final = 2.0
-_MOST_W: Final = 5000.0
+MOST_W: Final = 5000.0
 _LONGEST_S: Final = 100.0
 _MOST: Final = 1e12
 """Seconds, joules, watts: beyond this, sums are none any more."""
@@ -166,7 +166,7 @@ class Profile:
         for (stage, kind), points in self.points.items():
             for point in points:
                 where, watts = f"stage {stage} {kind} at {point.clock_mhz} MHz", point.energy_j / point.time_s
-                if not (0 if (stage, kind) in self.fixed else _LEAST_W) <= watts <= _MOST_W:
+                if not (0 if (stage, kind) in self.fixed else _LEAST_W) <= watts <= MOST_W:
                     raise ProfileError(
                         f"{where} draws {watts:.4g} W, which no GPU does; {unit} (are columns swapped?)."
                     )
