@@ -22,7 +22,7 @@ __all__ = ["apply", "asking_anew", "energy_plan", "pods", "pods_as_made", "stop"
 
 _SCRIPTS = "training-script"
 _NODES = {"Master": "node0", "Worker": "node1"}
-_MICROBATCHES = 12
+_MICROBATCHES = 8
 _WAIT = "until [ -e /run/virtual-gpus/stop-{name} ]; do sleep 0.2; done"
 
 

@@ -26,8 +26,8 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600), pytest.mark.usefixt
 DASHBOARD = Path(__file__).resolve().parents[2] / "charts/joulepath/dashboards/job.json"
 MAY_BE_EMPTY = ("Ends of leases",)
 """Nothing has ended while the job runs."""
-START_S = 150
-STEP_S = 150
+START_S = 240
+STEP_S = 240
 
 
 @pytest.fixture(scope="module", autouse=True)
