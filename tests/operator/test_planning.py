@@ -9,10 +9,13 @@ from typing import Any
 
 import pytest
 
+from joulepath_bridge.lags import lags_or_assumed
+from joulepath_bridge.pipeline import pipeline_of
 from joulepath_crds import Granularity, SwitchingLag
 from joulepath_operator.facts.request import PlanRefusal, PlanRequest, PlanResult
 from joulepath_operator.planning.compute import compute
 from joulepath_operator.planning.pool import PlannerPool
+from joulepath_planner import simulate
 
 NewWorld = Callable[..., Any]
 
@@ -70,14 +73,49 @@ def test_a_model_that_does_not_fit_the_job_is_refused_with_both_numbers(
     assert f"{result.t_min_s:.4f} s" in refusal.message
 
 
+def noisy(request: PlanRequest, noise: float) -> PlanRequest:
+    """The same job, its iterations varying by so much."""
+    update = {"iteration_time_noise_s": noise * request.control_time_s}
+    return replace(request, profile=request.profile.model_copy(update=update))
+
+
 def test_what_lies_within_the_noise_of_the_job_is_no_mismatch(request_for: PlanRequest) -> None:
     def off_by(share: float, noise: float) -> PlanResult | PlanRefusal:
-        noisy = request_for.profile.model_copy(update={"iteration_time_noise_s": noise * request_for.control_time_s})
-        return compute(replace(request_for, profile=noisy, control_time_s=request_for.control_time_s * (1 + share)))
+        return compute(replace(noisy(request_for, noise), control_time_s=request_for.control_time_s * (1 + share)))
 
     assert isinstance(off_by(0.02, 0.012), PlanResult)
     assert isinstance(off_by(0.02, 0.005), PlanRefusal)
     assert isinstance(off_by(0.04, 0.5), PlanRefusal), "noise excuses only so much"
+
+
+def test_a_plan_for_a_job_of_noisy_iterations_stands_as_much_more_noise(
+    request_for: PlanRequest, result: PlanResult
+) -> None:
+    pipeline = pipeline_of(
+        request_for.profile,
+        request_for.orders,
+        supported_clocks_mhz=request_for.supported_clocks_mhz,
+        transfers_s=request_for.delays.transfers_s,
+        overheads_s=request_for.delays.overheads_s,
+        tails_s=request_for.delays.tails_s,
+    )
+    slower = {
+        key: (points[0], *(replace(point, time_s=1.01 * point.time_s) for point in points[1:]))
+        for key, points in pipeline.profile.points.items()
+    }
+    disturbed = replace(pipeline, profile=replace(pipeline.profile, points=slower))
+
+    def lateness(made: PlanResult) -> float:
+        """Of the iteration, where each slowed instruction takes 1% longer than measured."""
+        clocks = [[clock or None for clock in stage.clocks_mhz] for stage in made.stages]
+        return simulate(disturbed, clocks, lags_or_assumed(request_for.lag)).iteration_time_s / made.t_min_s - 1
+
+    calm, stormy = (compute(noisy(request_for, noise)) for noise in (0.005, 0.015))
+    assert isinstance(stormy, PlanResult)
+    assert calm == result
+    assert lateness(result) > 0.003
+    assert lateness(stormy) < 0.001
+    assert result.predicted_savings > stormy.predicted_savings > 0.1
 
 
 def test_a_profile_that_cannot_be_planned_on_is_refused_in_a_sentence(request_for: PlanRequest) -> None:
