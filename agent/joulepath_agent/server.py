@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from socketserver import TCPServer
 from typing import Any, Final
 
 from prometheus_client import CollectorRegistry
@@ -23,6 +24,11 @@ class _BoundedServer(ThreadingHTTPServer):
     def __init__(self, *args: Any) -> None:
         self._free = threading.BoundedSemaphore(_CONNECTIONS)
         super().__init__(*args)
+
+    def server_bind(self) -> None:
+        """Without looking up the host's name, which takes long where DNS doesn't answer, and which nobody needs."""
+        TCPServer.server_bind(self)
+        self.server_name, self.server_port = str(self.server_address[0]), self.server_address[1]
 
     def process_request(self, request: Any, client_address: Any) -> None:
         if self._free.acquire(blocking=False):

@@ -59,14 +59,15 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Started]]:
         command = [sys.executable, "-m", "joulepath_agent", "--node-name", "a", "--metrics-address", "127.0.0.1"]
         command += ["--metrics-port", "0", "--look-for-gpus", "0.2"]
         command += ["--proc", "/proc", "--socket", str(tmp_path / "agent.sock"), "--state-dir", str(tmp_path / "state")]
-        environment, log = {**environment, "KUBECONFIG": str(tmp_path / "kubeconfig")}, tmp_path / "log"
+        environment = {**environment, "KUBECONFIG": str(tmp_path / "kubeconfig"), "PYTHONFAULTHANDLER": "1"}
+        log = tmp_path / "log"
         with log.open("wb") as stderr:
             started.append(Started(subprocess.Popen([*command, *options], env=environment, stderr=stderr), log))
         return started[-1]
 
     yield begin
     for one in started:
-        one.process.kill()
+        one.process.send_signal(signal.SIGABRT)  # one that hangs tells where
         one.process.wait()
         print(one.log.read_text(), file=sys.stderr)
 
