@@ -28,7 +28,7 @@ _LEAST_STEPS: Final = 200
 class Options:
     """The options of a run."""
 
-    time_scale: float = 0.55
+    time_scale: float = 1.0
     lag_ms: float = 10.0
     mode: str = "Enforce"
     granularity: str = "auto"
@@ -46,7 +46,7 @@ class Options:
 
     @property
     def training_steps(self) -> int:
-        """As asked for, else so many that the training takes about five minutes."""
+        """As asked for, else so many that the training takes five minutes, or as many as it needs."""
         return self.steps or max(_LEAST_STEPS, math.ceil(_TRAINING_S / (T_MIN_S * self.time_scale)))
 
 

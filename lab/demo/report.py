@@ -84,7 +84,9 @@ def notes(time_scale: float, hot_points: int, all_points: int) -> tuple[str, ...
     """What a reader must know of these numbers."""
     return (
         "A replay of published data on virtual GPUs; no GPU was measured.",
-        f"Time is scaled by {time_scale:g}: seconds and joules here are {time_scale:g} times the published ones, "
+        "Seconds and joules are as published."
+        if time_scale == 1
+        else f"Time is scaled by {time_scale:g}: seconds and joules here are {time_scale:g} times the published ones, "
         "ratios are not affected.",
         f"{hot_points} of {all_points} published points draw over the {RATED_POWER_W:.0f} W that an A100 SXM is rated "
         "for: they are averages of instructions much shorter than the time over which the driver holds the limit. "
