@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 
-from joulepath_crds import Coordinates, RankReport
+from joulepath_crds import Coordinates, InstructionTime, RankReport
 from joulepath_operator.facts.gang import Gang
 from joulepath_operator.figures.delays import measure_delays
 from joulepath_operator.figures.profile import build_profile
+from joulepath_planner import simulate
+from tests.planner.pipelines import gpt3
 
 NewWorld = Callable[..., Any]
 
@@ -62,6 +64,35 @@ def test_offsets_cancel_and_delays_come_out_as_they_were_put_in(new_world: NewWo
     assert delays.overheads_s[0, "F"] == pytest.approx(0.0005)
     assert delays.overheads_s[7, "B"] == pytest.approx(0.0005)
     assert delays.tails_s == pytest.approx(dict.fromkeys(range(8), 0.03))
+
+
+def test_gaps_of_instructions_that_always_waited_are_those_of_others(new_world: NewWorld) -> None:
+    """A backward of the first stages always waits, unless a plan uses up its waits: then the host's gap counts."""
+    gang = swept(new_world)
+    edges = [edge for stage in range(7) for edge in ((stage, stage + 1, "F"), (stage + 1, stage, "B"))]
+    truth = gpt3(
+        transfer_s=dict.fromkeys(edges, 0.0005), overhead_s={(s, kind): 0.002 for s in range(8) for kind in "FB"}
+    )
+    seen = simulate(truth)
+    ranks = tuple(
+        rank.model_copy(
+            update={
+                "timeline": tuple(
+                    InstructionTime(
+                        instruction=str(event.instruction),
+                        stage=rank.rank,
+                        begin_s=event.start_s - 0.1 * rank.rank,
+                        end_s=event.start_s + event.duration_s - 0.1 * rank.rank,
+                    )
+                    for event in seen.ranks[rank.rank]
+                )
+            }
+        )
+        for rank in gang.ranks
+    )
+    delays = measure_delays(Gang(0, 8, ranks, gang.gpus, gang.age_s), gang.topology())
+    assert delays.transfers_s == pytest.approx(truth.transfer_s)
+    assert delays.overheads_s == pytest.approx(truth.overhead_s)
 
 
 def test_what_the_host_does_before_the_first_instruction_is_part_of_the_tail(new_world: NewWorld) -> None:

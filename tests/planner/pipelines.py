@@ -100,7 +100,7 @@ def pipelines(draw: st.DrawFn, most_stages: int = 4, most_microbatches: int = 5)
         shape(stages, draw(st.integers(1, most_microbatches))),
         Profile(points, draw(blocking)),
         transfer_s={edge: draw(delay) for s in range(stages - 1) for edge in ((s, s + 1, "F"), (s + 1, s, "B"))},
-        overhead_s=draw(st.none() | st.fixed_dictionaries({(0, "F"): delay, (stages - 1, "B"): delay})),
+        overhead_s=draw(st.none() | st.dictionaries(st.sampled_from(sorted(points)), delay)),
         tail_s=draw(st.dictionaries(st.integers(0, stages - 1), st.floats(0, 0.3))),
     )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -109,6 +111,19 @@ def test_a_wait_costs_the_power_of_the_clock_in_force() -> None:
     seen = simulate(pipeline, [[500, 500]])
     assert seen.energy[0].wait_j == pytest.approx(3.0 * 50.0)
     assert simulate(pipeline).energy[0].wait_j == pytest.approx(3.0 * 100.0)
+
+
+def test_the_hosts_gap_follows_what_the_rank_did_before_and_not_what_it_waits_for() -> None:
+    two = scaled([1, 1], 2)
+    apart = Pipeline(two.schedule, two.profile, transfer_s={(0, 1, "F"): 0.25, (1, 0, "B"): 0.25})
+    kinds = [(stage, kind) for stage in (0, 1) for kind in "FB"]
+    hosted = Pipeline(two.schedule, two.profile, apart.transfer_s, dict.fromkeys(kinds, 0.2))
+    for rank, seen in enumerate(simulate(hosted).ranks):
+        for before, after in pairwise(seen):
+            assert after.start_s - before.start_s - before.duration_s >= 0.2 - 1e-9, rank
+    arrival = simulate(hosted).ranks[0][0]
+    first = simulate(hosted).ranks[1][0]
+    assert first.start_s - arrival.start_s - arrival.duration_s == pytest.approx(0.25)
 
 
 def test_the_tail_runs_at_default_clocks() -> None:

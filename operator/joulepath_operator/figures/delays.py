@@ -3,8 +3,10 @@
 They come from the timelines at default clocks. Each rank counts from the begin of its own iteration, so that two
 ranks' times differ by an unknown offset. The least lag from one rank to another is delay + offset, that of the way back
 delay - offset: half the sum is the delay, half the difference the offset, and no wall clock is compared. With the
-offsets known, an instruction that waited for nothing but its predecessor shows the host's own gap between two
-instructions; what a stage's edges have of that gap in them is taken off the delay.
+offsets known, an instruction whose rank was waiting for another shows what that way takes as a rule, and one that
+waited for nothing but its predecessor the host's own gap between two instructions. At default clocks some kinds always
+wait (a backward of the first stages, for its gradient), which under a plan, that uses up waits, don't: their gap is
+taken to be that of others.
 """
 
 from __future__ import annotations
@@ -60,14 +62,13 @@ def _pipeline_delays(ranks: Sequence[RankReport], stages: int) -> Delays:
         if (pair := _pair(rank_of.get(stage, -1), rank_of.get(stage + 1, -1))) in delay_s
     }
     overheads = _overheads_s(spans, seen, lag_s)
-    run = {(one.stage, one.kind) for one in seen}
+    waited = _waited_lags_s(spans, seen, overheads)
     transfers: dict[TransferEdge, float] = {}
     for stage, lag in lag_s.items():
-        backward = max(overheads.get((stage, kind), 0.0) for kind in "BI")
-        delay = max(0.0, lag - (overheads.get((stage + 1, "F"), 0.0) + backward) / 2)
-        transfers[stage, stage + 1, "F"] = delay
+        onward, back = (max(0.0, median(waited.get(way, [lag]))) for way in ((stage, stage + 1), (stage + 1, stage)))
+        transfers[stage, stage + 1, "F"] = onward
         # A stage may run some of its backwards whole and some in halves: whatever it runs sends its gradient on.
-        transfers |= {(stage + 1, stage, kind): delay for kind in "BI" if (stage + 1, kind) in run}
+        transfers |= {(stage + 1, stage, kind): back for kind in "BI" if (stage + 1, kind) in overheads}
     # A rank's tail is counted once, on its last stage, however many stages it runs.
     tails = {
         max(rank.stages): rank.tail_s + _head_s(of_rank, overheads) for rank, of_rank in zip(ranks, spans, strict=True)
@@ -128,7 +129,10 @@ def _clocks_and_delays(
 def _overheads_s(
     spans: Sequence[Mapping[Instruction, _Span]], seen: Mapping[Instruction, _Span], lag_s: Mapping[int, float]
 ) -> dict[tuple[int, str], float]:
-    """The host's gap before an instruction of each stage and kind: where all that it needs was there before."""
+    """The host's gap before an instruction of each stage and kind: where all that it needs was there before.
+
+    Of one that always waited: as much as of the stage's other kinds, or as the middle of all if that is more.
+    """
     gaps: dict[tuple[int, str], list[float]] = {}
     for of_rank in spans:
         for before, one in pairwise(sorted(of_rank, key=lambda one: seen[one].begin_s)):
@@ -141,7 +145,32 @@ def _overheads_s(
             if all(arrival <= seen[before].end_s for arrival in arrivals):
                 gap_s = max(0.0, seen[one].begin_s - seen[before].end_s)
                 gaps.setdefault((one.stage, one.kind), []).append(gap_s)
-    return {key: median(values) for key, values in gaps.items()}
+    found = {key: median(values) for key, values in gaps.items()}
+    middle = median(found.values()) if found else 0.0
+    of_stage: dict[int, float] = {}
+    for (stage, _), gap_s in found.items():
+        of_stage[stage] = max(gap_s, of_stage.get(stage, 0.0))
+    return {
+        (one.stage, one.kind): found.get((one.stage, one.kind), max(middle, of_stage.get(one.stage, 0.0)))
+        for one in seen
+    }
+
+
+def _waited_lags_s(
+    spans: Sequence[Mapping[Instruction, _Span]],
+    seen: Mapping[Instruction, _Span],
+    overheads_s: Mapping[tuple[int, str], float],
+) -> dict[tuple[int, int], list[float]]:
+    """From an instruction's end to its dependent's begin on another rank, where that was waiting: by both stages."""
+    found: dict[tuple[int, int], list[float]] = {}
+    for of_rank in spans:
+        for before, one in pairwise(sorted(of_rank, key=lambda one: seen[one].begin_s)):
+            ready_s = seen[before].end_s + overheads_s[one.stage, one.kind]
+            of, kinds = (one.stage - 1, "F") if one.kind == "F" else (one.stage + 1, "BI" if one.kind in "BI" else "")
+            for source in (Instruction(of, kind, one.microbatch) for kind in kinds):
+                if source in seen and source not in of_rank and seen[source].end_s >= ready_s:
+                    found.setdefault((of, one.stage), []).append(seen[one].begin_s - seen[source].end_s)
+    return found
 
 
 def _mean(maps: Sequence[Mapping[K, float]]) -> dict[K, float]:

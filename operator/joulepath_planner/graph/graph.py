@@ -52,7 +52,7 @@ class Graph:
                 transfer = transfers.get((need.result.stage, one.stage, need.result.kind), 0.0) if transfers else 0.0
                 if transfer or rank_of[need.after.stage] != rank:
                     source = number[need.after]
-                    gaps[source] = max(transfer + overhead, gaps.get(source, 0.0))
+                    gaps[source] = max(transfer, gaps.get(source, 0.0))
             edges += [(source, node, gap) for source, gap in gaps.items()]
             number[one] = before[rank] = node
             ranks.append(rank)

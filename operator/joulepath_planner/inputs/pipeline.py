@@ -31,7 +31,8 @@ class Pipeline:
     """Schedule and profile, with the times that no clock changes (all in seconds, all waits at blocking power).
 
     transfer_s: delay of a link. Between two stages of one rank nothing travels: such links are left out.
-    overhead_s: host gap before each instruction of a (stage, kind), after all that it waits for has come.
+    overhead_s: host gap between an instruction of a (stage, kind) and the one before it on its rank. A rank that waits
+        has it behind it: what it waits for costs the link's delay alone.
     tail_s: R and O of each stage, at default clocks; tails of up to four p95 lags take the clock that the next
         iteration begins with.
 

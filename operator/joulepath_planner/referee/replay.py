@@ -255,11 +255,10 @@ class _Replay:
         begins, ends, spent = ([0.0] * len(score) for _ in range(3))
         compute_j, wait_j, tail_j, busy_s = ([0.0] * rules.ranks for _ in range(4))
         for number, (one, rank, overhead, inputs) in enumerate(rules.script):
-            gpu, begin = gpus[rank], ready_of[rank]
+            gpu, begin = gpus[rank], ready_of[rank] + overhead
             for source, delay in inputs:
                 if (arrival := ends[source] + delay) > begin:
                     begin = arrival
-            begin += overhead
             if self._pace_s is not None and self._begins and number in self._firsts:
                 begin = max(begin, self._begins[-1][number] + self._pace_s)
             if begin > ready_of[rank]:
@@ -382,13 +381,13 @@ class _Replay:
             earlier = [math.inf] * len(rules.script)
             for number in range(len(rules.script) - 1, -1, -1):
                 _, rank, overhead, inputs = rules.script[number]
-                late, previous = slack[number] + begins[number] - overhead, rules.previous[number]
+                late, previous = slack[number] + begins[number], rules.previous[number]
                 for source, delay in inputs:
                     if (room := late - delay - ends[source]) < slack[source]:
                         slack[source] = room
                 if number in self._firsts:
-                    earlier[previous] = late - (rules.tails[rank] or 0.0) - self._ends[back - 1][previous]
-                elif (room := late - ends[previous]) < slack[previous]:
+                    earlier[previous] = late - overhead - (rules.tails[rank] or 0.0) - self._ends[back - 1][previous]
+                elif (room := late - overhead - ends[previous]) < slack[previous]:
                     slack[previous] = room
             if back == -1:
                 slack = earlier
@@ -403,12 +402,12 @@ class _Replay:
             one, rank, overhead, inputs = rules.script[number]
             if back == -2:
                 path.append(one)
-            ready, previous = self._begins[back][number] - overhead, rules.previous[number]
-            causes = [(ready - delay - self._ends[back][source], source, back) for source, delay in inputs]
+            begin, previous = self._begins[back][number], rules.previous[number]
+            causes = [(begin - delay - self._ends[back][source], source, back) for source, delay in inputs]
             if number in self._firsts:
                 tail = rules.tails[rank] or 0.0
-                causes.append((ready - tail - self._ends[back - 1][previous], previous, back - 1))
+                causes.append((begin - overhead - tail - self._ends[back - 1][previous], previous, back - 1))
             else:
-                causes.append((ready - self._ends[back][previous], previous, back))
+                causes.append((begin - overhead - self._ends[back][previous], previous, back))
             _, number, back = min(causes)
         return path[::-1]
