@@ -110,7 +110,7 @@ def test_a_plan_for_a_job_of_noisy_iterations_stands_as_much_more_noise(
         clocks = [[clock or None for clock in stage.clocks_mhz] for stage in made.stages]
         return simulate(disturbed, clocks, lags_or_assumed(request_for.lag)).iteration_time_s / made.t_min_s - 1
 
-    calm, stormy = (compute(noisy(request_for, noise)) for noise in (0.005, 0.015))
+    calm, stormy = (compute(noisy(request_for, noise)) for noise in (0.01, 0.02))
     assert isinstance(stormy, PlanResult)
     assert calm == result
     assert lateness(result) > 0.003

@@ -28,7 +28,7 @@ _RESERVE: Final = 0.001
 """How much longer than measured a slowed instruction may last without delaying the iteration: a plan uses up slack, so
 that many paths are nearly critical and the longest of them, with the host's jitter, is late a little. On GPT-3's
 profile it costs 0.05 points of savings with 12 microbatches, 0.16 with 96."""
-_CALM: Final = 0.005
+_CALM: Final = 0.01
 """Noise of a job's iterations for which that is enough. At default clocks slack covers most stalls of one rank or
 another; under a plan nothing does but a reserve, so what a job's iterations vary by beyond this is added to it."""
 _FRONTIER_POINTS: Final = 33
