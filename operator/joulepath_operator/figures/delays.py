@@ -96,12 +96,18 @@ def _least_lags_s(own: Mapping[Instruction, _Span], rank_of: Mapping[int, int]) 
     """Least time from an instruction's end on one rank to its dependent's begin on another, each on its own clock."""
     least: dict[tuple[int, int], float] = {}
     for one, span in own.items():
-        to, kinds = (one.stage + 1, "F") if one.kind == "F" else (one.stage - 1, "BI" if one.kind in "BI" else "")
-        for dependent in (own.get(Instruction(to, kind, one.microbatch)) for kind in kinds):
-            if dependent is not None and rank_of[one.stage] != rank_of[to]:
-                key = rank_of[one.stage], rank_of[to]
-                least[key] = min(least.get(key, inf), dependent.begin_s - span.end_s)
+        for source in _senders(one):
+            if source in own and rank_of[source.stage] != rank_of[one.stage]:
+                key = rank_of[source.stage], rank_of[one.stage]
+                least[key] = min(least.get(key, inf), span.begin_s - own[source].end_s)
     return least
+
+
+def _senders(one: Instruction) -> tuple[Instruction, ...]:
+    """Whatever another stage may send to an instruction: activations, or the gradient of a backward, whole or half."""
+    if one.kind == "F":
+        return (Instruction(one.stage - 1, "F", one.microbatch),)
+    return tuple(Instruction(one.stage + 1, kind, one.microbatch) for kind in "BI") if one.kind in "BI" else ()
 
 
 def _clocks_and_delays(
@@ -136,12 +142,8 @@ def _overheads_s(
     gaps: dict[tuple[int, str], list[float]] = {}
     for of_rank in spans:
         for before, one in pairwise(sorted(of_rank, key=lambda one: seen[one].begin_s)):
-            arrivals = []
-            if one.kind == "F" and (source := seen.get(Instruction(one.stage - 1, "F", one.microbatch))):
-                arrivals = [source.end_s + lag_s.get(one.stage - 1, 0.0)]
-            elif one.kind in "BI":
-                sources = [seen.get(Instruction(one.stage + 1, kind, one.microbatch)) for kind in "BI"]
-                arrivals = [source.end_s + lag_s.get(one.stage, 0.0) for source in sources if source]
+            sources = [source for source in _senders(one) if source in seen]
+            arrivals = [seen[source].end_s + lag_s.get(min(source.stage, one.stage), 0.0) for source in sources]
             if all(arrival <= seen[before].end_s for arrival in arrivals):
                 gap_s = max(0.0, seen[one].begin_s - seen[before].end_s)
                 gaps.setdefault((one.stage, one.kind), []).append(gap_s)
@@ -166,10 +168,9 @@ def _waited_lags_s(
     for of_rank in spans:
         for before, one in pairwise(sorted(of_rank, key=lambda one: seen[one].begin_s)):
             ready_s = seen[before].end_s + overheads_s[one.stage, one.kind]
-            of, kinds = (one.stage - 1, "F") if one.kind == "F" else (one.stage + 1, "BI" if one.kind in "BI" else "")
-            for source in (Instruction(of, kind, one.microbatch) for kind in kinds):
+            for source in _senders(one):
                 if source in seen and source not in of_rank and seen[source].end_s >= ready_s:
-                    found.setdefault((of, one.stage), []).append(seen[one].begin_s - seen[source].end_s)
+                    found.setdefault((source.stage, one.stage), []).append(seen[one].begin_s - seen[source].end_s)
     return found
 
 
