@@ -63,17 +63,17 @@ class LocalCluster:
         self._check_python()
         try:
             self._was_up = self._is_up()
-            self._cluster = real_cluster.up(2)
+            with ExitStack() as turn:
+                self._cluster = turn.enter_context(real_cluster.cluster_up(2))
+                turn.enter_context(real_cluster.only_release())
+                refuse_other_releases(self)
+                self._virtual_gpus()
+                for archive in self._images():
+                    self._cluster.load(archive)
+                turn.enter_context(real_cluster.cores_awake())
+                self._turn = turn.pop_all()
         except real_cluster.MachineError as error:
             raise PlaceError(str(error)) from error
-        with ExitStack() as turn:
-            turn.enter_context(real_cluster.only_release())
-            refuse_other_releases(self)
-            self._virtual_gpus()
-            for archive in self._images():
-                self._cluster.load(archive)
-            turn.enter_context(real_cluster.cores_awake())
-            self._turn = turn.pop_all()
 
     @staticmethod
     def _is_up() -> bool:
@@ -166,8 +166,12 @@ class LocalCluster:
             return
         self._stop_prometheus()
         self._turn.close()
-        if not self._was_up:
+        if self._was_up:
+            return
+        try:
             real_cluster.down()
+        except real_cluster.MachineError as error:
+            print(f"The cluster is left up. {error}")
 
     def tools(self) -> Sequence[str]:
         prometheus = [f"Prometheus: {self._prometheus}"] if self._prometheus else []

@@ -1,7 +1,8 @@
 """The cluster as a whole: `up` from nothing or from whatever is left, `down` to nothing.
 
 `up` starts only what doesn't run as asked, so it is also the way to mend a cluster, to add a node or to join one that
-another checkout has started. Both hold the same lock file.
+another checkout has started. Both hold the same lock file; runs that work with the cluster share another, so that none
+removes it under the rest.
 """
 
 from __future__ import annotations
@@ -159,8 +160,9 @@ def running() -> Cluster:
 
 @contextlib.contextmanager
 def cluster_up(nodes: int = 2, daemons: Sequence[Daemon] = ()) -> Iterator[Cluster]:
-    """A cluster for a test session: brought up or joined, and left running (`down` removes it)."""
-    yield up(nodes, daemons)
+    """A cluster, brought up or joined, that nobody removes meanwhile; it is left running (`down` removes it)."""
+    with locked(_use_lock(), shared=True):
+        yield up(nodes, daemons)
 
 
 @contextlib.contextmanager
@@ -171,10 +173,26 @@ def only_release() -> Iterator[None]:
 
 
 def down() -> None:
-    """Remove all of the cluster but what was built. Harmless if there is none, or only a part."""
+    """Remove all of the cluster but what was built. Harmless if there is none, or only a part.
+
+    Raises:
+        MachineError: Another run uses it.
+    """
     machine.require_root()
-    with locked(cache_folder() / ".run.lock"), step("removing the cluster", 5):
+    with contextlib.ExitStack() as held:
+        try:
+            held.enter_context(locked(_use_lock(), wait=False))
+        except BlockingIOError:
+            raise MachineError(
+                "Another run (a demo or tests) uses the cluster: `make down` when it has ended."
+            ) from None
+        held.enter_context(locked(cache_folder() / ".run.lock"))
+        held.enter_context(step("removing the cluster", 5))
         _down()
+
+
+def _use_lock() -> Path:
+    return cache_folder() / ".use.lock"
 
 
 def _down() -> None:
