@@ -67,7 +67,7 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
     add("--granularity", choices=tuple(Granularity), default=default.granularity, help="(%(default)s)")
     add("--keep", action="store_true", help="leave all up at the end and print URLs and KUBECONFIG")
     add("--out", type=Path, default=default.out, help="folder of the report (%(default)s)")
-    add("--steps", type=int, default=0, help="training steps (default: about five minutes)")
+    add("--steps", type=int, default=0, help="training steps (default: 200 or more, as many as a report takes)")
     add("--cluster", choices=("local", "current"), default=default.cluster, help="current: that of your kubeconfig")
     current = parser.add_argument_group("with --cluster current")
     add = current.add_argument

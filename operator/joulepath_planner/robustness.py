@@ -127,7 +127,10 @@ def robustness(
         point.time_se_s for points in pipeline.profile.points.values() for point in points
     )
     if not noise.jitter and not with_errors:
-        raise ProfileError("the profile has no standard errors, and no jitter is given; give jitter, such as 0.01.")
+        raise ProfileError(
+            "the profile has no standard errors, and no jitter is given; give one, such as `--jitter 1%` or "
+            "`Noise(jitter=0.01)`."
+        )
     planned, default = (
         simulate(
             pipeline,

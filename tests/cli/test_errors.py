@@ -47,7 +47,7 @@ SHAPE = ("--microbatches", 6, "--blocking-power", 80)
         ((*SHAPE, "--deadline", "3s", "--slowdown", "0%"), "not allowed with argument"),
         ((*SHAPE, "--granularity", "fine"), "invalid choice: 'fine'"),
         ((*SHAPE, "--reserve", "100%"), "reserve is 1.0; it is a fraction"),
-        ((*SHAPE, "--quantile", "95%"), "no jitter is given; give jitter, such as 0.01"),
+        ((*SHAPE, "--quantile", "95%"), "no jitter is given; give one, such as `--jitter 1%`"),
         ((*SHAPE, "--jitter", "1%", "--quantile", "95%", "--straggler", "1.2"), "leave out straggler and budgets"),
         ((*SHAPE, "--jitter", "1%", "--quantile", "95%", "--reserve", "1%"), "looks for the reserve itself"),
         ((*SHAPE, "--alternatives", "--power-budget", "1kW"), "--alternatives goes with a slowdown or a deadline"),

@@ -102,7 +102,7 @@ def test_a_bound_that_no_slowing_keeps_leaves_default_clocks() -> None:
 
 
 def test_noise_that_is_none_or_too_much_is_refused_with_the_remedy() -> None:
-    with pytest.raises(ProfileError, match="no standard errors, and no jitter is given; give jitter"):
+    with pytest.raises(ProfileError, match="no standard errors, and no jitter is given; give one"):
         robustness(PIPELINE, PLAN.clocks, Noise())
     with pytest.raises(ValueError, match="jitter is 1; it is a fraction"):
         Noise(1.0)

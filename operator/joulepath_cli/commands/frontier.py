@@ -26,7 +26,11 @@ def add_arguments(parser: ArgumentParser) -> None:
     scenarios.add_arguments(parser)
     output = parser.add_argument_group("output")
     output.add_argument(
-        "--points", type=_points, default=33, metavar="N|all", help="how many iteration times, or all breakpoints (33)"
+        "--points",
+        type=_points,
+        default=33,
+        metavar="N|all",
+        help="how many iteration times, or all breakpoints; a table shows 33 of them, --json all (33)",
     )
     output.add_argument("--plans", action="store_true", help="make a plan for each of these times, too")
     output.add_argument("--json", action="store_true", help="the frontier as JSON")

@@ -105,8 +105,8 @@ def _not_training(observation: Observation, gang: Gang | None, quiet: Sequence[P
         )
     return (
         "WaitingForRanks",
-        "The pods run; waiting for the first training step of the ranks. If training goes on without being seen here: "
-        f"{log} (nothing there: its Python has not loaded the trainer).",
+        "The pods run; waiting for the first training step of the ranks. They load libraries and data first; if "
+        f"training goes on and this stays: {log} (nothing there: its Python has not loaded the trainer).",
     )
 
 
