@@ -72,10 +72,18 @@ class Robustness:
     energy_j: float
     default_energy_j: float
 
+    @checked
     def slowdown_at(self, quantile: float) -> float:
-        """The slowdown that this share of iterations doesn't exceed."""
+        """The slowdown that this share of iterations doesn't exceed.
+
+        Raises:
+            ArgumentError: The share is none.
+        """
+        if not 0 <= quantile <= 1:
+            raise ArgumentError(f"quantile is {quantile:g}; give a share of the iterations, from 0 to 1.")
         return float(np.quantile(self.slowdowns, quantile))
 
+    @checked
     def share_over(self, bound: float) -> float:
         """The share of iterations slower than default clocks by more than this fraction."""
         return sum(slowdown > bound for slowdown in self.slowdowns) / len(self.slowdowns)

@@ -18,9 +18,10 @@ from tests.planner.refusals import check_refusal
 
 planner: Any = joulepath_planner
 """Without its types, which would refuse all this beforehand."""
-PIPELINE = scaled([1.0, 1.2], 2)
+PIPELINE: Any = scaled([1.0, 1.2], 2)
 PROFILE, SCHEDULE = PIPELINE.profile, PIPELINE.schedule
 FRONTIER = planner.frontier(PIPELINE, 3)
+ROBUSTNESS = planner.robustness(PIPELINE, [[None] * 4] * 2, planner.Noise(0.01), samples=3)
 ROW = [None] * 4
 
 
@@ -107,6 +108,20 @@ ROW = [None] * 4
         (lambda: planner.fit(PROFILE, 5), "supported_clocks_mhz is 5; it must be a list, each a whole number"),
         (lambda: planner.dependencies(None), "schedule is None"),
         (lambda: planner.Referee(None), "pipeline is None"),
+        (lambda: planner.Referee(PIPELINE).replay(None, None, "3"), "iterations is '3'; give a whole number from 3 on"),
+        (lambda: planner.Referee(PIPELINE).replay(None, 0.01), "lags is 0.01; it must be a LagTable or None"),
+        (lambda: FRONTIER.at("2"), "iteration_time_s is '2'; it must be a number"),
+        (lambda: ROBUSTNESS.slowdown_at("a"), "quantile is 'a'; it must be a number"),
+        (lambda: ROBUSTNESS.slowdown_at(95), "quantile is 95; give a share of the iterations, from 0 to 1"),
+        (lambda: ROBUSTNESS.share_over(None), "bound is None; it must be a number"),
+        (lambda: planner.Instruction.parse("F0", "a"), "stage is 'a'; it must be a whole number"),
+        (
+            lambda: PROFILE.at("0", "F", 1400),
+            "nothing was measured of stage '0' 'F'; the profile has stages 0 to 1 and the kinds B, F",
+        ),
+        (lambda: PROFILE.at(0, "F", "1400"), "clock_mhz is '1400'; it must be a number of MHz"),
+        (lambda: PROFILE.default(0, []), r"nothing was measured of stage 0 \[\]"),
+        (lambda: PROFILE.default_clock_mhz(9), "nothing was measured of stage 9"),
     ],
 )
 def test_a_wrong_type_is_told_with_its_name_and_what_is_right(ask: Callable[[], object], says: str) -> None:

@@ -58,6 +58,7 @@ class Frontier:
     default_wait_w: float
     points: tuple[FrontierPoint, ...]
 
+    @checked
     def at(self, iteration_time_s: float) -> FrontierPoint:
         """The frontier at any time from T_min on: the highest tangent of the points beside it.
 

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
-from joulepath_planner.arguments import quoted
+from joulepath_planner.arguments import fits, quoted
 from joulepath_planner.errors import ScheduleError
 
 __all__ = ["FIXED", "KINDS", "KIND_NAMES", "MOST_STAGES", "Instruction", "StageKind"]
@@ -56,4 +56,6 @@ class Instruction:
         named, kind, microbatch = match.groups()
         if named is None and stage is None:
             raise ScheduleError(f"instruction {text!r} names no stage; write it as 2:{text.strip()}.")
+        if not fits(stage, int | None):
+            raise ScheduleError(f"stage is {quoted(stage)}; it must be a whole number.")
         return cls(int(named) if named is not None else int(stage or 0), kind, int(microbatch))

@@ -128,11 +128,36 @@ class Profile:
         return tuple(sorted({stage for stage, _ in self.points}))
 
     def default_clock_mhz(self, stage: int) -> int:
-        """The highest clock of a stage, the same for all its kinds."""
-        return next(points[0].clock_mhz for (of, _), points in self.points.items() if of == stage)
+        """The highest clock of a stage, the same for all its kinds.
+
+        Raises:
+            ProfileError: Nothing was measured of it.
+        """
+        for (of, _), points in self.points.items():
+            if of == stage:
+                return points[0].clock_mhz
+        raise self._unknown(f"stage {quoted(stage)}")
 
     def default(self, stage: int, kind: str) -> Point:
-        return self.points[stage, kind][0]
+        """The point at the default clock.
+
+        Raises:
+            ProfileError: Nothing was measured of this stage and kind.
+        """
+        return self._series(stage, kind)[0]
+
+    def _series(self, stage: int, kind: str) -> tuple[Point, ...]:
+        try:
+            return self.points[stage, kind]
+        except (KeyError, TypeError):
+            raise self._unknown(f"stage {quoted(stage)} {quoted(kind)}") from None
+
+    def _unknown(self, what: str) -> ProfileError:
+        kinds = sorted({kind for _, kind in self.points})
+        return ProfileError(
+            f"nothing was measured of {what}; the profile has stages {min(self.stages)} to {max(self.stages)} and the "
+            f"kinds {', '.join(kinds)}."
+        )
 
     def wait_power_w(self, clock_mhz: float) -> float:
         """Watts of a GPU that waits at this clock."""
@@ -144,11 +169,18 @@ class Profile:
         return min(self.wait_power_w(point.clock_mhz) for points in self.points.values() for point in points)
 
     def at(self, stage: int, kind: str, clock_mhz: int) -> tuple[float, float]:
-        """(seconds, joules) at a clock; linear between measured clocks, the nearest one outside them."""
-        points = self.points[stage, kind][::-1]
+        """(seconds, joules) at a clock; linear between measured clocks, the nearest one outside them.
+
+        Raises:
+            ProfileError: Nothing was measured of this stage and kind.
+            ArgumentError: The clock is no number.
+        """
+        points = self._series(stage, kind)[::-1]
         for point in points:
             if point.clock_mhz == clock_mhz:
                 return point.time_s, point.energy_j
+        if not fits(clock_mhz, float):
+            raise ArgumentError(f"clock_mhz is {quoted(clock_mhz)}; it must be a number of MHz.")
         clocks = [point.clock_mhz for point in points]
         return (
             float(np.interp(clock_mhz, clocks, [point.time_s for point in points])),

@@ -164,8 +164,12 @@ class Referee:
         seed: int | None = None,
     ) -> Simulation:
         """As `simulate`."""
-        if iterations < 3:
-            raise ArgumentError(f"iterations is {iterations}; a steady period shows after 3 at the earliest.")
+        if not fits(iterations, int) or iterations < 3:
+            raise ArgumentError(
+                f"iterations is {quoted(iterations)}; give a whole number from 3 on: a steady period shows no sooner."
+            )
+        if not fits(lags, LagTable | None):
+            raise ArgumentError(f"lags is {quoted(lags)}; it must be a LagTable or None.")
         replay = _Replay(self, self._targets(clocks), lags or NO_LAG, pace_s, stretch, seed)
         for _ in range(iterations):
             replay.iterate()
