@@ -107,7 +107,7 @@ def frontier(status: EnergyPlanStatus, published: Published) -> str:
         [_measured("default clocks, measured", measured.control), _measured("plan, measured", measured.plan)],
         published.frontier,
         NOTE,
-        published_label="published frontier of Perseus (durations rounded to ms)",
+        published_label="published frontier of Perseus (rounded to ms, no delays of a host)",
     )
 
 
