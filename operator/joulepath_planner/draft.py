@@ -15,11 +15,12 @@ from typing import Final
 
 from joulepath_planner.bound.frontier import Frontier, trace
 from joulepath_planner.bound.problem import Problem
-from joulepath_planner.clocks.reclaim import choose, rounded, rounded_alone
+from joulepath_planner.clocks.reclaim import choose, durations, rounded, rounded_alone
 from joulepath_planner.clocks.repair import TOLERANCE, Assignment, repair
 from joulepath_planner.clocks.rounding import Rounder, effort
 from joulepath_planner.clocks.switches import calm
 from joulepath_planner.errors import PlanningError
+from joulepath_planner.graph.graph import least_period_s
 from joulepath_planner.graph.groups import Granularity, groups, least_hold_s, runs
 from joulepath_planner.graph.network import Network
 from joulepath_planner.graph.options import Options, OptionTable
@@ -28,12 +29,17 @@ from joulepath_planner.inputs.pipeline import Pipeline
 from joulepath_planner.inputs.schedule import Clocks
 from joulepath_planner.referee.replay import Referee, Simulation
 from joulepath_planner.solvers.solution import SOLVER_TOLERANCE_S, Program, Solution
+from joulepath_planner.solvers.whole import WholeClocks
 
 __all__ = ["Draft", "Drafting"]
 
 _LARGE: Final = 4000
 """Instructions from which on the linear program isn't solved once more for a reserve or for shared clocks, and
 instructions that share clocks are not compared with coarser granularities."""
+
+
+_SHARED: Final = 2
+"""Instructions of a group, on average, from which on the best clocks are looked for, not only good ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +159,7 @@ class Drafting:
 
     def shares(self, granularity: Granularity) -> bool:
         """Whether clocks are shared such that a coarser granularity may be cheaper, with its fewer switches."""
-        return granularity == "phase" or (
+        return granularity in ("phase", "kind") or (
             granularity == "instruction" and len(self.runs) < len(self.problem.graph.instructions) < _LARGE
         )
 
@@ -229,7 +235,24 @@ class Drafting:
             least = [option.total_s[0] for option in singles]
             seconds = [time + extra for time, extra in zip(least, solution.extra_s, strict=True)]
             return choose(graph, members, options, period, rounded_alone(graph, members, options, seconds))
-        return choose(graph, members, options, period, rounded(options, solution.extra_s))
+        good = choose(graph, members, options, period, rounded(options, solution.extra_s))
+        few = len(members) * _SHARED <= size
+        return self._best(view, members, options, good, deadline_s) if good and few else good
+
+    def _best(
+        self, view: _View, members: list[list[int]], options: list[Options], choices: list[int], deadline_s: float
+    ) -> list[int]:
+        """The cheapest choices, where branch and bound finds them."""
+        graph, at_least_s = self.problem.graph, deadline_s if self._fixed else 0.0
+        idle_w = view.problem.idle_w + view.more_wait_w
+
+        def cost_j(these: list[int]) -> float:
+            period_s = least_period_s(graph, durations(graph, members, options, these))
+            spent_j = sum(option.effective_j[choice] for option, choice in zip(options, these, strict=True))
+            return spent_j + idle_w * max(period_s, at_least_s)
+
+        found = WholeClocks(graph, members, options, idle_w).choose(deadline_s, at_least_s, cost_j(choices))
+        return choices if found is None else min(choices, found, key=cost_j)
 
     def _repaired(
         self,

@@ -206,8 +206,8 @@ def frontier_plans(
 
 
 _COARSER: Final[dict[str, tuple[Granularity, ...]]] = {
-    "auto": ("instruction", "phase", "rank"),
-    "instruction": ("instruction", "phase", "rank"),
+    "auto": ("instruction", "phase", "kind", "rank"),
+    "instruction": ("instruction", "phase", "kind", "rank"),
     "phase": ("phase", "rank"),
     "kind": ("kind", "rank"),
     "rank": ("rank",),

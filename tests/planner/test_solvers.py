@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from concurrent.futures import ThreadPoolExecutor
 
 import highspy
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from joulepath_planner import Pipeline, PlanningError, SolverError, plan
+from joulepath_planner import Pipeline, PlanningError, SolverError, plan, simulate
 from joulepath_planner.bound.problem import Problem
 from joulepath_planner.graph.groups import Granularity, groups
 from joulepath_planner.graph.options import Options
@@ -165,3 +166,37 @@ def test_a_solver_that_fails_never_makes_a_plan_of_default_clocks(
     monkeypatch.setattr(Solver, "__init__", hindered)
     with pytest.raises(SolverError, match="nor that there is none"):
         plan(scaled([1.0, 1.2], 6), slowdown=0.1, granularity=granularity)
+
+
+def _cheapest_shared(pipeline: Pipeline, granularity: Granularity, deadline_s: float) -> float:
+    """Of all choices of a clock for each group."""
+    problem = Problem.of(pipeline)
+    members = groups(problem.graph, pipeline.schedule, granularity)
+    clocks = {point.clock_mhz for points in pipeline.profile.points.values() for point in points}
+    group_of = {problem.graph.instructions[node]: index for index, group in enumerate(members) for node in group}
+    best = float("inf")
+    for chosen in itertools.product(sorted(clocks), repeat=len(members)):
+        seen = simulate(pipeline, [[chosen[group_of[one]] for one in order] for order in pipeline.schedule.orders])
+        if seen.iteration_time_s <= deadline_s * (1 + 1e-9):
+            best = min(best, seen.energy_j)
+    return best
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    pipeline=pipelines(most_stages=2, most_microbatches=4).filter(
+        lambda one: isinstance(one.profile.blocking_power_w, float)
+    ),
+    granularity=st.sampled_from(["kind", "rank"]),
+    slowdown=st.floats(0, 0.4),
+)
+def test_shared_clocks_are_the_best_of_all(pipeline: Pipeline, granularity: Granularity, slowdown: float) -> None:
+    made = plan(pipeline, slowdown=slowdown, granularity=granularity)
+    assert made.energy_j <= _cheapest_shared(pipeline, granularity, made.deadline_s) * (1 + 1e-7)
+
+
+@pytest.mark.parametrize("slowdown", [0.03, 0.08, 0.12])
+def test_the_slack_of_one_rank_is_left_to_another_where_that_saves_more(slowdown: float) -> None:
+    pipeline = scaled([1.0, 1.1, 0.9], 5)
+    made = plan(pipeline, slowdown=slowdown, granularity="rank")
+    assert made.energy_j <= _cheapest_shared(pipeline, "rank", made.deadline_s) * (1 + 1e-7)

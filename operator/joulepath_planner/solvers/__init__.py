@@ -5,6 +5,7 @@
 - `ladder`: the columns of a program for HiGHS
 - `simplex`: by HiGHS, with a start for every instruction
 - `cuts`: by HiGHS, with the paths that matter
+- `whole`: by HiGHS, with clocks that aren't mixed
 - `relaxation`: as arrays, and the bound that prices prove
 - `interior`: by an interior-point method
 - `normal`: its normal equations

@@ -31,8 +31,11 @@ class CuttingPlanes:
     def __init__(
         self, graph: Graph, groups: Sequence[Sequence[int]], options: Sequence[Options], idle_w: float
     ) -> None:
+        self._begin(graph, Ladder.of(graph, groups, options), idle_w)
+
+    def _begin(self, graph: Graph, ladder: Ladder, idle_w: float) -> None:
         self._network = Network(graph)
-        self._ladder = ladder = Ladder.of(graph, groups, options)
+        self._ladder = ladder
         self._part_of = ladder.part_of[self._network.nodes]
         self._period = len(graph.wraps)  # columns: starts of the first instructions, the period, then the steps
         model = highspy.HighsLp()
@@ -48,19 +51,19 @@ class CuttingPlanes:
         """As `Program.solve`."""
         while True:
             values, joules, slope = self._solver.optimum(self._period, at_most_s, at_least_s)
-            if not self._cut(values):
+            if not self._cut(values, SOLVER_TOLERANCE_S):
                 break
         return self._ladder.solution(values[self._period], values[self._period + 1 :], joules, slope)
 
-    def _cut(self, values: Floats) -> bool:
-        """Adds the path that is most too long; False if none is."""
+    def _cut(self, values: Floats, tolerance_s: float) -> bool:
+        """Adds the path that is most too long; False if none is by more than the tolerance."""
         network, ladder = self._network, self._ladder
         floors_s, period_s, bought_s = np.split(values, [self._period, self._period + 1])
         parts_s = ladder.least_s + sums(ladder.part, ladder.ratio * bought_s[ladder.step], len(ladder.least_s))
         starts_s, ends_s = network.starts_s(parts_s[self._part_of][:, None], floors_s[:, None])
         late_s = ends_s[network.lasts, 0] + network.wrap_gaps_s[:, 0] - period_s - floors_s
         rank = int(late_s.argmax())
-        if late_s[rank] <= SOLVER_TOLERANCE_S:
+        if late_s[rank] <= tolerance_s:
             return False
         path, root = self._path(int(network.lasts[rank]), starts_s[:, 0], ends_s[:, 0], floors_s)
         counts = np.bincount(self._part_of[path], minlength=len(parts_s))

@@ -35,14 +35,21 @@ class Ladder:
     ratio: Floats
 
     @classmethod
-    def of(cls, graph: Graph, groups: Sequence[Sequence[int]], options: Sequence[Options]) -> Ladder:
+    def of(
+        cls, graph: Graph, groups: Sequence[Sequence[int]], options: Sequence[Options], *, whole: bool = False
+    ) -> Ladder:
+        """whole: steps not from a point of the hull to the next, but from the first option to each other one, each 1
+        wide: a group takes one of them or none."""
         part_of = np.empty(len(graph.instructions), dtype=np.intp)
         least, widths, slopes, ends = list[float](), list[float](), list[float](), [0]
         parts, steps, ratios = list[int](), list[int](), list[float]()
         for members, option in zip(groups, options, strict=True):
-            hull = list(option.hull)
-            times = np.array(option.times_s)[hull]
-            width = np.diff(np.array(option.total_s)[hull])
+            of = list(range(len(option.total_s)) if whole else option.hull)
+            times, joules, total = (np.array(row)[of] for row in (option.times_s, option.effective_j, option.total_s))
+            if whole:
+                longer, dearer, width = times[1:] - times[0], joules[1:] - joules[0], np.ones(len(of) - 1)
+            else:
+                longer, dearer, width = np.diff(times, axis=0), np.diff(joules), np.diff(total)
             number = {key: len(least) + place for place, key in enumerate(option.keys)}
             for node in members:
                 one = graph.instructions[node]
@@ -51,9 +58,9 @@ class Ladder:
                 parts += [part] * len(width)
                 steps += range(len(widths), len(widths) + len(width))
             least += times[0].tolist()
-            ratios += (np.diff(times, axis=0) / width[:, None]).T.ravel().tolist()
+            ratios += (longer / width[:, None]).T.ravel().tolist()
             widths += width.tolist()
-            slopes += (np.diff(np.array(option.effective_j)[hull]) / width).tolist()
+            slopes += (dearer / width).tolist()
             ends.append(len(widths))
         return cls(
             constant_j=sum(option.effective_j[option.hull[0]] for option in options),
