@@ -59,8 +59,9 @@ class _View:
     table: OptionTable
     more_wait_w: float = 0.0
 
-    def options(self, members: Sequence[Sequence[int]]) -> list[Options]:
-        return [self.table.of([self.problem.graph.instructions[node] for node in group]) for group in members]
+    def options(self, members: Sequence[Sequence[int]], *, every: bool = False) -> list[Options]:
+        instructions = self.problem.graph.instructions
+        return [self.table.of([instructions[node] for node in group], every=every) for group in members]
 
 
 class Drafting:
@@ -207,11 +208,19 @@ class Drafting:
         graph, schedule = self.problem.graph, self.problem.pipeline.schedule
         members = self.runs if granularity == "instruction" else groups(graph, schedule, granularity)
         options = view.options(members)
+        if self._few(members) and (every := view.options(members, every=True)) != options:
+            found = self._best(view, members, every, None, deadline_s)
+            draft = found and self._repaired(granularity, members, every, found, deadline_s)
+            if draft:
+                return draft
         try:
             choices = self._choices(view, members, options, deadline_s, polish_s)
         except PlanningError:  # noise can leave a group without a clock as fast as default in every kind
             return None
         return None if choices is None else self._repaired(granularity, members, options, choices, deadline_s)
+
+    def _few(self, members: Sequence[Sequence[int]]) -> bool:
+        return len(members) * _SHARED <= len(self.problem.graph.instructions)
 
     def _choices(
         self, view: _View, members: list[list[int]], options: list[Options], deadline_s: float, polish_s: float
@@ -236,23 +245,31 @@ class Drafting:
             seconds = [time + extra for time, extra in zip(least, solution.extra_s, strict=True)]
             return choose(graph, members, options, period, rounded_alone(graph, members, options, seconds))
         good = choose(graph, members, options, period, rounded(options, solution.extra_s))
-        few = len(members) * _SHARED <= size
-        return self._best(view, members, options, good, deadline_s) if good and few else good
+        best = self._best(view, members, options, good, deadline_s) if good and self._few(members) else None
+        return best or good
 
     def _best(
-        self, view: _View, members: list[list[int]], options: list[Options], choices: list[int], deadline_s: float
-    ) -> list[int]:
-        """The cheapest choices, where branch and bound finds them."""
+        self, view: _View, members: list[list[int]], options: list[Options], good: list[int] | None, deadline_s: float
+    ) -> list[int] | None:
+        """Choices cheaper than good ones, or any, where branch and bound finds them."""
         graph, at_least_s = self.problem.graph, deadline_s if self._fixed else 0.0
         idle_w = view.problem.idle_w + view.more_wait_w
 
-        def cost_j(these: list[int]) -> float:
-            period_s = least_period_s(graph, durations(graph, members, options, these))
-            spent_j = sum(option.effective_j[choice] for option, choice in zip(options, these, strict=True))
+        def cost_j(choices: list[int] | None) -> float:
+            if choices is None:
+                return math.inf
+            period_s = least_period_s(graph, durations(graph, members, options, choices))
+            if period_s > deadline_s * (1 + TOLERANCE):
+                return math.inf
+            spent_j = sum(option.effective_j[choice] for option, choice in zip(options, choices, strict=True))
             return spent_j + idle_w * max(period_s, at_least_s)
 
-        found = WholeClocks(graph, members, options, idle_w).choose(deadline_s, at_least_s, cost_j(choices))
-        return choices if found is None else min(choices, found, key=cost_j)
+        known_j = cost_j(good)
+        try:
+            found = WholeClocks(graph, members, options, idle_w).choose(deadline_s, at_least_s, known_j)
+        except PlanningError:
+            return None
+        return found if cost_j(found) < known_j else None
 
     def _repaired(
         self,

@@ -75,18 +75,20 @@ class OptionTable:
         self._gpus = gpus or {}
         self._profile = profile
         self._power_w = power_w
-        self._known: dict[tuple[tuple[StageKind, int], ...], Options] = {}
+        self._known: dict[tuple[bool, tuple[tuple[StageKind, int], ...]], Options] = {}
 
-    def of(self, members: Sequence[Instruction]) -> Options:
+    def of(self, members: Sequence[Instruction], *, every: bool = False) -> Options:
+        """every: with clocks that are sooner done with all the group, but later with one of its kinds, than the default
+        one. Where noise makes such clocks, no option need be the fastest."""
         if len(members) == 1:
             mix: tuple[tuple[StageKind, int], ...] = (((members[0].stage, members[0].kind), 1),)
         else:
             mix = tuple(sorted(Counter((one.stage, one.kind) for one in members).items()))
-        if mix not in self._known:
-            self._known[mix] = self._build(mix)
-        return self._known[mix]
+        if (every, mix) not in self._known:
+            self._known[every, mix] = self._build(mix, every)
+        return self._known[every, mix]
 
-    def _build(self, mix: tuple[tuple[StageKind, int], ...]) -> Options:
+    def _build(self, mix: tuple[tuple[StageKind, int], ...], every: bool) -> Options:
         keys = tuple(key for key, _ in mix)
         counts = np.array([count for _, count in mix], dtype=float)
         series = [{point.clock_mhz: point for point in self._profile.points[key]} for key in keys]
@@ -98,13 +100,14 @@ class OptionTable:
         times[1:] *= 1 + self._reserve
         total = times @ counts
         # With several kinds, a total under the default clocks' can still delay one kind: such a clock must beat all.
-        allowed = [k for k in range(len(clocks)) if len(keys) == 1 or total[k] >= total[0] or all(times[k] <= times[0])]
+        allows = every or len(keys) == 1
+        allowed = [k for k in range(len(clocks)) if allows or total[k] >= total[0] or all(times[k] <= times[0])]
         delays = [not all(times[k] <= times[0]) for k in range(len(clocks))]
         order = sorted(allowed, key=lambda k: (total[k], delays[k], effective[k], -clocks[k]))
         kept: list[int] = []
         for k in order:
             # Equal sums of other parts are one option: between two of them a second would have no price.
-            if kept and total[k] <= total[kept[-1]] * (1 + _SAME):
+            if kept and not every and total[k] <= total[kept[-1]] * (1 + _SAME):
                 if len(keys) == 1 < len(kept) and effective[k] < effective[kept[-1]]:
                     kept[-1] = k
                 continue

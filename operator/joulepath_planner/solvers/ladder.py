@@ -41,7 +41,7 @@ class Ladder:
         """whole: steps not from a point of the hull to the next, but from the first option to each other one, each 1
         wide: a group takes one of them or none."""
         part_of = np.empty(len(graph.instructions), dtype=np.intp)
-        least, widths, slopes, ends = list[float](), list[float](), list[float](), [0]
+        constant_j, least, widths, slopes, ends = 0.0, list[float](), list[float](), list[float](), [0]
         parts, steps, ratios = list[int](), list[int](), list[float]()
         for members, option in zip(groups, options, strict=True):
             of = list(range(len(option.total_s)) if whole else option.hull)
@@ -57,13 +57,14 @@ class Ladder:
             for part in number.values():
                 parts += [part] * len(width)
                 steps += range(len(widths), len(widths) + len(width))
+            constant_j += float(joules[0])
             least += times[0].tolist()
             ratios += (longer / width[:, None]).T.ravel().tolist()
             widths += width.tolist()
             slopes += (dearer / width).tolist()
             ends.append(len(widths))
         return cls(
-            constant_j=sum(option.effective_j[option.hull[0]] for option in options),
+            constant_j=constant_j,
             part_of=part_of,
             least_s=np.array(least),
             width_s=np.array(widths),
