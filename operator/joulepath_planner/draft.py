@@ -15,12 +15,11 @@ from typing import Final
 
 from joulepath_planner.bound.frontier import Frontier, trace
 from joulepath_planner.bound.problem import Problem
-from joulepath_planner.clocks.reclaim import choose, durations, rounded, rounded_alone
+from joulepath_planner.clocks.reclaim import choose, rounded, rounded_alone
 from joulepath_planner.clocks.repair import TOLERANCE, Assignment, repair
 from joulepath_planner.clocks.rounding import Rounder, effort
 from joulepath_planner.clocks.switches import calm
-from joulepath_planner.errors import PlanningError
-from joulepath_planner.graph.graph import least_period_s
+from joulepath_planner.errors import PlanningError, SolverError
 from joulepath_planner.graph.groups import Granularity, groups, least_hold_s, runs
 from joulepath_planner.graph.network import Network
 from joulepath_planner.graph.options import Options, OptionTable
@@ -37,9 +36,8 @@ _LARGE: Final = 4000
 """Instructions from which on the linear program isn't solved once more for a reserve or for shared clocks, and
 instructions that share clocks are not compared with coarser granularities."""
 
-
-_SHARED: Final = 2
-"""Instructions of a group, on average, from which on the best clocks are looked for, not only good ones."""
+_MOST_OPTIONS: Final = 900
+"""Of all groups together, up to which the best clocks are looked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,14 +130,17 @@ class Drafting:
         program, options = self._exact
         return trace(self.problem, options, self.bound, program, points)
 
-    def draft(self, granularity: Granularity, deadline_s: float, polish_s: float = 0.0) -> Draft | None:
-        """The cheapest draft of a granularity that keeps the deadline; None if none does."""
-        view, best = self._view, self._draft(self._view, granularity, deadline_s)
+    def draft(
+        self, granularity: Granularity, deadline_s: float, polish_s: float = 0.0, below_j: float = math.inf
+    ) -> Draft | None:
+        """The cheapest draft of a granularity that keeps the deadline; None if none does, or none can cost less than
+        below_j."""
+        view, best = self._view, self._draft(self._view, granularity, deadline_s, below_j=below_j)
         if best is None:
             return None
         if isinstance(self.problem.pipeline.profile.blocking_power_w, Mapping):
             priced = self._priced(best.replay.wait_power_w)
-            again = self._draft(priced, granularity, deadline_s)
+            again = self._draft(priced, granularity, deadline_s, below_j=best.replay.energy_j)
             if again is not None and again.replay.energy_j < best.replay.energy_j:
                 view, best = priced, again
         if polish_s and granularity == "instruction" and not self.shares(granularity):
@@ -204,23 +205,45 @@ class Drafting:
         priced = Problem.of(replace(pipeline, profile=replace(profile, points=points, blocking_power_w=power_w)))
         return _View(priced, OptionTable(priced.pipeline.profile, power_w, self._reserve, pipeline.gpus), in_all_w)
 
-    def _draft(self, view: _View, granularity: Granularity, deadline_s: float, polish_s: float = 0.0) -> Draft | None:
+    def _draft(
+        self,
+        view: _View,
+        granularity: Granularity,
+        deadline_s: float,
+        polish_s: float = 0.0,
+        below_j: float = math.inf,
+    ) -> Draft | None:
         graph, schedule = self.problem.graph, self.problem.pipeline.schedule
         members = self.runs if granularity == "instruction" else groups(graph, schedule, granularity)
         options = view.options(members)
-        if self._few(members) and (every := view.options(members, every=True)) != options:
-            found = self._best(view, members, every, None, deadline_s)
-            draft = found and self._repaired(granularity, members, every, found, deadline_s)
-            if draft:
-                return draft
+        search = self._search(view, members, deadline_s)
+        # A reserve is waited for in the program and not in a replay: that is how much lower a replay's energy may be.
+        reserved = 1 + self._reserve
+        if search and search.bound_j >= below_j * reserved:
+            return None
         try:
             choices = self._choices(view, members, options, deadline_s, polish_s)
         except PlanningError:  # noise can leave a group without a clock as fast as default in every kind
-            return None
-        return None if choices is None else self._repaired(granularity, members, options, choices, deadline_s)
+            choices = None
+        good = None if choices is None else self._repaired(granularity, members, options, choices, deadline_s)
+        if not search:
+            return good
+        choices = search.choose(min(below_j, good.replay.energy_j if good else math.inf) * reserved)
+        if choices is None:
+            return good
+        better = self._repaired(granularity, members, view.options(members, every=True), choices, deadline_s)
+        return min(filter(None, (good, better)), key=lambda draft: draft.replay.energy_j, default=None)
 
-    def _few(self, members: Sequence[Sequence[int]]) -> bool:
-        return len(members) * _SHARED <= len(self.problem.graph.instructions)
+    def _search(self, view: _View, members: Sequence[Sequence[int]], deadline_s: float) -> WholeClocks | None:
+        """For clocks better than good ones, where groups are few; for runs of neighbours that takes too long."""
+        options = view.options(members, every=True) if members is not self.runs else []
+        if not 0 < sum(len(one.clocks_mhz) for one in options) <= _MOST_OPTIONS:
+            return None
+        at_least_s, idle_w = deadline_s if self._fixed else 0.0, view.problem.idle_w + view.more_wait_w
+        try:
+            return WholeClocks(self.problem.graph, members, options, idle_w, deadline_s, at_least_s)
+        except (PlanningError, SolverError):  # what is good without it stays
+            return None
 
     def _choices(
         self, view: _View, members: list[list[int]], options: list[Options], deadline_s: float, polish_s: float
@@ -244,32 +267,7 @@ class Drafting:
             least = [option.total_s[0] for option in singles]
             seconds = [time + extra for time, extra in zip(least, solution.extra_s, strict=True)]
             return choose(graph, members, options, period, rounded_alone(graph, members, options, seconds))
-        good = choose(graph, members, options, period, rounded(options, solution.extra_s))
-        best = self._best(view, members, options, good, deadline_s) if good and self._few(members) else None
-        return best or good
-
-    def _best(
-        self, view: _View, members: list[list[int]], options: list[Options], good: list[int] | None, deadline_s: float
-    ) -> list[int] | None:
-        """Choices cheaper than good ones, or any, where branch and bound finds them."""
-        graph, at_least_s = self.problem.graph, deadline_s if self._fixed else 0.0
-        idle_w = view.problem.idle_w + view.more_wait_w
-
-        def cost_j(choices: list[int] | None) -> float:
-            if choices is None:
-                return math.inf
-            period_s = least_period_s(graph, durations(graph, members, options, choices))
-            if period_s > deadline_s * (1 + TOLERANCE):
-                return math.inf
-            spent_j = sum(option.effective_j[choice] for option, choice in zip(options, choices, strict=True))
-            return spent_j + idle_w * max(period_s, at_least_s)
-
-        known_j = cost_j(good)
-        try:
-            found = WholeClocks(graph, members, options, idle_w).choose(deadline_s, at_least_s, known_j)
-        except PlanningError:
-            return None
-        return found if cost_j(found) < known_j else None
+        return choose(graph, members, options, period, rounded(options, solution.extra_s))
 
     def _repaired(
         self,

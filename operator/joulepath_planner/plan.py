@@ -176,7 +176,7 @@ def planned(
     """The cheapest plan of at most this granularity. uncapped: the pipeline without the GPUs' own cap."""
     best = drafting.default(deadline_s)
     for coarser in _COARSER[granularity]:
-        draft = drafting.draft(coarser, deadline_s, polish_s)
+        draft = drafting.draft(coarser, deadline_s, polish_s, best.replay.energy_j)
         if draft and draft.replay.energy_j < best.replay.energy_j:
             best = draft
         if draft and not drafting.shares(coarser):

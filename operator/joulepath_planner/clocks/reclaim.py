@@ -23,7 +23,7 @@ from joulepath_planner.graph.options import Options
 from joulepath_planner.inputs.instruction import StageKind
 from joulepath_planner.solvers.solution import SOLVER_TOLERANCE_S
 
-__all__ = ["choose", "durations", "rounded", "rounded_alone"]
+__all__ = ["choose", "rounded", "rounded_alone"]
 
 _EXCHANGE_WORK: Final = 6000
 """Groups times instructions up to which exchanges are tried: a tenth of a second."""
@@ -40,7 +40,7 @@ def choose(
 
     starts: choices to start from, the first of them that meets the period; the fastest clocks if none does.
     """
-    keys = _keys(graph, groups)
+    keys = [[(graph.instructions[node].stage, graph.instructions[node].kind) for node in group] for group in groups]
     for start in (*starts, [0] * len(groups)):
         choices = list(start)
         timing = Timing(graph, period_s, _durations(graph, groups, keys, options, choices))
@@ -48,13 +48,6 @@ def choose(
             _reclaim(timing, groups, keys, options, choices)
             return _exchange(graph, groups, keys, options, period_s, choices)
     return None
-
-
-def durations(
-    graph: Graph, groups: Sequence[Sequence[int]], options: Sequence[Options], choices: Sequence[int]
-) -> list[float]:
-    """Seconds of each instruction."""
-    return _durations(graph, groups, _keys(graph, groups), options, choices)
 
 
 def rounded(options: Sequence[Options], extra_s: Sequence[float]) -> list[list[int]]:
@@ -80,10 +73,6 @@ def rounded_alone(
             limits[key] = min(limits[key], seconds[node] + SOLVER_TOLERANCE_S)
         start.append(_cheapest(option, [limits[key] for key in option.keys]))
     return [start]
-
-
-def _keys(graph: Graph, groups: Sequence[Sequence[int]]) -> list[list[StageKind]]:
-    return [[(graph.instructions[node].stage, graph.instructions[node].kind) for node in group] for group in groups]
 
 
 def _exchange(

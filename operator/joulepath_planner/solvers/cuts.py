@@ -29,13 +29,16 @@ class CuttingPlanes:
     """Paths that were found stay known for the next solution."""
 
     def __init__(
-        self, graph: Graph, groups: Sequence[Sequence[int]], options: Sequence[Options], idle_w: float
+        self,
+        graph: Graph,
+        groups: Sequence[Sequence[int]],
+        options: Sequence[Options],
+        idle_w: float,
+        *,
+        whole: bool = False,
     ) -> None:
-        self._begin(graph, Ladder.of(graph, groups, options), idle_w)
-
-    def _begin(self, graph: Graph, ladder: Ladder, idle_w: float) -> None:
         self._network = Network(graph)
-        self._ladder = ladder
+        self._ladder = ladder = Ladder.of(graph, groups, options, whole=whole)
         self._part_of = ladder.part_of[self._network.nodes]
         self._period = len(graph.wraps)  # columns: starts of the first instructions, the period, then the steps
         model = highspy.HighsLp()
@@ -73,11 +76,12 @@ class CuttingPlanes:
         row[self._period], row[self._period + 1 :] = 1.0, -lengthens
         row[rank] += 1.0
         row[root] -= 1.0
-        columns = np.flatnonzero(row)
-        self._solver.addRow(
-            counts @ ladder.least_s + gaps_s, np.inf, len(columns), columns.astype(np.int32), row[columns]
-        )
+        self._add(row, counts @ ladder.least_s + gaps_s)
         return True
+
+    def _add(self, path: Floats, least_s: float) -> None:
+        columns = np.flatnonzero(path)
+        self._solver.addRow(least_s, np.inf, len(columns), columns.astype(np.int32), path[columns])
 
     def _path(self, node: int, starts_s: Floats, ends_s: Floats, floors_s: Floats) -> tuple[Ints, int]:
         """The longest path to a node, and the rank with whose first start it begins."""

@@ -38,8 +38,8 @@ class Ladder:
     def of(
         cls, graph: Graph, groups: Sequence[Sequence[int]], options: Sequence[Options], *, whole: bool = False
     ) -> Ladder:
-        """whole: steps not from a point of the hull to the next, but from the first option to each other one, each 1
-        wide: a group takes one of them or none."""
+        """whole: steps not from a point of the hull to the next, but from the first option to each, itself too, all 1
+        wide: a group takes one of them."""
         part_of = np.empty(len(graph.instructions), dtype=np.intp)
         constant_j, least, widths, slopes, ends = 0.0, list[float](), list[float](), list[float](), [0]
         parts, steps, ratios = list[int](), list[int](), list[float]()
@@ -47,7 +47,7 @@ class Ladder:
             of = list(range(len(option.total_s)) if whole else option.hull)
             times, joules, total = (np.array(row)[of] for row in (option.times_s, option.effective_j, option.total_s))
             if whole:
-                longer, dearer, width = times[1:] - times[0], joules[1:] - joules[0], np.ones(len(of) - 1)
+                longer, dearer, width = times - times[0], joules - joules[0], np.ones(len(of))
             else:
                 longer, dearer, width = np.diff(times, axis=0), np.diff(joules), np.diff(total)
             number = {key: len(least) + place for place, key in enumerate(option.keys)}

@@ -18,17 +18,6 @@ SOLVER_TOLERANCE_S: Final = 1e-6
 """How exact the solver's times are."""
 
 
-_WHOLE: Final = {
-    "mip_rel_gap": 0.0,
-    "mip_feasibility_tolerance": 1e-9,
-    "mip_heuristic_effort": 0.0,
-    "mip_allow_restart": False,
-    "mip_detect_symmetry": False,
-    "mip_allow_cut_separation_at_nodes": False,
-}
-"""HiGHS's options for whole columns: to the optimum, without what takes most of the time and saves few nodes."""
-
-
 @dataclass(frozen=True, slots=True)
 class Solution:
     """energy_j: blocking energy until the period's end included; extra_s: seconds bought by each group, in total;
@@ -76,7 +65,13 @@ class Solver(highspy.Highs):  # type: ignore[misc]
             PlanningError: There is no optimum, as nothing is feasible.
             SolverError: HiGHS failed to say.
         """
-        status = self._status(period, at_most_s, at_least_s)
+        self.changeColBounds(period, at_least_s, at_most_s)
+        status = self._status()
+        if status != highspy.HighsModelStatus.kOptimal:  # the last basis may be to blame, or presolve
+            self.clearSolver()
+            self.setOptionValue("presolve", "off")
+            status = self._status()
+            self.setOptionValue("presolve", self._presolve)
         if status == highspy.HighsModelStatus.kInfeasible:
             raise PlanningError(
                 f"no plan has an iteration time of at most {at_most_s:.6f} s; ask for a longer deadline."
@@ -89,34 +84,14 @@ class Solver(highspy.Highs):  # type: ignore[misc]
         found = self.getSolution()
         return np.array(found.col_value), self.getInfo().objective_function_value, found.col_dual[period]
 
-    def make_whole(self, columns: Ints, at_most_more: float) -> None:
-        """From now on these columns are 0 or 1; those that cost more than so much over the optimum stay 0."""
-        dear = columns[np.array(self.getSolution().col_dual)[columns] > at_most_more]
-        self.changeColsBounds(len(dear), dear.astype(np.int32), np.zeros(len(dear)), np.zeros(len(dear)))
-        kinds = np.full(len(columns), highspy.HighsVarType.kInteger)
-        self.changeColsIntegrality(len(columns), columns.astype(np.int32), kinds)
-        for name, value in _WHOLE.items():
-            self.setOptionValue(name, value)
+    def within(self, columns: Ints, upper: Floats) -> tuple[Floats, float] | None:
+        """Values of all columns and objective with these columns at most so large; None if HiGHS finds no optimum."""
+        self.changeColsBounds(len(columns), columns.astype(np.int32), np.zeros(len(columns)), upper)
+        if self._status() != highspy.HighsModelStatus.kOptimal:
+            return None
+        return np.array(self.getSolution().col_value), self.getInfo().objective_function_value
 
-    def whole(self, period: int, at_most_s: float, at_least_s: float, most_nodes: int) -> Floats | None:
-        """Columns once some are whole: the best that so many nodes of branch and bound find; None if they find none."""
-        self.setOptionValue("mip_max_nodes", most_nodes)
-        self._status(period, at_most_s, at_least_s)
-        feasible = self.getInfo().primal_solution_status == highspy.SolutionStatus.kSolutionStatusFeasible
-        return np.array(self.getSolution().col_value) if feasible else None
-
-    def _status(self, period: int, at_most_s: float, at_least_s: float) -> highspy.HighsModelStatus:
-        self.changeColBounds(period, at_least_s, at_most_s)
-        status = self._solved()
-        if status in (highspy.HighsModelStatus.kOptimal, highspy.HighsModelStatus.kSolutionLimit):
-            return status
-        self.clearSolver()  # the last basis may be to blame, or presolve
-        self.setOptionValue("presolve", "off")
-        status = self._solved()
-        self.setOptionValue("presolve", self._presolve)
-        return status
-
-    def _solved(self) -> highspy.HighsModelStatus:
+    def _status(self) -> highspy.HighsModelStatus:
         solving = Thread(target=self.run)
         solving.start()
         solving.join()
