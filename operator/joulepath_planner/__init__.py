@@ -24,6 +24,7 @@ from joulepath_planner.bound.objectives import (
 )
 from joulepath_planner.bound.stragglers import Job, Replica, Share, beside_straggler, share_out
 from joulepath_planner.budgets import BudgetPlan, plan_within
+from joulepath_planner.certainty import Certainty, SurePlan, certainty, sure_plan
 from joulepath_planner.errors import (
     ArgumentError,
     ObjectiveError,
@@ -65,6 +66,7 @@ __all__ = [
     "Alternative",
     "ArgumentError",
     "BudgetPlan",
+    "Certainty",
     "Event",
     "Explainer",
     "Explanation",
@@ -100,8 +102,10 @@ __all__ = [
     "Simulation",
     "SolverError",
     "Spread",
+    "SurePlan",
     "alternatives",
     "beside_straggler",
+    "certainty",
     "dependencies",
     "dualpipev",
     "early_recomputation_1f1b",
@@ -126,6 +130,7 @@ __all__ = [
     "schedule_by_name",
     "share_out",
     "simulate",
+    "sure_plan",
     "zb_h1",
     "zbv",
 ]

@@ -4,6 +4,7 @@
 - `instruction`: its kinds, and how it is written
 - `zeus`: the rows of Zeus's CSV, and of its dialects
 - `profile`: seconds and joules of each (stage, kind) by clock
+- `curves`: what seconds and watts most likely are, by points that are few and noisy
 - `fit`: the clocks between those that were measured
 - `schedule`: the order of instructions on each rank
 - `orders`: the schedules that have a name

@@ -1,15 +1,18 @@
-"""Fills in the clocks that were not measured: a physical curve through a handful of points, and its residuals.
+"""Completes a profile to the clocks that were not measured, and says how sure that is.
 
-Time follows a + b/f + c f^8 (work bound by the clock, work that isn't, and the plateau near the top where a power cap
-holds), power a + b f + c f^3 (static and dynamic). What the curve leaves at the measured clocks is interpolated as
-far as it exceeds the measurements' standard errors. Nothing is extrapolated: the curve ends at the lowest measured
-clock, and no clock is faster than the default one.
+What was measured stays as it was measured: a filled-in clock never costs what a measured one gives. What lies between
+is what is most likely by all points of a kind (`curves`): time = max(a + b/f, plateau), power by clock. Beside it
+stands what the measured clocks themselves most likely are. Where the two differ, a measurement was lucky, or disturbed:
+a plan that counts on it may be late, and `certainty` says by how much.
+
+Nothing is extrapolated: a series ends at its lowest measured clock, and no clock that was filled in is faster, or
+draws less, than all that were measured.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
@@ -17,106 +20,149 @@ import numpy as np
 from joulepath_planner.arguments import checked
 from joulepath_planner.arrays import Floats
 from joulepath_planner.errors import ProfileError
-from joulepath_planner.inputs.instruction import StageKind
+from joulepath_planner.inputs.curves import POWER, TIME, Likely, Series, likely
+from joulepath_planner.inputs.instruction import KINDS, StageKind
 from joulepath_planner.inputs.profile import Point, Profile
 
 __all__ = ["Fit", "Residual", "fit"]
 
-_TIME_POWERS: Final = (0, -1, 8)
-_POWER_POWERS: Final = (0, 3, 1)
-_POINTS_PER_TERM: Final = 2
-_LEAST_SLOPE: Final = 0.05
-"""A clock lower by a share costs at least this much of that share in time, so that noise on the plateau cannot make a
-lower clock look free: critical instructions stay at default clocks."""
+_OUTLIER: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class Residual:
-    """What a measured point is above the curve alone, as fractions of the curve's time and power."""
+    """What a measured point is above the curve alone, as fractions of the curve's time and power, and how likely it is
+    that something disturbed its measurement."""
 
     clock_mhz: int
     time: float
     power: float
+    wrong: float
+
+    @property
+    def outlier(self) -> bool:
+        return self.wrong > _OUTLIER
 
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """The completed profile, and how well the curve fits each (stage, kind)."""
+    """profile: the completed one, measured points as they were measured. likely: what all its points most likely are,
+    with their standard errors, the measured ones too.
+
+    residuals: of each (stage, kind), how well a curve fits. draws: for each, ways in which the truth may be, as
+    (seconds, joules) with a row for each way and a column for each point of `likely`. Fixed series have neither.
+    """
 
     profile: Profile
+    likely: Profile
     residuals: Mapping[StageKind, tuple[Residual, ...]]
+    draws: Mapping[StageKind, tuple[Floats, Floats]] = field(repr=False, compare=False)
 
 
 @checked
 def fit(profile: Profile, supported_clocks_mhz: Collection[int]) -> Fit:
     """Complete a measured profile to the supported clocks between its lowest and its default (highest) clock.
 
-    The default point stays as measured, and a fixed series as it is.
+    Measured points stay as they are, and a fixed series too; a measured clock that is not supported is left out. The
+    standard error of a measured point is at least how far it is from what is likely.
 
     Raises:
-        ProfileError: A default clock is not supported.
+        ProfileError: A default clock is not supported, or the values are beyond any curve.
     """
-    completed: dict[StageKind, tuple[Point, ...]] = {}
+    completed = dict(profile.points)
+    expected = dict(profile.points)
     residuals: dict[StageKind, tuple[Residual, ...]] = {}
-    for (stage, kind), points in profile.points.items():
-        if profile.is_fixed(stage, kind):
-            completed[stage, kind] = points
+    draws: dict[StageKind, tuple[Floats, Floats]] = {}
+    for number, kind in enumerate(KINDS):
+        stages = {
+            stage: points
+            for (stage, of), points in profile.points.items()
+            if of == kind and not profile.is_fixed(stage, kind)
+        }
+        if not stages:
             continue
-        top, lowest = points[0].clock_mhz, points[-1].clock_mhz
-        if top not in supported_clocks_mhz:
-            raise ProfileError(
-                f"stage {stage} {kind}: the highest measured clock, {top} MHz, is not a supported clock; "
-                "measure at the clock that the GPU runs by default."
-            )
-        clocks = sorted({clock for clock in supported_clocks_mhz if lowest <= clock <= top}, reverse=True)
-        completed[stage, kind], residuals[stage, kind] = _complete(points, clocks)
-    return Fit(Profile(completed, profile.blocking_power_w, profile.fixed), residuals)
-
-
-def _complete(points: tuple[Point, ...], clocks: list[int]) -> tuple[tuple[Point, ...], tuple[Residual, ...]]:
-    top = points[0]
-    at = np.array([point.clock_mhz for point in points], dtype=float) / top.clock_mhz
-    wanted = np.array(clocks, dtype=float) / top.clock_mhz
-    times = np.array([point.time_s for point in points])
-    powers = np.array([point.energy_j for point in points]) / times
-    time_se = np.array([point.time_se_s for point in points]) / times
-    power_se = np.hypot(time_se, [point.energy_se_j / point.energy_j for point in points])
-    time_curve, time_left, time_error = _curve(at, times, time_se, wanted, _TIME_POWERS)
-    power_curve, power_left, power_error = _curve(at, powers, power_se, wanted, _POWER_POWERS)
-    time_curve = np.maximum.accumulate(np.maximum(time_curve, top.time_s * (1 + _LEAST_SLOPE * (1 / wanted - 1))))
-    energy_curve = np.clip(power_curve, powers.min(), powers.max()) * time_curve
-    filled = tuple(
-        Point(clock, float(time), float(energy), float(time * time_error), float(energy * power_error))
-        for clock, time, energy in zip(clocks[1:], time_curve[1:], energy_curve[1:], strict=True)
+        top = max(points[0].clock_mhz for points in stages.values())
+        clocks = {stage: _clocks(stage, kind, points, supported_clocks_mhz) for stage, points in stages.items()}
+        wanted = {stage: np.array(ones) / top for stage, ones in clocks.items()}
+        times, powers = (
+            likely({stage: series(points, top) for stage, points in stages.items()}, wanted, family, 2 * number + place)
+            for place, (series, family) in enumerate(((_times, TIME), (_powers, POWER)))
+        )
+        for stage, points in stages.items():
+            time, power = times[stage], powers[stage]
+            kept = [index for index, clock in enumerate(clocks[stage]) if clock in supported_clocks_mhz]
+            at = [clocks[stage][index] for index in kept]
+            completed[stage, kind], expected[stage, kind] = _points(points, at, kept, time, power)
+            residuals[stage, kind] = _residuals(points, time, power)
+            draws[stage, kind] = time.draws[:, kept], (time.draws * power.draws)[:, kept]
+    return Fit(
+        Profile(completed, profile.blocking_power_w, profile.fixed),
+        Profile(expected, profile.blocking_power_w, profile.fixed),
+        residuals,
+        draws,
     )
-    residuals = tuple(
-        Residual(point.clock_mhz, float(time), float(power))
-        for point, time, power in zip(points, time_left, power_left, strict=True)
-    )
-    return (top, *filled), residuals
 
 
-def _curve(
-    at: Floats, values: Floats, errors: Floats, wanted: Floats, exponents: Sequence[int]
-) -> tuple[Floats, Floats, float]:
-    """(values at the wanted clocks, relative residuals at the measured ones, relative error of the curve)."""
-    terms = np.array(exponents[: max(2, len(at) // _POINTS_PER_TERM)])
-    # Relative least squares; an error of 0 says that none is known, not that the point is exact.
-    weights = 1 / (values * (np.maximum(errors, errors.mean()) if errors.any() else 1.0))
-    weights /= weights.max()
-    basis = at[:, None] ** terms
-    try:
-        factors = np.linalg.lstsq(basis * weights[:, None], values * weights, rcond=None)[0]
-    except np.linalg.LinAlgError:
+def _clocks(stage: int, kind: str, points: tuple[Point, ...], supported: Collection[int]) -> list[int]:
+    """The supported clocks of a series and the measured ones, from the highest down."""
+    top, lowest = points[0].clock_mhz, points[-1].clock_mhz
+    if top not in supported:
         raise ProfileError(
-            f"no curve goes through values from {values.min():g} to {values.max():g}: are all of them in seconds "
-            "and joules?"
-        ) from None
-    left = values / (basis @ factors) - 1
-    free = max(1, len(at) - len(terms))
-    spread = float(np.sum(left**2)) / free
-    noise = float(np.mean(errors**2))
-    # The share of the residuals that noise does not explain belongs to the GPU: keep it.
-    share = max(0.0, 1 - noise / spread) if spread > 0 else 0.0
-    kept = 1 + share * np.interp(wanted, at[::-1], left[::-1])
-    return (wanted[:, None] ** terms @ factors) * kept, left, float(np.sqrt(max(spread, noise)))
+            f"stage {stage} {kind}: the highest measured clock, {top} MHz, is not a supported clock; "
+            "measure at the clock that the GPU runs by default."
+        )
+    between = {clock for clock in supported if lowest <= clock <= top}
+    return sorted(between | {point.clock_mhz for point in points}, reverse=True)
+
+
+def _times(points: tuple[Point, ...], top: int) -> Series:
+    seconds = np.array([point.time_s for point in points])
+    errors = np.array([point.time_se_s for point in points]) / seconds
+    return Series(np.array([point.clock_mhz / top for point in points]), seconds, errors)
+
+
+def _powers(points: tuple[Point, ...], top: int) -> Series:
+    times = _times(points, top)
+    joules = np.array([point.energy_j for point in points])
+    errors = np.hypot(times.errors, np.array([point.energy_se_j for point in points]) / joules)
+    return Series(times.at, joules / times.values, errors)
+
+
+def _points(
+    points: tuple[Point, ...], clocks: list[int], kept: list[int], time: Likely, power: Likely
+) -> tuple[tuple[Point, ...], tuple[Point, ...]]:
+    """(the completed series, what it most likely is)."""
+    measured = {point.clock_mhz: point for point in points}
+    fastest = min(point.time_s for point in points)
+    least_w = min(point.energy_j / point.time_s for point in points)
+    floor_s, floor_w = (float(one.values[one.at].min()) for one in (time, power))
+    completed, expected = [], []
+    for clock, index in zip(clocks, kept, strict=True):
+        seconds, watts = max(float(time.values[index]), floor_s), max(float(power.values[index]), floor_w)
+        time_error, error = float(time.errors[index]), float(np.hypot(time.errors[index], power.errors[index]))
+        joules = seconds * watts
+        expected.append(Point(clock, seconds, joules, seconds * time_error, joules * error))
+        if clock in measured:
+            one = measured[clock]
+            time_s, energy_j = one.time_s, one.energy_j
+            time_se_s = max(one.time_se_s, float(np.hypot(seconds * time_error, time_s - seconds)))
+            energy_se_j = max(one.energy_se_j, float(np.hypot(joules * error, energy_j - joules)))
+        else:
+            time_s, time_se_s = max(seconds, fastest), seconds * time_error
+            energy_j, energy_se_j = time_s * max(watts, least_w), joules * error
+        completed.append(Point(clock, time_s, energy_j, time_se_s, energy_se_j))
+    return tuple(completed), tuple(expected)
+
+
+def _residuals(points: tuple[Point, ...], time: Likely, power: Likely) -> tuple[Residual, ...]:
+    return tuple(
+        Residual(
+            point.clock_mhz,
+            point.time_s / float(seconds) - 1,
+            point.energy_j / point.time_s / float(watts) - 1,
+            max(float(time_wrong), float(power_wrong)),
+        )
+        for point, seconds, watts, time_wrong, power_wrong in zip(
+            points, time.curve, power.curve, time.wrong, power.wrong, strict=True
+        )
+    )

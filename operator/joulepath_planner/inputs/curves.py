@@ -1,0 +1,341 @@
+"""What a GPU's seconds and watts at each clock most likely are, by points that are few, noisy and sometimes wrong.
+
+A curve is level + slope x feature of the clock, by a *family* of features. Time: the clock's period, of which a power
+cap lets no more than a plateau count, so that time = max(a + b/f, plateau), its corner sharp or rounded; where a cap
+holds, a higher clock may even be a little slower. Power: a power of the clock, up to the cap. Every member of a family
+is fitted, and weighted by how well it explains the points; nothing is chosen, so that what the points leave open shows
+as uncertainty.
+
+Points are right, with a normal error, or (one of fifteen) wrong by more: each weighs as much as it is likely to be
+right. Stages that run the same kind share its shape: how far they differ is estimated as in a meta-analysis (random
+effects, DerSimonian and Laird 1986), and a stage leans on the others as far as its own points say little. What a curve
+leaves at neighbouring clocks alike is the GPU's and is kept (kriging); the rest is noise.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
+
+from joulepath_planner.arrays import Floats, Ints
+from joulepath_planner.errors import ProfileError
+
+__all__ = ["DRAWS", "POWER", "TIME", "Family", "Likely", "Series", "likely"]
+
+DRAWS: Final = 64
+"""In so many ways what the points leave open is drawn: enough for a standard deviation to within a tenth."""
+_CAPS: Final = np.arange(0.99, 0.74, -0.01)
+_CORNERS: Final = (8.0, 25.0, 1000.0)
+_SLOWER: Final = (0.0, 0.3, 0.6)
+_EXPONENTS: Final = (1.0, 1.5, 2.0, 3.0, 4.5, 6.5)
+_NO_CAP: Final = 1 / 3
+"""How likely no cap holds, before anything is measured."""
+_OWN_SHAPE: Final = 0.1
+"""How likely a stage's cap, corner or exponent is not that of the others."""
+
+_WRONG: Final = 1 / 15
+"""The share of points that something disturbed."""
+_WRONG_BY: Final = 0.05
+_NOISE: Final = 0.01
+"""Relative noise of a point where nothing tells it, worth as much as three points that do."""
+_NOISE_WORTH: Final = 3
+_KNOWN_WORTH: Final = 10
+"""Standard errors that are given are worth more: they come of many samples."""
+_LEAST_NOISE: Final = 1e-4
+_SLOPE: Final = 0.7, 0.3
+"""The share of a value that follows the clock, and its standard deviation, where nothing is known."""
+_STAGES_DIFFER: Final = 0.03
+"""Standard deviation of that share among stages where the data don't tell, worth two stages."""
+_REACH: Final = 0.08
+"""How far in clock, as a fraction, what a curve leaves stays alike."""
+_ROUNDS: Final = 5
+_ROUNDS_OF_NOISE: Final = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """Measured values by clock (a fraction of the highest one of all stages), with relative standard errors."""
+
+    at: Floats
+    values: Floats
+    errors: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Likely:
+    """values: at the wanted clocks; errors: their relative standard errors; draws: a row for each way that the truth
+    may be. at: the places of the measured clocks among the wanted ones; curve: the values there, without what is kept
+    of the residuals; wrong: how likely each measured point is wrong."""
+
+    values: Floats
+    errors: Floats
+    draws: Floats
+    at: Ints
+    curve: Floats
+    wrong: Floats
+
+    def times(self, scale: float) -> Likely:
+        return replace(self, values=scale * self.values, draws=scale * self.draws, curve=scale * self.curve)
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """features: clocks, as fractions of the highest one, to a row for each member; of these the first `capless` know
+    no cap."""
+
+    features: Callable[[Floats], Floats]
+    capless: int
+
+    def prior(self, members: int) -> Floats:
+        weights = np.full(members, (1 - _NO_CAP) / (members - self.capless))
+        weights[: self.capless] = _NO_CAP / self.capless
+        return weights
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """The clocks asked for and their features; seed: of the draws."""
+
+    at: Floats
+    features: Floats
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Curves:
+    """Each member of a family fitted to one series: level and slope, their covariance, how well it explains the points
+    (logarithm), and the points' relative residuals and how likely each point is right."""
+
+    level: Floats
+    slope: Floats
+    covariance: Floats
+    evidence: Floats
+    left: Floats
+    right: Floats
+
+    def share(self) -> tuple[Floats, Floats]:
+        """(the share of a value at the highest clock that follows the clock, its variance), without a cap."""
+        whole = self.level + self.slope
+        by = np.stack([-self.slope, self.level], axis=1) / (whole**2)[:, None]
+        return self.slope / whole, np.einsum("ci,cij,cj->c", by, self.covariance, by) + _LEAST_NOISE**2
+
+
+def _periods(at: Floats) -> Floats:
+    rows = [1 / at]
+    for cap in _CAPS:
+        for slower in _SLOWER:
+            plateau = (1 + slower * np.maximum(0, at / cap - 1)) / cap
+            rows += [
+                np.exp(np.logaddexp(-corner * np.log(at), corner * np.log(plateau)) / corner) for corner in _CORNERS
+            ]
+    return np.array(rows)
+
+
+def _powers(at: Floats) -> Floats:
+    return np.array([np.minimum(at, cap) ** exponent for cap in (1.0, *_CAPS) for exponent in _EXPONENTS])
+
+
+TIME: Final = Family(_periods, 1)
+POWER: Final = Family(_powers, len(_EXPONENTS))
+
+
+def likely(stages: Mapping[int, Series], wanted: Mapping[int, Floats], family: Family, seed: int) -> dict[int, Likely]:
+    """What the values of one kind most likely are.
+
+    stages: by stage, what was measured. wanted: the clocks asked for, the measured ones among them, in falling order.
+    seed: of the draws.
+
+    Raises:
+        ProfileError: The values are so far apart that no curve goes through them.
+    """
+    scales = {stage: float(np.exp(np.log(one.values).mean())) for stage, one in stages.items()}
+    scaled = {stage: Series(one.at, one.values / scales[stage], one.errors) for stage, one in stages.items()}
+    features = {stage: family.features(one.at) for stage, one in stages.items()}
+    prior = family.prior(len(next(iter(features.values()))))
+    known = float(np.mean(_joined({stage: one.errors**2 for stage, one in stages.items()})))
+    expected, worth = (known, _KNOWN_WORTH) if known else (_NOISE**2, _NOISE_WORTH)
+    noise = expected
+    try:
+        with np.errstate(over="raise", invalid="raise", divide="raise"):
+            for _ in range(_ROUNDS_OF_NOISE):
+                # Errors that are given may be too small for what the curves leave; 0 says that none is known.
+                excess = max(noise - known, _LEAST_NOISE**2)
+                variances = {stage: one.errors**2 + excess for stage, one in scaled.items()}
+                curves = _pooled(scaled, features, variances)
+                weights = _weights(curves, prior)
+                left = {stage: weights[stage] @ one.left for stage, one in curves.items()}
+                right = {stage: weights[stage] @ one.right for stage, one in curves.items()}
+                noise = _noise(_joined(left), _joined(right), 2 * len(stages) + 1, expected, worth)
+            alike = _alike(scaled, left, noise, known) * noise
+            return {
+                stage: _completed(
+                    one,
+                    curves[stage],
+                    weights[stage],
+                    variances[stage],
+                    alike,
+                    _Wanted(wanted[stage], family.features(wanted[stage]), seed),
+                    stage,
+                ).times(scales[stage])
+                for stage, one in scaled.items()
+            }
+    except (FloatingPointError, np.linalg.LinAlgError):
+        values = _joined({stage: one.values for stage, one in stages.items()})
+        raise ProfileError(
+            f"no curve goes through values from {values.min():g} to {values.max():g}: are all of them in seconds "
+            "and joules?"
+        ) from None
+
+
+def _pooled(
+    stages: Mapping[int, Series], features: Mapping[int, Floats], variances: Mapping[int, Floats]
+) -> dict[int, _Curves]:
+    """Every member fitted to every stage, the share that follows the clock drawn to that of all stages."""
+    members = len(next(iter(features.values())))
+    mean, spread = np.full(members, _SLOPE[0]), np.full(members, _SLOPE[1])
+    alone = {s: _fitted(one, features[s], variances[s], mean, spread) for s, one in stages.items()}
+    if len(stages) == 1:
+        return alone
+    shares, share_variances = (np.array(part) for part in zip(*(one.share() for one in alone.values()), strict=True))
+    weights = 1 / share_variances
+    mean = (weights * shares).sum(axis=0) / weights.sum(axis=0)
+    freedom = len(stages) - 1
+    excess = (weights * (shares - mean) ** 2).sum(axis=0) - freedom
+    apart = np.maximum(0, excess / (weights.sum(axis=0) - (weights**2).sum(axis=0) / weights.sum(axis=0)))
+    apart = (freedom * apart + 2 * _STAGES_DIFFER**2) / (freedom + 2)
+    weights = 1 / (share_variances + apart)
+    mean = (weights * shares).sum(axis=0) / weights.sum(axis=0)
+    spread = np.sqrt(apart + 1 / weights.sum(axis=0))
+    return {s: _fitted(one, features[s], variances[s], mean, spread) for s, one in stages.items()}
+
+
+def _fitted(series: Series, features: Floats, variance: Floats, share: Floats, spread: Floats) -> _Curves:
+    """Weighted least squares of every member, with the share as one more observation; weights by `_right`, in rounds.
+
+    Neither level nor slope falls below 0: work takes time at any clock, and no less at a lower one.
+    """
+    values = series.values
+    weights, whole = np.ones_like(features), np.ones(len(features))
+    for _ in range(_ROUNDS):
+        of = weights / (variance * values**2)
+        pull = 1 / (spread * whole) ** 2
+        aa = of.sum(axis=1) + pull * share**2
+        ab = (of * features).sum(axis=1) - pull * share * (1 - share)
+        bb = (of * features**2).sum(axis=1) + pull * (1 - share) ** 2
+        a, b = of @ values, (of * features) @ values
+        determinant = aa * bb - ab**2
+        level, slope = (bb * a - ab * b) / determinant, (aa * b - ab * a) / determinant
+        level = np.where(slope < 0, a / of.sum(axis=1), level)
+        slope = np.where(level < 0, b / (of * features**2).sum(axis=1), np.maximum(slope, 0))
+        level = np.maximum(level, 0)
+        left = values / (level[:, None] + slope[:, None] * features) - 1
+        right, explained = _right(left, variance)
+        weights = right + (1 - right) * variance / (variance + _WRONG_BY**2)
+        whole = level + slope
+    covariance = np.array([[bb, -ab], [-ab, aa]]).transpose(2, 0, 1) / determinant[:, None, None]
+    off = (slope / whole - share) / spread
+    evidence = explained.sum(axis=1) - off**2 / 2 - np.log(spread) - np.log(determinant / whole**2) / 2
+    return _Curves(level, slope, covariance, evidence, left, right)
+
+
+def _right(left: Floats, variance: Floats) -> tuple[Floats, Floats]:
+    """(how likely a point with this residual is right, how well either explains it: the logarithm)."""
+    wide = variance + _WRONG_BY**2
+    right = np.log((1 - _WRONG) / np.sqrt(variance)) - left**2 / variance / 2
+    either = np.logaddexp(right, np.log(_WRONG / np.sqrt(wide)) - left**2 / wide / 2)
+    return np.exp(right - either), either
+
+
+def _weights(curves: Mapping[int, _Curves], prior: Floats) -> dict[int, Floats]:
+    """How likely each member is, for each stage: by its own points, and by those of the others."""
+    total = np.sum([one.evidence for one in curves.values()], axis=0)
+    found = {}
+    for stage, one in curves.items():
+        shared = _normal(np.log(prior) + total - one.evidence)
+        found[stage] = _normal(np.log((1 - _OWN_SHAPE) * shared + _OWN_SHAPE * prior) + one.evidence)
+    return found
+
+
+def _normal(logarithms: Floats) -> Floats:
+    weights: Floats = np.exp(np.maximum(logarithms - logarithms.max(), -700))
+    weights /= weights.sum()
+    return weights
+
+
+def _joined(parts: Mapping[int, Floats]) -> Floats:
+    return np.concatenate(list(parts.values()))
+
+
+def _noise(left: Floats, right: Floats, terms: int, expected: float, worth: int) -> float:
+    """The variance of what the curves leave where points are right."""
+    free = max(0, len(left) - terms)
+    found = float(right @ left**2 / right.sum()) * len(left) / max(1, free)
+    return (worth * expected + free * found) / (worth + free)
+
+
+def _alike(stages: Mapping[int, Series], left: Mapping[int, Floats], noise: float, known: float) -> float:
+    """The share of what the curves leave that is the GPU's: what known errors don't explain, or what neighbouring
+    clocks or the stages have in common."""
+    most = 2.5 * np.sqrt(noise)
+    clipped = {stage: np.clip(one, -most, most) for stage, one in left.items()}
+    whole = max(float(np.mean(_joined(clipped) ** 2)), _LEAST_NOISE**2)
+    near = float(np.mean(np.concatenate([np.exp(np.diff(np.log(one.at)) / _REACH) for one in stages.values()])))
+    neighbours = np.concatenate([one[1:] * one[:-1] for one in clipped.values()]) / near
+    clocks = np.unique(np.concatenate([one.at for one in stages.values()]))
+    found: dict[float, list[float]] = {clock: [] for clock in clocks}
+    for stage, one in stages.items():
+        for clock, value in zip(one.at.tolist(), clipped[stage].tolist(), strict=True):
+            found[clock].append(value)
+    others = np.array([a * b for values in found.values() for a, b in itertools.combinations(values, 2)])
+    shares = [max(0.0, 1 - known / noise) if known else 0.0]
+    for products in (neighbours, others):
+        # Less than so much in common is chance.
+        if len(products) and (share := float(products.mean()) / whole) > 2 / np.sqrt(len(products)):
+            shares.append(share)
+    return min(1.0, max(shares))
+
+
+def _completed(
+    series: Series, curves: _Curves, weights: Floats, noise: Floats, alike: float, wanted: _Wanted, stage: int
+) -> Likely:
+    """noise: the variance of each point; alike: that of what neighbouring clocks share and no member tells."""
+    of_all = curves.level[:, None] + curves.slope[:, None] * wanted.features
+    mean = weights @ of_all
+    at = np.array([int(np.argmin(np.abs(wanted.at - clock))) for clock in series.at], dtype=np.intp)
+    bend, rest, right = _bend(series.at, series.values / mean[at] - 1, noise, alike, wanted.at)
+    ones = np.stack([np.ones_like(wanted.features), wanted.features], axis=2)
+    within = np.einsum("c,cij,cni,cnj->n", weights, curves.covariance, ones, ones)
+    errors = np.sqrt((within + weights @ (of_all - mean) ** 2) / mean**2 + np.maximum(np.diag(rest), 0))
+    # Caps, corners and shares are drawn alike for all stages of a kind, as what is wrong of one is wrong of all; levels
+    # and bends apart.
+    common, apart = np.random.default_rng(wanted.seed), np.random.default_rng((wanted.seed, stage))
+    member = np.searchsorted(np.cumsum(weights), common.random(DRAWS) * (1 - 1e-9))
+    root = np.linalg.cholesky(curves.covariance[member][:, ::-1, ::-1])
+    slope, level = np.einsum("dij,jd->id", root, [common.standard_normal(DRAWS), apart.standard_normal(DRAWS)])
+    drawn = np.maximum(of_all[member] + level[:, None] + slope[:, None] * wanted.features[member], mean / 2)
+    values, vectors = np.linalg.eigh(rest)
+    bends = bend + apart.standard_normal((DRAWS, len(bend))) @ (vectors * np.sqrt(np.maximum(values, 0))).T
+    return Likely(mean * (1 + bend), errors, drawn * (1 + bends), at, mean[at], 1 - right)
+
+
+def _bend(at: Floats, left: Floats, noise: Floats, alike: float, wanted: Floats) -> tuple[Floats, Floats, Floats]:
+    """(what is kept of relative residuals at the wanted clocks, its covariance, how likely each point is right)."""
+
+    def together(one: Floats, other: Floats) -> Floats:
+        found: Floats = alike * np.exp(-np.abs(np.log(one)[:, None] - np.log(other)) / _REACH)
+        return found
+
+    alone = np.maximum(noise - alike, _LEAST_NOISE**2)
+    right = np.ones(len(left))
+    for _ in range(_ROUNDS):
+        wide = (1 - right) * _WRONG_BY**2
+        inverse = np.linalg.inv(together(at, at) + np.diag(alone + wide))
+        # What the others say of each point (leave one out), and how sure they are.
+        own = np.diag(inverse)
+        right, _ = _right(inverse @ left / own, 1 / own - wide)
+    gain = together(wanted, at) @ inverse
+    return gain @ left, together(wanted, wanted) - gain @ together(at, wanted), right
