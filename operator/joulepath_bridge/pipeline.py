@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from joulepath_crds import EnergyProfileSpec
-from joulepath_planner import Instruction, Pipeline, Point, Profile, Schedule, fit, recorded
+from joulepath_planner import Instruction, Pipeline, Point, Profile, Schedule, recorded
 from joulepath_planner.inputs.pipeline import Link
 
 __all__ = ["pipeline_of", "profile_of", "tails_of", "transfers_of"]
@@ -63,20 +63,19 @@ def pipeline_of(
     spec: EnergyProfileSpec,
     orders: Sequence[Iterable[str]],
     *,
-    supported_clocks_mhz: Collection[int],
+    profile: Profile,
     transfers_s: Mapping[Link, float],
     overheads_s: Mapping[tuple[int, str], float],
     tails_s: Mapping[int, float],
 ) -> Pipeline:
     """The pipeline of the job that the profile was measured on. A stage runs on all its tensor-parallel peers together.
 
-    orders: what each rank runs, as `3:F0`. supported_clocks_mhz: the profile is completed to those.
+    orders: what each rank runs, as `3:F0`. profile: the points to plan on, such as those of `profile_of`, completed.
     transfers_s, overheads_s, tails_s: as seen since; they go before what was measured with the profile.
 
     Raises:
         PlannerError: Profile, orders and delays make no pipeline.
     """
-    profile = fit(profile_of(spec), supported_clocks_mhz).profile
     return Pipeline(
         schedule=recorded([[Instruction.parse(label) for label in order] for order in orders]),
         profile=profile,

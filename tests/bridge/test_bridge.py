@@ -22,8 +22,8 @@ from joulepath_planner import (
     Instruction,
     LagTable,
     Pipeline,
-    PlannerError,
     Point,
+    fit,
     one_f_one_b,
     plan,
     simulate,
@@ -81,7 +81,7 @@ def _job(
     return pipeline_of(
         SPEC,
         ORDERS,
-        supported_clocks_mhz=range(1000, 1401, 50),
+        profile=fit(profile_of(SPEC), range(1000, 1401, 50)).profile,
         transfers_s=transfers_s or {},
         overheads_s={(0, "F"): 0.003},
         tails_s=tails_s or {},
@@ -97,13 +97,11 @@ def test_points_are_those_up_to_the_default_clock_with_their_errors() -> None:
     assert profile_of(SPEC.model_copy(update={"blocking_power": ()})).blocking_power_w == 0.0
 
 
-def test_a_job_is_completed_to_the_clocks_of_its_gpus() -> None:
+def test_a_job_has_the_points_that_it_is_given_and_the_gpus_of_its_stages() -> None:
     job = _job()
     assert [point.clock_mhz for point in job.profile.points[1, "B"]] == list(range(1300, 999, -50))
     assert job.schedule.orders == one_f_one_b(2, 3).orders
     assert (job.gpu_count, job.overhead(0, "F"), job.overhead(1, "F")) == (8, 0.003, 0.0)
-    with pytest.raises(PlannerError, match="is not a supported clock"):
-        pipeline_of(SPEC, ORDERS, supported_clocks_mhz=(1400,), transfers_s={}, overheads_s={}, tails_s={})
 
 
 def test_what_is_seen_goes_before_what_was_measured_with_the_profile() -> None:

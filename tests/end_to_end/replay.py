@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from joulepath_bridge.pipeline import pipeline_of
+from joulepath_bridge.pipeline import pipeline_of, profile_of
 from joulepath_crds import EnergyProfileSpec
-from joulepath_planner import LagTable, simulate
+from joulepath_planner import LagTable, fit, simulate
 from tests.end_to_end.product import LAG_S
 from tests.end_to_end.watching import Recorder
 
@@ -27,11 +27,12 @@ def replayed(record: Recorder, energy_plan: str) -> Replay:
     assert plan is not None
     assert stored is not None
     profile = EnergyProfileSpec.from_api(record.living("energyprofiles")[stored].body["spec"])
-    measured = {point.clock_mhz for stage in profile.stages for kind in stage.kinds for point in kind.points}
+    supported = {point.clock_mhz for stage in profile.stages for kind in stage.kinds for point in kind.points}
+    supported |= {clock for stage in plan.stages for clock in stage.clocks_mhz if clock}
     pipeline = pipeline_of(
         profile,
         [[f"{stage.stage}:{label}" for label in stage.order] for stage in plan.stages],
-        supported_clocks_mhz=measured | {clock for stage in plan.stages for clock in stage.clocks_mhz if clock},
+        profile=fit(profile_of(profile), supported).likely,
         transfers_s={},
         overheads_s={},
         tails_s={},

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from joulepath_bridge.lags import lags_or_assumed
-from joulepath_bridge.pipeline import pipeline_of
+from joulepath_bridge.pipeline import pipeline_of, profile_of
 from joulepath_crds import Granularity, SwitchingLag
 from joulepath_operator.facts.request import PlanRefusal, PlanRequest, PlanResult
 from joulepath_operator.planning.compute import compute
 from joulepath_operator.planning.pool import PlannerPool
-from joulepath_planner import simulate
+from joulepath_planner import fit, simulate
 
 NewWorld = Callable[..., Any]
 
@@ -94,7 +94,7 @@ def test_a_plan_for_a_job_of_noisy_iterations_stands_as_much_more_noise(
     pipeline = pipeline_of(
         request_for.profile,
         request_for.orders,
-        supported_clocks_mhz=request_for.supported_clocks_mhz,
+        profile=fit(profile_of(request_for.profile), request_for.supported_clocks_mhz).likely,
         transfers_s=request_for.delays.transfers_s,
         overheads_s=request_for.delays.overheads_s,
         tails_s=request_for.delays.tails_s,
@@ -127,6 +127,47 @@ def test_a_profile_that_cannot_be_planned_on_is_refused_in_a_sentence(request_fo
     assert isinstance(refusal, PlanRefusal)
     assert refusal.reason == "NotPlannable"
     assert "stage 0" in refusal.message
+
+
+def test_a_clock_that_seemed_fast_by_luck_makes_no_plan_late(request_for: PlanRequest, result: PlanResult) -> None:
+    """One clock below the default one was measured 5% too fast in every stage: taken as it is, it costs no time."""
+    lucky = request_for.profile.stages[0].kinds[0].points[2].clock_mhz
+
+    def measured(share: float) -> PlanRequest:
+        stages = tuple(
+            stage.model_copy(
+                update={
+                    "kinds": tuple(
+                        kind.model_copy(
+                            update={
+                                "points": tuple(
+                                    point.model_copy(update={"time_s": point.time_s * share})
+                                    if point.clock_mhz == lucky
+                                    else point
+                                    for point in kind.points
+                                )
+                            }
+                        )
+                        for kind in stage.kinds
+                    )
+                }
+            )
+            for stage in request_for.profile.stages
+        )
+        return replace(request_for, profile=request_for.profile.model_copy(update={"stages": stages}))
+
+    made = compute(measured(0.95))
+    assert isinstance(made, PlanResult)
+    durations = {
+        (stage.stage, label[0], clock): seconds
+        for stage in result.stages
+        for label, clock, seconds in zip(stage.order, stage.clocks_mhz, stage.durations_s, strict=True)
+    }
+    for stage in made.stages:
+        for label, clock, seconds in zip(stage.order, stage.clocks_mhz, stage.durations_s, strict=True):
+            if clock == lucky and (true := durations.get((stage.stage, label[0], clock))):
+                assert seconds > 0.98 * true
+    assert made.predicted_savings == pytest.approx(result.predicted_savings, abs=0.02)
 
 
 @pytest.mark.parametrize("granularity", [Granularity.PHASE, Granularity.KIND, Granularity.RANK])
