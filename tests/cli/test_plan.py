@@ -192,6 +192,29 @@ def test_clocks_between_the_measured_ones_can_be_filled_in(run: Run, csv: Path) 
     assert finer["iteration_time_s"] <= KNOWN.t_min_s * (1 + 1e-9)
 
 
+def test_filling_in_clocks_costs_nothing_and_says_how_sure_it_is(run: Run, tmp_path: Path) -> None:
+    rows = ["stage,instruction,frequency,time,energy"]
+    for stage, size in enumerate((1.0, 0.9, 1.1, 0.95)):
+        for kind, base in (("forward", 0.05), ("backward", 0.1)):
+            for clock in range(1740, 599, -60):
+                share = min(clock, 1560) / 1740
+                seconds = size * base * (0.4 + 0.6 / share) * (1 + 0.3 * max(0, clock / 1560 - 1))
+                seconds *= 1.06 if (stage, kind, clock) == (2, "forward", 1260) else 1
+                rows.append(f"{stage},{kind},{clock},{seconds:.6f},{seconds * 250 * (0.25 + 0.75 * share**2.5):.4f}")
+    uneven = tmp_path / "uneven.csv"
+    uneven.write_text("\n".join(rows))
+    asked = ("plan", uneven, "--schedule", "1f1b", "--stages", 4, "--microbatches", 4, "--blocking-power", 70)
+    plain = json.loads(run(*asked, "--json").out)
+    filled = json.loads(run(*asked, "--clock-step", 15, "--json").out)
+    assert filled["savings"] >= plain["savings"] - 1e-4
+    assert filled["certainty"]["savings"] == pytest.approx(filled["savings"], abs=0.01)
+    assert filled["certainty"]["slowdown"] < 0.005
+    assert "certainty" not in plain
+    told = " ".join(run(*asked, "--clock-step", 15).out.split())
+    assert "Hardly as the others: stage 2 F at 1260 MHz (+6.0% time" in told
+    assert "It may be late" not in told
+
+
 def test_transfers_and_tails_lengthen_the_iteration(run: Run, csv: Path) -> None:
     longer = _planned(run, csv, "--transfer-ms", 2, "--tail-ms", 30)
     neighbours = [(stage, stage + 1) for stage in range(3)]

@@ -71,6 +71,8 @@ def plan_document(scenario: Scenario, made: Made) -> dict[str, Any]:
         found["held_s"] = made.held_s
     if made.alternatives:
         found["alternatives"] = [asdict(one) for one in made.alternatives]
+    if made.certainty is not None:
+        found["certainty"] = asdict(made.certainty)
     if made.jitter is not None:
         found["jitter"] = jitter_document(made.jitter)
     if made.robust is not None:

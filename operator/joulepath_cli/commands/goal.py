@@ -11,6 +11,7 @@ from joulepath_cli import quantities
 from joulepath_cli.commands.scenario import Scenario
 from joulepath_planner import (
     Alternative,
+    Certainty,
     Granularity,
     Noise,
     ObjectiveError,
@@ -19,6 +20,7 @@ from joulepath_planner import (
     RobustPlan,
     Simulation,
     alternatives,
+    certainty,
     frontier,
     plan,
     plan_within,
@@ -40,7 +42,7 @@ class Made:
     """A plan and its replay.
 
     straggler_s: T' of the pipeline that it waits for; held_s: the time it is held at, for its power; alternatives,
-    robust, jitter: where they were asked for.
+    robust, jitter: where they were asked for. certainty: where clocks were filled in, and nothing else fixes the time.
     """
 
     plan: Plan
@@ -51,6 +53,7 @@ class Made:
     alternatives: tuple[Alternative, ...] = ()
     robust: RobustPlan | None = None
     jitter: Robustness | None = None
+    certainty: Certainty | None = None
 
     @property
     def pace_s(self) -> float | None:
@@ -215,6 +218,7 @@ def make(scenario: Scenario, options: Namespace, progress: Callable[[], object] 
         coarser,
         robust,
         jitter,
+        certainty(scenario.pipeline, made.clocks, scenario.fitted) if scenario.fitted and pace_s is None else None,
     )
 
 

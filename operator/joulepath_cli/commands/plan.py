@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
+from typing import Final
 
 from rich.table import Table
 
@@ -15,6 +16,9 @@ from joulepath_cli.commands.scenario import Scenario
 from joulepath_planner import ArgumentError, Robustness, frontier, perseus_text
 
 __all__ = ["add_arguments", "run"]
+
+_MOST_ODD: Final = 6
+"""Points that are listed."""
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -59,7 +63,11 @@ def run(options: Namespace) -> None:
         print(document.dumps(document.plan_document(scenario, made)))
     else:
         terminal.show(
-            _summary(scenario, made), _ranks(scenario, made), *_alternatives(made), *_jitter(made, options.margin)
+            _summary(scenario, made),
+            _ranks(scenario, made),
+            *_certainty(scenario, made, options),
+            *_alternatives(made),
+            *_jitter(made, options.margin),
         )
 
 
@@ -115,6 +123,33 @@ def _ranks(scenario: Scenario, made: Made) -> Table:
             )
         )
     return terminal.table("", ("rank", "stages", "clocks", "slowed", "busy", "computing", "waiting"), rows)
+
+
+def _certainty(scenario: Scenario, made: Made, options: Namespace) -> list[str]:
+    """How sure a plan is that counts on clocks that were filled in, and what to do where that is little."""
+    if made.certainty is None or scenario.fitted is None:
+        return []
+    sure = made.certainty
+    told = [
+        f"By what the measurements most likely mean, the plan takes {sure.slowdown:+.2%} (standard error "
+        f"{sure.slowdown_se:.2%}) and saves {sure.savings:.1%} ({sure.savings_se:.1%})."
+    ]
+    late = sure.slowdown + sure.slowdown_se - (made.plan.deadline_s / made.plan.t_min_s - 1)
+    if late > options.margin:
+        told.append(
+            f"It may be late by {late:.2%}: measure more clocks, or again; --reserve {options.reserve + late:.1%} "
+            "makes a plan that depends on them less."
+        )
+    odd = [
+        f"stage {stage} {kind} at {one.clock_mhz} MHz ({one.time:+.1%} time, {one.power:+.1%} power)"
+        for (stage, kind), ones in scenario.fitted.residuals.items()
+        for one in ones
+        if one.outlier
+    ]
+    if odd:
+        more = f" and {len(odd) - _MOST_ODD} more" if len(odd) > _MOST_ODD else ""
+        told.append(f"Hardly as the others: {', '.join(odd[:_MOST_ODD])}{more}.")
+    return told
 
 
 def _alternatives(made: Made) -> list[Table]:

@@ -12,6 +12,7 @@ from joulepath_cli import quantities
 from joulepath_planner import (
     FIXED,
     SCHEDULES,
+    Fit,
     LagTable,
     Pipeline,
     Profile,
@@ -33,10 +34,11 @@ _MANY_W: Final = 1500.0
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """A pipeline and how fast its GPUs switch clocks (None: at once)."""
+    """A pipeline and how fast its GPUs switch clocks (None: at once). fitted: where clocks were filled in."""
 
     pipeline: Pipeline
     lags: LagTable | None
+    fitted: Fit | None = None
 
     @property
     def title(self) -> str:
@@ -147,7 +149,7 @@ def _of_energyprofile(source: str, options: Namespace, schedule: str | None) -> 
     if options.blocking_power is not None:
         measured = Profile(measured.points, options.blocking_power)
     measured.check_units()
-    profile = _profile(measured, options)
+    profile, fitted = _profile(measured, options)
     name = topology.schedule.lower() if schedule is None else schedule
     if name == "recorded":
         raise ScheduleError("the profile's schedule was recorded, and not kept; give --schedule a name or a file.")
@@ -163,7 +165,7 @@ def _of_energyprofile(source: str, options: Namespace, schedule: str | None) -> 
         gpus=_gpus(order, options.gpus_per_stage or topology.tensor_parallel),
     )
     known_lags = None if spec.lag is None else lags_of(spec.lag)
-    return Scenario(pipeline, _lags(options) if options.lag_ms is not None else known_lags)
+    return Scenario(pipeline, _lags(options) if options.lag_ms is not None else known_lags, fitted)
 
 
 def _of_csv(path: str, options: Namespace, schedule: str | None) -> Scenario:
@@ -174,7 +176,7 @@ def _of_csv(path: str, options: Namespace, schedule: str | None) -> Scenario:
         )
     left_out: list[str] = []
     measured = Profile.from_csv(path, blocking_power_w=options.blocking_power, tell=left_out.append)
-    profile = _profile(measured, options)
+    profile, fitted = _profile(measured, options)
     stages = options.stages or len(profile.stages)
     order = _schedule("1f1b" if schedule is None else schedule, stages, options.microbatches, options.chunks)
     _splittable(profile, order)
@@ -188,7 +190,7 @@ def _of_csv(path: str, options: Namespace, schedule: str | None) -> Scenario:
     )
     for sentence in left_out:
         _note(sentence)
-    return Scenario(pipeline, _lags(options))
+    return Scenario(pipeline, _lags(options), fitted)
 
 
 def _splittable(profile: Profile, schedule: Schedule) -> None:
@@ -221,13 +223,15 @@ def _note(sentence: str) -> None:
     print(f"joulepath: note: {sentence}", file=sys.stderr)
 
 
-def _profile(measured: Profile, options: Namespace) -> Profile:
+def _profile(measured: Profile, options: Namespace) -> tuple[Profile, Fit | None]:
+    """The profile to plan on, and the fit that it is of where clocks were filled in."""
     if options.input_share is not None:
         measured = _split(measured, options.input_share)
     if options.clock_step is None:
-        return measured
+        return measured, None
     clocks = {point.clock_mhz for points in measured.points.values() for point in points}
-    return fit(measured, clocks | set(range(max(clocks), min(clocks) - 1, -options.clock_step))).profile
+    fitted = fit(measured, clocks | set(range(max(clocks), min(clocks) - 1, -options.clock_step)))
+    return fitted.profile, fitted
 
 
 def _split(profile: Profile, share: float) -> Profile:
