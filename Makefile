@@ -77,3 +77,7 @@ demo: venv ## The main job: GPT-3's pipeline on a real cluster with virtual GPUs
 .PHONY: bench-planner
 bench-planner: venv ## The planner's speed, memory and quality beside lowtime's; writes benchmarks/results/planner.json
 	@$(PY) benchmarks/planner.py $(ARGS)
+
+.PHONY: bench-fit
+bench-fit: venv ## What completing a profile costs, by a known truth; writes benchmarks/results/fit.json
+	@$(PY) benchmarks/fit.py $(ARGS)
