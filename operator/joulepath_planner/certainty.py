@@ -13,7 +13,9 @@ from typing import Final
 
 import numpy as np
 
+from joulepath_planner.arguments import checked, quoted
 from joulepath_planner.arrays import Floats
+from joulepath_planner.errors import ArgumentError
 from joulepath_planner.graph.graph import Graph, binding_wraps, least_period_s, path_lengths
 from joulepath_planner.graph.network import Network
 from joulepath_planner.inputs.curves import DRAWS
@@ -21,16 +23,22 @@ from joulepath_planner.inputs.fit import Fit
 from joulepath_planner.inputs.pipeline import Pipeline
 from joulepath_planner.inputs.schedule import Clocks
 from joulepath_planner.plan import Plan
+from joulepath_planner.referee.replay import simulate
 
 __all__ = ["Certainty", "SurePlan", "certainty", "sure_plan"]
 
-_SURE: Final = 3.0
-"""Standard errors of the stated bound."""
-_CAREFUL: Final = 1.0
-"""Standard errors that a sure plan stands: five of six times it keeps its bound."""
-_EAGER: Final = 1.5
-"""How much more reserve than a plan is late: it lengthens slowed instructions only."""
-_TRIES: Final = 5
+_SURE: Final = 4.0
+"""Standard errors of the stated bound. They are estimates from few points themselves: of Student's t with ten degrees
+of freedom as little is beyond that as of a normal distribution beyond three."""
+_EAGER: Final = 1.5, 6.0
+"""How much more reserve than a plan is late, at first and at most: it lengthens slowed instructions only."""
+_ENOUGH: Final = 0.1
+"""The part of a margin that no further plan is made for."""
+_TRIES: Final = 3
+_TRIES_OF_LARGE: Final = 2
+_LARGE: Final = 4000
+"""Instructions from which on a plan takes seconds."""
+_MOST_RESERVE: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,78 +53,105 @@ class Certainty:
 
     @property
     def slowdown_at_most(self) -> float:
-        """Hardly ever is it slower than this (three standard errors)."""
+        """Hardly ever is it slower than this (four standard errors)."""
         return self.slowdown + _SURE * self.slowdown_se
 
 
 @dataclass(frozen=True, slots=True)
 class SurePlan:
-    """A plan on what is likely, how sure it is, and the reserve that it took."""
+    """A plan on what is likely, how sure it is, and the reserve that it took.
+
+    excess: how much later it is than the margin lets it, as a fraction, where the truth is a standard error worse; 0 or
+    less where it stands that.
+    """
 
     plan: Plan
     certainty: Certainty
     reserve: float
+    excess: float
 
 
+@checked
 def certainty(pipeline: Pipeline, clocks: Clocks, fitted: Fit) -> Certainty:
     """Replay a plan's clocks and default clocks in every way that the truth may be.
 
-    pipeline: on the completed or the likely profile of the fit.
+    pipeline: on the completed or the likely profile of the fit. Of GPUs with a cap of their own, fit the profile
+    `capped` by it: default clocks are the cap then.
+
+    Raises:
+        ArgumentError: The clocks are of other instructions than the schedule's, or of none that the fit has.
     """
-    graph = Graph.of(pipeline)
-    planned = {
-        one: clock
-        for order, row in zip(pipeline.schedule.orders, clocks, strict=True)
-        for one, clock in zip(order, row, strict=True)
-    }
-    times, joules = _iterations(pipeline, graph, fitted, [planned[one] for one in graph.instructions])
-    default_times, default_joules = _iterations(pipeline, graph, fitted, [None] * len(graph.instructions))
+    if [len(row) for row in clocks] != [len(order) for order in pipeline.schedule.orders]:
+        raise ArgumentError("clocks are of another schedule; give one for each instruction of each rank.")
+    graph, likely = Graph.of(pipeline), replace(pipeline, profile=fitted.likely)
+    times, joules = _iterations(likely, graph, fitted, clocks)
+    default_times, default_joules = _iterations(likely, graph, fitted, [[None] * len(row) for row in clocks])
     slowdowns, savings = times / default_times - 1, 1 - joules / default_joules
     return Certainty(float(slowdowns.mean()), float(slowdowns.std()), float(savings.mean()), float(savings.std()))
 
 
+@checked
 def sure_plan(
     pipeline: Pipeline, fitted: Fit, make: Callable[[Pipeline, float], Plan], *, margin: float, reserve: float = 0.0
 ) -> SurePlan:
     """A plan on what is likely, late by no more than a margin even where the truth is a standard error worse.
 
     pipeline: on any profile; the plan is made on the likely one, as luck has no part in what that promises. make: the
-    plan of a pipeline for a reserve, which grows from `reserve` on until the plan stands that; after a few tries it is
-    taken as it is.
+    plan of a pipeline for a reserve, which grows from `reserve` on until the plan stands that. After a few tries that
+    which comes nearest is taken.
+
+    Raises:
+        PlannerError: `make` refuses, or its plan isn't of this pipeline.
     """
-    likely = replace(pipeline, profile=fitted.likely)
-    for _ in range(_TRIES):
+    likely, found = replace(pipeline, profile=fitted.likely), list[SurePlan]()
+    for _ in range(_TRIES if len(Graph.of(pipeline).instructions) < _LARGE else _TRIES_OF_LARGE):
         made = make(likely, reserve)
         sure = certainty(likely, made.clocks, fitted)
-        excess = sure.slowdown + _CAREFUL * sure.slowdown_se - ((1 + margin) * made.deadline_s / made.t_min_s - 1)
-        found = SurePlan(made, sure, reserve)
-        if excess <= 0:
+        excess = sure.slowdown + sure.slowdown_se - ((1 + margin) * made.deadline_s / made.t_min_s - 1)
+        found.append(SurePlan(made, sure, reserve, excess))
+        if excess <= _ENOUGH * margin or reserve >= _MOST_RESERVE:
             break
-        reserve += _EAGER * excess
-    return found
+        reserve = min(reserve + _more(found) * excess, _MOST_RESERVE)
+    return min(found, key=lambda one: max(one.excess, 0.0))
 
 
-def _iterations(pipeline: Pipeline, graph: Graph, fitted: Fit, clocks: Sequence[int | None]) -> tuple[Floats, Floats]:
-    """(seconds, joules) of an iteration in every way that the truth may be."""
-    profile = fitted.likely
+def _more(found: Sequence[SurePlan]) -> float:
+    """Reserve for each fraction that a plan is late: as the last step of it shows."""
+    if len(found) > 1 and (less := found[-2].excess - found[-1].excess) > 0:
+        return float(np.clip((found[-1].reserve - found[-2].reserve) / less, *_EAGER))
+    return _EAGER[0]
+
+
+def _iterations(pipeline: Pipeline, graph: Graph, fitted: Fit, clocks: Clocks) -> tuple[Floats, Floats]:
+    """(seconds, joules) of an iteration in every way that the truth may be; a rank's waits at their likely watts."""
+    orders, profile = pipeline.schedule.orders, pipeline.profile
     columns = {
         key: {point.clock_mhz: place for place, point in enumerate(ones)} for key, ones in profile.points.items()
     }
-    seconds, joules = np.empty((len(clocks), DRAWS)), np.zeros(DRAWS)
-    for node, (one, clock) in enumerate(zip(graph.instructions, clocks, strict=True)):
-        key, at = (one.stage, one.kind), clock or profile.default_clock_mhz(one.stage)
+    at = {
+        one: clock or profile.default_clock_mhz(one.stage)
+        for order, row in zip(orders, clocks, strict=True)
+        for one, clock in zip(order, row, strict=True)
+    }
+    if odd := next((one for one, clock in at.items() if clock not in columns.get((one.stage, one.kind), ())), None):
+        raise ArgumentError(
+            f"{odd} has a clock of {quoted(at[odd])} MHz, which the fit hasn't; give the fit all clocks."
+        )
+    # Nothing where a rank never waits.
+    waits_w = np.nan_to_num(simulate(pipeline, clocks).wait_power_w)
+    wait_w = {one: float(watts) for order, watts in zip(orders, waits_w, strict=True) for one in order}
+    seconds, joules = np.empty((len(at), DRAWS)), np.zeros(DRAWS)
+    for node, one in enumerate(graph.instructions):
+        key = one.stage, one.kind
         if key in fitted.draws:
-            time_s, energy_j = (part[:, columns[key][at]] for part in fitted.draws[key])
+            time_s, energy_j = (part[:, columns[key][at[one]]] for part in fitted.draws[key])
         else:
-            time_s, energy_j = (np.full(DRAWS, value) for value in profile.at(*key, at))
+            time_s, energy_j = (np.full(DRAWS, value) for value in profile.at(*key, at[one]))
         seconds[node] = time_s
-        joules += pipeline.gpus.get(one.stage, 1) * (energy_j - profile.wait_power_w(at) * time_s)
+        joules += pipeline.gpus.get(one.stage, 1) * (energy_j - wait_w[one] * time_s)
     periods_s = _periods_s(graph, seconds)
-    waits_w = sum(
-        pipeline.rank_gpus(rank) * profile.wait_power_w(profile.default_clock_mhz(order[0].stage))
-        for rank, order in enumerate(pipeline.schedule.orders)
-    )
-    return periods_s, joules + waits_w * periods_s
+    idle_w = sum(pipeline.rank_gpus(rank) * float(watts) for rank, watts in enumerate(waits_w))
+    return periods_s, joules + idle_w * periods_s
 
 
 def _periods_s(graph: Graph, durations_s: Floats) -> Floats:

@@ -170,6 +170,54 @@ def test_a_clock_that_seemed_fast_by_luck_makes_no_plan_late(request_for: PlanRe
     assert made.predicted_savings == pytest.approx(result.predicted_savings, abs=0.02)
 
 
+def test_gpus_whose_default_clock_is_on_no_curve_are_planned_by_what_was_measured(request_for: PlanRequest) -> None:
+    """Throttled by 6% at the default clock in all stages: the curves take that for outliers, the job is as slow."""
+    pipeline = pipeline_of(
+        request_for.profile,
+        request_for.orders,
+        profile=profile_of(request_for.profile),
+        transfers_s=request_for.delays.transfers_s,
+        overheads_s=request_for.delays.overheads_s,
+        tails_s=request_for.delays.tails_s,
+    )
+    points = {
+        key: (replace(top, time_s=1.06 * top.time_s, energy_j=1.06 * top.energy_j), *rest)
+        for key, (top, *rest) in pipeline.profile.points.items()
+    }
+    throttled = replace(pipeline, profile=replace(pipeline.profile, points=points))
+    stages = tuple(
+        stage.model_copy(
+            update={
+                "kinds": tuple(
+                    kind.model_copy(
+                        update={
+                            "points": tuple(
+                                point.model_copy(
+                                    update={"time_s": 1.06 * point.time_s, "energy_j": 1.06 * point.energy_j}
+                                )
+                                if place == 0
+                                else point
+                                for place, point in enumerate(kind.points)
+                            )
+                        }
+                    )
+                    for kind in stage.kinds
+                )
+            }
+        )
+        for stage in request_for.profile.stages
+    )
+    made = compute(
+        replace(
+            request_for,
+            profile=request_for.profile.model_copy(update={"stages": stages}),
+            control_time_s=simulate(throttled).iteration_time_s,
+        )
+    )
+    assert isinstance(made, PlanResult)
+    assert made.predicted_savings > 0.15
+
+
 @pytest.mark.parametrize("granularity", [Granularity.PHASE, Granularity.KIND, Granularity.RANK])
 def test_a_granularity_that_is_asked_for_is_the_finest_taken(
     request_for: PlanRequest, granularity: Granularity

@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any, cast
+
 import numpy as np
 import pytest
 
 from joulepath_planner import (
+    ArgumentError,
     Pipeline,
     Plan,
     Point,
@@ -127,3 +131,36 @@ def test_what_is_fixed_has_no_doubt() -> None:
     pipeline = Pipeline(schedule, found.profile)
     assert (0, "X") not in found.draws
     assert certainty(pipeline, plan(pipeline).clocks, found).savings > 0
+
+
+def test_savings_are_those_of_the_referee_where_waits_cost_by_the_clock() -> None:
+    measured = replace(generated(), blocking_power_w={TOP: 90.0, 975: 75.0})
+    found = fit(measured, CLOCKS)
+    pipeline = Pipeline(SCHEDULE, found.likely)
+    planned = plan(pipeline, slowdown=0.05)
+    assert certainty(pipeline, planned.clocks, found).savings == pytest.approx(planned.predicted_savings, abs=0.01)
+
+
+def test_a_plan_that_no_reserve_makes_sure_is_made_all_the_same() -> None:
+    doubtful = {
+        key: tuple(Point(p.clock_mhz, p.time_s, p.energy_j, 5 * p.time_s, p.energy_j) for p in points)
+        for key, points in thinned(generated(), SIX).points.items()
+    }
+    found = fit(Profile(doubtful, 80.0), CLOCKS)
+    sure = sure_plan(Pipeline(SCHEDULE, found.profile), found, made, margin=0.005)
+    assert sure.reserve <= 0.5
+    assert sure.excess == pytest.approx(
+        sure.certainty.slowdown + sure.certainty.slowdown_se - (1.005 * sure.plan.deadline_s / sure.plan.t_min_s - 1)
+    )
+
+
+def test_clocks_that_the_fit_or_the_schedule_has_not_are_refused_in_a_sentence() -> None:
+    found = fit(thinned(generated(), SIX), SIX)
+    pipeline = Pipeline(SCHEDULE, found.likely)
+    orders = SCHEDULE.orders
+    with pytest.raises(ArgumentError, match="has a clock of 1395 MHz, which the fit hasn't"):
+        certainty(pipeline, [[1395] * len(order) for order in orders], found)
+    with pytest.raises(ArgumentError, match="clocks are of another schedule"):
+        certainty(pipeline, [[None] * len(order) for order in orders[:-1]], found)
+    with pytest.raises(ArgumentError, match="margin is 'a'; it must be a number"):
+        sure_plan(pipeline, found, made, margin=cast(Any, "a"))

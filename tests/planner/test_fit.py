@@ -231,3 +231,41 @@ def test_values_beyond_any_curve_are_refused() -> None:
     points = (Point(1410, 0.05, 20.0), Point(1200, 1e-300, 20.0))
     with pytest.raises(ProfileError, match="are all of them in seconds and joules"):
         fit(Profile({(0, "F"): points, (0, "B"): points}, 80.0), SUPPORTED)
+
+
+@pytest.mark.parametrize("stages", [1, 4])
+def test_two_clocks_without_noise_tell_what_lies_between(stages: int) -> None:
+    """No cap is seen in them: a curve with one is no likelier than one without, however many stages there are."""
+    truth = generated(dict(enumerate([1.0, 0.9, 1.1, 0.95][:stages])), cap=TOP)
+    found = fit(thinned(truth, (TOP, 975)), CLOCKS)
+    for (stage, kind), points in truth.points.items():
+        for point in points:
+            known = told(found, stage, kind, point.clock_mhz)
+            assert known.time_s == pytest.approx(point.time_s, rel=0.02)
+            assert known.energy_j == pytest.approx(point.energy_j, rel=0.12)
+            assert abs(known.energy_j - point.energy_j) < 2.5 * known.energy_se_j + 1e-6
+
+
+def test_a_point_without_an_error_counts_no_more_than_those_with_one() -> None:
+    def guess(error: float) -> float:
+        points = [true_point(clock, cap=TOP) for clock in CLOCKS[::3]]
+        seen = tuple(
+            Point(one.clock_mhz, one.time_s * 1.03, one.energy_j, error * one.time_s)
+            if place == 5
+            else Point(one.clock_mhz, one.time_s, one.energy_j, 0.01 * one.time_s)
+            for place, one in enumerate(points)
+        )
+        found = fit(Profile({(0, "F"): seen, (0, "B"): seen}, 80.0), CLOCKS)
+        return told(found, 0, "F", points[5].clock_mhz).time_s
+
+    assert guess(0.0) == pytest.approx(guess(0.01), rel=0.001)
+    assert guess(0.0) < guess(0.0005)
+
+
+def test_no_draw_is_negative_however_unsure_the_points_are() -> None:
+    doubtful = {
+        key: tuple(Point(p.clock_mhz, p.time_s, p.energy_j, 2 * p.time_s, 2 * p.energy_j) for p in points)
+        for key, points in thinned(generated(noise=0.02), SIX).points.items()
+    }
+    found = fit(Profile(doubtful, 80.0), CLOCKS)
+    assert all((seconds > 0).all() and (joules > 0).all() for seconds, joules in found.draws.values())

@@ -36,7 +36,7 @@ _CALM: Final = 0.01
 another; under a plan nothing does but a reserve, so what a job's iterations vary by beyond this is added to it."""
 _LATE: Final = 0.0025
 """How much later than asked for a plan may be where the profile is a standard error worse than likely. On drawn
-profiles (`make bench-fit`) none is then late by more than 0.5% with every clock measured, than 0.9% with six."""
+profiles (`make bench-fit`) none is then late by more than 0.51% with every clock measured, than 0.87% with six."""
 _FRONTIER_POINTS: Final = 33
 
 
@@ -45,25 +45,21 @@ def compute(request: PlanRequest) -> PlanResult | PlanRefusal:
     topology = request.profile.topology
     try:
         fitted = planner.fit(profile_of(request.profile), request.supported_clocks_mhz)
-        pipeline = pipeline_of(
-            request.profile,
-            request.orders,
-            profile=fitted.likely,
-            transfers_s=request.delays.transfers_s,
-            overheads_s=request.delays.overheads_s,
-            tails_s=request.delays.tails_s,
-        )
-        simulated_s = planner.simulate(pipeline).iteration_time_s
         noise = min(_MOST_NOISE, request.profile.iteration_time_noise_s / request.control_time_s)
         allowed = _MISMATCH + noise
-        if abs(simulated_s / request.control_time_s - 1) > allowed:
+        # What the curves take for an outlier may be what this GPU does: then the job takes what was measured.
+        pipelines = [_pipeline(request, profile) for profile in (fitted.likely, fitted.profile)]
+        seconds = [planner.simulate(one).iteration_time_s for one in pipelines]
+        near = [abs(simulated_s / request.control_time_s - 1) <= allowed for simulated_s in seconds]
+        if not any(near):
             return PlanRefusal(
                 Refusal.MODEL_MISMATCH,
-                f"The model takes {simulated_s:.4f} s for an iteration at default clocks, the job "
+                f"The model takes {seconds[0]:.4f} s for an iteration at default clocks, the job "
                 f"{request.control_time_s:.4f} s: more than {allowed:.1%} apart ({_MISMATCH:.0%} and what the job's "
                 "own iterations vary by), a plan would be for another job. Something else slows the job (data loading, "
                 "checkpoints, a neighbour): remove it, then restart the job or change the EnergyPlan's spec.",
             )
+        pipeline = pipelines[near.index(True)]
         granularity = request.granularity
         if request.lag is None and granularity is Granularity.AUTO:
             granularity = Granularity.PHASE
@@ -78,7 +74,11 @@ def compute(request: PlanRequest) -> PlanResult | PlanRefusal:
                 reserve=reserve,
             )
 
-        plan = planner.sure_plan(pipeline, fitted, made, margin=_LATE, reserve=_RESERVE + max(0.0, noise - _CALM)).plan
+        reserve = _RESERVE + max(0.0, noise - _CALM)
+        if near[0]:
+            plan = planner.sure_plan(pipeline, fitted, made, margin=_LATE, reserve=reserve).plan
+        else:
+            plan = made(pipeline, reserve)
         frontier = planner.frontier(pipeline, _FRONTIER_POINTS, default_clock_mhz=topology.default_clock_mhz)
     except planner.PlannerError as error:
         return PlanRefusal(Refusal.NOT_PLANNABLE, f"The planner refuses: {str(error).rstrip('.')}.")
@@ -100,4 +100,15 @@ def compute(request: PlanRequest) -> PlanResult | PlanRefusal:
         ),
         control_time_s=request.control_time_s,
         plan_time_s=plan.iteration_time_s * request.control_time_s / plan.t_min_s,
+    )
+
+
+def _pipeline(request: PlanRequest, profile: planner.Profile) -> planner.Pipeline:
+    return pipeline_of(
+        request.profile,
+        request.orders,
+        profile=profile,
+        transfers_s=request.delays.transfers_s,
+        overheads_s=request.delays.overheads_s,
+        tails_s=request.delays.tails_s,
     )

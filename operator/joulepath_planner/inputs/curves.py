@@ -14,14 +14,13 @@ leaves at neighbouring clocks alike is the GPU's and is kept (kriging); the rest
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Final
 
 import numpy as np
 
-from joulepath_planner.arrays import Floats, Ints
+from joulepath_planner.arrays import Floats, Ints, Mask
 from joulepath_planner.errors import ProfileError
 
 __all__ = ["DRAWS", "POWER", "TIME", "Family", "Likely", "Series", "likely"]
@@ -52,6 +51,8 @@ _STAGES_DIFFER: Final = 0.03
 """Standard deviation of that share among stages where the data don't tell, worth two stages."""
 _REACH: Final = 0.08
 """How far in clock, as a fraction, what a curve leaves stays alike."""
+_NEGLIGIBLE: Final = 1e-6
+"""A member of less weight in every stage is looked at no more."""
 _ROUNDS: Final = 5
 _ROUNDS_OF_NOISE: Final = 3
 
@@ -117,6 +118,9 @@ class _Curves:
     left: Floats
     right: Floats
 
+    def kept(self, members: Mask) -> _Curves:
+        return _Curves(*(getattr(self, field.name)[members] for field in fields(self)))
+
     def share(self) -> tuple[Floats, Floats]:
         """(the share of a value at the highest clock that follows the clock, its variance), without a cap."""
         whole = self.level + self.slope
@@ -153,10 +157,16 @@ def likely(stages: Mapping[int, Series], wanted: Mapping[int, Floats], family: F
         ProfileError: The values are so far apart that no curve goes through them.
     """
     scales = {stage: float(np.exp(np.log(one.values).mean())) for stage, one in stages.items()}
-    scaled = {stage: Series(one.at, one.values / scales[stage], one.errors) for stage, one in stages.items()}
+    known_errors = [error for error in _joined({stage: one.errors for stage, one in stages.items()}) if error]
+    usual = float(np.sqrt(np.mean(np.square(known_errors)))) if known_errors else 0.0
+    scaled = {
+        stage: Series(one.at, one.values / scales[stage], np.where(one.errors > 0, one.errors, usual))
+        for stage, one in stages.items()
+    }
     features = {stage: family.features(one.at) for stage, one in stages.items()}
-    prior = family.prior(len(next(iter(features.values()))))
-    known = float(np.mean(_joined({stage: one.errors**2 for stage, one in stages.items()})))
+    members = np.arange(len(next(iter(features.values()))))
+    prior = family.prior(len(members))
+    known = float(np.mean(_joined({stage: one.errors**2 for stage, one in scaled.items()})))
     expected, worth = (known, _KNOWN_WORTH) if known else (_NOISE**2, _NOISE_WORTH)
     noise = expected
     try:
@@ -165,8 +175,12 @@ def likely(stages: Mapping[int, Series], wanted: Mapping[int, Floats], family: F
                 # Errors that are given may be too small for what the curves leave; 0 says that none is known.
                 excess = max(noise - known, _LEAST_NOISE**2)
                 variances = {stage: one.errors**2 + excess for stage, one in scaled.items()}
-                curves = _pooled(scaled, features, variances)
-                weights = _weights(curves, prior)
+                curves = _pooled(scaled, {stage: one[members] for stage, one in features.items()}, variances)
+                weights = _weights(curves, prior[members])
+                counts = np.max(list(weights.values()), axis=0) > _NEGLIGIBLE
+                members = members[counts]
+                curves = {stage: one.kept(counts) for stage, one in curves.items()}
+                weights = {stage: one[counts] / one[counts].sum() for stage, one in weights.items()}
                 left = {stage: weights[stage] @ one.left for stage, one in curves.items()}
                 right = {stage: weights[stage] @ one.right for stage, one in curves.items()}
                 noise = _noise(_joined(left), _joined(right), 2 * len(stages) + 1, expected, worth)
@@ -178,7 +192,7 @@ def likely(stages: Mapping[int, Series], wanted: Mapping[int, Floats], family: F
                     weights[stage],
                     variances[stage],
                     alike,
-                    _Wanted(wanted[stage], family.features(wanted[stage]), seed),
+                    _Wanted(wanted[stage], family.features(wanted[stage])[members], seed),
                     stage,
                 ).times(scales[stage])
                 for stage, one in scaled.items()
@@ -238,7 +252,8 @@ def _fitted(series: Series, features: Floats, variance: Floats, share: Floats, s
         whole = level + slope
     covariance = np.array([[bb, -ab], [-ab, aa]]).transpose(2, 0, 1) / determinant[:, None, None]
     off = (slope / whole - share) / spread
-    evidence = explained.sum(axis=1) - off**2 / 2 - np.log(spread) - np.log(determinant / whole**2) / 2
+    # Laplace's method; the share has its prior, and the whole none, so that any unit gives the same.
+    evidence = explained.sum(axis=1) - off**2 / 2 - np.log(spread) - np.log(determinant * whole**4) / 2
     return _Curves(level, slope, covariance, evidence, left, right)
 
 
@@ -286,15 +301,15 @@ def _alike(stages: Mapping[int, Series], left: Mapping[int, Floats], noise: floa
     near = float(np.mean(np.concatenate([np.exp(np.diff(np.log(one.at)) / _REACH) for one in stages.values()])))
     neighbours = np.concatenate([one[1:] * one[:-1] for one in clipped.values()]) / near
     clocks = np.unique(np.concatenate([one.at for one in stages.values()]))
-    found: dict[float, list[float]] = {clock: [] for clock in clocks}
-    for stage, one in stages.items():
-        for clock, value in zip(one.at.tolist(), clipped[stage].tolist(), strict=True):
-            found[clock].append(value)
-    others = np.array([a * b for values in found.values() for a, b in itertools.combinations(values, 2)])
+    of_clock = np.searchsorted(clocks, np.concatenate([one.at for one in stages.values()]))
+    together = _joined(clipped)
+    count, total, squares = (np.bincount(of_clock, by) for by in (None, together, together**2))
+    # Products of all pairs at a clock: the square of their sum has each twice.
+    pairs, products = float(count @ (count - 1)) / 2, float((total**2 - squares).sum()) / 2
     shares = [max(0.0, 1 - known / noise) if known else 0.0]
-    for products in (neighbours, others):
+    for number, found in ((len(neighbours), float(neighbours.sum())), (pairs, products)):
         # Less than so much in common is chance.
-        if len(products) and (share := float(products.mean()) / whole) > 2 / np.sqrt(len(products)):
+        if number and (share := found / number / whole) > 2 / np.sqrt(number):
             shares.append(share)
     return min(1.0, max(shares))
 
@@ -306,10 +321,10 @@ def _completed(
     of_all = curves.level[:, None] + curves.slope[:, None] * wanted.features
     mean = weights @ of_all
     at = np.array([int(np.argmin(np.abs(wanted.at - clock))) for clock in series.at], dtype=np.intp)
-    bend, rest, right = _bend(series.at, series.values / mean[at] - 1, noise, alike, wanted.at)
+    bend = _bend(series.at, series.values / mean[at] - 1, noise, alike, wanted.at)
     ones = np.stack([np.ones_like(wanted.features), wanted.features], axis=2)
     within = np.einsum("c,cij,cni,cnj->n", weights, curves.covariance, ones, ones)
-    errors = np.sqrt((within + weights @ (of_all - mean) ** 2) / mean**2 + np.maximum(np.diag(rest), 0))
+    errors = np.sqrt((within + weights @ (of_all - mean) ** 2) / mean**2 + bend.variance)
     # Caps, corners and shares are drawn alike for all stages of a kind, as what is wrong of one is wrong of all; levels
     # and bends apart.
     common, apart = np.random.default_rng(wanted.seed), np.random.default_rng((wanted.seed, stage))
@@ -317,14 +332,41 @@ def _completed(
     root = np.linalg.cholesky(curves.covariance[member][:, ::-1, ::-1])
     slope, level = np.einsum("dij,jd->id", root, [common.standard_normal(DRAWS), apart.standard_normal(DRAWS)])
     drawn = np.maximum(of_all[member] + level[:, None] + slope[:, None] * wanted.features[member], mean / 2)
-    values, vectors = np.linalg.eigh(rest)
-    bends = bend + apart.standard_normal((DRAWS, len(bend))) @ (vectors * np.sqrt(np.maximum(values, 0))).T
-    return Likely(mean * (1 + bend), errors, drawn * (1 + bends), at, mean[at], 1 - right)
+    bends = np.maximum(1 + bend.draws(wanted.at, at, apart), 1 / 2)
+    return Likely(mean * (1 + bend.most_likely), errors, drawn * bends, at, mean[at], 1 - bend.right)
 
 
-def _bend(at: Floats, left: Floats, noise: Floats, alike: float, wanted: Floats) -> tuple[Floats, Floats, Floats]:
-    """(what is kept of relative residuals at the wanted clocks, its covariance, how likely each point is right)."""
+@dataclass(frozen=True, slots=True)
+class _Bend:
+    """What is kept of relative residuals at the wanted clocks, its variance there, and how likely each point is right.
 
+    gain: from residuals of the measured clocks to the wanted ones; alike: the variance before anything was measured;
+    alone: of the noise of each point.
+    """
+
+    most_likely: Floats
+    variance: Floats
+    right: Floats
+    gain: Floats
+    alike: float
+    alone: Floats
+
+    def draws(self, wanted: Floats, at: Ints, source: np.random.Generator) -> Floats:
+        """A row for each way that it may be: what is drawn before measuring, corrected by what points of it would tell
+        (Matheron's rule). Before measuring, it wanders from clock to clock and forgets (Ornstein-Uhlenbeck)."""
+        steps = source.standard_normal((len(wanted), DRAWS))
+        keeps = np.exp(np.diff(np.log(wanted)) / _REACH)
+        drawn = np.empty_like(steps)
+        drawn[0] = steps[0]
+        for place, keep in enumerate(keeps, 1):
+            drawn[place] = keep * drawn[place - 1] + np.sqrt(1 - keep**2) * steps[place]
+        drawn *= np.sqrt(self.alike)
+        seen = drawn[at] + np.sqrt(self.alone)[:, None] * source.standard_normal((len(at), DRAWS))
+        found: Floats = self.most_likely + (drawn - self.gain @ seen).T
+        return found
+
+
+def _bend(at: Floats, left: Floats, noise: Floats, alike: float, wanted: Floats) -> _Bend:
     def together(one: Floats, other: Floats) -> Floats:
         found: Floats = alike * np.exp(-np.abs(np.log(one)[:, None] - np.log(other)) / _REACH)
         return found
@@ -338,4 +380,5 @@ def _bend(at: Floats, left: Floats, noise: Floats, alike: float, wanted: Floats)
         own = np.diag(inverse)
         right, _ = _right(inverse @ left / own, 1 / own - wide)
     gain = together(wanted, at) @ inverse
-    return gain @ left, together(wanted, wanted) - gain @ together(at, wanted), right
+    variance = np.maximum(alike - (gain * together(wanted, at)).sum(axis=1), 0)
+    return _Bend(gain @ left, variance, right, gain, alike, alone + wide)
