@@ -11,11 +11,11 @@ import pytest
 
 from joulepath_bridge.lags import lags_or_assumed
 from joulepath_bridge.pipeline import pipeline_of, profile_of
-from joulepath_crds import Granularity, SwitchingLag
+from joulepath_crds import Granularity, KindProfile, ProfilePoint, StageProfile, SwitchingLag
 from joulepath_operator.facts.request import PlanRefusal, PlanRequest, PlanResult
 from joulepath_operator.planning.compute import compute
 from joulepath_operator.planning.pool import PlannerPool
-from joulepath_planner import fit, simulate
+from joulepath_planner import Pipeline, Profile, fit, simulate
 
 NewWorld = Callable[..., Any]
 
@@ -79,6 +79,28 @@ def noisy(request: PlanRequest, noise: float) -> PlanRequest:
     return replace(request, profile=request.profile.model_copy(update=update))
 
 
+def measured(request: PlanRequest, otherwise: Callable[[ProfilePoint], ProfilePoint]) -> PlanRequest:
+    """The same job, each point of its profile measured otherwise."""
+
+    def kinds(stage: StageProfile) -> tuple[KindProfile, ...]:
+        return tuple(kind.model_copy(update={"points": tuple(map(otherwise, kind.points))}) for kind in stage.kinds)
+
+    stages = tuple(stage.model_copy(update={"kinds": kinds(stage)}) for stage in request.profile.stages)
+    return replace(request, profile=request.profile.model_copy(update={"stages": stages}))
+
+
+def pipeline_for(request: PlanRequest, profile: Profile) -> Pipeline:
+    """The job's pipeline on these points."""
+    return pipeline_of(
+        request.profile,
+        request.orders,
+        profile=profile,
+        transfers_s=request.delays.transfers_s,
+        overheads_s=request.delays.overheads_s,
+        tails_s=request.delays.tails_s,
+    )
+
+
 def test_what_lies_within_the_noise_of_the_job_is_no_mismatch(request_for: PlanRequest) -> None:
     def off_by(share: float, noise: float) -> PlanResult | PlanRefusal:
         return compute(replace(noisy(request_for, noise), control_time_s=request_for.control_time_s * (1 + share)))
@@ -91,14 +113,7 @@ def test_what_lies_within_the_noise_of_the_job_is_no_mismatch(request_for: PlanR
 def test_a_plan_for_a_job_of_noisy_iterations_stands_as_much_more_noise(
     request_for: PlanRequest, result: PlanResult
 ) -> None:
-    pipeline = pipeline_of(
-        request_for.profile,
-        request_for.orders,
-        profile=fit(profile_of(request_for.profile), request_for.supported_clocks_mhz).likely,
-        transfers_s=request_for.delays.transfers_s,
-        overheads_s=request_for.delays.overheads_s,
-        tails_s=request_for.delays.tails_s,
-    )
+    pipeline = pipeline_for(request_for, fit(profile_of(request_for.profile), request_for.supported_clocks_mhz).likely)
     slower = {
         key: (points[0], *(replace(point, time_s=1.01 * point.time_s) for point in points[1:]))
         for key, points in pipeline.profile.points.items()
@@ -133,30 +148,10 @@ def test_a_clock_that_seemed_fast_by_luck_makes_no_plan_late(request_for: PlanRe
     """One clock below the default one was measured 5% too fast in every stage: taken as it is, it costs no time."""
     lucky = request_for.profile.stages[0].kinds[0].points[2].clock_mhz
 
-    def measured(share: float) -> PlanRequest:
-        stages = tuple(
-            stage.model_copy(
-                update={
-                    "kinds": tuple(
-                        kind.model_copy(
-                            update={
-                                "points": tuple(
-                                    point.model_copy(update={"time_s": point.time_s * share})
-                                    if point.clock_mhz == lucky
-                                    else point
-                                    for point in kind.points
-                                )
-                            }
-                        )
-                        for kind in stage.kinds
-                    )
-                }
-            )
-            for stage in request_for.profile.stages
-        )
-        return replace(request_for, profile=request_for.profile.model_copy(update={"stages": stages}))
+    def faster(point: ProfilePoint) -> ProfilePoint:
+        return point.model_copy(update={"time_s": 0.95 * point.time_s}) if point.clock_mhz == lucky else point
 
-    made = compute(measured(0.95))
+    made = compute(measured(request_for, faster))
     assert isinstance(made, PlanResult)
     durations = {
         (stage.stage, label[0], clock): seconds
@@ -172,48 +167,15 @@ def test_a_clock_that_seemed_fast_by_luck_makes_no_plan_late(request_for: PlanRe
 
 def test_gpus_whose_default_clock_is_on_no_curve_are_planned_by_what_was_measured(request_for: PlanRequest) -> None:
     """Throttled by 6% at the default clock in all stages: the curves take that for outliers, the job is as slow."""
-    pipeline = pipeline_of(
-        request_for.profile,
-        request_for.orders,
-        profile=profile_of(request_for.profile),
-        transfers_s=request_for.delays.transfers_s,
-        overheads_s=request_for.delays.overheads_s,
-        tails_s=request_for.delays.tails_s,
-    )
-    points = {
-        key: (replace(top, time_s=1.06 * top.time_s, energy_j=1.06 * top.energy_j), *rest)
-        for key, (top, *rest) in pipeline.profile.points.items()
-    }
-    throttled = replace(pipeline, profile=replace(pipeline.profile, points=points))
-    stages = tuple(
-        stage.model_copy(
-            update={
-                "kinds": tuple(
-                    kind.model_copy(
-                        update={
-                            "points": tuple(
-                                point.model_copy(
-                                    update={"time_s": 1.06 * point.time_s, "energy_j": 1.06 * point.energy_j}
-                                )
-                                if place == 0
-                                else point
-                                for place, point in enumerate(kind.points)
-                            )
-                        }
-                    )
-                    for kind in stage.kinds
-                )
-            }
-        )
-        for stage in request_for.profile.stages
-    )
-    made = compute(
-        replace(
-            request_for,
-            profile=request_for.profile.model_copy(update={"stages": stages}),
-            control_time_s=simulate(throttled).iteration_time_s,
-        )
-    )
+    default = request_for.profile.topology.default_clock_mhz
+
+    def slower(point: ProfilePoint) -> ProfilePoint:
+        update = {"time_s": 1.06 * point.time_s, "energy_j": 1.06 * point.energy_j}
+        return point.model_copy(update=update) if point.clock_mhz == default else point
+
+    throttled = measured(request_for, slower)
+    seen_s = simulate(pipeline_for(throttled, profile_of(throttled.profile))).iteration_time_s
+    made = compute(replace(throttled, control_time_s=seen_s))
     assert isinstance(made, PlanResult)
     assert made.predicted_savings > 0.15
 
