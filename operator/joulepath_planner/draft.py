@@ -8,12 +8,12 @@ referee says which of the two drafts is cheaper.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Final
 
-from joulepath_planner.bound.frontier import Frontier, trace
+from joulepath_planner.bound.frontier import Frontier, t_fixed_s, trace
 from joulepath_planner.bound.problem import Problem
 from joulepath_planner.clocks.reclaim import choose, rounded, rounded_alone
 from joulepath_planner.clocks.repair import TOLERANCE, Assignment, repair
@@ -27,14 +27,15 @@ from joulepath_planner.inputs.lags import LagTable
 from joulepath_planner.inputs.pipeline import Pipeline
 from joulepath_planner.inputs.schedule import Clocks
 from joulepath_planner.referee.replay import Referee, Simulation
+from joulepath_planner.solvers.simplex import Simplex
 from joulepath_planner.solvers.solution import SOLVER_TOLERANCE_S, Program, Solution
 from joulepath_planner.solvers.whole import WholeClocks
 
 __all__ = ["Draft", "Drafting"]
 
 _LARGE: Final = 4000
-"""Instructions from which on the linear program isn't solved once more for a reserve or for shared clocks, and
-instructions that share clocks are not compared with coarser granularities."""
+"""Instructions from which on the linear program isn't solved once more for a reserve, for shared clocks or for shorter
+times, and instructions that share clocks are not compared with coarser granularities."""
 
 _MOST_OPTIONS: Final = 900
 """Of all groups together, up to which the best clocks are looked for."""
@@ -82,7 +83,7 @@ class Drafting:
         self.referee = Referee(pipeline)
         clocks = {point.clock_mhz for series in pipeline.profile.points.values() for point in series}
         self._lags = lags and lags.among(clocks)
-        self._reserve, self._fixed = reserve, fixed
+        self.fixed, self._reserve = fixed, reserve
         self._min_dwell_s = min_dwell_s
         self._network = Network(self.problem.graph)
         self._solved: dict[float, Solution] = {}
@@ -91,11 +92,19 @@ class Drafting:
     def _exact(self) -> tuple[Program, list[Options]]:
         return self.problem.program(self.problem.single)
 
-    def bound(self, deadline_s: float) -> Solution:
-        """The linear program's optimum at the finest granularity, with what is measured."""
+    def bound(self, deadline_s: float, after_s: float | None = None) -> Solution:
+        """The linear program's optimum at the finest granularity, with what is measured.
+
+        after_s: as `Program.solve`.
+        """
         if deadline_s not in self._solved:
-            self._solved[deadline_s] = self._solve(self._exact[0], deadline_s)
+            self._solved[deadline_s] = self._solve(self._exact[0], deadline_s, after_s)
         return self._solved[deadline_s]
+
+    @property
+    def remembers(self) -> bool:
+        """Whether which optimum `bound` finds, of several, depends on what was solved before."""
+        return isinstance(self._exact[0], Simplex)
 
     def relaxed_bound_j(self, granularity: Granularity, deadline_s: float) -> float:
         """A lower bound for clocks that switch at once, as if each kind in a group had a clock of its own."""
@@ -114,7 +123,7 @@ class Drafting:
         orders = self.problem.pipeline.schedule.orders
         clocks = tuple((None,) * len(order) for order in orders)
         # Clocks that never switch have no lags: only a time that is fixed makes this another replay.
-        return Draft(None, clocks, self._replay(clocks, deadline_s) if self._fixed else self._default)
+        return Draft(None, clocks, self._replay(clocks, deadline_s) if self.fixed else self._default)
 
     @cached_property
     def _default(self) -> Simulation:
@@ -122,13 +131,30 @@ class Drafting:
 
     def baseline_j(self, deadline_s: float) -> float:
         """Energy at default clocks; with waits until the deadline if the time is fixed."""
-        waits_s = deadline_s - self._default.iteration_time_s if self._fixed else 0.0
+        waits_s = deadline_s - self._default.iteration_time_s if self.fixed else 0.0
         return self._default.energy_j + waits_s * self.problem.default_wait_w
 
-    def frontier(self, points: int | None) -> Frontier:
-        """As `frontier`; `bound` knows all of its points."""
+    def frontier(self, points: int | None, solve: Callable[[float], Solution]) -> Frontier:
+        """As `frontier`. solve: `bound`, or what calls it."""
         program, options = self._exact
-        return trace(self.problem, options, self.bound, program, points)
+        return trace(self.problem, options, solve, program, points)
+
+    @cached_property
+    def t_fixed_s(self) -> float:
+        """T*_fixed."""
+        return t_fixed_s(self.problem, self._exact[1])
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the solver and the referee know the same costs, and each instruction may have a clock of its own."""
+        held = self._lags or self._reserve or self._min_dwell_s
+        mapped = isinstance(self.problem.pipeline.profile.blocking_power_w, Mapping)
+        return not held and not mapped
+
+    @property
+    def is_large(self) -> bool:
+        """Whether a linear program takes so long that no more of them than needed are solved."""
+        return len(self.problem.graph.instructions) >= _LARGE
 
     def draft(
         self, granularity: Granularity, deadline_s: float, polish_s: float = 0.0, below_j: float = math.inf
@@ -165,18 +191,24 @@ class Drafting:
             granularity == "instruction" and len(self.runs) < len(self.problem.graph.instructions) < _LARGE
         )
 
-    def fine(self, deadlines_s: Sequence[float]) -> list[Draft | None]:
-        """Drafts of instruction granularity for many deadlines, rounded together: much faster than one by one."""
-        solutions = [self.bound(deadline) for deadline in deadlines_s]
-        how = effort(len(self._exact[1]), len(deadlines_s))
-        periods = [_period_s(one, deadline) for one, deadline in zip(solutions, deadlines_s, strict=True)]
+    def fine(self, deadlines_s: Sequence[float], solutions: Sequence[Solution]) -> list[Draft]:
+        """Drafts of instruction granularity, or default clocks where those are cheaper, from the linear program's
+        optimum for each deadline. Each depends on its own alone; all are rounded together, much faster than one by one.
+        """
         members, options = self.problem.single, self._view.options(self.problem.single)
+        periods = [_period_s(one, deadline) for one, deadline in zip(solutions, deadlines_s, strict=True)]
         rounder = Rounder(self.problem.graph, options, self._network)
-        chosen = rounder.choose(periods, [one.extra_s for one in solutions], how)
-        return [
-            None if choices is None else self._repaired("instruction", members, options, choices, deadline)
-            for choices, deadline in zip(chosen, deadlines_s, strict=True)
-        ]
+        chosen = rounder.choose(periods, [one.extra_s for one in solutions], effort(len(options), together=True))
+        drafts = []
+        for choices, deadline in zip(chosen, deadlines_s, strict=True):
+            draft = choices and self._repaired("instruction", members, options, choices, deadline)
+            pays = draft and draft.replay.energy_j < self.baseline_j(deadline)
+            drafts.append(draft if draft and pays else self.default(deadline))
+        return drafts
+
+    def held(self, draft: Draft, time_s: float) -> Draft:
+        """The same clocks with waits until this time."""
+        return replace(draft, replay=self._replay(draft.clocks, time_s))
 
     @cached_property
     def _view(self) -> _View:
@@ -239,7 +271,7 @@ class Drafting:
         options = view.options(members, every=True) if members is not self.runs else []
         if not 0 < sum(len(one.clocks_mhz) for one in options) <= _MOST_OPTIONS:
             return None
-        at_least_s, idle_w = deadline_s if self._fixed else 0.0, view.problem.idle_w + view.more_wait_w
+        at_least_s, idle_w = deadline_s if self.fixed else 0.0, view.problem.idle_w + view.more_wait_w
         try:
             return WholeClocks(self.problem.graph, members, options, idle_w, deadline_s, at_least_s)
         except (PlanningError, SolverError):  # what is good without it stays
@@ -301,10 +333,10 @@ class Drafting:
         return Draft(draft.granularity, clocks, replay) if dwells and in_time and cheap and fewer else draft
 
     def _replay(self, clocks: Clocks, deadline_s: float) -> Simulation:
-        return self.referee.replay(clocks, self._lags, pace_s=deadline_s if self._fixed else None)
+        return self.referee.replay(clocks, self._lags, pace_s=deadline_s if self.fixed else None)
 
-    def _solve(self, program: Program, deadline_s: float) -> Solution:
-        return program.solve(deadline_s, deadline_s if self._fixed else 0.0)
+    def _solve(self, program: Program, deadline_s: float, after_s: float | None = None) -> Solution:
+        return program.solve(deadline_s, deadline_s if self.fixed else 0.0, after_s)
 
 
 def _period_s(solution: Solution, deadline_s: float) -> float:

@@ -20,6 +20,7 @@ from joulepath_planner.inputs.instruction import Instruction
 from joulepath_planner.inputs.lags import LagTable
 from joulepath_planner.inputs.pipeline import Pipeline
 from joulepath_planner.inputs.schedule import Clocks
+from joulepath_planner.rungs import Rungs
 
 __all__ = ["Plan", "PlannedInstruction", "RankPlan", "frontier_plans", "plan", "planned", "prepared"]
 
@@ -174,8 +175,11 @@ def planned(
     uncapped: Pipeline,
 ) -> Plan:
     """The cheapest plan of at most this granularity. uncapped: the pipeline without the GPUs' own cap."""
-    best = drafting.default(deadline_s)
-    for coarser in _COARSER[granularity]:
+    best, levels = drafting.default(deadline_s), _COARSER[granularity]
+    if levels[0] == "instruction" and drafting.is_plain:
+        (best,) = Rungs(drafting).drafts([deadline_s])
+        levels = levels[: bool(polish_s)]
+    for coarser in levels:
         draft = drafting.draft(coarser, deadline_s, polish_s, best.replay.energy_j)
         if draft and draft.replay.energy_j < best.replay.energy_j:
             best = draft
@@ -190,19 +194,16 @@ def frontier_plans(
 ) -> tuple[Frontier, tuple[Plan, ...]]:
     """`frontier`, and for each of its points the plan of instruction granularity for exactly that iteration time.
 
-    Takes far less than the plans one by one: all are rounded together.
+    Each is the plan that `plan` makes for that time (`fixed`), or, where the blocking power depends on the clock, one
+    made with less effort. Takes far less than the plans one by one: all are rounded together.
     """
     if points is not None and points < 2:
         raise ArgumentError(f"points is {points}; a frontier has at least its 2 ends.")
     drafting = Drafting(pipeline.capped(default_clock_mhz), fixed=True)
-    found = drafting.frontier(points)
+    rungs = Rungs(drafting)
+    found = drafting.frontier(points, rungs.solution)
     times = [point.iteration_time_s for point in found.points]
-    plans = []
-    for time, draft in zip(times, drafting.fine(times), strict=True):
-        if draft is None or draft.replay.energy_j >= drafting.baseline_j(time):
-            draft = drafting.default(time)
-        plans.append(_plan(drafting, time, draft, pipeline))
-    return found, tuple(plans)
+    return found, tuple(_plan(drafting, *made, pipeline) for made in zip(times, rungs.drafts(times), strict=True))
 
 
 _COARSER: Final[dict[str, tuple[Granularity, ...]]] = {

@@ -17,7 +17,7 @@ from joulepath_planner.graph.options import Options
 from joulepath_planner.inputs.pipeline import Pipeline
 from joulepath_planner.solvers.solution import Program, Solution
 
-__all__ = ["Frontier", "FrontierPoint", "frontier", "trace"]
+__all__ = ["Frontier", "FrontierPoint", "frontier", "t_fixed_s", "trace"]
 
 _RELATIVE: Final = 1e-9
 """What floating point may take off a time that is meant to be T_min."""
@@ -138,7 +138,7 @@ def trace(
     solve: the least energy at exactly an iteration time; free: the program that leaves it free, with the host's watts.
     """
     t_min = problem.t_min_s
-    t_fixed = max(t_min, least_period_s(problem.graph, [option.times_s[option.hull[-1]][0] for option in options]))
+    t_fixed = t_fixed_s(problem, options)
 
     def at(time_s: float) -> FrontierPoint:
         found = solve(time_s)
@@ -162,6 +162,12 @@ def trace(
             for point in known
         ),
     )
+
+
+def t_fixed_s(problem: Problem, options: Sequence[Options]) -> float:
+    """T*_fixed: the period with every instruction at its least effective energy."""
+    lasts_s = [option.times_s[option.hull[-1]][0] for option in options]
+    return max(problem.t_min_s, least_period_s(problem.graph, lasts_s))
 
 
 def _bends(at: Callable[[float], FrontierPoint], first_s: float, last_s: float) -> list[FrontierPoint]:

@@ -11,7 +11,8 @@ Traversals spend slack where they come first, not where it saves most. So severa
 rounded at random, and the best one is then varied: a few instructions, drawn at random, are put back by a clock or
 two, the others get the slack, and what costs less is kept. The pipeline is cut into windows of some levels for that,
 at whose borders all times are held, so that each window keeps its own best variant. All is drawn from one fixed seed:
-the same problem, the same plan.
+the same problem, the same plan. Draws are the same for all periods, so that what is chosen for one doesn't depend on
+the others.
 """
 
 from __future__ import annotations
@@ -56,11 +57,14 @@ class Effort:
     """Go on varying for so many seconds; the result then depends on how fast the machine is."""
 
 
-def effort(size: int, periods: int = 1) -> Effort:
-    """What pays: much for small pipelines, where each instruction counts, little for large ones."""
-    columns, work = (40_000, 300_000) if periods == 1 else (20_000, 150_000)
-    variants = int(np.clip(columns / (size * periods), 4, 16))
-    return Effort(variants, int(np.clip(work / (size * periods * variants), 3, min(24, 4 + size // 5))))
+def effort(size: int, *, together: bool = False) -> Effort:
+    """What pays: much for small pipelines, where each instruction counts, little for large ones.
+
+    together: for a period that is rounded with others.
+    """
+    columns, work = (600, 4_500) if together else (40_000, 300_000)
+    variants = int(np.clip(columns / size, 4, 16))
+    return Effort(variants, int(np.clip(work / (size * variants), 3, min(24, 4 + size // 5))))
 
 
 class _Frame(NamedTuple):
@@ -123,7 +127,8 @@ class Rounder:
         the hull only, and from the third on some instructions, drawn at random, aim no further than they are."""
         seconds = self._kept_seconds(extra, period)
         below, goals = self._beside(seconds)
-        drawn = (np.arange(len(period)) % variants > 1) & (source.random(goals.shape) < 0.5)
+        drawn = (np.arange(variants) > 1) & (source.random((len(goals), variants)) < 0.5)
+        drawn = np.tile(drawn, len(period) // variants)
         goals = np.where(drawn, below, goals)
         sparse = np.arange(len(period)) % 2 > 0
         starts = self._network.earliest_s(seconds, period)[0]
@@ -243,19 +248,20 @@ class Rounder:
         earliest = network.earliest_s(seconds, periods)[0]
         frame = self._frame(earliest[network.firsts], periods, best.shape)
         latest = self._latest_ends_s(seconds, frame) - seconds
-        starts = earliest + source.random(len(periods)) * (latest - earliest)
+        starts = earliest + source.random() * (latest - earliest)
         width = int(source.choice(_WINDOWS))
         window = (network.level + int(source.integers(width))) // width
         window -= window[0]
         frame = self._windowed(self._frame(starts[network.firsts], periods, best.shape), starts, window)
         frame = _Frame(np.repeat(frame.floors, variants, axis=1), np.repeat(frame.ceilings, variants, axis=1))
         choices = np.repeat(best, variants, axis=1)
-        share = source.choice(_PUT_BACK, size=choices.shape[1]) * (window[-1] + 1) / len(choices)
-        back = source.random(choices.shape) < share
-        back[:, ::variants] = False
-        choices = np.maximum(choices - back * source.integers(1, 3, choices.shape), 0)
-        held = np.where(back, choices, self._slowest)
-        sparse, forward = source.random(choices.shape[1]) < 0.5, bool(source.integers(2))
+        share = source.choice(_PUT_BACK, size=variants) * (window[-1] + 1) / len(choices)
+        back = source.random((len(choices), variants)) < share
+        back[:, 0] = False
+        steps = np.tile(back * source.integers(1, 3, back.shape), len(periods))
+        choices = np.maximum(choices - steps, 0)
+        held = np.where(steps > 0, choices, self._slowest)
+        sparse, forward = np.tile(source.random(variants) < 0.5, len(periods)), bool(source.integers(2))
         choices = self._alternate(choices, [held, self._slowest, self._slowest], frame, sparse, forward)
         return self._best(choices, len(periods), window)
 

@@ -67,7 +67,7 @@ class _Interior:
         self._method = InteriorPointMethod(self._relaxation.coarser(options, most))
         self._otherwise = graph, groups, options, idle_w
 
-    def solve(self, at_most_s: float, at_least_s: float = 0.0) -> Solution:
+    def solve(self, at_most_s: float, at_least_s: float = 0.0, after_s: float | None = None) -> Solution:
         try:
             found = self._with(at_most_s, at_most_s)
             if found.slope_w > 0 and at_least_s < at_most_s:  # less time would cost less

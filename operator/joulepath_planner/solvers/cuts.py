@@ -50,7 +50,7 @@ class CuttingPlanes:
         self._solver = Solver(presolve=False)
         self._solver.passModel(model)
 
-    def solve(self, at_most_s: float, at_least_s: float = 0.0) -> Solution:
+    def solve(self, at_most_s: float, at_least_s: float = 0.0, after_s: float | None = None) -> Solution:
         """As `Program.solve`."""
         while True:
             values, joules, slope = self._solver.optimum(self._period, at_most_s, at_least_s)

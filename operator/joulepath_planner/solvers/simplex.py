@@ -51,10 +51,15 @@ class Simplex:
         model.a_matrix_.value_ = np.concatenate([ones, -ones, np.ones(wrap.sum()), -ladder.ratio[entry]])[order]
         self._solver = Solver(presolve=size >= _PRESOLVED)
         self._solver.passModel(model)
+        self._bases: dict[float, highspy.HighsBasis] = {}
 
-    def solve(self, at_most_s: float, at_least_s: float = 0.0) -> Solution:
+    def solve(self, at_most_s: float, at_least_s: float = 0.0, after_s: float | None = None) -> Solution:
         """As `Program.solve`."""
+        if after_s is not None:
+            self._solver.clearSolver()
+            self._solver.setBasis(self._bases[after_s])
         values, joules, slope = self._solver.optimum(self._period, at_most_s, at_least_s)
+        self._bases[at_most_s] = self._solver.getBasis()
         return self._ladder.solution(values[self._period], values[self._period + 1 :], joules, slope)
 
 

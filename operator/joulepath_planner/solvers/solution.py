@@ -32,8 +32,11 @@ class Solution:
 class Program(Protocol):
     """One model, solved again and again for other iteration times."""
 
-    def solve(self, at_most_s: float, at_least_s: float = 0.0) -> Solution:
+    def solve(self, at_most_s: float, at_least_s: float = 0.0, after_s: float | None = None) -> Solution:
         """Least energy with the iteration time in [at_least_s, at_most_s].
+
+        after_s: an `at_most_s` that was solved, to start from. Without it a method may start from whatever it solved
+        last, and where several solutions are the best, the one that is found depends on that.
 
         Raises:
             PlanningError: There is none.
