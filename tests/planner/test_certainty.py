@@ -40,7 +40,7 @@ def test_default_clocks_are_sure_to_be_as_slow_as_themselves() -> None:
     found = fit(thinned(generated(noise=0.02), SIX), CLOCKS)
     pipeline = Pipeline(SCHEDULE, found.profile)
     sure = certainty(pipeline, [[None] * len(order) for order in SCHEDULE.orders], found)
-    assert (sure.slowdown, sure.slowdown_se, sure.savings, sure.savings_se) == (0, 0, 0, 0)
+    assert (sure.slowdown, sure.slowdown_se, sure.slowdown_at_most, sure.savings, sure.savings_se) == (0, 0, 0, 0, 0)
 
 
 def test_what_has_no_noise_is_sure() -> None:
@@ -50,7 +50,7 @@ def test_what_has_no_noise_is_sure() -> None:
     sure = certainty(pipeline, planned.clocks, found)
     assert sure.slowdown == pytest.approx(planned.slowdown, abs=0.001)
     assert sure.savings == pytest.approx(planned.predicted_savings, abs=0.005)
-    assert sure.slowdown_at_most < sure.slowdown + 0.003
+    assert sure.slowdown_at_most < sure.slowdown + 0.005
 
 
 @pytest.mark.parametrize("name", ["gpipe", "interleaved-1f1b", "zb-h1"])
@@ -112,6 +112,14 @@ def test_what_a_sure_plan_of_even_stages_promises_has_no_luck_in_it() -> None:
     assert certainty(pipeline, hasty.clocks, found).slowdown < 0.055
     assert promised(hasty) > 0.02
     assert abs(promised(sure_plan(pipeline, found, later, margin=0.005).plan)) < 0.005
+
+
+def test_what_a_reserve_hides_of_small_errors_is_stated_for_large_ones() -> None:
+    found = fit(thinned(generated(noise=0.01), SIX), CLOCKS)
+    pipeline = Pipeline(SCHEDULE, found.likely)
+    sure = certainty(pipeline, made(pipeline, 0.02).clocks, found)
+    assert sure.slowdown + 4 * sure.slowdown_se < 0.0001
+    assert sure.slowdown_at_most > 0.002
 
 
 def test_few_and_noisy_clocks_get_a_reserve() -> None:

@@ -132,9 +132,10 @@ def _certainty(scenario: Scenario, made: Made, options: Namespace) -> list[str]:
     sure = made.certainty
     told = [
         f"By what the measurements most likely mean, the plan takes {sure.slowdown:+.2%} (standard error "
-        f"{sure.slowdown_se:.2%}) and saves {sure.savings:.1%} ({sure.savings_se:.1%})."
+        f"{sure.slowdown_se:.2%}, hardly ever over {sure.slowdown_at_most:+.2%}) and saves {sure.savings:.1%} "
+        f"({sure.savings_se:.1%})."
     ]
-    late = sure.slowdown + sure.slowdown_se - (made.plan.deadline_s / made.plan.t_min_s - 1)
+    late = sure.beyond(made.plan.deadline_s / made.plan.t_min_s)
     if late > options.margin:
         told.append(
             f"It may be late by {late:.2%}: measure more clocks, or again; --reserve {options.reserve + late:.1%} "

@@ -8,7 +8,8 @@ as uncertainty.
 
 Points are right, with a normal error, or (one of fifteen) wrong by more: each weighs as much as it is likely to be
 right. Stages that run the same kind share its shape: how far they differ is estimated as in a meta-analysis (random
-effects, DerSimonian and Laird 1986), and a stage leans on the others as far as its own points say little. What a curve
+effects, DerSimonian and Laird 1986), and a stage leans on the others as far as its own points say little. A power cap
+shows in watts sooner than in seconds, so what watts tell of it counts when curves of seconds are weighted. What a curve
 leaves at neighbouring clocks alike is the GPU's and is kept (kriging); the rest is noise.
 """
 
@@ -53,6 +54,9 @@ _REACH: Final = 0.08
 """How far in clock, as a fraction, what a curve leaves stays alike."""
 _NEGLIGIBLE: Final = 1e-6
 """A member of less weight in every stage is looked at no more."""
+_MORE: Final = 1.3
+"""Standard errors of a curve's level and slope come out too small by so much (40 drawn profiles): what is uncertain of
+the noise, of the weights and of what stages share is not in them."""
 _ROUNDS: Final = 5
 _ROUNDS_OF_NOISE: Final = 3
 
@@ -70,7 +74,8 @@ class Series:
 class Likely:
     """values: at the wanted clocks; errors: their relative standard errors; draws: a row for each way that the truth
     may be. at: the places of the measured clocks among the wanted ones; curve: the values there, without what is kept
-    of the residuals; wrong: how likely each measured point is wrong."""
+    of the residuals; wrong: how likely each measured point is wrong. caps: how much likelier each cap is by these
+    points alone, no cap first."""
 
     values: Floats
     errors: Floats
@@ -78,6 +83,7 @@ class Likely:
     at: Ints
     curve: Floats
     wrong: Floats
+    caps: Floats
 
     def times(self, scale: float) -> Likely:
         return replace(self, values=scale * self.values, draws=scale * self.draws, curve=scale * self.curve)
@@ -95,6 +101,11 @@ class Family:
         weights = np.full(members, (1 - _NO_CAP) / (members - self.capless))
         weights[: self.capless] = _NO_CAP / self.capless
         return weights
+
+    def caps(self, members: int) -> Ints:
+        """Which cap each member has, 0 for none."""
+        of_cap = (members - self.capless) // len(_CAPS)
+        return np.concatenate([np.zeros(self.capless, dtype=np.intp), np.repeat(np.arange(1, len(_CAPS) + 1), of_cap)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,11 +158,17 @@ TIME: Final = Family(_periods, 1)
 POWER: Final = Family(_powers, len(_EXPONENTS))
 
 
-def likely(stages: Mapping[int, Series], wanted: Mapping[int, Floats], family: Family, seed: int) -> dict[int, Likely]:
+def likely(
+    stages: Mapping[int, Series],
+    wanted: Mapping[int, Floats],
+    family: Family,
+    seed: int,
+    caps: Mapping[int, Floats] | None = None,
+) -> dict[int, Likely]:
     """What the values of one kind most likely are.
 
     stages: by stage, what was measured. wanted: the clocks asked for, the measured ones among them, in falling order.
-    seed: of the draws.
+    seed: of the draws. caps: what other values of the same stages tell of their cap (`Likely.caps`).
 
     Raises:
         ProfileError: The values are so far apart that no curve goes through them.
@@ -165,7 +182,9 @@ def likely(stages: Mapping[int, Series], wanted: Mapping[int, Floats], family: F
     }
     features = {stage: family.features(one.at) for stage, one in stages.items()}
     members = np.arange(len(next(iter(features.values()))))
-    prior = family.prior(len(members))
+    prior, cap = family.prior(len(members)), family.caps(len(members))
+    by_others = caps or {stage: np.ones(len(_CAPS) + 1) for stage in stages}
+    told = {stage: np.log((1 - _OWN_SHAPE) * ones[cap] + _OWN_SHAPE) for stage, ones in by_others.items()}
     known = float(np.mean(_joined({stage: one.errors**2 for stage, one in scaled.items()})))
     expected, worth = (known, _KNOWN_WORTH) if known else (_NOISE**2, _NOISE_WORTH)
     noise = expected
@@ -176,6 +195,7 @@ def likely(stages: Mapping[int, Series], wanted: Mapping[int, Floats], family: F
                 excess = max(noise - known, _LEAST_NOISE**2)
                 variances = {stage: one.errors**2 + excess for stage, one in scaled.items()}
                 curves = _pooled(scaled, {stage: one[members] for stage, one in features.items()}, variances)
+                curves = {s: replace(one, evidence=one.evidence + told[s][members]) for s, one in curves.items()}
                 weights = _weights(curves, prior[members])
                 counts = np.max(list(weights.values()), axis=0) > _NEGLIGIBLE
                 members = members[counts]
@@ -194,6 +214,7 @@ def likely(stages: Mapping[int, Series], wanted: Mapping[int, Floats], family: F
                     alike,
                     _Wanted(wanted[stage], family.features(wanted[stage])[members], seed),
                     stage,
+                    _caps(curves[stage].evidence, prior, cap, members),
                 ).times(scales[stage])
                 for stage, one in scaled.items()
             }
@@ -275,6 +296,13 @@ def _weights(curves: Mapping[int, _Curves], prior: Floats) -> dict[int, Floats]:
     return found
 
 
+def _caps(evidence: Floats, prior: Floats, cap: Ints, members: Ints) -> Floats:
+    """How much more likely each cap is by this evidence of some members; 0 where none of a cap's is left."""
+    found = np.bincount(cap[members], _normal(np.log(prior[members]) + evidence), minlength=len(_CAPS) + 1)
+    more: Floats = found / np.bincount(cap, prior)
+    return more
+
+
 def _normal(logarithms: Floats) -> Floats:
     weights: Floats = np.exp(np.maximum(logarithms - logarithms.max(), -700))
     weights /= weights.sum()
@@ -315,7 +343,14 @@ def _alike(stages: Mapping[int, Series], left: Mapping[int, Floats], noise: floa
 
 
 def _completed(
-    series: Series, curves: _Curves, weights: Floats, noise: Floats, alike: float, wanted: _Wanted, stage: int
+    series: Series,
+    curves: _Curves,
+    weights: Floats,
+    noise: Floats,
+    alike: float,
+    wanted: _Wanted,
+    stage: int,
+    caps: Floats,
 ) -> Likely:
     """noise: the variance of each point; alike: that of what neighbouring clocks share and no member tells."""
     of_all = curves.level[:, None] + curves.slope[:, None] * wanted.features
@@ -324,16 +359,16 @@ def _completed(
     bend = _bend(series.at, series.values / mean[at] - 1, noise, alike, wanted.at)
     ones = np.stack([np.ones_like(wanted.features), wanted.features], axis=2)
     within = np.einsum("c,cij,cni,cnj->n", weights, curves.covariance, ones, ones)
-    errors = np.sqrt((within + weights @ (of_all - mean) ** 2) / mean**2 + bend.variance)
+    errors = np.sqrt((within * _MORE**2 + weights @ (of_all - mean) ** 2) / mean**2 + bend.variance)
     # Caps, corners and shares are drawn alike for all stages of a kind, as what is wrong of one is wrong of all; levels
     # and bends apart.
     common, apart = np.random.default_rng(wanted.seed), np.random.default_rng((wanted.seed, stage))
     member = np.searchsorted(np.cumsum(weights), common.random(DRAWS) * (1 - 1e-9))
-    root = np.linalg.cholesky(curves.covariance[member][:, ::-1, ::-1])
+    root = _MORE * np.linalg.cholesky(curves.covariance[member][:, ::-1, ::-1])
     slope, level = np.einsum("dij,jd->id", root, [common.standard_normal(DRAWS), apart.standard_normal(DRAWS)])
     drawn = np.maximum(of_all[member] + level[:, None] + slope[:, None] * wanted.features[member], mean / 2)
     bends = np.maximum(1 + bend.draws(wanted.at, at, apart), 1 / 2)
-    return Likely(mean * (1 + bend.most_likely), errors, drawn * bends, at, mean[at], 1 - bend.right)
+    return Likely(mean * (1 + bend.most_likely), errors, drawn * bends, at, mean[at], 1 - bend.right, caps)
 
 
 @dataclass(frozen=True, slots=True)

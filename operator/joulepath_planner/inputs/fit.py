@@ -84,10 +84,9 @@ def fit(profile: Profile, supported_clocks_mhz: Collection[int]) -> Fit:
         top = max(points[0].clock_mhz for points in stages.values())
         clocks = {stage: _clocks(stage, kind, points, supported_clocks_mhz) for stage, points in stages.items()}
         wanted = {stage: np.array(ones) / top for stage, ones in clocks.items()}
-        times, powers = (
-            likely({stage: series(points, top) for stage, points in stages.items()}, wanted, family, 2 * number + place)
-            for place, (series, family) in enumerate(((_times, TIME), (_powers, POWER)))
-        )
+        seconds, watts = ({stage: of(points, top) for stage, points in stages.items()} for of in (_times, _powers))
+        powers = likely(watts, wanted, POWER, 2 * number + 1)
+        times = likely(seconds, wanted, TIME, 2 * number, {stage: one.caps for stage, one in powers.items()})
         for stage, points in stages.items():
             time, power = times[stage], powers[stage]
             kept = [index for index, clock in enumerate(clocks[stage]) if clock in supported_clocks_mhz]
