@@ -25,6 +25,7 @@ from joulepath_agent.gpus.journal import Journal
 from joulepath_agent.gpus.lease import End
 from joulepath_agent.gpus.nvml import Gpu
 from joulepath_agent.gpus.setter import ClockSetter
+from joulepath_agent.peers.budget import BUDGET, Budget
 from joulepath_agent.peers.peer import Identify, JobKey, Locate, Peer
 from joulepath_agent.peers.refusal import PeerRefusedError
 from joulepath_agent.ranks.rank import Rank
@@ -56,6 +57,7 @@ class Agent:
         version: str = "",
         proc: Path = Path("/proc"),
         look_for_gpus_s: float = _LOOK_FOR_GPUS_S,
+        budget: Budget = BUDGET,
     ) -> None:
         """Resets what a killed agent left locked, then listens, once there are GPUs.
 
@@ -68,6 +70,7 @@ class Agent:
             version: Of the agent, as it is reported.
             proc: The host's /proc.
             look_for_gpus_s: Between two looks for GPUs while there are none, or not all.
+            budget: What peers may make it remember, compute and wait for.
 
         Raises:
             OSError: The socket or the journal can't be made.
@@ -76,6 +79,7 @@ class Agent:
         self.lease_ends: Counter[str] = Counter()
         self.refusals: Counter[str] = Counter()
         self._locate = locate
+        self._budget = budget
         self._journal = Journal(state_dir)
         self.setters: dict[str, ClockSetter] = {}
         self._lock = threading.Lock()
@@ -85,7 +89,7 @@ class Agent:
         self._follower = Follower(lambda: self.ranks)
         self._sampler = Sampler(lambda: [rank.trace for rank in self.ranks])
         self._make_endpoint = partial(
-            Endpoint, socket_path, identify, self._admit, self._tick, on_refusal=self._count_refusal
+            Endpoint, socket_path, identify, self._admit, self._tick, on_refusal=self._count_refusal, budget=budget
         )
         self._endpoint: Endpoint | None = None
         self._started = False
@@ -180,6 +184,9 @@ class Agent:
     def _admit(self, hello: Hello, peer: Peer) -> Rank:
         if hello.gpu_uuid is None:
             raise PeerRefusedError("NoGpu", "the hello names no GPU; a rank without a GPU needs no agent")
+        if (most := max(len(hello.pipeline.stages), len(hello.pipeline.ranks))) > self._budget.stages:
+            what = f"the hello names {most} stages or ranks of a pipeline, up to {self._budget.stages} are served"
+            raise PeerRefusedError("TooManyStages", what)
         pod = self._locate(peer.pod_uid, hello.gpu_uuid)
         setter = self.setters.get(hello.gpu_uuid)
         if setter is None:
@@ -192,7 +199,8 @@ class Agent:
                     what = f"process {holder.peer.pid} already runs on {hello.gpu_uuid}"
                     raise PeerRefusedError("GpuClaimed", what, passing=True)
                 holder.close(End.CONNECTION_CLOSED)
-            rank = Rank(hello, peer, pod, setter, self._traces[hello.gpu_uuid], self._count_lease_end)
+            budget = self._budget.among(len(self.setters))
+            rank = Rank(hello, peer, pod, setter, self._traces[hello.gpu_uuid], self._count_lease_end, budget)
             self._ranks[hello.gpu_uuid] = rank
         rank.set_plan(self._plan_of(rank))
         log.info("rank %d of %s runs on %s", hello.rank, pod.name, hello.gpu_uuid)

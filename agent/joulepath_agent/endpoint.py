@@ -5,7 +5,8 @@ seconds (asking the kubelet and the API server where a pod stands) runs in a sma
 isn't checked; a bad message closes its own connection and nothing else.
 
 Nor may one pod keep the others waiting: each has its `limits`, and of its hellos only two are in the pool at once, in
-their order; a pod's hello waits for at most two of each other pod.
+their order; a pod's hello waits for at most two of each other pod. Of a connection that says more than its budget,
+nothing is read for a while: what its socket doesn't hold then, the trainer drops.
 """
 
 from __future__ import annotations
@@ -25,11 +26,12 @@ from pathlib import Path
 from typing import Final
 
 from joulepath_agent.gpus.lease import End
-from joulepath_agent.peers.limits import PodLimits
+from joulepath_agent.peers.budget import BUDGET, Budget
+from joulepath_agent.peers.limits import Allowance, PodLimits
 from joulepath_agent.peers.peer import Identify, Peer
 from joulepath_agent.peers.refusal import PeerRefusedError
 from joulepath_agent.ranks.rank import Rank
-from joulepath_trainer.wire.messages import Hello, IterationRecord, Reply
+from joulepath_trainer.wire.messages import Hello, Reply
 from joulepath_trainer.wire.protocol import MAX_MESSAGE_BYTES, WireError
 
 __all__ = ["Admit", "Endpoint"]
@@ -42,7 +44,7 @@ Admit = Callable[[Hello, Peer], Rank]
 _HELLO_LIMIT_S: Final = 10.0
 _BACKLOG: Final = 512
 _TICK_S: Final = 0.25
-_RECORDS_AT_ONCE: Final = 16
+_MESSAGES_AT_ONCE: Final = 16
 _LOGS_PER_MINUTE: Final = 20
 
 
@@ -53,11 +55,15 @@ class _Connection:
     socket: socket.socket
     peer: Peer
     since_s: float
+    allowance: Allowance
+    """Bytes that may be read from it."""
     hello: Hello | None = None
     asking: bool = False
     """Whether its hello is being checked; meanwhile its pidfd stays open."""
     rank: Rank | None = None
     ended: bool = False
+    paused: bool = False
+    """Whether nothing is read from it for now."""
 
 
 class Endpoint:
@@ -70,6 +76,7 @@ class Endpoint:
         admit: Admit,
         on_tick: Callable[[float], None],
         on_refusal: Callable[[str], None] = lambda _: None,
+        budget: Budget = BUDGET,
     ) -> None:
         """Listens at once; `on_tick` runs four times a second in this thread.
 
@@ -92,7 +99,8 @@ class Endpoint:
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._selector.register(self._wake_read, selectors.EVENT_READ, self._woken)
         self._connections: set[_Connection] = set()
-        self._limits = PodLimits()
+        self._budget = budget
+        self._limits = PodLimits(budget)
         self._waiting: list[_Connection] = []
         """With a hello that isn't in the pool yet, oldest first."""
         self._answers: deque[tuple[_Connection, Rank | PeerRefusedError]] = deque()
@@ -147,6 +155,9 @@ class Endpoint:
                 self._end(connection)
             elif connection.rank is None and not connection.asking and now - connection.since_s > _HELLO_LIMIT_S:
                 self._end(connection, why=f"it said nothing for {_HELLO_LIMIT_S:.0f} s")
+            elif connection.paused and connection.allowance.ready(now):
+                connection.paused = False
+                self._listen_to(connection)
 
     # connections
 
@@ -160,17 +171,27 @@ class Endpoint:
             return
         now = time.monotonic()
         try:
-            self._limits.connect(peer.pod_uid, now, [one.peer.pod_uid for one in self._connections])
+            self._limits.connect(peer.pod_uid, now)
         except PeerRefusedError as refusal:
             os.close(peer.pidfd)
             self._refuse(client, refusal)
             return
-        connection = _Connection(client, peer, now)
+        budget = self._budget
+        allowance = Allowance(budget.record_burst_bytes, budget.record_bytes_per_s, now)
+        connection = _Connection(client, peer, now, allowance)
         self._connections.add(connection)
-        self._selector.register(client, selectors.EVENT_READ, lambda: self._read(connection))
+        self._listen_to(connection)
+
+    def _listen_to(self, connection: _Connection) -> None:
+        self._selector.register(connection.socket, selectors.EVENT_READ, lambda: self._read(connection))
 
     def _read(self, connection: _Connection) -> None:
-        for _ in range(_RECORDS_AT_ONCE):
+        now = time.monotonic()
+        for _ in range(_MESSAGES_AT_ONCE):
+            if not connection.allowance.ready(now):
+                connection.paused = True
+                self._selector.unregister(connection.socket)
+                return
             try:
                 message = connection.socket.recv(MAX_MESSAGE_BYTES + 1)
             except BlockingIOError:
@@ -181,6 +202,7 @@ class Endpoint:
             if not message:
                 self._end(connection)
                 return
+            connection.allowance.spend(max(len(message), self._budget.least_record_bytes))
             try:
                 self._take(connection, message)
             except WireError as error:
@@ -190,7 +212,7 @@ class Endpoint:
 
     def _take(self, connection: _Connection, message: bytes) -> None:
         if connection.rank is not None:
-            connection.rank.record(IterationRecord.decode(message))
+            connection.rank.record(message)
         elif connection.asking:
             raise WireError("a message came before the answer to the hello")
         else:
@@ -258,9 +280,10 @@ class Endpoint:
         if why:
             self._log(f"connection of process {connection.peer.pid} closed: {why}")
         self._connections.discard(connection)
-        self._selector.unregister(connection.socket)
-        with contextlib.suppress(KeyError):
-            self._selector.unregister(connection.peer.pidfd)
+        self._limits.disconnect(connection.peer.pod_uid)
+        for watched in (connection.socket, connection.peer.pidfd):
+            with contextlib.suppress(KeyError):
+                self._selector.unregister(watched)
         if connection.rank is not None:
             connection.rank.close(end)
         connection.socket.close()

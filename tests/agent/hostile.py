@@ -2,20 +2,30 @@
 
 python hostile.py SOCKET bytes GPU      sends bad messages, prints what each is answered and whether all were closed
 python hostile.py SOCKET rank GPU       is accepted, fills its page with nonsense, then sends a bad record
+python hostile.py SOCKET wide GPU       is accepted, then tells of iterations of many stages that last for days
+python hostile.py SOCKET deep GPU       the same, each of other instructions, and none over the agent's budget
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import mmap
 import random
 import socket
+import struct
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from itertools import product
 
 from joulepath_trainer.wire.messages import Hello, InstructionSpan, IterationRecord, PipelinePlace
 from joulepath_trainer.wire.page import MARKER_OFFSET, PAGE_BYTES, MarkerEvent, PageWriter
 from tests.agent.peer import connect_as_pod
+
+ITERATIONS = 250
 
 
 def hello(gpu: str) -> Hello:
@@ -63,9 +73,39 @@ def be_rank(path: str, gpu: str) -> None:
     time.sleep(60)
 
 
+def be_large(path: str, gpu: str, stages: int, microbatches: int, varied: bool) -> None:
+    """An accepted rank whose records are as large as can be, and say that each iteration lasts for ten days."""
+    place = PipelinePlace("ScheduleInterleavedZeroBubble", stages, 1, tuple(range(stages)), (0, 1))
+    connection = connect_as_pod(path)
+    connection.send(replace(hello(gpu), pipeline=place).encode())
+    message, fds, _, _ = socket.recv_fds(connection, 4096, 1)
+    print(json.dumps(message.decode()), flush=True)
+    writer = PageWriter(memoryview(mmap.mmap(fds[0], PAGE_BYTES)))
+    records = []
+    for first in range(0, 16 * microbatches if varied else 1, microbatches):
+        names = product(range(stages), "FBIW", range(first, first + microbatches))
+        spans = tuple(InstructionSpan(kind, stage, microbatch, -9e5, 9e5) for stage, kind, microbatch in names)
+        records.append(bytearray(IterationRecord(0, 9e5, 9e5, spans).encode()))
+    for iteration in range(ITERATIONS):
+        writer.pass_marker(writer.announce(MarkerEvent.STEP_BEGIN, iteration))
+        record = records[iteration % len(records)]
+        struct.pack_into("<I", record, 4, max(0, iteration - 1))
+        with contextlib.suppress(BlockingIOError):
+            connection.send(record, socket.MSG_DONTWAIT)
+        time.sleep(0.02)
+    print(json.dumps("told"), flush=True)
+    time.sleep(60)
+
+
 def main() -> None:
     """Means no good."""
-    {"bytes": send_bytes, "rank": be_rank}[sys.argv[2]](sys.argv[1], sys.argv[3])
+    be: dict[str, Callable[[str, str], None]] = {
+        "bytes": send_bytes,
+        "rank": be_rank,
+        "wide": partial(be_large, stages=675, microbatches=1, varied=False),
+        "deep": partial(be_large, stages=16, microbatches=32, varied=True),
+    }
+    be[sys.argv[2]](sys.argv[1], sys.argv[3])
 
 
 if __name__ == "__main__":

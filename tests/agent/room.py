@@ -122,6 +122,11 @@ class LocalAgent(Process):
     port = 0
     """Of its HTTP server."""
 
+    def resident_bytes(self) -> int:
+        """The memory that it has."""
+        pages = Path(f"/proc/{self.pid}/statm").read_text().split()[1]
+        return int(pages) * os.sysconf("SC_PAGESIZE")
+
     def plans(self, *plans: dict[str, Any]) -> None:
         """Says which plans there are."""
         self.say({"plans": list(plans)})
@@ -166,7 +171,7 @@ class Room:
         return self._start(pod, "tests.agent.peer", str(self.socket), json.dumps(options))
 
     def hostile(self, pod: str, what: str, gpu: int = 0) -> Process:
-        """Starts a process that means no good: `bytes` or `rank`."""
+        """Starts a process that means no good: `bytes`, `rank`, `wide` or `deep`."""
         return self._start(pod, "tests.agent.hostile", str(self.socket), what, self.gpus.uuids[gpu])
 
     def _start(self, pod: str, program: str, *arguments: str) -> Process:

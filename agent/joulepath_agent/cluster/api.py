@@ -17,7 +17,8 @@ from kubernetes import client, config, watch
 from joulepath_agent.cluster.failures import failures_as_oserror, repeat
 from joulepath_agent.cluster.heartbeat import Heartbeat
 from joulepath_agent.cluster.plans import Plans
-from joulepath_agent.cluster.reporting import Pace
+from joulepath_agent.cluster.reporting import Pace, fitting
+from joulepath_agent.peers.budget import BUDGET
 from joulepath_agent.peers.peer import JobKey
 from joulepath_crds import JobPlanSpec, NodeReportStatus
 from joulepath_crds.contract import GROUP, VERSION
@@ -122,7 +123,7 @@ class NodeApi:
             now = time.monotonic()
             status = report()
             if self._pace.due(status, now):
-                self._write(status)
+                self._write(fitting(status, BUDGET.report_bytes))
                 self._pace.wrote(status, now)
             heartbeat.beat(now)
 

@@ -1,16 +1,16 @@
-"""When a report is worth a write: at once where the operator waits for what changed, else seldom.
+"""When a report is worth a write: at once where the operator waits for what changed, else seldom. And how large it is.
 
-Reports are the cluster's largest and most frequent writes: etcd keeps every version until it compacts. Pure; the clock
-comes in.
+Reports are the cluster's largest and most frequent writes: etcd keeps every version until it compacts, and takes none
+of more than 1.5 MB. Pure; the clock comes in.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-from joulepath_crds import REPORT_INTERVAL_S, NodeReportStatus
+from joulepath_crds import REPORT_INTERVAL_S, NodeReportStatus, RankReport
 
-__all__ = ["Pace", "awaited"]
+__all__ = ["Pace", "awaited", "fitting"]
 
 _SOON_S: Final = 0.5
 _BLOCKS_S: Final = 5.0
@@ -30,6 +30,34 @@ def awaited(report: NodeReportStatus) -> object:
 
 def _blocks(report: NodeReportStatus) -> object:
     return [[(block.hash, block.block) for block in rank.blocks[-1:]] for job in report.jobs for rank in job.ranks]
+
+
+def fitting(report: NodeReportStatus, most_bytes: int) -> NodeReportStatus:
+    """The report, without the measurements of the ranks that tell most where it would be larger than that."""
+    excess = _bytes(report) - most_bytes
+    shed: set[int] = set()
+    for rank in sorted((rank for job in report.jobs for rank in job.ranks), key=_bytes, reverse=True):
+        if excess <= 0:
+            break
+        excess -= _bytes(rank) - _bytes(_bare(rank))
+        shed.add(id(rank))
+    if not shed:
+        return report
+    jobs = tuple(
+        job.model_copy(update={"ranks": tuple(_bare(rank) if id(rank) in shed else rank for rank in job.ranks)})
+        for job in report.jobs
+    )
+    return report.model_copy(update={"jobs": jobs})
+
+
+def _bytes(part: NodeReportStatus | RankReport) -> int:
+    return len(part.model_dump_json(by_alias=True, exclude_none=True))
+
+
+def _bare(rank: RankReport) -> RankReport:
+    why = rank.reason or "OverBudget: this rank's measurements are left out, the report of its node would be too large"
+    measured = dict.fromkeys(("timeline", "plan_timeline", "instructions", "waits", "blocks"), ())
+    return rank.model_copy(update={**measured, "reason": why})
 
 
 class Pace:

@@ -1,6 +1,7 @@
 """From what a rank did and what its GPU spent to seconds, watts and joules.
 
 - `applied`: what an iteration ran
+- `spans`: when the instructions of an iteration ran, as arrays
 - `run`: consecutive iterations of one block, and which of them count
 - `block`: what a whole block took
 - `power`: the watts of each kind of instruction, by regression

@@ -3,15 +3,19 @@
 Markers give the time on the agent's clock, records the exact durations; an iteration is final when the one after the
 next has begun and its record is there (or has been dropped). Iterations of one block make a run; a run that is over,
 and that the energy counter has covered, is measured and forgotten.
+
+A record is the word of a peer: its times are cut to what lies between the markers that the agent has seen itself, and
+what exceeds the budget isn't measured.
 """
 
 from __future__ import annotations
 
+import math
 import statistics
 import threading
 from collections import defaultdict, deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
@@ -19,8 +23,10 @@ import numpy as np
 from joulepath_agent.gpus.energy import Trace
 from joulepath_agent.measuring.applied import Applied
 from joulepath_agent.measuring.block import block_report
-from joulepath_agent.measuring.power import WAIT, EnergyWindows, energy_windows, fit_power
+from joulepath_agent.measuring.power import WAIT, EnergyWindows, PowerFit, energy_windows, fit_power
 from joulepath_agent.measuring.run import Moment, Run, TimedIteration, step_begin_s
+from joulepath_agent.measuring.spans import KnownSteps, Spans
+from joulepath_agent.peers.budget import BUDGET, Budget
 from joulepath_crds import (
     MOST_BLOCKS,
     Arm,
@@ -42,8 +48,6 @@ _PATIENCE: Final = 6
 _MOST_RUNS: Final = 400
 _TIMELINES: Final = 64
 _WINDOW_S: Final = 0.02
-_MARKS: Final = 8192
-"""Markers kept of an iteration: what a peer may make the agent remember."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,14 +60,35 @@ class Measured:
     plan_timeline: tuple[InstructionTime, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """What is kept of a record."""
+
+    end_s: float
+    period_s: float
+    spans: Spans | None
+
+
 @dataclass(slots=True)
 class _Seen:
     """An iteration while it is being gathered."""
 
     applied: Applied
     marks: dict[Moment, float]
-    record: IterationRecord | None = None
+    told: _Told | None = None
     spoiled: bool = False
+
+    @property
+    def seen_s(self) -> float:
+        """When the marker of its begin was seen."""
+        return self.marks[False, None]
+
+    def begin_s(self, least_s: float) -> float:
+        """When it began: at `least_s` at the soonest, and before its marker was seen."""
+        if self.told is None or self.told.spans is None:
+            return self.seen_s
+        told_s = step_begin_s(self.told.spans, self.told.end_s, self.marks)
+        return min(self.seen_s, max(least_s, told_s))
 
 
 @dataclass(slots=True)
@@ -71,11 +96,6 @@ class _Times:
     samples: int = 0
     total_s: float = 0.0
     squares: float = 0.0
-
-    def add(self, seconds: float) -> None:
-        self.samples += 1
-        self.total_s += seconds
-        self.squares += seconds * seconds
 
 
 @dataclass(slots=True)
@@ -86,6 +106,7 @@ class History:
     `measured`, which take milliseconds, are called by one thread.
     """
 
+    budget: Budget = BUDGET
     order: tuple[Instruction, ...] = ()
     """Instructions of the last whole iteration, in the order in which they ran."""
     control_time_s: float = 0.0
@@ -97,18 +118,25 @@ class History:
     blocks: deque[BlockReport] = field(default_factory=lambda: deque(maxlen=MOST_BLOCKS))
     capped: str = ""
     """A clock that was ordered and not reached, in words."""
+    refused: str = ""
+    """Why nothing that this rank tells is measured any more; empty while it is."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _seen: dict[int, _Seen] = field(default_factory=dict)
     _finished: list[tuple[TimedIteration, Applied, bool]] = field(default_factory=list)
+    _finished_bytes: int = 0
     _runs: deque[Run] = field(default_factory=lambda: deque(maxlen=MOST_BLOCKS))
+    _known: KnownSteps = field(default_factory=KnownSteps)
+    _begun_s: float = math.inf
+    """Begin of the iteration that was final last: the next one didn't begin before. Of the first, its marker tells."""
     _last_applied: Applied | None = None
     _last_number: int = -1
     _now: int = 0
     _windows: dict[int, deque[EnergyWindows]] = field(
         default_factory=lambda: defaultdict(lambda: deque(maxlen=_MOST_RUNS))
     )
+    _fits: dict[int, PowerFit] = field(default_factory=dict)
     _times: dict[tuple[int, int, str], _Times] = field(default_factory=lambda: defaultdict(_Times))
-    _timelines: dict[Arm, deque[dict[Instruction, tuple[float, float]]]] = field(
+    _timelines: dict[Arm, deque[Spans]] = field(
         default_factory=lambda: {arm: deque(maxlen=_TIMELINES) for arm in (Arm.DEFAULT, Arm.PLAN)}
     )
     _default_periods_s: deque[float] = field(default_factory=lambda: deque(maxlen=_TIMELINES))
@@ -128,21 +156,31 @@ class History:
         """A marker within an iteration."""
         step = None if entry.event is MarkerEvent.STEP_END else Instruction(entry.stage, entry.kind, entry.microbatch)
         with self._lock:
-            if (seen := self._seen.get(entry.iteration)) is not None and len(seen.marks) < _MARKS:
+            seen = self._seen.get(entry.iteration)
+            if seen is not None and self.marks < self.budget.marks:
                 seen.marks[entry.event is not MarkerEvent.BEGIN, step] = at_s
 
     def record(self, record: IterationRecord) -> None:
         """The trainer's record of an iteration."""
+        if self.refused:
+            return
+        if len(record.spans) > self.budget.instructions:
+            self._refuse(f"iterations of {len(record.spans)} instructions", self.budget.instructions)
+            return
+        spans = self._known.spans(record.spans) if record.spans else None
+        if spans is not None and len(spans.steps.regressors) > self.budget.regressors:
+            self._refuse(f"{len(spans.steps.regressors)} kinds of instructions by stage", self.budget.regressors)
+            return
         with self._lock:
             if (seen := self._seen.get(record.iteration)) is not None:
-                seen.record = record
+                seen.told = _Told(record.end_s, record.period_s, spans)
                 self._finish()
-            if record.iteration > 0 and record.spans:
-                spans = sorted(record.spans, key=lambda span: span.begin_s)
-                self.order = tuple(Instruction(span.stage, span.kind, span.microbatch) for span in spans)
-                if record.period_s > 0:
-                    self._periods_s.append(record.period_s)
-                    self.iteration_time_s = statistics.median(self._periods_s)
+            if record.iteration > 0 and spans is not None:
+                ran = sorted(record.spans, key=lambda span: span.begin_s)
+                self.order = tuple(Instruction(span.stage, span.kind, span.microbatch) for span in ran)
+
+    def _refuse(self, what: str, limit: int) -> None:
+        self.refused = f"OverBudget: it tells of {what}, up to {limit} are measured; its plan goes on unmeasured"
 
     def digest(self, read: Callable[[], Trace]) -> bool:
         """Measures the runs that are over and that the energy counter has covered; whether there was one."""
@@ -165,10 +203,11 @@ class History:
 
     def measured(self) -> Measured:
         """Time and power of each kind at each clock, the power of waiting, and the timelines."""
-        fits = {clock: fit_power(tuple(windows)) for clock, windows in self._windows.items()}
+        for clock in self._windows.keys() - self._fits.keys():
+            self._fits[clock] = fit_power(tuple(self._windows[clock]))
         kinds = []
         for (clock, stage, kind), times in sorted(self._times.items()):
-            fit, regressor = fits.get(clock), (stage, kind)
+            fit, regressor = self._fits.get(clock), (stage, kind)
             if fit is None or regressor not in fit.power_w:
                 continue
             mean = max(1e-9, times.total_s / times.samples)
@@ -189,19 +228,40 @@ class History:
             WaitMeasurement(
                 clock_mhz=clock, power_w=fit.power_w[WAIT], power_standard_error_w=fit.standard_error_w[WAIT]
             )
-            for clock, fit in sorted(fits.items())
+            for clock, fit in sorted(self._fits.items())
             if WAIT in fit.power_w
         )
         return Measured(tuple(kinds), waits, self._timeline(Arm.DEFAULT), self._timeline(Arm.PLAN))
 
     def _timeline(self, arm: Arm) -> tuple[InstructionTime, ...]:
-        made = []
-        for step in self.order:
-            sides = [line[step] for line in self._timelines[arm] if step in line]
-            if sides:
-                begin_s, end_s = np.median(sides, axis=0).tolist()
-                made.append(InstructionTime(instruction=step.name, stage=step.stage, begin_s=begin_s, end_s=end_s))
-        return tuple(made)
+        order, lines = self.order, tuple(self._timelines[arm])
+        alike = [line for line in lines if line.steps is lines[-1].steps]
+        if not alike:
+            return ()
+        sides = np.median([line.times_s for line in alike], axis=0).tolist()
+        times_s = dict(zip(alike[0].steps.instructions, sides, strict=True))
+        return tuple(
+            InstructionTime(instruction=step.name, stage=step.stage, begin_s=times_s[step][0], end_s=times_s[step][1])
+            for step in order
+            if step in times_s
+        )
+
+    # what it keeps
+
+    @property
+    def marks(self) -> int:
+        """Markers of the iterations that are being gathered."""
+        return sum(len(seen.marks) for seen in self._seen.values())
+
+    @property
+    def window_cells(self) -> int:
+        """Numbers of the windows of the energy counter."""
+        return sum(one.cells for windows in self._windows.values() for one in windows)
+
+    @property
+    def pending_bytes(self) -> int:
+        """What the iterations that wait to be measured keep in memory."""
+        return self._finished_bytes + sum(run.bytes for run in self._runs)
 
     # from markers and records to runs
 
@@ -209,26 +269,38 @@ class History:
         for number in [n for n in self._seen if n > self._now]:  # numbers went back: another run of the loop
             del self._seen[number]
         for number in sorted(self._seen):
-            if number > self._now - 2 or (self._seen[number].record is None and number > self._now - _PATIENCE):
+            if number > self._now - 2 or (self._seen[number].told is None and number > self._now - _PATIENCE):
                 return
             seen = self._seen.pop(number)
             after = self._seen.get(number + 1)
             if after is None:
                 self._close()
                 continue
-            begin_s, next_s = _begin_s(seen), _begin_s(after)
-            record = seen.record
-            period_s = record.period_s if record is not None and record.period_s > 0 else next_s - begin_s
-            spans = record.spans if record is not None else ()
-            self._append(TimedIteration(number, begin_s, max(1e-9, period_s), spans), seen.applied, seen.spoiled)
+            begin_s = seen.begin_s(self._begun_s)
+            told, self._begun_s = seen.told, begin_s
+            if told is not None and told.period_s > 0:
+                period_s = min(told.period_s, after.seen_s - begin_s)
+            else:
+                period_s = after.begin_s(begin_s) - begin_s
+            period_s = max(1e-9, period_s)
+            if number > 0:
+                self._periods_s.append(period_s)
+                self.iteration_time_s = statistics.median(self._periods_s)
+            spans = None if told is None or told.spans is None else told.spans.within(period_s)
+            self._append(TimedIteration(number, begin_s, period_s, spans), seen.applied, seen.spoiled)
 
     def _append(self, iteration: TimedIteration, applied: Applied, spoiled: bool) -> None:
         if self._finished:
             last, before, _ = self._finished[-1]
-            over = applied.block == -1 and len(self._finished) >= _FREE_RUN
+            over = len(self._finished) >= (_FREE_RUN if applied.block == -1 else self.budget.iterations)
             if before != applied or last.number + 1 != iteration.number or over:
                 self._close()
+        if self._finished_bytes + iteration.bytes > self.budget.pending_bytes:
+            iteration = replace(iteration, spans=None)
+        self._finished_bytes += iteration.bytes
         self._finished.append((iteration, applied, spoiled))
+        while self._runs and self.pending_bytes > self.budget.pending_bytes:
+            self._runs.popleft()
 
     def _close(self) -> None:
         if not self._finished:
@@ -239,10 +311,10 @@ class History:
         same = follows and self._last_applied is not None and self._last_applied.clock_mhz == applied.clock_mhz
         clean = not any(spoiled for _, _, spoiled in self._finished)
         self._last_applied, self._last_number = (applied if clean else None), iterations[-1].number
-        self._finished = []
         if clean:
             settled = same and applied.clock_mhz is not None and applied.block == -1
-            self._runs.append(Run(applied, settled, iterations))
+            self._runs.append(Run(applied, settled, iterations, self._finished_bytes))
+        self._finished, self._finished_bytes = [], 0
 
     # from runs to numbers
 
@@ -261,23 +333,42 @@ class History:
         if clock == 0:
             self._add_timelines(Arm.DEFAULT, counted)
             self._default_periods_s.extend(i.period_s for i in counted)
-            self._tails_s.extend(i.period_s - i.last_end_s for i in counted if i.spans)
+            self._tails_s.extend(i.period_s - i.spans.last_end_s for i in counted if i.spans is not None)
             self.control_time_s = statistics.median(self._default_periods_s) if self._default_periods_s else 0.0
             self.tail_s = max(0.0, min(self._tails_s)) if self._tails_s else None
         for iteration in counted:
-            for span in iteration.spans:
-                self._times[clock, span.stage, span.kind].add(span.end_s - span.begin_s)
-        if covered and (windows := energy_windows(run, trace, _WINDOW_S)) is not None:
+            if iteration.spans is not None:
+                self._add_times(clock, iteration.spans)
+        if covered and (windows := energy_windows(run, trace, _WINDOW_S, self.budget.window_cells)) is not None:
             self._windows[clock].append(windows)
+            self._fits.pop(clock, None)
+            self._drop_windows()
+
+    def _add_times(self, clock: int, spans: Spans) -> None:
+        names = [(clock, *regressor) for regressor in spans.steps.regressors]
+        if len(self._times) + sum(name not in self._times for name in names) > self.budget.names:
+            self._refuse("too many kinds of instructions by stage and clock", self.budget.names)
+            return
+        seconds = spans.times_s[:, 1] - spans.times_s[:, 0]
+        column = spans.steps.column
+        sums = (np.bincount(column).tolist(), *(np.bincount(column, each).tolist() for each in (seconds, seconds**2)))
+        for name, samples, total_s, squares in zip(names, *sums, strict=True):
+            times = self._times[name]
+            times.samples += samples
+            times.total_s += total_s
+            times.squares += squares
+
+    def _drop_windows(self) -> None:
+        """The oldest of the clock that has most go, where there are too many."""
+        cells = {clock: sum(one.cells for one in windows) for clock, windows in self._windows.items()}
+        while sum(cells.values()) > self.budget.window_cells:
+            most = max(cells, key=lambda clock: cells[clock])
+            cells[most] -= self._windows[most].popleft().cells
+            self._fits.pop(most, None)
 
     def _add_timelines(self, arm: Arm, iterations: tuple[TimedIteration, ...]) -> None:
-        self._timelines[arm].extend(
-            {Instruction(s.stage, s.kind, s.microbatch): (s.begin_s, s.end_s) for s in i.spans}
-            for i in iterations
-            if i.spans
-        )
-
-
-def _begin_s(seen: _Seen) -> float:
-    found = None if seen.record is None else step_begin_s(seen.record.spans, seen.record.end_s, seen.marks)
-    return seen.marks[False, None] if found is None else found
+        """Keeps iterations of known instructions only: what they don't share would take too much memory."""
+        lines = self._timelines[arm]
+        lines.extend(i.spans for i in iterations if i.spans is not None)
+        if not all(line.steps in self._known for line in lines):
+            self._timelines[arm] = deque((line for line in lines if line.steps in self._known), lines.maxlen)

@@ -13,18 +13,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from joulepath_agent.gpus.energy import Trace
-from joulepath_agent.measuring.run import Run, TimedIteration
+from joulepath_agent.measuring.run import Run
+from joulepath_agent.measuring.spans import Regressor
 
-__all__ = ["TAIL", "WAIT", "EnergyWindows", "PowerFit", "Regressor", "energy_windows", "fit_power"]
+__all__ = ["TAIL", "WAIT", "EnergyWindows", "PowerFit", "energy_windows", "fit_power"]
 
-Regressor = tuple[int, str]
-"""A stage and a kind of instruction; or WAIT, or TAIL."""
 WAIT: Final[Regressor] = (-1, "wait")
 TAIL: Final[Regressor] = (-1, "tail")
 _LEAST_SHARE: Final = 0.005
@@ -42,6 +42,11 @@ class EnergyWindows:
     edge_s: NDArray[np.float64]
     """Uncertainty of the window's length, in seconds."""
 
+    @property
+    def cells(self) -> int:
+        """Numbers that it keeps."""
+        return self.seconds.size + self.joules.size + self.edge_s.size
+
 
 @dataclass(frozen=True, slots=True)
 class PowerFit:
@@ -51,25 +56,28 @@ class PowerFit:
     standard_error_w: dict[Regressor, float]
 
 
-def energy_windows(run: Run, trace: Trace, least_s: float = 0.0) -> EnergyWindows | None:
+def energy_windows(run: Run, trace: Trace, least_s: float, most_cells: int) -> EnergyWindows | None:
     """The windows of the energy counter that lie within the counted iterations; None if there is none.
 
-    Windows shorter than `least_s` are joined.
+    Windows shorter than `least_s` are joined; None also where they are more than `most_cells` numbers.
     """
     iterations = run.counted
-    if not iterations or not all(i.spans for i in iterations):
+    told = [(i.begin_s, i.end_s, i.spans) for i in iterations if i.spans is not None]
+    if not told or len(told) < len(iterations):
         return None
-    begin, end = iterations[0].begin_s, iterations[-1].end_s
-    picked = _spread(np.flatnonzero((trace.time_s >= begin) & (trace.time_s <= end)), trace.time_s, least_s)
-    if len(picked) < 2:
+    begin_s, end_s = told[0][0], told[-1][1]
+    picked = _spread(np.flatnonzero((trace.time_s >= begin_s) & (trace.time_s <= end_s)), trace.time_s, least_s)
+    regressors = sorted({regressor for *_, spans in told for regressor in spans.steps.regressors})
+    if len(picked) < 2 or len(picked) * (len(regressors) + 4) > most_cells:
         return None
     times = trace.time_s[picked]
-    regressors = tuple(sorted({(span.stage, span.kind) for i in iterations for span in i.spans}))
-    seconds = [_overlap(times, _intervals(iterations, regressor)) for regressor in regressors]
-    tails = [(i.begin_s + i.last_end_s, i.end_s) for i in iterations]
-    tail = _overlap(times, tails)
-    lengths = np.diff(times)
-    waits = np.maximum(0.0, lengths - sum(seconds) - tail)
+    index = {regressor: at for at, regressor in enumerate(regressors)}
+    columns = [np.array([index[one] for one in spans.steps.regressors])[spans.steps.column] for *_, spans in told]
+    sides = np.concatenate([begin + spans.times_s for begin, _, spans in told])
+    seconds = _overlaps(times, np.concatenate(columns), sides, len(regressors))
+    tails = np.array([(begin + spans.last_end_s, end) for begin, end, spans in told])
+    tail = _overlaps(times, np.zeros(len(tails), np.intp), tails, 1)[0]
+    waits = np.maximum(0.0, np.diff(times) - sum(seconds) - tail)
     uncertain = trace.uncertainty_s[picked]
     return EnergyWindows(
         regressors=(*regressors, WAIT, TAIL),
@@ -111,19 +119,20 @@ def fit_power(windows: Sequence[EnergyWindows]) -> PowerFit:
     )
 
 
-def _intervals(iterations: Sequence[TimedIteration], regressor: Regressor) -> list[tuple[float, float]]:
-    return [
-        (i.begin_s + span.begin_s, i.begin_s + span.end_s)
-        for i in iterations
-        for span in i.spans
-        if (span.stage, span.kind) == regressor
-    ]
+def _overlaps(
+    times: NDArray[np.float64], column: NDArray[np.intp], sides: NDArray[np.float64], columns: int
+) -> list[NDArray[np.float64]]:
+    """Seconds that the disjoint intervals of each column have within each window between times.
+
+    All intervals are sorted once, by column and begin; each column then sweeps over its own.
+    """
+    sorting = np.lexsort((sides[:, 1], sides[:, 0], column))
+    bounds = np.searchsorted(column[sorting], np.arange(columns + 1))
+    return [_overlap(times, sides[sorting[low:high]]) for low, high in pairwise(bounds.tolist())]
 
 
-def _overlap(times: NDArray[np.float64], intervals: Sequence[tuple[float, float]]) -> NDArray[np.float64]:
-    """Seconds that disjoint intervals have within each window between times."""
-    sides = np.array(sorted(intervals), dtype=np.float64).reshape(-1)
-    sides = np.maximum.accumulate(sides)
+def _overlap(times: NDArray[np.float64], intervals: NDArray[np.float64]) -> NDArray[np.float64]:
+    sides = np.maximum.accumulate(intervals.reshape(-1))
     lengths = np.diff(sides)
     lengths[1::2] = 0.0
     return np.diff(np.interp(times, sides, np.concatenate(([0.0], np.cumsum(lengths)))))

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from joulepath_agent.measuring.applied import Applied
+from joulepath_agent.measuring.spans import Spans
 from joulepath_crds import Instruction
-from joulepath_trainer.wire.messages import InstructionSpan
 
 __all__ = ["Moment", "Run", "TimedIteration", "step_begin_s"]
+
+_ITERATION_BYTES: Final = 256
 
 Moment = tuple[bool, Instruction | None]
 """Whether it is an end, and of which instruction; of the step itself if None."""
@@ -23,8 +25,8 @@ class TimedIteration:
     begin_s: float
     period_s: float
     """Seconds to the begin of the next one."""
-    spans: tuple[InstructionSpan, ...]
-    """Offsets from its begin; empty where its record was dropped."""
+    spans: Spans | None
+    """None where its record was dropped."""
 
     @property
     def end_s(self) -> float:
@@ -32,9 +34,9 @@ class TimedIteration:
         return self.begin_s + self.period_s
 
     @property
-    def last_end_s(self) -> float:
-        """End of its last instruction, from its begin."""
-        return max((span.end_s for span in self.spans), default=0.0)
+    def bytes(self) -> int:
+        """What it keeps in memory."""
+        return _ITERATION_BYTES + (0 if self.spans is None else self.spans.bytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,8 @@ class Run:
     settled: bool
     """Whether the clock was already this one before the first iteration."""
     iterations: tuple[TimedIteration, ...]
+    bytes: int = 0
+    """What it keeps in memory."""
 
     @property
     def begin_s(self) -> float:
@@ -62,13 +66,12 @@ class Run:
         return tuple(i for i in self.iterations[0 if self.settled else 1 :] if i.number > 0)
 
 
-def step_begin_s(spans: Sequence[InstructionSpan], end_s: float, seen_s: dict[Moment, float]) -> float | None:
+def step_begin_s(spans: Spans, end_s: float, seen_s: dict[Moment, float]) -> float:
     """When a step began, on the agent's clock: markers are seen late, never early, so the least difference tells it.
 
-    `seen_s` has when each marker was seen; None where none of them is in the record.
+    `seen_s` has when each marker was seen, that of the step's begin among them.
     """
     offsets: dict[Moment, float] = {(False, None): 0.0, (True, None): end_s}
-    for span in spans:
-        one = Instruction(span.stage, span.kind, span.microbatch)
-        offsets[False, one], offsets[True, one] = span.begin_s, span.end_s
-    return min((seen - offsets[mark] for mark, seen in seen_s.items() if mark in offsets), default=None)
+    for one, (begin, end) in zip(spans.steps.instructions, spans.times_s.tolist(), strict=True):
+        offsets[False, one], offsets[True, one] = begin, end
+    return min(seen - offsets[mark] for mark, seen in seen_s.items() if mark in offsets)

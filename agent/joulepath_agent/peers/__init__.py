@@ -2,6 +2,7 @@
 
 - `peer`: what is believed of a peer, and who may be asked for it
 - `refusal`: why it is not served
+- `budget`: what a peer may make the agent remember, compute and wait for
 - `limits`: how often and how many times a pod may connect
 - `cgroup`: the peer's process and pod, by the kernel
 - `podresources`: the containers that hold a GPU, by the kubelet

@@ -6,63 +6,69 @@ It has so many connections at a time and so many a minute, and of its hellos onl
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, field
 
+from joulepath_agent.peers.budget import Budget
 from joulepath_agent.peers.refusal import PeerRefusedError
 
-__all__ = ["PodLimits"]
-
-_CONNECTIONS: Final = 384
-_CONNECTIONS_PER_POD: Final = 32
-"""Twice the ranks of a large node: the old ones may not be gone yet."""
-_BURST_PER_POD: Final = 64
-_PER_POD_AND_S: Final = 2.0
-"""Connections on average, after a burst: ranks whose agent was away ask again every five seconds."""
-_HELLOS_PER_POD: Final = 2
+__all__ = ["Allowance", "PodLimits"]
 
 
 @dataclass(slots=True)
-class _Allowance:
-    """Connections that a pod may still make now; they grow back with time."""
+class Allowance:
+    """So much at once, and so much a second: what is spent grows back with time (a token bucket)."""
 
-    left: float
+    burst: float
+    per_s: float
     at_s: float
+    left: float = field(init=False)
 
-    def take(self, now: float) -> bool:
-        self.left, self.at_s = self.left_at(now), now
-        if self.left < 1.0:
-            return False
-        self.left -= 1.0
-        return True
+    def __post_init__(self) -> None:
+        self.left = self.burst
 
-    def left_at(self, now: float) -> float:
-        return min(_BURST_PER_POD, self.left + _PER_POD_AND_S * (now - self.at_s))
+    def ready(self, now: float) -> bool:
+        """Whether there is something left. One may spend more than that, once, and waits longer then."""
+        self.left, self.at_s = min(self.burst, self.left + self.per_s * (now - self.at_s)), now
+        return self.left > 0
+
+    def spend(self, amount: float) -> None:
+        """Takes from it."""
+        self.left -= amount
 
 
 class PodLimits:
-    """How often pods connect and how many of their hellos are being checked, by their UID. For one thread."""
+    """How often pods connect, what they have open and how many of their hellos are being checked. For one thread."""
 
-    def __init__(self) -> None:
-        self._allowances: dict[str, _Allowance] = {}
+    def __init__(self, budget: Budget) -> None:
+        self._budget = budget
+        self._allowances: dict[str, Allowance] = {}
+        self._open: Counter[str] = Counter()
         self._hellos: Counter[str] = Counter()
 
-    def connect(self, pod_uid: str, now: float, connected: Sequence[str]) -> None:
-        """Takes one more connection; `connected` has the pod of each that is open.
+    def connect(self, pod_uid: str, now: float) -> None:
+        """Takes one more connection.
 
         Raises:
             PeerRefusedError: The pod connects too often, or has too many connections.
         """
-        if not self._allowances.setdefault(pod_uid, _Allowance(_BURST_PER_POD, now)).take(now):
+        budget = self._budget
+        fresh = Allowance(budget.connects_burst, budget.connects_per_s, now)
+        allowance = self._allowances.setdefault(pod_uid, fresh)
+        if not allowance.ready(now):
             raise PeerRefusedError("TooOften", f"pod {pod_uid} connects again and again", passing=True)
-        open_now = connected.count(pod_uid)
-        if open_now >= _CONNECTIONS_PER_POD or len(connected) >= _CONNECTIONS:
-            raise PeerRefusedError("TooManyConnections", f"pod {pod_uid} has {open_now} connections open", passing=True)
+        allowance.spend(1)
+        if self._open[pod_uid] >= budget.connections_per_pod or self._open.total() >= budget.connections:
+            what = f"pod {pod_uid} has {self._open[pod_uid]} connections open"
+            raise PeerRefusedError("TooManyConnections", what, passing=True)
+        self._open[pod_uid] += 1
+
+    def disconnect(self, pod_uid: str) -> None:
+        """One of its connections is closed."""
+        self._open -= Counter((pod_uid,))
 
     def begin_hello(self, pod_uid: str) -> bool:
         """Whether one more of its hellos may be checked now; counted if so."""
-        if self._hellos[pod_uid] >= _HELLOS_PER_POD:
+        if self._hellos[pod_uid] >= self._budget.hellos_per_pod:
             return False
         self._hellos[pod_uid] += 1
         return True
@@ -73,5 +79,5 @@ class PodLimits:
 
     def forget(self, now: float) -> None:
         """Drops what is known of pods that haven't connected for long."""
-        for pod in [pod for pod, a in self._allowances.items() if a.left_at(now) >= _BURST_PER_POD]:
+        for pod in [pod for pod, one in self._allowances.items() if one.ready(now) and one.left >= one.burst]:
             del self._allowances[pod]

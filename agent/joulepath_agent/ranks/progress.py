@@ -16,9 +16,12 @@ _LEAST_SILENCE_S: Final = 2.0
 _SILENT_ITERATIONS: Final = 3
 
 
-def silence_limit_s(iteration_time_s: float) -> float:
-    """How long a rank's markers may stop before its clock is released; `iteration_time_s` is 0 while unknown."""
-    return max(_LEAST_SILENCE_S, _SILENT_ITERATIONS * iteration_time_s)
+def silence_limit_s(iteration_time_s: float, most_s: float) -> float:
+    """How long a rank's markers may stop before its clock is released; `iteration_time_s` is 0 while unknown.
+
+    Never longer than `most_s`: how long iterations last is, in the end, a peer's word.
+    """
+    return min(most_s, max(_LEAST_SILENCE_S, _SILENT_ITERATIONS * iteration_time_s))
 
 
 class Progress:

@@ -7,6 +7,7 @@ end its lease.
 from __future__ import annotations
 
 import copy
+import logging
 import select
 import threading
 import time
@@ -19,6 +20,8 @@ from joulepath_agent.gpus.setter import ClockSetter
 from joulepath_agent.gpus.wish import Wish
 from joulepath_agent.measuring.applied import Applied
 from joulepath_agent.measuring.history import History, Measured
+from joulepath_agent.peers.budget import BUDGET, Budget
+from joulepath_agent.peers.limits import Allowance
 from joulepath_agent.peers.peer import JobPod, Peer
 from joulepath_agent.ranks.conductor import Conductor
 from joulepath_agent.ranks.page import SharedPage
@@ -30,6 +33,8 @@ from joulepath_trainer.wire.page import MarkerEntry, MarkerEvent
 from joulepath_trainer.wire.protocol import WireError
 
 __all__ = ["Rank"]
+
+log = logging.getLogger(__name__)
 
 _SCHEDULES: Final = {"Schedule1F1B": "1F1B", "ScheduleGPipe": "GPipe"}
 
@@ -45,6 +50,7 @@ class Rank:
         setter: ClockSetter,
         trace: EnergyTrace,
         on_lease_end: Callable[[End], None],
+        budget: Budget = BUDGET,
     ) -> None:
         self.hello = hello
         self.peer = peer
@@ -53,9 +59,16 @@ class Rank:
         self.trace = trace
         self.alive = True
         self.page = SharedPage()
-        self.progress = Progress(hello.pipeline.stages, time.monotonic())
+        now = time.monotonic()
+        self._budget = budget
+        self._stages = frozenset(hello.pipeline.stages)
+        self.progress = Progress(self._stages, now)
         self.lease = Lease(setter, f"rank {hello.rank} of {pod.name}", on_lease_end)
-        self.history = History()
+        self.history = History(budget)
+        self._markers = Allowance(budget.markers_burst, budget.markers_per_s, now)
+        self._measuring = Allowance(budget.measuring_burst_s, budget.measuring_share, now)
+        self._said_refused = False
+        self._restage_at_s = now
         self._lock = threading.RLock()
         self._conductor = Conductor(hello.attempt, hello.pipeline.stages, setter.lag_up_s)
         self._begun: Applied | None = None
@@ -72,11 +85,12 @@ class Rank:
         with self._lock:
             if not self.alive:
                 return
-            entries = self.page.take(marker)
+            entries = self.page.take(marker) if self._markers.ready(now) else None
             self.progress.last_marker_s = now
             if entries is None:
                 self._apply(self._conductor.lost())
                 return
+            self._markers.spend(len(entries))
             for entry in entries:
                 self._pass(entry, now)
 
@@ -90,8 +104,9 @@ class Rank:
         spoiled = self._begun is not conductor.applied
         conductor.lag_up_s = self.setter.lag_up_s
         conductor.tail_s, conductor.control_time_s = self.history.tail_s, self.history.control_time_s
-        if conductor.order != self.history.order:
+        if now >= self._restage_at_s and conductor.order != self.history.order:
             conductor.order = self.history.order
+            self._restage_at_s = now + self._budget.restage_s
             self._apply(conductor.restage())
         self._apply(conductor.on_event(entry, now))
         self._begun = conductor.applied
@@ -107,19 +122,22 @@ class Rank:
                 wish = self._conductor.stop(Reason(Obstacle.GPU_REFUSED, self.setter.gpu.refused, final=True))
             self._apply(wish, End.PLAN_CHANGED)
 
-    def record(self, record: IterationRecord) -> None:
-        """The trainer's record of an iteration.
+    def record(self, message: bytes) -> None:
+        """The trainer's record of an iteration; isn't even read where it wouldn't be measured.
 
         Raises:
-            WireError: It is of a stage that isn't this rank's.
+            WireError: It is none, or of a stage that isn't this rank's.
         """
-        if any(span.stage not in self.hello.pipeline.stages for span in record.spans):
-            raise WireError(f"a record names a stage that isn't one of {self.hello.pipeline.stages}")
+        if self.history.refused:
+            return
+        record = IterationRecord.decode(message)
+        if any(span.stage not in self._stages for span in record.spans):
+            raise WireError("a record names a stage that isn't one of this rank's")
         self.history.record(record)
 
     def check_markers(self, now: float) -> None:
         """Ends the lease of a rank whose markers have stopped."""
-        limit_s = silence_limit_s(self.history.iteration_time_s)
+        limit_s = silence_limit_s(self.history.iteration_time_s, self._budget.silence_s)
         with self._lock:
             silent_s = self.progress.silent_s(now)
             if self.lease.held and silent_s > limit_s:
@@ -168,8 +186,7 @@ class Rank:
     def report(self) -> RankReport:
         """What the operator is told; measures what is ready first."""
         history, hello = self.history, self.hello
-        if history.digest(self.trace.read):
-            self._measured = history.measured()
+        self._measure()
         ranks, stages = hello.pipeline.ranks, hello.pipeline.stages
         with self._lock:
             now = copy.copy(self._conductor)  # the follower must not wait while a report is made
@@ -193,7 +210,7 @@ class Rank:
             iteration=now.iteration,
             iteration_time_s=history.iteration_time_s,
             state=now.state,
-            reason=now.reason or history.capped,
+            reason="; ".join(filter(None, (now.reason, history.refused))) or history.capped,
             staged_hash=now.staged_hash,
             staged_at_iteration=now.staged_at_iteration,
             applied_hash=now.applied_hash,
@@ -205,3 +222,14 @@ class Rank:
             waits=self._measured.waits,
             blocks=tuple(block for block in history.blocks if block.hash == now.staged_hash),
         )
+
+    def _measure(self) -> None:
+        """Measures what is ready, unless that has taken too much of the thread that does it for all ranks."""
+        if self._measuring.ready(time.monotonic()):
+            begun_s = time.thread_time()
+            if self.history.digest(self.trace.read):
+                self._measured = self.history.measured()
+            self._measuring.spend(time.thread_time() - begun_s)
+        if self.history.refused and not self._said_refused:
+            self._said_refused = True
+            log.warning("rank %d of %s: %s", self.hello.rank, self.pod.name, self.history.refused)

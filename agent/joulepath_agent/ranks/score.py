@@ -28,8 +28,9 @@ def read_score(plan: JobPlanSpec, stages: Sequence[int], recorded: tuple[Instruc
     `recorded` is the order in which it ran its instructions; empty while unknown.
     """
     planned: dict[Instruction, tuple[int, float]] = {}
+    own = set(stages)
     for part in plan.stages:
-        if part.stage not in stages:
+        if part.stage not in own:
             continue
         for label, clock, duration in zip(part.order, part.clocks_mhz, part.durations_s, strict=True):
             instruction = _parsed(label, part.stage)
@@ -40,7 +41,7 @@ def read_score(plan: JobPlanSpec, stages: Sequence[int], recorded: tuple[Instruc
                 )
             planned[instruction] = (DEFAULT if clock >= plan.default_clock_mhz else clock, duration)
     found = {instruction.stage for instruction in planned}
-    if found != set(stages):
+    if found != own:
         return Reason(Obstacle.STAGE_MISSING, f"the plan has stages {sorted(found)}, this rank runs {stages}")
     if len(stages) > 1 and not recorded:
         return Reason(Obstacle.ORDER_UNKNOWN, "the order of this rank's stages hasn't been recorded yet")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from joulepath_agent.cluster.reporting import Pace
+from joulepath_agent.cluster.reporting import Pace, fitting
 from joulepath_crds import Arm, BlockReport, Coordinates, JobReport, NodeReportStatus, RankReport
 
 
@@ -61,3 +61,16 @@ def test_a_block_is_written_within_five_seconds() -> None:
     pace.wrote(report(), 0.0)
     assert not pace.due(report(blocks=(block,)), 4.9)
     assert pace.due(report(blocks=(block,)), 5.0)
+
+
+def test_a_report_that_is_too_large_sheds_the_measurements_of_the_ranks_that_tell_most() -> None:
+    line = {"instruction": "F0", "stage": 0, "begin_s": 0.1, "end_s": 0.2}
+    small, large = (report(rank=n, timeline=(line,) * count).jobs[0].ranks[0] for n, count in ((0, 10), (1, 1000)))
+    job = report().jobs[0].model_copy(update={"ranks": (small, large, small)})
+    whole = NodeReportStatus(jobs=(job,))
+    assert fitting(whole, 100_000) is whole
+    (first, second, third) = fitting(whole, 20_000).jobs[0].ranks
+    assert (first, third) == (small, small)
+    assert second.timeline == ()
+    assert second.reason.startswith("OverBudget")
+    assert len(fitting(whole, 20_000).model_dump_json(by_alias=True)) <= 20_000

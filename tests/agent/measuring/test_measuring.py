@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,14 +15,16 @@ from hypothesis import strategies as st
 from joulepath_agent.gpus.energy import Trace
 from joulepath_agent.measuring.applied import Applied
 from joulepath_agent.measuring.history import History
-from joulepath_agent.measuring.power import WAIT, energy_windows, fit_power
+from joulepath_agent.measuring.power import TAIL, WAIT, energy_windows, fit_power
 from joulepath_agent.measuring.run import Moment, Run, TimedIteration, step_begin_s
+from joulepath_agent.measuring.spans import KnownSteps
 from joulepath_crds import Arm, Instruction
 from joulepath_trainer.wire.messages import InstructionSpan, IterationRecord
 from joulepath_trainer.wire.page import MarkerEntry, MarkerEvent
 
 POWER_W = {"F": 300.0, "B": 380.0, "": 80.0}
 SECONDS = {"F": 0.05, "B": 0.09}
+MOST_CELLS = 1 << 20
 ORDER = ("F0", "F1", "F2", "B0", "F3", "B1", "B2", "B3")
 
 
@@ -32,9 +37,20 @@ def iterations(count: int, chance: random.Random, first: int = 1, at_s: float = 
             now += chance.choice((0.0, 0.01, 0.06))
             spans.append(InstructionSpan(name[0], 2, int(name[1:]), now, now + SECONDS[name[0]]))
             now += SECONDS[name[0]]
-        made.append(TimedIteration(number, at_s, now + 0.002, tuple(spans)))
+        made.append(TimedIteration(number, at_s, now + 0.002, KnownSteps().spans(spans)))
         at_s += now + 0.002
     return made
+
+
+def told(iteration: TimedIteration) -> tuple[InstructionSpan, ...]:
+    """Its instructions as a record tells them, as they ran."""
+    assert iteration.spans is not None
+    times_s = iteration.spans.times_s.tolist()
+    spans = [
+        InstructionSpan(one.kind, one.stage, one.microbatch, begin_s, end_s)
+        for one, (begin_s, end_s) in zip(iteration.spans.steps.instructions, times_s, strict=True)
+    ]
+    return tuple(sorted(spans, key=lambda span: span.begin_s))
 
 
 def counter(done: list[TimedIteration], period_s: float, jitter_s: float, chance: random.Random) -> Trace:
@@ -42,7 +58,7 @@ def counter(done: list[TimedIteration], period_s: float, jitter_s: float, chance
     times, joules = [done[0].begin_s], [0.0]
     for iteration in done:
         now = iteration.begin_s
-        for span in iteration.spans:
+        for span in told(iteration):
             for upto, kind in ((iteration.begin_s + span.begin_s, ""), (iteration.begin_s + span.end_s, span.kind)):
                 times.append(upto)
                 joules.append(joules[-1] + POWER_W[kind] * (upto - now))
@@ -59,7 +75,7 @@ def test_the_regression_recovers_power_by_kind_and_of_waiting(seed: int) -> None
     chance = random.Random(seed)
     done = iterations(12, chance)
     run = Run(Applied(Arm.SWEEP, 0, "h", 900, 12), False, tuple(done))
-    windows = energy_windows(run, counter(done, 0.1, 0.0005, chance), 0.02)
+    windows = energy_windows(run, counter(done, 0.1, 0.0005, chance), 0.02, MOST_CELLS)
     assert windows is not None
     fit = fit_power([windows])
     assert fit.power_w[2, "F"] == pytest.approx(POWER_W["F"], rel=0.03)
@@ -70,11 +86,78 @@ def test_the_regression_recovers_power_by_kind_and_of_waiting(seed: int) -> None
         assert abs(fit.power_w[regressor] - true_w) < 6 * fit.standard_error_w[regressor] + 1.0
 
 
+def plain_seconds(times: list[float], told: list[tuple[float, InstructionSpan]]) -> dict[tuple[int, str], list[float]]:
+    """Seconds of each stage and kind in each window, by looking through all instructions for each of them."""
+    seconds = {}
+    for regressor in sorted({(span.stage, span.kind) for _, span in told}):
+        own = sorted((at + s.begin_s, at + s.end_s) for at, s in told if (s.stage, s.kind) == regressor)
+        latest, disjoint = -np.inf, []
+        for sides in own:
+            begin_s = max(latest, sides[0])
+            latest = max(begin_s, sides[1])
+            disjoint.append((begin_s, latest))
+        seconds[regressor] = [sum(max(0.0, min(e, w) - max(b, v)) for b, e in disjoint) for v, w in pairwise(times)]
+    return seconds
+
+
+@st.composite
+def odd_spans(draw: st.DrawFn) -> list[InstructionSpan]:
+    """Instructions in any order that may overlap, as a peer may tell them."""
+    one = st.tuples(st.sampled_from("FBIW"), st.integers(0, 2), st.integers(0, 9), st.floats(0, 1), st.floats(0, 0.5))
+    return [InstructionSpan(k, s, m, b, min(1.0, b + d)) for k, s, m, b, d in draw(st.lists(one, min_size=1))]
+
+
+@given(st.lists(odd_spans(), min_size=2, max_size=4), st.lists(st.floats(0, 4), min_size=2, unique=True))
+def test_seconds_by_kind_and_window_are_those_of_a_plain_count(records: list[Any], edges: list[float]) -> None:
+    known = KnownSteps()
+    done = tuple(TimedIteration(n + 1, float(n), 1.0, known.spans(spans)) for n, spans in enumerate(records))
+    times = np.sort(edges)
+    trace = Trace(times, times * 100.0, np.full(len(times), 1e-4))
+    found = energy_windows(Run(Applied(Arm.DEFAULT), True, done), trace, 0.0, MOST_CELLS)
+    counted = [at for at in times.tolist() if at <= len(done)]
+    assert (found is None) == (len(counted) < 2)
+    if found is not None:
+        told = [(float(n), span) for n, spans in enumerate(records) for span in spans]
+        plain = plain_seconds(counted, told)
+        assert found.regressors == (*plain, WAIT, TAIL)
+        assert pytest.approx(np.array(list(plain.values())), abs=1e-9) == found.seconds[:, :-2].T
+
+
+class Counted(np.ndarray):
+    """Numbers that count how many of them are handed to numpy, they and all that comes of them."""
+
+    work = 0
+
+    def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
+        for one in args:
+            Counted.work += sum(getattr(each, "size", 0) for each in (one if isinstance(one, list | tuple) else [one]))
+        found = super().__array_function__(function, types, args, kwargs)
+        return found.view(Counted) if isinstance(found, np.ndarray) else found
+
+
+def work_of(stages: int, microbatches: int) -> int:
+    """Numbers handled for iterations of so many instructions, each stage a column of its own; few windows."""
+    spans = [InstructionSpan("F", s, m, 0.001 * m, 0.001 * m) for s in range(stages) for m in range(microbatches)]
+    kept = KnownSteps().spans(spans)
+    counted = replace(kept, times_s=kept.times_s.view(Counted))
+    done = tuple(TimedIteration(n, float(n), 1.0, counted) for n in range(1, 9))
+    edges = np.arange(1.0, 9.0)
+    Counted.work = 0
+    windows = energy_windows(Run(Applied(Arm.DEFAULT), True, done), Trace(edges, edges, edges), 0.0, MOST_CELLS)
+    assert windows is not None
+    return Counted.work
+
+
+@pytest.mark.parametrize(("stages", "microbatches"), [(40, 10), (20, 20)])
+def test_twice_the_instructions_are_twice_the_work_whether_of_more_kinds_or_not(stages: int, microbatches: int) -> None:
+    assert 8 * 200 < work_of(20, 10) < work_of(stages, microbatches) < 2.1 * work_of(20, 10)
+
+
 def test_a_rank_that_never_waits_tells_nothing_of_waiting() -> None:
     spans = tuple(InstructionSpan(name[0], 2, int(name[1:]), 0.07 * i, 0.07 * (i + 1)) for i, name in enumerate(ORDER))
-    done = [TimedIteration(n, 10 + 0.56 * n, 0.56, spans) for n in range(1, 9)]
+    done = [TimedIteration(n, 10 + 0.56 * n, 0.56, KnownSteps().spans(spans)) for n in range(1, 9)]
     run = Run(Applied(Arm.SWEEP, 0, "h", 900, 8), False, tuple(done))
-    windows = energy_windows(run, counter(done, 0.1, 0.0005, random.Random(1)))
+    windows = energy_windows(run, counter(done, 0.1, 0.0005, random.Random(1)), 0.0, MOST_CELLS)
     assert windows is not None
     assert set(fit_power([windows]).power_w) == {(2, "F"), (2, "B")}
 
@@ -88,14 +171,13 @@ def test_the_first_iteration_after_a_switch_and_iteration_0_are_not_counted() ->
 
 @given(st.lists(st.floats(0.0, 0.01), min_size=3, max_size=3))
 def test_a_step_began_by_the_marker_that_was_seen_soonest(delays_s: list[float]) -> None:
-    spans = (InstructionSpan("F", 0, 0, 0.1, 0.3),)
+    spans = KnownSteps().spans((InstructionSpan("F", 0, 0, 0.1, 0.3),))
     marks: dict[Moment, float] = {
         (False, None): 50.0 + delays_s[0],
         (False, Instruction(0, "F", 0)): 50.1 + delays_s[1],
         (True, Instruction(0, "F", 0)): 50.3 + delays_s[2],
     }
     assert step_begin_s(spans, 0.4, marks) == pytest.approx(50.0 + min(delays_s))
-    assert step_begin_s((), 0.4, {(False, Instruction(0, "F", 1)): 1.0}) is None
 
 
 def play(
@@ -105,13 +187,13 @@ def play(
     for at, iteration in enumerate(done):
         begun = iteration.begin_s
         history.begin(iteration.number, applied, begun, spoiled_before=iteration.number - 1 == spoiled)
-        for span in iteration.spans:
+        for span in told(iteration):
             for event, offset_s in ((MarkerEvent.BEGIN, span.begin_s), (MarkerEvent.END, span.end_s)):
                 entry = MarkerEntry(0, iteration.number, event, span.kind, span.stage, span.microbatch)
                 history.mark(entry, begun + offset_s + 0.0003)
         for ready in done[max(0, at - late) : at + 1 - late] if at < len(done) - 1 else done[max(0, at - late) :]:
             if ready.number != lost:
-                history.record(IterationRecord(ready.number, ready.last_end_s, ready.period_s, ready.spans))
+                history.record(IterationRecord(ready.number, ready.period_s - 0.002, ready.period_s, told(ready)))
 
 
 def history_of(length: int, **faults: int) -> History:

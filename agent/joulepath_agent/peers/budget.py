@@ -1,0 +1,92 @@
+"""What a peer may make the agent remember, compute and wait for: every such limit, with its reason.
+
+A rank that exceeds it loses measurements or the connection, and no other rank does. The limits of bytes hold for one of
+eight GPUs, as many as most nodes have; where there are more, each has its share of the same sum: 0.2 GB of the 0.5 GB
+that the chart gives the agent.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Final, Self
+
+__all__ = ["BUDGET", "Budget"]
+
+_GPUS: Final = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """Limits of one agent."""
+
+    # what one rank may tell
+
+    stages: int = 1024
+    """Stages that a rank runs and ranks of its pipeline: a NodeReport takes no more stages."""
+    instructions: int = 2048
+    """Of an iteration: 128 microbatches on 8 stages, forward and backward. Two timelines of so many are 350 KB of a
+    NodeReport."""
+    regressors: int = 64
+    """Kinds of instructions by stage in an iteration: four on each of 16 stages. The regression of power takes the
+    square of their number, and a cell each for every window of the energy counter."""
+    names: int = 1024
+    """Kinds of instructions by stage and clock that have a measured time: 64 at each of 16 clocks."""
+    record_bytes_per_s: float = 65536.0
+    """Of iteration records: one of the largest a second, or instructions of 0.4 ms. Reading one takes 5 ms."""
+    record_burst_bytes: float = 262144.0
+    """Records read at once: what a socket's queue holds, so that the agent may fall behind for a while."""
+    least_record_bytes: int = 256
+    """What a small record counts as: reading one costs something, too."""
+    markers_per_s: float = 8000.0
+    """Markers followed: instructions of 0.25 ms. Each takes 10 us of the thread that follows every rank."""
+    markers_burst: float = 4096.0
+    """Markers followed at once: the ring of a page."""
+    restage_s: float = 1.0
+    """Between two comparisons of a plan with another order of instructions: one takes milliseconds."""
+
+    # what is kept of it
+
+    marks: int = 8192
+    """Markers of the iterations that aren't whole yet: two of the largest. 2.5 MB."""
+    iterations: int = 4096
+    """Of one run: longer blocks aren't measured whole."""
+    pending_bytes: int = 4 * 2**20
+    """Runs that wait for the energy counter, oldest dropped first: 250,000 instructions of one order."""
+    window_cells: int = 2**19
+    """Numbers kept of the windows of the energy counter, 8 bytes each: 400 runs of 80 windows of 16 numbers."""
+
+    # what that may cost
+
+    measuring_share: float = 0.05
+    """Of a core, for the measurements of one rank: reports of the others are made by the same thread."""
+    measuring_burst_s: float = 0.5
+    """Seconds of a core at once."""
+    report_bytes: int = 1_200_000
+    """A NodeReport: etcd takes 1.5 MB. The ranks that report most lose their measurements first."""
+
+    # who may come in, and stay away
+
+    connections: int = 384
+    """At a time, each with a descriptor or two."""
+    connections_per_pod: int = 32
+    """Twice the ranks of a large node: the old ones may not be gone yet."""
+    connects_burst: float = 64.0
+    connects_per_s: float = 2.0
+    """Connections of one pod on average, after a burst: ranks whose agent was away ask again every five seconds."""
+    hellos_per_pod: int = 2
+    """In the pool at once: each may wait for the kubelet and the API server."""
+    silence_s: float = 60.0
+    """Longest time for which a rank may pass no marker while its clock is locked, however long its iterations."""
+
+    def among(self, gpus: int) -> Self:
+        """The same, where so many GPUs share the agent's memory."""
+        share = min(1.0, _GPUS / max(1, gpus))
+        return replace(
+            self,
+            marks=int(self.marks * share),
+            pending_bytes=int(self.pending_bytes * share),
+            window_cells=int(self.window_cells * share),
+        )
+
+
+BUDGET: Final = Budget()

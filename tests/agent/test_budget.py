@@ -1,0 +1,39 @@
+"""What a rank can make the agent remember and compute, and that no other rank pays for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from joulepath_crds import Blocks, RankState
+from tests.agent.room import Room, wait_until
+from tests.agent.test_agent import LOW_MHZ, ORDER, goes_on, plan
+
+MOST_GROWTH_BYTES = 16 * 2**20
+
+
+@pytest.mark.parametrize("size", ["wide", "deep"])
+def test_records_as_large_as_can_be_cost_some_memory_and_no_other_rank_its_plan(
+    room: Callable[..., Room], size: str
+) -> None:
+    made = room(time_scale=0.1)
+    agent = made.agent({"a": made.gpus.uuids[:1], "b": made.gpus.uuids[1:]})
+    assert made.peer(iterations=100_000).hear()["accepted"]
+    agent.plans(plan(blocks=Blocks(iterations=8, pairs=0)))
+    wait_until(lambda: made.clock() == LOW_MHZ, "the honest rank's plan is in force")
+    before = agent.resident_bytes()
+    hostile = made.hostile("b", size, 1)
+    assert "true" in hostile.hear()
+    assert hostile.hear() == "told"
+    goes_on(agent)
+    wait_until(lambda: (r := agent.rank(1)) is not None and r.iteration == 249, "the hostile rank is followed")
+    goes_on(agent)
+    assert agent.resident_bytes() - before < MOST_GROWTH_BYTES
+    rank, other = agent.rank(0), agent.rank(1)
+    assert rank is not None
+    assert (rank.state, rank.order) == (RankState.ENFORCING, ORDER)
+    assert made.clock() == LOW_MHZ
+    assert other is not None
+    assert other.iteration_time_s < 60
+    assert ("OverBudget: it tells of iterations of 2700 instructions" in other.reason) == (size == "wide")
