@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -20,6 +21,7 @@ from joulepath_agent.agent import Agent
 from joulepath_agent.cluster.api import NodeApi
 from joulepath_agent.gpus.nvml import ClockRange, open_gpus
 from joulepath_agent.metrics import AgentCollector
+from joulepath_agent.peers.budget import BUDGET
 from joulepath_agent.peers.cgroup import CgroupIdentity
 from joulepath_agent.peers.ownership import ClusterPods
 from joulepath_agent.server import serve
@@ -54,6 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             version=version("joulepath"),
             proc=options.proc,
             look_for_gpus_s=options.look_for_gpus,
+            budget=replace(BUDGET, silence_s=options.silence_limit),
         )
         registry = CollectorRegistry()
         registry.register(AgentCollector(agent, options.node_name))
@@ -93,6 +96,8 @@ def _options() -> argparse.ArgumentParser:
     site = "LOW,HIGH in MHz: clocks that this site locks its GPUs to, restored on every reset"
     take("--site-clocks", "JOULEPATH_SITE_CLOCKS", "", _site_clocks, site)
     take("--look-for-gpus", "JOULEPATH_LOOK_FOR_GPUS", "30", float, "seconds between two looks until all are read")
+    silence = "seconds without a marker, at most, after which a rank's clock is released"
+    take("--silence-limit", "JOULEPATH_SILENCE_LIMIT", str(BUDGET.silence_s), _seconds, silence)
     take("--log-level", "JOULEPATH_LOG_LEVEL", "info", str, "debug, info, warning or error")
     return parser
 
@@ -102,6 +107,13 @@ def _site_clocks(text: str) -> ClockRange | None:
         return ClockRange.parse(text) if text else None
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 2 <= seconds <= 3600:
+        raise argparse.ArgumentTypeError(f"it must be from 2 to 3600 s, it is {text}")
+    return seconds
 
 
 class _Taker:

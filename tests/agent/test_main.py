@@ -152,6 +152,14 @@ def test_a_gpu_that_cannot_be_read_at_the_start_is_looked_for_again(
     assert agent.end().count("this GPU is left alone until it can be read") == 1
 
 
+@pytest.mark.parametrize("text", ["0", "nan", "inf", "86400", "soon"])
+def test_a_silence_limit_that_is_none_is_refused(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as refused:
+        main(["--node-name", "a", "--silence-limit", text])
+    assert refused.value.code == 2
+    assert "argument --silence-limit:" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("text", ["1410", "a,b", "900,600", "0,600"])
 def test_site_clocks_that_make_no_sense_are_refused(text: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as refused:
