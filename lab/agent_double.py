@@ -42,8 +42,8 @@ def welcome(connection: socket.socket, page: int) -> None:
 
 
 def refuse(connection: socket.socket, page: int) -> None:
-    """What it answers to one that it doesn't."""
-    connection.send(Reply(accepted=False, reason="no such pod").encode())
+    """What it answers to one that it never will."""
+    connection.send(Reply(accepted=False, reason="no such GPU", final=True).encode())
 
 
 @dataclass

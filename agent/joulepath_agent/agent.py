@@ -183,21 +183,21 @@ class Agent:
 
     def _admit(self, hello: Hello, peer: Peer) -> Rank:
         if hello.gpu_uuid is None:
-            raise PeerRefusedError("NoGpu", "the hello names no GPU; a rank without a GPU needs no agent")
+            raise PeerRefusedError("NoGpu", "the hello names no GPU; a rank without a GPU needs no agent", final=True)
         if (most := max(len(hello.pipeline.stages), len(hello.pipeline.ranks))) > self._budget.stages:
             what = f"the hello names {most} stages or ranks of a pipeline, up to {self._budget.stages} are served"
-            raise PeerRefusedError("TooManyStages", what)
+            raise PeerRefusedError("TooManyStages", what, final=True)
         pod = self._locate(peer.pod_uid, hello.gpu_uuid)
         setter = self.setters.get(hello.gpu_uuid)
         if setter is None:
             what = f"this node has no GPU {hello.gpu_uuid} whose clock can be set"
-            raise PeerRefusedError("UnknownGpu", what, passing=True)
+            raise PeerRefusedError("UnknownGpu", what)
         with self._lock:
             holder = self._ranks.get(hello.gpu_uuid)
             if holder is not None and not holder.process_gone():
                 if holder.peer.pid != peer.pid:
                     what = f"process {holder.peer.pid} already runs on {hello.gpu_uuid}"
-                    raise PeerRefusedError("GpuClaimed", what, passing=True)
+                    raise PeerRefusedError("GpuClaimed", what)
                 holder.close(End.CONNECTION_CLOSED)
             budget = self._budget.among(len(self.setters))
             rank = Rank(hello, peer, pod, setter, self._traces[hello.gpu_uuid], self._count_lease_end, budget)

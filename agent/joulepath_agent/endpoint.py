@@ -44,6 +44,7 @@ Admit = Callable[[Hello, Peer], Rank]
 _HELLO_LIMIT_S: Final = 10.0
 _BACKLOG: Final = 512
 _TICK_S: Final = 0.25
+_CONNECTIONS_AT_ONCE: Final = 64
 _MESSAGES_AT_ONCE: Final = 16
 _LOGS_PER_MINUTE: Final = 20
 
@@ -162,19 +163,29 @@ class Endpoint:
     # connections
 
     def _accept(self) -> None:
-        client, _ = self._listener.accept()
+        """Takes all that wait: while one pod fills the queue of connections, the others find it full."""
+        for _ in range(_CONNECTIONS_AT_ONCE):
+            try:
+                client, _ = self._listener.accept()
+            except BlockingIOError:
+                return
+            self._meet(client)
+
+    def _meet(self, client: socket.socket) -> None:
         client.setblocking(False)
         try:
             peer = self._identify(client)
         except PeerRefusedError as refusal:
-            self._refuse(client, refusal)
+            self._tell_refusal(client, refusal)
+            client.close()
             return
         now = time.monotonic()
         try:
             self._limits.connect(peer.pod_uid, now)
         except PeerRefusedError as refusal:
+            self._count_refusal(refusal)
             os.close(peer.pidfd)
-            self._refuse(client, refusal)
+            client.close()
             return
         budget = self._budget
         allowance = Allowance(budget.record_burst_bytes, budget.record_bytes_per_s, now)
@@ -238,7 +249,7 @@ class Endpoint:
             answer = refusal
         except Exception:
             log.exception("placing a rank failed")
-            answer = PeerRefusedError("Internal", "the agent failed to place this rank, see its log", passing=True)
+            answer = PeerRefusedError("Internal", "the agent failed to place this rank, see its log")
         self._answers.append((connection, answer))
         self._wake()
 
@@ -252,10 +263,11 @@ class Endpoint:
             gone = connection.ended
             if isinstance(answer, Rank):
                 self._welcome(connection, answer)
+            elif gone:
+                self._count_refusal(answer)
             else:
-                self._tell_refusal(connection.socket, answer, silent=gone)
-                if not gone:
-                    self._end(connection)
+                self._tell_refusal(connection.socket, answer)
+                self._end(connection)
             if gone:
                 os.close(connection.peer.pidfd)
         self._fill_pool()
@@ -290,16 +302,13 @@ class Endpoint:
         if not connection.asking:
             os.close(connection.peer.pidfd)
 
-    def _refuse(self, client: socket.socket, refusal: PeerRefusedError) -> None:
-        self._tell_refusal(client, refusal)
-        client.close()
+    def _tell_refusal(self, client: socket.socket, refusal: PeerRefusedError) -> None:
+        self._count_refusal(refusal)
+        _send(client, Reply(accepted=False, reason=str(refusal), final=refusal.final))
 
-    def _tell_refusal(self, client: socket.socket, refusal: PeerRefusedError, *, silent: bool = False) -> None:
-        """A refused trainer never asks again; one that is hung up on does."""
+    def _count_refusal(self, refusal: PeerRefusedError) -> None:
         self._on_refusal(refusal.code)
         self._log(f"a rank was refused: {refusal}")
-        if not silent and not refusal.passing:
-            _send(client, Reply(accepted=False, reason=str(refusal)))
 
     def _log(self, text: str) -> None:
         """Peers may be hostile: the log must not fill the disk."""

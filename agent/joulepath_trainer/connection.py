@@ -18,17 +18,25 @@ from joulepath_trainer.wire.messages import Hello, Reply
 from joulepath_trainer.wire.page import PAGE_BYTES, check_page
 from joulepath_trainer.wire.protocol import MAX_MESSAGE_BYTES, WireError
 
-__all__ = ["AgentGoneError", "AgentRefusedError", "Handshake", "Welcome"]
+__all__ = ["AgentBusyError", "AgentGoneError", "AgentRefusedError", "AgentUnwillingError", "Handshake", "Welcome"]
 
 _MOST_DESCRIPTORS: Final = 8
 
 
 class AgentRefusedError(Exception):
-    """The agent doesn't want this rank; the text is its reason."""
+    """The agent will never want this rank; the text is its reason."""
 
 
 class AgentGoneError(Exception):
     """There is no agent at the socket (any more)."""
+
+
+class AgentUnwillingError(AgentGoneError):
+    """The agent doesn't want this rank now; the text is its reason."""
+
+
+class AgentBusyError(AgentGoneError):
+    """More connect at once than the agent's queue of connections holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +54,8 @@ class Handshake:
         """Connects and says hello.
 
         Raises:
-            AgentGoneError: Nobody listens, or its queue of connections is full.
+            AgentBusyError: Its queue of connections is full.
+            AgentGoneError: Nobody listens.
         """
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         try:
@@ -54,14 +63,16 @@ class Handshake:
             self._socket.send(hello.encode(), socket.MSG_NOSIGNAL)
         except OSError as error:
             self._socket.close()
-            raise AgentGoneError(f"no agent at {path}: {error.strerror or error}") from None
+            kind = AgentBusyError if isinstance(error, BlockingIOError) else AgentGoneError
+            raise kind(f"no agent at {path}: {error.strerror or error}") from None
 
     def poll(self, patience_s: float = 0.0) -> Welcome | None:
         """The agent's welcome, or None if it hasn't answered yet (nor does within so many seconds).
 
         Raises:
             AgentGoneError: It closed the connection.
-            AgentRefusedError: It refused this rank.
+            AgentUnwillingError: It refused this rank for now.
+            AgentRefusedError: It refused this rank for good.
             WireError: Its answer is none.
         """
         waiting = select.poll()
@@ -78,7 +89,7 @@ class Handshake:
                 raise AgentGoneError("the agent closed the connection")
             reply = Reply.decode(message)
             if not reply.accepted:
-                raise AgentRefusedError(reply.reason)
+                raise AgentRefusedError(reply.reason) if reply.final else AgentUnwillingError(reply.reason)
             if len(descriptors) != 1:
                 raise WireError(f"a welcome comes with one file descriptor, this came with {len(descriptors)}")
             return Welcome(self._socket, _map(descriptors[0]))

@@ -3,7 +3,7 @@
 `Observer` is the only thing that adapters call. It counts training steps, finds the agent, and hands what happens to a
 `Session` while there is one. Nothing that goes wrong in here reaches the training: an error switches the observer off
 for good, with one line in the log; an agent that is absent is looked for again at the first training step after
-`RETRY_S` seconds; an agent that refuses this rank is not asked again.
+`RETRY_S` seconds; one that refuses this rank for now, after pauses that double; one that refuses it for good, never.
 """
 
 from __future__ import annotations
@@ -18,7 +18,13 @@ from collections.abc import Callable
 from typing import Concatenate, Final, ParamSpec, TypeVar
 
 from joulepath_trainer.attempts import Attempt
-from joulepath_trainer.connection import AgentGoneError, AgentRefusedError, Handshake
+from joulepath_trainer.connection import (
+    AgentBusyError,
+    AgentGoneError,
+    AgentRefusedError,
+    AgentUnwillingError,
+    Handshake,
+)
 from joulepath_trainer.identity import Work, hello_of
 from joulepath_trainer.marking.marks import Marker, choose_marker
 from joulepath_trainer.session import BegunInstruction, Session
@@ -27,6 +33,10 @@ __all__ = ["RETRY_S", "Observer"]
 
 RETRY_S: Final = 5.0
 """Between two looks for an agent that is absent: one that was replaced is back within seconds."""
+_BUSY_S: Final = 0.1
+"""Before the first look after one at which more connected than it has room for; then twice as long, up to RETRY_S."""
+_LONGEST_RETRY_S: Final = 300.0
+"""Between two askings of an agent that doesn't want this rank."""
 _ANSWER_S: Final = 30.0
 """An agent that is there may wait for the kubelet and the API server before it answers."""
 _log = logging.getLogger("joulepath")
@@ -74,6 +84,9 @@ class Observer:
         self._give_up_at_s = math.inf
         """Until when its answer is waited for."""
         self._said_absent = False
+        self._said_unwilling = False
+        self._retries = 0
+        """Askings in a row that an agent which is there turned down."""
         self._registered = False
         self._patience_s = patience_s
 
@@ -131,19 +144,29 @@ class Observer:
 
     def lose_agent(self, gone: AgentGoneError) -> None:
         """No agent for now."""
-        level = logging.DEBUG if self._said_absent else logging.INFO
-        _log.log(level, "%s; training goes on, the agent is looked for again every %.0f s", gone, RETRY_S)
-        self._said_absent = True
         self._drop()
-        self._ask_at_s = self._clock_s() + RETRY_S
+        doubled = 2.0 ** min(self._retries, 20)
+        self._retries += 1
+        if isinstance(gone, AgentUnwillingError):
+            level = logging.DEBUG if self._said_unwilling else logging.WARNING
+            _log.log(level, "training goes on unobserved, the agent is asked again: %s", _line(gone))
+            self._said_unwilling = True
+            pause_s = min(_LONGEST_RETRY_S, RETRY_S * doubled)
+        elif isinstance(gone, AgentBusyError):
+            pause_s = min(RETRY_S, _BUSY_S * doubled)
+        else:
+            level = logging.DEBUG if self._said_absent else logging.INFO
+            _log.log(level, "%s; training goes on, the agent is looked for again every %.0f s", gone, RETRY_S)
+            self._said_absent, self._retries = True, 0
+            pause_s = RETRY_S
+        self._ask_at_s = self._clock_s() + pause_s
 
     def switch_off(self, error: Exception) -> None:
         """No agent ever again in this process."""
         if not self._off:
-            reason = (
-                f"the agent refused this rank: {error!s:.200}" if isinstance(error, AgentRefusedError) else repr(error)
-            )
-            _log.warning("not observed any more, training goes on: %s", " ".join(reason.split()))
+            refused = isinstance(error, AgentRefusedError)
+            reason = f"the agent refused this rank: {_line(error)}" if refused else " ".join(repr(error).split())
+            _log.warning("not observed any more, training goes on: %s", reason)
         self._off = True
         self._drop()
 
@@ -163,7 +186,8 @@ class Observer:
         patience_s, self._patience_s = self._patience_s, 0.0
         welcome = self._handshake.poll(patience_s)
         if welcome is not None:
-            self._handshake, self._said_absent = None, False
+            self._handshake = None
+            self._said_absent, self._said_unwilling, self._retries = False, False, 0
             try:
                 self._session = Session(welcome, self._marker)
             except BaseException:
@@ -204,3 +228,8 @@ class Observer:
                     held.close()
             except OSError:
                 pass
+
+
+def _line(error: Exception) -> str:
+    """What an agent gives as its reason, as one line of the log."""
+    return " ".join(f"{error!s:.200}".split())

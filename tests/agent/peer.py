@@ -59,7 +59,8 @@ def connect(path: str, hello: Hello) -> tuple[socket.socket, memoryview]:
     connection.send(hello.encode())
     message, fds, _, _ = socket.recv_fds(connection, 4096, 1)
     reply = Reply.decode(message)
-    print(json.dumps({"accepted": reply.accepted, "reason": reply.reason, "pid": os.getpid()}), flush=True)
+    said = {"accepted": reply.accepted, "reason": reply.reason, "final": reply.final, "pid": os.getpid()}
+    print(json.dumps(said), flush=True)
     if not reply.accepted:
         sys.exit(3)
     page = memoryview(mmap.mmap(fds[0], PAGE_BYTES))

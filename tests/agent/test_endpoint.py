@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
+import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -17,6 +19,7 @@ from joulepath_agent.endpoint import Endpoint
 from joulepath_agent.peers.peer import Peer
 from joulepath_agent.peers.refusal import PeerRefusedError
 from joulepath_agent.ranks.rank import Rank
+from joulepath_trainer.connection import AgentBusyError, AgentUnwillingError, Handshake
 from joulepath_trainer.wire.messages import Hello, PipelinePlace, Reply
 from tests.agent.room import wait_until
 
@@ -30,6 +33,7 @@ class Door:
         self.refusals: Counter[str] = Counter()
         self.slow = threading.Event()
         """The pod "loud" is answered once this is set."""
+        self.path = str(folder / "s")
         self._folder, self._stack, self._numbers = folder, stack, count()
         self._endpoint = Endpoint(folder / "s", self._identify, self._admit, lambda _: None, self._refused)
         self._endpoint.start()
@@ -54,7 +58,7 @@ class Door:
                 return b""
 
     def _identify(self, connection: socket.socket) -> Peer:
-        pod = Path(connection.getpeername()).name.partition("-")[0]
+        pod = Path(os.fsdecode(connection.getpeername()).strip("\0")).name.partition("-")[0] or "quiet"
         return Peer(os.getpid(), os.pidfd_open(os.getpid()), pod)
 
     def _admit(self, hello: Hello, peer: Peer) -> Rank:
@@ -91,6 +95,48 @@ def test_a_pod_that_connects_in_a_loop_is_hung_up_on_and_no_other_is(door: Door)
     assert door.refusals["TooOften"] > 0
     assert replies.count(b"") == door.refusals["TooOften"]
     assert answered(door.ask("quiet"))
+
+
+FLOOD = """
+import itertools, socket, sys
+for number in itertools.count():
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK) as client:
+        client.bind(f"\\0busy-{sys.argv[1]}-{number}")
+        try:
+            client.connect(sys.argv[1])
+        except BlockingIOError:
+            pass
+"""
+
+
+def test_while_one_pod_floods_the_socket_all_ranks_of_another_are_answered(door: Door) -> None:
+    with subprocess.Popen([sys.executable, "-c", FLOOD, door.path]) as flooder:
+        try:
+            wait_until(lambda: door.refusals["TooOften"] > 1000, "the flood is there")
+            for _ in range(40):
+                assert answered_in_the_end(door.path).startswith("NotItsGpu")
+            assert flooder.poll() is None
+        finally:
+            flooder.kill()
+
+
+def answered_in_the_end(path: str) -> str:
+    """What a trainer is answered that asks again where there is no room, as it does."""
+    replies: list[str] = []
+
+    def ask() -> bool:
+        try:
+            handshake = Handshake(path, Hello.decode(HELLO))
+        except AgentBusyError:
+            return False
+        try:
+            handshake.poll(60)
+        except AgentUnwillingError as refusal:
+            replies.append(str(refusal))
+        return True
+
+    wait_until(ask, "there is room")
+    return replies[0]
 
 
 @pytest.mark.parametrize("hello", [True, False])

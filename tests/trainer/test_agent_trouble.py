@@ -44,7 +44,7 @@ def test_a_refusal_is_said_once_and_never_asked_again(nursery: Nursery) -> None:
         said = nursery.said(lambda: nursery.run("train", 1, steps=10))
         (rank,) = agent.ranks(1)
     assert rank.records == []
-    assert [line for line in said.splitlines() if "no such pod" in line] == said.splitlines()
+    assert [line for line in said.splitlines() if "no such GPU" in line] == said.splitlines()
     assert len(said.splitlines()) == 1
 
 
@@ -81,7 +81,7 @@ HOSTILE: dict[str, tuple[Callable[[], tuple[bytes, list[int]]], type[Exception]]
     "an unformatted page": (lambda: (ACCEPT, [_page()]), WireError),
     "a page too short": (lambda: (ACCEPT, [_page(size=mmap.PAGESIZE)]), WireError),
     "a pipe for a page": (lambda: (ACCEPT, [os.pipe()[0]]), WireError),
-    "a refusal with a page": (lambda: (Reply(False, "no").encode(), [_page()]), AgentRefusedError),
+    "a refusal with a page": (lambda: (Reply(False, "no", True).encode(), [_page()]), AgentRefusedError),
     "no JSON": (lambda: (b"\xff" * 100, [_page()]), WireError),
     "too long": (lambda: (b" " * (MAX_MESSAGE_BYTES + 10), []), WireError),
     "nested": (lambda: (b"[" * 60000, []), WireError),

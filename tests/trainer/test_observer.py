@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import socket
 from collections.abc import Iterable
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from agent_double import AgentDouble, fresh_page, welcome
+from joulepath_trainer.connection import AgentUnwillingError
 from joulepath_trainer.identity import Work
 from joulepath_trainer.iterations import MarkedIteration, PendingIterations
 from joulepath_trainer.observer import RETRY_S, Observer
@@ -125,6 +127,52 @@ def test_an_agent_that_never_answers_is_asked_again_after_a_longer_while(path: P
             step(observer)
             clock.now_s += 1
         assert len(agent.ranks(2)) == 2
+
+
+def test_an_agent_that_does_not_want_a_rank_now_is_asked_again_after_pauses_that_double(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = Clock()
+    observer = Observer(str(path), patience_s=0, clock_s=clock)
+    pauses_s = []
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        listener.bind(str(path))
+        listener.listen(1)
+        step(observer)
+        listener.accept()[0].close()
+        listener.setblocking(False)
+        for _ in range(9):
+            observer.lose_agent(AgentUnwillingError("no such pod"))
+            refused_at_s = clock.now_s
+            while True:
+                clock.now_s += 1
+                step(observer)
+                try:
+                    listener.accept()[0].close()
+                except BlockingIOError:
+                    continue
+                break
+            pauses_s.append(clock.now_s - refused_at_s)
+    assert pauses_s == [5, 10, 20, 40, 80, 160, 300, 300, 300]
+    assert not observer.off
+    assert [record.levelno for record in caplog.records if "no such pod" in record.getMessage()] == [logging.WARNING]
+
+
+def test_a_full_queue_of_connections_is_tried_again_soon(path: Path) -> None:
+    clock = Clock()
+    with ExitStack() as stack:
+        listener = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+        listener.bind(str(path))
+        listener.listen(0)
+        stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)).connect(str(path))
+        observer = Observer(str(path), patience_s=0, clock_s=clock)
+        step(observer)
+        stack.enter_context(listener.accept()[0])
+        listener.settimeout(60)
+        clock.now_s += 0.2
+        step(observer)
+        with listener.accept()[0] as connection:
+            assert connection.recv(MAX_MESSAGE_BYTES)
 
 
 class SlowGpu:

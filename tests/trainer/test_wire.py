@@ -76,9 +76,9 @@ def test_a_record_survives_the_wire(record: IterationRecord) -> None:
     assert IterationRecord.decode(record.encode()) == record
 
 
-@given(st.booleans(), st.text(max_size=300))
-def test_a_reply_survives_the_wire(accepted: bool, reason: str) -> None:
-    assert Reply.decode(Reply(accepted, reason).encode()) == Reply(accepted, reason)
+@given(st.booleans(), st.text(max_size=300), st.booleans())
+def test_a_reply_survives_the_wire(accepted: bool, reason: str, final: bool) -> None:
+    assert Reply.decode(Reply(accepted, reason, final).encode()) == Reply(accepted, reason, final)
 
 
 json_texts = st.recursive(

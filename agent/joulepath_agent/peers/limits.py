@@ -55,11 +55,11 @@ class PodLimits:
         fresh = Allowance(budget.connects_burst, budget.connects_per_s, now)
         allowance = self._allowances.setdefault(pod_uid, fresh)
         if not allowance.ready(now):
-            raise PeerRefusedError("TooOften", f"pod {pod_uid} connects again and again", passing=True)
+            raise PeerRefusedError("TooOften", f"pod {pod_uid} connects again and again")
         allowance.spend(1)
         if self._open[pod_uid] >= budget.connections_per_pod or self._open.total() >= budget.connections:
             what = f"pod {pod_uid} has {self._open[pod_uid]} connections open"
-            raise PeerRefusedError("TooManyConnections", what, passing=True)
+            raise PeerRefusedError("TooManyConnections", what)
         self._open[pod_uid] += 1
 
     def disconnect(self, pod_uid: str) -> None:

@@ -34,7 +34,7 @@ class ClusterPods:
         try:
             return own_pod(pod_uid, gpu_uuid, holders(self._pod_resources, gpu_uuid), self._read_pod)
         except (PodResourcesError, OSError) as error:
-            raise PeerRefusedError("Unanswered", str(error), passing=True) from None
+            raise PeerRefusedError("Unanswered", str(error)) from None
 
 
 def own_pod(pod_uid: str, gpu_uuid: str, found: tuple[Holder, ...], read_pod: ReadPod) -> JobPod:

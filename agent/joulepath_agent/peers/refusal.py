@@ -8,14 +8,15 @@ __all__ = ["PeerRefusedError"]
 class PeerRefusedError(Exception):
     """A peer isn't served."""
 
-    def __init__(self, code: str, message: str, *, passing: bool = False) -> None:
+    def __init__(self, code: str, message: str, *, final: bool = False) -> None:
         """Coins a refusal.
 
         Args:
             code: One of a few words, for metrics.
             message: What to do.
-            passing: Whether it may be over in a moment: a trainer that is told never asks again, so it isn't told.
+            final: Whether it can't heal while the process lives, so that it never asks again: errors of the protocol
+                only. A kubelet or an API server that restarts may not know a pod for a moment, or still know another.
         """
         super().__init__(f"{code}: {message}")
         self.code = code
-        self.passing = passing
+        self.final = final

@@ -118,6 +118,8 @@ class Reply:
 
     accepted: bool
     reason: str = ""
+    final: bool = False
+    """Whether a rank that isn't accepted need not ask again."""
 
     def encode(self) -> bytes:
         """The message."""
@@ -131,7 +133,11 @@ class Reply:
             WireError: It is no reply.
         """
         body = _json_object(message, "reply")
-        return cls(accepted=body.get("accepted") is True, reason=str(body.get("reason", "")))
+        return cls(
+            accepted=body.get("accepted") is True,
+            reason=str(body.get("reason", "")),
+            final=body.get("final") is True,
+        )
 
 
 @dataclass(frozen=True, slots=True)

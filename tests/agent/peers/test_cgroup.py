@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -52,6 +54,46 @@ def accepted(path: Path) -> tuple[socket.socket, socket.socket]:
         client = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         client.connect(str(path))
         return listener.accept()[0], client
+
+
+def test_a_process_that_connects_again_is_known_without_a_look_into_proc(tmp_path: Path) -> None:
+    for pid, pod in ((os.getpid(), UID), (os.getppid(), UID.replace("0", "1"))):
+        (tmp_path / str(pid)).mkdir()
+        (tmp_path / str(pid) / "cgroup").write_text(f"0::/kubepods/pod{pod}/{CONTAINER}\n")
+    (tmp_path / "self").symlink_to("/proc/self")
+    identify = CgroupIdentity(tmp_path)
+    for _ in range(2):
+        server, client = accepted(tmp_path / f"socket{_}")
+        with server, client:
+            peer = identify(server)
+            os.close(peer.pidfd)
+            assert (peer.pid, peer.pod_uid) == (os.getpid(), UID)
+        (tmp_path / str(os.getpid()) / "cgroup").write_text("0::/\n")
+
+
+CONNECT = """
+import socket, sys
+with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as client:
+    client.connect(sys.argv[1])
+    client.recv(1)
+"""
+
+
+def test_another_process_is_never_taken_for_one_that_is_known(tmp_path: Path) -> None:
+    (tmp_path / "self").symlink_to("/proc/self")
+    identify = CgroupIdentity(tmp_path)
+    for number in range(3):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+            listener.bind(str(tmp_path / f"socket{number}"))
+            listener.listen(1)
+            command = [sys.executable, "-c", CONNECT, str(tmp_path / f"socket{number}")]
+            with subprocess.Popen(command) as process, listener.accept()[0] as server:
+                (tmp_path / str(process.pid)).mkdir()
+                pod = UID.replace("0", str(number))
+                (tmp_path / str(process.pid) / "cgroup").write_text(f"0::/kubepods/pod{pod}/{CONTAINER}\n")
+                peer = identify(server)
+                os.close(peer.pidfd)
+        assert (peer.pid, peer.pod_uid) == (process.pid, pod)
 
 
 def test_the_kernel_tells_the_process_that_connected(tmp_path: Path) -> None:
