@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import os
 import signal
 import socket
@@ -24,6 +23,7 @@ from prometheus_client import CollectorRegistry
 
 from joulepath_agent.agent import Agent
 from joulepath_agent.gpus.nvml import open_gpus
+from joulepath_agent.logs import Log
 from joulepath_agent.metrics import AgentCollector
 from joulepath_agent.peers.cgroup import peer_process
 from joulepath_agent.peers.peer import JobPod, Peer
@@ -54,7 +54,7 @@ def main() -> None:
     parser.add_argument("--pod", action="append", default=[])
     options = parser.parse_args()
     sys.setswitchinterval(0.0005)
-    logging.basicConfig(level=logging.INFO, format="%(relativeCreated)d %(threadName)s %(message)s")
+    Log("INFO", "%(relativeCreated)d %(threadName)s %(message)s", 2)
     pods = {uid: gpus.split(",") for uid, _, gpus in (pod.partition("=") for pod in options.pod)}
 
     def locate(pod_uid: str, gpu_uuid: str) -> JobPod:

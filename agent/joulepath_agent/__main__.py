@@ -20,6 +20,7 @@ from prometheus_client import CollectorRegistry
 from joulepath_agent.agent import Agent
 from joulepath_agent.cluster.api import NodeApi
 from joulepath_agent.gpus.nvml import ClockRange, open_gpus
+from joulepath_agent.logs import Log
 from joulepath_agent.metrics import AgentCollector
 from joulepath_agent.peers.budget import BUDGET
 from joulepath_agent.peers.cgroup import CgroupIdentity
@@ -31,15 +32,21 @@ __all__ = ["main"]
 
 log = logging.getLogger("joulepath_agent")
 
+_LAST_LINES_S: Final = 1.0
 _SWITCH_INTERVAL_S: Final = 0.0005
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs until SIGTERM or SIGINT; the exit status."""
     options = _options().parse_args(arguments)
-    logging.basicConfig(
-        level=options.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr
-    )
+    written = Log(options.log_level.upper(), "%(asctime)s %(levelname)s %(name)s %(message)s", sys.stderr.fileno())
+    try:
+        return _run(options)
+    finally:
+        written.flush(_LAST_LINES_S)
+
+
+def _run(options: argparse.Namespace) -> int:
     # A report takes milliseconds to make; by default it could keep the follower waiting for 5 ms at a time.
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     stop = threading.Event()

@@ -72,9 +72,16 @@ class Launcher:
 class Process:
     """A process with JSON lines on its standard output; ended with the test."""
 
-    def __init__(self, launcher: Launcher, program: str, arguments: Sequence[str], environment: dict[str, str]) -> None:
+    def __init__(
+        self,
+        launcher: Launcher,
+        program: str,
+        arguments: Sequence[str],
+        environment: dict[str, str],
+        error_output: int = 2,
+    ) -> None:
         (input_end, write), (read, output_end) = os.pipe(), os.pipe()
-        self.pid = launcher.start(program, arguments, environment, (input_end, output_end, 2))
+        self.pid = launcher.start(program, arguments, environment, (input_end, output_end, error_output))
         for given in (input_end, output_end):
             os.close(given)
         self._launcher = launcher
@@ -155,13 +162,13 @@ class Room:
         self.state_dir = folder / "state"
         self._launcher, self._stack = launcher, stack
 
-    def agent(self, pods: dict[str, list[str]] | None = None) -> LocalAgent:
+    def agent(self, pods: dict[str, list[str]] | None = None, log: int = 2) -> LocalAgent:
         """Starts an agent; pod "a" has all GPUs unless told otherwise."""
         pods = pods or {"a": self.gpus.uuids}
         arguments = ["--socket", str(self.socket), "--state-dir", str(self.state_dir)]
         for uid, gpus in pods.items():
             arguments += ["--pod", f"{uid}={','.join(gpus)}"]
-        started = LocalAgent(self._launcher, "local_agent", arguments, self.gpus.environment)
+        started = LocalAgent(self._launcher, "local_agent", arguments, self.gpus.environment, log)
         self._stack.callback(started.end)
         started.port = started.hear()["port"]
         return started
