@@ -28,7 +28,7 @@ from joulepath_agent.metrics import AgentCollector
 from joulepath_agent.peers.cgroup import peer_process
 from joulepath_agent.peers.peer import JobPod, Peer
 from joulepath_agent.peers.refusal import PeerRefusedError
-from joulepath_agent.server import serve
+from joulepath_agent.server import serve_health, serve_metrics
 from joulepath_crds import JobPlanSpec
 
 __all__ = ["identify", "main"]
@@ -71,8 +71,9 @@ def main() -> None:
     agent.start()
     registry = CollectorRegistry()
     registry.register(AgentCollector(agent, "node-a"))
-    server = serve("127.0.0.1", 0, registry, lambda: agent.healthy, lambda: agent.ready)
-    print(json.dumps({"port": server.server_address[1]}), flush=True)
+    metrics = serve_metrics("127.0.0.1", 0, registry)
+    health = serve_health("127.0.0.1", 0, lambda: agent.healthy, lambda: agent.ready)
+    print(json.dumps({"port": metrics.port, "healthPort": health.port}), flush=True)
     for line in sys.stdin:
         command = json.loads(line)
         if "plans" in command:

@@ -25,7 +25,7 @@ from joulepath_agent.metrics import AgentCollector
 from joulepath_agent.peers.budget import BUDGET
 from joulepath_agent.peers.cgroup import CgroupIdentity
 from joulepath_agent.peers.ownership import ClusterPods
-from joulepath_agent.server import serve
+from joulepath_agent.server import serve_health, serve_metrics
 from joulepath_trainer.wire.protocol import SOCKET_PATH
 
 __all__ = ["main"]
@@ -67,19 +67,20 @@ def _run(options: argparse.Namespace) -> int:
         )
         registry = CollectorRegistry()
         registry.register(AgentCollector(agent, options.node_name))
-        server = serve(
-            options.metrics_address, options.metrics_port, registry, lambda: agent.healthy, lambda: agent.ready
-        )
+        address = options.metrics_address
+        metrics = serve_metrics(address, options.metrics_port, registry)
+        health = serve_health(address, options.health_port, lambda: agent.healthy, lambda: agent.ready)
     except OSError as error:
         log.error("%s", error)
         return 1
     agent.start()
     cluster.run(agent.set_plans, agent.report)
-    log.info("ranks are served at %s, metrics at port %d", options.socket, server.server_port)
+    log.info("ranks are served at %s, metrics at port %d, health at port %d", options.socket, metrics.port, health.port)
     stop.wait()
     released = agent.stop()
     cluster.stop()
-    server.server_close()
+    metrics.close()
+    health.close()
     log.info("clocks released" if released else "a clock could not be released; the journal keeps it")
     return 0 if released else 1
 
@@ -98,8 +99,9 @@ def _options() -> argparse.ArgumentParser:
     take("--proc", "JOULEPATH_PROC", "/host/proc", Path, "the host's /proc")
     kubelet = "/var/lib/kubelet/pod-resources/kubelet.sock"
     take("--pod-resources", "JOULEPATH_POD_RESOURCES", kubelet, Path, "the kubelet's pod-resources socket")
-    take("--metrics-address", "JOULEPATH_METRICS_ADDRESS", "0.0.0.0", str, "address of the HTTP server")
-    take("--metrics-port", "JOULEPATH_METRICS_PORT", "9709", int, "port of /metrics, /healthz, /readyz; 0: any free")
+    take("--metrics-address", "JOULEPATH_METRICS_ADDRESS", "0.0.0.0", str, "address of the HTTP servers")
+    take("--metrics-port", "JOULEPATH_METRICS_PORT", "9709", int, "port of /metrics; 0: any free")
+    take("--health-port", "JOULEPATH_HEALTH_PORT", "9710", int, "port of /healthz and /readyz; 0: any free")
     site = "LOW,HIGH in MHz: clocks that this site locks its GPUs to, restored on every reset"
     take("--site-clocks", "JOULEPATH_SITE_CLOCKS", "", _site_clocks, site)
     take("--look-for-gpus", "JOULEPATH_LOOK_FOR_GPUS", "30", float, "seconds between two looks until all are read")

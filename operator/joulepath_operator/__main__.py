@@ -14,6 +14,7 @@ from typing import Final
 __all__ = ["main"]
 
 _METRICS_PORT: Final = 9708
+_HEALTH_PORT: Final = 9710
 _WEBHOOK_PORT: Final = 9443
 
 
@@ -35,7 +36,7 @@ def _operator(options: argparse.Namespace) -> Coroutine[None, None, None]:
     from joulepath_operator.runner import run
 
     api = Api.connect(unlabelled=options.unlabelled_namespaces)
-    return run(api, options.metrics_host, options.metrics_port, options.planner_timeout)
+    return run(api, options.metrics_host, options.metrics_port, options.health_port, options.planner_timeout)
 
 
 def _webhook(options: argparse.Namespace) -> Coroutine[None, None, None]:
@@ -47,7 +48,8 @@ def _webhook(options: argparse.Namespace) -> Coroutine[None, None, None]:
         raise SystemExit("the webhook must know the trainer's image: set JOULEPATH_TRAINER_IMAGE or --trainer-image")
     injection = Injection(options.trainer_image, options.trainer_pull_policy, tuple(options.gpu_resource.split(",")))
     api = Api.connect(LOOKUP_TIMEOUT_S, options.unlabelled_namespaces)
-    return serve(Webhook.of(api, injection), options.tls_cert, options.tls_key, options.host, options.port)
+    webhook = Webhook.of(api, injection)
+    return serve(webhook, options.tls_cert, options.tls_key, options.host, options.port, options.health_port)
 
 
 async def _until_signal(work: Coroutine[None, None, None]) -> None:
@@ -74,6 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     running.set_defaults(work=_operator)
     running.add_argument("--metrics-host", default="0.0.0.0")
     running.add_argument("--metrics-port", type=int, default=_METRICS_PORT)
+    running.add_argument("--health-port", type=int, default=_HEALTH_PORT)
     running.add_argument("--planner-timeout", type=int, default=120, metavar="SECONDS")
     hook = commands.add_parser("webhook", help="the admission webhook")
     hook.set_defaults(work=_webhook)
@@ -90,6 +93,7 @@ def _parser() -> argparse.ArgumentParser:
     hook.add_argument("--tls-key", type=Path, default=os.environ.get("JOULEPATH_TLS_KEY", "/etc/joulepath/tls/tls.key"))
     hook.add_argument("--host", default="0.0.0.0")
     hook.add_argument("--port", type=int, default=_WEBHOOK_PORT)
+    hook.add_argument("--health-port", type=int, default=_HEALTH_PORT)
     return parser
 
 

@@ -1,4 +1,4 @@
-"""Puts the operator together: index, queue, kopf's watches, the planner's process, the metrics server."""
+"""Puts the operator together: index, queue, kopf's watches, the planner's process, what is served over HTTP."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import logging
 from typing import Final
 
 import kopf
-from aiohttp import web
 from prometheus_client import generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
+from joulepath_crds.serving import Page, PageServer, kept
 from joulepath_operator.control import watches
 from joulepath_operator.control.api import Api
 from joulepath_operator.control.index import WATCHED, Index
@@ -20,6 +20,7 @@ from joulepath_operator.control.settings import settings
 from joulepath_operator.facts.names import ENERGY_PLANS, NamespacedName
 from joulepath_operator.metrics import Metrics
 from joulepath_operator.planning.pool import PlannerPool
+from joulepath_operator.pulse import Pulse
 
 __all__ = ["relist", "run"]
 
@@ -27,9 +28,10 @@ log = logging.getLogger(__name__)
 
 _RESYNC_S: Final = 60.0
 _RELIST_S: Final = 600.0
+_KEPT_S: Final = 1.0
 
 
-async def run(api: Api, host: str, port: int, planner_timeout_s: int) -> None:
+async def run(api: Api, host: str, port: int, health_port: int, planner_timeout_s: int) -> None:
     """Runs until SIGTERM or SIGINT (kopf listens for them), or until a part fails."""
     index = Index()
     metrics = Metrics(queue_depth=lambda: len(queue))
@@ -38,8 +40,10 @@ async def run(api: Api, host: str, port: int, planner_timeout_s: int) -> None:
     queue: KeyedQueue[NamespacedName] = KeyedQueue(reconciler, on_error=lambda key: metrics.errors.inc())
     # Before anything is decided, everything is known: an empty index would look like a cluster without jobs.
     await relist(api, index, queue)
-    server = await _serve(metrics, host, port)
+    pulse = Pulse()
+    servers = (_serve(metrics, host, port), pulse.serve(host, health_port))
     parts = [
+        asyncio.create_task(pulse.beat()),
         asyncio.create_task(
             kopf.operator(
                 registry=watches.registry(index, queue.add),
@@ -59,7 +63,8 @@ async def run(api: Api, host: str, port: int, planner_timeout_s: int) -> None:
         for part in parts:
             part.cancel()
         await asyncio.gather(*parts, return_exceptions=True)
-        await server.cleanup()
+        for server in servers:
+            server.close()
 
 
 async def relist(api: Api, index: Index, queue: KeyedQueue[NamespacedName]) -> None:
@@ -81,18 +86,6 @@ async def _relist_forever(api: Api, index: Index, queue: KeyedQueue[NamespacedNa
             log.warning("listing everything anew failed", exc_info=True)
 
 
-async def _serve(metrics: Metrics, host: str, port: int) -> web.AppRunner:
-    async def show(_: web.Request) -> web.Response:
-        return web.Response(body=generate_latest(metrics.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
-
-    async def healthy(_: web.Request) -> web.Response:
-        return web.Response(text="ok\n")
-
-    app = web.Application()
-    app.router.add_get("/metrics", show)
-    app.router.add_get("/healthz", healthy)
-    app.router.add_get("/readyz", healthy)
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
-    await web.TCPSite(runner, host, port).start()
-    return runner
+def _serve(metrics: Metrics, host: str, port: int) -> PageServer:
+    page = kept(lambda: Page(generate_latest(metrics.registry), kind=CONTENT_TYPE_LATEST), _KEPT_S)
+    return PageServer("metrics", host, port, {"/metrics": page})

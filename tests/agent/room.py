@@ -127,7 +127,8 @@ class LocalAgent(Process):
     """The agent of `local_agent.py`."""
 
     port = 0
-    """Of its HTTP server."""
+    """Of its metrics."""
+    health_port = 0
 
     def resident_bytes(self) -> int:
         """The memory that it has."""
@@ -170,7 +171,8 @@ class Room:
             arguments += ["--pod", f"{uid}={','.join(gpus)}"]
         started = LocalAgent(self._launcher, "local_agent", arguments, self.gpus.environment, log)
         self._stack.callback(started.end)
-        started.port = started.hear()["port"]
+        ports = started.hear()
+        started.port, started.health_port = ports["port"], ports["healthPort"]
         return started
 
     def peer(self, pod: str = "a", **options: object) -> Process:

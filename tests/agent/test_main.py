@@ -36,9 +36,9 @@ class Started:
     process: subprocess.Popen[bytes]
     log: Path
 
-    def port(self) -> int:
-        """The port of its metrics, once they are served."""
-        found = re.compile(r"metrics at port (\d+)")
+    def port(self, what: str = "metrics") -> int:
+        """The port of its metrics or its health, once they are served."""
+        found = re.compile(rf"{what} at port (\d+)")
         wait_until(lambda: found.search(self.log.read_text()) is not None, "it serves")
         return int(found.findall(self.log.read_text())[0])
 
@@ -57,7 +57,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Started]]:
 
     def begin(environment: dict[str, str], *options: str) -> Started:
         command = [sys.executable, "-m", "joulepath_agent", "--node-name", "a", "--metrics-address", "127.0.0.1"]
-        command += ["--metrics-port", "0", "--look-for-gpus", "0.2"]
+        command += ["--metrics-port", "0", "--health-port", "0", "--look-for-gpus", "0.2"]
         command += ["--proc", "/proc", "--socket", str(tmp_path / "agent.sock"), "--state-dir", str(tmp_path / "state")]
         environment = {**environment, "KUBECONFIG": str(tmp_path / "kubeconfig"), "PYTHONFAULTHANDLER": "1"}
         log = tmp_path / "log"
@@ -78,10 +78,10 @@ def metrics(port: int) -> str:
         return str(answer.read().decode())
 
 
-def ready(port: int) -> bool:
+def ready(agent: Started) -> bool:
     """Whether the agent says that it is."""
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=PATIENCE_S):
+        with urllib.request.urlopen(f"http://127.0.0.1:{agent.port('health')}/readyz", timeout=PATIENCE_S):
             return True
     except urllib.error.HTTPError:
         return False
@@ -109,13 +109,13 @@ def test_a_node_without_gpus_or_api_server_is_served_idle_until_a_driver_comes(
     environment = {**gpus.environment, "LD_LIBRARY_PATH": str(tmp_path / "lib")}
     agent = start(environment)
     port = agent.port()
-    wait_until(lambda: ready(port), "it is ready")
+    wait_until(lambda: ready(agent), "it is ready")
     assert 'joulepath_gpus{Hostname="a"} 0.0' in metrics(port)
     assert not (tmp_path / "agent.sock").exists(), "a rank that comes isn't kept waiting"
     for library in library_dir().iterdir():
         (tmp_path / "lib" / library.name).symlink_to(library)
     wait_until((tmp_path / "agent.sock").exists, "ranks are served")
-    wait_until(lambda: ready(port), "it is ready")
+    wait_until(lambda: ready(agent), "it is ready")
     wait_until(lambda: 'joulepath_gpus{Hostname="a"} 4.0' in metrics(port), "the GPUs are counted")
     said = agent.end()
     assert agent.process.returncode == 0
@@ -130,11 +130,11 @@ def test_without_nvml_a_gpu_that_may_be_locked_is_reset_as_soon_as_it_can_be(
         (tmp_path / folder).mkdir()
     journal.write_text(f"{gpus.uuids[0]}\n")
     environment = {**gpus.environment, "LD_LIBRARY_PATH": str(tmp_path / "lib")}
-    port = start(environment).port()
-    assert not ready(port)
+    agent = start(environment)
+    assert not ready(agent)
     for library in library_dir().iterdir():
         (tmp_path / "lib" / library.name).symlink_to(library)
-    wait_until(lambda: ready(port), "it is ready")
+    wait_until(lambda: ready(agent), "it is ready")
     wait_until(lambda: journal.read_text() == "", "the journal is empty")
     assert gpus.look(0).resets == 1
 

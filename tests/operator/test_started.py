@@ -74,7 +74,7 @@ def loaded(environment: dict[str, str], health: str, *arguments: str) -> set[str
 
 def test_the_operator_leaves_the_planner_to_its_own_process(environment: dict[str, str]) -> None:
     port = _free_port()
-    options = ("--metrics-host", "127.0.0.1", "--metrics-port", str(port))
+    options = ("--metrics-host", "127.0.0.1", "--metrics-port", str(_free_port()), "--health-port", str(port))
     modules = loaded(environment, f"http://127.0.0.1:{port}/healthz", "run", *options)
     assert {"kopf", "kubernetes"} <= modules
     assert not PLANNER & modules
@@ -86,13 +86,14 @@ def test_the_webhook_loads_neither_planner_nor_kopf(environment: dict[str, str],
     subprocess.run([*command, "-keyout", str(key), "-out", str(certificate)], check=True, capture_output=True)
     modules = loaded(
         environment,
-        f"https://127.0.0.1:{port}/healthz",
+        f"http://127.0.0.1:{port}/healthz",
         "webhook",
         "--trainer-image=example.test/trainer:1",
         f"--tls-cert={certificate}",
         f"--tls-key={key}",
         "--host=127.0.0.1",
-        f"--port={port}",
+        f"--port={_free_port()}",
+        f"--health-port={port}",
     )
     assert "kubernetes" in modules
     assert not (PLANNER | {"kopf", "prometheus_client"}) & modules

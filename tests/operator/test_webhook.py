@@ -134,15 +134,16 @@ def test_it_serves_over_tls(tmp_path: Path) -> None:
     subprocess.run(command, check=True, capture_output=True)
     context = ssl.create_default_context(cafile=str(certificate))
 
-    async def play(port: int) -> tuple[dict[str, Any], int, int]:
-        server = asyncio.ensure_future(serve(Lookups(ANNOTATED).webhook(), certificate, key, "127.0.0.1", port))
+    async def play(port: int, health_port: int) -> tuple[dict[str, Any], int, int]:
+        webhook = Lookups(ANNOTATED).webhook()
+        server = asyncio.ensure_future(serve(webhook, certificate, key, "127.0.0.1", port, health_port))
         try:
             async with aiohttp.ClientSession(
                 f"https://127.0.0.1:{port}", connector=aiohttp.TCPConnector(ssl=context)
             ) as web:
                 while True:
                     with suppress(aiohttp.ClientConnectorError):
-                        async with web.get("/healthz") as healthy:
+                        async with web.get(f"http://127.0.0.1:{health_port}/healthz") as healthy:
                             break
                     await asyncio.sleep(0.01)
                 async with web.post("/mutate", json=review()) as good, web.post("/mutate", data=b"{") as bad:
@@ -152,7 +153,7 @@ def test_it_serves_over_tls(tmp_path: Path) -> None:
             with suppress(asyncio.CancelledError):
                 await server
 
-    told, healthy, bad = asyncio.run(play(_free_port()))
+    told, healthy, bad = asyncio.run(play(_free_port(), _free_port()))
     assert (healthy, bad) == (200, 400)
     assert "patch" in told["response"]
 

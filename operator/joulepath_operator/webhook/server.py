@@ -14,7 +14,7 @@ import logging
 import ssl
 import time
 from collections.abc import Awaitable, Callable, Hashable, Mapping
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
 
@@ -25,6 +25,7 @@ from joulepath_operator.control.api import Api
 from joulepath_operator.facts.labels import FORBIDDING_LEVELS
 from joulepath_operator.facts.names import NamespacedName, Resource
 from joulepath_operator.jobs.kinds import owning_job
+from joulepath_operator.pulse import Pulse
 from joulepath_operator.webhook.patch import Injection, Outcome, inject
 
 __all__ = ["LOOKUP_TIMEOUT_S", "Webhook", "serve"]
@@ -65,10 +66,9 @@ class Webhook:
         )
 
     def app(self) -> web.Application:
-        """POST /mutate, GET /healthz."""
+        """POST /mutate."""
         app = web.Application(client_max_size=8 * 2**20)
         app.router.add_post("/mutate", self._mutate)
-        app.router.add_get("/healthz", _healthy)
         return app
 
     async def answer(self, review: Mapping[str, Any]) -> dict[str, Any]:
@@ -107,23 +107,27 @@ class Webhook:
         return web.json_response(await self.answer(review if isinstance(review, dict) else {}))
 
 
-async def serve(webhook: Webhook, certificate: Path, key: Path, host: str, port: int) -> None:
-    """Serves until it is cancelled; takes up a renewed certificate within a minute."""
+async def serve(webhook: Webhook, certificate: Path, key: Path, host: str, port: int, health_port: int) -> None:
+    """Serves until it is cancelled, health in a thread apart; takes up a renewed certificate within a minute."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(certificate, key)
     runner = web.AppRunner(webhook.app(), access_log=None)
     await runner.setup()
+    pulse = Pulse()
+    beating = asyncio.ensure_future(pulse.beat())
     try:
         await web.TCPSite(runner, host, port, ssl_context=context).start()
-        log.info("webhook listens on %s:%d", host, port)
-        loaded = certificate.stat().st_mtime
-        while True:
-            await asyncio.sleep(_CERTIFICATE_CHECK_S)
-            with suppress(OSError, ssl.SSLError):  # half-written: the old one serves on
-                if (changed := certificate.stat().st_mtime) != loaded:
-                    context.load_cert_chain(certificate, key)
-                    loaded = changed
+        with closing(pulse.serve(host, health_port)):
+            log.info("webhook listens on %s:%d", host, port)
+            loaded = certificate.stat().st_mtime
+            while True:
+                await asyncio.sleep(_CERTIFICATE_CHECK_S)
+                with suppress(OSError, ssl.SSLError):  # half-written: the old one serves on
+                    if (changed := certificate.stat().st_mtime) != loaded:
+                        context.load_cert_chain(certificate, key)
+                        loaded = changed
     finally:
+        beating.cancel()
         await runner.cleanup()
 
 
@@ -140,7 +144,3 @@ class _Remembered(Generic[K, V]):
         if key not in self._known:
             self._known[key] = now + _REMEMBER_S, await self._lookup(key)
         return self._known[key][1]
-
-
-async def _healthy(_: web.Request) -> web.Response:
-    return web.Response(text="ok\n")
