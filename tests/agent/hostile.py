@@ -4,6 +4,7 @@ python hostile.py SOCKET bytes GPU      sends bad messages, prints what each is 
 python hostile.py SOCKET rank GPU       is accepted, fills its page with nonsense, then sends a bad record
 python hostile.py SOCKET wide GPU       is accepted, then tells of iterations of many stages that last for days
 python hostile.py SOCKET deep GPU       the same, each of other instructions, and none over the agent's budget
+python hostile.py SOCKET chatty GPU     is accepted, then sends small records as fast as can be, prints how many
 """
 
 from __future__ import annotations
@@ -97,11 +98,29 @@ def be_large(path: str, gpu: str, stages: int, microbatches: int, varied: bool) 
     time.sleep(60)
 
 
+def be_chatty(path: str, gpu: str) -> None:
+    """An accepted rank that sends as many records as are taken in some seconds."""
+    connection = connect_as_pod(path)
+    connection.send(hello(gpu).encode())
+    message, _, _, _ = socket.recv_fds(connection, 4096, 1)
+    print(json.dumps(message.decode()), flush=True)
+    record, sent, begun_s = IterationRecord(1, 1.0, 1.0).encode(), 0, time.monotonic()
+    while (took_s := time.monotonic() - begun_s) < 3.0:
+        try:
+            connection.send(record, socket.MSG_DONTWAIT)
+            sent += 1
+        except BlockingIOError:
+            time.sleep(0.001)
+    print(json.dumps([sent, took_s]), flush=True)
+    time.sleep(60)
+
+
 def main() -> None:
     """Means no good."""
     be: dict[str, Callable[[str, str], None]] = {
         "bytes": send_bytes,
         "rank": be_rank,
+        "chatty": be_chatty,
         "wide": partial(be_large, stages=675, microbatches=1, varied=False),
         "deep": partial(be_large, stages=16, microbatches=32, varied=True),
     }

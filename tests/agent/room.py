@@ -180,7 +180,7 @@ class Room:
         return self._start(pod, "tests.agent.peer", str(self.socket), json.dumps(options))
 
     def hostile(self, pod: str, what: str, gpu: int = 0) -> Process:
-        """Starts a process that means no good: `bytes`, `rank`, `wide` or `deep`."""
+        """Starts a process that means no good: `bytes`, `rank`, `wide`, `deep` or `chatty`."""
         return self._start(pod, "tests.agent.hostile", str(self.socket), what, self.gpus.uuids[gpu])
 
     def _start(self, pod: str, program: str, *arguments: str) -> Process:

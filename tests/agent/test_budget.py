@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 
 import pytest
 
+from joulepath_agent.peers.budget import BUDGET
 from joulepath_crds import Blocks, RankState
 from tests.agent.room import Room, wait_until
 from tests.agent.test_agent import LOW_MHZ, ORDER, goes_on, plan
@@ -37,3 +39,20 @@ def test_records_as_large_as_can_be_cost_some_memory_and_no_other_rank_its_plan(
     assert other is not None
     assert other.iteration_time_s < 60
     assert ("OverBudget: it tells of iterations of 2700 instructions" in other.reason) == (size == "wide")
+
+
+def test_records_are_read_at_the_pace_of_the_budget_and_the_rank_is_served_on(room: Callable[..., Room]) -> None:
+    made = room(time_scale=0.1)
+    agent = made.agent({"a": made.gpus.uuids[:1], "b": made.gpus.uuids[1:]})
+    assert made.peer(iterations=100_000).hear()["accepted"]
+    wait_until(lambda: (r := agent.rank()) is not None and r.iteration > 3, "the honest rank is followed")
+    chatty = made.hostile("b", "chatty", 1)
+    assert "true" in chatty.hear()
+    sent, took_s = chatty.hear()
+    queued = 2 * (1 << 20) / 512  # what a socket with so large a buffer holds, each with the kernel's own part
+    read = (BUDGET.record_burst_bytes + BUDGET.record_bytes_per_s * (took_s + 1.0)) / BUDGET.least_record_bytes
+    assert sent <= read + queued
+    goes_on(agent)
+    assert agent.rank(1) is not None
+    chatty.send(signal.SIGKILL)
+    wait_until(lambda: agent.rank(1) is None, "the rank is gone, though nothing is read from it for a while")
