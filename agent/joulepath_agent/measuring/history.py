@@ -360,10 +360,9 @@ class History:
 
     def _drop_windows(self) -> None:
         """The oldest of the clock that has most go, where there are too many."""
-        cells = {clock: sum(one.cells for one in windows) for clock, windows in self._windows.items()}
-        while sum(cells.values()) > self.budget.window_cells:
-            most = max(cells, key=lambda clock: cells[clock])
-            cells[most] -= self._windows[most].popleft().cells
+        while self.window_cells > self.budget.window_cells:
+            most = max(self._windows, key=lambda clock: sum(one.cells for one in self._windows[clock]))
+            self._windows[most].popleft()
             self._fits.pop(most, None)
 
     def _add_timelines(self, arm: Arm, iterations: tuple[TimedIteration, ...]) -> None:
