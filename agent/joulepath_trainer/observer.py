@@ -85,8 +85,9 @@ class Observer:
         """Until when its answer is waited for."""
         self._said_absent = False
         self._said_unwilling = False
+        self._turned_down_by: type[AgentGoneError] | None = None
         self._retries = 0
-        """Askings in a row that an agent which is there turned down."""
+        """Askings in a row, after the first, that were turned down in the same way."""
         self._registered = False
         self._patience_s = patience_s
 
@@ -145,8 +146,9 @@ class Observer:
     def lose_agent(self, gone: AgentGoneError) -> None:
         """No agent for now."""
         self._drop()
+        self._retries = self._retries + 1 if type(gone) is self._turned_down_by else 0
+        self._turned_down_by = type(gone)
         doubled = 2.0 ** min(self._retries, 20)
-        self._retries += 1
         if isinstance(gone, AgentUnwillingError):
             level = logging.DEBUG if self._said_unwilling else logging.WARNING
             _log.log(level, "training goes on unobserved, the agent is asked again: %s", _line(gone))
@@ -157,7 +159,7 @@ class Observer:
         else:
             level = logging.DEBUG if self._said_absent else logging.INFO
             _log.log(level, "%s; training goes on, the agent is looked for again every %.0f s", gone, RETRY_S)
-            self._said_absent, self._retries = True, 0
+            self._said_absent = True
             pause_s = RETRY_S
         self._ask_at_s = self._clock_s() + pause_s
 
@@ -187,7 +189,7 @@ class Observer:
         welcome = self._handshake.poll(patience_s)
         if welcome is not None:
             self._handshake = None
-            self._said_absent, self._said_unwilling, self._retries = False, False, 0
+            self._said_absent, self._said_unwilling, self._turned_down_by = False, False, None
             try:
                 self._session = Session(welcome, self._marker)
             except BaseException:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from agent_double import AgentDouble, fresh_page, welcome
-from joulepath_trainer.connection import AgentUnwillingError
+from joulepath_trainer.connection import AgentBusyError, AgentUnwillingError
 from joulepath_trainer.identity import Work
 from joulepath_trainer.iterations import MarkedIteration, PendingIterations
 from joulepath_trainer.observer import RETRY_S, Observer
@@ -141,6 +141,8 @@ def test_an_agent_that_does_not_want_a_rank_now_is_asked_again_after_pauses_that
         step(observer)
         listener.accept()[0].close()
         listener.setblocking(False)
+        for _ in range(9):
+            observer.lose_agent(AgentBusyError("no room"))
         for _ in range(9):
             observer.lose_agent(AgentUnwillingError("no such pod"))
             refused_at_s = clock.now_s
