@@ -104,7 +104,7 @@ def test_lint_finds_nothing(cluster: Cluster) -> None:
         (),
         ("--set", "agent.runtimeClassName=nvidia,webhook.replicas=1,crds.install=false"),
         ("--set", r"agent.siteClocks=210\,1200,webhook.gpuResource=nvidia.com/gpu\,x.y/z,logLevel=debug"),
-        ("--set", "agent.silenceLimitSeconds=20.5"),
+        ("--set", "agent.silenceLimitSeconds=20"),
         ("--set", "dashboards.enabled=true,metrics.annotations=false"),
         ("--set-json", 'image.pullSecrets=["key"]', "--set-json", 'agent.nodeSelector={"a":"b"}'),
         ("--set-json", 'agent.extraVolumes=[{"name":"x","emptyDir":{}}]'),
