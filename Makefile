@@ -81,3 +81,8 @@ bench-planner: venv ## The planner's speed, memory and quality beside lowtime's;
 .PHONY: bench-fit
 bench-fit: venv ## What completing a profile costs, by a known truth; writes benchmarks/results/fit.json
 	@$(PY) benchmarks/fit.py $(ARGS)
+
+# make bench-gaps ARGS="--profiles FILE ..."   with further profiles in Zeus's CSV
+.PHONY: bench-gaps
+bench-gaps: venv ## How far plans are above the bound where hulls are coarse; writes benchmarks/results/gaps.json
+	@$(PY) benchmarks/gaps.py $(ARGS)

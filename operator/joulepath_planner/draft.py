@@ -13,11 +13,12 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Final
 
+from joulepath_planner.bound.discrete import CLOSE, DiscreteBound
 from joulepath_planner.bound.frontier import Frontier, t_fixed_s, trace
 from joulepath_planner.bound.problem import Problem
 from joulepath_planner.clocks.reclaim import choose, rounded, rounded_alone
 from joulepath_planner.clocks.repair import TOLERANCE, Assignment, repair
-from joulepath_planner.clocks.rounding import Rounder, effort
+from joulepath_planner.clocks.rounding import Effort, Rounder, effort
 from joulepath_planner.clocks.switches import calm
 from joulepath_planner.errors import PlanningError, SolverError
 from joulepath_planner.graph.groups import Granularity, groups, least_hold_s, runs
@@ -36,6 +37,9 @@ __all__ = ["Draft", "Drafting"]
 _LARGE: Final = 4000
 """Instructions from which on the linear program isn't solved once more for a reserve, for shared clocks or for shorter
 times, and instructions that share clocks are not compared with coarser granularities."""
+
+_MOST_WINDOWED: Final = 2000
+"""Instructions up to which the bound is looked for once more, by whole clocks, where the gap is wide."""
 
 _MOST_OPTIONS: Final = 900
 """Of all groups together, up to which the best clocks are looked for."""
@@ -106,6 +110,20 @@ class Drafting:
         """Whether which optimum `bound` finds, of several, depends on what was solved before."""
         return isinstance(self._exact[0], Simplex)
 
+    def bound_below_j(self, draft: Draft, deadline_s: float) -> float:
+        """What no plan goes below: by the linear program, or, where that is far below a draft of one clock for each
+        instruction and clocks switch at once, by whole clocks."""
+        least_j, options = self.bound(deadline_s).energy_j, self._exact[1]
+        far = draft.replay.energy_j > least_j * (1 + CLOSE)
+        if self._lags or draft.granularity != "instruction" or not far or len(options) > _MOST_WINDOWED:
+            return least_j
+        problem, at_least_s = self.problem, deadline_s if self.fixed else 0.0
+        try:
+            discrete = DiscreteBound(problem.graph, options, problem.idle_w, at_least_s, deadline_s)
+        except ArithmeticError:
+            return least_j
+        return discrete.least_j(least_j, draft.replay.energy_j)
+
     def relaxed_bound_j(self, granularity: Granularity, deadline_s: float) -> float:
         """A lower bound for clocks that switch at once, as if each kind in a group had a clock of its own."""
         if granularity == "instruction":
@@ -154,7 +172,11 @@ class Drafting:
     @property
     def is_large(self) -> bool:
         """Whether a linear program takes so long that no more of them than needed are solved."""
-        return len(self.problem.graph.instructions) >= _LARGE
+        return self._size >= _LARGE
+
+    @property
+    def _size(self) -> int:
+        return len(self.problem.graph.instructions)
 
     def draft(
         self, granularity: Granularity, deadline_s: float, polish_s: float = 0.0, below_j: float = math.inf
@@ -193,12 +215,24 @@ class Drafting:
 
     def fine(self, deadlines_s: Sequence[float], solutions: Sequence[Solution]) -> list[Draft]:
         """Drafts of instruction granularity, or default clocks where those are cheaper, from the linear program's
-        optimum for each deadline. Each depends on its own alone; all are rounded together, much faster than one by one.
-        """
+        optimum for each deadline. Each depends on its own alone; all are rounded together, much faster than one by one,
+        and with more effort those that are far above the optimum."""
+        drafts = self._rounded(deadlines_s, solutions, effort(self._size, together=True))
+        far = [
+            place
+            for place, (draft, solution) in enumerate(zip(drafts, solutions, strict=True))
+            if self._size <= _MOST_WINDOWED and draft.replay.energy_j > solution.energy_j * (1 + CLOSE)
+        ]
+        again = self._rounded([deadlines_s[at] for at in far], [solutions[at] for at in far], effort(self._size))
+        for place, draft in zip(far, again, strict=True):
+            drafts[place] = min(drafts[place], draft, key=lambda one: one.replay.energy_j)
+        return drafts
+
+    def _rounded(self, deadlines_s: Sequence[float], solutions: Sequence[Solution], how: Effort) -> list[Draft]:
         members, options = self.problem.single, self._view.options(self.problem.single)
         periods = [_period_s(one, deadline) for one, deadline in zip(solutions, deadlines_s, strict=True)]
         rounder = Rounder(self.problem.graph, options, self._network)
-        chosen = rounder.choose(periods, [one.extra_s for one in solutions], effort(len(options), together=True))
+        chosen = rounder.choose(periods, [one.extra_s for one in solutions], how) if periods else []
         drafts = []
         for choices, deadline in zip(chosen, deadlines_s, strict=True):
             draft = choices and self._repaired("instruction", members, options, choices, deadline)

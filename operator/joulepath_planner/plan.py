@@ -52,7 +52,7 @@ class RankPlan:
 class Plan:
     """iteration_time_s and energy_j are the referee's, with lags. Energies are joules of one iteration, waits
     included. lower_bound_j holds for every plan of supported clocks by the deadline, whatever its granularity, to
-    within the solver's tolerance (a millionth)."""
+    within the solver's tolerance (a millionth); for clocks that switch at once where no lags were given."""
 
     granularity: Granularity | Literal["default"]
     deadline_s: float
@@ -185,7 +185,7 @@ def planned(
             best = draft
         if draft and not drafting.shares(coarser):
             break
-    return _plan(drafting, deadline_s, best, uncapped)
+    return _plan(drafting, deadline_s, best, drafting.bound_below_j(best, deadline_s), uncapped)
 
 
 @checked
@@ -203,7 +203,8 @@ def frontier_plans(
     rungs = Rungs(drafting)
     found = drafting.frontier(points, rungs.solution)
     times = [point.iteration_time_s for point in found.points]
-    return found, tuple(_plan(drafting, *made, pipeline) for made in zip(times, rungs.drafts(times), strict=True))
+    made = zip(times, rungs.drafts(times), strict=True)
+    return found, tuple(_plan(drafting, time, draft, drafting.bound(time).energy_j, pipeline) for time, draft in made)
 
 
 _COARSER: Final[dict[str, tuple[Granularity, ...]]] = {
@@ -216,7 +217,7 @@ _COARSER: Final[dict[str, tuple[Granularity, ...]]] = {
 """What to try, in order."""
 
 
-def _plan(drafting: Drafting, deadline_s: float, best: Draft, uncapped: Pipeline) -> Plan:
+def _plan(drafting: Drafting, deadline_s: float, best: Draft, bound_j: float, uncapped: Pipeline) -> Plan:
     pipeline, ranks = drafting.problem.pipeline, []
     defaults = {stage: pipeline.profile.default_clock_mhz(stage) for stage in pipeline.profile.stages}
     # A cap is named: to others, None is the profile's highest clock.
@@ -238,7 +239,7 @@ def _plan(drafting: Drafting, deadline_s: float, best: Draft, uncapped: Pipeline
         iteration_time_s=best.replay.iteration_time_s,
         energy_j=best.replay.energy_j,
         baseline_energy_j=drafting.baseline_j(deadline_s),
-        lower_bound_j=drafting.bound(deadline_s).energy_j,
+        lower_bound_j=bound_j,
         ranks=tuple(ranks),
         critical_path=best.replay.critical_path,
         switches=best.replay.switches,

@@ -2,6 +2,7 @@
 
 - `problem`: a pipeline made ready for the solvers
 - `frontier`: the least energy for each iteration time
+- `discrete`: the same for whole clocks, where mixtures of two are far below any plan
 - `objectives`: its point for a slowdown, a deadline, a budget or a straggler
 - `stragglers`: data-parallel pipelines of differing speed
 """

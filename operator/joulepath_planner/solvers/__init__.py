@@ -10,6 +10,7 @@
 - `interior`: by an interior-point method
 - `normal`: its normal equations
 - `steps`: its steps of the hulls
+- `window`: a few instructions with whole clocks, by HiGHS
 """
 
 from __future__ import annotations
