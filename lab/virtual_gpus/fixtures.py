@@ -9,7 +9,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,9 +40,11 @@ class VirtualGpus:
         """The exact state of a GPU, now."""
         return state.look(self.path, gpu)
 
-    def break_gpu(self, gpu: int = 0, *, lost: bool = False, set_error: int = 0) -> None:
-        """Lose a GPU, or let its clock calls fail; without options: mend it."""
-        state.break_gpu(self.path, gpu, lost=lost, set_error=set_error)
+    def break_gpu(
+        self, gpu: int = 0, *, lost: bool = False, set_error: int = 0, hang: Collection[state.HangingCall] = ()
+    ) -> None:
+        """Lose a GPU, let its clock calls fail, or calls hang; without options: mend it."""
+        state.break_gpu(self.path, gpu, lost=lost, set_error=set_error, hang=hang)
 
 
 MakeVirtualGpus = Callable[..., VirtualGpus]

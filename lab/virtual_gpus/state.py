@@ -12,10 +12,11 @@ import os
 import random
 import uuid
 import zlib
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from virtual_gpus.build import library_dir
 from virtual_gpus.model import Kernel, Model
@@ -23,6 +24,7 @@ from virtual_gpus.model import Kernel, Model
 __all__ = [
     "DEFAULT_STATE",
     "GpuState",
+    "HangingCall",
     "Options",
     "break_gpu",
     "create",
@@ -37,8 +39,11 @@ _MAX_GPUS: Final = 16
 _MAX_CLOCKS: Final = 128
 _NAME: Final = 64
 _UUIDS: Final = uuid.UUID("5f1f8f0a-6d0e-4b54-9a0f-0b6d3a1c77a1")
+_HANGING: Final = {"set": 1, "reset": 2, "read": 4}
 _ByClock = ctypes.c_double * _MAX_CLOCKS
 _ByGpu = ctypes.c_double * _MAX_GPUS
+
+HangingCall = Literal["set", "reset", "read"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,6 +260,12 @@ def uuids(path: Path) -> list[str]:
     return [f"GPU-{uuid.UUID(bytes=bytes(config.uuid[i]))}" for i in range(config.gpu_count)]
 
 
-def break_gpu(path: Path, gpu: int, *, lost: bool = False, set_error: int = 0) -> None:
-    """Let a GPU fall off the bus, or let its clock-setting calls fail with an NVML error; without both: mend it."""
-    _check(_library().virtual_gpus_break(str(path).encode(), gpu, int(lost), set_error), path)
+def break_gpu(
+    path: Path, gpu: int, *, lost: bool = False, set_error: int = 0, hang: Collection[HangingCall] = ()
+) -> None:
+    """Let a GPU fall off the bus, its clock-setting calls fail with an NVML error, or calls hang; without all: mend it.
+
+    Calls that hang return, with what they were called for, once the GPU is told otherwise.
+    """
+    hanging = sum(_HANGING[call] for call in set(hang))
+    _check(_library().virtual_gpus_break(str(path).encode(), gpu, int(lost), set_error, hanging), path)

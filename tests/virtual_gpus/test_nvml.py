@@ -5,11 +5,12 @@ from __future__ import annotations
 import subprocess
 import sys
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 
 import pynvml
 import pytest
 
-from virtual_gpus import model
+from virtual_gpus import model, state
 from virtual_gpus.fixtures import MakeVirtualGpus, run_program
 
 QUIET = {"power_variation": 0.0, "time_noise": 0.0}
@@ -126,6 +127,24 @@ def test_a_lost_gpu_and_a_refusing_driver_say_so_until_mended(make_virtual_gpus:
     assert run_program(gpus, "set_clock_error", gpu=2)["error"] == pynvml.NVML_ERROR_GPU_IS_LOST
     gpus.break_gpu(2)
     assert run_program(gpus, "set_clock_error", gpu=2)["error"] == 0
+
+
+@pytest.mark.parametrize(("calls", "still"), [(("set",), 1), (("read", "reset"), 0)])
+def test_a_call_hangs_where_it_was_told_to_until_it_is_told_otherwise(
+    make_virtual_gpus: MakeVirtualGpus, calls: tuple[state.HangingCall, ...], still: int
+) -> None:
+    gpus = make_virtual_gpus()
+    gpus.break_gpu(1, hang=calls)
+    with ThreadPoolExecutor(1) as pool:
+        one = pool.submit(run_program, gpus, "set_clock_error", gpu=1)
+        assert run_program(gpus, "set_clock_error", gpu=0)["error"] == 0
+        if still:
+            with pytest.raises(TimeoutError):
+                one.result(timeout=0.5)
+            assert gpus.look(1).sets == 0
+            gpus.break_gpu(1)
+        assert one.result()["error"] == 0
+    assert gpus.look(1).sets == 1
 
 
 def test_the_energy_counter_moves_only_every_period(make_virtual_gpus: MakeVirtualGpus) -> None:

@@ -98,14 +98,15 @@ int virtual_gpus_look(const char *path, uint32_t gpu, struct look *look) {
 	return 0;
 }
 
-/* A GPU that fell off the bus, or a driver that refuses to set clocks with the given NVML error. */
-int virtual_gpus_break(const char *path, uint32_t gpu, uint32_t lost, uint32_t set_error) {
+/* A GPU that fell off the bus, a driver that refuses to set clocks with the given NVML error, or calls that hang. */
+int virtual_gpus_break(const char *path, uint32_t gpu, uint32_t lost, uint32_t set_error, uint32_t hang) {
 	struct node *node = node_map(path);
 	if (!node)
 		return errno;
 	if (gpu < node->config.gpu_count) {
 		node->gpu[gpu].lost = lost;
 		node->gpu[gpu].set_error = set_error;
+		atomic_store(&node->gpu[gpu].hang, hang);
 		gpu_notify(&node->gpu[gpu]);
 	}
 	int error = gpu < node->config.gpu_count ? 0 : ENODEV;

@@ -207,6 +207,15 @@ void gpu_wait(struct gpu *gpu, uint32_t epoch, int64_t until) {
 	syscall(SYS_futex, &gpu->epoch, FUTEX_WAIT_BITSET, epoch, &deadline, NULL, FUTEX_BITSET_MATCH_ANY);
 }
 
+void gpu_hang(struct gpu *gpu, uint32_t call) {
+	for (;;) {
+		uint32_t epoch = atomic_load(&gpu->epoch);
+		if (!(atomic_load(&gpu->hang) & call))
+			return;
+		gpu_wait(gpu, epoch, now_ns() + 1000000000ll);
+	}
+}
+
 /* splitmix64 */
 double gpu_random(struct gpu *gpu) {
 	uint64_t z = (gpu->random += 0x9e3779b97f4a7c15ull);

@@ -28,6 +28,9 @@ enum {
 #define BACKDATE_NS 200000000ll
 #define NO_LOCK (-1)
 
+/* Kinds of NVML calls that can be made to hang. */
+enum { HANG_SET = 1, HANG_RESET = 2, HANG_READ = 4 };
+
 /* Seconds and watts of one kernel at each supported clock, lowest first. */
 struct kernel {
 	uint32_t id; /* CRC-32 of the name */
@@ -109,6 +112,7 @@ struct gpu {
 	double shown_j; /* largest energy that the counter has shown */
 	uint64_t sets, resets;
 	uint32_t persistence, lost, set_error;
+	atomic_uint hang; /* calls that don't return: bits of HANG_... */
 };
 
 struct node {
@@ -131,6 +135,7 @@ void gpu_commit(struct gpu *gpu, const struct sim *sim);
 void gpu_unlock(struct gpu *gpu);
 void gpu_notify(struct gpu *gpu);
 void gpu_wait(struct gpu *gpu, uint32_t epoch, int64_t until);
+void gpu_hang(struct gpu *gpu, uint32_t call); /* returns once that kind of call doesn't hang */
 double gpu_random(struct gpu *gpu);   /* [-1, 1) */
 double gpu_gaussian(struct gpu *gpu); /* mean 0, deviation 1, cut at 3 */
 

@@ -96,6 +96,7 @@ nvmlReturn_t nvml_device(nvmlDevice_t device, uint32_t *gpu) {
 }
 
 void nvml_view(uint32_t gpu, struct sim *sim) {
+	gpu_hang(&node->gpu[gpu], HANG_READ);
 	gpu_lock(node, gpu, sim);
 	sim_advance(node, gpu, sim, now_ns());
 	gpu_unlock(&node->gpu[gpu]);
@@ -166,6 +167,7 @@ static nvmlReturn_t change_clocks(nvmlDevice_t device, int low, int high) {
 	nvmlReturn_t status = nvml_device(device, &gpu);
 	if (status || (status = nvml_may_administer()))
 		return status;
+	gpu_hang(&node->gpu[gpu], high == NO_LOCK ? HANG_RESET : HANG_SET);
 	if (node->gpu[gpu].set_error)
 		return (nvmlReturn_t)node->gpu[gpu].set_error;
 	int64_t until = now_ns() + llround(node->config.block_s * 1e9);
