@@ -86,7 +86,7 @@ class Loop:
 
 @contextmanager
 def node(folder: Path, scale: float, lag_ms: float) -> Iterator[tuple[subprocess.Popen[str], dict[str, str]]]:
-    """Eight virtual GPUs and an agent; the environment in which training processes find both."""
+    """Eight virtual GPUs, a warden and an agent; the environment in which training processes find both."""
     path = folder / "gpus" / "state"
     options = state.Options(gpus=RANKS, node="bench", time_scale=scale, lag_ms=lag_ms, root_only=False)
     state.create(path, model.replay(PROFILE), options)
@@ -101,6 +101,9 @@ def node(folder: Path, scale: float, lag_ms: float) -> Iterator[tuple[subprocess
     command = [sys.executable, str(ROOT / "lab/local_agent.py"), "--socket", str(socket)]
     command += ["--state-dir", str(folder / "journal"), "--pod", f"pod={','.join(state.uuids(path))}"]
     log = (folder / "agent.log").open("w")
+    warden = subprocess.Popen(
+        [sys.executable, "-m", "joulepath_warden", "--state-dir", str(folder / "journal")], stderr=log, env=environment
+    )
     agent = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, env=environment
     )
@@ -110,8 +113,9 @@ def node(folder: Path, scale: float, lag_ms: float) -> Iterator[tuple[subprocess
     try:
         yield agent, {**environment, "PYTHONPATH": str(bootstrap), "JOULEPATH_SOCKET": str(socket), "POD_UID": "pod"}
     finally:
-        agent.terminate()
-        agent.wait(10)
+        for process in (agent, warden):
+            process.terminate()
+            process.wait(30)
 
 
 def run(scale: float, lag_ms: float, granularity: str, detail: Path | None) -> dict[str, Any]:

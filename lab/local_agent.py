@@ -1,5 +1,7 @@
 """The agent without a cluster: pods come from the command line, plans and questions from standard input.
 
+It locks clocks only while a `joulepath-warden` runs on the same state folder.
+
     python local_agent.py --socket S --state-dir D [--pod UID=GPU,GPU ...]
     > {"plans": [JobPlan spec, ...]}          every plan there is, for job-uid's of namespace "default"
     > {"report": true}                        answered with one line: the NodeReport's status
@@ -18,6 +20,7 @@ import signal
 import socket
 import sys
 from pathlib import Path
+from typing import Final
 
 from prometheus_client import CollectorRegistry
 
@@ -32,6 +35,8 @@ from joulepath_agent.server import serve_health, serve_metrics
 from joulepath_crds import JobPlanSpec
 
 __all__ = ["identify", "main"]
+
+_GRACE_S: Final = 20.0
 
 
 def identify(connection: socket.socket) -> Peer:
@@ -65,7 +70,7 @@ def main() -> None:
     agent = Agent(open_gpus, identify, locate, socket_path=options.socket, state_dir=options.state_dir)
 
     def stop(*_: object) -> None:
-        sys.exit(0 if agent.stop() else 1)
+        sys.exit(0 if agent.stop(_GRACE_S) else 1)
 
     signal.signal(signal.SIGTERM, stop)
     agent.start()

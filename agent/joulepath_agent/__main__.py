@@ -19,7 +19,7 @@ from prometheus_client import CollectorRegistry
 
 from joulepath_agent.agent import Agent
 from joulepath_agent.cluster.api import NodeApi
-from joulepath_agent.gpus.nvml import ClockRange, open_gpus
+from joulepath_agent.gpus.nvml import open_gpus
 from joulepath_agent.logs import Log
 from joulepath_agent.metrics import AgentCollector
 from joulepath_agent.peers.budget import BUDGET
@@ -27,6 +27,7 @@ from joulepath_agent.peers.cgroup import CgroupIdentity
 from joulepath_agent.peers.ownership import ClusterPods
 from joulepath_agent.server import serve_health, serve_metrics
 from joulepath_trainer.wire.protocol import SOCKET_PATH
+from joulepath_warden.clocks import ClockRange
 
 __all__ = ["main"]
 
@@ -77,11 +78,11 @@ def _run(options: argparse.Namespace) -> int:
     cluster.run(agent.set_plans, agent.report)
     log.info("ranks are served at %s, metrics at port %d, health at port %d", options.socket, metrics.port, health.port)
     stop.wait()
-    released = agent.stop()
+    released = agent.stop(options.grace)
     cluster.stop()
     metrics.close()
     health.close()
-    log.info("clocks released" if released else "a clock could not be released; the journal keeps it")
+    log.info("clocks released" if released else "a clock could not be released; the warden goes on")
     return 0 if released else 1
 
 
@@ -95,7 +96,7 @@ def _options() -> argparse.ArgumentParser:
     take("--node-name", "NODE_NAME", None, str, "name of this node")
     take("--namespace", "POD_NAMESPACE", "joulepath", str, "namespace of the agent's Lease")
     take("--socket", "JOULEPATH_SOCKET", SOCKET_PATH, Path, "socket that training processes connect to")
-    take("--state-dir", "JOULEPATH_STATE_DIR", "/var/lib/joulepath", Path, "folder of the journal of locked GPUs")
+    take("--state-dir", "JOULEPATH_STATE_DIR", "/var/lib/joulepath", Path, "folder with the warden's socket")
     take("--proc", "JOULEPATH_PROC", "/host/proc", Path, "the host's /proc")
     kubelet = "/var/lib/kubelet/pod-resources/kubelet.sock"
     take("--pod-resources", "JOULEPATH_POD_RESOURCES", kubelet, Path, "the kubelet's pod-resources socket")
@@ -107,6 +108,7 @@ def _options() -> argparse.ArgumentParser:
     take("--look-for-gpus", "JOULEPATH_LOOK_FOR_GPUS", "30", float, "seconds between two looks until all are read")
     silence = "seconds without a marker, at most, after which a rank's clock is released"
     take("--silence-limit", "JOULEPATH_SILENCE_LIMIT", str(BUDGET.silence_s), _seconds, silence)
+    take("--grace", "JOULEPATH_GRACE", "28", float, "seconds after SIGTERM until it gives up")
     take("--log-level", "JOULEPATH_LOG_LEVEL", "info", str, "debug, info, warning or error")
     return parser
 

@@ -21,8 +21,8 @@ from joulepath_agent.endpoint import Endpoint
 from joulepath_agent.follower import Follower
 from joulepath_agent.gpus.discovery import SILENT_S, Discovery
 from joulepath_agent.gpus.energy import EnergyTrace, Sampler
-from joulepath_agent.gpus.journal import Journal
 from joulepath_agent.gpus.lease import End
+from joulepath_agent.gpus.leasing import Leasing
 from joulepath_agent.gpus.nvml import Gpu
 from joulepath_agent.gpus.setter import ClockSetter
 from joulepath_agent.peers.budget import BUDGET, Budget
@@ -39,7 +39,8 @@ log = logging.getLogger(__name__)
 
 _FOLLOWER_STUCK_S: Final = 2.0
 _UNHEALTHY_S: Final = 10.0
-_CLOSE_S: Final = 0.8
+_HANGS_S: Final = 1.0
+"""An order that NVML hasn't taken for so long: the warden is to reset that GPU as well."""
 _LOOK_FOR_GPUS_S: Final = 30.0
 
 
@@ -59,28 +60,28 @@ class Agent:
         look_for_gpus_s: float = _LOOK_FOR_GPUS_S,
         budget: Budget = BUDGET,
     ) -> None:
-        """Resets what a killed agent left locked, then listens, once there are GPUs.
+        """Listens once there are GPUs. What a killed agent left locked, the warden resets.
 
         Args:
             open_gpus: Opens the GPUs of the node, and tells what is wrong with those it can't: `nvml.open_gpus`.
             identify: Tells who is at the socket.
             locate: Tells where that pod stands.
             socket_path: The socket.
-            state_dir: Folder of the journal.
+            state_dir: Folder with the warden's socket.
             version: Of the agent, as it is reported.
             proc: The host's /proc.
             look_for_gpus_s: Between two looks for GPUs while there are none, or not all.
             budget: What peers may make it remember, compute and wait for.
 
         Raises:
-            OSError: The socket or the journal can't be made.
+            OSError: The socket can't be made.
         """
         self.version = version
         self.lease_ends: Counter[str] = Counter()
         self.refusals: Counter[str] = Counter()
         self._locate = locate
         self._budget = budget
-        self._journal = Journal(state_dir)
+        self.leasing = Leasing(state_dir, self._is_well, self._revoked)
         self.setters: dict[str, ClockSetter] = {}
         self._lock = threading.Lock()
         self._ranks: dict[str, Rank] = {}
@@ -94,37 +95,39 @@ class Agent:
         self._endpoint: Endpoint | None = None
         self._started = False
         self._discovery = Discovery(
-            open_gpus, self._adopt, lambda: self._journal.uuids, proc=proc, retry_s=look_for_gpus_s
+            open_gpus, self._adopt, lambda: self.leasing.in_doubt, proc=proc, retry_s=look_for_gpus_s
         )
 
     def start(self) -> None:
         """Starts serving ranks."""
         self._started = True
-        for part in (self._follower, self._sampler, self._endpoint, self._discovery):
+        for part in (self.leasing, self._follower, self._sampler, self._endpoint, self._discovery):
             if part is not None:
                 part.start()
 
-    def stop(self) -> bool:
-        """Releases every clock first, then the rest; whether all are released. Takes under a second."""
+    def stop(self, grace_s: float) -> bool:
+        """Releases every clock first, for as long as it takes within the grace, then the rest; whether all are."""
         self._discovery.stop()
         for rank in self.ranks:
             rank.close(End.AGENT_STOPPED)
         for setter in self.setters.values():
             setter.release()
-        deadline = time.monotonic() + _CLOSE_S
+        deadline = time.monotonic() + grace_s
         released = [setter.close(deadline - time.monotonic()) for setter in self.setters.values()]
         self._follower.stop()
         self._sampler.stop()
         if self._endpoint is not None:
             self._endpoint.stop()
-        return all(released) and (bool(self.setters) or not self._journal.uuids)
+        self.leasing.stop()
+        return all(released)
 
     @property
     def ready(self) -> bool:
-        """Whether NVML answers, ranks can connect and no clock is stuck; or the node has no GPUs."""
+        """Whether a warden is there, NVML answers, ranks can connect and no clock is stuck; or there are no GPUs."""
         now = time.monotonic()
         stuck = any(setter.stuck_s(now) > SILENT_S for setter in tuple(self.setters.values()))
-        return self._discovery.well and not stuck and (self._endpoint is None or self._endpoint.listening)
+        well = self._discovery.well and not self.leasing.trouble
+        return well and not stuck and (self._endpoint is None or self._endpoint.listening)
 
     @property
     def healthy(self) -> bool:
@@ -162,18 +165,13 @@ class Agent:
 
     def _adopt(self, gpus: Sequence[Gpu]) -> None:
         endpoint = self._endpoint or self._make_endpoint()
-        setters = {gpu.uuid: ClockSetter(gpu, self._journal) for gpu in gpus}
+        setters = {gpu.uuid: ClockSetter(gpu, self.leasing) for gpu in gpus}
         for uuid, setter in setters.items():
             setter.on_failure = partial(self._clock_failed, uuid)
+            setter.on_no_lease = partial(self._revoked, uuid)
         # Others iterate over these: they are replaced, never changed.
         self.setters = {**self.setters, **setters}
         self._traces = {**self._traces, **{uuid: EnergyTrace(setter) for uuid, setter in setters.items()}}
-        for uuid in self._journal.uuids:
-            if uuid in setters:
-                log.warning("an agent before this one left %s locked: resetting it", uuid)
-                setters[uuid].release()
-            elif uuid not in self.setters:
-                log.warning("the journal names %s, which can't be read now: its clock may still be locked", uuid)
         if self._started and self._endpoint is None:
             endpoint.start()
         self._endpoint = endpoint
@@ -222,6 +220,19 @@ class Agent:
         rank = self._ranks.get(uuid)
         if rank is not None:
             rank.stop(Reason(End.CLOCK_FAILED, reason, final=True))
+
+    def _is_well(self, uuid: str) -> bool:
+        """Whether the threads live on which a lease of the warden depends."""
+        now, setter = time.monotonic(), self.setters[uuid]
+        follows = now - self._follower.looked_at_s < _FOLLOWER_STUCK_S
+        return follows and setter.alive and setter.stuck_s(now) < _HANGS_S
+
+    def _revoked(self, uuid: str, reason: str) -> None:
+        """Without a lease of the warden: default clocks, and no plan before its next block begins."""
+        self.setters[uuid].release()
+        rank = self._ranks.get(uuid)
+        if rank is not None:
+            rank.stop(Reason(End.NO_WARDEN_LEASE, reason))
 
     def _count_lease_end(self, end: End) -> None:
         self.lease_ends[end] += 1

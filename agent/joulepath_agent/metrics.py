@@ -42,6 +42,7 @@ TABLE: Final[tuple[MetricRow, ...]] = (
     MetricRow("joulepath_clock_sets_total", "counter", _GPU, "Orders to set or reset the clock that NVML took."),
     MetricRow("joulepath_clock_set_failures_total", "counter", _GPU, "Such orders that NVML refused."),
     MetricRow("joulepath_gpus", "gauge", ("Hostname",), "GPUs whose clock can be set; 0 on a node without."),
+    MetricRow("joulepath_warden_up", "gauge", ("Hostname",), "1 while the node's warden leases clocks, else 0."),
     MetricRow("joulepath_leases", "gauge", ("Hostname",), "Ranks whose clock the agent may hold locked."),
     MetricRow("joulepath_lease_ends_total", "counter", ("Hostname", "reason"), "Leases that ended, by reason."),
     MetricRow(
@@ -108,6 +109,7 @@ class AgentCollector(Collector):
                 samples["joulepath_rank_iteration_number"].append((of_rank, rank.iteration))
                 samples["joulepath_rank_block"] += [((*of_rank, arm), float(rank.arm is arm)) for arm in Arm]
         samples["joulepath_gpus"].append(((host,), len(agent.setters)))
+        samples["joulepath_warden_up"].append(((host,), float(not agent.leasing.trouble)))
         samples["joulepath_leases"].append(((host,), sum(rank.lease.held for rank in ranks.values())))
         samples["joulepath_lease_ends_total"] += _counts(host, agent.lease_ends)
         samples["joulepath_peer_refusals_total"] += _counts(host, agent.refusals)

@@ -22,13 +22,13 @@ import local_agent  # noqa: F401  # what is slow
 def run(program: str) -> int:
     """Runs the main function of a module; its exit status."""
     try:
-        importlib.import_module(program).main()
+        status = importlib.import_module(program).main()
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     except BaseException:
         traceback.print_exc()
         return 1
-    return 0
+    return status or 0
 
 
 def start(order: dict[str, Any], descriptors: list[int], connection: socket.socket) -> int:

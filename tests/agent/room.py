@@ -18,7 +18,7 @@ from joulepath_crds import NodeReportStatus, RankReport
 from virtual_gpus.build import library_dir
 from virtual_gpus.fixtures import VirtualGpus
 
-__all__ = ["PATIENCE_S", "Launcher", "LocalAgent", "Process", "Room", "wait_until"]
+__all__ = ["PATIENCE_S", "Launcher", "LocalAgent", "Process", "Room", "RunningWarden", "wait_until"]
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_S = 60.0
@@ -154,17 +154,57 @@ class LocalAgent(Process):
         return next((r for job in self.report().jobs for r in job.ranks if r.rank == rank), None)
 
 
+class RunningWarden(Process):
+    """The warden of a room."""
+
+    log: Path
+    """What it says."""
+
+    def said(self, what: str) -> bool:
+        """Whether that was among it."""
+        return what in self.log.read_text()
+
+
 class Room:
-    """A node: virtual GPUs, an agent, training processes."""
+    """A node: virtual GPUs, a warden, an agent, training processes."""
 
     def __init__(self, launcher: Launcher, gpus: VirtualGpus, folder: Path, stack: ExitStack) -> None:
         self.gpus = gpus
         self.socket = folder / "agent.sock"
         self.state_dir = folder / "state"
+        self.log = folder / "warden.log"
+        """What all its wardens say."""
         self._launcher, self._stack = launcher, stack
+        self.has_warden = False
+        """Whether one was started: an agent is given one else."""
+
+    @property
+    def journal(self) -> Path:
+        """The warden's journal."""
+        return self.state_dir / "locked-gpus"
+
+    def named(self) -> list[str]:
+        """What the journal names."""
+        return self.journal.read_text().split("\n")[:-2]
+
+    def warden(self, *arguments: str, waits: bool = True, **environment: str) -> RunningWarden:
+        """Starts a warden, and waits until it leases clocks."""
+        self.has_warden = True
+        began = self.log.read_text() if self.log.exists() else ""
+        command = ["--state-dir", str(self.state_dir), *arguments]
+        everything = {**self.gpus.environment, **environment}
+        with self.log.open("ab") as log:
+            started = RunningWarden(self._launcher, "joulepath_warden.__main__", command, everything, log.fileno())
+        started.log = self.log
+        self._stack.callback(started.end)
+        if waits:
+            wait_until(lambda: "clocks are leased at" in self.log.read_text()[len(began) :], "clocks are leased")
+        return started
 
     def agent(self, pods: dict[str, list[str]] | None = None, log: int = 2) -> LocalAgent:
-        """Starts an agent; pod "a" has all GPUs unless told otherwise."""
+        """Starts an agent, and a warden unless one was started; pod "a" has all GPUs unless told otherwise."""
+        if not self.has_warden:
+            self.warden()
         pods = pods or {"a": self.gpus.uuids}
         arguments = ["--socket", str(self.socket), "--state-dir", str(self.state_dir)]
         for uid, gpus in pods.items():

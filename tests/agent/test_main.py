@@ -9,15 +9,17 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from joulepath_agent.__main__ import main
-from tests.agent.room import PATIENCE_S, wait_until
+from joulepath_warden.journal import EVERY_GPU, Journal
+from tests.agent.room import PATIENCE_S, Launcher, Process, wait_until
 from virtual_gpus.build import library_dir
-from virtual_gpus.fixtures import MakeVirtualGpus, VirtualGpus
+from virtual_gpus.fixtures import MakeVirtualGpus, run_program
 
 KUBECONFIG = """
 apiVersion: v1
@@ -72,6 +74,20 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Started]]:
         print(one.log.read_text(), file=sys.stderr)
 
 
+@pytest.fixture
+def start_warden(launcher: Launcher, tmp_path: Path) -> Iterator[Callable[[dict[str, str]], Process]]:
+    """Factory: starts the node's warden."""
+    with ExitStack() as stack:
+
+        def begin(environment: dict[str, str]) -> Process:
+            arguments = ["--state-dir", str(tmp_path / "state")]
+            warden = Process(launcher, "joulepath_warden.__main__", arguments, environment)
+            stack.callback(warden.end)
+            return warden
+
+        yield begin
+
+
 def metrics(port: int) -> str:
     """What Prometheus would be told."""
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=PATIENCE_S) as answer:
@@ -87,24 +103,39 @@ def ready(agent: Started) -> bool:
         return False
 
 
-def test_a_reset_restores_the_clocks_that_the_site_declared(
-    start: Callable[..., Started], make_virtual_gpus: MakeVirtualGpus, tmp_path: Path
+@pytest.mark.parametrize("broken", ["credentials", "socket"])
+def test_what_keeps_an_agent_from_starting_keeps_no_clock_locked(
+    start: Callable[..., Started],
+    start_warden: Callable[..., Process],
+    make_virtual_gpus: MakeVirtualGpus,
+    tmp_path: Path,
+    broken: str,
 ) -> None:
-    gpus: VirtualGpus = make_virtual_gpus()
+    gpus = make_virtual_gpus()
     (tmp_path / "state").mkdir()
-    (tmp_path / "state" / "locked-gpus").write_text(f"{gpus.uuids[0]}\nGPU-of-another-day\n")
-    start({**gpus.environment, "JOULEPATH_SITE_CLOCKS": "210,1200"})
-    wait_until(lambda: gpus.look(0).next_high_mhz == 1200, "the site's clocks are back")
-    assert gpus.look(0).next_low_mhz == 210
-    left = "GPU-of-another-day\n"
-    wait_until(lambda: (tmp_path / "state" / "locked-gpus").read_text() == left, "only the absent GPU is left")
-    assert gpus.look(1).sets == gpus.look(1).resets == 0
+    journal = Journal(tmp_path / "state")
+    journal.remove(EVERY_GPU)
+    journal.add(gpus.uuids[0])
+    assert run_program(gpus, "set_clock_error", gpu=0)["error"] == 0
+    if broken == "credentials":
+        (tmp_path / "kubeconfig").unlink()
+    else:
+        (tmp_path / "agent.sock").mkdir()
+    agent = start(gpus.environment)
+    assert agent.process.wait(PATIENCE_S) == 1
+    assert gpus.look(0).next_high_mhz == 900
+    start_warden(gpus.environment)
+    wait_until(lambda: gpus.look(0).next_high_mhz == 0, "the clock is reset")
 
 
 def test_a_node_without_gpus_or_api_server_is_served_idle_until_a_driver_comes(
-    start: Callable[..., Started], make_virtual_gpus: MakeVirtualGpus, tmp_path: Path
+    start: Callable[..., Started],
+    start_warden: Callable[..., Process],
+    make_virtual_gpus: MakeVirtualGpus,
+    tmp_path: Path,
 ) -> None:
     gpus = make_virtual_gpus()
+    start_warden(gpus.environment)
     (tmp_path / "lib").mkdir()
     environment = {**gpus.environment, "LD_LIBRARY_PATH": str(tmp_path / "lib")}
     agent = start(environment)
@@ -122,21 +153,27 @@ def test_a_node_without_gpus_or_api_server_is_served_idle_until_a_driver_comes(
     assert said.count("this node has no GPUs") == 1
 
 
-def test_without_nvml_a_gpu_that_may_be_locked_is_reset_as_soon_as_it_can_be(
-    start: Callable[..., Started], make_virtual_gpus: MakeVirtualGpus, tmp_path: Path
+def test_without_nvml_a_gpu_that_may_be_locked_is_trouble_and_without_a_warden_nothing_is_well(
+    start: Callable[..., Started],
+    start_warden: Callable[..., Process],
+    make_virtual_gpus: MakeVirtualGpus,
+    tmp_path: Path,
 ) -> None:
-    gpus, journal = make_virtual_gpus(), tmp_path / "state" / "locked-gpus"
-    for folder in ("lib", "state"):
-        (tmp_path / folder).mkdir()
-    journal.write_text(f"{gpus.uuids[0]}\n")
-    environment = {**gpus.environment, "LD_LIBRARY_PATH": str(tmp_path / "lib")}
-    agent = start(environment)
+    gpus, empty = make_virtual_gpus(), {"LD_LIBRARY_PATH": str(tmp_path)}
+    (tmp_path / "state").mkdir()
+    journal = Journal(tmp_path / "state")
+    journal.remove(EVERY_GPU)
+    journal.add(gpus.uuids[0])
+    agent = start({**gpus.environment, **empty})
     assert not ready(agent)
-    for library in library_dir().iterdir():
-        (tmp_path / "lib" / library.name).symlink_to(library)
+    assert 'joulepath_warden_up{Hostname="a"} 0.0' in metrics(agent.port())
+    gpus.break_gpu(0, set_error=999)
+    start_warden(gpus.environment)
+    wait_until(lambda: 'joulepath_warden_up{Hostname="a"} 1.0' in metrics(agent.port()), "the warden is there")
+    wait_until(lambda: "may still be locked" in agent.log.read_text(), "it says what may be locked")
+    assert not ready(agent)
+    gpus.break_gpu(0)
     wait_until(lambda: ready(agent), "it is ready")
-    wait_until(lambda: journal.read_text() == "", "the journal is empty")
-    assert gpus.look(0).resets == 1
 
 
 def test_a_gpu_that_cannot_be_read_at_the_start_is_looked_for_again(

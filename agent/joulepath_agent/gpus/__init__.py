@@ -4,7 +4,7 @@
 - `absence`: no GPUs to be found: harmless, or a fault?
 - `discovery`: which GPUs there are, however late they come
 - `wish`: what a rank wants of a clock
-- `journal`: the GPUs that may be locked, on the disk
+- `leasing`: the warden's lease of a GPU, without which its clock isn't touched
 - `lags`: how long switches took, as measured
 - `setter`: the thread that orders a GPU's clock, and looks how long that takes
 - `lease`: what keeps a clock locked, and all that ends it

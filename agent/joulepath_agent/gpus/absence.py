@@ -1,6 +1,6 @@
 """No GPUs to be found: is that harmless, or a fault? Pure.
 
-Where there is no NVML library, no driver and no GPU that an agent before this one left locked, the node has no GPUs:
+Where there is no NVML library, no driver and no GPU that the warden has in doubt, the node has no GPUs:
 nothing is wrong, and the agent idles. Where there is a driver but no library, this container can't see it (it has
 another runtime class, or is older than the driver); where NVML fails, or may hide a GPU that is still locked, something
 is wrong.
@@ -37,7 +37,7 @@ def explain(error: GpuError, left_locked: Collection[str], *, driver_is_loaded: 
         return Absence(str(error), is_fault=True)
     if left_locked:
         gone = ", ".join(sorted(left_locked))
-        return Absence(f"{error}, but the journal says that these GPUs may still be locked: {gone}", is_fault=True)
+        return Absence(f"{error}, but these GPUs may still be locked, says the warden: {gone}", is_fault=True)
     if driver_is_loaded:
         return Absence(
             f"{error}, but a driver is loaded: give this pod the NVIDIA runtime class, or restart it", is_fault=True

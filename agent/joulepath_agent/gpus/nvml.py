@@ -1,7 +1,7 @@
 """The GPUs of the node, through NVML.
 
-Nothing but this module calls NVML. Its calls may come from any thread: NVML is thread-safe, and `pynvml` lets other
-threads run while a call blocks.
+Nothing of the agent but this module calls NVML. Its calls may come from any thread: NVML is thread-safe, and `pynvml`
+lets other threads run while a call blocks.
 """
 
 from __future__ import annotations
@@ -9,11 +9,12 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import pynvml
 
-__all__ = ["ClockRange", "Gpu", "GpuError", "NoNvmlError", "open_gpus"]
+from joulepath_warden.clocks import ClockRange
+
+__all__ = ["Gpu", "GpuError", "NoNvmlError", "open_gpus"]
 
 
 class GpuError(RuntimeError):
@@ -22,30 +23,6 @@ class GpuError(RuntimeError):
 
 class NoNvmlError(GpuError):
     """There is no NVML library: on most nodes, because there is no GPU."""
-
-
-@dataclass(frozen=True, slots=True)
-class ClockRange:
-    """Clocks that a site locks its GPUs to of its own will, in MHz: NVML can't tell them, so they are declared."""
-
-    low_mhz: int
-    high_mhz: int
-
-    @classmethod
-    def parse(cls, text: str) -> ClockRange:
-        """Reads `LOW,HIGH`.
-
-        Raises:
-            ValueError: It is no such range.
-        """
-        low, _, high = text.partition(",")
-        try:
-            made = cls(int(low), int(high))
-        except ValueError:
-            raise ValueError(f"site clocks must be LOW,HIGH in MHz, for example 210,1410; they are {text!r}") from None
-        if not 0 < made.low_mhz <= made.high_mhz:
-            raise ValueError(f"site clocks must be 0 < LOW <= HIGH, they are {text!r}")
-        return made
 
 
 class Gpu:

@@ -1,7 +1,7 @@
 """Setting clocks: one thread for each GPU, so that a call that blocks delays no other GPU and no follower.
 
 The latest wish wins; a clock that is already ordered isn't ordered again (each order may cost the GPU a pause). The
-setter holds the GPU in the journal from before its first order until `release`.
+setter holds a lease of the GPU, by the warden, from before its first order until `release`.
 
 How long a switch takes is measured only where a wish asks for it: sweeps do, whose clocks stay for long. Under a plan
 the next wish ends a measurement, so that only short lags would count, and raises that go by them would come too late.
@@ -9,15 +9,16 @@ the next wish ends a measurement, so that only short lags would count, and raise
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final
 
-from joulepath_agent.gpus.journal import Journal
 from joulepath_agent.gpus.lags import Lags, Way
+from joulepath_agent.gpus.leasing import Lessor
 from joulepath_agent.gpus.nvml import Gpu, GpuError
 from joulepath_agent.gpus.wish import DEFAULT, Wish, height
 from joulepath_crds import SwitchingLag
@@ -39,13 +40,16 @@ _LONGEST_RETRY_S: Final = 2.0
 class ClockSetter:
     """Orders the clock of one GPU."""
 
-    def __init__(self, gpu: Gpu, journal: Journal, on_failure: Callable[[str], None] = lambda _: None) -> None:
-        """`on_failure` is called from the setter's thread with the reason, after the clock has been released."""
+    def __init__(self, gpu: Gpu, lessor: Lessor) -> None:
         self.gpu = gpu
         self.sets = 0
         self.failures = 0
-        self._journal = journal
-        self.on_failure = on_failure
+        self.on_failure: Callable[[str], None] = lambda _: None
+        """Called from the setter's thread with the reason, after the clock has been released."""
+        self.on_no_lease: Callable[[str], None] = lambda _: None
+        """Called so where a clock isn't ordered, since there is no lease of it."""
+        self._lessor = lessor
+        self._leased = False
         self._changed = threading.Condition()
         self._wish: Wish | None = None
         self._done_now = True
@@ -54,6 +58,7 @@ class ClockSetter:
         self._ordered_mhz = DEFAULT
         self._ordered_at_s = -math.inf
         self._stuck_since_s = math.inf
+        self._called_at_s = math.inf
         self._lags = Lags()
         self._thread = threading.Thread(target=self._run, name=f"clock-{gpu.index}", daemon=True)
         self._thread.start()
@@ -68,9 +73,14 @@ class ClockSetter:
         """When that was, on the monotonic clock."""
         return self._ordered_at_s
 
+    @property
+    def alive(self) -> bool:
+        """Whether its thread lives."""
+        return self._thread.is_alive()
+
     def stuck_s(self, now_s: float) -> float:
-        """Seconds for which a clock that was to be released hasn't been; below 0 if there is none such."""
-        return now_s - self._stuck_since_s
+        """Seconds for which a clock that was to be released hasn't been, or an order hangs; below 0 if neither is."""
+        return now_s - min(self._stuck_since_s, self._called_at_s)
 
     @property
     def lag_up_s(self) -> float:
@@ -89,19 +99,19 @@ class ClockSetter:
                 self._changed.notify()
 
     def release(self) -> None:
-        """Ends all wishes: default clocks at once, then out of the journal. Returns at once."""
+        """Ends all wishes: default clocks at once, then no lease. Returns at once."""
         with self._changed:
             self._releasing = True
             self._changed.notify()
 
     def close(self, timeout_s: float) -> bool:
-        """Releases and ends the thread; whether that was done within the time."""
+        """Releases and ends the thread; whether that was done within the time. Until then it keeps trying."""
         self.release()
         with self._changed:
             self._running = False
             self._changed.notify()
-        self._thread.join(timeout_s)
-        return not self._thread.is_alive() and self.gpu.uuid not in self._journal.uuids
+        self._thread.join(max(0.0, timeout_s))
+        return not self._thread.is_alive()
 
     def _run(self) -> None:
         while True:
@@ -149,14 +159,16 @@ class ClockSetter:
         way: Way = "up" if height(target_mhz) > height(self._ordered_mhz) else "down"
         # A clock that is there already, because the switch before this one isn't in force yet, tells no lag.
         measure = measure and self._lags.are_worth_measuring(way) and self._is_at(target_mhz) is False
+        if target_mhz != DEFAULT and not self._leased:
+            if refused := self._lessor.take(self.gpu.uuid):
+                self.on_no_lease(refused)
+                return
+            self._leased = True
         begun = time.monotonic()
         try:
-            if target_mhz == DEFAULT:
-                self.gpu.reset()
-            else:
-                self._journal.add(self.gpu.uuid)
-                self.gpu.lock(target_mhz)
-        except (GpuError, OSError) as error:
+            with self._calling():
+                self.gpu.reset() if target_mhz == DEFAULT else self.gpu.lock(target_mhz)
+        except GpuError as error:
             self.failures += 1
             log.error("%s; the GPU returns to its default clocks", error)
             self.release()
@@ -167,6 +179,14 @@ class ClockSetter:
         self.sets += 1
         if measure:
             self._lags.add(way, self._measured_lag_s(target_mhz, begun))
+
+    @contextlib.contextmanager
+    def _calling(self) -> Iterator[None]:
+        self._called_at_s = time.monotonic()
+        try:
+            yield
+        finally:
+            self._called_at_s = math.inf
 
     def _measured_lag_s(self, target_mhz: int, begun_s: float) -> float | None:
         """Looks until the clock is there, the next wish is due or it has taken too long; None unless seen sharply."""
@@ -191,18 +211,18 @@ class ClockSetter:
     def _release_now(self) -> None:
         """Keeps trying until the clock is reset; a release that was asked for never gets lost."""
         retry_s = _RETRY_S
-        while self.gpu.uuid in self._journal.uuids:
+        while self._leased:
             try:
-                self.gpu.reset()
+                with self._calling():
+                    self.gpu.reset()
                 self.sets += 1
-                self._journal.remove(self.gpu.uuid)
-            except (GpuError, OSError) as error:
+                self._leased = False
+                self._lessor.give_back(self.gpu.uuid)
+            except GpuError as error:
                 self.failures += 1
                 self._stuck_since_s = min(self._stuck_since_s, time.monotonic())
                 log.error("%s; trying again in %.1f s", error, retry_s)
                 self.on_failure(str(error))
-                if not self._running:
-                    break
                 time.sleep(retry_s)
                 retry_s = min(_LONGEST_RETRY_S, 2 * retry_s)
         self._stuck_since_s = math.inf

@@ -47,7 +47,7 @@ def test_a_missing_library_is_trouble_where_a_gpu_may_be_locked_or_a_driver_is_l
     discover: Callable[..., Discovery], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert not discover(NoNvmlError("no library"), "GPU-1").well
-    assert "may still be locked: GPU-1" in caplog.text
+    assert "these GPUs may still be locked, says the warden: GPU-1" in caplog.text
     (tmp_path / "driver" / "nvidia").mkdir(parents=True)
     (tmp_path / "driver" / "nvidia" / "version").write_text("NVRM version: ...")
     assert not discover(NoNvmlError("no library")).well

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from pathlib import Path
 from typing import cast
 
 import pytest
 
-from joulepath_agent.gpus.journal import Journal
 from joulepath_agent.gpus.lags import UNKNOWN_LAG_S
 from joulepath_agent.gpus.nvml import Gpu
 from joulepath_agent.gpus.setter import ClockSetter
@@ -26,9 +26,12 @@ class MovedGpu:
 
     def __init__(self, capped: bool) -> None:
         self.capped, self.at_mhz, self.reads = capped, HIGH_MHZ, 0
+        self.returns = threading.Event()
+        self.returns.set()
 
     def lock(self, clock_mhz: int) -> None:
         """See Gpu."""
+        self.returns.wait()
         self.at_mhz = self.at_mhz if self.capped else clock_mhz
 
     def reset(self) -> None:
@@ -41,17 +44,38 @@ class MovedGpu:
         return self.at_mhz
 
 
+class NotedLessor:
+    """Leases everything, unless told otherwise, and notes what it is asked."""
+
+    def __init__(self) -> None:
+        self.refusal, self.asked = "", list[str]()
+
+    def take(self, uuid: str) -> str:
+        """See Lessor."""
+        self.asked.append("take")
+        return self.refusal
+
+    def give_back(self, uuid: str) -> None:
+        """See Lessor."""
+        self.asked.append("give back")
+
+
 MakeSetter = Callable[..., tuple[MovedGpu, ClockSetter]]
 
 
 @pytest.fixture
-def make(tmp_path: Path) -> Iterator[MakeSetter]:
+def lessor() -> NotedLessor:
+    return NotedLessor()
+
+
+@pytest.fixture
+def make(lessor: NotedLessor) -> Iterator[MakeSetter]:
     """Factory of a GPU and its setter."""
     with ExitStack() as stack:
 
         def begin(*, capped: bool = False) -> tuple[MovedGpu, ClockSetter]:
             gpu = MovedGpu(capped)
-            setter = ClockSetter(cast(Gpu, gpu), Journal(tmp_path))
+            setter = ClockSetter(cast(Gpu, gpu), lessor)
             stack.callback(setter.close, 5.0)
             return gpu, setter
 
@@ -105,3 +129,36 @@ def test_a_gpu_that_never_gets_to_its_clocks_is_not_looked_at_for_ever_but_anew_
     setter.release()
     wait_until(lambda: setter.sets == 51, "it is released")
     assert sweep(2) >= 4
+
+
+def test_a_gpu_is_leased_once_before_its_clock_is_touched_and_given_back_after_the_reset(
+    make: MakeSetter, lessor: NotedLessor
+) -> None:
+    gpu, setter = make()
+    for clock_mhz in (LOW_MHZ, DEFAULT, LOW_MHZ):
+        order(setter, clock_mhz, measure=False)
+    assert lessor.asked == ["take"]
+    assert setter.close(5.0)
+    assert (lessor.asked, gpu.at_mhz) == (["take", "give back"], HIGH_MHZ)
+
+
+def test_without_a_lease_no_clock_is_touched(make: MakeSetter, lessor: NotedLessor) -> None:
+    gpu, setter = make()
+    gpu.at_mhz, lessor.refusal, told = HIGH_MHZ + 1, "no warden", list[str]()
+    setter.on_no_lease = told.append
+    setter.wish(Wish(LOW_MHZ))
+    wait_until(lambda: told == ["no warden"], "it is told why")
+    assert setter.close(5.0)
+    assert (gpu.at_mhz, setter.sets, lessor.asked) == (HIGH_MHZ + 1, 0, ["take"])
+
+
+def test_an_order_that_hangs_counts_as_stuck_until_it_returns(make: MakeSetter) -> None:
+    gpu, setter = make()
+    assert setter.stuck_s(time.monotonic()) < 0
+    gpu.returns.clear()
+    setter.wish(Wish(LOW_MHZ))
+    wait_until(lambda: setter.stuck_s(time.monotonic()) > 0.1, "it is stuck")
+    setter.release()
+    wait_until(lambda: setter.stuck_s(time.monotonic()) > 0.2, "it is stuck still")
+    gpu.returns.set()
+    wait_until(lambda: setter.stuck_s(time.monotonic()) < 0, "it is well")

@@ -8,13 +8,11 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
-from pathlib import Path
 from typing import cast
 
 import pytest
 
 from joulepath_agent.gpus.energy import EnergyTrace
-from joulepath_agent.gpus.journal import Journal
 from joulepath_agent.gpus.nvml import Gpu
 from joulepath_agent.gpus.setter import ClockSetter
 from joulepath_agent.peers.budget import BUDGET, Budget
@@ -22,18 +20,18 @@ from joulepath_agent.peers.peer import JobPod, Peer
 from joulepath_agent.ranks.rank import Rank
 from joulepath_trainer.wire.messages import Hello, InstructionSpan, IterationRecord, PipelinePlace
 from joulepath_trainer.wire.page import PAGE_BYTES, MarkerEvent, PageWriter
-from tests.agent.gpus.test_setter import MovedGpu
+from tests.agent.gpus.test_setter import MovedGpu, NotedLessor
 
 HELLO = Hello(0, 0, 1, 0, "GPU-1", "stream", PipelinePlace("Schedule1F1B", 1, 1, (0,), (0,)))
 
 
 @pytest.fixture
-def make(tmp_path: Path) -> Iterator[Callable[[Budget], tuple[Rank, PageWriter]]]:
+def make() -> Iterator[Callable[[Budget], tuple[Rank, PageWriter]]]:
     """Factory of a rank of this process, and its side of the page."""
     with ExitStack() as stack:
 
         def begin(budget: Budget) -> tuple[Rank, PageWriter]:
-            setter = ClockSetter(cast(Gpu, MovedGpu(capped=False)), Journal(tmp_path))
+            setter = ClockSetter(cast(Gpu, MovedGpu(capped=False)), NotedLessor())
             stack.callback(setter.close, 5.0)
             pidfd = os.pidfd_open(os.getpid())
             stack.callback(os.close, pidfd)

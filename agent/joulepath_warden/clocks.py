@@ -1,0 +1,31 @@
+"""The range of clocks that a site locks its GPUs to of its own will. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["ClockRange"]
+
+
+@dataclass(frozen=True, slots=True)
+class ClockRange:
+    """In MHz: NVML can't tell what a site has locked, so it is declared."""
+
+    low_mhz: int
+    high_mhz: int
+
+    @classmethod
+    def parse(cls, text: str) -> ClockRange:
+        """Reads `LOW,HIGH`.
+
+        Raises:
+            ValueError: It is no such range.
+        """
+        low, _, high = text.partition(",")
+        try:
+            made = cls(int(low), int(high))
+        except ValueError:
+            raise ValueError(f"site clocks must be LOW,HIGH in MHz, for example 210,1410; they are {text!r}") from None
+        if not 0 < made.low_mhz <= made.high_mhz:
+            raise ValueError(f"site clocks must be 0 < LOW <= HIGH, they are {text!r}")
+        return made

@@ -1,0 +1,8 @@
+"""Rooms for the tests of the warden: the agent's."""
+
+from __future__ import annotations
+
+from tests.agent.conftest import launcher, room
+from tests.agent.test_logs import clogged
+
+__all__ = ["clogged", "launcher", "room"]
