@@ -8,7 +8,7 @@ ARG BASE=docker.io/library/python:3.11-slim-bookworm
 
 # pip lives in an environment of its own, so that none gets into the images. Two scripts:
 # install.sh: the packages of a part by their hashes, without what nobody imports (a second, asynchronous copy of the
-#   Kubernetes client, 65 MB; numpy's own tests, 7 MB), and the command joulepath-PART.
+#   Kubernetes client, 65 MB; numpy's own tests, 7 MB), and the commands joulepath-NAME of all that are named.
 # sources.sh: our packages compiled, and the version where importlib.metadata looks for it.
 FROM ${BASE} AS tools
 RUN python3 -m venv /pip && python3 -m venv --without-pip /opt/joulepath \
@@ -16,8 +16,8 @@ RUN python3 -m venv /pip && python3 -m venv --without-pip /opt/joulepath \
     '/pip/bin/pip --python bin/python --no-cache-dir --disable-pip-version-check install -q --require-hashes --no-deps --only-binary :all: -r /build/$1.txt' \
     'cd lib/python3*/site-packages' 'rm -rf kubernetes/aio' \
     'find numpy -depth -type d -name tests -exec rm -r {} +' \
-    'printf "#!/opt/joulepath/bin/python\nfrom joulepath_$1.__main__ import main\nraise SystemExit(main())\n" > /opt/joulepath/bin/joulepath-$1' \
-    'chmod 755 /opt/joulepath/bin/joulepath-$1' > /install.sh \
+    'for name in "$@"; do printf "#!/opt/joulepath/bin/python\nfrom joulepath_$name.__main__ import main\nraise SystemExit(main())\n" > /opt/joulepath/bin/joulepath-$name' \
+    'chmod 755 /opt/joulepath/bin/joulepath-$name; done' > /install.sh \
     && printf '%s\n' 'set -e; cd /src' \
     'version=$(sed -n "s/^version = \"\(.*\)\"/\1/p" pyproject.toml)' \
     'mkdir joulepath-$version.dist-info' \
@@ -34,7 +34,7 @@ RUN sh /sources.sh
 
 FROM tools AS agent-packages
 COPY locks/agent.txt /build/
-RUN sh /install.sh agent
+RUN sh /install.sh agent warden
 
 FROM tools AS agent-sources
 COPY crds agent pyproject.toml /src/

@@ -164,18 +164,20 @@ def test_no_pod_has_more_than_it_needs(objects: list[Object]) -> None:
     for part, pod in workloads(objects).items():
         assert not {"hostPID", "hostNetwork", "hostIPC"} & set(pod)
         assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
-        (container,) = pod["containers"]
-        context = container["securityContext"]
-        assert "privileged" not in context
-        assert context["allowPrivilegeEscalation"] is False
-        assert context["readOnlyRootFilesystem"] is True
-        assert context["capabilities"]["drop"] == ["ALL"]
-        assert context["capabilities"].get("add", []) == (["SYS_ADMIN"] if part == "agent" else [])
-        assert container["resources"]["limits"]["memory"]
+        for container in (*pod["containers"], *pod.get("initContainers", ())):
+            context, needs_nvml = container["securityContext"], container["name"] in ("agent", "warden", "reset")
+            assert "privileged" not in context
+            assert context["allowPrivilegeEscalation"] is False
+            assert context["readOnlyRootFilesystem"] is True
+            assert context["capabilities"]["drop"] == ["ALL"]
+            assert context["capabilities"].get("add", []) == (["SYS_ADMIN"] if needs_nvml else [])
+            assert container["resources"]["limits"]["memory"]
+        container = pod["containers"][0]
         host_paths = {one["hostPath"]["path"] for one in pod["volumes"] if "hostPath" in one}
         if part == "agent":
             read_only = {one["mountPath"] for one in container["volumeMounts"] if one.get("readOnly")}
-            assert read_only == {"/host/proc", "/var/lib/kubelet/pod-resources"}
+            token = "/var/run/secrets/kubernetes.io/serviceaccount"
+            assert read_only == {"/host/proc", "/var/lib/kubelet/pod-resources", token}
             assert host_paths == {
                 "/run/joulepath",
                 "/var/lib/joulepath",
@@ -185,6 +187,36 @@ def test_no_pod_has_more_than_it_needs(objects: list[Object]) -> None:
         else:
             assert pod["securityContext"]["runAsNonRoot"] is True
             assert host_paths == set()
+
+
+@pytest.mark.cluster
+def test_the_warden_has_gpus_and_its_folder_and_nothing_else_and_comes_first(objects: list[Object]) -> None:
+    pod = workloads(objects)["agent"]
+    agent, warden = pod["containers"]
+    first = pod["initContainers"][0]
+    assert [one["name"] for one in (agent, warden, first)] == ["agent", "warden", "reset"]
+    assert (warden["command"], first["command"]) == (["joulepath-warden"], ["joulepath-warden", "--once"])
+    for one in (warden, first):
+        assert [mount["mountPath"] for mount in one["volumeMounts"]] == ["/var/lib/joulepath"]
+        assert "ports" not in one
+        assert (one["image"], one["env"]) == (agent["image"], agent["env"])
+    assert pod["automountServiceAccountToken"] is False
+    assert pod["terminationGracePeriodSeconds"] == 30
+
+
+@pytest.mark.cluster
+def test_what_a_site_adds_for_nvml_the_warden_has_as_well(cluster: Cluster) -> None:
+    mount = '[{"name":"tmp","mountPath":"/x"}]'
+    arguments = (
+        "--set-json",
+        f"agent.extraVolumeMounts={mount}",
+        "--set",
+        "agent.securityContext.seLinuxOptions.type=a",
+    )
+    pod = workloads(render(cluster, *arguments))["agent"]
+    for one in (*pod["containers"], pod["initContainers"][0]):
+        assert json.loads(mount)[0] in one["volumeMounts"]
+        assert one["securityContext"]["seLinuxOptions"] == {"type": "a"}
 
 
 @pytest.mark.cluster

@@ -91,6 +91,10 @@ def test_agent_runs_without_privileges(cluster: Cluster, namespace: str) -> None
     assert "--pod-resources" in output(cluster, namespace, "agent", 0, "--help")
 
 
+def test_warden_is_in_the_agents_image(cluster: Cluster, namespace: str) -> None:
+    assert "--reset-all" in output(cluster, namespace, "agent", 0, "--help", command=("joulepath-warden",))
+
+
 @pytest.mark.parametrize(("part", "user"), [("operator", 65532), ("agent", 0)])
 def test_every_module_of_an_image_finds_what_it_imports(cluster: Cluster, namespace: str, part: str, user: int) -> None:
     assert f"joulepath_{part}.metrics" in output(

@@ -122,3 +122,28 @@ roleRef:
   name: {{ include "joulepath.name" $root }}-{{ $part }}
 {{ include "joulepath.subjects" . }}
 {{- end -}}
+
+{{/* Image, rights and environment of a container of the agent's pod: each of them uses NVML */}}
+{{- define "joulepath.nvml" -}}
+image: {{ include "joulepath.image" (list . "agent") }}
+imagePullPolicy: {{ .Values.image.pullPolicy }}
+securityContext:
+  {{- $least := dict "allowPrivilegeEscalation" false "readOnlyRootFilesystem" true "capabilities" (dict "drop" (list "ALL") "add" (list "SYS_ADMIN")) }}
+  {{- toYaml (mergeOverwrite $least .Values.agent.securityContext) | nindent 2 }}
+env:
+  - name: NODE_NAME
+    valueFrom: {fieldRef: {fieldPath: spec.nodeName}}
+  - name: POD_NAMESPACE
+    valueFrom: {fieldRef: {fieldPath: metadata.namespace}}
+  # To NVIDIA's container runtime: all GPUs, and of its libraries only the one that manages them.
+  - {name: NVIDIA_VISIBLE_DEVICES, value: all}
+  - {name: NVIDIA_DRIVER_CAPABILITIES, value: utility}
+  - {name: JOULEPATH_LOG_LEVEL, value: {{ .Values.logLevel }}}
+  - {name: JOULEPATH_SILENCE_LIMIT, value: {{ .Values.agent.silenceLimitSeconds | quote }}}
+  {{- with .Values.agent.siteClocks }}
+  - {name: JOULEPATH_SITE_CLOCKS, value: {{ . | quote }}}
+  {{- end }}
+  {{- with .Values.agent.extraEnv }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+{{- end -}}
