@@ -1,0 +1,92 @@
+"""Seconds until default clocks, by who dies or stops, on virtual GPUs; writes benchmarks/results/warden.json.
+
+    .venv/bin/python benchmarks/warden.py [--runs 5]
+
+A training process runs under a plan that holds one clock; then one process of the node is killed or stopped, and the
+GPU's order of clocks is looked at from this process every millisecond. The bar is 2 s for the death of any one process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import statistics
+import sys
+import tempfile
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Final
+
+ROOT: Final = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+from tests.agent.room import Launcher, Process, Room  # noqa: E402
+from tests.agent.test_agent import LOW_MHZ, held  # noqa: E402
+from virtual_gpus import model, state  # noqa: E402
+from virtual_gpus.build import library_dir  # noqa: E402
+from virtual_gpus.fixtures import VirtualGpus  # noqa: E402
+
+DEATHS: Final = {
+    "agent killed": ("agent", signal.SIGKILL),
+    "agent stopped": ("agent", signal.SIGSTOP),
+    "agent terminated": ("agent", signal.SIGTERM),
+    "warden killed": ("warden", signal.SIGKILL),
+    "warden stopped": ("warden", signal.SIGSTOP),
+    "warden terminated": ("warden", signal.SIGTERM),
+    "training process killed": ("peer", signal.SIGKILL),
+}
+LONGEST_S: Final = 60.0
+
+
+def gpus(folder: Path) -> VirtualGpus:
+    """A node's GPUs, and the environment in which processes find them."""
+    options = state.Options(time_scale=0.1, node="bench", root_only=False)
+    kind = model.parametric({})
+    state.create(folder / "gpus", kind, options)
+    environment = {
+        "PATH": "/usr/bin:/bin",
+        "VIRTUAL_GPUS_STATE": str(folder / "gpus"),
+        "NVIDIA_VISIBLE_DEVICES": "all",
+        "LD_LIBRARY_PATH": str(library_dir()),
+    }
+    return VirtualGpus(folder / "gpus", kind, options, environment)
+
+
+def seconds_locked(room: Room, dies: str, by: signal.Signals) -> float:
+    """From the signal to the order of default clocks."""
+    processes: dict[str, Process] = {"warden": room.warden(), "agent": (agent := room.agent())}
+    processes["peer"] = room.peer(iterations=100_000)
+    assert processes["peer"].hear()["accepted"]
+    agent.plans(held())
+    while room.clock() != LOW_MHZ:
+        time.sleep(0.01)
+    processes[dies].send(by)
+    begun = time.monotonic()
+    while room.clock():
+        if time.monotonic() - begun > LONGEST_S:
+            raise TimeoutError(f"{dies}, {by.name}: still locked after {LONGEST_S:.0f} s")
+        time.sleep(0.001)
+    return time.monotonic() - begun
+
+
+def main() -> None:
+    """Prints a line for each way to die, and writes all."""
+    parser = argparse.ArgumentParser(description="Seconds until default clocks, by who dies.")
+    parser.add_argument("--runs", type=int, default=5)
+    runs = parser.parse_args().runs
+    launcher, results = Launcher(), {}
+    for name, (dies, by) in DEATHS.items():
+        took_s = []
+        for _ in range(runs):
+            with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+                took_s.append(seconds_locked(Room(launcher, gpus(Path(folder)), Path(folder), stack), dies, by))
+        results[name] = {"median_s": statistics.median(took_s), "longest_s": max(took_s), "runs": runs}
+        print(f"{name:24} median {statistics.median(took_s):5.2f} s, longest {max(took_s):5.2f} s", flush=True)
+    launcher.close()
+    (ROOT / "benchmarks/results/warden.json").write_text(json.dumps(results, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
