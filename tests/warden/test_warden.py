@@ -148,6 +148,26 @@ def test_an_agent_stopped_between_lease_and_lock_leaves_nothing_locked(
     assert made.gpus.look(0).sets == (1 if then == signal.SIGCONT else 0), "the late order was there"
 
 
+def test_a_late_order_of_an_agent_that_dies_before_it_can_reset_is_undone(room: Callable[..., Room]) -> None:
+    made = room(time_scale=0.1)
+    made.gpus.break_gpu(0, hang=["set"])
+    warden, agent, peer = made.warden(), made.agent(), made.peer(iterations=100_000)
+    assert peer.hear()["accepted"]
+    agent.plans(held())
+    wait_until(lambda: made.named() == [made.gpus.uuids[0]], "the GPU is leased")
+    agent.send(signal.SIGSTOP)
+    wait_until(lambda: warden.said("is revoked"), "the lease is revoked")
+    wait_until(lambda: made.gpus.look(0).resets == 2, "it is reset: at the start, and now")
+    made.gpus.break_gpu(0, hang=["reset"])
+    agent.send(signal.SIGCONT)
+    wait_until(lambda: made.clock() == LOW_MHZ, "the late order is there")
+    agent.send(signal.SIGKILL)
+    agent.wait()
+    assert made.clock() == LOW_MHZ
+    made.gpus.break_gpu(0)
+    is_reset(made, 0)
+
+
 def test_an_agent_resets_by_itself_when_the_warden_is_stopped(locked: Callable[[], Held]) -> None:
     made, warden, agent, _ = locked()
     warden.send(signal.SIGSTOP)
