@@ -211,18 +211,20 @@ def test_a_reset_that_hangs_delays_no_other(agentless: Callable[..., Room]) -> N
     is_reset(made, 0, 1)
 
 
-@pytest.mark.parametrize("with_warden", [False, True])
-def test_an_nvml_error_at_sigterm_is_tried_again(locked: Callable[[], Held], with_warden: bool) -> None:
+@pytest.mark.parametrize("beside", ["a warden", "a warden that ends", "nobody"])
+def test_an_nvml_error_at_sigterm_is_tried_again(locked: Callable[[], Held], beside: str) -> None:
     made, warden, agent, _ = locked()
     made.gpus.break_gpu(0, set_error=NVML_ERROR_UNKNOWN)
-    ending = [agent, warden] if with_warden else [agent]
+    if beside == "nobody":
+        warden.end()
+    ending: list[Process] = [agent, warden] if beside == "a warden that ends" else [agent]
     for one in ending:
         one.send(signal.SIGTERM)
     time.sleep(1.2)  # longer than an agent once tried
     assert made.clock() == LOW_MHZ
     made.gpus.break_gpu(0)
     assert [one.wait() for one in ending] == [0] * len(ending)
-    is_reset(made, 0)
+    wait_until(lambda: made.clock() == 0, "the clock is reset")
 
 
 def test_sigterm_of_the_warden_alone_makes_the_agent_let_go(locked: Callable[[], Held]) -> None:

@@ -111,7 +111,7 @@ class ClockSetter:
             self._running = False
             self._changed.notify()
         self._thread.join(max(0.0, timeout_s))
-        return not self._thread.is_alive()
+        return not self._thread.is_alive() and not self._leased
 
     def _run(self) -> None:
         while True:
