@@ -120,7 +120,9 @@ class Leasing:
             self._socket = None
         if trouble != self.trouble:
             if trouble:
-                log.error("%s: no clock is locked, ranks run default clocks", trouble)
+                # At the start of a pod the warden's container is the later one.
+                level = logging.INFO if self.trouble == _NONE_YET else logging.ERROR
+                log.log(level, "%s: no clock is locked, ranks run default clocks", trouble)
             else:
                 log.info("clocks are leased from the warden at %s", self._path)
         self.trouble = trouble
