@@ -39,7 +39,7 @@ _LARGE: Final = 4000
 times, and instructions that share clocks are not compared with coarser granularities."""
 
 _MOST_WINDOWED: Final = 2000
-"""Instructions up to which the bound is looked for once more, by whole clocks, where the gap is wide."""
+"""Instructions up to which more effort is made where the gap is wide, for clocks and for the bound."""
 
 _MOST_OPTIONS: Final = 900
 """Of all groups together, up to which the best clocks are looked for."""

@@ -1,14 +1,15 @@
 """A plan for T is a plan for every longer T: which of the drafts for shorter times is taken for one.
 
 Drafts are good, not the best, so that one for a longer time may well cost more than one for a shorter time. Times from
-T_min to T*_fixed are the rungs of a ladder, some of them landings, and a deadline is met by the last rung that is no
-later. For a landing the cheapest draft of all landings up to it is taken. For a rung between two landings the cheapest
-of those between, up to it, that cost no less than what is taken for the landing above, or else what is taken for the
-landing below. So cost never rises: within a flight there is ever more to choose from, and what is taken for the next
-landing costs no more than any of it. Only few drafts have to be made for that, as those for times whose bound is above
-the cheapest known one can't be the cheapest.
+T_min to T*_fixed are the rungs of a ladder, some of them landings. For a landing the cheapest draft of all landings up
+to it is taken. For a rung between two landings the cheapest of those between, up to it, that cost no less than what is
+taken for the landing above, or else what is taken for the landing below. So cost never rises: within a flight there is
+ever more to choose from, and what is taken for the next landing costs no more than any of it. Only few drafts have to
+be made for that, as those for times whose bound is above the cheapest known one can't be the cheapest.
 
-A draft depends on its own time alone: the same for whoever asks, and whatever was asked before.
+A deadline between two rungs has what is taken for the one above, if that is done in time, else for the one below.
+
+A draft depends on its own time alone: the same for whoever asks.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ RUNGS: Final = 32 * LANDING
 """The points of a frontier of 33 are landings."""
 _STEP: Final = 1e-4
 """Relative: rungs that save less than this, on average, are passed over."""
+_GAPS: Final = 8
+"""And those that save less than so much of how far the drafts are above the bound."""
 _NEAR: Final = 6
 """Rungs drafted with the one that is asked for."""
 _TOGETHER: Final = 64
@@ -46,10 +49,7 @@ def taken(wanted: int, cost: Callable[[int], float], bound: Callable[[int, int],
     if wanted == below:
         return best
     least = cost(_landed(below + LANDING, cost, bound))
-    stride = LANDING
-    while stride > 1 and cost(best) - least > cost(best) * _STEP * LANDING / stride:
-        stride //= 2
-    last = None
+    stride, last = stride_of(below, cost, bound), None
     for rung in range(wanted - wanted % stride, below, -stride):
         if last is not None and bound(rung, last) >= cost(best):
             break
@@ -57,6 +57,16 @@ def taken(wanted: int, cost: Callable[[int], float], bound: Callable[[int, int],
             best = rung
         last = rung
     return best
+
+
+def stride_of(below: int, cost: Callable[[int], float], bound: Callable[[int, int], float]) -> int:
+    """How far apart the rungs are that are looked at in the flight above this landing: they save enough each."""
+    best, above = _landed(below, cost, bound), below + LANDING
+    saved, gap = cost(best) - cost(_landed(above, cost, bound)), cost(below) - bound(below, below)
+    stride = LANDING
+    while stride > 1 and saved * stride > LANDING * max(cost(best) * _STEP, gap / _GAPS):
+        stride //= 2
+    return stride
 
 
 def _landed(landing: int, cost: Callable[[int], float], bound: Callable[[int, int], float]) -> int:
@@ -83,10 +93,11 @@ class Rungs:
         """
         if self._drafting.is_large or not self._drafting.is_plain:
             return self._drafting.fine(deadlines_s, [self.solution(deadline) for deadline in deadlines_s])
-        wanted = [self._wanted(deadline) for deadline in deadlines_s]
-        self._make(near for rung in wanted for near in _near(rung))
-        found = [taken(rung, self._cost_j, self._bound_j) for rung in wanted]
-        return [self._held(rung, deadline) for rung, deadline in zip(found, deadlines_s, strict=True)]
+        wanted = [(self._wanted(deadline), deadline) for deadline in deadlines_s]
+        asked = [(rung, self._above(rung, deadline)) for rung, deadline in wanted]
+        self._make(landing for rungs in asked for rung in rungs for landing in _landings(rung))
+        self._make(near for rungs in asked for rung in rungs for near in self._near(rung))
+        return [self._best(*rungs, deadline) for rungs, deadline in zip(asked, deadlines_s, strict=True)]
 
     def solution(self, time_s: float) -> Solution:
         """The linear program's optimum; at a rung's time it doesn't depend on what was solved before."""
@@ -103,6 +114,24 @@ class Rungs:
             times = [self._time_s(rung) for rung in missing[first : first + _TOGETHER]]
             solutions = [self.solution(time) for time in times]
             self._known.update(zip(missing[first:], self._drafting.fine(times, solutions), strict=False))
+
+    def _above(self, rung: int, deadline_s: float) -> int:
+        """The rung above, where the deadline is between the two; else the same."""
+        later = deadline_s > self._time_s(rung) * (1 + TOLERANCE)
+        return rung + 1 if later and self._span_s > 0 and rung == self._rung(deadline_s) < RUNGS else rung
+
+    def _best(self, rung: int, above: int, deadline_s: float) -> Draft:
+        draft = self._held(taken(above, self._cost_j, self._bound_j), deadline_s)
+        if above > rung and draft.replay.iteration_time_s > deadline_s * (1 + TOLERANCE):
+            return self._held(taken(rung, self._cost_j, self._bound_j), deadline_s)
+        return draft
+
+    def _near(self, rung: int) -> range:
+        """Rungs that are looked at with this one, and lower ones."""
+        below = rung - rung % LANDING
+        stride = stride_of(below, self._cost_j, self._bound_j) if rung > below else LANDING
+        first = rung - rung % stride
+        return range(max(first - _NEAR * stride, below + stride), first + 1, stride)
 
     def _held(self, rung: int, deadline_s: float) -> Draft:
         """A rung's draft; if the time is fixed, with waits until then."""
@@ -136,7 +165,7 @@ class Rungs:
 
     def _cost_j(self, rung: int) -> float:
         """Without waits until a time that is fixed."""
-        self._make([] if rung in self._known else _near(rung))
+        self._make([rung])
         return self._known[rung].replay.energy_j - self._waits_j(rung)
 
     def _bound_j(self, rung: int, higher: int) -> float:
@@ -150,11 +179,10 @@ class Rungs:
         return self._drafting.problem.idle_w * self._time_s(rung) if self._drafting.fixed else 0.0
 
 
-def _near(rung: int) -> set[int]:
-    """Rungs whose drafts may be asked for together with this one's."""
+def _landings(rung: int) -> set[int]:
+    """Those below and above."""
     below = rung - rung % LANDING
-    between = {below, below + LANDING} if rung > below else set[int]()
-    return {*range(max(below + (rung > below), rung - _NEAR), rung + 1), *between}
+    return {below, below + LANDING} if rung > below else {below}
 
 
 def _solved_before(rung: int) -> int:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from joulepath_planner import Granularity, Pipeline, frontier_plans, plan, simulate
+from joulepath_planner import Granularity, Pipeline, Point, Profile, frontier_plans, one_f_one_b, plan, simulate
 from joulepath_planner.rungs import RUNGS, taken
 from tests.planner.pipelines import gpt3, pipelines, scaled
 
@@ -70,6 +70,19 @@ def test_a_plan_of_a_frontier_is_the_plan_for_its_time(pipeline: Pipeline, point
         alone = plan(pipeline, deadline_s=made.deadline_s, fixed=True)
         assert alone.clocks == made.clocks
         assert alone.energy_j == made.energy_j
+
+
+@pytest.mark.parametrize(("microbatches", "cheapest_j"), [(1, 56.0), (3, 163.5)])
+def test_a_plan_between_two_rungs_has_the_clocks_that_just_fit(microbatches: int, cheapest_j: float) -> None:
+    """Two clocks, of which the lower one just keeps the deadline in the forwards or the backwards."""
+    points = {
+        (0, "F"): (Point(1400, 0.05, 20.0), Point(1000, 0.064, 16.0)),
+        (0, "B"): (Point(1400, 0.10, 40.0), Point(1000, 0.127, 31.75)),
+    }
+    pipeline = Pipeline(one_f_one_b(1, microbatches), Profile(points, 60.0))
+    made = plan(pipeline, slowdown=0.12)
+    assert made.energy_j == pytest.approx(cheapest_j)
+    assert plan(pipeline, deadline_s=made.iteration_time_s).energy_j == pytest.approx(cheapest_j)
 
 
 @pytest.mark.parametrize("factor", [1.0005, 1.05, 3.0])
