@@ -27,7 +27,7 @@ from joulepath_agent.peers.cgroup import CgroupIdentity
 from joulepath_agent.peers.ownership import ClusterPods
 from joulepath_agent.server import serve_health, serve_metrics
 from joulepath_trainer.wire.protocol import SOCKET_PATH
-from joulepath_warden.clocks import ClockRange
+from joulepath_warden.clocks import site_clocks
 
 __all__ = ["main"]
 
@@ -104,20 +104,13 @@ def _options() -> argparse.ArgumentParser:
     take("--metrics-port", "JOULEPATH_METRICS_PORT", "9709", int, "port of /metrics; 0: any free")
     take("--health-port", "JOULEPATH_HEALTH_PORT", "9710", int, "port of /healthz and /readyz; 0: any free")
     site = "LOW,HIGH in MHz: clocks that this site locks its GPUs to, restored on every reset"
-    take("--site-clocks", "JOULEPATH_SITE_CLOCKS", "", _site_clocks, site)
+    take("--site-clocks", "JOULEPATH_SITE_CLOCKS", "", site_clocks, site)
     take("--look-for-gpus", "JOULEPATH_LOOK_FOR_GPUS", "30", float, "seconds between two looks until all are read")
     silence = "seconds without a marker, at most, after which a rank's clock is released"
     take("--silence-limit", "JOULEPATH_SILENCE_LIMIT", str(BUDGET.silence_s), _seconds, silence)
     take("--grace", "JOULEPATH_GRACE", "28", float, "seconds after SIGTERM until it gives up")
     take("--log-level", "JOULEPATH_LOG_LEVEL", "info", str, "debug, info, warning or error")
     return parser
-
-
-def _site_clocks(text: str) -> ClockRange | None:
-    try:
-        return ClockRange.parse(text) if text else None
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _seconds(text: str) -> float:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from joulepath_warden.clocks import ClockRange
+from joulepath_warden.clocks import site_clocks
 from joulepath_warden.driver import Driver, DriverError
 from joulepath_warden.journal import Journal
 from joulepath_warden.lock import Lock
@@ -135,18 +135,11 @@ def _options() -> argparse.ArgumentParser:
 
     take("--state-dir", "JOULEPATH_STATE_DIR", "/var/lib/joulepath", Path, "folder of journal, lock file and socket")
     site = "LOW,HIGH in MHz: clocks that this site locks its GPUs to, restored on every reset"
-    take("--site-clocks", "JOULEPATH_SITE_CLOCKS", "", _site_clocks, site)
+    take("--site-clocks", "JOULEPATH_SITE_CLOCKS", "", site_clocks, site)
     take("--grace", "JOULEPATH_GRACE", "28", float, "seconds after SIGTERM until it gives up")
     take("--limit", "JOULEPATH_WARDEN_LIMIT", "15", float, "seconds for --once or --reset-all")
     take("--log-level", "JOULEPATH_LOG_LEVEL", "info", str, "debug, info, warning or error")
     return parser
-
-
-def _site_clocks(text: str) -> ClockRange | None:
-    try:
-        return ClockRange.parse(text) if text else None
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 if __name__ == "__main__":

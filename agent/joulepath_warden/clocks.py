@@ -1,10 +1,11 @@
-"""The range of clocks that a site locks its GPUs to of its own will. Pure."""
+"""The range of clocks that a site locks its GPUs to of its own will, as warden and agent are told it. Pure."""
 
 from __future__ import annotations
 
+import argparse
 from dataclasses import dataclass
 
-__all__ = ["ClockRange"]
+__all__ = ["ClockRange", "site_clocks"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,3 +30,11 @@ class ClockRange:
         if not 0 < made.low_mhz <= made.high_mhz:
             raise ValueError(f"site clocks must be 0 < LOW <= HIGH, they are {text!r}")
         return made
+
+
+def site_clocks(text: str) -> ClockRange | None:
+    """The value of --site-clocks; None where it is empty."""
+    try:
+        return ClockRange.parse(text) if text else None
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None

@@ -111,9 +111,10 @@ class Rungs:
     def _make(self, rungs: Iterable[int]) -> None:
         missing = sorted(set(rungs) - self._known.keys())
         for first in range(0, len(missing), _TOGETHER):
-            times = [self._time_s(rung) for rung in missing[first : first + _TOGETHER]]
-            solutions = [self.solution(time) for time in times]
-            self._known.update(zip(missing[first:], self._drafting.fine(times, solutions), strict=False))
+            these = missing[first : first + _TOGETHER]
+            times = [self._time_s(rung) for rung in these]
+            drafts = self._drafting.fine(times, [self.solution(time) for time in times])
+            self._known.update(zip(these, drafts, strict=True))
 
     def _above(self, rung: int, deadline_s: float) -> int:
         """The rung above, where the deadline is between the two; else the same."""
