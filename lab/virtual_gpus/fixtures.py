@@ -40,6 +40,10 @@ class VirtualGpus:
         """The exact state of a GPU, now."""
         return state.look(self.path, gpu)
 
+    def orders(self, gpu: int = 0, first: int = 0) -> tuple[state.Order, ...]:
+        """Every order of a GPU's clock since number `first`."""
+        return state.orders(self.path, gpu, first)
+
     def break_gpu(
         self, gpu: int = 0, *, lost: bool = False, set_error: int = 0, hang: Collection[state.HangingCall] = ()
     ) -> None:

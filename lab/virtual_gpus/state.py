@@ -26,17 +26,20 @@ __all__ = [
     "GpuState",
     "HangingCall",
     "Options",
+    "Order",
     "break_gpu",
     "create",
     "gpu_uuids",
     "kernel_id",
     "look",
+    "orders",
     "uuids",
 ]
 
 DEFAULT_STATE: Final = Path("/run/virtual-gpus/state")
 _MAX_GPUS: Final = 16
 _MAX_CLOCKS: Final = 128
+_MAX_ORDERS: Final = 4096
 _NAME: Final = 64
 _UUIDS: Final = uuid.UUID("5f1f8f0a-6d0e-4b54-9a0f-0b6d3a1c77a1")
 _HANGING: Final = {"set": 1, "reset": 2, "read": 4}
@@ -108,6 +111,19 @@ class GpuState:
     next_high_mhz: int
 
 
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A call that set or reset a GPU's clock and that the driver took. Clocks in MHz, 0 = default."""
+
+    number: int
+    """Counted for each GPU from 0."""
+    called_ns: int
+    taken_ns: int
+    """Later where the call hung."""
+    low_mhz: int
+    high_mhz: int
+
+
 class _Config(ctypes.Structure):
     _fields_ = [
         *((name, ctypes.c_uint32) for name in ("size", "gpu_count", "kernel_count")),
@@ -146,12 +162,19 @@ class _Look(ctypes.Structure):
     ]
 
 
+class _Order(ctypes.Structure):
+    _fields_ = [
+        *((name, ctypes.c_int64) for name in ("called_ns", "taken_ns")),
+        *((name, ctypes.c_uint32) for name in ("low_mhz", "high_mhz")),
+    ]
+
+
 @cache
 def _library() -> ctypes.CDLL:
     library = ctypes.CDLL(str(library_dir() / "libvirtual-gpus.so"))
-    sizes = (ctypes.c_uint32 * 3)()
+    sizes = (ctypes.c_uint32 * 4)()
     library.virtual_gpus_sizes(sizes)
-    mirrored = [ctypes.sizeof(t) for t in (_Config, _Kernel, _Look)]
+    mirrored = [ctypes.sizeof(t) for t in (_Config, _Kernel, _Look, _Order)]
     if list(sizes) != mirrored:
         raise RuntimeError(f"state.py mirrors structs of {mirrored} bytes, node.h has {list(sizes)}: make them equal")
     return library
@@ -251,6 +274,23 @@ def look(path: Path, gpu: int) -> GpuState:
     _check(_library().virtual_gpus_look(str(path).encode(), gpu, ctypes.byref(seen)), path)
     values = {f.name: getattr(seen, f.name) for f in dataclasses.fields(GpuState)}
     return GpuState(**{**values, "running": bool(seen.running)})
+
+
+def orders(path: Path, gpu: int, first: int = 0) -> tuple[Order, ...]:
+    """All orders of a GPU's clock from number `first` on, oldest first, as far as they are kept: the last 4096.
+
+    Raises:
+        OSError: There is no such GPU or file.
+    """
+    number, count, kept = ctypes.c_uint64(first), ctypes.c_uint32(_MAX_ORDERS), (_Order * _MAX_ORDERS)()
+    found = _library().virtual_gpus_orders(
+        str(path).encode(), gpu, ctypes.byref(number), ctypes.byref(kept), ctypes.byref(count)
+    )
+    _check(found, path)
+    return tuple(
+        Order(number.value + at, one.called_ns, one.taken_ns, one.low_mhz, one.high_mhz)
+        for at, one in enumerate(kept[: count.value])
+    )
 
 
 def uuids(path: Path) -> list[str]:

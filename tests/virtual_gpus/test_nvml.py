@@ -96,6 +96,20 @@ def test_a_swamped_driver_forgets_all_but_the_latest_change(make_virtual_gpus: M
     assert (seen.sets, seen.pending, seen.next_high_mhz) == (101, 8, 1305)
 
 
+def test_every_order_is_seen_from_another_process_by_its_number(make_virtual_gpus: MakeVirtualGpus) -> None:
+    gpus = make_virtual_gpus(lag_ms=50_000, block_ms=0)
+    asked = run_program(gpus, "set_clocks", targets=[900, 600, 0] * 1400)
+    seen = gpus.orders()
+    assert [one.number for one in seen] == list(range(4200 - 4096, 4200))
+    assert [one.high_mhz for one in seen] == ([900, 600, 0] * 1400)[-4096:]
+    assert all(
+        before <= one.called_ns <= one.taken_ns <= after
+        for one, (before, after) in zip(seen, asked[-4096:], strict=True)
+    )
+    assert gpus.orders(first=4198) == seen[-2:]
+    assert gpus.orders(first=4200) == gpus.orders(gpu=1) == ()
+
+
 def test_a_set_call_blocks_for_its_time(make_virtual_gpus: MakeVirtualGpus) -> None:
     gpus = make_virtual_gpus(block_ms=40, time_scale=0.5)
     ((before, after),) = run_program(gpus, "set_clocks", targets=[900])

@@ -98,6 +98,31 @@ int virtual_gpus_look(const char *path, uint32_t gpu, struct look *look) {
 	return 0;
 }
 
+/* The orders of a GPU's clock from number `first` on, as far as they are kept and there is room. `first` becomes the
+ * number of the first of them, `count` how many there are. */
+int virtual_gpus_orders(const char *path, uint32_t gpu, uint64_t *first, struct order *orders, uint32_t *count) {
+	struct node *node = node_map(path);
+	if (!node)
+		return errno;
+	uint32_t room = *count;
+	int error = gpu < node->config.gpu_count ? 0 : ENODEV;
+	*count = 0;
+	if (!error) {
+		struct sim sim;
+		struct gpu *one = &node->gpu[gpu];
+		gpu_lock(node, gpu, &sim);
+		if (one->orders > *first + MAX_ORDERS)
+			*first = one->orders - MAX_ORDERS;
+		while (*count < room && *first + *count < one->orders) {
+			orders[*count] = one->order[(*first + *count) % MAX_ORDERS];
+			++*count;
+		}
+		gpu_unlock(one);
+	}
+	munmap(node, sizeof *node);
+	return error;
+}
+
 /* A GPU that fell off the bus, a driver that refuses to set clocks with the given NVML error, or calls that hang. */
 int virtual_gpus_break(const char *path, uint32_t gpu, uint32_t lost, uint32_t set_error, uint32_t hang) {
 	struct node *node = node_map(path);
@@ -114,9 +139,10 @@ int virtual_gpus_break(const char *path, uint32_t gpu, uint32_t lost, uint32_t s
 	return error;
 }
 
-/* Sizes of the mirrored structs: config, kernel, look. */
-void virtual_gpus_sizes(uint32_t sizes[3]) {
+/* Sizes of the mirrored structs: config, kernel, look, order. */
+void virtual_gpus_sizes(uint32_t sizes[4]) {
 	sizes[0] = sizeof(struct config);
 	sizes[1] = sizeof(struct kernel);
 	sizes[2] = sizeof(struct look);
+	sizes[3] = sizeof(struct order);
 }

@@ -20,6 +20,7 @@ enum {
 	MAX_OWNERS = 16,
 	MAX_CHANGES = 64,
 	MAX_CHANGES_AHEAD = 8,
+	MAX_ORDERS = 4096,
 	NAME_SIZE = 64,
 };
 
@@ -68,6 +69,12 @@ struct change {
 	int32_t low, high;
 };
 
+/* A call that set or reset a clock, as the driver took it. Clocks are in MHz, 0 = default. */
+struct order {
+	int64_t called, taken;
+	uint32_t low_mhz, high_mhz;
+};
+
 struct run {
 	uint32_t active, kernel, owner;
 	uint64_t sequence;
@@ -111,6 +118,8 @@ struct gpu {
 	uint64_t random, sequence;
 	double shown_j; /* largest energy that the counter has shown */
 	uint64_t sets, resets;
+	uint64_t orders; /* how many there were; the last MAX_ORDERS are kept, number n at n % MAX_ORDERS */
+	struct order order[MAX_ORDERS];
 	uint32_t persistence, lost, set_error;
 	atomic_uint hang; /* calls that don't return: bits of HANG_... */
 };

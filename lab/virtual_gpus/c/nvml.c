@@ -131,7 +131,7 @@ static int clock_index(unsigned wanted) {
 }
 
 /* Changes queue behind each other; a driver that is swamped forgets all but the latest. */
-static void queue_change(uint32_t index, int low, int high) {
+static void queue_change(uint32_t index, int low, int high, int64_t called) {
 	const struct config *c = &node->config;
 	struct gpu *gpu = &node->gpu[index];
 	struct sim sim;
@@ -157,6 +157,7 @@ static void queue_change(uint32_t index, int low, int high) {
 		gpu->resets++;
 	else
 		gpu->sets++;
+	gpu->order[gpu->orders++ % MAX_ORDERS] = (struct order){called, now, low == NO_LOCK ? 0 : mhz(low), high == NO_LOCK ? 0 : mhz(high)};
 	gpu_commit(gpu, &sim);
 	gpu_notify(gpu);
 	gpu_unlock(gpu);
@@ -164,6 +165,7 @@ static void queue_change(uint32_t index, int low, int high) {
 
 static nvmlReturn_t change_clocks(nvmlDevice_t device, int low, int high) {
 	uint32_t gpu;
+	int64_t called = now_ns();
 	nvmlReturn_t status = nvml_device(device, &gpu);
 	if (status || (status = nvml_may_administer()))
 		return status;
@@ -171,7 +173,7 @@ static nvmlReturn_t change_clocks(nvmlDevice_t device, int low, int high) {
 	if (node->gpu[gpu].set_error)
 		return (nvmlReturn_t)node->gpu[gpu].set_error;
 	int64_t until = now_ns() + llround(node->config.block_s * 1e9);
-	queue_change(gpu, low, high);
+	queue_change(gpu, low, high, called);
 	struct timespec deadline = {.tv_sec = until / 1000000000, .tv_nsec = until % 1000000000};
 	clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &deadline, NULL);
 	return NVML_SUCCESS;
