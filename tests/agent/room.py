@@ -104,20 +104,22 @@ class Process:
 
     def wait(self) -> int:
         """Its exit status."""
-        wait_until(self._ended, f"process {self.pid} has ended")
+        wait_until(self.ended, f"process {self.pid} has ended")
         assert self._status is not None
         return self._status
 
     def end(self) -> None:
         """Kills it and whatever it forked."""
-        with suppress(ProcessLookupError):
-            os.killpg(self.pid, signal.SIGKILL)
+        for kill in (os.kill, os.killpg):  # a process that has just been forked leads no group yet
+            with suppress(ProcessLookupError):
+                kill(self.pid, signal.SIGKILL)
         self.wait()
         for stream in (self._write, self._read):
             with suppress(BrokenPipeError):
                 stream.close()
 
-    def _ended(self) -> bool:
+    def ended(self) -> bool:
+        """Whether it has."""
         if self._status is None:
             self._status = self._launcher.status(self.pid)
         return self._status is not None
