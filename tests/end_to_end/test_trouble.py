@@ -22,6 +22,8 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600), pytest.mark.usefixt
 RELEASED_S = 30
 """Generous: the promise is seconds, the machine has two busy cores."""
 BACK_S = 180
+AT_REST_S = 3.0
+"""Longer than an iteration of these jobs, within which plans return to default clocks for a while."""
 RUNS = 3
 """Most runs of the same pipeline until the host's pace is that of the first."""
 
@@ -44,16 +46,17 @@ def while_locked(release: Product, record: Recorder, job: str, node: str) -> set
 
 
 def wait_unlocked(release: Product, node: str, gpus: set[str]) -> None:
-    """Until none of these GPUs is locked."""
-    until(f"default clocks on {node}", RELEASED_S, lambda: not release.gpus(node).locked() & gpus, 0.01)
+    """Until all of these GPUs have been at default clocks for longer than a plan ever leaves them there."""
+    since_ns = time.monotonic_ns()
+    until(f"default clocks on {node}", RELEASED_S, lambda: gpus <= release.gpus(node).at_rest(since_ns, AT_REST_S))
 
 
-def wait_iterations(record: Recorder, job: str, more: int = 10) -> None:
-    """Until every rank of a job has trained on."""
-    begun = {number: rank.iteration for number, rank in record.ranks(job).items()}
+def wait_iterations(record: Recorder, job: str, more: int = 10, *, node: str | None = None) -> None:
+    """Until every rank of a job (on a node) has trained on."""
+    begun = {number: rank.iteration for number, rank in record.ranks(job, node=node).items()}
 
     def look() -> None:
-        now = {number: rank.iteration for number, rank in record.ranks(job).items()}
+        now = {number: rank.iteration for number, rank in record.ranks(job, node=node).items()}
         if not all(now.get(number, 0) >= iteration + more for number, iteration in begun.items()):
             raise NotYetError(f"iterations {begun}, then {now}")
 
@@ -164,6 +167,41 @@ def test_an_agent_pod_that_is_deleted_by_force_leaves_no_clock_locked(release: P
     release.kubectl("delete", "pod", name, "--grace-period=0", "--force")
     wait_unlocked(release, "node1", gpus)
     until("another pod", BACK_S, lambda: release.pod("agent", "node1")["metadata"]["name"] != name)
+
+
+@pytest.mark.parametrize("down", ["kubelet", "containerd"])
+def test_an_agent_that_is_killed_while_nobody_can_start_it_anew_leaves_no_clock_locked(
+    release: Product, record: Recorder, down: str
+) -> None:
+    in_force(release, record)
+    daemon = release.cluster.node("node0").pid(down)
+    assert daemon is not None
+    pod = release.pod("agent", "node0")
+    (pid,) = processes.processes(pod, "joulepath-agent")
+    processes.kill(daemon, signal.SIGSTOP)
+    try:
+        gpus = while_locked(release, record, "uneven", "node0")
+        processes.kill(pid, signal.SIGKILL)
+        wait_unlocked(release, "node0", gpus)
+        wait_iterations(record, "uneven", node="node1")
+        assert not any(processes.alive(one) for one in processes.processes(pod, "joulepath-agent"))
+    finally:
+        processes.kill(daemon, signal.SIGCONT)
+    until("another agent process", BACK_S, lambda: processes.processes(pod, "joulepath-agent") not in ([], [pid]))
+
+
+def test_an_agent_and_a_warden_that_are_killed_at_once_leave_no_clock_locked(
+    release: Product, record: Recorder
+) -> None:
+    in_force(release, record)
+    pod, gpus = release.pod("agent", "node1"), while_locked(release, record, "uneven", "node1")
+    pids = [pid for part in ("joulepath-agent", "joulepath-warden") for pid in processes.processes(pod, part)]
+    assert len(pids) == 2
+    for sent in (signal.SIGSTOP, signal.SIGKILL):  # a stopped one can't reset before it is killed
+        for pid in pids:
+            processes.kill(pid, sent)
+    wait_unlocked(release, "node1", gpus)
+    wait_iterations(record, "uneven", node="node0")
 
 
 def test_the_training_goes_on_and_the_agents_that_follow_resume_the_plan(release: Product, record: Recorder) -> None:
