@@ -86,3 +86,13 @@ bench-fit: venv ## What completing a profile costs, by a known truth; writes ben
 .PHONY: bench-gaps
 bench-gaps: venv ## How far plans are above the bound where hulls are coarse; writes benchmarks/results/gaps.json
 	@$(PY) benchmarks/gaps.py $(ARGS)
+
+# make bench-agent ARGS="--zeusd PATH"   beside the peer: cargo install zeusd
+.PHONY: bench-agent
+bench-agent: venv ## How soon the agent orders a clock, and what it takes of a node; writes benchmarks/results/agent.json
+	@$(PY) benchmarks/agent.py $(ARGS)
+
+# make bench-faults ARGS="--sequences 50 --seed 7"
+.PHONY: bench-faults
+bench-faults: venv ## 500 random sequences of faults on a node: is a clock left locked? writes benchmarks/results/faults.json
+	@$(PY) benchmarks/faults.py $(ARGS)
