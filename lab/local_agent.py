@@ -62,7 +62,7 @@ def main() -> None:
     Log("INFO", "%(relativeCreated)d %(threadName)s %(message)s", 2)
     pods = {uid: gpus.split(",") for uid, _, gpus in (pod.partition("=") for pod in options.pod)}
 
-    def locate(pod_uid: str, gpu_uuid: str) -> JobPod:
+    def locate(pod_uid: str, gpu_uuid: str, gpus: object) -> JobPod:
         if gpu_uuid not in pods.get(pod_uid, []):
             raise PeerRefusedError("NotItsGpu", f"{gpu_uuid} isn't a GPU of pod {pod_uid}")
         return JobPod("default", f"pod-{pod_uid}", pod_uid, "job", "job-uid")

@@ -26,6 +26,7 @@ from joulepath_agent.gpus.leasing import Leasing
 from joulepath_agent.gpus.nvml import Gpu
 from joulepath_agent.gpus.setter import ClockSetter
 from joulepath_agent.peers.budget import BUDGET, Budget
+from joulepath_agent.peers.devices import NodeGpu
 from joulepath_agent.peers.peer import Identify, JobKey, Locate, Peer
 from joulepath_agent.peers.refusal import PeerRefusedError
 from joulepath_agent.ranks.rank import Rank
@@ -185,7 +186,7 @@ class Agent:
         if (most := max(len(hello.pipeline.stages), len(hello.pipeline.ranks))) > self._budget.stages:
             what = f"the hello names {most} stages or ranks of a pipeline, up to {self._budget.stages} are served"
             raise PeerRefusedError("TooManyStages", what, final=True)
-        pod = self._locate(peer.pod_uid, hello.gpu_uuid)
+        pod = self._locate(peer.pod_uid, hello.gpu_uuid, self._node_gpus())
         setter = self.setters.get(hello.gpu_uuid)
         if setter is None:
             what = f"this node has no GPU {hello.gpu_uuid} whose clock can be set"
@@ -203,6 +204,10 @@ class Agent:
         rank.set_plan(self._plan_of(rank))
         log.info("rank %d of %s runs on %s", hello.rank, pod.name, hello.gpu_uuid)
         return rank
+
+    def _node_gpus(self) -> tuple[NodeGpu, ...]:
+        gpus = (setter.gpu for setter in self.setters.values())
+        return tuple(NodeGpu(gpu.uuid, gpu.index, gpu.minor, gpu.mig) for gpu in gpus)
 
     def _tick(self, now: float) -> None:
         stuck = now - self._follower.looked_at_s > _FOLLOWER_STUCK_S

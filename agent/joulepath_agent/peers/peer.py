@@ -6,8 +6,11 @@ Both are protocols, so that the agent runs the same with a cluster (`cgroup`, `o
 from __future__ import annotations
 
 import socket
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
+
+from joulepath_agent.peers.devices import NodeGpu
 
 __all__ = ["Identify", "JobKey", "JobPod", "Locate", "Peer"]
 
@@ -56,8 +59,8 @@ class Identify(Protocol):
 class Locate(Protocol):
     """Finds the pod and whether the GPU is its own; may take seconds."""
 
-    def __call__(self, pod_uid: str, gpu_uuid: str) -> JobPod:
-        """Finds it.
+    def __call__(self, pod_uid: str, gpu_uuid: str, gpus: Sequence[NodeGpu]) -> JobPod:
+        """Finds it, among all GPUs of the node.
 
         Raises:
             PeerRefusedError: The GPU isn't that pod's alone, or the pod belongs to no job.
