@@ -28,8 +28,8 @@ from joulepath_agent.agent import Agent
 from joulepath_agent.gpus.nvml import open_gpus
 from joulepath_agent.logs import Log
 from joulepath_agent.metrics import AgentCollector
-from joulepath_agent.peers.cgroup import peer_process
 from joulepath_agent.peers.peer import JobPod, Peer
+from joulepath_agent.peers.process import peer_pidfd, pid_of
 from joulepath_agent.peers.refusal import PeerRefusedError
 from joulepath_agent.server import serve_health, serve_metrics
 from joulepath_crds import JobPlanSpec
@@ -39,9 +39,11 @@ __all__ = ["identify", "main"]
 _GRACE_S: Final = 20.0
 
 
-def identify(connection: socket.socket) -> Peer:
+def identify(connection: socket.socket, made_after_s: float) -> Peer:
     """The pod that the peer's address or environment names."""
-    pid, pidfd = peer_process(connection, Path("/proc"))
+    proc = Path("/proc")
+    pidfd = peer_pidfd(connection, proc, made_after_s)
+    pid = pid_of(pidfd, proc)
     if address := connection.getpeername():
         return Peer(pid, pidfd, address.decode().strip("\0").partition("/")[0])
     for entry in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):

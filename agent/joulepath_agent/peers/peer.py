@@ -48,8 +48,12 @@ class JobPod:
 class Identify(Protocol):
     """Tells who is at the other end."""
 
-    def __call__(self, connection: socket.socket) -> Peer:
+    def __call__(self, connection: socket.socket, made_after_s: float) -> Peer:
         """Tells it.
+
+        Args:
+            connection: To that process.
+            made_after_s: A time of CLOCK_BOOTTIME at which the connection hadn't been made yet.
 
         Raises:
             PeerRefusedError: That can't be told.

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from joulepath_agent.peers.cgroup import CgroupIdentity, peer_process, pod_uid_of
+from joulepath_agent.peers.cgroup import CgroupIdentity, pod_uid_of
 from joulepath_agent.peers.refusal import PeerRefusedError
 
 UID = "0b1c2d3e-4f50-6172-8394-a5b6c7d8e9f0"
@@ -65,7 +65,7 @@ def test_a_process_that_connects_again_is_known_without_a_look_into_proc(tmp_pat
     for _ in range(2):
         server, client = accepted(tmp_path / f"socket{_}")
         with server, client:
-            peer = identify(server)
+            peer = identify(server, 0.0)
             os.close(peer.pidfd)
             assert (peer.pid, peer.pod_uid) == (os.getpid(), UID)
         (tmp_path / str(os.getpid()) / "cgroup").write_text("0::/\n")
@@ -91,27 +91,12 @@ def test_another_process_is_never_taken_for_one_that_is_known(tmp_path: Path) ->
                 (tmp_path / str(process.pid)).mkdir()
                 pod = UID.replace("0", str(number))
                 (tmp_path / str(process.pid) / "cgroup").write_text(f"0::/kubepods/pod{pod}/{CONTAINER}\n")
-                peer = identify(server)
+                peer = identify(server, 0.0)
                 os.close(peer.pidfd)
         assert (peer.pid, peer.pod_uid) == (process.pid, pod)
-
-
-def test_the_kernel_tells_the_process_that_connected(tmp_path: Path) -> None:
-    server, client = accepted(tmp_path / "socket")
-    with server, client:
-        pid, pidfd = peer_process(server, Path("/proc"))
-        assert pid == os.getpid()
-        assert not os.get_inheritable(pidfd)
-        os.close(pidfd)
-
-
-def test_another_folder_than_proc_is_refused_with_the_remedy(tmp_path: Path) -> None:
-    server, client = accepted(tmp_path / "socket")
-    with server, client, pytest.raises(PeerRefusedError, match="is it the host's /proc"):
-        peer_process(server, tmp_path)
 
 
 def test_a_process_in_no_pod_is_refused(tmp_path: Path) -> None:
     server, client = accepted(tmp_path / "socket")
     with server, client, pytest.raises(PeerRefusedError, match="NoPod"):
-        CgroupIdentity(Path("/proc"))(server)
+        CgroupIdentity(Path("/proc"))(server, 0.0)
