@@ -11,26 +11,21 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from uuid import uuid4
 
 import pytest
 import yaml
-from kubernetes import config
 
-from joulepath_agent.cluster.api import NodeApi
 from joulepath_agent.peers.devices import NodeGpu
-from joulepath_agent.peers.ownership import ClusterPods
-from joulepath_agent.peers.refusal import PeerRefusedError
 from real_cluster import Cluster as RealCluster
+from tests.agent.peers.real_node import IMAGE, NODE, decisions, namespace, root
 from tests.agent.room import wait_until
 from virtual_gpus import model, state
 from virtual_gpus.build import library_dir
 from virtual_gpus.device_plugin import DevicePlugin, serve
 
-pytestmark = pytest.mark.cluster
+__all__ = ["namespace", "root"]
 
-IMAGE = "localhost/joulepath/busybox:1"
-NODE = "node1"
+pytestmark = pytest.mark.cluster
 
 
 @dataclass(frozen=True)
@@ -87,12 +82,6 @@ class Pod:
 
 
 @pytest.fixture(scope="module")
-def root(cluster: RealCluster) -> Path:
-    """The node's file system."""
-    return Path(f"/proc/{cluster.node(NODE).processes.pid(f'{NODE}.namespace')}/root")
-
-
-@pytest.fixture(scope="module")
 def offered(cluster: RealCluster, root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Plugins that offer the devices of all cases on one node."""
     path = tmp_path_factory.mktemp("gpus") / "state"
@@ -121,14 +110,6 @@ def offered(cluster: RealCluster, root: Path, tmp_path_factory: pytest.TempPathF
 
 
 @pytest.fixture(scope="module")
-def namespace(cluster: RealCluster) -> Iterator[str]:
-    name = f"plugins-{uuid4().hex[:8]}"
-    cluster.kubectl("create", "namespace", name)
-    yield name
-    cluster.kubectl("delete", "namespace", name, "--wait=false")
-
-
-@pytest.fixture(scope="module")
 def pods(cluster: RealCluster, namespace: str, offered: None) -> dict[str, Pod]:
     """The pods, by the name of the case."""
     jobs = [job(case.name, case.resource) for case in CASES.values()]
@@ -149,19 +130,10 @@ def pods(cluster: RealCluster, namespace: str, offered: None) -> dict[str, Pod]:
 
 @pytest.fixture
 def ask(cluster: RealCluster, root: Path, namespace: str, pods: dict[str, Pod]) -> Callable[[str, str], str]:
-    """What the agent says of a case's pod and a GPU's UUID: `yes`, or the code of its refusal."""
-    api = NodeApi(config.new_client_from_config(str(cluster.kubeconfig)), NODE, namespace)
-    locate = ClusterPods(root / "var/lib/kubelet/pod-resources/kubelet.sock", api.read_pod)
+    """What the agent says of a case's pod and a GPU's UUID: see `decisions`."""
     gpus = tuple({gpu for case in CASES.values() for gpu in case.pair})
-
-    def answer(case: str, gpu_uuid: str) -> str:
-        try:
-            pod = locate(pods[case].uid, gpu_uuid, gpus)
-        except PeerRefusedError as refusal:
-            return refusal.code
-        return "yes" if (pod.name, pod.job) == (pods[case].name, case) else f"{pod} isn't the pod that asked"
-
-    return answer
+    decide = decisions(cluster, root, namespace, gpus)
+    return lambda case, gpu_uuid: decide(pods[case].name, pods[case].uid, gpu_uuid)
 
 
 def job(name: str, resource: str) -> dict[str, object]:
