@@ -21,9 +21,10 @@ __all__ = ["CgroupIdentity", "pod_uid_of"]
 
 _MOST_KNOWN: Final = 1024
 # The kubelet's names (k8s.io/kubernetes pkg/kubelet/cm, cgroup_manager_linux.go and pod_container_manager_linux.go):
-# .../pod<uid>/<container> with the driver cgroupfs, ...-pod<uid with _>.slice/<container>.scope with systemd
+# .../pod<uid>/<container> with the driver cgroupfs, ...-pod<uid with _>.slice/<container>.scope with systemd, and
+# ...-pod<uid with _>.slice:cri-containerd:<container> where the kubelet has the one driver and containerd the other
 _POD: Final = re.compile(
-    r"(?:^|[/-])pod([0-9a-f]{8}(?:[-_][0-9a-f]{4}){3}[-_][0-9a-f]{12}|[0-9a-f]{32})(?:\.slice)?(?=/|$)"
+    r"(?:^|[/-])pod([0-9a-f]{8}(?:[-_][0-9a-f]{4}){3}[-_][0-9a-f]{12}|[0-9a-f]{32})(?:\.slice)?(?=[/:]|$)"
 )
 _OF_USERS: Final = "/user.slice/"
 """Where systemd lets users of the node make cgroups of any name (Delegate=, systemd.resource-control(5))."""
