@@ -69,7 +69,7 @@ def pid_of(pidfd: int, proc: Path) -> int:
 def _by_number(connection: socket.socket, proc: Path, made_after_s: float) -> int:
     pid, _, _ = _CREDENTIALS.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
     if pid == 0:
-        what = "the kernel doesn't tell who connected: use Linux 6.5, or give the agent the host's processes (hostPID)"
+        what = "the kernel doesn't tell who connected: use Linux 6.5, or set agent.hostPID in the chart"
         raise PeerRefusedError("NoPidfd", what, final=True)
     try:
         pidfd = os.pidfd_open(pid)
