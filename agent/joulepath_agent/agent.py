@@ -81,6 +81,8 @@ class Agent:
         self.lease_ends: Counter[str] = Counter()
         self.refusals: Counter[str] = Counter()
         self._locate = locate
+        self._stopping = threading.Event()
+        self._rechecks = threading.Thread(target=self._recheck, name="recheck", daemon=True)
         self._budget = budget
         self.leasing = Leasing(state_dir, self._is_well, self._revoked)
         self.setters: dict[str, ClockSetter] = {}
@@ -102,13 +104,14 @@ class Agent:
     def start(self) -> None:
         """Starts serving ranks."""
         self._started = True
-        for part in (self.leasing, self._follower, self._sampler, self._endpoint, self._discovery):
+        for part in (self.leasing, self._follower, self._sampler, self._endpoint, self._discovery, self._rechecks):
             if part is not None:
                 part.start()
 
     def stop(self, grace_s: float) -> bool:
         """Releases every clock first, for as long as it takes within the grace, then the rest; whether all are."""
         self._discovery.stop()
+        self._stopping.set()
         for rank in self.ranks:
             rank.close(End.AGENT_STOPPED)
         for setter in self.setters.values():
@@ -204,6 +207,19 @@ class Agent:
         rank.set_plan(self._plan_of(rank))
         log.info("rank %d of %s runs on %s", hello.rank, pod.name, hello.gpu_uuid)
         return rank
+
+    def _recheck(self) -> None:
+        """A claim may be shared with a pod that comes later: nobody asks for that at the socket."""
+        while not self._stopping.wait(self._budget.recheck_s):
+            for rank in self.ranks:
+                try:
+                    why = self._locate.part(rank.pod, rank.setter.gpu.uuid, self._node_gpus())
+                except Exception:
+                    log.exception("asking for the holders of a GPU failed")
+                    continue
+                if why:
+                    log.warning("rank %d of %s is served no more: %s", rank.hello.rank, rank.pod.name, why)
+                    rank.close(End.GPU_SHARED)
 
     def _node_gpus(self) -> tuple[NodeGpu, ...]:
         gpus = (setter.gpu for setter in self.setters.values())

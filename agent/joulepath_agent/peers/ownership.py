@@ -21,6 +21,7 @@ ReadPod = Callable[[str, str], Mapping[str, Any] | None]
 """Namespace and name to the pod's API object, or None where there is none. Where the API doesn't answer, an OSError."""
 
 _ENDED: Final = ("Succeeded", "Failed")
+_NOT_WHOLE: Final = ("SharedGpu", "MigGpu", "AmbiguousGpu")
 
 
 class ClusterPods:
@@ -37,6 +38,17 @@ class ClusterPods:
         except (PodResourcesError, OSError) as error:
             raise PeerRefusedError("Unanswered", str(error)) from None
 
+    def part(self, pod: JobPod, gpu_uuid: str, gpus: Sequence[NodeGpu]) -> str:
+        """See Locate. Where nothing has changed, the API server isn't asked."""
+        try:
+            if _holders(gpu_uuid, gpus, held_devices(self._pod_resources)) != [(pod.namespace, pod.name)]:
+                self(pod.uid, gpu_uuid, gpus)
+        except PodResourcesError:
+            pass
+        except PeerRefusedError as refusal:
+            return str(refusal) if refusal.code in _NOT_WHOLE else ""
+        return ""
+
 
 def own_pod(pod_uid: str, gpu_uuid: str, gpus: Sequence[NodeGpu], held: Sequence[Held], read_pod: ReadPod) -> JobPod:
     """The pod of that UID and its job, if the GPU is its alone.
@@ -51,13 +63,7 @@ def own_pod(pod_uid: str, gpu_uuid: str, gpus: Sequence[NodeGpu], held: Sequence
     Raises:
         PeerRefusedError: The GPU is another's, shared or in MIG mode, or the pod belongs to no job.
     """
-    holders = []
-    for device in held:
-        for grant in granted(device.resource, device.device, gpus):
-            if _is_meant(gpu_uuid, grant, gpus):
-                if grant.code:
-                    raise PeerRefusedError(grant.code, grant.why)
-                holders.append((device.namespace, device.pod))
+    holders = _holders(gpu_uuid, gpus, held)
     pods = {key: read_pod(*key) for key in holders}
     living = {key: pod for key, pod in pods.items() if pod and pod.get("status", {}).get("phase") not in _ENDED}
     own = next((key for key, pod in living.items() if pod["metadata"]["uid"] == pod_uid), None)
@@ -72,6 +78,18 @@ def own_pod(pod_uid: str, gpu_uuid: str, gpus: Sequence[NodeGpu], held: Sequence
             "NoJob", f"pod {metadata['name']} isn't controlled by a PyTorchJob, so it belongs to no job"
         )
     return JobPod(metadata["namespace"], metadata["name"], pod_uid, owner["name"], owner["uid"])
+
+
+def _holders(gpu_uuid: str, gpus: Sequence[NodeGpu], held: Sequence[Held]) -> list[tuple[str, str]]:
+    """Namespace and name of the pod of each container that has the GPU."""
+    holders = []
+    for device in held:
+        for grant in granted(device.resource, device.device, gpus):
+            if _is_meant(gpu_uuid, grant, gpus):
+                if grant.code:
+                    raise PeerRefusedError(grant.code, grant.why)
+                holders.append((device.namespace, device.pod))
+    return holders
 
 
 def _is_meant(gpu_uuid: str, grant: Grant, gpus: Sequence[NodeGpu]) -> bool:

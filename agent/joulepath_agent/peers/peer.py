@@ -69,3 +69,6 @@ class Locate(Protocol):
         Raises:
             PeerRefusedError: The GPU isn't that pod's alone, or the pod belongs to no job.
         """
+
+    def part(self, pod: JobPod, gpu_uuid: str, gpus: Sequence[NodeGpu]) -> str:
+        """Why a pod that had the GPU alone has but a part of it now; empty if it has it alone, or nobody can tell."""

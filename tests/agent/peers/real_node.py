@@ -16,7 +16,7 @@ from joulepath_agent.peers.ownership import ClusterPods
 from joulepath_agent.peers.refusal import PeerRefusedError
 from real_cluster import Cluster as RealCluster
 
-__all__ = ["IMAGE", "NODE", "decisions", "namespace", "root"]
+__all__ = ["IMAGE", "NODE", "cluster_pods", "decisions", "namespace", "root"]
 
 IMAGE: Final = "localhost/joulepath/busybox:1"
 NODE: Final = "node1"
@@ -37,12 +37,17 @@ def namespace(cluster: RealCluster) -> Iterator[str]:
     cluster.kubectl("delete", "namespace", name, "--wait=false")
 
 
+def cluster_pods(cluster: RealCluster, root: Path, namespace: str) -> ClusterPods:
+    """What the node's agent asks."""
+    api = NodeApi(config.new_client_from_config(str(cluster.kubeconfig)), NODE, namespace)
+    return ClusterPods(root / "var/lib/kubelet/pod-resources/kubelet.sock", api.read_pod)
+
+
 def decisions(
     cluster: RealCluster, root: Path, namespace: str, gpus: tuple[NodeGpu, ...]
 ) -> Callable[[str, str, str], str]:
     """Name and UID of a pod and UUID of a GPU to `yes`, or to the code of the agent's refusal."""
-    api = NodeApi(config.new_client_from_config(str(cluster.kubeconfig)), NODE, namespace)
-    locate = ClusterPods(root / "var/lib/kubelet/pod-resources/kubelet.sock", api.read_pod)
+    locate = cluster_pods(cluster, root, namespace)
 
     def decide(name: str, uid: str, gpu_uuid: str) -> str:
         try:

@@ -11,8 +11,9 @@ import pytest
 import yaml
 
 from joulepath_agent.peers.devices import NodeGpu
+from joulepath_agent.peers.peer import JobPod
 from real_cluster import Cluster as RealCluster
-from tests.agent.peers.real_node import IMAGE, NODE, decisions, namespace, root
+from tests.agent.peers.real_node import IMAGE, NODE, cluster_pods, decisions, namespace, root
 from tests.agent.room import wait_until
 from virtual_gpus import state
 from virtual_gpus.dra_driver import DRIVER, DraDriver, Result
@@ -131,6 +132,15 @@ def test_a_claimed_gpu_is_the_pods_by_its_minor_number(
 
 def test_a_claim_that_two_pods_share_is_nobodys(ask: Callable[[str, str], str]) -> None:
     assert (ask("first", A), ask("second", A)) == ("SharedGpu", "SharedGpu")
+
+
+def test_a_pod_that_was_there_first_learns_of_the_second(
+    cluster: RealCluster, root: Path, namespace: str, pods: Mapping[str, dict[str, str]]
+) -> None:
+    part = cluster_pods(cluster, root, namespace).part
+    first, whole = (JobPod(namespace, name, pods[name]["uid"], "job", "") for name in ("first", "whole"))
+    assert part(first, A, GPUS).startswith("SharedGpu")
+    assert part(whole, B, GPUS) == ""
 
 
 def test_a_claimed_mig_instance_is_refused(ask: Callable[[str, str], str]) -> None:

@@ -158,3 +158,37 @@ def test_whoever_does_not_hold_the_gpu_alone_is_refused(
     with pytest.raises(PeerRefusedError) as refused:
         own_pod("uid-0", GPU, GPUS, held, api(**pods))
     assert refused.value.code == code
+
+
+OWN = JobPod("ns", "pod-0", "uid-0", "job", "job-uid")
+
+
+def test_a_pod_that_still_has_its_gpu_alone_is_told_so_by_the_kubelet_only(kubelet: Callable[[bytes], Path]) -> None:
+    def never(namespace: str, name: str) -> None:
+        raise AssertionError("the API server isn't asked")
+
+    path = kubelet(pod("pod-0", GPU) + pod("pod-1", "GPU-0"))
+    assert ClusterPods(path, never).part(OWN, GPU, GPUS) == ""
+
+
+def test_a_pod_learns_when_its_gpu_is_given_to_another_as_well(kubelet: Callable[[bytes], Path]) -> None:
+    path = kubelet(claiming_pod("pod-0", "gpu.nvidia.com", "gpu-0") + claiming_pod("pod-1", "gpu.nvidia.com", "gpu-0"))
+    assert ClusterPods(path, api(**_BOTH)).part(OWN, GPU, GPUS).startswith("SharedGpu")
+
+
+@pytest.mark.parametrize(
+    "pods",
+    [{"pod_0": body(), "pod_1": body("uid-1", "Succeeded")}, {"pod_0": body()}, {}],
+    ids=["ended", "gone", "none"],
+)
+def test_pods_that_are_no_more_take_nothing(kubelet: Callable[[bytes], Path], pods: dict[str, Any]) -> None:
+    path = kubelet(pod("pod-0", GPU) + pod("pod-1", GPU))
+    assert ClusterPods(path, api(**pods)).part(OWN, GPU, GPUS) == ""
+
+
+def test_who_cannot_be_asked_takes_nothing(kubelet: Callable[[bytes], Path], tmp_path: Path) -> None:
+    def silent(namespace: str, name: str) -> None:
+        raise TimeoutError("no answer")
+
+    assert ClusterPods(tmp_path / "none.sock", silent).part(OWN, GPU, GPUS) == ""
+    assert ClusterPods(kubelet(pod("pod-0", GPU) + pod("pod-1", GPU)), silent).part(OWN, GPU, GPUS) == ""
