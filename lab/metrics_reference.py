@@ -19,6 +19,9 @@ _HEAD: Final = """\
 Made from the tables in the code by `make reference`. Base units: joules, watts, hertz, seconds. Labels of GPUs are as
 dcgm-exporter's users know them; what isn't known (a GPU without a rank has no pod) is the empty text. Where GPUs are
 virtual, so is every figure here.
+
+`gpu` is NVML's index and `hostname` the node's name, as dcgm-exporter writes them since 4.6.0-4.8.3 (`Hostname`
+before). Join with its series `on (UUID)`, which both have in all releases; the chart's dashboard joins with none.
 """
 
 

@@ -26,6 +26,7 @@ from joulepath_agent.gpus.leasing import Leasing
 from joulepath_agent.gpus.nvml import Gpu
 from joulepath_agent.gpus.setter import ClockSetter
 from joulepath_agent.peers.budget import BUDGET, Budget
+from joulepath_agent.peers.devices import NodeGpu
 from joulepath_agent.peers.peer import Identify, JobKey, Locate, Peer
 from joulepath_agent.peers.refusal import PeerRefusedError
 from joulepath_agent.ranks.rank import Rank
@@ -80,6 +81,8 @@ class Agent:
         self.lease_ends: Counter[str] = Counter()
         self.refusals: Counter[str] = Counter()
         self._locate = locate
+        self._stopping = threading.Event()
+        self._rechecks = threading.Thread(target=self._recheck, name="recheck", daemon=True)
         self._budget = budget
         self.leasing = Leasing(state_dir, self._is_well, self._revoked)
         self.setters: dict[str, ClockSetter] = {}
@@ -101,13 +104,14 @@ class Agent:
     def start(self) -> None:
         """Starts serving ranks."""
         self._started = True
-        for part in (self.leasing, self._follower, self._sampler, self._endpoint, self._discovery):
+        for part in (self.leasing, self._follower, self._sampler, self._endpoint, self._discovery, self._rechecks):
             if part is not None:
                 part.start()
 
     def stop(self, grace_s: float) -> bool:
         """Releases every clock first, for as long as it takes within the grace, then the rest; whether all are."""
         self._discovery.stop()
+        self._stopping.set()
         for rank in self.ranks:
             rank.close(End.AGENT_STOPPED)
         for setter in self.setters.values():
@@ -185,7 +189,7 @@ class Agent:
         if (most := max(len(hello.pipeline.stages), len(hello.pipeline.ranks))) > self._budget.stages:
             what = f"the hello names {most} stages or ranks of a pipeline, up to {self._budget.stages} are served"
             raise PeerRefusedError("TooManyStages", what, final=True)
-        pod = self._locate(peer.pod_uid, hello.gpu_uuid)
+        pod = self._locate(peer.pod_uid, hello.gpu_uuid, self._node_gpus())
         setter = self.setters.get(hello.gpu_uuid)
         if setter is None:
             what = f"this node has no GPU {hello.gpu_uuid} whose clock can be set"
@@ -203,6 +207,23 @@ class Agent:
         rank.set_plan(self._plan_of(rank))
         log.info("rank %d of %s runs on %s", hello.rank, pod.name, hello.gpu_uuid)
         return rank
+
+    def _recheck(self) -> None:
+        """A claim may be shared with a pod that comes later: nobody asks for that at the socket."""
+        while not self._stopping.wait(self._budget.recheck_s):
+            for rank in self.ranks:
+                try:
+                    why = self._locate.part(rank.pod, rank.setter.gpu.uuid, self._node_gpus())
+                except Exception:
+                    log.exception("asking for the holders of a GPU failed")
+                    continue
+                if why:
+                    log.warning("rank %d of %s is served no more: %s", rank.hello.rank, rank.pod.name, why)
+                    rank.close(End.GPU_SHARED)
+
+    def _node_gpus(self) -> tuple[NodeGpu, ...]:
+        gpus = (setter.gpu for setter in self.setters.values())
+        return tuple(NodeGpu(gpu.uuid, gpu.index, gpu.minor, gpu.mig) for gpu in gpus)
 
     def _tick(self, now: float) -> None:
         stuck = now - self._follower.looked_at_s > _FOLLOWER_STUCK_S

@@ -87,6 +87,8 @@ class Endpoint:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.unlink(missing_ok=True)
         self._path = path
+        self._empty_at_s = time.clock_gettime(time.CLOCK_BOOTTIME)
+        """When no connection waited to be accepted, last: those that do are younger."""
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._listener.bind(str(path))
         self._inode = path.stat().st_ino
@@ -136,7 +138,11 @@ class Endpoint:
     def _run(self) -> None:
         ticked_s = 0.0
         while not self._stop.is_set():
-            for key, _ in self._selector.select(_TICK_S):
+            looked_at_s = time.clock_gettime(time.CLOCK_BOOTTIME)
+            ready = self._selector.select(_TICK_S)
+            if all(key.fileobj is not self._listener for key, _ in ready):
+                self._empty_at_s = looked_at_s
+            for key, _ in ready:
                 try:
                     key.data()
                 except Exception:
@@ -165,16 +171,18 @@ class Endpoint:
     def _accept(self) -> None:
         """Takes all that wait: while one pod fills the queue of connections, the others find it full."""
         for _ in range(_CONNECTIONS_AT_ONCE):
+            looked_at_s = time.clock_gettime(time.CLOCK_BOOTTIME)
             try:
                 client, _ = self._listener.accept()
             except BlockingIOError:
+                self._empty_at_s = looked_at_s
                 return
             self._meet(client)
 
     def _meet(self, client: socket.socket) -> None:
         client.setblocking(False)
         try:
-            peer = self._identify(client)
+            peer = self._identify(client, self._empty_at_s)
         except PeerRefusedError as refusal:
             self._tell_refusal(client, refusal)
             client.close()

@@ -22,7 +22,7 @@ __all__ = ["TABLE", "AgentCollector"]
 
 log = logging.getLogger(__name__)
 
-_GPU: Final = ("gpu", "UUID", "Hostname")
+_GPU: Final = ("gpu", "UUID", "hostname")
 _RANK: Final = (*_GPU, "namespace", "pod", "job", "rank", "stage")
 
 
@@ -41,12 +41,12 @@ TABLE: Final[tuple[MetricRow, ...]] = (
     MetricRow("joulepath_rank_block", "gauge", (*_RANK, "arm"), "1 for the arm that the iteration runs, else 0."),
     MetricRow("joulepath_clock_sets_total", "counter", _GPU, "Orders to set or reset the clock that NVML took."),
     MetricRow("joulepath_clock_set_failures_total", "counter", _GPU, "Such orders that NVML refused."),
-    MetricRow("joulepath_gpus", "gauge", ("Hostname",), "GPUs whose clock can be set; 0 on a node without."),
-    MetricRow("joulepath_warden_up", "gauge", ("Hostname",), "1 while the node's warden leases clocks, else 0."),
-    MetricRow("joulepath_leases", "gauge", ("Hostname",), "Ranks whose clock the agent may hold locked."),
-    MetricRow("joulepath_lease_ends_total", "counter", ("Hostname", "reason"), "Leases that ended, by reason."),
+    MetricRow("joulepath_gpus", "gauge", ("hostname",), "GPUs whose clock can be set; 0 on a node without."),
+    MetricRow("joulepath_warden_up", "gauge", ("hostname",), "1 while the node's warden leases clocks, else 0."),
+    MetricRow("joulepath_leases", "gauge", ("hostname",), "Ranks whose clock the agent may hold locked."),
+    MetricRow("joulepath_lease_ends_total", "counter", ("hostname", "reason"), "Leases that ended, by reason."),
     MetricRow(
-        "joulepath_peer_refusals_total", "counter", ("Hostname", "reason"), "Peers of the socket refused, by reason."
+        "joulepath_peer_refusals_total", "counter", ("hostname", "reason"), "Peers of the socket refused, by reason."
     ),
     MetricRow(
         "joulepath_switching_lag_seconds",
@@ -54,7 +54,7 @@ TABLE: Final[tuple[MetricRow, ...]] = (
         (*_GPU, "direction", "quantile"),
         "Lag from the order of a clock to the clock in force, once measured.",
     ),
-    MetricRow("joulepath_agent_build_info", "gauge", ("Hostname", "version"), "1, with the version of the agent."),
+    MetricRow("joulepath_agent_build_info", "gauge", ("hostname", "version"), "1, with the version of the agent."),
 )
 
 Sample = tuple[tuple[str, ...], float]

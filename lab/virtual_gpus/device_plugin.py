@@ -14,7 +14,7 @@ import operator
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent import futures
 from pathlib import Path
 from typing import Any, Final
@@ -28,7 +28,6 @@ from virtual_gpus.build import library_dir
 __all__ = ["DevicePlugin", "serve"]
 
 RESOURCE: Final = "nvidia.com/gpu"
-ENDPOINT: Final = "virtual-gpus.sock"
 CONTAINER_LIBRARIES: Final = "/usr/lib/x86_64-linux-gnu"
 CONTAINER_STATE: Final = "/run/virtual-gpus"
 LIBRARIES: Final = ("libnvidia-ml.so.1", "libcuda.so.1")
@@ -38,10 +37,23 @@ _POLL_S: Final = 0.5
 class DevicePlugin:
     """Answers the kubelet for the GPUs of one state file."""
 
-    def __init__(self, state_file: Path, libraries: Path) -> None:
+    def __init__(
+        self, state_file: Path, libraries: Path, resource: str = RESOURCE, devices: Mapping[str, str] | None = None
+    ) -> None:
+        """Knows the GPUs that there are now.
+
+        Args:
+            state_file: Of the node's GPUs.
+            libraries: Folder with the libraries.
+            resource: Offered under this name.
+            devices: What a container finds in NVIDIA_VISIBLE_DEVICES, by the id of the device. By default each GPU is
+                a device, and both are its UUID.
+        """
         self._state_file = state_file.resolve()
         self._libraries = libraries.resolve()
-        self._uuids = state.uuids(state_file)
+        self._devices = devices or {uuid: uuid for uuid in state.uuids(state_file)}
+        self.resource = resource
+        self.endpoint = f"virtual-{resource.rpartition('/')[2]}.sock"
         self.stopped = threading.Event()
 
     def options(self, request: Any, context: grpc.ServicerContext) -> Any:
@@ -50,7 +62,7 @@ class DevicePlugin:
 
     def list_and_watch(self, request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
         """All GPUs, healthy; then silence, since their number never changes."""
-        yield api.ListAndWatchResponse(devices=[api.Device(ID=gpu, health="Healthy") for gpu in self._uuids])
+        yield api.ListAndWatchResponse(devices=[api.Device(ID=device, health="Healthy") for device in self._devices])
         while context.is_active() and not self.stopped.wait(_POLL_S):
             pass
 
@@ -66,7 +78,7 @@ class DevicePlugin:
                 api.Mount(container_path=f"{CONTAINER_LIBRARIES}/{name}", host_path=host_path, read_only=True)
             )
         environment = {
-            "NVIDIA_VISIBLE_DEVICES": ",".join(request.devices_ids),
+            "NVIDIA_VISIBLE_DEVICES": ",".join(self._devices[device] for device in request.devices_ids),
             "VIRTUAL_GPUS_STATE": f"{CONTAINER_STATE}/{self._state_file.name}",
         }
         return api.ContainerAllocateResponse(envs=environment, mounts=mounts)
@@ -92,26 +104,27 @@ def _start(plugin: DevicePlugin, endpoint: Path) -> grpc.Server:
     return server
 
 
-def _register(kubelet: Path) -> None:
+def _register(kubelet: Path, plugin: DevicePlugin) -> None:
     with grpc.insecure_channel(f"unix://{kubelet}") as channel:
         register = channel.unary_unary(
             "/v1beta1.Registration/Register",
             request_serializer=operator.methodcaller("SerializeToString"),
             response_deserializer=api.Empty.FromString,
         )
-        register(api.RegisterRequest(version="v1beta1", endpoint=ENDPOINT, resource_name=RESOURCE), timeout=5)
+        asked = api.RegisterRequest(version="v1beta1", endpoint=plugin.endpoint, resource_name=plugin.resource)
+        register(asked, timeout=5)
 
 
 def serve(plugin: DevicePlugin, directory: Path) -> None:
     """Offer the GPUs to the kubelet of `directory` until `plugin.stopped`, over its restarts."""
-    kubelet, endpoint = directory / "kubelet.sock", directory / ENDPOINT
+    kubelet, endpoint = directory / "kubelet.sock", directory / plugin.endpoint
     while not plugin.stopped.is_set():
         if not kubelet.exists():
             plugin.stopped.wait(_POLL_S)
             continue
         server = _start(plugin, endpoint)
         try:
-            _register(kubelet)
+            _register(kubelet, plugin)
             print(f"registered with {kubelet}", flush=True)
             registered_with = kubelet.stat().st_ino
             while not plugin.stopped.wait(_POLL_S):

@@ -85,6 +85,7 @@ def describe() -> dict[str, Any]:
         "driver": n.nvmlSystemGetDriverVersion(),
         "clocks": n.nvmlDeviceGetSupportedGraphicsClocks(handle, n.nvmlDeviceGetSupportedMemoryClocks(handle)[0]),
         "mig": n.nvmlDeviceGetMigMode(handle),
+        "minor": n.nvmlDeviceGetMinorNumber(handle),
         "persistence": n.nvmlDeviceGetPersistenceMode(handle),
         "bus": n.nvmlDeviceGetPciInfo(handle).busId,
         "by_uuid": n.nvmlDeviceGetIndex(n.nvmlDeviceGetHandleByUUID(n.nvmlDeviceGetUUID(handle))),

@@ -32,6 +32,7 @@ __all__ = [
     "gpu_uuids",
     "kernel_id",
     "look",
+    "minors",
     "orders",
     "uuids",
 ]
@@ -72,6 +73,8 @@ class Options:
     time_noise: float = 0.002
     energy_noise: float = 0.0
     root_only: bool = True
+    minors: str = ""
+    mig: str = ""
 
     def __post_init__(self) -> None:
         if not 1 <= self.gpus <= _MAX_GPUS:
@@ -80,6 +83,8 @@ class Options:
             raise ValueError(f"time_scale is {self.time_scale}: use a number over 0, 1 for real time")
         if self.counter_period_ms <= 0:
             raise ValueError(f"counter_period_ms is {self.counter_period_ms}: use a number over 0")
+        if self.minors and len(set(_numbers(self.minors))) != self.gpus:
+            raise ValueError(f"minors is {self.minors}: name a number of its own for each of {self.gpus} GPUs")
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +145,8 @@ class _Config(ctypes.Structure):
         ("gpu_power", _ByGpu),
         ("gpu_time", _ByGpu),
         ("uuid", (ctypes.c_uint8 * 16) * _MAX_GPUS),
+        ("minor", ctypes.c_uint8 * _MAX_GPUS),
+        ("mig", ctypes.c_uint8 * _MAX_GPUS),
     ]
 
 
@@ -259,9 +266,17 @@ def _config(model: Model, o: Options) -> _Config:
         gpu_power=differing(o.power_variation),
         gpu_time=differing(o.time_variation),
     )
-    for i, identity in enumerate(gpu_uuids(o.node, o.gpus)):
+    minors = _numbers(o.minors) or range(o.gpus)
+    for i, (identity, minor) in enumerate(zip(gpu_uuids(o.node, o.gpus), minors, strict=True)):
         config.uuid[i][:] = identity.bytes
+        config.minor[i] = minor
+    for i in _numbers(o.mig):
+        config.mig[i] = 1
     return config
+
+
+def _numbers(text: str) -> list[int]:
+    return [int(number) for number in text.split(",")] if text else []
 
 
 def look(path: Path, gpu: int) -> GpuState:
@@ -295,9 +310,20 @@ def orders(path: Path, gpu: int, first: int = 0) -> tuple[Order, ...]:
 
 def uuids(path: Path) -> list[str]:
     """The GPUs of a file as NVML names them, `GPU-...`, in the order of their numbers."""
+    config = _read_config(path)
+    return [f"GPU-{uuid.UUID(bytes=bytes(config.uuid[i]))}" for i in range(config.gpu_count)]
+
+
+def minors(path: Path) -> list[int]:
+    """Their minor numbers, in the same order."""
+    config = _read_config(path)
+    return list(config.minor[: config.gpu_count])
+
+
+def _read_config(path: Path) -> _Config:
     config = _Config()
     _check(_library().virtual_gpus_config(str(path).encode(), ctypes.byref(config)), path)
-    return [f"GPU-{uuid.UUID(bytes=bytes(config.uuid[i]))}" for i in range(config.gpu_count)]
+    return config
 
 
 def break_gpu(

@@ -185,6 +185,22 @@ def test_a_withdrawn_plan_resets(locked: Callable[..., tuple[Room, LocalAgent, P
     assert agent.counts()["leaseEnds"] == {"PlanChanged": 1}
 
 
+def test_a_gpu_that_a_second_pod_is_given_is_let_go_and_no_other(
+    locked: Callable[..., tuple[Room, LocalAgent, Process]],
+) -> None:
+    made, agent, _ = locked()
+    other = made.peer(rank=1, ordinal=1, iterations=100_000)
+    assert other.hear()["accepted"]
+    agent.say({"shared": [made.gpus.uuids[0]]})
+    wait_until(lambda: agent.rank(0) is None, "the rank is served no more")
+    assert made.clock() == 0
+    assert agent.counts()["leaseEnds"] == {"GpuShared": 1}
+    assert agent.rank(1) is not None
+    answer = made.peer(iterations=100_000).hear()
+    assert (answer["accepted"], answer["final"]) == (False, False), "it may be its alone again"
+    assert answer["reason"].startswith("SharedGpu")
+
+
 def test_an_instruction_that_the_plan_does_not_know_resets(room: MakeRoom) -> None:
     made = room(time_scale=0.1)
     agent = made.agent()

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -33,6 +34,8 @@ class Door:
         self.refusals: Counter[str] = Counter()
         self.slow = threading.Event()
         """The pod "loud" is answered once this is set."""
+        self.made_after_s: dict[str, float] = {}
+        """What the endpoint says of the age of connections, by the names of the clients."""
         self.path = str(folder / "s")
         self._folder, self._stack, self._numbers = folder, stack, count()
         self._endpoint = Endpoint(folder / "s", self._identify, self._admit, lambda _: None, self._refused)
@@ -57,8 +60,10 @@ class Door:
             except (BrokenPipeError, ConnectionResetError):
                 return b""
 
-    def _identify(self, connection: socket.socket) -> Peer:
-        pod = Path(os.fsdecode(connection.getpeername()).strip("\0")).name.partition("-")[0] or "quiet"
+    def _identify(self, connection: socket.socket, made_after_s: float) -> Peer:
+        name = Path(os.fsdecode(connection.getpeername()).strip("\0")).name
+        self.made_after_s[name] = made_after_s
+        pod = name.partition("-")[0] or "quiet"
         return Peer(os.getpid(), os.pidfd_open(os.getpid()), pod)
 
     def _admit(self, hello: Hello, peer: Peer) -> Rank:
@@ -87,6 +92,22 @@ def test_a_pod_whose_hellos_take_long_keeps_no_other_waiting(door: Door) -> None
     assert answered(door.ask("quiet"))
     door.slow.set()
     assert all(answered(client.recv(4096)) for client in loud)
+
+
+def test_a_connection_was_made_after_the_time_that_is_told(door: Door) -> None:
+    def connect() -> tuple[str, float]:
+        return Path(door.client("quiet").getsockname()).name, time.clock_gettime(time.CLOCK_BOOTTIME)
+
+    made_s = dict(connect() for _ in range(30))
+    wait_until(lambda: made_s.keys() <= door.made_after_s.keys(), "all are met")
+    assert all(door.made_after_s[name] < made_s[name] for name in made_s)
+
+    def later() -> bool:
+        name, _ = connect()
+        wait_until(lambda: name in door.made_after_s, "it is met")
+        return door.made_after_s[name] > max(made_s.values())
+
+    wait_until(later, "the time goes on")
 
 
 def test_a_pod_that_connects_in_a_loop_is_hung_up_on_and_no_other_is(door: Door) -> None:

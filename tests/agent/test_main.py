@@ -141,13 +141,13 @@ def test_a_node_without_gpus_or_api_server_is_served_idle_until_a_driver_comes(
     agent = start(environment)
     port = agent.port()
     wait_until(lambda: ready(agent), "it is ready")
-    assert 'joulepath_gpus{Hostname="a"} 0.0' in metrics(port)
+    assert 'joulepath_gpus{hostname="a"} 0.0' in metrics(port)
     assert not (tmp_path / "agent.sock").exists(), "a rank that comes isn't kept waiting"
     for library in library_dir().iterdir():
         (tmp_path / "lib" / library.name).symlink_to(library)
     wait_until((tmp_path / "agent.sock").exists, "ranks are served")
     wait_until(lambda: ready(agent), "it is ready")
-    wait_until(lambda: 'joulepath_gpus{Hostname="a"} 4.0' in metrics(port), "the GPUs are counted")
+    wait_until(lambda: 'joulepath_gpus{hostname="a"} 4.0' in metrics(port), "the GPUs are counted")
     said = agent.end()
     assert agent.process.returncode == 0
     assert said.count("this node has no GPUs") == 1
@@ -166,10 +166,10 @@ def test_without_nvml_a_gpu_that_may_be_locked_is_trouble_and_without_a_warden_n
     journal.add(gpus.uuids[0])
     agent = start({**gpus.environment, **empty})
     assert not ready(agent)
-    assert 'joulepath_warden_up{Hostname="a"} 0.0' in metrics(agent.port())
+    assert 'joulepath_warden_up{hostname="a"} 0.0' in metrics(agent.port())
     gpus.break_gpu(0, set_error=999)
     start_warden(gpus.environment)
-    wait_until(lambda: 'joulepath_warden_up{Hostname="a"} 1.0' in metrics(agent.port()), "the warden is there")
+    wait_until(lambda: 'joulepath_warden_up{hostname="a"} 1.0' in metrics(agent.port()), "the warden is there")
     wait_until(lambda: "may still be locked" in agent.log.read_text(), "it says what may be locked")
     assert not ready(agent)
     gpus.break_gpu(0)
@@ -183,9 +183,9 @@ def test_a_gpu_that_cannot_be_read_at_the_start_is_looked_for_again(
     gpus.break_gpu(3, lost=True)
     agent = start(gpus.environment)
     port = agent.port()
-    wait_until(lambda: 'joulepath_gpus{Hostname="a"} 3.0' in metrics(port), "three are there")
+    wait_until(lambda: 'joulepath_gpus{hostname="a"} 3.0' in metrics(port), "three are there")
     gpus.break_gpu(3)
-    wait_until(lambda: 'joulepath_gpus{Hostname="a"} 4.0' in metrics(port), "all are there")
+    wait_until(lambda: 'joulepath_gpus{hostname="a"} 4.0' in metrics(port), "all are there")
     assert agent.end().count("this GPU is left alone until it can be read") == 1
 
 

@@ -49,6 +49,8 @@ def test_metrics_serves_the_table_and_nothing_else(room: Callable[..., Room]) ->
             assert set(sample.labels) == set(row.labels)
 
     power = {s.labels["gpu"]: s for s in families["joulepath_gpu_power_watts"].samples}
+    assert power["1"].labels["UUID"] == made.gpus.uuids[1]
+    assert {s.labels["hostname"] for s in power.values()} == {"node-a"}  # as dcgm-exporter spells it since 4.6.0-4.8.3
     assert (power["0"].labels["pod"], power["1"].labels["pod"]) == ("pod-a", "")
     assert power["0"].value > power["1"].value > 0
     lags = families["joulepath_switching_lag_seconds"].samples

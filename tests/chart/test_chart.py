@@ -104,7 +104,7 @@ def test_lint_finds_nothing(cluster: Cluster) -> None:
         (),
         ("--set", "agent.runtimeClassName=nvidia,webhook.replicas=1,crds.install=false"),
         ("--set", r"agent.siteClocks=210\,1200,webhook.gpuResource=nvidia.com/gpu\,x.y/z,logLevel=debug"),
-        ("--set", "agent.silenceLimitSeconds=20"),
+        ("--set", "agent.silenceLimitSeconds=20,agent.hostPID=true"),
         ("--set", "dashboards.enabled=true,metrics.annotations=false"),
         ("--set-json", 'image.pullSecrets=["key"]', "--set-json", 'agent.nodeSelector={"a":"b"}'),
         ("--set-json", 'agent.extraVolumes=[{"name":"x","emptyDir":{}}]'),
@@ -157,6 +157,12 @@ def test_agents_run_on_nodes_with_gpus_unless_told_otherwise(cluster: Cluster) -
 def test_a_broken_node_does_not_keep_the_other_agents_from_an_upgrade(objects: list[Object]) -> None:
     strategy = only(objects, "DaemonSet", "joulepath-agent")["spec"]["updateStrategy"]
     assert strategy["rollingUpdate"]["maxUnavailable"].endswith("%")
+
+
+@pytest.mark.cluster
+def test_agents_of_old_kernels_alone_see_the_hosts_processes(cluster: Cluster) -> None:
+    pods = workloads(render(cluster, "--set", "agent.hostPID=true"))
+    assert {part for part, pod in pods.items() if pod.get("hostPID")} == {"agent"}
 
 
 @pytest.mark.cluster

@@ -19,6 +19,7 @@ from virtual_gpus.build import library_dir
 from virtual_gpus.fixtures import MakeVirtualGpus, VirtualGpus
 
 WAIT_S = 60
+ENDPOINT = "virtual-gpu.sock"
 _OUT = operator.methodcaller("SerializeToString")
 
 
@@ -65,7 +66,7 @@ def kubelet(gpus: VirtualGpus, tmp_path: Path) -> Iterator[Kubelet]:
 
 
 def _call(tmp_path: Path, method: str, request: Any, answer: Any) -> Any:
-    with grpc.insecure_channel(f"unix://{tmp_path / device_plugin.ENDPOINT}") as channel:
+    with grpc.insecure_channel(f"unix://{tmp_path / ENDPOINT}") as channel:
         call = channel.unary_unary(f"/v1beta1.DevicePlugin/{method}", _OUT, answer.FromString)
         return call(request, timeout=WAIT_S)
 
@@ -105,7 +106,7 @@ def _request(uuids: list[str]) -> Any:
 def test_it_registers_again_when_the_kubelet_restarts(kubelet: Kubelet, gpus: VirtualGpus, tmp_path: Path) -> None:
     kubelet.registered.get(timeout=WAIT_S)
     kubelet.stop()
-    (tmp_path / device_plugin.ENDPOINT).unlink(missing_ok=True)
+    (tmp_path / ENDPOINT).unlink(missing_ok=True)
     kubelet.start()
     assert kubelet.registered.get(timeout=WAIT_S).resource_name == "nvidia.com/gpu"
     assert _call(tmp_path, "GetDevicePluginOptions", api.Empty(), api.DevicePluginOptions) == api.DevicePluginOptions()

@@ -23,7 +23,7 @@ def test_nvml_describes_an_idle_a100_to_nvidia_ml_py(make_virtual_gpus: MakeVirt
     assert seen["name"] == "NVIDIA A100-SXM4-80GB"
     assert "virtual" in seen["driver"]
     assert (seen["clocks"][0], seen["clocks"][-1], len(seen["clocks"])) == (1410, 210, 81)
-    assert (seen["mig"], seen["persistence"], seen["by_uuid"]) == ([0, 0], 1, 0)
+    assert (seen["mig"], seen["minor"], seen["persistence"], seen["by_uuid"]) == ([0, 0], 0, 1, 0)
     assert (seen["limits_mw"], seen["limit_mw"]) == ([100_000, 400_000], 400_000)
     assert (seen["clock_mhz"], seen["reasons"], seen["processes"]) == (210, 1, 0)
     assert seen["bus"] == "00000000:10:00.0"
@@ -31,6 +31,15 @@ def test_nvml_describes_an_idle_a100_to_nvidia_ml_py(make_virtual_gpus: MakeVirt
     assert 28 < seen["temperature_c"] < 40
     assert seen["bad_range"] == seen["bad_index"] == pynvml.NVML_ERROR_INVALID_ARGUMENT
     assert seen["fan"] == pynvml.NVML_ERROR_NOT_SUPPORTED
+
+
+def test_minor_numbers_and_mig_mode_are_as_laid(make_virtual_gpus: MakeVirtualGpus) -> None:
+    gpus = make_virtual_gpus(gpus=2, minors="5,3", mig="0")
+    seen = run_program(gpus, "describe")
+    assert (seen["minor"], seen["mig"]) == (5, [1, 1])
+    assert state.minors(gpus.path) == [5, 3]
+    with pytest.raises(ValueError, match="a number of its own"):
+        make_virtual_gpus(gpus=2, minors="1,1")
 
 
 def test_nvml_and_cuda_name_the_same_gpus_and_names_follow_from_the_node(make_virtual_gpus: MakeVirtualGpus) -> None:

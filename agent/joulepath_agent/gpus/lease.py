@@ -26,6 +26,7 @@ class End(StrEnum):
     ORDER_MISMATCH = "OrderMismatch"
     GUARD_TRIPPED = "GuardTripped"
     CLOCK_FAILED = "ClockFailed"
+    GPU_SHARED = "GpuShared"
     NO_WARDEN_LEASE = "NoWardenLease"
     FOLLOWER_FAILED = "FollowerFailed"
     AGENT_STOPPED = "AgentStopped"

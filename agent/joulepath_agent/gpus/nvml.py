@@ -9,12 +9,19 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator
+from typing import Final
 
 import pynvml
 
 from joulepath_warden.clocks import ClockRange
 
 __all__ = ["Gpu", "GpuError", "NoNvmlError", "open_gpus"]
+
+
+_MIG_REFUSAL: Final = (
+    "MIG mode is on: a clock is the whole GPU's, so a plan for one instance would slow the others; turn MIG off to use "
+    "plans"
+)
 
 
 class GpuError(RuntimeError):
@@ -41,7 +48,10 @@ class Gpu:
         top = site_range.high_mhz if site_range else max(clocks)
         self.supported_clocks_mhz = tuple(sorted((int(clock) for clock in clocks if clock <= top), reverse=True))
         self.default_clock_mhz = self.supported_clocks_mhz[0]
-        self.refused = self._mig_refusal()
+        self.minor = self._minor_number()
+        """Of /dev/nvidiaN, which needn't be the index; None where the driver doesn't tell."""
+        self.mig = self._mig_mode()
+        self.refused: str | None = _MIG_REFUSAL if self.mig else None
         """Why no plan may touch its clock; None if one may."""
 
     def silent_s(self, now_s: float) -> float:
@@ -78,12 +88,18 @@ class Gpu:
         with self._calling("read of the power"):
             return float(pynvml.nvmlDeviceGetPowerUsage(self._handle)) / 1e3
 
-    def _mig_refusal(self) -> str | None:
+    def _minor_number(self) -> int | None:
+        try:
+            return int(pynvml.nvmlDeviceGetMinorNumber(self._handle))
+        except pynvml.NVMLError:
+            return None
+
+    def _mig_mode(self) -> bool:
         try:
             current, _ = pynvml.nvmlDeviceGetMigMode(self._handle)
         except pynvml.NVMLError:
-            return None  # a GPU without MIG
-        return "MIG mode is on; a clock would be shared by its instances: turn it off to use plans" if current else None
+            return False  # a GPU without MIG
+        return bool(current)
 
     @contextlib.contextmanager
     def _calling(self, what: str, *, needs_permission: bool = False) -> Iterator[None]:

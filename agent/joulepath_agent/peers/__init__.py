@@ -4,8 +4,10 @@
 - `refusal`: why it is not served
 - `budget`: what a peer may make the agent remember, compute and wait for
 - `limits`: how often and how many times a pod may connect
-- `cgroup`: the peer's process and pod, by the kernel
-- `podresources`: the containers that hold a GPU, by the kubelet
+- `process`: the peer's process, by the kernel
+- `cgroup`: its pod, by its cgroup
+- `devices`: what a device is that the kubelet gave away: a GPU, or a share or an instance of one
+- `podresources`: the containers that hold devices, by the kubelet
 - `ownership`: whether a GPU is a pod's alone, and the job of that pod
 """
 

@@ -75,6 +75,8 @@ class Budget:
     """Connections of one pod on average, after a burst: ranks whose agent was away ask again every five seconds."""
     hellos_per_pod: int = 2
     """In the pool at once: each may wait for the kubelet and the API server."""
+    recheck_s: float = 10.0
+    """Between two times that the kubelet is asked whether the GPU of a rank is still its pod's alone."""
     silence_s: float = 60.0
     """Longest time for which a rank may pass no marker while its clock is locked, however long its iterations."""
 

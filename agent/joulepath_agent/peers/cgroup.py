@@ -1,8 +1,7 @@
-"""Who is at the other end of the socket: the kernel's word, not the peer's.
+"""Which pod a process is in: its cgroup, as the host's /proc shows it.
 
-`SO_PEERPIDFD` (Linux 6.5) gives a descriptor of the process that connected. Across pid namespaces its number reads as
-0 in the agent's own /proc, but the host's /proc, mounted read-only, tells it; from there the cgroup tells the pod. No
-capability and no hostPID is needed. The descriptor stays with the process: a pid that is used again can't deceive.
+The kubelet makes a cgroup for each pod, with its UID in the name; what the runtime calls the containers below it
+doesn't matter. The UID is followed for as long as the process lives, by its pidfd.
 """
 
 from __future__ import annotations
@@ -15,63 +14,34 @@ from pathlib import Path
 from typing import Final
 
 from joulepath_agent.peers.peer import Peer
+from joulepath_agent.peers.process import peer_pidfd, pid_of
 from joulepath_agent.peers.refusal import PeerRefusedError
 
-__all__ = ["CgroupIdentity", "peer_process", "pod_uid_of"]
+__all__ = ["CgroupIdentity", "pod_uid_of"]
 
-_SO_PEERPIDFD: Final = 77
 _MOST_KNOWN: Final = 1024
-# The kubelet's names: .../pod<uid>/<container> (cgroupfs), ...-pod<uid with _>.slice/<container>.scope (systemd)
+# The kubelet's names (k8s.io/kubernetes pkg/kubelet/cm, cgroup_manager_linux.go and pod_container_manager_linux.go):
+# .../pod<uid>/<container> with the driver cgroupfs, ...-pod<uid with _>.slice/<container>.scope with systemd, and
+# ...-pod<uid with _>.slice:cri-containerd:<container> where the kubelet has the one driver and containerd the other
 _POD: Final = re.compile(
-    r"(?:^|[/-])pod([0-9a-f]{8}(?:[-_][0-9a-f]{4}){3}[-_][0-9a-f]{12}|[0-9a-f]{32})(?:\.slice)?(?=/|$)"
+    r"(?:^|[/-])pod([0-9a-f]{8}(?:[-_][0-9a-f]{4}){3}[-_][0-9a-f]{12}|[0-9a-f]{32})(?:\.slice)?(?=[/:]|$)"
 )
-
-
-def peer_process(connection: socket.socket, proc: Path) -> tuple[int, int]:
-    """The peer's pid as that /proc numbers it, and a pidfd of it, which the caller closes.
-
-    Raises:
-        PeerRefusedError: The kernel is too old, the process is gone, or that /proc isn't the host's.
-    """
-    pidfd = _pidfd(connection)
-    pid = _pid(pidfd, proc)
-    if pid <= 0:
-        os.close(pidfd)
-        raise _hidden(proc)
-    return pid, pidfd
-
-
-def _pidfd(connection: socket.socket) -> int:
-    try:
-        packed = connection.getsockopt(socket.SOL_SOCKET, _SO_PEERPIDFD, 4)
-    except OSError as error:
-        raise PeerRefusedError(
-            "NoPidfd", f"the kernel doesn't tell who connected ({error}): Linux 6.5 is needed", final=True
-        ) from None
-    pidfd = int.from_bytes(packed, "little")
-    os.set_inheritable(pidfd, False)
-    return pidfd
-
-
-def _pid(pidfd: int, proc: Path) -> int:
-    """0 if that isn't told."""
-    try:
-        text = (proc / "self" / "fdinfo" / str(pidfd)).read_text()
-        return next(int(line.split()[1]) for line in text.splitlines() if line.startswith("Pid:"))
-    except (OSError, StopIteration, ValueError):
-        return 0
+_OF_USERS: Final = "/user.slice/"
+"""Where systemd lets users of the node make cgroups of any name (Delegate=, systemd.resource-control(5))."""
 
 
 def pod_uid_of(cgroup: str) -> str | None:
-    """The pod's UID in the text of /proc/PID/cgroup (v1 or v2; cgroupfs or systemd driver); None if in no pod.
+    """The pod's UID in the text of /proc/PID/cgroup (v1, v2 or both); None if in no pod, or in more than one.
 
     Containers inside a pod can make cgroups below their own only, so the first match from the root is the kubelet's.
     """
+    found = set()
     for line in cgroup.splitlines():
         path = line.split(":", 2)[-1]
-        if (found := _POD.search(path)) is not None:
-            return found[1].replace("_", "-")
-    return None
+        match = _POD.search(path)
+        if match is not None and _OF_USERS not in path[: match.start() + 1]:
+            found.add(match[1].replace("_", "-"))
+    return found.pop() if len(found) == 1 else None
 
 
 class CgroupIdentity:
@@ -86,9 +56,9 @@ class CgroupIdentity:
         self._known: dict[int, tuple[int, str]] = {}
         """Pid and pod by that inode, the last ones that connected."""
 
-    def __call__(self, connection: socket.socket) -> Peer:
+    def __call__(self, connection: socket.socket, made_after_s: float) -> Peer:
         """See Identify."""
-        pidfd = _pidfd(connection)
+        pidfd = peer_pidfd(connection, self._proc, made_after_s)
         try:
             inode = _inode(pidfd)
             pid, pod_uid = self._known.pop(inode) if inode in self._known else self._look_up(pidfd)
@@ -104,9 +74,7 @@ class CgroupIdentity:
         return Peer(pid, pidfd, pod_uid)
 
     def _look_up(self, pidfd: int) -> tuple[int, str]:
-        pid = _pid(pidfd, self._proc)
-        if pid <= 0:
-            raise _hidden(self._proc)
+        pid = pid_of(pidfd, self._proc)
         try:
             pod_uid = pod_uid_of((self._proc / str(pid) / "cgroup").read_text())
         except OSError:
@@ -120,10 +88,6 @@ def _inode(pidfd: int) -> int:
     """The inode of a pidfd, 0 where all have the same: that of all anonymous files."""
     status = os.fstat(pidfd)
     return 0 if status.st_dev == _ANONYMOUS else status.st_ino
-
-
-def _hidden(proc: Path) -> PeerRefusedError:
-    return PeerRefusedError("NoPid", f"{proc} doesn't show the process that connected: is it the host's /proc?")
 
 
 def _anonymous_device() -> int:

@@ -6,8 +6,11 @@ Both are protocols, so that the agent runs the same with a cluster (`cgroup`, `o
 from __future__ import annotations
 
 import socket
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
+
+from joulepath_agent.peers.devices import NodeGpu
 
 __all__ = ["Identify", "JobKey", "JobPod", "Locate", "Peer"]
 
@@ -45,8 +48,12 @@ class JobPod:
 class Identify(Protocol):
     """Tells who is at the other end."""
 
-    def __call__(self, connection: socket.socket) -> Peer:
+    def __call__(self, connection: socket.socket, made_after_s: float) -> Peer:
         """Tells it.
+
+        Args:
+            connection: To that process.
+            made_after_s: A time of CLOCK_BOOTTIME at which the connection hadn't been made yet.
 
         Raises:
             PeerRefusedError: That can't be told.
@@ -56,9 +63,12 @@ class Identify(Protocol):
 class Locate(Protocol):
     """Finds the pod and whether the GPU is its own; may take seconds."""
 
-    def __call__(self, pod_uid: str, gpu_uuid: str) -> JobPod:
-        """Finds it.
+    def __call__(self, pod_uid: str, gpu_uuid: str, gpus: Sequence[NodeGpu]) -> JobPod:
+        """Finds it, among all GPUs of the node.
 
         Raises:
             PeerRefusedError: The GPU isn't that pod's alone, or the pod belongs to no job.
         """
+
+    def part(self, pod: JobPod, gpu_uuid: str, gpus: Sequence[NodeGpu]) -> str:
+        """Why a pod that had the GPU alone has but a part of it now; empty if it has it alone, or nobody can tell."""

@@ -1,4 +1,4 @@
-"""Which pods hold a GPU: the kubelet's pod-resources API (v1, gRPC over a unix socket of the node).
+"""Which devices containers hold: the kubelet's pod-resources API (v1, gRPC over a unix socket of the node).
 
 The few messages that are needed are declared here instead of generated; names and numbers of the fields are those of
 k8s.io/kubelet/pkg/apis/podresources/v1/api.proto. Fields that aren't declared are skipped, as protobuf allows.
@@ -6,6 +6,7 @@ k8s.io/kubelet/pkg/apis/podresources/v1/api.proto. Fields that aren't declared a
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -13,12 +14,18 @@ from typing import Any, Final
 import grpc
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
-__all__ = ["Holder", "PodResourcesError", "holders"]
+__all__ = ["Held", "PodResourcesError", "held_devices"]
 
 _PACKAGE: Final = "v1"
 _MESSAGES: Final[dict[str, tuple[tuple[str, int, str], ...]]] = {
     "ContainerDevices": (("resource_name", 1, "string"), ("device_ids", 2, "*string")),
-    "ContainerResources": (("name", 1, "string"), ("devices", 2, "*ContainerDevices")),
+    "ClaimResource": (("driver_name", 2, "string"), ("device_name", 4, "string"), ("share_id", 5, "string")),
+    "DynamicResource": (("claim_resources", 4, "*ClaimResource"),),
+    "ContainerResources": (
+        ("name", 1, "string"),
+        ("devices", 2, "*ContainerDevices"),
+        ("dynamic_resources", 5, "*DynamicResource"),
+    ),
     "PodResources": (("name", 1, "string"), ("namespace", 2, "string"), ("containers", 3, "*ContainerResources")),
     "ListPodResourcesRequest": (),
     "ListPodResourcesResponse": (("pod_resources", 1, "*PodResources"),),
@@ -32,18 +39,20 @@ class PodResourcesError(RuntimeError):
 
 
 @dataclass(frozen=True, slots=True)
-class Holder:
-    """A container that a GPU was given to."""
+class Held:
+    """A device that a container was given."""
 
     namespace: str
     pod: str
     container: str
-    shared: bool
-    """Whether it has a replica (time-slicing, MPS) of the GPU instead of the GPU."""
+    resource: str
+    """Of a claim (DRA): the driver."""
+    device: str
+    """As its plugin or driver calls it; a share of a DRA device is `NAME::SHARE`, as NVIDIA's plugin has it."""
 
 
-def holders(socket_path: Path, gpu_uuid: str) -> tuple[Holder, ...]:
-    """The containers that hold a GPU; pods that have ended may still be among them.
+def held_devices(socket_path: Path) -> tuple[Held, ...]:
+    """All devices that containers hold; pods that have ended may still be among them.
 
     Raises:
         PodResourcesError: The kubelet doesn't answer.
@@ -61,13 +70,21 @@ def holders(socket_path: Path, gpu_uuid: str) -> tuple[Holder, ...]:
     except grpc.RpcError as error:
         raise PodResourcesError(f"the kubelet doesn't answer at {socket_path}: {error}") from None
     return tuple(
-        Holder(pod.namespace, pod.name, container.name, shared=device != gpu_uuid)
+        Held(pod.namespace, pod.name, container.name, resource, device)
         for pod in response.pod_resources
         for container in pod.containers
-        for devices in container.devices
-        for device in devices.device_ids
-        if device.partition("::")[0] == gpu_uuid
+        for resource, device in _devices(container)
     )
+
+
+def _devices(container: Any) -> Iterator[tuple[str, str]]:
+    for devices in container.devices:
+        for device in devices.device_ids:
+            yield devices.resource_name, device
+    for dynamic in container.dynamic_resources:
+        for claim in dynamic.claim_resources:
+            share = f"::{claim.share_id}" if claim.share_id else ""
+            yield claim.driver_name, f"{claim.device_name}{share}"
 
 
 def _declare() -> dict[str, Any]:

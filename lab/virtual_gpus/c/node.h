@@ -61,6 +61,8 @@ struct config {
 	double lag_s[2][MAX_CLOCKS];   /* [0 down, 1 up][target] */
 	double gpu_power[MAX_GPUS], gpu_time[MAX_GPUS]; /* how this GPU differs, as factors */
 	uint8_t uuid[MAX_GPUS][16];
+	uint8_t minor[MAX_GPUS]; /* of /dev/nvidiaN: the order in which the driver found them, not that of the bus */
+	uint8_t mig[MAX_GPUS];   /* MIG mode is on */
 };
 
 /* A clock range that gets into force at `t`. Clocks are indices into the table, NO_LOCK = default. */

@@ -154,7 +154,7 @@ nvmlReturn_t nvmlDeviceGetHandleByPciBusId_v2(const char *bus_id, nvmlDevice_t *
 
 nvmlReturn_t nvmlDeviceGetMinorNumber(nvmlDevice_t device, unsigned *number) {
 	KNOWN(device);
-	*number = gpu;
+	*number = nvml_node()->config.minor[gpu];
 	return NVML_SUCCESS;
 }
 
@@ -226,7 +226,7 @@ CONSTANT(nvmlDeviceGetDisplayMode, unsigned, 0)
 CONSTANT(nvmlDeviceGetDisplayActive, unsigned, 0)
 CONSTANT(nvmlDeviceGetMaxMigDeviceCount, unsigned, 7)
 CONSTANT(nvmlDeviceIsMigDeviceHandle, unsigned, 0)
-CONSTANT_PAIR(nvmlDeviceGetMigMode, 0, 0)
+CONSTANT_PAIR(nvmlDeviceGetMigMode, nvml_node()->config.mig[gpu], *a)
 CONSTANT_PAIR(nvmlDeviceGetEccMode, 1, 1)
 CONSTANT_PAIR(nvmlDeviceGetCudaComputeCapability, 8, 0)
 CONSTANT_PAIR(nvmlDeviceGetEncoderUtilization, 0, 167000)

@@ -10,13 +10,15 @@ from typing import Any
 import grpc
 import pytest
 
+from joulepath_agent.peers.devices import NodeGpu
 from joulepath_agent.peers.ownership import ClusterPods, own_pod
 from joulepath_agent.peers.peer import JobPod
-from joulepath_agent.peers.podresources import Holder, holders
+from joulepath_agent.peers.podresources import Held, held_devices
 from joulepath_agent.peers.refusal import PeerRefusedError
 
-GPU = "GPU-1"
-HOLDER = Holder("ns", "pod-0", "pytorch", shared=False)
+GPU, RESOURCE = "GPU-1", "nvidia.com/gpu"
+GPUS = (NodeGpu("GPU-0", 0, 1, mig=False), NodeGpu(GPU, 1, 0, mig=False))
+HELD = Held("ns", "pod-0", "pytorch", RESOURCE, GPU)
 
 
 def field(number: int, value: bytes | str) -> bytes:
@@ -27,9 +29,20 @@ def field(number: int, value: bytes | str) -> bytes:
 
 def pod(name: str, *devices: str) -> bytes:
     """A PodResources message, with fields that the agent doesn't know."""
-    container_devices = field(1, "nvidia.com/gpu") + b"".join(field(2, d) for d in devices) + field(3, field(1, b""))
-    container = field(1, "pytorch") + field(2, container_devices) + bytes([3 << 3, 7])
-    return field(1, field(1, name) + field(2, "ns") + field(3, container))
+    container_devices = field(1, RESOURCE) + b"".join(field(2, d) for d in devices) + field(3, field(1, b""))
+    return of_container(name, field(2, container_devices) + bytes([3 << 3, 7]))
+
+
+def claiming_pod(name: str, driver: str, device: str, share: str = "") -> bytes:
+    """A PodResources message of a pod with a claim (DRA), as a kubelet 1.37 with NVIDIA's driver tells it."""
+    cdi = field(1, field(1, f"k8s.gpu.nvidia.com/claim=6e1cbf0b-{device}"))
+    resource = cdi + field(2, driver) + field(3, "node0") + field(4, device) + (field(5, share) if share else b"")
+    return of_container(name, field(5, field(2, "claim") + field(3, "ns") + field(4, resource)))
+
+
+def of_container(name: str, resources: bytes) -> bytes:
+    """A PodResources message whose one container has these."""
+    return field(1, field(1, name) + field(2, "ns") + field(3, field(1, "pytorch") + resources))
 
 
 @pytest.fixture
@@ -67,49 +80,115 @@ def body(uid: str = "uid-0", phase: str = "Running", **changes: Any) -> dict[str
     return {"metadata": metadata, "status": {"phase": phase}}
 
 
-def test_the_kubelet_tells_who_holds_a_gpu(kubelet: Callable[[bytes], Path]) -> None:
-    path = kubelet(pod("pod-0", GPU, "GPU-2") + pod("pod-1", "GPU-3"))
-    assert holders(path, GPU) == (HOLDER,)
-    assert holders(path, "GPU-4") == ()
+_BOTH = {"pod_0": body(), "pod_1": body("uid-1")}
 
 
-def test_a_replica_of_a_gpu_is_shared(kubelet: Callable[[bytes], Path]) -> None:
-    path = kubelet(pod("pod-0", f"{GPU}::3"))
-    assert [holder.shared for holder in holders(path, GPU)] == [True]
-    with pytest.raises(PeerRefusedError, match="SharedGpu"):
-        ClusterPods(path, api())("uid-0", GPU)
+def test_the_kubelet_tells_which_devices_containers_hold(kubelet: Callable[[bytes], Path]) -> None:
+    path = kubelet(pod("pod-0", GPU, "GPU-2") + claiming_pod("pod-1", "gpu.nvidia.com", "gpu-0", "s1"))
+    assert held_devices(path) == (
+        HELD,
+        Held("ns", "pod-0", "pytorch", RESOURCE, "GPU-2"),
+        Held("ns", "pod-1", "pytorch", "gpu.nvidia.com", "gpu-0::s1"),
+    )
+
+
+@pytest.mark.parametrize("device", [GPU, "nvidia0"])
+def test_a_pod_stands_where_its_controller_says(kubelet: Callable[[bytes], Path], device: str) -> None:
+    path = kubelet(pod("pod-0", device))
+    assert ClusterPods(path, api(pod_0=body()))("uid-0", GPU, GPUS) == JobPod("ns", "pod-0", "uid-0", "job", "job-uid")
+
+
+def test_a_claim_is_a_gpu_as_well(kubelet: Callable[[bytes], Path]) -> None:
+    path = kubelet(claiming_pod("pod-0", "gpu.nvidia.com", "gpu-0"))
+    assert ClusterPods(path, api(pod_0=body()))("uid-0", GPU, GPUS).name == "pod-0"
+
+
+@pytest.mark.parametrize(
+    ("device", "claimed", "code", "why"),
+    [
+        (f"{GPU}::3", GPU, "SharedGpu", "share of a GPU"),
+        ("nvidia0/vgpu1", GPU, "SharedGpu", "share of a GPU"),
+        ("MIG-1b2c", "GPU-1b2c", "MigGpu", "MIG mode"),  # as CUDA names the instance
+        ("nvidia0/gi1", "GPU-1b2c", "MigGpu", "MIG mode"),
+        ("0", GPU, "AmbiguousGpu", "UUIDs"),
+    ],
+)
+def test_part_of_a_gpu_is_refused_with_the_reason(
+    kubelet: Callable[[bytes], Path], device: str, claimed: str, code: str, why: str
+) -> None:
+    with pytest.raises(PeerRefusedError, match=f"^{code}: .*{why}") as refused:
+        ClusterPods(kubelet(pod("pod-0", device)), api(pod_0=body()))("uid-0", claimed, GPUS)
+    assert not refused.value.final
+
+
+def test_the_mig_instances_of_another_gpu_disturb_nobody(kubelet: Callable[[bytes], Path]) -> None:
+    path = kubelet(pod("pod-0", GPU) + pod("pod-1", "MIG-1b2c", "nvidia1/gi1"))
+    assert ClusterPods(path, api(pod_0=body()))("uid-0", GPU, GPUS).name == "pod-0"
 
 
 def test_a_silent_kubelet_refuses_for_now(tmp_path: Path) -> None:
     with pytest.raises(PeerRefusedError, match="Unanswered"):
-        ClusterPods(tmp_path / "none.sock", api())("uid-0", GPU)
-
-
-def test_a_pod_stands_where_its_controller_says(kubelet: Callable[[bytes], Path]) -> None:
-    path = kubelet(pod("pod-0", GPU))
-    assert ClusterPods(path, api(pod_0=body()))("uid-0", GPU) == JobPod("ns", "pod-0", "uid-0", "job", "job-uid")
+        ClusterPods(tmp_path / "none.sock", api())("uid-0", GPU, GPUS)
 
 
 def test_the_gpu_of_a_pod_that_has_ended_is_its_successors() -> None:
-    found = (Holder("ns", "old", "c", shared=False), HOLDER)
-    assert own_pod("uid-0", GPU, found, api(old=body("uid-9", "Succeeded"), pod_0=body())).name == "pod-0"
+    held = (Held("ns", "old", "c", RESOURCE, GPU), HELD)
+    assert own_pod("uid-0", GPU, GPUS, held, api(old=body("uid-9", "Succeeded"), pod_0=body())).name == "pod-0"
 
 
 @pytest.mark.parametrize(
-    ("found", "pods", "code"),
+    ("held", "pods", "code"),
     [
         ((), {}, "NotItsGpu"),
-        ((HOLDER,), {}, "NotItsGpu"),
-        ((HOLDER,), {"pod_0": body("uid-9")}, "NotItsGpu"),
-        ((HOLDER,), {"pod_0": body(phase="Failed")}, "NotItsGpu"),
-        ((HOLDER, Holder("ns", "pod-1", "c", shared=False)), {"pod_0": body(), "pod_1": body("uid-1")}, "SharedGpu"),
-        ((HOLDER, Holder("ns", "pod-0", "sidecar", shared=False)), {"pod_0": body()}, "SharedGpu"),
-        ((HOLDER,), {"pod_0": body(ownerReferences=None)}, "NoJob"),
+        ((HELD,), {}, "NotItsGpu"),
+        ((HELD,), {"pod_0": body("uid-9")}, "NotItsGpu"),
+        ((HELD,), {"pod_0": body(phase="Failed")}, "NotItsGpu"),
+        ((Held("ns", "pod-0", "c", RESOURCE, "GPU-0"),), {"pod_0": body()}, "NotItsGpu"),
+        ((HELD, Held("ns", "pod-1", "c", RESOURCE, GPU)), _BOTH, "SharedGpu"),
+        ((HELD, Held("ns", "pod-1", "c", "gpu.nvidia.com", "gpu-0")), _BOTH, "SharedGpu"),
+        ((HELD, Held("ns", "pod-1", "c", "nvidia.com/renamed", "nvidia0")), _BOTH, "SharedGpu"),
+        ((HELD, Held("ns", "pod-1", "c", RESOURCE, f"{GPU}::0")), _BOTH, "SharedGpu"),
+        ((HELD, Held("ns", "pod-0", "sidecar", RESOURCE, GPU)), {"pod_0": body()}, "SharedGpu"),
+        ((HELD,), {"pod_0": body(ownerReferences=None)}, "NoJob"),
     ],
 )
 def test_whoever_does_not_hold_the_gpu_alone_is_refused(
-    found: tuple[Holder, ...], pods: dict[str, Any], code: str
+    held: tuple[Held, ...], pods: dict[str, Any], code: str
 ) -> None:
     with pytest.raises(PeerRefusedError) as refused:
-        own_pod("uid-0", GPU, found, api(**pods))
+        own_pod("uid-0", GPU, GPUS, held, api(**pods))
     assert refused.value.code == code
+
+
+OWN = JobPod("ns", "pod-0", "uid-0", "job", "job-uid")
+
+
+def test_a_pod_that_still_has_its_gpu_alone_is_told_so_by_the_kubelet_only(kubelet: Callable[[bytes], Path]) -> None:
+    def never(namespace: str, name: str) -> None:
+        raise AssertionError("the API server isn't asked")
+
+    path = kubelet(pod("pod-0", GPU) + pod("pod-1", "GPU-0"))
+    assert ClusterPods(path, never).part(OWN, GPU, GPUS) == ""
+
+
+def test_a_pod_learns_when_its_gpu_is_given_to_another_as_well(kubelet: Callable[[bytes], Path]) -> None:
+    path = kubelet(claiming_pod("pod-0", "gpu.nvidia.com", "gpu-0") + claiming_pod("pod-1", "gpu.nvidia.com", "gpu-0"))
+    assert ClusterPods(path, api(**_BOTH)).part(OWN, GPU, GPUS).startswith("SharedGpu")
+
+
+@pytest.mark.parametrize(
+    "pods",
+    [{"pod_0": body(), "pod_1": body("uid-1", "Succeeded")}, {"pod_0": body()}, {}],
+    ids=["ended", "gone", "none"],
+)
+def test_pods_that_are_no_more_take_nothing(kubelet: Callable[[bytes], Path], pods: dict[str, Any]) -> None:
+    path = kubelet(pod("pod-0", GPU) + pod("pod-1", GPU))
+    assert ClusterPods(path, api(**pods)).part(OWN, GPU, GPUS) == ""
+
+
+def test_who_cannot_be_asked_takes_nothing(kubelet: Callable[[bytes], Path], tmp_path: Path) -> None:
+    def silent(namespace: str, name: str) -> None:
+        raise TimeoutError("no answer")
+
+    assert ClusterPods(tmp_path / "none.sock", silent).part(OWN, GPU, GPUS) == ""
+    assert ClusterPods(kubelet(pod("pod-0", GPU) + pod("pod-1", GPU)), silent).part(OWN, GPU, GPUS) == ""

@@ -14,11 +14,13 @@ from kubernetes import config
 
 from joulepath_agent.cluster.api import NodeApi
 from joulepath_agent.peers.cgroup import pod_uid_of
+from joulepath_agent.peers.devices import NodeGpu
 from joulepath_agent.peers.ownership import ClusterPods
 from joulepath_agent.peers.peer import JobPod
 from joulepath_agent.peers.refusal import PeerRefusedError
 from real_cluster import Cluster as RealCluster
 from tests.agent.room import wait_until
+from virtual_gpus import state
 
 pytestmark = pytest.mark.cluster
 
@@ -35,6 +37,7 @@ class Training:
     pod_uid: str
     gpu_uuid: str
     pods: ClusterPods
+    gpus: tuple[NodeGpu, ...]
 
 
 @pytest.fixture(scope="module")
@@ -62,24 +65,26 @@ def training(cluster: RealCluster) -> Iterator[Training]:
         root = Path(f"/proc/{node.processes.pid(f'{node.name}.namespace')}/root")
         api = NodeApi(config.new_client_from_config(str(cluster.kubeconfig)), node.name, namespace)
         pods = ClusterPods(root / "var/lib/kubelet/pod-resources/kubelet.sock", api.read_pod)
-        yield Training(namespace, stored["metadata"]["uid"], name, pod["metadata"]["uid"], gpu, pods)
+        uuids = state.uuids(root / "run/virtual-gpus/state")
+        gpus = tuple(NodeGpu(uuid, index, index, mig=False) for index, uuid in enumerate(uuids))
+        yield Training(namespace, stored["metadata"]["uid"], name, pod["metadata"]["uid"], gpu, pods, gpus)
     finally:
         cluster.kubectl("delete", "namespace", namespace, "--wait=false")
 
 
 def test_a_pod_stands_in_its_job_with_its_gpu(training: Training) -> None:
     expected = JobPod(training.namespace, training.pod, training.pod_uid, "job", training.job_uid)
-    assert training.pods(training.pod_uid, training.gpu_uuid) == expected
+    assert training.pods(training.pod_uid, training.gpu_uuid, training.gpus) == expected
 
 
 def test_another_pod_does_not_get_its_gpu(training: Training) -> None:
     with pytest.raises(PeerRefusedError, match="NotItsGpu"):
-        training.pods(str(uuid4()), training.gpu_uuid)
+        training.pods(str(uuid4()), training.gpu_uuid, training.gpus)
 
 
 def test_a_gpu_that_no_pod_holds_is_nobodys(training: Training) -> None:
     with pytest.raises(PeerRefusedError, match="NotItsGpu"):
-        training.pods(training.pod_uid, "GPU-none")
+        training.pods(training.pod_uid, "GPU-none", training.gpus)
 
 
 def test_the_cgroup_of_its_process_names_the_pod(training: Training) -> None:
