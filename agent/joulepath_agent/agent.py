@@ -248,6 +248,7 @@ def _gpu_report(setter: ClockSetter) -> GpuReport:
         uuid=gpu.uuid,
         model=gpu.model,
         default_clock_mhz=gpu.default_clock_mhz,
+        settled_clock_mhz=setter.settled.clock_mhz,
         supported_clocks_mhz=gpu.supported_clocks_mhz,
         locked=setter.ordered_mhz != 0,
         lag=setter.lag(),

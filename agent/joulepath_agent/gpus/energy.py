@@ -38,7 +38,6 @@ _COARSE_S: Final = 1.0
 _WIDTH: Final = 3
 _IDLE_S: Final = 0.1
 _SETTLED_S: Final = 0.3
-_SHORTFALL: Final = 0.98
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +47,8 @@ class Trace:
     time_s: NDArray[np.float64]
     energy_j: NDArray[np.float64]
     uncertainty_s: NDArray[np.float64]
-    capped_s: tuple[float, ...] = ()
-    """When the SM clock was seen below the clock that was ordered."""
+    capped: tuple[tuple[float, int], ...] = ()
+    """When the SM clock was seen below the clock that was ordered, and at how many MHz."""
 
     def covers(self, begin_s: float, end_s: float) -> bool:
         """Whether joules can be told for every time in between."""
@@ -102,7 +101,9 @@ class EnergyTrace:
     def __init__(self, setter: ClockSetter) -> None:
         self._setter = setter
         self._edges = Edges()
-        self._capped: deque[float] = deque(maxlen=1000)
+        self._capped: deque[tuple[float, int]] = deque(maxlen=1000)
+        self.computing = False
+        """Whether its rank runs an instruction now, as far as is known."""
         self._last: tuple[float, float] | None = None
         self._periods: deque[float] = deque(maxlen=9)
         self.due_s = 0.0
@@ -135,11 +136,17 @@ class EnergyTrace:
         return Trace(edges[:, 0], edges[:, 1], edges[:, 2], tuple(self._capped))
 
     def _check_clock(self, now: float) -> None:
-        ordered = self._setter.ordered_mhz
-        if ordered and now - self._setter.ordered_at_s > _SETTLED_S:
-            clock = self._setter.gpu.sm_clock_mhz()
-            if clock < _SHORTFALL * ordered and self._setter.ordered_mhz == ordered:
-                self._capped.append(now)
+        setter = self._setter
+        ordered_mhz, ordered_at_s = setter.ordered_mhz, setter.ordered_at_s
+        if not self.computing or now - ordered_at_s <= _SETTLED_S:
+            return
+        clock_mhz = setter.gpu.sm_clock_mhz()
+        if setter.ordered_at_s != ordered_at_s:
+            return
+        if not ordered_mhz:
+            setter.settled.add(clock_mhz)
+        elif clock_mhz < ordered_mhz - setter.settled.step_mhz:
+            self._capped.append((now, clock_mhz))
 
 
 class Sampler:

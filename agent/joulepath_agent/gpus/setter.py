@@ -17,10 +17,11 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from joulepath_agent.gpus.lags import Lags, Way
+from joulepath_agent.gpus.lags import Lags, Switch
 from joulepath_agent.gpus.leasing import Lessor
 from joulepath_agent.gpus.nvml import Gpu, GpuError
-from joulepath_agent.gpus.wish import DEFAULT, Wish, height
+from joulepath_agent.gpus.settled import Settled
+from joulepath_agent.gpus.wish import DEFAULT, Wish
 from joulepath_crds import SwitchingLag
 
 __all__ = ["ClockSetter"]
@@ -42,6 +43,7 @@ class ClockSetter:
 
     def __init__(self, gpu: Gpu, lessor: Lessor) -> None:
         self.gpu = gpu
+        self.settled = Settled(gpu.supported_clocks_mhz)
         self.sets = 0
         self.failures = 0
         self.on_failure: Callable[[str], None] = lambda _: None
@@ -156,9 +158,7 @@ class ClockSetter:
         return (self._ordered_mhz if wish.later_mhz is None else wish.later_mhz), wish.measure
 
     def _order(self, target_mhz: int, measure: bool) -> None:
-        way: Way = "up" if height(target_mhz) > height(self._ordered_mhz) else "down"
-        # A clock that is there already, because the switch before this one isn't in force yet, tells no lag.
-        measure = measure and self._lags.are_worth_measuring(way) and self._is_at(target_mhz) is False
+        switch = self._switch_to(target_mhz) if measure else None
         if target_mhz != DEFAULT and not self._leased:
             if refused := self._lessor.take(self.gpu.uuid):
                 self.on_no_lease(refused)
@@ -177,8 +177,8 @@ class ClockSetter:
             return
         self._ordered_mhz, self._ordered_at_s = target_mhz, begun
         self.sets += 1
-        if measure:
-            self._lags.add(way, self._measured_lag_s(target_mhz, begun))
+        if switch is not None:
+            self._lags.add(switch.way, self._measured_lag_s(switch, begun))
 
     @contextlib.contextmanager
     def _calling(self) -> Iterator[None]:
@@ -188,11 +188,23 @@ class ClockSetter:
         finally:
             self._called_at_s = math.inf
 
-    def _measured_lag_s(self, target_mhz: int, begun_s: float) -> float | None:
+    def _switch_to(self, target_mhz: int) -> Switch | None:
+        """The switch to be measured; None where that tells nothing."""
+        settled = self.settled
+        reached_mhz = settled.reached_mhz
+        switch = Switch.between(
+            reached_mhz(self._ordered_mhz), reached_mhz(target_mhz), settled.step_mhz, settled.spread_mhz
+        )
+        if switch is None or not self._lags.are_worth_measuring(switch.way):
+            return None
+        # A clock that is there already, because the switch before this one isn't in force yet, tells no lag.
+        return switch if self._is_over(switch) is False else None
+
+    def _measured_lag_s(self, switch: Switch, begun_s: float) -> float | None:
         """Looks until the clock is there, the next wish is due or it has taken too long; None unless seen sharply."""
         looked_s = time.monotonic()
         while (now := time.monotonic()) < begun_s + _LAG_LIMIT_S and self._seconds_to_order() > 0:
-            there = self._is_at(target_mhz)
+            there = self._is_over(switch)
             if there is not False:
                 sharp = now - looked_s <= max(_LAG_BLUR_S, _LAG_BLUR * (now - begun_s))
                 return now - begun_s if there and sharp else None
@@ -200,10 +212,10 @@ class ClockSetter:
             time.sleep(_LAG_POLL_S)
         return None
 
-    def _is_at(self, target_mhz: int) -> bool | None:
-        """Whether the GPU runs at a clock; None if it doesn't say."""
+    def _is_over(self, switch: Switch) -> bool | None:
+        """Whether the GPU has switched; None if it doesn't say."""
         try:
-            return self.gpu.sm_clock_mhz() == (target_mhz or self.gpu.default_clock_mhz)
+            return switch.is_over(self.gpu.sm_clock_mhz())
         except GpuError as error:
             log.warning("%s; this switch isn't measured", error)
             return None

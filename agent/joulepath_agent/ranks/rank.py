@@ -96,6 +96,7 @@ class Rank:
 
     def _pass(self, entry: MarkerEntry, now: float) -> None:
         conductor = self._conductor
+        self.trace.computing = entry.event is MarkerEvent.BEGIN
         if entry.event is not MarkerEvent.STEP_BEGIN:
             self._apply(conductor.on_event(entry, now))
             self.history.mark(entry, now)
