@@ -19,6 +19,7 @@ from prometheus_client import CollectorRegistry
 
 from joulepath_agent.agent import Agent
 from joulepath_agent.cluster.api import NodeApi
+from joulepath_agent.gpus.foreign import OnForeignClock
 from joulepath_agent.gpus.nvml import open_gpus
 from joulepath_agent.logs import Log
 from joulepath_agent.metrics import AgentCollector
@@ -64,6 +65,7 @@ def _run(options: argparse.Namespace) -> int:
             version=version("joulepath"),
             proc=options.proc,
             look_for_gpus_s=options.look_for_gpus,
+            on_foreign_clock=options.on_foreign_clock,
             budget=replace(BUDGET, silence_s=options.silence_limit),
         )
         registry = CollectorRegistry()
@@ -108,6 +110,8 @@ def _options() -> argparse.ArgumentParser:
     take("--look-for-gpus", "JOULEPATH_LOOK_FOR_GPUS", "30", float, "seconds between two looks until all are read")
     silence = "seconds without a marker, at most, after which a rank's clock is released"
     take("--silence-limit", "JOULEPATH_SILENCE_LIMIT", str(BUDGET.silence_s), _seconds, silence)
+    foreign = "where somebody else sets a leased clock: reassert (order it again, up to three times a minute) or yield"
+    take("--on-foreign-clock", "JOULEPATH_ON_FOREIGN_CLOCK", "reassert", OnForeignClock, foreign)
     take("--grace", "JOULEPATH_GRACE", "28", float, "seconds after SIGTERM until it gives up")
     take("--log-level", "JOULEPATH_LOG_LEVEL", "info", str, "debug, info, warning or error")
     return parser

@@ -21,6 +21,7 @@ from joulepath_agent.endpoint import Endpoint
 from joulepath_agent.follower import Follower
 from joulepath_agent.gpus.discovery import SILENT_S, Discovery
 from joulepath_agent.gpus.energy import EnergyTrace, Sampler
+from joulepath_agent.gpus.foreign import OnForeignClock
 from joulepath_agent.gpus.lease import End
 from joulepath_agent.gpus.leasing import Leasing
 from joulepath_agent.gpus.nvml import Gpu
@@ -59,6 +60,7 @@ class Agent:
         proc: Path = Path("/proc"),
         look_for_gpus_s: float = _LOOK_FOR_GPUS_S,
         budget: Budget = BUDGET,
+        on_foreign_clock: OnForeignClock = OnForeignClock.REASSERT,
     ) -> None:
         """Listens once there are GPUs. What a killed agent left locked, the warden resets.
 
@@ -72,6 +74,7 @@ class Agent:
             proc: The host's /proc.
             look_for_gpus_s: Between two looks for GPUs while there are none, or not all.
             budget: What peers may make it remember, compute and wait for.
+            on_foreign_clock: What to do where somebody else sets a clock that is leased.
 
         Raises:
             OSError: The socket can't be made.
@@ -81,6 +84,7 @@ class Agent:
         self.refusals: Counter[str] = Counter()
         self._locate = locate
         self._budget = budget
+        self._on_foreign_clock = on_foreign_clock
         self.leasing = Leasing(state_dir, self._is_well, self._revoked)
         self.setters: dict[str, ClockSetter] = {}
         self._lock = threading.Lock()
@@ -165,10 +169,11 @@ class Agent:
 
     def _adopt(self, gpus: Sequence[Gpu]) -> None:
         endpoint = self._endpoint or self._make_endpoint()
-        setters = {gpu.uuid: ClockSetter(gpu, self.leasing) for gpu in gpus}
+        setters = {gpu.uuid: ClockSetter(gpu, self.leasing, self._on_foreign_clock) for gpu in gpus}
         for uuid, setter in setters.items():
             setter.on_failure = partial(self._clock_failed, uuid)
             setter.on_no_lease = partial(self._revoked, uuid)
+            setter.on_yield = partial(self._yielded, uuid)
         # Others iterate over these: they are replaced, never changed.
         self.setters = {**self.setters, **setters}
         self._traces = {**self._traces, **{uuid: EnergyTrace(setter) for uuid, setter in setters.items()}}
@@ -220,6 +225,12 @@ class Agent:
         rank = self._ranks.get(uuid)
         if rank is not None:
             rank.stop(Reason(End.CLOCK_FAILED, reason, final=True))
+
+    def _yielded(self, uuid: str, reason: str) -> None:
+        """Somebody else sets its clock: default clocks, and no plan before its next block begins."""
+        rank = self._ranks.get(uuid)
+        if rank is not None:
+            rank.stop(Reason(End.FOREIGN_CLOCK, reason.partition(": ")[2]))
 
     def _is_well(self, uuid: str) -> bool:
         """Whether the threads live on which a lease of the warden depends."""

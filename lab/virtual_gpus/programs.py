@@ -31,6 +31,7 @@ __all__ = [
     "run_until_killed",
     "set_clock_error",
     "set_clocks",
+    "set_power_limit",
     "two_streams",
     "watch_counter",
 ]
@@ -113,6 +114,11 @@ def set_clocks(targets: list[int]) -> list[list[int]]:
             pynvml.nvmlDeviceResetGpuLockedClocks(handle)
         moments.append([before, time.monotonic_ns()])
     return moments
+
+
+def set_power_limit(watts: int) -> None:
+    """Lower the power limit of GPU 0."""
+    pynvml.nvmlDeviceSetPowerManagementLimit(_nvml(), watts * 1000)
 
 
 def set_clock_error(gpu: int = 0, drop: bool = False) -> dict[str, int]:

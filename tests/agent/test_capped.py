@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -36,7 +37,7 @@ def test_a_capped_node_is_planned_by_instruction_like_one_that_is_not(room: Call
     made: Room = room(model, gpus=2, time_scale=SCALE, lag_ms=2.0, power_variation=0.0)
     agent = made.agent()
     for stage in range(2):
-        places = {"ordinal": stage, "rank": stage, "stages": [stage], "world_size": 2, "stage_count": 2}
+        places: dict[str, Any] = {"ordinal": stage, "rank": stage, "stages": [stage], "world_size": 2, "stage_count": 2}
         made.peer(**places, order=ORDERS[stage], iterations=100_000)
 
     def settled() -> bool:

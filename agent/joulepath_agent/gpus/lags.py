@@ -19,6 +19,8 @@ __all__ = ["UNKNOWN_LAG_S", "Lags", "Switch", "Way"]
 UNKNOWN_LAG_S: Final = 0.1
 """Taken while no switch has been measured: a raise that is too early costs energy, one that is too late costs time."""
 _KEPT: Final = 256
+_SHORTEST_SETTLING_S: Final = 0.02
+_LONGEST_SETTLING_S: Final = 0.3
 _MOST_IN_VAIN: Final = 20
 """Switches in a direction, one after the other in a lease, after which it isn't measured any more: a GPU whose cap
 isn't known yet never gets to its highest clock."""
@@ -63,6 +65,12 @@ class Lags:
         """95th percentile of the lag to a higher clock."""
         lags = tuple(self._lags["up"])
         return float(np.quantile(lags, 0.95)) if lags else UNKNOWN_LAG_S
+
+    @property
+    def settling_s(self) -> float:
+        """After so long a switch is in force, beyond doubt."""
+        known = [*tuple(self._lags["up"]), *tuple(self._lags["down"])]
+        return min(_LONGEST_SETTLING_S, max(_SHORTEST_SETTLING_S, 3 * max(known))) if known else _LONGEST_SETTLING_S
 
     def summary(self) -> SwitchingLag | None:
         """The lags measured; None until there is one in each direction."""

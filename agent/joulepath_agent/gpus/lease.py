@@ -26,6 +26,7 @@ class End(StrEnum):
     ORDER_MISMATCH = "OrderMismatch"
     GUARD_TRIPPED = "GuardTripped"
     CLOCK_FAILED = "ClockFailed"
+    FOREIGN_CLOCK = "ForeignClock"
     NO_WARDEN_LEASE = "NoWardenLease"
     FOLLOWER_FAILED = "FollowerFailed"
     AGENT_STOPPED = "AgentStopped"

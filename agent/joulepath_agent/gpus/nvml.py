@@ -68,6 +68,18 @@ class Gpu:
         with self._calling("read of the SM clock"):
             return int(pynvml.nvmlDeviceGetClockInfo(self._handle, pynvml.NVML_CLOCK_SM))
 
+    def is_held_back(self) -> bool:
+        """Whether the driver names a cause of its own for the clock that runs: power, heat, a brake, or that it idles.
+
+        Settings of clocks are no such cause. A driver that names none at all is taken to have one.
+        """
+        with self._calling("read of what holds the clock"):
+            try:
+                reasons = pynvml.nvmlDeviceGetCurrentClocksEventReasons(self._handle)
+            except (pynvml.NVMLError_NotSupported, pynvml.NVMLError_FunctionNotFound):
+                return True
+            return bool(reasons & ~pynvml.nvmlClocksEventReasonApplicationsClocksSetting)
+
     def energy_j(self) -> float:
         """The energy counter, joules since the driver was loaded; it moves in steps, about every 100 ms."""
         with self._calling("read of the energy counter"):

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Final
 
+from joulepath_agent.gpus.foreign import Foreign, OnForeignClock
 from joulepath_agent.gpus.lags import Lags, Switch
 from joulepath_agent.gpus.leasing import Lessor
 from joulepath_agent.gpus.nvml import Gpu, GpuError
@@ -41,20 +42,24 @@ _LONGEST_RETRY_S: Final = 2.0
 class ClockSetter:
     """Orders the clock of one GPU."""
 
-    def __init__(self, gpu: Gpu, lessor: Lessor) -> None:
+    def __init__(self, gpu: Gpu, lessor: Lessor, on_foreign_clock: OnForeignClock = OnForeignClock.REASSERT) -> None:
         self.gpu = gpu
         self.settled = Settled(gpu.supported_clocks_mhz)
+        self.foreign = Foreign(on_foreign_clock)
         self.sets = 0
         self.failures = 0
         self.on_failure: Callable[[str], None] = lambda _: None
         """Called from the setter's thread with the reason, after the clock has been released."""
         self.on_no_lease: Callable[[str], None] = lambda _: None
         """Called so where a clock isn't ordered, since there is no lease of it."""
+        self.on_yield: Callable[[str], None] = lambda _: None
+        """Called where a clock isn't ordered, since somebody else sets it; from any thread, perhaps several times."""
         self._lessor = lessor
         self._leased = False
         self._changed = threading.Condition()
         self._wish: Wish | None = None
         self._done_now = True
+        self._again = False
         self._releasing = False
         self._running = True
         self._ordered_mhz = DEFAULT
@@ -85,6 +90,11 @@ class ClockSetter:
         return now_s - min(self._stuck_since_s, self._called_at_s)
 
     @property
+    def settling_s(self) -> float:
+        """How long after an order its clock is in force, beyond doubt."""
+        return self._lags.settling_s
+
+    @property
     def lag_up_s(self) -> float:
         """95th percentile of the lag to a higher clock."""
         return self._lags.up_p95_s
@@ -99,6 +109,18 @@ class ClockSetter:
             if not self._releasing:
                 self._wish, self._done_now = wish, False
                 self._changed.notify()
+
+    def contradict(self, ordered_mhz: int, seen_mhz: int) -> None:
+        """Takes notice that a clock ordered isn't in force any more: it is ordered again, or yielded."""
+        with self._changed:
+            if not self._leased or self._releasing or self._ordered_mhz != ordered_mhz:
+                return
+            again = self._again = self.foreign.decide(ordered_mhz, seen_mhz, time.monotonic())
+            self._changed.notify()
+        log.warning("%s: %s", self.gpu.uuid, self.foreign.told)
+        if not again:
+            self.release()
+            self.on_yield(self.foreign.told)
 
     def release(self) -> None:
         """Ends all wishes: default clocks at once, then no lease. Returns at once."""
@@ -120,8 +142,11 @@ class ClockSetter:
             with self._changed:
                 while self._running and (wait := self._seconds_to_order()) > 0:
                     self._changed.wait(None if math.isinf(wait) else wait)
+                again, self._again = self._again, False
                 if self._releasing:
                     target, measure = None, False
+                elif again:
+                    target, measure = self._ordered_mhz, False
                 elif not self._running:
                     return
                 else:
@@ -129,7 +154,7 @@ class ClockSetter:
             try:
                 if target is None:
                     self._release_now()
-                elif target != self._ordered_mhz:
+                elif again or target != self._ordered_mhz:
                     self._order(target, measure)
             except Exception:
                 log.exception("setting the clock of %s failed; the GPU returns to its default clocks", self.gpu.uuid)
@@ -137,7 +162,7 @@ class ClockSetter:
                 time.sleep(_RETRY_S)
 
     def _seconds_to_order(self) -> float:
-        if self._releasing:
+        if self._releasing or self._again:
             return 0.0
         if self._wish is None:
             return math.inf
@@ -159,6 +184,9 @@ class ClockSetter:
 
     def _order(self, target_mhz: int, measure: bool) -> None:
         switch = self._switch_to(target_mhz) if measure else None
+        if target_mhz != DEFAULT and self.foreign.yields(time.monotonic()):
+            self.on_yield(self.foreign.told)
+            return
         if target_mhz != DEFAULT and not self._leased:
             if refused := self._lessor.take(self.gpu.uuid):
                 self.on_no_lease(refused)

@@ -46,6 +46,15 @@ class Settled:
         if self.clock_mhz is None or abs(middle_mhz - self.clock_mhz) > self.step_mhz:
             self.clock_mhz = min(self._supported_mhz, key=lambda clock: abs(clock - middle_mhz))
 
+    def lowest_mhz(self, ordered_mhz: int) -> int:
+        """The lowest clock at which an order may be in force, default clocks being 0; 0 where that isn't known."""
+        waver_mhz = self.clock_mhz - self.spread_mhz if self.clock_mhz else ordered_mhz
+        return max(0, min(ordered_mhz or waver_mhz, waver_mhz) - self.step_mhz)
+
+    def highest_mhz(self, ordered_mhz: int) -> int:
+        """The highest one."""
+        return (ordered_mhz or self._supported_mhz[0]) + self.step_mhz
+
     def reached_mhz(self, clock_mhz: int) -> int:
         """The clock that an order leads to, default clocks being 0: what is above where it settles is not reached."""
         top_mhz = self.clock_mhz or self._supported_mhz[0]

@@ -319,6 +319,8 @@ class History:
     # from runs to numbers
 
     def _measure(self, run: Run, trace: Trace, covered: bool) -> None:
+        if any(run.begin_s <= at_s <= run.end_s for at_s in trace.foreign_s):
+            return
         whole_block = len(run.iterations) == run.applied.length
         if whole_block and covered and (report := block_report(run, trace)) is not None:
             self.blocks.append(report)

@@ -211,7 +211,9 @@ class Rank:
             iteration=now.iteration,
             iteration_time_s=history.iteration_time_s,
             state=now.state,
-            reason="; ".join(filter(None, (now.reason, history.refused))) or history.capped,
+            reason="; ".join(filter(None, (now.reason, history.refused)))
+            or self.setter.foreign.told_lately(time.monotonic())
+            or history.capped,
             staged_hash=now.staged_hash,
             staged_at_iteration=now.staged_at_iteration,
             applied_hash=now.applied_hash,
