@@ -26,7 +26,7 @@ from prometheus_client import CollectorRegistry
 
 from joulepath_agent.agent import Agent
 from joulepath_agent.gpus.foreign import OnForeignClock
-from joulepath_agent.gpus.nvml import open_gpus
+from joulepath_agent.gpus.nvml import Nvml
 from joulepath_agent.logs import Log
 from joulepath_agent.metrics import AgentCollector
 from joulepath_agent.peers.cgroup import peer_process
@@ -70,7 +70,7 @@ def main() -> None:
         return JobPod("default", f"pod-{pod_uid}", pod_uid, "job", "job-uid")
 
     agent = Agent(
-        open_gpus,
+        Nvml(),
         identify,
         locate,
         socket_path=options.socket,

@@ -10,7 +10,6 @@ import sys
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Final
@@ -20,7 +19,7 @@ from prometheus_client import CollectorRegistry
 from joulepath_agent.agent import Agent
 from joulepath_agent.cluster.api import NodeApi
 from joulepath_agent.gpus.foreign import OnForeignClock
-from joulepath_agent.gpus.nvml import open_gpus
+from joulepath_agent.gpus.nvml import Nvml
 from joulepath_agent.logs import Log
 from joulepath_agent.metrics import AgentCollector
 from joulepath_agent.peers.budget import BUDGET
@@ -57,7 +56,7 @@ def _run(options: argparse.Namespace) -> int:
     try:
         cluster = NodeApi.connect(options.node_name, options.namespace)
         agent = Agent(
-            partial(open_gpus, options.site_clocks),
+            Nvml(options.site_clocks),
             CgroupIdentity(options.proc),
             ClusterPods(options.pod_resources, cluster.read_pod),
             socket_path=options.socket,

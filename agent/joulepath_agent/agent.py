@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -19,7 +19,7 @@ import pydantic
 
 from joulepath_agent.endpoint import Endpoint
 from joulepath_agent.follower import Follower
-from joulepath_agent.gpus.discovery import SILENT_S, Discovery
+from joulepath_agent.gpus.discovery import SILENT_S, Discovery, Looker
 from joulepath_agent.gpus.energy import EnergyTrace, Sampler
 from joulepath_agent.gpus.foreign import OnForeignClock
 from joulepath_agent.gpus.lease import End
@@ -50,7 +50,7 @@ class Agent:
 
     def __init__(
         self,
-        open_gpus: Callable[[], tuple[Sequence[Gpu], Sequence[str]]],
+        nvml: Looker,
         identify: Identify,
         locate: Locate,
         *,
@@ -65,7 +65,7 @@ class Agent:
         """Listens once there are GPUs. What a killed agent left locked, the warden resets.
 
         Args:
-            open_gpus: Opens the GPUs of the node, and tells what is wrong with those it can't: `nvml.open_gpus`.
+            nvml: Where it looks for the GPUs of the node: `nvml.Nvml`.
             identify: Tells who is at the socket.
             locate: Tells where that pod stands.
             socket_path: The socket.
@@ -99,7 +99,12 @@ class Agent:
         self._endpoint: Endpoint | None = None
         self._started = False
         self._discovery = Discovery(
-            open_gpus, self._adopt, lambda: self.leasing.in_doubt, proc=proc, retry_s=look_for_gpus_s
+            nvml,
+            self._adopt,
+            self._is_idle,
+            lambda: self.leasing.in_doubt,
+            proc=proc,
+            retry_s=look_for_gpus_s,
         )
 
     def start(self) -> None:
@@ -181,6 +186,9 @@ class Agent:
             endpoint.start()
         self._endpoint = endpoint
 
+    def _is_idle(self) -> bool:
+        return not self._ranks and not any(setter.leased for setter in self.setters.values())
+
     def _plan_of(self, rank: Rank) -> JobPlanSpec | None:
         return self._plans.get(rank.pod.job_key)
 
@@ -191,6 +199,7 @@ class Agent:
             what = f"the hello names {most} stages or ranks of a pipeline, up to {self._budget.stages} are served"
             raise PeerRefusedError("TooManyStages", what, final=True)
         pod = self._locate(peer.pod_uid, hello.gpu_uuid)
+        self._discovery.wake()
         setter = self.setters.get(hello.gpu_uuid)
         if setter is None:
             what = f"this node has no GPU {hello.gpu_uuid} whose clock can be set"

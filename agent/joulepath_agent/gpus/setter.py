@@ -81,6 +81,11 @@ class ClockSetter:
         return self._ordered_at_s
 
     @property
+    def leased(self) -> bool:
+        """Whether its clock may be locked."""
+        return self._leased
+
+    @property
     def alive(self) -> bool:
         """Whether its thread lives."""
         return self._thread.is_alive()

@@ -44,14 +44,21 @@ struct node *node_map(const char *path) {
 	return NULL;
 }
 
+static const char *state_path(void) {
+	const char *path = getenv("VIRTUAL_GPUS_STATE");
+	return path && *path ? path : DEFAULT_STATE;
+}
+
+int node_open(void) {
+	return open(state_path(), O_RDWR | O_CLOEXEC);
+}
+
 struct node *node_attach(void) {
 	static pthread_mutex_t once = PTHREAD_MUTEX_INITIALIZER;
 	static struct node *attached;
 	pthread_mutex_lock(&once);
-	if (!attached) {
-		const char *path = getenv("VIRTUAL_GPUS_STATE");
-		attached = node_map(path && *path ? path : DEFAULT_STATE);
-	}
+	if (!attached)
+		attached = node_map(state_path());
 	pthread_mutex_unlock(&once);
 	return attached;
 }

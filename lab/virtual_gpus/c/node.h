@@ -112,6 +112,7 @@ struct gpu {
 	double shown_j; /* largest energy that the counter has shown */
 	uint64_t sets, resets;
 	uint32_t persistence, lost, set_error;
+	uint32_t mig, mig_pending; /* the mode in force, and the one after the next reset */
 	atomic_uint hang; /* calls that don't return: bits of HANG_... */
 };
 
@@ -126,6 +127,7 @@ struct node {
 int64_t now_ns(void);
 struct node *node_attach(void); /* NULL and errno; the mapping lives as long as the process */
 struct node *node_map(const char *path);
+int node_open(void); /* the file that node_attach maps: a descriptor of it, or -1 and errno */
 void node_initialise(struct node *node); /* after config and kernels are filled */
 int node_visible(const struct node *node, uint32_t index[MAX_GPUS]);
 
