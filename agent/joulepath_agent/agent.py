@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Final
+from weakref import WeakValueDictionary
 
 import pydantic
 
@@ -27,8 +28,9 @@ from joulepath_agent.gpus.leasing import Leasing
 from joulepath_agent.gpus.nvml import Gpu
 from joulepath_agent.gpus.setter import ClockSetter
 from joulepath_agent.peers.budget import BUDGET, Budget
-from joulepath_agent.peers.peer import Identify, JobKey, Locate, Peer
+from joulepath_agent.peers.peer import Identify, JobKey, JobPod, Locate, Peer
 from joulepath_agent.peers.refusal import PeerRefusedError
+from joulepath_agent.ranks.group import Group
 from joulepath_agent.ranks.rank import Rank
 from joulepath_agent.ranks.reason import Reason
 from joulepath_crds import GpuReport, JobPlanSpec, JobReport, NodeReportStatus, RankReport
@@ -89,6 +91,8 @@ class Agent:
         self.setters: dict[str, ClockSetter] = {}
         self._lock = threading.Lock()
         self._ranks: dict[str, Rank] = {}
+        self._groups: WeakValueDictionary[tuple[object, ...], Group] = WeakValueDictionary()
+        """Of tensor-parallel peers, for as long as one of them is there."""
         self._plans: dict[JobKey, JobPlanSpec] = {}
         self._traces: dict[str, EnergyTrace] = {}
         self._follower = Follower(lambda: self.ranks)
@@ -212,7 +216,8 @@ class Agent:
                     raise PeerRefusedError("GpuClaimed", what)
                 holder.close(End.CONNECTION_CLOSED)
             budget = self._budget.among(len(self.setters))
-            rank = Rank(hello, peer, pod, setter, self._traces[hello.gpu_uuid], self._count_lease_end, budget)
+            group = self._groups.setdefault(_stage_of(hello, pod), Group())
+            rank = Rank(hello, peer, pod, setter, self._traces[hello.gpu_uuid], self._count_lease_end, budget, group)
             self._ranks[hello.gpu_uuid] = rank
         rank.set_plan(self._plan_of(rank))
         log.info("rank %d of %s runs on %s", hello.rank, pod.name, hello.gpu_uuid)
@@ -259,6 +264,12 @@ class Agent:
 
     def _count_refusal(self, code: str) -> None:
         self.refusals[code] += 1
+
+
+def _stage_of(hello: Hello, pod: JobPod) -> tuple[object, ...]:
+    """What tensor-parallel peers have in common: job, attempt, replica and place in the pipeline."""
+    ranks, alone = hello.pipeline.ranks, hello.tensor_parallel == 1 or hello.rank not in hello.pipeline.ranks
+    return pod.job_key, hello.attempt, hello.data, hello.rank if alone else ranks.index(hello.rank), alone
 
 
 def _gpu_report(setter: ClockSetter) -> GpuReport:
