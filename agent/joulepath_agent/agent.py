@@ -215,6 +215,7 @@ class Agent:
                     what = f"process {holder.peer.pid} already runs on {hello.gpu_uuid}"
                     raise PeerRefusedError("GpuClaimed", what)
                 holder.close(End.CONNECTION_CLOSED)
+            setter.settled.forget()
             budget = self._budget.among(len(self.setters))
             group = self._groups.setdefault(_stage_of(hello, pod), Group())
             rank = Rank(hello, peer, pod, setter, self._traces[hello.gpu_uuid], self._count_lease_end, budget, group)

@@ -46,6 +46,11 @@ class Settled:
         if self.clock_mhz is None or abs(middle_mhz - self.clock_mhz) > self.step_mhz:
             self.clock_mhz = min(self._supported_mhz, key=lambda clock: abs(clock - middle_mhz))
 
+    def forget(self) -> None:
+        """Another process runs on the GPU from now on, and may draw more or less."""
+        self._looks_mhz.clear()
+        self.clock_mhz, self.spread_mhz = None, 0
+
     def lowest_mhz(self, ordered_mhz: int) -> int:
         """The lowest clock at which an order may be in force, default clocks being 0; 0 where that isn't known."""
         waver_mhz = self.clock_mhz - self.spread_mhz if self.clock_mhz else ordered_mhz

@@ -53,6 +53,26 @@ def test_what_is_told_changes_only_where_it_has_moved_by_more_than_a_step() -> N
     assert settled.clock_mhz == 1245
 
 
+def test_what_one_process_settled_at_is_nothing_for_the_next() -> None:
+    settled = looked(*[1200, 1260] * 20)
+    settled.forget()
+    assert (settled.clock_mhz, settled.spread_mhz, settled.reached_mhz(0)) == (None, 0, 1410)
+    settled.add(1200)
+    assert settled.clock_mhz is None
+
+
+@given(clocks, st.integers(0, 60))
+def test_a_clock_that_wavers_below_a_cap_contradicts_no_order_above_it_and_one_beyond_a_step_does(
+    capped_mhz: int, waver_mhz: int
+) -> None:
+    settled = looked(*[capped_mhz - waver_mhz, capped_mhz] * 45)
+    for ordered_mhz in (0, 1410):
+        assert settled.lowest_mhz(ordered_mhz) <= capped_mhz - waver_mhz
+        assert settled.highest_mhz(ordered_mhz) == 1425
+    assert settled.lowest_mhz(150) == 135 or capped_mhz <= 300
+    assert settled.highest_mhz(150) == 165
+
+
 @given(clocks, clocks, st.integers(0, 120), st.data())
 def test_a_switch_that_is_measured_is_never_over_at_a_clock_within_the_spread_of_its_begin(
     from_mhz: int, to_mhz: int, spread_mhz: int, data: st.DataObject
