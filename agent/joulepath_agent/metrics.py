@@ -1,7 +1,8 @@
 """The agent's metrics: one table, from which collectors are made and against which dashboards and alerts are checked.
 
 Base units (watts, joules, hertz, seconds); GPU labels as users of dcgm-exporter know them. `labels` of a metric are
-the same in every sample; what isn't known (a GPU without a rank has no pod) is the empty text.
+the same in every sample; what isn't known (a GPU without a rank has no pod) is the empty text. While no rank is on the
+node, meters show what they showed when its GPUs were last looked at: a scrape opens no device.
 """
 
 from __future__ import annotations

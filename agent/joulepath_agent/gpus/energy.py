@@ -145,8 +145,9 @@ class EnergyTrace:
         if not self.computing or now - ordered_at_s <= setter.settling_s:
             return
         settled, clock_mhz = setter.settled, setter.gpu.sm_clock_mhz()
-        too_low = clock_mhz < settled.lowest_mhz(ordered_mhz) and not setter.gpu.is_held_back()
-        contradicts = too_low or clock_mhz > settled.highest_mhz(ordered_mhz)
+        locked_mhz = setter.gpu.locked_mhz(ordered_mhz)
+        too_low = clock_mhz < settled.lowest_mhz(locked_mhz) and not setter.gpu.is_held_back()
+        contradicts = too_low or clock_mhz > settled.highest_mhz(locked_mhz)
         if not self.computing or setter.ordered_at_s != ordered_at_s:
             return
         if doubted_s := self._suspicion.look(ordered_mhz, contradicts, now):

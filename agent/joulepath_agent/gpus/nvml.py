@@ -62,10 +62,15 @@ class Gpu:
         """Seconds since NVML last answered for this GPU, at a time of the monotonic clock; 0 while nobody asks it."""
         return now_s - self._answered_at_s if self._session.number else 0.0
 
+    def locked_mhz(self, clock_mhz: int) -> int:
+        """The clock that locking to one comes to, within the site's range; 0, which is no lock, stays 0."""
+        if self._site_range is None or not clock_mhz:
+            return clock_mhz
+        return min(max(clock_mhz, self._site_range.low_mhz), self._site_range.high_mhz)
+
     def lock(self, clock_mhz: int) -> None:
         """Locks the clock, within the site's range; returns when the driver has taken the order, not when in force."""
-        if self._site_range is not None:
-            clock_mhz = min(max(clock_mhz, self._site_range.low_mhz), self._site_range.high_mhz)
+        clock_mhz = self.locked_mhz(clock_mhz)
         with self._calling(f"lock to {clock_mhz} MHz", needs_permission=True):
             pynvml.nvmlDeviceSetGpuLockedClocks(self._handle, clock_mhz, clock_mhz)
 
