@@ -32,7 +32,6 @@ __all__ = [
     "set_clock_error",
     "set_clocks",
     "set_mig_mode",
-    "set_power_limit",
     "two_streams",
     "watch_counter",
 ]
@@ -122,11 +121,6 @@ def set_mig_mode(mode: int) -> dict[str, int]:
     handle = _nvml()
     activation = pynvml.nvmlDeviceSetMigMode(handle, mode)
     return {"activation": int(activation), "current": int(pynvml.nvmlDeviceGetMigMode(handle)[0])}
-
-
-def set_power_limit(watts: int) -> None:
-    """Lower the power limit of GPU 0."""
-    pynvml.nvmlDeviceSetPowerManagementLimit(_nvml(), watts * 1000)
 
 
 def set_clock_error(gpu: int = 0, drop: bool = False) -> dict[str, int]:

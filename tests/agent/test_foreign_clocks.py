@@ -49,12 +49,9 @@ def answers(agent: LocalAgent) -> dict[str, float]:
     return {one.labels["answer"]: one.value for one in families["joulepath_foreign_clocks"].samples}
 
 
-@pytest.mark.parametrize("theirs_mhz", [0, 600])
-def test_a_clock_that_another_process_sets_or_resets_is_ordered_again_three_times_and_then_yielded(
-    held: Held, theirs_mhz: int
-) -> None:
+def test_a_clock_that_another_process_sets_or_resets_is_ordered_again_three_times_and_then_yielded(held: Held) -> None:
     made, agent, _ = held()
-    for times in (1, 2, 3):
+    for times, theirs_mhz in ((1, 0), (2, 600), (3, 1200)):
         run_program(made.gpus, "set_clocks", targets=[theirs_mhz])
         wait_until(lambda times=times: answers(agent) == {"reasserted": times, "yielded": 0}, "it is noticed")  # type: ignore[misc]
         wait_until(lambda: made.clock() == LOW_MHZ, "the clock is ordered again")
@@ -62,15 +59,15 @@ def test_a_clock_that_another_process_sets_or_resets_is_ordered_again_three_time
     assert rank is not None
     assert rank.reason.startswith(f"ForeignClock: {LOW_MHZ} MHz were ordered, and the SM clock ran at ")
     assert rank.reason.endswith("it was ordered again")
-    run_program(made.gpus, "set_clocks", targets=[theirs_mhz])
+    run_program(made.gpus, "set_clocks", targets=[600])
     wait_until(lambda: answers(agent) == {"reasserted": 3, "yielded": 1}, "it is yielded")
     wait_until(lambda: made.clock() == 0 and made.named() == [], "the GPU is at its default clocks and given back")
     assert agent.counts()["leaseEnds"]["ForeignClock"] >= 1
-    run_program(made.gpus, "set_clocks", targets=[theirs_mhz])
+    run_program(made.gpus, "set_clocks", targets=[600])
     before = agent.rank()
     assert before is not None
     wait_until(lambda: (r := agent.rank()) is not None and r.iteration > before.iteration + 20, "the job goes on")
-    assert made.clock() == theirs_mhz, "whoever wants it keeps it"
+    assert made.clock() == 600, "whoever wants it keeps it"
     assert before.reason.startswith("ForeignClock: ")
 
 
@@ -79,14 +76,3 @@ def test_a_site_that_yields_has_its_clock_at_once(held: Held) -> None:
     run_program(made.gpus, "set_clocks", targets=[1200])
     wait_until(lambda: answers(agent) == {"reasserted": 0, "yielded": 1}, "it is yielded")
     wait_until(lambda: made.clock() == 0, "nothing of ours is left")
-
-
-def test_a_cap_of_power_is_nobodys_order(held: Held) -> None:
-    made, agent, _ = held()
-    run_program(made.gpus, "set_power_limit", watts=130)
-    wait_until(lambda: made.gpus.look(0).clock_mhz < LOW_MHZ, "the GPU is throttled")
-    rank = agent.rank()
-    assert rank is not None
-    wait_until(lambda: (r := agent.rank()) is not None and r.iteration > rank.iteration + 30, "it has run so for long")
-    assert answers(agent) == {"reasserted": 0, "yielded": 0}
-    assert made.clock() == LOW_MHZ
