@@ -2,7 +2,7 @@
 
 It locks clocks only while a `joulepath-warden` runs on the same state folder.
 
-    python local_agent.py --socket S --state-dir D [--pod UID=GPU,GPU ...]
+    python local_agent.py --socket S --state-dir D [--pod UID=GPU,GPU ...] [--on-foreign-clock yield]
     > {"plans": [JobPlan spec, ...]}          every plan there is, for job-uid's of namespace "default"
     > {"report": true}                        answered with one line: the NodeReport's status
     > {"counts": true}                        answered with lease ends, refusals and orders by GPU
@@ -28,7 +28,8 @@ from typing import Final
 from prometheus_client import CollectorRegistry
 
 from joulepath_agent.agent import Agent
-from joulepath_agent.gpus.nvml import open_gpus
+from joulepath_agent.gpus.foreign import OnForeignClock
+from joulepath_agent.gpus.nvml import Nvml
 from joulepath_agent.logs import Log
 from joulepath_agent.metrics import AgentCollector
 from joulepath_agent.peers.budget import BUDGET
@@ -84,12 +85,20 @@ def main() -> None:
     parser.add_argument("--socket", type=Path, required=True)
     parser.add_argument("--state-dir", type=Path, required=True)
     parser.add_argument("--pod", action="append", default=[])
+    parser.add_argument("--on-foreign-clock", type=OnForeignClock, default=OnForeignClock.REASSERT)
     options = parser.parse_args()
     sys.setswitchinterval(0.0005)
     Log("INFO", "%(relativeCreated)d %(threadName)s %(message)s", 2)
     pods = Pods({uid: gpus.split(",") for uid, _, gpus in (pod.partition("=") for pod in options.pod)})
-    budget = replace(BUDGET, recheck_s=_RECHECK_S)
-    agent = Agent(open_gpus, identify, pods, socket_path=options.socket, state_dir=options.state_dir, budget=budget)
+    agent = Agent(
+        Nvml(),
+        identify,
+        pods,
+        socket_path=options.socket,
+        state_dir=options.state_dir,
+        budget=replace(BUDGET, recheck_s=_RECHECK_S),
+        on_foreign_clock=options.on_foreign_clock,
+    )
 
     def stop(*_: object) -> None:
         sys.exit(0 if agent.stop(_GRACE_S) else 1)

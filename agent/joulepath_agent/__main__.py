@@ -10,7 +10,6 @@ import sys
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Final
@@ -19,7 +18,8 @@ from prometheus_client import CollectorRegistry
 
 from joulepath_agent.agent import Agent
 from joulepath_agent.cluster.api import NodeApi
-from joulepath_agent.gpus.nvml import open_gpus
+from joulepath_agent.gpus.foreign import OnForeignClock
+from joulepath_agent.gpus.nvml import Nvml
 from joulepath_agent.logs import Log
 from joulepath_agent.metrics import AgentCollector
 from joulepath_agent.peers.budget import BUDGET
@@ -56,7 +56,7 @@ def _run(options: argparse.Namespace) -> int:
     try:
         cluster = NodeApi.connect(options.node_name, options.namespace)
         agent = Agent(
-            partial(open_gpus, options.site_clocks),
+            Nvml(options.site_clocks),
             CgroupIdentity(options.proc),
             ClusterPods(options.pod_resources, cluster.read_pod),
             socket_path=options.socket,
@@ -64,6 +64,7 @@ def _run(options: argparse.Namespace) -> int:
             version=version("joulepath"),
             proc=options.proc,
             look_for_gpus_s=options.look_for_gpus,
+            on_foreign_clock=options.on_foreign_clock,
             budget=replace(BUDGET, silence_s=options.silence_limit),
         )
         registry = CollectorRegistry()
@@ -108,6 +109,8 @@ def _options() -> argparse.ArgumentParser:
     take("--look-for-gpus", "JOULEPATH_LOOK_FOR_GPUS", "30", float, "seconds between two looks until all are read")
     silence = "seconds without a marker, at most, after which a rank's clock is released"
     take("--silence-limit", "JOULEPATH_SILENCE_LIMIT", str(BUDGET.silence_s), _seconds, silence)
+    foreign = "where somebody else sets a leased clock: reassert (order it again, up to three times a minute) or yield"
+    take("--on-foreign-clock", "JOULEPATH_ON_FOREIGN_CLOCK", "reassert", OnForeignClock, foreign)
     take("--grace", "JOULEPATH_GRACE", "28", float, "seconds after SIGTERM until it gives up")
     take("--log-level", "JOULEPATH_LOG_LEVEL", "info", str, "debug, info, warning or error")
     return parser

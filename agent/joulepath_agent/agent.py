@@ -10,25 +10,28 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Final
+from weakref import WeakValueDictionary
 
 import pydantic
 
 from joulepath_agent.endpoint import Endpoint
 from joulepath_agent.follower import Follower
-from joulepath_agent.gpus.discovery import SILENT_S, Discovery
+from joulepath_agent.gpus.discovery import SILENT_S, Discovery, Looker
 from joulepath_agent.gpus.energy import EnergyTrace, Sampler
+from joulepath_agent.gpus.foreign import OnForeignClock
 from joulepath_agent.gpus.lease import End
 from joulepath_agent.gpus.leasing import Leasing
 from joulepath_agent.gpus.nvml import Gpu
 from joulepath_agent.gpus.setter import ClockSetter
 from joulepath_agent.peers.budget import BUDGET, Budget
 from joulepath_agent.peers.devices import NodeGpu
-from joulepath_agent.peers.peer import Identify, JobKey, Locate, Peer
+from joulepath_agent.peers.peer import Identify, JobKey, JobPod, Locate, Peer
 from joulepath_agent.peers.refusal import PeerRefusedError
+from joulepath_agent.ranks.group import Group
 from joulepath_agent.ranks.rank import Rank
 from joulepath_agent.ranks.reason import Reason
 from joulepath_crds import GpuReport, JobPlanSpec, JobReport, NodeReportStatus, RankReport
@@ -50,7 +53,7 @@ class Agent:
 
     def __init__(
         self,
-        open_gpus: Callable[[], tuple[Sequence[Gpu], Sequence[str]]],
+        nvml: Looker,
         identify: Identify,
         locate: Locate,
         *,
@@ -60,11 +63,12 @@ class Agent:
         proc: Path = Path("/proc"),
         look_for_gpus_s: float = _LOOK_FOR_GPUS_S,
         budget: Budget = BUDGET,
+        on_foreign_clock: OnForeignClock = OnForeignClock.REASSERT,
     ) -> None:
         """Listens once there are GPUs. What a killed agent left locked, the warden resets.
 
         Args:
-            open_gpus: Opens the GPUs of the node, and tells what is wrong with those it can't: `nvml.open_gpus`.
+            nvml: Where it looks for the GPUs of the node: `nvml.Nvml`.
             identify: Tells who is at the socket.
             locate: Tells where that pod stands.
             socket_path: The socket.
@@ -73,6 +77,7 @@ class Agent:
             proc: The host's /proc.
             look_for_gpus_s: Between two looks for GPUs while there are none, or not all.
             budget: What peers may make it remember, compute and wait for.
+            on_foreign_clock: What to do where somebody else sets a clock that is leased.
 
         Raises:
             OSError: The socket can't be made.
@@ -84,10 +89,13 @@ class Agent:
         self._stopping = threading.Event()
         self._rechecks = threading.Thread(target=self._recheck, name="recheck", daemon=True)
         self._budget = budget
+        self._on_foreign_clock = on_foreign_clock
         self.leasing = Leasing(state_dir, self._is_well, self._revoked)
         self.setters: dict[str, ClockSetter] = {}
         self._lock = threading.Lock()
         self._ranks: dict[str, Rank] = {}
+        self._groups: WeakValueDictionary[tuple[object, ...], Group] = WeakValueDictionary()
+        """Of tensor-parallel peers, for as long as one of them is there."""
         self._plans: dict[JobKey, JobPlanSpec] = {}
         self._traces: dict[str, EnergyTrace] = {}
         self._follower = Follower(lambda: self.ranks)
@@ -98,7 +106,12 @@ class Agent:
         self._endpoint: Endpoint | None = None
         self._started = False
         self._discovery = Discovery(
-            open_gpus, self._adopt, lambda: self.leasing.in_doubt, proc=proc, retry_s=look_for_gpus_s
+            nvml,
+            self._adopt,
+            self._is_idle,
+            lambda: self.leasing.in_doubt,
+            proc=proc,
+            retry_s=look_for_gpus_s,
         )
 
     def start(self) -> None:
@@ -169,16 +182,20 @@ class Agent:
 
     def _adopt(self, gpus: Sequence[Gpu]) -> None:
         endpoint = self._endpoint or self._make_endpoint()
-        setters = {gpu.uuid: ClockSetter(gpu, self.leasing) for gpu in gpus}
+        setters = {gpu.uuid: ClockSetter(gpu, self.leasing, self._on_foreign_clock) for gpu in gpus}
         for uuid, setter in setters.items():
             setter.on_failure = partial(self._clock_failed, uuid)
             setter.on_no_lease = partial(self._revoked, uuid)
+            setter.on_yield = partial(self._yielded, uuid)
         # Others iterate over these: they are replaced, never changed.
         self.setters = {**self.setters, **setters}
         self._traces = {**self._traces, **{uuid: EnergyTrace(setter) for uuid, setter in setters.items()}}
         if self._started and self._endpoint is None:
             endpoint.start()
         self._endpoint = endpoint
+
+    def _is_idle(self) -> bool:
+        return not self._ranks and not any(setter.leased for setter in self.setters.values())
 
     def _plan_of(self, rank: Rank) -> JobPlanSpec | None:
         return self._plans.get(rank.pod.job_key)
@@ -190,6 +207,7 @@ class Agent:
             what = f"the hello names {most} stages or ranks of a pipeline, up to {self._budget.stages} are served"
             raise PeerRefusedError("TooManyStages", what, final=True)
         pod = self._locate(peer.pod_uid, hello.gpu_uuid, self._node_gpus())
+        self._discovery.wake()
         setter = self.setters.get(hello.gpu_uuid)
         if setter is None:
             what = f"this node has no GPU {hello.gpu_uuid} whose clock can be set"
@@ -201,8 +219,10 @@ class Agent:
                     what = f"process {holder.peer.pid} already runs on {hello.gpu_uuid}"
                     raise PeerRefusedError("GpuClaimed", what)
                 holder.close(End.CONNECTION_CLOSED)
+            setter.settled.forget()
             budget = self._budget.among(len(self.setters))
-            rank = Rank(hello, peer, pod, setter, self._traces[hello.gpu_uuid], self._count_lease_end, budget)
+            group = self._groups.setdefault(_stage_of(hello, pod), Group())
+            rank = Rank(hello, peer, pod, setter, self._traces[hello.gpu_uuid], self._count_lease_end, budget, group)
             self._ranks[hello.gpu_uuid] = rank
         rank.set_plan(self._plan_of(rank))
         log.info("rank %d of %s runs on %s", hello.rank, pod.name, hello.gpu_uuid)
@@ -242,6 +262,12 @@ class Agent:
         if rank is not None:
             rank.stop(Reason(End.CLOCK_FAILED, reason, final=True))
 
+    def _yielded(self, uuid: str, reason: str) -> None:
+        """Somebody else sets its clock: default clocks, and no plan before its next block begins."""
+        rank = self._ranks.get(uuid)
+        if rank is not None:
+            rank.stop(Reason(End.FOREIGN_CLOCK, reason.partition(": ")[2]))
+
     def _is_well(self, uuid: str) -> bool:
         """Whether the threads live on which a lease of the warden depends."""
         now, setter = time.monotonic(), self.setters[uuid]
@@ -262,6 +288,12 @@ class Agent:
         self.refusals[code] += 1
 
 
+def _stage_of(hello: Hello, pod: JobPod) -> tuple[object, ...]:
+    """What tensor-parallel peers have in common: job, attempt, replica and place in the pipeline."""
+    ranks, alone = hello.pipeline.ranks, hello.tensor_parallel == 1 or hello.rank not in hello.pipeline.ranks
+    return pod.job_key, hello.attempt, hello.data, hello.rank if alone else ranks.index(hello.rank), alone
+
+
 def _gpu_report(setter: ClockSetter) -> GpuReport:
     gpu = setter.gpu
     silent = gpu.silent_s(time.monotonic()) > SILENT_S
@@ -269,6 +301,7 @@ def _gpu_report(setter: ClockSetter) -> GpuReport:
         uuid=gpu.uuid,
         model=gpu.model,
         default_clock_mhz=gpu.default_clock_mhz,
+        settled_clock_mhz=setter.settled.clock_mhz,
         supported_clocks_mhz=gpu.supported_clocks_mhz,
         locked=setter.ordered_mhz != 0,
         lag=setter.lag(),

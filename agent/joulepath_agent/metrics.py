@@ -1,7 +1,8 @@
 """The agent's metrics: one table, from which collectors are made and against which dashboards and alerts are checked.
 
 Base units (watts, joules, hertz, seconds); GPU labels as users of dcgm-exporter know them. `labels` of a metric are
-the same in every sample; what isn't known (a GPU without a rank has no pod) is the empty text.
+the same in every sample; what isn't known (a GPU without a rank has no pod) is the empty text. While no rank is on the
+node, meters show what they showed when its GPUs were last looked at: a scrape opens no device.
 """
 
 from __future__ import annotations
@@ -41,6 +42,12 @@ TABLE: Final[tuple[MetricRow, ...]] = (
     MetricRow("joulepath_rank_block", "gauge", (*_RANK, "arm"), "1 for the arm that the iteration runs, else 0."),
     MetricRow("joulepath_clock_sets_total", "counter", _GPU, "Orders to set or reset the clock that NVML took."),
     MetricRow("joulepath_clock_set_failures_total", "counter", _GPU, "Such orders that NVML refused."),
+    MetricRow(
+        "joulepath_foreign_clocks_total",
+        "counter",
+        (*_GPU, "answer"),
+        "Times that somebody else had set or reset a leased clock, by answer: reasserted or yielded.",
+    ),
     MetricRow("joulepath_gpus", "gauge", ("hostname",), "GPUs whose clock can be set; 0 on a node without."),
     MetricRow("joulepath_warden_up", "gauge", ("hostname",), "1 while the node's warden leases clocks, else 0."),
     MetricRow("joulepath_leases", "gauge", ("hostname",), "Ranks whose clock the agent may hold locked."),
@@ -96,6 +103,10 @@ class AgentCollector(Collector):
             samples["joulepath_gpu_locked_clock_hertz"].append((of_rank, setter.ordered_mhz * 1e6))
             samples["joulepath_clock_sets_total"].append((of_gpu, setter.sets))
             samples["joulepath_clock_set_failures_total"].append((of_gpu, setter.failures))
+            samples["joulepath_foreign_clocks_total"] += [
+                ((*of_gpu, "reasserted"), setter.foreign.reasserted),
+                ((*of_gpu, "yielded"), setter.foreign.yielded),
+            ]
             if (lag := setter.lag()) is not None:
                 samples["joulepath_switching_lag_seconds"] += [
                     ((*of_gpu, "up", "0.5"), lag.up_median_s),

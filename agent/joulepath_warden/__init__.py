@@ -4,6 +4,7 @@ The agent locks clocks; before it first touches one it leases that GPU here, and
 doesn't return in time, what a warden before this one left and whatever is in doubt is reset by the warden.
 
 - `clocks`: the range of clocks that a site locks its GPUs to
+- `session`: NVML, open while it is needed
 - `wire`: what agent and warden say to each other
 - `logs`: lines that nobody waits for
 - `lock`: one warden a node

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import threading
-
 import pynvml
 
 from joulepath_warden.clocks import ClockRange
+from joulepath_warden.session import Session
 
 __all__ = ["AbsentError", "Driver", "DriverError"]
 
@@ -25,8 +24,29 @@ class Driver:
     def __init__(self, site_range: ClockRange | None) -> None:
         """`site_range` is what a reset restores, where the site locks clocks itself."""
         self._site_range = site_range
-        self._opening = threading.Lock()
-        self._opened = False
+        self._session = Session()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the driver's devices are open for it."""
+        return self._session.number > 0
+
+    def open(self) -> None:
+        """Opens NVML, so that a reset that comes doesn't wait for that.
+
+        Raises:
+            DriverError: NVML can't be used.
+        """
+        try:
+            self._session.open()
+        except (pynvml.NVMLError_LibraryNotFound, pynvml.NVMLError_DriverNotLoaded) as error:
+            raise AbsentError(f"there is no NVML library or no driver ({error})") from None
+        except pynvml.NVMLError as error:
+            raise DriverError(f"NVML can't be used: {error}") from None
+
+    def let_go(self) -> bool:
+        """Closes the driver's devices unless a call is under way; whether they are closed."""
+        return self._session.let_go()
 
     def gpus(self) -> tuple[frozenset[str], tuple[str, ...]]:
         """UUIDs of the GPUs that there are, and what is wrong with those that can't be read.
@@ -34,17 +54,17 @@ class Driver:
         Raises:
             DriverError: NVML can't be used.
         """
-        self._open()
+        self.open()
         found, unread = set(), []
         try:
-            count = int(pynvml.nvmlDeviceGetCount())
+            with self._session.call():
+                for index in range(int(pynvml.nvmlDeviceGetCount())):
+                    try:
+                        found.add(str(pynvml.nvmlDeviceGetUUID(pynvml.nvmlDeviceGetHandleByIndex(index))))
+                    except pynvml.NVMLError as error:
+                        unread.append(f"GPU {index} can't be read: NVML says {error}")
         except pynvml.NVMLError as error:
-            raise self._failure("NVML can't count the GPUs", error) from None
-        for index in range(count):
-            try:
-                found.add(str(pynvml.nvmlDeviceGetUUID(pynvml.nvmlDeviceGetHandleByIndex(index))))
-            except pynvml.NVMLError as error:
-                unread.append(str(self._failure(f"GPU {index} can't be read", error)))
+            raise DriverError(f"NVML can't count the GPUs: NVML says {error}") from None
         return frozenset(found), tuple(unread)
 
     def reset(self, uuid: str) -> None:
@@ -53,13 +73,10 @@ class Driver:
         Raises:
             DriverError: The clock may still be locked.
         """
-        self._open()
+        self.open()
         try:
-            handle = pynvml.nvmlDeviceGetHandleByUUID(uuid)
-            if self._site_range is None:
-                pynvml.nvmlDeviceResetGpuLockedClocks(handle)
-            else:
-                pynvml.nvmlDeviceSetGpuLockedClocks(handle, self._site_range.low_mhz, self._site_range.high_mhz)
+            with self._session.call():
+                self._reset(pynvml.nvmlDeviceGetHandleByUUID(uuid))
         except pynvml.NVMLError_NotSupported:
             return  # where clocks can't be locked, none is
         except pynvml.NVMLError_NotFound:
@@ -67,21 +84,10 @@ class Driver:
         except pynvml.NVMLError_NoPermission:
             raise DriverError(f"reset of {uuid}: NVML gives no permission: give CAP_SYS_ADMIN") from None
         except pynvml.NVMLError as error:
-            raise self._failure(f"reset of {uuid}", error) from None
+            raise DriverError(f"reset of {uuid}: NVML says {error}") from None
 
-    def _open(self) -> None:
-        with self._opening:
-            if self._opened:
-                return
-            try:
-                pynvml.nvmlInit()
-            except (pynvml.NVMLError_LibraryNotFound, pynvml.NVMLError_DriverNotLoaded) as error:
-                raise AbsentError(f"there is no NVML library or no driver ({error})") from None
-            except pynvml.NVMLError as error:
-                raise DriverError(f"NVML can't be used: {error}") from None
-            self._opened = True
-
-    def _failure(self, what: str, error: pynvml.NVMLError) -> DriverError:
-        if isinstance(error, pynvml.NVMLError_Uninitialized):
-            self._opened = False
-        return DriverError(f"{what}: NVML says {error}")
+    def _reset(self, handle: object) -> None:
+        if self._site_range is None:
+            pynvml.nvmlDeviceResetGpuLockedClocks(handle)
+        else:
+            pynvml.nvmlDeviceSetGpuLockedClocks(handle, self._site_range.low_mhz, self._site_range.high_mhz)

@@ -15,6 +15,7 @@ import os
 import selectors
 import socket
 import struct
+import threading
 import time
 from collections import deque
 from collections.abc import Callable
@@ -22,7 +23,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from joulepath_warden.driver import AbsentError, Driver
+from joulepath_warden.driver import AbsentError, Driver, DriverError
 from joulepath_warden.journal import EVERY_GPU, Journal, is_uuid
 from joulepath_warden.leases import Leases
 from joulepath_warden.resets import Resets
@@ -61,6 +62,7 @@ class Warden:
         self._listen_at_s, self._told = 0.0, ""
         self._agent: socket.socket | None = None
         self._closing = False
+        self._moving: threading.Thread | None = None
         if self._journal.trouble:
             log.warning("%s: every GPU is reset", self._journal.trouble)
         elif self._journal.entries:
@@ -116,6 +118,23 @@ class Warden:
         self._hear()  # beats that came while this process was kept waiting count
         self._revoke(self._leases.revoke(time.monotonic()))
         self._settle()
+        self._hold_driver()
+
+    def _hold_driver(self) -> None:
+        """NVML is open while it may be needed in a hurry, and let go of else; by a thread of its own: it may hang."""
+        is_needed = bool(self._leases or self._journal.entries or self._resets.under_way)
+        if is_needed == self._driver.is_open or (self._moving is not None and self._moving.is_alive()):
+            return
+        if is_needed and not self._leases:
+            return  # resets open it by themselves
+        move = self._open_driver if is_needed else self._driver.let_go
+        self._moving = threading.Thread(target=move, name="driver", daemon=True)
+        self._moving.start()
+
+    def _open_driver(self) -> None:
+        with contextlib.suppress(DriverError):  # then a reset will say so
+            self._driver.open()
+        time.sleep(_LISTEN_AGAIN_S)
 
     def _revoke(self, uuids: tuple[str, ...]) -> None:
         for uuid in uuids:

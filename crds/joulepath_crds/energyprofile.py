@@ -95,3 +95,10 @@ class EnergyProfileSpec(Contract):
     """How long the slowest of the GPUs took to change its clock; absent where it was not measured on each of them."""
     job: Name = ""
     """Name of the job in which it was measured."""
+
+    @property
+    def default_clock_mhz(self) -> int:
+        """What default clocks amounted to where this was measured: the highest clock of its points."""
+        clocks = (point.clock_mhz for stage in self.stages for kind in stage.kinds for point in kind.points)
+        top_mhz = self.topology.default_clock_mhz
+        return max((clock for clock in clocks if clock <= top_mhz), default=top_mhz)

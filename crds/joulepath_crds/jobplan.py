@@ -134,7 +134,7 @@ class JobPlanSpec(Contract):
     stages: Annotated[tuple[StagePlan, ...], Field(max_length=1024, json_schema_extra=list_by("stage"))] = ()
     """Clocks by stage (Enforce)."""
     default_clock_mhz: Annotated[int, Field(gt=0)]
-    """The SM clock, in MHz, that default clocks amount to on these GPUs."""
+    """The SM clock, in MHz, that default clocks amount to on these GPUs, under load."""
     control_iteration_time_s: Annotated[float, Field(ge=0)] = 0.0
     """Expected seconds of an iteration at default clocks; 0 while unknown."""
     plan_iteration_time_s: Annotated[float, Field(ge=0)] = 0.0

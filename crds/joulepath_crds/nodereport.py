@@ -66,7 +66,10 @@ class GpuReport(Contract):
     model: Name
     """Name of the GPU."""
     default_clock_mhz: Annotated[int, Field(gt=0)]
-    """The SM clock, in MHz, that it reaches without a lock."""
+    """The highest SM clock, in MHz, that it may run at without a lock: its own, or the site's."""
+    settled_clock_mhz: Annotated[int, Field(gt=0)] | None = None
+    """The SM clock, in MHz, that it settles at without a lock while it computes, as measured: below the highest one
+    where power or heat cap it; absent while unknown."""
     supported_clocks_mhz: Annotated[tuple[Annotated[int, Field(gt=0, le=10000)], ...], Field(max_length=1024)]
     """SM clocks that can be set, in MHz, highest first."""
     locked: bool = False

@@ -38,4 +38,4 @@ class Topology(Contract):
     gpu_model: Name
     """Name of the GPUs, as NVML tells it."""
     default_clock_mhz: Annotated[int, Field(gt=0)]
-    """The SM clock, in MHz, that the GPUs reach without a lock."""
+    """The highest SM clock, in MHz, that the GPUs may run at without a lock. Where they settle is in the profile."""

@@ -36,7 +36,7 @@ def timeline(status: EnergyPlanStatus, evidence: Evidence) -> str:
         raise ValueError("there is no timeline without a profile and a measurement")
     before = _by_stage(evidence.ranks, lambda rank: rank.timeline, "at default clocks")
     after = _by_stage(evidence.ranks, lambda rank: rank.plan_timeline, "with the plan")
-    default = profile.topology.default_clock_mhz
+    default = profile.default_clock_mhz
     clocks = _plan_clocks(evidence.plan)
     strips = (
         Strip(_title("Default clocks", measured.control), boxes(before, _power(profile, lambda *_: default))),

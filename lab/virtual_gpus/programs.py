@@ -31,6 +31,7 @@ __all__ = [
     "run_until_killed",
     "set_clock_error",
     "set_clocks",
+    "set_mig_mode",
     "two_streams",
     "watch_counter",
 ]
@@ -114,6 +115,13 @@ def set_clocks(targets: list[int]) -> list[list[int]]:
             pynvml.nvmlDeviceResetGpuLockedClocks(handle)
         moments.append([before, time.monotonic_ns()])
     return moments
+
+
+def set_mig_mode(mode: int) -> dict[str, int]:
+    """Turn MIG of GPU 0 on or off; what activating it came to, and the mode in force after."""
+    handle = _nvml()
+    activation = pynvml.nvmlDeviceSetMigMode(handle, mode)
+    return {"activation": int(activation), "current": int(pynvml.nvmlDeviceGetMigMode(handle)[0])}
 
 
 def set_clock_error(gpu: int = 0, drop: bool = False) -> dict[str, int]:

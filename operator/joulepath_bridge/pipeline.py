@@ -17,7 +17,7 @@ def profile_of(spec: EnergyProfileSpec) -> Profile:
     Raises:
         ProfileError: Nothing can be planned on what was measured.
     """
-    top = spec.topology.default_clock_mhz
+    top = spec.default_clock_mhz
     points = {
         (stage.stage, kind.kind): tuple(
             Point(

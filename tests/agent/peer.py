@@ -41,6 +41,11 @@ DEFAULTS = {
     "stall_at": -1,
     "stall_s": 0.0,
     "other_order_from": 1 << 30,
+    "tensor": 0,
+    "tensor_parallel": 1,
+    "ranks": None,
+    "in_step": None,
+    "late_s": 0.0,
 }
 
 
@@ -68,6 +73,18 @@ def connect(path: str, hello: Hello) -> tuple[socket.socket, memoryview]:
     return connection, page
 
 
+class Together:
+    """Two processes that begin each instruction together, as tensor-parallel peers do; each writes to its own pipe."""
+
+    def __init__(self, reads: str, writes: str) -> None:
+        self._pipes = [os.open(path, os.O_RDWR) for path in (reads, writes)]
+
+    def wait(self) -> None:
+        """Until the other one has come as far."""
+        os.write(self._pipes[1], b"x")
+        os.read(self._pipes[0], 1)
+
+
 def main() -> None:
     """Trains."""
     options = {**DEFAULTS, **json.loads(sys.argv[2])}
@@ -76,13 +93,22 @@ def main() -> None:
     assert driver is not None
     stages = tuple(options["stages"])
     order = [Instruction.parse(label, stages[0] if len(stages) == 1 else None) for label in options["order"]]
-    ranks = tuple(range(options["world_size"]))
+    ranks = tuple(options["ranks"] or range(options["world_size"]))
     microbatches = 1 + max(one.microbatch for one in order)
     pipeline = PipelinePlace("Schedule1F1B", options["stage_count"], microbatches, stages, ranks)
     uuid = options["gpu_uuid"] or driver.current_gpu()
     hello = Hello(
-        options["rank"], options["ordinal"], options["world_size"], options["attempt"], uuid, "stream", pipeline
+        options["rank"],
+        options["ordinal"],
+        options["world_size"],
+        options["attempt"],
+        uuid,
+        "stream",
+        pipeline,
+        tensor=options["tensor"],
+        tensor_parallel=options["tensor_parallel"],
     )
+    together = Together(**options["in_step"]) if options["in_step"] else None
     connection, page = connect(sys.argv[1], hello)
     for _ in range(options["children"]):  # as DataLoader workers: they inherit everything and outlive their parent
         if os.fork() == 0:
@@ -108,6 +134,10 @@ def main() -> None:
             if wait_s := chance.choice(options["waits_s"]):
                 stream.synchronize()
                 time.sleep(wait_s)
+            if together is not None:
+                stream.synchronize()
+                together.wait()
+                time.sleep(options["late_s"])
             first = mark(MarkerEvent.BEGIN, iteration, one)
             stream.launch(one.stage, one.kind)
             stamps.append((one, first, mark(MarkerEvent.END, iteration, one)))

@@ -105,6 +105,7 @@ def test_lint_finds_nothing(cluster: Cluster) -> None:
         ("--set", "agent.runtimeClassName=nvidia,webhook.replicas=1,crds.install=false"),
         ("--set", r"agent.siteClocks=210\,1200,webhook.gpuResource=nvidia.com/gpu\,x.y/z,logLevel=debug"),
         ("--set", "agent.silenceLimitSeconds=20,agent.hostPID=true"),
+        ("--set", "agent.onForeignClock=yield"),
         ("--set", "dashboards.enabled=true,metrics.annotations=false"),
         ("--set-json", 'image.pullSecrets=["key"]', "--set-json", 'agent.nodeSelector={"a":"b"}'),
         ("--set-json", 'agent.extraVolumes=[{"name":"x","emptyDir":{}}]'),
@@ -300,6 +301,10 @@ def test_two_releases_share_no_name(cluster: Cluster, objects: list[Object]) -> 
         (("--set", "image.pullPolicy=Sometimes"), "at '/image/pullPolicy': value must be one of 'Always'"),
         (("--set", "agent.siteClocks=1200"), "at '/agent/siteClocks'"),
         (("--set", "agent.silenceLimitSeconds=86400"), "at '/agent/silenceLimitSeconds'"),
+        (
+            ("--set", "agent.onForeignClock=fight"),
+            "at '/agent/onForeignClock': value must be one of 'reassert', 'yield'",
+        ),
         (("--set", "agent.maxUnavailable=0"), "at '/agent/maxUnavailable': minimum: got 0, want 1"),
         (("--set-string", "agent.maxUnavailable=half"), "at '/agent/maxUnavailable'"),
         (("--set", "image.registry="), "at '/image/registry'"),

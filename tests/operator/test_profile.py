@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -148,6 +149,26 @@ def test_default_clocks_are_written_as_the_clock_that_they_amount_to(new_world: 
     assert {point.clock_mhz for stage in profile.stages for kind in stage.kinds for point in kind.points} == {1410}
     assert [one.clock_mhz for one in profile.blocking_power] == [1410]
     assert profile.job == "gpt3"
+
+
+def test_default_clocks_of_capped_gpus_are_where_the_least_capped_settles_and_no_clock_above_is_a_point(
+    new_world: NewWorld,
+) -> None:
+    gang = swept(new_world)
+    held = sorted({one.clock_mhz for one in gang.ranks[0].instructions} - {0}, reverse=True)
+    settles_mhz = held[1]
+    uuids = [rank.gpu_uuid for rank in gang.ranks]
+    settled = dict.fromkeys(uuids, settles_mhz - 15) | {uuids[3]: settles_mhz}
+    gpus = {uuid: gang.gpus[uuid].model_copy(update={"settled_clock_mhz": settled[uuid]}) for uuid in uuids}
+    capped = replace(gang, gpus=gpus)
+    assert capped.default_clock_mhz == settles_mhz
+    assert capped.topology() == gang.topology(), "heat makes no other shape of a job"
+    profile = build_profile(capped, capped.topology(), {0, *held}, measure_delays(capped, capped.topology()), "gpt3")
+    assert profile.default_clock_mhz == settles_mhz
+    points = {point.clock_mhz: point for point in profile.stages[0].kinds[0].points}
+    assert set(points) == {settles_mhz, *held[2:]}
+    uncapped = build_profile(gang, gang.topology(), {0}, measure_delays(gang, gang.topology()), "gpt3")
+    assert points[settles_mhz].time_s == uncapped.stages[0].kinds[0].points[0].time_s
 
 
 def test_energy_of_an_iteration_is_work_and_waits(new_world: NewWorld) -> None:

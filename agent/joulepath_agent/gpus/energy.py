@@ -23,6 +23,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from joulepath_agent.gpus.foreign import Suspicion
 from joulepath_agent.gpus.nvml import GpuError
 from joulepath_agent.gpus.setter import ClockSetter
 
@@ -37,8 +38,6 @@ _COARSE: Final = 20_000
 _COARSE_S: Final = 1.0
 _WIDTH: Final = 3
 _IDLE_S: Final = 0.1
-_SETTLED_S: Final = 0.3
-_SHORTFALL: Final = 0.98
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +47,10 @@ class Trace:
     time_s: NDArray[np.float64]
     energy_j: NDArray[np.float64]
     uncertainty_s: NDArray[np.float64]
-    capped_s: tuple[float, ...] = ()
-    """When the SM clock was seen below the clock that was ordered."""
+    capped: tuple[tuple[float, int], ...] = ()
+    """When the SM clock was seen below the clock that was ordered, held back by power or heat, and at how many MHz."""
+    foreign_s: tuple[float, ...] = ()
+    """When it was seen at a clock that somebody else had set."""
 
     def covers(self, begin_s: float, end_s: float) -> bool:
         """Whether joules can be told for every time in between."""
@@ -102,7 +103,11 @@ class EnergyTrace:
     def __init__(self, setter: ClockSetter) -> None:
         self._setter = setter
         self._edges = Edges()
-        self._capped: deque[float] = deque(maxlen=1000)
+        self._capped: deque[tuple[float, int]] = deque(maxlen=1000)
+        self._foreign_s: deque[float] = deque(maxlen=1000)
+        self._suspicion = Suspicion()
+        self.computing = False
+        """Whether its rank runs an instruction now, as far as is known."""
         self._last: tuple[float, float] | None = None
         self._periods: deque[float] = deque(maxlen=9)
         self.due_s = 0.0
@@ -132,14 +137,28 @@ class EnergyTrace:
     def read(self) -> Trace:
         """The edges so far."""
         edges = self._edges.read()
-        return Trace(edges[:, 0], edges[:, 1], edges[:, 2], tuple(self._capped))
+        return Trace(edges[:, 0], edges[:, 1], edges[:, 2], tuple(self._capped), tuple(self._foreign_s))
 
     def _check_clock(self, now: float) -> None:
-        ordered = self._setter.ordered_mhz
-        if ordered and now - self._setter.ordered_at_s > _SETTLED_S:
-            clock = self._setter.gpu.sm_clock_mhz()
-            if clock < _SHORTFALL * ordered and self._setter.ordered_mhz == ordered:
-                self._capped.append(now)
+        setter = self._setter
+        ordered_mhz, ordered_at_s = setter.ordered_mhz, setter.ordered_at_s
+        if not self.computing or now - ordered_at_s <= setter.settling_s:
+            return
+        settled, clock_mhz = setter.settled, setter.gpu.sm_clock_mhz()
+        locked_mhz = setter.gpu.locked_mhz(ordered_mhz)
+        too_low = clock_mhz < settled.lowest_mhz(locked_mhz) and not setter.gpu.is_held_back()
+        contradicts = too_low or clock_mhz > settled.highest_mhz(locked_mhz)
+        if not self.computing or setter.ordered_at_s != ordered_at_s:
+            return
+        if doubted_s := self._suspicion.look(ordered_mhz, contradicts, now):
+            self._foreign_s.extend(doubted_s)
+            setter.contradict(ordered_mhz, clock_mhz)
+        if contradicts:
+            return
+        if not ordered_mhz:
+            settled.add(clock_mhz)
+        elif clock_mhz < ordered_mhz - settled.step_mhz:
+            self._capped.append((now, clock_mhz))
 
 
 class Sampler:

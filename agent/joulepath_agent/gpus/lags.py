@@ -1,24 +1,56 @@
-"""How long a GPU's switches of clock took, as measured by its setter."""
+"""How long a GPU's switches of clock took, as measured by its setter.
+
+A switch is over at the first look that is within a step of the GPU's grid of where it leads to, on the near side or
+beyond: a GPU that a cap holds never gets to the clock itself, but wavers around where it settles.
+"""
 
 from __future__ import annotations
 
 from collections import Counter, deque
+from dataclasses import dataclass
 from typing import Final, Literal
 
 import numpy as np
 
 from joulepath_crds import SwitchingLag
 
-__all__ = ["UNKNOWN_LAG_S", "Lags", "Way"]
+__all__ = ["UNKNOWN_LAG_S", "Lags", "Switch", "Way"]
 
 UNKNOWN_LAG_S: Final = 0.1
 """Taken while no switch has been measured: a raise that is too early costs energy, one that is too late costs time."""
 _KEPT: Final = 256
+_SHORTEST_SETTLING_S: Final = 0.02
+_LONGEST_SETTLING_S: Final = 0.3
 _MOST_IN_VAIN: Final = 20
-"""Switches in a direction, one after the other in a lease, after which it isn't measured any more: a GPU that is capped
-never gets to its highest clock."""
+"""Switches in a direction, one after the other in a lease, after which it isn't measured any more: a GPU whose cap
+isn't known yet never gets to its highest clock."""
 
 Way = Literal["up", "down"]
+
+
+@dataclass(frozen=True, slots=True)
+class Switch:
+    """From one clock to another, where the GPU gets to both."""
+
+    to_mhz: int
+    way: Way
+    step_mhz: int
+
+    @classmethod
+    def between(cls, from_mhz: int, to_mhz: int, step_mhz: int, spread_mhz: int) -> Switch | None:
+        """The switch; None where the two are so near each other that a clock that wavers may look like it.
+
+        step_mhz: of the GPU's grid. spread_mhz: by how much a clock wavers where a cap holds it.
+        """
+        if abs(to_mhz - from_mhz) <= step_mhz + max(step_mhz, spread_mhz):
+            return None
+        return cls(to_mhz, "up" if to_mhz > from_mhz else "down", step_mhz)
+
+    def is_over(self, clock_mhz: int) -> bool:
+        """Whether a GPU that is seen at this clock has switched."""
+        if self.way == "up":
+            return clock_mhz >= self.to_mhz - self.step_mhz
+        return clock_mhz <= self.to_mhz + self.step_mhz
 
 
 class Lags:
@@ -33,6 +65,12 @@ class Lags:
         """95th percentile of the lag to a higher clock."""
         lags = tuple(self._lags["up"])
         return float(np.quantile(lags, 0.95)) if lags else UNKNOWN_LAG_S
+
+    @property
+    def settling_s(self) -> float:
+        """After so long a switch is in force, beyond doubt."""
+        known = [*tuple(self._lags["up"]), *tuple(self._lags["down"])]
+        return min(_LONGEST_SETTLING_S, max(_SHORTEST_SETTLING_S, 3 * max(known))) if known else _LONGEST_SETTLING_S
 
     def summary(self) -> SwitchingLag | None:
         """The lags measured; None until there is one in each direction."""

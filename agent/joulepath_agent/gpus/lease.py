@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable
 from enum import StrEnum
 
@@ -27,6 +28,7 @@ class End(StrEnum):
     GUARD_TRIPPED = "GuardTripped"
     CLOCK_FAILED = "ClockFailed"
     GPU_SHARED = "GpuShared"
+    FOREIGN_CLOCK = "ForeignClock"
     NO_WARDEN_LEASE = "NoWardenLease"
     FOLLOWER_FAILED = "FollowerFailed"
     AGENT_STOPPED = "AgentStopped"
@@ -41,21 +43,29 @@ class Lease:
         self._holder = holder
         self._on_end = on_end
         self._held = False
+        self._lock = threading.Lock()
 
     @property
     def held(self) -> bool:
         """Whether the clock may be locked for it."""
         return self._held
 
-    def hold(self, wish: Wish) -> None:
-        """Has the clock ordered as the rank wishes, and goes on or begins."""
+    def hold(self) -> None:
+        """Goes on or begins."""
         self._held = True
-        self._setter.wish(wish)
+
+    def order(self, wish: Wish) -> None:
+        """Has the clock ordered; nothing where it isn't held, however late a wish comes from another rank's thread."""
+        with self._lock:
+            if self._held:
+                self._setter.wish(wish)
 
     def end(self, end: End) -> None:
         """Has the clock reset; nothing where it isn't held."""
-        if self._held:
+        with self._lock:
+            if not self._held:
+                return
             self._held = False
             self._setter.release()
-            log.info("%s: lease ended, %s", self._holder, end)
-            self._on_end(end)
+        log.info("%s: lease ended, %s", self._holder, end)
+        self._on_end(end)

@@ -2,20 +2,23 @@
 
 Nothing of the agent but this module calls NVML. Its calls may come from any thread: NVML is thread-safe, and `pynvml`
 lets other threads run while a call blocks.
+
+While NVML is let go of, a GPU's meters show what they showed when it was looked at last, and nothing can be ordered.
 """
 
 from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
 import pynvml
 
 from joulepath_warden.clocks import ClockRange
+from joulepath_warden.session import Session
 
-__all__ = ["Gpu", "GpuError", "NoNvmlError", "open_gpus"]
+__all__ = ["Gpu", "GpuError", "NoNvmlError", "Nvml"]
 
 
 _MIG_REFUSAL: Final = (
@@ -35,12 +38,15 @@ class NoNvmlError(GpuError):
 class Gpu:
     """One GPU."""
 
-    def __init__(self, index: int, site_range: ClockRange | None = None) -> None:
+    def __init__(self, index: int, session: Session, site_range: ClockRange | None = None) -> None:
         self.index = index
+        self._session = session
         self._site_range = site_range
+        self._shown: dict[str, float] = {}
+        self._answered_at_s = time.monotonic()
         self.uuid = f"GPU {index}"
         with self._calling("identify"):
-            self._handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+            self._found = session.number, pynvml.nvmlDeviceGetHandleByIndex(index)
             self.uuid = str(pynvml.nvmlDeviceGetUUID(self._handle))
             self.model = str(pynvml.nvmlDeviceGetName(self._handle))
             memory_mhz = max(pynvml.nvmlDeviceGetSupportedMemoryClocks(self._handle))
@@ -54,14 +60,28 @@ class Gpu:
         self.refused: str | None = _MIG_REFUSAL if self.mig else None
         """Why no plan may touch its clock; None if one may."""
 
+    def renew(self, found: Gpu | None) -> None:
+        """Takes what a later look has found of the same GPU: its MIG mode may be another; None if it isn't there."""
+        if found is None:
+            self.refused = "NVML doesn't show it any more"
+        else:
+            self.index, self.minor, self._found = found.index, found.minor, found._found
+            self.mig, self.refused = found.mig, found.refused
+            self._answered_at_s = found._answered_at_s
+
     def silent_s(self, now_s: float) -> float:
-        """Seconds since NVML last answered for this GPU, at a time of the monotonic clock."""
-        return now_s - self._answered_at_s
+        """Seconds since NVML last answered for this GPU, at a time of the monotonic clock; 0 while nobody asks it."""
+        return now_s - self._answered_at_s if self._session.number else 0.0
+
+    def locked_mhz(self, clock_mhz: int) -> int:
+        """The clock that locking to one comes to, within the site's range; 0, which is no lock, stays 0."""
+        if self._site_range is None or not clock_mhz:
+            return clock_mhz
+        return min(max(clock_mhz, self._site_range.low_mhz), self._site_range.high_mhz)
 
     def lock(self, clock_mhz: int) -> None:
         """Locks the clock, within the site's range; returns when the driver has taken the order, not when in force."""
-        if self._site_range is not None:
-            clock_mhz = min(max(clock_mhz, self._site_range.low_mhz), self._site_range.high_mhz)
+        clock_mhz = self.locked_mhz(clock_mhz)
         with self._calling(f"lock to {clock_mhz} MHz", needs_permission=True):
             pynvml.nvmlDeviceSetGpuLockedClocks(self._handle, clock_mhz, clock_mhz)
 
@@ -75,18 +95,41 @@ class Gpu:
 
     def sm_clock_mhz(self) -> int:
         """The SM clock now."""
-        with self._calling("read of the SM clock"):
-            return int(pynvml.nvmlDeviceGetClockInfo(self._handle, pynvml.NVML_CLOCK_SM))
+        return int(self._show("SM clock", lambda gpu: pynvml.nvmlDeviceGetClockInfo(gpu, pynvml.NVML_CLOCK_SM)))
+
+    def is_held_back(self) -> bool:
+        """Whether the driver names a cause of its own for the clock that runs: power, heat, a brake, or that it idles.
+
+        Settings of clocks are no such cause. A driver that names none at all is taken to have one.
+        """
+        with self._calling("read of what holds the clock"):
+            try:
+                reasons = pynvml.nvmlDeviceGetCurrentClocksEventReasons(self._handle)
+            except (pynvml.NVMLError_NotSupported, pynvml.NVMLError_FunctionNotFound):
+                return True
+            return bool(reasons & ~pynvml.nvmlClocksEventReasonApplicationsClocksSetting)
 
     def energy_j(self) -> float:
         """The energy counter, joules since the driver was loaded; it moves in steps, about every 100 ms."""
-        with self._calling("read of the energy counter"):
-            return float(pynvml.nvmlDeviceGetTotalEnergyConsumption(self._handle)) / 1e3
+        return self._show("energy counter", pynvml.nvmlDeviceGetTotalEnergyConsumption) / 1e3
 
     def power_w(self) -> float:
         """Watts now, by the GPU's own sensor."""
-        with self._calling("read of the power"):
-            return float(pynvml.nvmlDeviceGetPowerUsage(self._handle)) / 1e3
+        return self._show("power", pynvml.nvmlDeviceGetPowerUsage) / 1e3
+
+    def _show(self, meter: str, read: Callable[[object], float]) -> float:
+        """What a meter shows; while NVML is let go of, what it showed last."""
+        if self._session.number or meter not in self._shown:
+            with self._calling(f"read of the {meter}"):
+                self._shown[meter] = float(read(self._handle))
+        return self._shown[meter]
+
+    @property
+    def _handle(self) -> object:
+        """The GPU as NVML names it since it was last opened."""
+        if self._found[0] != self._session.number:
+            self._found = self._session.number, pynvml.nvmlDeviceGetHandleByUUID(self.uuid)
+        return self._found[1]
 
     def _minor_number(self) -> int | None:
         try:
@@ -103,8 +146,11 @@ class Gpu:
 
     @contextlib.contextmanager
     def _calling(self, what: str, *, needs_permission: bool = False) -> Iterator[None]:
+        if not self._session.number:
+            raise GpuError(f"{what} on {self.uuid}: NVML is let go of, since no rank is on this node")
         try:
-            yield
+            with self._session.call():
+                yield
             self._answered_at_s = time.monotonic()
         except pynvml.NVMLError as error:
             if needs_permission and isinstance(error, pynvml.NVMLError_NoPermission):
@@ -112,26 +158,41 @@ class Gpu:
             raise GpuError(f"{what} on {self.uuid}: NVML says {error}") from None
 
 
-def open_gpus(site_range: ClockRange | None = None) -> tuple[tuple[Gpu, ...], tuple[str, ...]]:
-    """The GPUs of the node, and what is wrong with those that can't be read (lost, or without clocks to set).
+class Nvml:
+    """NVML on this node: open from a look on until it is let go of."""
 
-    May be called again, until all are read.
+    def __init__(self, site_range: ClockRange | None = None) -> None:
+        """`site_range` is what a reset restores, where the site locks clocks itself."""
+        self._site_range = site_range
+        self._session = Session()
 
-    Raises:
-        NoNvmlError: There is no NVML library.
-        GpuError: NVML fails.
-    """
-    try:
-        pynvml.nvmlInit()
-        count = int(pynvml.nvmlDeviceGetCount())
-    except pynvml.NVMLError_LibraryNotFound as error:
-        raise NoNvmlError(str(error)) from None
-    except pynvml.NVMLError as error:
-        raise GpuError(f"NVML can't be used: {error}") from None
-    found, unread = [], []
-    for index in range(count):
+    @property
+    def is_open(self) -> bool:
+        """Whether the driver's devices are open for it."""
+        return self._session.number > 0
+
+    def look(self) -> tuple[tuple[Gpu, ...], tuple[str, ...]]:
+        """The GPUs of the node, and what is wrong with those that can't be read (lost, or without clocks to set).
+
+        Raises:
+            NoNvmlError: There is no NVML library.
+            GpuError: NVML fails.
+        """
+        found, unread = [], []
         try:
-            found.append(Gpu(index, site_range))
-        except (GpuError, ValueError) as error:
-            unread.append(str(error))
-    return tuple(found), tuple(unread)
+            with self._session.call():
+                count = int(pynvml.nvmlDeviceGetCount())
+        except pynvml.NVMLError_LibraryNotFound as error:
+            raise NoNvmlError(str(error)) from None
+        except pynvml.NVMLError as error:
+            raise GpuError(f"NVML can't be used: {error}") from None
+        for index in range(count):
+            try:
+                found.append(Gpu(index, self._session, self._site_range))
+            except (GpuError, ValueError) as error:
+                unread.append(str(error))
+        return tuple(found), tuple(unread)
+
+    def let_go(self) -> bool:
+        """Closes the driver's devices, unless a call is under way; whether they are closed."""
+        return self._session.let_go()

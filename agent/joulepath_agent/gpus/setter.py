@@ -17,10 +17,12 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from joulepath_agent.gpus.lags import Lags, Way
+from joulepath_agent.gpus.foreign import Foreign, OnForeignClock
+from joulepath_agent.gpus.lags import Lags, Switch
 from joulepath_agent.gpus.leasing import Lessor
 from joulepath_agent.gpus.nvml import Gpu, GpuError
-from joulepath_agent.gpus.wish import DEFAULT, Wish, height
+from joulepath_agent.gpus.settled import Settled
+from joulepath_agent.gpus.wish import DEFAULT, Wish
 from joulepath_crds import SwitchingLag
 
 __all__ = ["ClockSetter"]
@@ -40,19 +42,24 @@ _LONGEST_RETRY_S: Final = 2.0
 class ClockSetter:
     """Orders the clock of one GPU."""
 
-    def __init__(self, gpu: Gpu, lessor: Lessor) -> None:
+    def __init__(self, gpu: Gpu, lessor: Lessor, on_foreign_clock: OnForeignClock = OnForeignClock.REASSERT) -> None:
         self.gpu = gpu
+        self.settled = Settled(gpu.supported_clocks_mhz)
+        self.foreign = Foreign(on_foreign_clock)
         self.sets = 0
         self.failures = 0
         self.on_failure: Callable[[str], None] = lambda _: None
         """Called from the setter's thread with the reason, after the clock has been released."""
         self.on_no_lease: Callable[[str], None] = lambda _: None
         """Called so where a clock isn't ordered, since there is no lease of it."""
+        self.on_yield: Callable[[str], None] = lambda _: None
+        """Called where a clock isn't ordered, since somebody else sets it; from any thread, perhaps several times."""
         self._lessor = lessor
         self._leased = False
         self._changed = threading.Condition()
         self._wish: Wish | None = None
         self._done_now = True
+        self._again = False
         self._releasing = False
         self._running = True
         self._ordered_mhz = DEFAULT
@@ -74,6 +81,11 @@ class ClockSetter:
         return self._ordered_at_s
 
     @property
+    def leased(self) -> bool:
+        """Whether its clock may be locked."""
+        return self._leased
+
+    @property
     def alive(self) -> bool:
         """Whether its thread lives."""
         return self._thread.is_alive()
@@ -81,6 +93,11 @@ class ClockSetter:
     def stuck_s(self, now_s: float) -> float:
         """Seconds for which a clock that was to be released hasn't been, or an order hangs; below 0 if neither is."""
         return now_s - min(self._stuck_since_s, self._called_at_s)
+
+    @property
+    def settling_s(self) -> float:
+        """How long after an order its clock is in force, beyond doubt."""
+        return self._lags.settling_s
 
     @property
     def lag_up_s(self) -> float:
@@ -97,6 +114,18 @@ class ClockSetter:
             if not self._releasing:
                 self._wish, self._done_now = wish, False
                 self._changed.notify()
+
+    def contradict(self, ordered_mhz: int, seen_mhz: int) -> None:
+        """Takes notice that a clock ordered isn't in force any more: it is ordered again, or yielded."""
+        with self._changed:
+            if not self._leased or self._releasing or self._ordered_mhz != ordered_mhz:
+                return
+            again = self._again = self.foreign.decide(ordered_mhz, seen_mhz, time.monotonic())
+            self._changed.notify()
+        log.warning("%s: %s", self.gpu.uuid, self.foreign.told)
+        if not again:
+            self.release()
+            self.on_yield(self.foreign.told)
 
     def release(self) -> None:
         """Ends all wishes: default clocks at once, then no lease. Returns at once."""
@@ -118,8 +147,11 @@ class ClockSetter:
             with self._changed:
                 while self._running and (wait := self._seconds_to_order()) > 0:
                     self._changed.wait(None if math.isinf(wait) else wait)
+                again, self._again = self._again, False
                 if self._releasing:
                     target, measure = None, False
+                elif again:
+                    target, measure = self._ordered_mhz, False
                 elif not self._running:
                     return
                 else:
@@ -127,7 +159,7 @@ class ClockSetter:
             try:
                 if target is None:
                     self._release_now()
-                elif target != self._ordered_mhz:
+                elif again or target != self._ordered_mhz:
                     self._order(target, measure)
             except Exception:
                 log.exception("setting the clock of %s failed; the GPU returns to its default clocks", self.gpu.uuid)
@@ -135,7 +167,7 @@ class ClockSetter:
                 time.sleep(_RETRY_S)
 
     def _seconds_to_order(self) -> float:
-        if self._releasing:
+        if self._releasing or self._again:
             return 0.0
         if self._wish is None:
             return math.inf
@@ -156,9 +188,10 @@ class ClockSetter:
         return (self._ordered_mhz if wish.later_mhz is None else wish.later_mhz), wish.measure
 
     def _order(self, target_mhz: int, measure: bool) -> None:
-        way: Way = "up" if height(target_mhz) > height(self._ordered_mhz) else "down"
-        # A clock that is there already, because the switch before this one isn't in force yet, tells no lag.
-        measure = measure and self._lags.are_worth_measuring(way) and self._is_at(target_mhz) is False
+        switch = self._switch_to(target_mhz) if measure else None
+        if target_mhz != DEFAULT and self.foreign.yields(time.monotonic()):
+            self.on_yield(self.foreign.told)
+            return
         if target_mhz != DEFAULT and not self._leased:
             if refused := self._lessor.take(self.gpu.uuid):
                 self.on_no_lease(refused)
@@ -177,8 +210,8 @@ class ClockSetter:
             return
         self._ordered_mhz, self._ordered_at_s = target_mhz, begun
         self.sets += 1
-        if measure:
-            self._lags.add(way, self._measured_lag_s(target_mhz, begun))
+        if switch is not None:
+            self._lags.add(switch.way, self._measured_lag_s(switch, begun))
 
     @contextlib.contextmanager
     def _calling(self) -> Iterator[None]:
@@ -188,11 +221,23 @@ class ClockSetter:
         finally:
             self._called_at_s = math.inf
 
-    def _measured_lag_s(self, target_mhz: int, begun_s: float) -> float | None:
+    def _switch_to(self, target_mhz: int) -> Switch | None:
+        """The switch to be measured; None where that tells nothing."""
+        settled = self.settled
+        reached_mhz = settled.reached_mhz
+        switch = Switch.between(
+            reached_mhz(self._ordered_mhz), reached_mhz(target_mhz), settled.step_mhz, settled.spread_mhz
+        )
+        if switch is None or not self._lags.are_worth_measuring(switch.way):
+            return None
+        # A clock that is there already, because the switch before this one isn't in force yet, tells no lag.
+        return switch if self._is_over(switch) is False else None
+
+    def _measured_lag_s(self, switch: Switch, begun_s: float) -> float | None:
         """Looks until the clock is there, the next wish is due or it has taken too long; None unless seen sharply."""
         looked_s = time.monotonic()
         while (now := time.monotonic()) < begun_s + _LAG_LIMIT_S and self._seconds_to_order() > 0:
-            there = self._is_at(target_mhz)
+            there = self._is_over(switch)
             if there is not False:
                 sharp = now - looked_s <= max(_LAG_BLUR_S, _LAG_BLUR * (now - begun_s))
                 return now - begun_s if there and sharp else None
@@ -200,10 +245,10 @@ class ClockSetter:
             time.sleep(_LAG_POLL_S)
         return None
 
-    def _is_at(self, target_mhz: int) -> bool | None:
-        """Whether the GPU runs at a clock; None if it doesn't say."""
+    def _is_over(self, switch: Switch) -> bool | None:
+        """Whether the GPU has switched; None if it doesn't say."""
         try:
-            return self.gpu.sm_clock_mhz() == (target_mhz or self.gpu.default_clock_mhz)
+            return switch.is_over(self.gpu.sm_clock_mhz())
         except GpuError as error:
             log.warning("%s; this switch isn't measured", error)
             return None

@@ -117,7 +117,7 @@ class History:
     """Median of the last periods."""
     blocks: deque[BlockReport] = field(default_factory=lambda: deque(maxlen=MOST_BLOCKS))
     capped: str = ""
-    """A clock that was ordered and not reached, in words."""
+    """A clock that was held and not reached, in words."""
     refused: str = ""
     """Why nothing that this rank tells is measured any more; empty while it is."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -319,6 +319,8 @@ class History:
     # from runs to numbers
 
     def _measure(self, run: Run, trace: Trace, covered: bool) -> None:
+        if any(run.begin_s <= at_s <= run.end_s for at_s in trace.foreign_s):
+            return
         whole_block = len(run.iterations) == run.applied.length
         if whole_block and covered and (report := block_report(run, trace)) is not None:
             self.blocks.append(report)
@@ -327,9 +329,11 @@ class History:
             self._add_timelines(Arm.PLAN, counted)
             return
         clock = run.applied.clock_mhz
-        if any(run.begin_s <= at_s <= run.end_s for at_s in trace.capped_s):
-            self.capped = f"ClockNotReached: {clock} MHz was set and the SM clock stayed below it"
-            return
+        if clock and (below := [mhz for at_s, mhz in trace.capped if run.begin_s <= at_s <= run.end_s]):
+            self.capped = (
+                f"ClockNotReached: while {clock} MHz were held, power or heat let the SM clock run at "
+                f"{statistics.median(below):.0f} MHz; what was measured is what holding {clock} MHz gives"
+            )
         if clock == 0:
             self._add_timelines(Arm.DEFAULT, counted)
             self._default_periods_s.extend(i.period_s for i in counted)

@@ -6,6 +6,7 @@
 - `score`: a plan as it plays it
 - `switching`: when a clock is ordered: raise early, lower late
 - `guard`: whether a plan keeps its promise
+- `group`: tensor-parallel peers switch together
 - `conductor`: from markers and a plan to wishes
 - `rank`: a rank: all of this, its history and its lease
 """

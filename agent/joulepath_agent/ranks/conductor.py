@@ -57,6 +57,11 @@ class Conductor:
     _refused: dict[str, Reason] = field(init=False, default_factory=dict)
 
     @property
+    def position(self) -> tuple[int, int]:
+        """The iteration that it is at, and how many instructions of the plan it has ended there."""
+        return self.iteration, self._position
+
+    @property
     def reason(self) -> str:
         """The same in words; empty without one."""
         return "" if self.why is None else str(self.why)

@@ -24,6 +24,7 @@ from joulepath_agent.peers.budget import BUDGET, Budget
 from joulepath_agent.peers.limits import Allowance
 from joulepath_agent.peers.peer import JobPod, Peer
 from joulepath_agent.ranks.conductor import Conductor
+from joulepath_agent.ranks.group import Group, Member
 from joulepath_agent.ranks.page import SharedPage
 from joulepath_agent.ranks.progress import Progress, silence_limit_s
 from joulepath_agent.ranks.reason import Obstacle, Reason
@@ -51,7 +52,9 @@ class Rank:
         trace: EnergyTrace,
         on_lease_end: Callable[[End], None],
         budget: Budget = BUDGET,
+        group: Group | None = None,
     ) -> None:
+        """`group` is that of its tensor-parallel peers on this node; none unless given."""
         self.hello = hello
         self.peer = peer
         self.pod = pod
@@ -64,6 +67,7 @@ class Rank:
         self._stages = frozenset(hello.pipeline.stages)
         self.progress = Progress(self._stages, now)
         self.lease = Lease(setter, f"rank {hello.rank} of {pod.name}", on_lease_end)
+        self._group, self._member = group or Group(), Member(self.lease.order)
         self.history = History(budget)
         self._markers = Allowance(budget.markers_burst, budget.markers_per_s, now)
         self._measuring = Allowance(budget.measuring_burst_s, budget.measuring_share, now)
@@ -78,6 +82,8 @@ class Rank:
 
     def poll(self) -> None:
         """Looks at the page and acts on what the GPU has passed since. Called by the follower."""
+        if self._group.due_s <= (now := time.monotonic()):
+            self._group.look(now)
         marker = self.page.news()
         if marker is None:
             return
@@ -96,6 +102,7 @@ class Rank:
 
     def _pass(self, entry: MarkerEntry, now: float) -> None:
         conductor = self._conductor
+        self.trace.computing = entry.event is MarkerEvent.BEGIN
         if entry.event is not MarkerEvent.STEP_BEGIN:
             self._apply(conductor.on_event(entry, now))
             self.history.mark(entry, now)
@@ -147,14 +154,14 @@ class Rank:
         """Default clocks: for as long as this plan lasts if the reason is final, else until the next block begins."""
         with self._lock:
             self._conductor.stop(reason)
-            self.lease.end(reason.end)
+            self._end_lease(reason.end)
 
     def close(self, end: End) -> None:
         """Ends the rank. Its clock is being reset when this returns."""
         with self._lock:
             if self.alive:
                 self.alive = False
-                self.lease.end(end)
+                self._end_lease(end)
 
     def process_gone(self) -> bool:
         """Whether its training process has ended."""
@@ -167,9 +174,14 @@ class Rank:
             return
         if self._conductor.applied.arm is Arm.DEFAULT:
             why = self._conductor.why
-            self.lease.end(end if why is None else why.end)
+            self._end_lease(end if why is None else why.end)
         else:
-            self.lease.hold(wish)
+            self.lease.hold()
+            self._group.wish(self._member, wish, self._conductor.position, time.monotonic())
+
+    def _end_lease(self, end: End) -> None:
+        self.lease.end(end)
+        self._group.leave(self._member, time.monotonic())
 
     # reporting
 
@@ -210,7 +222,9 @@ class Rank:
             iteration=now.iteration,
             iteration_time_s=history.iteration_time_s,
             state=now.state,
-            reason="; ".join(filter(None, (now.reason, history.refused))) or history.capped,
+            reason="; ".join(filter(None, (now.reason, history.refused)))
+            or self.setter.foreign.told_lately(time.monotonic())
+            or history.capped,
             staged_hash=now.staged_hash,
             staged_at_iteration=now.staged_at_iteration,
             applied_hash=now.applied_hash,

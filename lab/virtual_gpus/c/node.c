@@ -44,14 +44,21 @@ struct node *node_map(const char *path) {
 	return NULL;
 }
 
+static const char *state_path(void) {
+	const char *path = getenv("VIRTUAL_GPUS_STATE");
+	return path && *path ? path : DEFAULT_STATE;
+}
+
+int node_open(void) {
+	return open(state_path(), O_RDWR | O_CLOEXEC);
+}
+
 struct node *node_attach(void) {
 	static pthread_mutex_t once = PTHREAD_MUTEX_INITIALIZER;
 	static struct node *attached;
 	pthread_mutex_lock(&once);
-	if (!attached) {
-		const char *path = getenv("VIRTUAL_GPUS_STATE");
-		attached = node_map(path && *path ? path : DEFAULT_STATE);
-	}
+	if (!attached)
+		attached = node_map(state_path());
 	pthread_mutex_unlock(&once);
 	return attached;
 }
@@ -75,6 +82,7 @@ void node_initialise(struct node *node) {
 			shared_mutex(&gpu->owner[k].alive);
 		gpu->random = c->seed * 0x9e3779b97f4a7c15ull + i + 1;
 		gpu->persistence = 1;
+		gpu->mig = gpu->mig_pending = c->mig[i];
 		gpu->sim[0] = (struct sim){
 		    .t = now,
 		    .next_tick = now + llround(c->counter_period_s * 1e9 * (0.5 + 0.5 * gpu_random(gpu)) + 1),

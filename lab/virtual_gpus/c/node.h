@@ -62,7 +62,7 @@ struct config {
 	double gpu_power[MAX_GPUS], gpu_time[MAX_GPUS]; /* how this GPU differs, as factors */
 	uint8_t uuid[MAX_GPUS][16];
 	uint8_t minor[MAX_GPUS]; /* of /dev/nvidiaN: the order in which the driver found them, not that of the bus */
-	uint8_t mig[MAX_GPUS];   /* MIG mode is on */
+	uint8_t mig[MAX_GPUS];   /* MIG mode is on at first */
 };
 
 /* A clock range that gets into force at `t`. Clocks are indices into the table, NO_LOCK = default. */
@@ -123,6 +123,7 @@ struct gpu {
 	uint64_t orders; /* how many there were; the last MAX_ORDERS are kept, number n at n % MAX_ORDERS */
 	struct order order[MAX_ORDERS];
 	uint32_t persistence, lost, set_error;
+	uint32_t mig, mig_pending; /* the mode in force, and the one after the next reset */
 	atomic_uint hang; /* calls that don't return: bits of HANG_... */
 };
 
@@ -137,6 +138,7 @@ struct node {
 int64_t now_ns(void);
 struct node *node_attach(void); /* NULL and errno; the mapping lives as long as the process */
 struct node *node_map(const char *path);
+int node_open(void); /* the file that node_attach maps: a descriptor of it, or -1 and errno */
 void node_initialise(struct node *node); /* after config and kernels are filled */
 int node_visible(const struct node *node, uint32_t index[MAX_GPUS]);
 

@@ -8,12 +8,14 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
 static pthread_mutex_t life = PTHREAD_MUTEX_INITIALIZER;
 static int users;
+static int devices = -1; /* open from the first nvmlInit to the last nvmlShutdown, as /dev/nvidia* are; locked as shared */
 static struct node *node;
 static uint32_t visible[MAX_GPUS];
 static unsigned visible_count;
@@ -27,6 +29,8 @@ nvmlReturn_t nvmlInitWithFlags(unsigned flags) {
 	pthread_mutex_lock(&life);
 	node = node_attach();
 	if (node && !users++) {
+		if ((devices = node_open()) >= 0)
+			flock(devices, LOCK_SH);
 		visible_count = (unsigned)node_visible(node, visible);
 		qsort(visible, visible_count, sizeof *visible, by_number); /* by bus, whatever order was asked for */
 	}
@@ -46,6 +50,10 @@ nvmlReturn_t nvmlShutdown(void) {
 	pthread_mutex_lock(&life);
 	int was = users;
 	users -= users > 0;
+	if (was == 1 && devices >= 0) {
+		close(devices);
+		devices = -1;
+	}
 	pthread_mutex_unlock(&life);
 	return was ? NVML_SUCCESS : NVML_ERROR_UNINITIALIZED;
 }
@@ -111,6 +119,36 @@ nvmlReturn_t nvml_may_administer(void) {
 	if (syscall(SYS_capget, &header, data))
 		return NVML_ERROR_NO_PERMISSION;
 	return data[0].effective & 1u << CAP_SYS_ADMIN ? NVML_SUCCESS : NVML_ERROR_NO_PERMISSION;
+}
+
+nvmlReturn_t nvmlDeviceGetMigMode(nvmlDevice_t device, unsigned *current, unsigned *pending) {
+	VIEW(device);
+	*current = node->gpu[gpu].mig;
+	*pending = node->gpu[gpu].mig_pending;
+	return NVML_SUCCESS;
+}
+
+/* As nvml.h and NVIDIA's MIG user guide have it: the mode changes with a reset of the GPU, for which nobody else may have
+ * the devices open nor a context on it ("in use by another client"); until then it is pending, and `activation` says why. */
+nvmlReturn_t nvmlDeviceSetMigMode(nvmlDevice_t device, unsigned mode, nvmlReturn_t *activation) {
+	uint32_t gpu;
+	nvmlReturn_t status = nvml_device(device, &gpu);
+	if (status || (status = nvml_may_administer()))
+		return status;
+	if (mode > 1)
+		return NVML_ERROR_INVALID_ARGUMENT;
+	struct sim sim;
+	nvml_view(gpu, &sim);
+	pthread_mutex_lock(&life);
+	node->gpu[gpu].mig_pending = mode;
+	int alone = devices >= 0 && !sim.owners && !flock(devices, LOCK_EX | LOCK_NB);
+	if (alone)
+		node->gpu[gpu].mig = mode;
+	if (devices >= 0)
+		flock(devices, LOCK_SH);
+	*activation = alone ? NVML_SUCCESS : NVML_ERROR_IN_USE;
+	pthread_mutex_unlock(&life);
+	return NVML_SUCCESS;
 }
 
 static unsigned mhz(int clock) {

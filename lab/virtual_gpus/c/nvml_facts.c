@@ -23,6 +23,7 @@ const char *nvmlErrorString(nvmlReturn_t error) {
 	case NVML_ERROR_INSUFFICIENT_SIZE: return "Insufficient Size";
 	case NVML_ERROR_DRIVER_NOT_LOADED: return "Driver Not Loaded";
 	case NVML_ERROR_GPU_IS_LOST: return "GPU is lost";
+	case NVML_ERROR_IN_USE: return "In use by another client";
 	case NVML_ERROR_ARGUMENT_VERSION_MISMATCH: return "Argument version mismatch";
 	default: return "Unknown Error";
 	}
@@ -226,7 +227,6 @@ CONSTANT(nvmlDeviceGetDisplayMode, unsigned, 0)
 CONSTANT(nvmlDeviceGetDisplayActive, unsigned, 0)
 CONSTANT(nvmlDeviceGetMaxMigDeviceCount, unsigned, 7)
 CONSTANT(nvmlDeviceIsMigDeviceHandle, unsigned, 0)
-CONSTANT_PAIR(nvmlDeviceGetMigMode, nvml_node()->config.mig[gpu], *a)
 CONSTANT_PAIR(nvmlDeviceGetEccMode, 1, 1)
 CONSTANT_PAIR(nvmlDeviceGetCudaComputeCapability, 8, 0)
 CONSTANT_PAIR(nvmlDeviceGetEncoderUtilization, 0, 167000)

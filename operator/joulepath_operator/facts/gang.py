@@ -157,6 +157,15 @@ class Gang:
         top = min(gpu.default_clock_mhz for gpu in gpus)
         return tuple(sorted((clock for clock in common if clock <= top), reverse=True))
 
+    @property
+    def default_clock_mhz(self) -> int:
+        """What default clocks amount to: where the GPU settles that gets highest.
+
+        Where another settles lower, locks between the two change nothing on it, as is measured. With the lowest, one
+        hot GPU would cost all others the clocks between."""
+        gpus = [self.gpus[rank.gpu_uuid] for rank in self.ranks]
+        return max(gpu.settled_clock_mhz or gpu.default_clock_mhz for gpu in gpus)
+
     def _one(self, what: str, of: Callable[[RankReport], T]) -> T:
         values = {of(rank): rank.rank for rank in self.ranks}
         if len(values) > 1:

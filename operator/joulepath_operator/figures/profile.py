@@ -32,8 +32,13 @@ __all__ = ["build_profile", "iteration_noise_s"]
 def build_profile(
     gang: Gang, topology: Topology, clocks_mhz: Iterable[int], delays: Delays, job: str, noise_s: float = 0.0
 ) -> EnergyProfileSpec:
-    """The profile of a pipeline from what the sweep measured at these clocks (0: default clocks); energies per GPU."""
-    actual = {clock or topology.default_clock_mhz: clock for clock in sorted(clocks_mhz, reverse=True)}
+    """The profile of a pipeline from what the sweep measured at these clocks (0: default clocks); energies per GPU.
+
+    Clocks that were held above where the GPUs settle are left out: they ran at default clocks, which are measured as
+    such.
+    """
+    default_mhz = gang.default_clock_mhz
+    actual = {clock or default_mhz: clock for clock in sorted(clocks_mhz, reverse=True) if clock < default_mhz}
     stages = []
     for stage in range(topology.stages):
         peers = [rank for rank in gang.ranks if stage in rank.stages]

@@ -42,7 +42,7 @@ _FRONTIER_POINTS: Final = 33
 
 def compute(request: PlanRequest) -> PlanResult | PlanRefusal:
     """Plans; whatever rules a plan out comes back as a refusal. Takes seconds."""
-    topology = request.profile.topology
+    default_mhz = request.profile.default_clock_mhz
     try:
         fitted = planner.fit(profile_of(request.profile), request.supported_clocks_mhz)
         noise = min(_MOST_NOISE, request.profile.iteration_time_noise_s / request.control_time_s)
@@ -70,7 +70,7 @@ def compute(request: PlanRequest) -> PlanResult | PlanRefusal:
                 slowdown=request.max_slowdown,
                 granularity=granularity.value,
                 lags=lags_or_assumed(request.lag),
-                default_clock_mhz=topology.default_clock_mhz,
+                default_clock_mhz=default_mhz,
                 reserve=reserve,
             )
 
@@ -79,12 +79,12 @@ def compute(request: PlanRequest) -> PlanResult | PlanRefusal:
             plan = planner.sure_plan(pipeline, fitted, made, margin=_LATE, reserve=reserve).plan
         else:
             plan = made(pipeline, reserve)
-        frontier = planner.frontier(pipeline, _FRONTIER_POINTS, default_clock_mhz=topology.default_clock_mhz)
+        frontier = planner.frontier(pipeline, _FRONTIER_POINTS, default_clock_mhz=default_mhz)
     except planner.PlannerError as error:
         return PlanRefusal(Refusal.NOT_PLANNABLE, f"The planner refuses: {str(error).rstrip('.')}.")
-    replicas = topology.data_parallel
+    replicas = request.profile.topology.data_parallel
     return PlanResult(
-        stages=stage_plans(plan, topology.default_clock_mhz),
+        stages=stage_plans(plan, default_mhz),
         # Where no plan saves anything, all clocks are default ones: one clock a rank.
         granularity=Granularity.RANK if plan.granularity == "default" else Granularity(plan.granularity),
         t_min_s=plan.t_min_s,

@@ -67,14 +67,19 @@ def without_profile(case: ReadyCase) -> Decision:
         return _follow(case, case.plan)
     if not case.timed:
         return case.wait_for_timing()
-    spec = _enforcing(case, _as_seen(case.gang), case.gang.control_time_s)
+    spec = _enforcing(case, _as_seen(case.gang), case.gang.control_time_s, case.gang.default_clock_mhz)
     return Decision(_tell_new(case, None), write_plan=case.new_plan(spec, inputs))
 
 
 def _deliver(case: ReadyCase, profile: StoredProfile, result: PlanResult, inputs: str) -> Decision:
     stages = result.stages if case.enforce else _at_default(result.stages, profile)
     plan = case.new_plan(
-        _enforcing(case, stages, result.plan_time_s if case.enforce else result.control_time_s),
+        _enforcing(
+            case,
+            stages,
+            result.plan_time_s if case.enforce else result.control_time_s,
+            profile.spec.default_clock_mhz,
+        ),
         inputs,
     )
     summary = PlanSummary(
@@ -96,7 +101,9 @@ def _deliver(case: ReadyCase, profile: StoredProfile, result: PlanResult, inputs
     return Decision(_tell_new(case, summary), write_plan=plan)
 
 
-def _enforcing(case: ReadyCase, stages: tuple[StagePlan, ...], plan_time_s: float) -> JobPlanSpec:
+def _enforcing(
+    case: ReadyCase, stages: tuple[StagePlan, ...], plan_time_s: float, default_clock_mhz: int
+) -> JobPlanSpec:
     measurement = case.seen.spec.measurement
     return JobPlanSpec(
         energy_plan=case.seen.name,
@@ -107,7 +114,7 @@ def _enforcing(case: ReadyCase, stages: tuple[StagePlan, ...], plan_time_s: floa
         hash="",
         blocks=Blocks(iterations=measurement.block_iterations, pairs=measurement.pairs),
         stages=stages,
-        default_clock_mhz=case.topology.default_clock_mhz,
+        default_clock_mhz=default_clock_mhz,
         control_iteration_time_s=case.gang.control_time_s,
         plan_iteration_time_s=plan_time_s,
     )

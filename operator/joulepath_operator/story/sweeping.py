@@ -24,7 +24,7 @@ _AGAIN: Final = "sweep once more"
 
 def begin(case: ReadyCase, inputs: str = _FIRST) -> Decision:
     """Sends the sweep to the nodes."""
-    profiling, default = case.seen.spec.profiling, case.topology.default_clock_mhz
+    profiling, default = case.seen.spec.profiling, case.gang.default_clock_mhz
     clocks = choose_clocks(case.gang.supported_clocks_mhz(), default, profiling.clocks)
     if len(clocks) < LEAST_CLOCKS:
         message = (

@@ -31,11 +31,15 @@ def test_a_lease_is_held_from_a_wish_until_it_ends_and_ends_once(caplog: pytest.
     lease = Lease(setter, "rank 3 of pod-a", ends.append)
     lease.end(End.PLAN_OVER)
     assert (lease.held, setter.told, ends) == (False, [], [])
-    lease.hold(Wish(900))
+    lease.order(Wish(1200))
+    lease.hold()
+    lease.order(Wish(900))
     assert lease.held
     lease.end(End.PLAN_CHANGED)
     lease.end(End.CONNECTION_CLOSED)
-    lease.hold(Wish(600))
+    lease.order(Wish(1200))
+    lease.hold()
+    lease.order(Wish(600))
     lease.end(End.PROCESS_GONE)
     assert setter.told == [Wish(900), None, Wish(600), None]
     assert ends == [End.PLAN_CHANGED, End.PROCESS_GONE]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -23,9 +24,12 @@ class MovedGpu:
     """A GPU that is at the clock last ordered, at once; or, capped, stays where it is."""
 
     uuid, index, default_clock_mhz = "GPU-1", 0, HIGH_MHZ
+    supported_clocks_mhz = tuple(range(HIGH_MHZ, 200, -15))
 
     def __init__(self, capped: bool) -> None:
         self.capped, self.at_mhz, self.reads = capped, HIGH_MHZ, 0
+        self.held: Callable[[int], int] = lambda clock_mhz: clock_mhz
+        """What is seen of the clock that it is at."""
         self.returns = threading.Event()
         self.returns.set()
 
@@ -41,7 +45,7 @@ class MovedGpu:
     def sm_clock_mhz(self) -> int:
         """See Gpu."""
         self.reads += 1
-        return self.at_mhz
+        return self.held(self.at_mhz)
 
 
 class NotedLessor:
@@ -113,7 +117,7 @@ def test_a_gpu_that_never_gets_to_its_clocks_is_not_looked_at_for_ever_but_anew_
     make: MakeSetter,
 ) -> None:
     gpu, setter = make(capped=True)
-    gpu.at_mhz = LOW_MHZ - 1
+    gpu.at_mhz = 1100
 
     def sweep(switches: int) -> int:
         before = gpu.reads
@@ -162,3 +166,19 @@ def test_an_order_that_hangs_counts_as_stuck_until_it_returns(make: MakeSetter) 
     wait_until(lambda: setter.stuck_s(time.monotonic()) > 0.2, "it is stuck still")
     gpu.returns.set()
     wait_until(lambda: setter.stuck_s(time.monotonic()) < 0, "it is well")
+
+
+def test_a_capped_gpu_that_wavers_below_its_highest_clock_has_lags_in_both_directions(make: MakeSetter) -> None:
+    gpu, setter = make()
+    chance = random.Random(3)
+    gpu.held = lambda clock_mhz: clock_mhz if clock_mhz < 1200 else 1230 + 15 * chance.choice((-2, -1, 0, 1, 2))
+    for _ in range(101):
+        setter.settled.add(gpu.held(HIGH_MHZ))
+    for clock_mhz in (LOW_MHZ, DEFAULT, LOW_MHZ, DEFAULT):
+        order(setter, clock_mhz, measure=True)
+    wait_until(lambda: (lag := setter.lag()) is not None and lag.samples >= 3, "switches are measured both ways")
+    reads = gpu.reads
+    order(setter, 1380, measure=True)
+    order(setter, DEFAULT, measure=True)
+    assert setter.close(5.0)
+    assert gpu.reads == reads, "between two clocks that the cap makes one there is nothing to see"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -226,6 +227,22 @@ def test_records_of_a_host_that_runs_ahead_come_late_and_count() -> None:
 
 def test_a_block_that_was_spoiled_is_not_reported() -> None:
     assert not history_of(5, spoiled=9).blocks
+
+
+def test_a_block_in_which_somebody_else_set_the_clock_is_not_compared_and_the_others_are() -> None:
+    chance = random.Random(3)
+    done = iterations(26, chance)
+    stolen_s = done[8].begin_s
+    blocks = []
+    for foreign_s in ((), (stolen_s,)):
+        history = History()
+        for block, first in enumerate((1, 6, 11, 16)):
+            play(history, done[first : first + 5], Applied(Arm.SWEEP, block, "h", 900 + block, 5))
+        trace = counter(done, 0.1, 0.0, chance)
+        history.digest(partial(replace, trace, foreign_s=foreign_s))
+        blocks.append([block.block for block in history.blocks])
+    assert 1 in blocks[0]
+    assert blocks[1] == [block for block in blocks[0] if block != 1]
 
 
 def test_a_lost_record_costs_the_block_its_regression_but_not_its_joules() -> None:
