@@ -86,3 +86,9 @@ bench-fit: venv ## What completing a profile costs, by a known truth; writes ben
 .PHONY: bench-gaps
 bench-gaps: venv ## How far plans are above the bound where hulls are coarse; writes benchmarks/results/gaps.json
 	@$(PY) benchmarks/gaps.py $(ARGS)
+
+# OUT=DIR make gpu                     on a machine with a GPU, as root: what it needs stands in tests/gpu/run.sh
+# make gpu ARGS=--virtual              a dry run on virtual GPUs
+.PHONY: gpu
+gpu: ## What only a real GPU can tell, in six minutes; writes benchmarks/results/gpu-MODEL.json
+	@tests/gpu/run.sh $(ARGS)
