@@ -182,9 +182,11 @@ class Agent:
 
     def _learn_lags(self, setter: ClockSetter) -> None:
         """Gives it the lags that a doctor has measured on this GPU with this driver."""
+        if not (driver := driver_version()):
+            return
         try:
             record = Record.read(self._state_dir)
-            found = None if record is None else record.examined(setter.gpu.uuid, setter.gpu.model, driver_version())
+            found = None if record is None else record.examined(setter.gpu.uuid, setter.gpu.model, driver)
         except RecordError as error:
             if self._told != (told := str(error)):
                 self._told = told

@@ -60,8 +60,15 @@ def slowed_by(uuid: str) -> tuple[str, ...]:
     Raises:
         GpuError: NVML doesn't tell.
     """
-    bits = int(_ask("what holds the clock", uuid, pynvml.nvmlDeviceGetCurrentClocksEventReasons))
+    bits = int(_ask("what holds the clock", uuid, _reasons))
     return tuple(name for bit, name in _REASONS.items() if bits & bit)
+
+
+def _reasons(handle: Any) -> Any:
+    try:
+        return pynvml.nvmlDeviceGetCurrentClocksEventReasons(handle)
+    except pynvml.NVMLError_FunctionNotFound:  # drivers before 535 know them by another name
+        return pynvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle)
 
 
 def _handle(uuid: str) -> Any:

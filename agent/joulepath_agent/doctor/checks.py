@@ -135,12 +135,12 @@ def switches(hold: Hold, load: Load, limit_s: float) -> tuple[Pair, ...]:
             break
         looks = looks_until(hold, hold.lock(clock), lambda _: False, dwell_s)
         switch = switch_of(before_mhz, looks, step_mhz)
+        # A lag that fills much of the time for which it is looked at, or all of it, may be longer still.
+        if switch is None or switch.lag_s is None or switch.lag_s > dwell_s / 3:
+            dwell_s = min(_LONGEST_DWELL_S, _LONGER * dwell_s)
         if switch is not None:
             seen.setdefault((at, clock), []).append((switch.settled_mhz, switch.lag_s))
             before_mhz = switch.settled_mhz
-            # A lag that fills much of the time for which it is looked at, or all of it, may be longer still.
-            if switch.lag_s is None or switch.lag_s > dwell_s / 3:
-                dwell_s = min(_LONGEST_DWELL_S, _LONGER * dwell_s)
         at = clock
     hold.lock(0)
     pairs = tuple(_pair(a, b, found) for (a, b), found in sorted(seen.items()))
