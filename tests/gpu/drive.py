@@ -22,7 +22,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from joulepath_crds import Blocks, JobPlanSpec, JobReport, NodeReportStatus, Purpose, RankReport, StagePlan, Sweep
+from joulepath_crds import (
+    Blocks,
+    JobPlanSpec,
+    JobReport,
+    NodeReportStatus,
+    Purpose,
+    RankReport,
+    StagePlan,
+    Sweep,
+    content_hash,
+)
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -103,7 +113,7 @@ class Driver:
         order = (0, *clocks, 0, *reversed(clocks))
         blocks = max(3, math.ceil(SWEEP_BLOCK_S / rank.iteration_time_s))
         sweep = Sweep(clocks_mhz=order, iterations_per_block=min(101, blocks))
-        self.plan(job, "sweep", purpose=Purpose.SWEEP, sweep=sweep)
+        self.plan(job, purpose=Purpose.SWEEP, sweep=sweep)
         limit_s = 3 * len(order) * blocks * rank.iteration_time_s + 10
         _, rank = self.until(lambda rank: len(rank.blocks) >= len(order), limit_s, "the sweep is complete")
         self.found["sweep"] = summary(rank)
@@ -126,7 +136,6 @@ class Driver:
         iterations = max(5, math.ceil(PLAN_BLOCK_S / rank.iteration_time_s))
         self.plan(
             job,
-            "plan",
             purpose=Purpose.ENFORCE,
             stages=tuple(stages),
             blocks=Blocks(iterations=iterations, pairs=PAIRS),
@@ -161,7 +170,7 @@ class Driver:
         nearest = {min(supported, key=lambda clock, share=share: abs(clock - share * supported[0])) for share in SHARES}  # type: ignore[misc]
         return tuple(sorted(nearest, reverse=True))
 
-    def plan(self, job: JobReport, hash: str, **fields: Any) -> None:
+    def plan(self, job: JobReport, **fields: Any) -> None:
         """Gives the agent a plan that begins a little later."""
         default_mhz = self.report().gpus[0].default_clock_mhz
         spec = JobPlanSpec(
@@ -169,12 +178,13 @@ class Driver:
             job=job.job,
             job_uid=job.job_uid,
             attempt=job.attempt,
-            hash=hash,
+            hash="0" * 16,
             activate_at=max(rank.iteration for rank in job.ranks) + 3,
             default_clock_mhz=default_mhz,
             control_iteration_time_s=max(rank.iteration_time_s for rank in job.ranks),
             **{**fields, **({"allowed_slowdown": 0.5} if "allowed_slowdown" in JobPlanSpec.model_fields else {})},
         )
+        spec = spec.model_copy(update={"hash": content_hash(spec)})
         self.say({"plans": [spec.to_api()]}, answered=False)
 
     def say(self, what: dict[str, Any], *, answered: bool = True) -> Any:

@@ -22,11 +22,11 @@ from joulepath_agent.doctor import board, pairs
 from joulepath_agent.doctor.examination import Examination, why_busy
 from joulepath_agent.doctor.hold import Hold, StoppedError
 from joulepath_agent.doctor.load import LoadError
-from joulepath_agent.doctor.record import Record
+from joulepath_agent.doctor.record import Record, RecordError
 from joulepath_agent.doctor.table import table
 from joulepath_agent.doctor.verdicts import findings
 from joulepath_agent.gpus.leasing import Leasing
-from joulepath_agent.gpus.nvml import Gpu, GpuError, open_gpus
+from joulepath_agent.gpus.nvml import Gpu, GpuError
 from joulepath_warden.clocks import site_clocks
 from joulepath_warden.wire import DOCTOR_FOLDER
 
@@ -53,12 +53,14 @@ class _Doctor:
         holds = [Hold(gpu, self._leasing, leave_clocks=options.leave_clocks, pace=options.pace) for gpu in gpus]
         self._holds.update({hold.gpu.uuid: hold for hold in holds})
         self.examinations = [Examination(hold, self._command) for hold in holds]
+        self.told = ""
+        """Why it is to end, as a signal says."""
         self._ended, self._give_up_s = "", math.inf
         self._left: list[Examination] = []
         """Those whose thread hangs."""
 
     def end(self, why: str) -> None:
-        """Has everything end; from any thread or a signal."""
+        """Has everything end."""
         if not self._ended:
             self._ended, self._give_up_s = why, time.monotonic() + _GRACE_S
         for hold in self._holds.values():
@@ -127,6 +129,8 @@ class _Doctor:
         for _, thread in threads:
             thread.start()
         while any(thread.is_alive() and one.hold.called_for_s(time.monotonic()) < _HANGS_S for one, thread in threads):
+            if self.told:
+                self.end(self.told)
             if time.monotonic() > deadline_s:
                 self.end(f"it took longer than {self._options.limit:.0f} s (--limit)")
             if time.monotonic() > self._give_up_s:
@@ -155,7 +159,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     begun_s, taken_at = time.monotonic(), datetime.now(UTC).isoformat(timespec="seconds")
     try:
-        gpus, unread = open_gpus(options.site_clocks)
+        gpus, unread = board.gpus(options.site_clocks)
         driver = board.driver_version()
     except GpuError as error:
         print(f"nothing can be examined: {error}", file=sys.stderr)
@@ -168,10 +172,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     doctor = _Doctor(chosen, options)
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: doctor.end("it was told to stop"))
+        signal.signal(number, lambda *_: setattr(doctor, "told", "it was told to stop"))
     ended = doctor.run()
     found = [one.found for one in doctor.examinations]
     record = Record.of(_version(), driver, taken_at, round(time.monotonic() - begun_s, 1), found)
+    with suppress(RecordError):
+        record = record.after(Record.read(options.state_dir))
     for one in found:
         title = f"{one.model}, {one.uuid}, driver {driver}; joulepath {record.joulepath}, {taken_at}"
         print(f"\n{table(title, findings(one))}")

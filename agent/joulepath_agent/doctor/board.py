@@ -8,9 +8,10 @@ from typing import Any, Final
 
 import pynvml
 
-from joulepath_agent.gpus.nvml import GpuError
+from joulepath_agent.gpus.nvml import Gpu, GpuError, open_gpus
+from joulepath_warden.clocks import ClockRange
 
-__all__ = ["computing", "driver_version", "power_limits_w", "slowed_by"]
+__all__ = ["computing", "driver_version", "gpus", "power_limits_w", "slowed_by"]
 
 _REASONS: Final = {
     0x04: "power cap",
@@ -21,6 +22,15 @@ _REASONS: Final = {
     0x80: "power brake",
 }
 """Of nvml.h's nvmlClocksEventReasons those that keep a clock below what it is allowed to be."""
+
+
+def gpus(site_range: ClockRange | None) -> tuple[tuple[Gpu, ...], tuple[str, ...]]:
+    """The GPUs of the node, with NVML open from then on, and what is wrong with those that can't be read.
+
+    Raises:
+        GpuError: NVML can't be used.
+    """
+    return open_gpus(site_range)
 
 
 def driver_version() -> str:

@@ -75,6 +75,14 @@ class Record:
         except (ValueError, RecursionError) as error:
             raise RecordError(f"{path} isn't a doctor's record ({error}): run joulepath-agent doctor again") from None
 
+    def after(self, before: Record | None) -> Record:
+        """With what an earlier one has of GPUs that weren't examined, or not to the end, if the driver is the same."""
+        if before is None or before.driver != self.driver:
+            return self
+        old = {one.uuid: one for one in before.gpus}
+        fresh = {one.uuid: one for one in self.gpus if "ended" not in one.without or one.uuid not in old}
+        return dataclasses.replace(self, gpus=tuple({**old, **fresh}.values()))
+
     def write(self, state_dir: Path) -> Path:
         """Writes it, at once whole; where to.
 

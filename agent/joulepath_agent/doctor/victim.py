@@ -9,9 +9,10 @@ import signal
 import sys
 from pathlib import Path
 
+from joulepath_agent.doctor import board
 from joulepath_agent.doctor.hold import Hold, NotMeasuredError
 from joulepath_agent.gpus.leasing import Leasing
-from joulepath_agent.gpus.nvml import GpuError, open_gpus
+from joulepath_agent.gpus.nvml import GpuError
 from joulepath_warden.clocks import site_clocks
 from joulepath_warden.wire import DOCTOR_FOLDER
 
@@ -24,7 +25,7 @@ def main() -> None:
     leasing = Leasing(state_dir / DOCTOR_FOLDER, lambda _: True, lambda _, why: print(why, flush=True))
     leasing.start()
     try:
-        gpus, _ = open_gpus(site_clocks(sys.argv[4] if len(sys.argv) > 4 else ""))
+        gpus, _ = board.gpus(site_clocks(sys.argv[4] if len(sys.argv) > 4 else ""))
         (gpu,) = [one for one in gpus if one.uuid == uuid]
         Hold(gpu, leasing).lock(clock)
     except (GpuError, NotMeasuredError, ValueError) as error:

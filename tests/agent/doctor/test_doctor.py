@@ -150,7 +150,7 @@ def test_it_leaves_default_clocks_and_no_record_when_it_is_ended(
     clinic: Callable[..., Room], doctor: Callable[..., Running], sent: signal.Signals
 ) -> None:
     made = clinic()
-    running = doctor(made, pace=1.0)
+    running = doctor(made, pace=0.3)
     running.locks()
     running.process.send_signal(sent)
     status, said = running.end()
@@ -216,7 +216,7 @@ def test_nvml_that_hangs_ends_the_examination_and_the_warden_resets(
     clinic: Callable[..., Room], doctor: Callable[..., Running], call: HangingCall
 ) -> None:
     made = clinic()
-    running = doctor(made, pace=1.0)
+    running = doctor(made, pace=0.3)
     running.locks()
     made.gpus.break_gpu(0, hang=[call])
     _, said = running.end()

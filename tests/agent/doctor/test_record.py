@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,16 @@ def test_a_folder_in_its_place_is_told(tmp_path: Path) -> None:
     (tmp_path / DOCTOR_FOLDER / "record.json").mkdir(parents=True)
     with pytest.raises(RecordError, match="can't be read"):
         Record.read(tmp_path)
+
+
+def test_a_later_record_keeps_what_it_has_not_examined_to_the_end() -> None:
+    again = replace(FULL, permission=None)
+    stopped = replace(EMPTY, without={"ended": "a process computes on it"})
+    third = replace(stopped, uuid="GPU-3")
+    later = replace(RECORD, gpus=(again, stopped, third))
+    assert later.after(RECORD).gpus == (again, EMPTY, third)
+    assert replace(RECORD, gpus=(third,)).after(RECORD).gpus == (FULL, EMPTY, third)
+    assert later.after(replace(RECORD, driver="580.2")) == later.after(None) == later
 
 
 def test_it_holds_for_its_gpus_with_their_driver() -> None:
