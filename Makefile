@@ -96,3 +96,9 @@ bench-agent: venv ## How soon the agent orders a clock, and what it takes of a n
 .PHONY: bench-faults
 bench-faults: venv ## 500 random sequences of faults on a node: is a clock left locked? writes benchmarks/results/faults.json
 	@$(PY) benchmarks/faults.py $(ARGS)
+
+# OUT=DIR make gpu                     on a machine with a GPU, as root: what it needs stands in tests/gpu/run.sh
+# make gpu ARGS=--virtual              a dry run on virtual GPUs
+.PHONY: gpu
+gpu: ## What only a real GPU can tell, in six minutes; writes benchmarks/results/gpu-MODEL.json
+	@tests/gpu/run.sh $(ARGS)

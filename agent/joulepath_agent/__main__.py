@@ -18,6 +18,7 @@ from prometheus_client import CollectorRegistry
 
 from joulepath_agent.agent import Agent
 from joulepath_agent.cluster.api import NodeApi
+from joulepath_agent.doctor.__main__ import main as examine
 from joulepath_agent.gpus.foreign import OnForeignClock
 from joulepath_agent.gpus.nvml import Nvml
 from joulepath_agent.logs import Log
@@ -38,8 +39,11 @@ _SWITCH_INTERVAL_S: Final = 0.0005
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs until SIGTERM or SIGINT; the exit status."""
-    options = _options().parse_args(arguments)
+    """Runs until SIGTERM or SIGINT; the exit status. With `doctor`, examines the node's GPUs instead."""
+    given = sys.argv[1:] if arguments is None else arguments
+    if given[:1] == ["doctor"]:
+        return examine(given[1:])
+    options = _options().parse_args(given)
     written = Log(options.log_level.upper(), "%(asctime)s %(levelname)s %(name)s %(message)s", sys.stderr.fileno())
     try:
         return _run(options)
@@ -91,7 +95,7 @@ def _options() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="joulepath-agent",
         description="Sets the clocks of one node's GPUs as the plans of its jobs say. Options are also read from the "
-        "environment, by the names in brackets.",
+        "environment, by the names in brackets. `joulepath-agent doctor` examines the GPUs of this node.",
     )
     take = _Taker(parser)
     take("--node-name", "NODE_NAME", None, str, "name of this node")

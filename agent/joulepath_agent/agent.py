@@ -18,6 +18,8 @@ from weakref import WeakValueDictionary
 
 import pydantic
 
+from joulepath_agent.doctor.board import driver_version
+from joulepath_agent.doctor.record import Record, RecordError
 from joulepath_agent.endpoint import Endpoint
 from joulepath_agent.follower import Follower
 from joulepath_agent.gpus.discovery import SILENT_S, Discovery, Looker
@@ -72,7 +74,7 @@ class Agent:
             identify: Tells who is at the socket.
             locate: Tells where that pod stands.
             socket_path: The socket.
-            state_dir: Folder with the warden's socket.
+            state_dir: Folder with the warden's socket, and the doctor's record if there is one.
             version: Of the agent, as it is reported.
             proc: The host's /proc.
             look_for_gpus_s: Between two looks for GPUs while there are none, or not all.
@@ -90,6 +92,7 @@ class Agent:
         self._rechecks = threading.Thread(target=self._recheck, name="recheck", daemon=True)
         self._budget = budget
         self._on_foreign_clock = on_foreign_clock
+        self._state_dir, self._told = state_dir, ""
         self.leasing = Leasing(state_dir, self._is_well, self._revoked)
         self.setters: dict[str, ClockSetter] = {}
         self._lock = threading.Lock()
@@ -187,6 +190,7 @@ class Agent:
             setter.on_failure = partial(self._clock_failed, uuid)
             setter.on_no_lease = partial(self._revoked, uuid)
             setter.on_yield = partial(self._yielded, uuid)
+            self._learn_lags(setter)
         # Others iterate over these: they are replaced, never changed.
         self.setters = {**self.setters, **setters}
         self._traces = {**self._traces, **{uuid: EnergyTrace(setter) for uuid, setter in setters.items()}}
@@ -196,6 +200,22 @@ class Agent:
 
     def _is_idle(self) -> bool:
         return not self._ranks and not any(setter.leased for setter in self.setters.values())
+
+    def _learn_lags(self, setter: ClockSetter) -> None:
+        """Gives it the lags that a doctor has measured on this GPU with this driver."""
+        if not (driver := driver_version()):
+            return
+        try:
+            record = Record.read(self._state_dir)
+            found = None if record is None else record.examined(setter.gpu.uuid, setter.gpu.model, driver)
+        except RecordError as error:
+            if self._told != (told := str(error)):
+                self._told = told
+                log.warning("%s: lags are unknown until they are measured", told)
+            return
+        if found is not None:
+            setter.begin_with("up", found.lags_s(up=True))
+            setter.begin_with("down", found.lags_s(up=False))
 
     def _plan_of(self, rank: Rank) -> JobPlanSpec | None:
         return self._plans.get(rank.pod.job_key)
@@ -212,6 +232,7 @@ class Agent:
         if setter is None:
             what = f"this node has no GPU {hello.gpu_uuid} whose clock can be set"
             raise PeerRefusedError("UnknownGpu", what)
+        self._learn_lags(setter)  # a doctor may have come since
         with self._lock:
             holder = self._ranks.get(hello.gpu_uuid)
             if holder is not None and not holder.process_gone():

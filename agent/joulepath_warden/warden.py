@@ -1,4 +1,4 @@
-"""The loop: resets what is in doubt, then leases GPUs to one agent, and resets what that leaves.
+"""The loop: resets what is in doubt, then leases GPUs to one agent and one doctor, and resets what these leave.
 
 One thread and one selector; what may hang in the driver runs in threads of `resets`. A GPU is on the disk while it is
 leased or in doubt, and leaves the journal when it is given back or has been reset after its lease was over. As a late
@@ -19,6 +19,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -27,7 +28,7 @@ from joulepath_warden.driver import AbsentError, Driver, DriverError
 from joulepath_warden.journal import EVERY_GPU, Journal, is_uuid
 from joulepath_warden.leases import Leases
 from joulepath_warden.resets import Resets
-from joulepath_warden.wire import MAX_MESSAGE_BYTES, SOCKET_NAME, Answer, Request, Verb
+from joulepath_warden.wire import DOCTOR_FOLDER, MAX_MESSAGE_BYTES, SOCKET_NAME, Answer, Request, Verb
 
 __all__ = ["Warden"]
 
@@ -41,6 +42,17 @@ _BLIND_S: Final = 300.0
 when it is made."""
 _HANGS_S: Final = 20.0
 """A loop that hasn't turned for so long hangs: the process ends with a traceback, and its container is started anew."""
+
+
+@dataclass(slots=True)
+class _Door:
+    """A socket at which one peer leases GPUs."""
+
+    whose: str
+    path: Path
+    listener: socket.socket | None = None
+    listen_at_s: float = 0.0
+    peer: socket.socket | None = None
 
 
 class Warden:
@@ -57,10 +69,12 @@ class Warden:
         self._resets = Resets(self._reset, partial(os.eventfd_write, self._wake, 1))
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._wake, selectors.EVENT_READ, partial(os.eventfd_read, self._wake))
-        self._path = state_dir / SOCKET_NAME
-        self._listener: socket.socket | None = None
-        self._listen_at_s, self._told = 0.0, ""
-        self._agent: socket.socket | None = None
+        self._doors = (
+            _Door("agent", state_dir / SOCKET_NAME),
+            _Door("doctor", state_dir / DOCTOR_FOLDER / SOCKET_NAME),
+        )
+        self._holder: dict[str, _Door] = {}
+        self._told = ""
         self._closing = False
         self._moving: threading.Thread | None = None
         if self._journal.trouble:
@@ -93,14 +107,16 @@ class Warden:
                     log.error("a driver is loaded, but NVML shows no GPU here: ending, to be started anew")
                     return False
                 faulthandler.dump_traceback_later(_HANGS_S, exit=True, file=log_descriptor)
-                self._listen()
+                for door in self._doors:
+                    self._listen(door)
                 self._turn()
         finally:
             faulthandler.cancel_dump_traceback_later()
         self._revoke(self._leases.revoke())
         done = self.clear(grace_s)
-        with contextlib.suppress(OSError):
-            self._path.unlink()
+        for door in self._doors:
+            with contextlib.suppress(OSError):
+                door.path.unlink()
         return done
 
     @property
@@ -115,7 +131,8 @@ class Warden:
     def _turn(self) -> None:
         for key, _ in self._selector.select(_TURN_S):
             key.data()
-        self._hear()  # beats that came while this process was kept waiting count
+        for door in self._doors:
+            self._hear(door)  # beats that came while this process was kept waiting count
         self._revoke(self._leases.revoke(time.monotonic()))
         self._settle()
         self._hold_driver()
@@ -175,33 +192,32 @@ class Warden:
             return told
         return ""
 
-    # the agent
+    # agent and doctor
 
-    def _listen(self) -> None:
+    def _listen(self, door: _Door) -> None:
         """Makes the socket; where that fails, again and again: resets need none."""
-        if self._listener is not None or time.monotonic() < self._listen_at_s:
+        if door.listener is not None or time.monotonic() < door.listen_at_s:
             return
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
-            self._path.unlink(missing_ok=True)
-            listener.bind(str(self._path))
-            self._path.chmod(0o600)
+            door.path.parent.mkdir(mode=0o700, exist_ok=True)
+            door.path.unlink(missing_ok=True)
+            listener.bind(str(door.path))
+            door.path.chmod(0o600)
             listener.listen(8)
         except OSError as error:
             listener.close()
-            self._listen_at_s = time.monotonic() + _LISTEN_AGAIN_S
-            self._tell(f"no agent can lease clocks: the socket {self._path} can't be made: {error}")
+            door.listen_at_s = time.monotonic() + _LISTEN_AGAIN_S
+            self._tell(f"no {door.whose} can lease clocks: the socket {door.path} can't be made: {error}")
             return
         listener.setblocking(False)
-        self._selector.register(listener, selectors.EVENT_READ, self._accept)
-        self._listener = listener
-        log.info("clocks are leased at %s", self._path)
+        self._selector.register(listener, selectors.EVENT_READ, partial(self._accept, door, listener))
+        door.listener = listener
+        log.info("clocks are leased at %s", door.path)
 
-    def _accept(self) -> None:
-        if self._listener is None:
-            return
+    def _accept(self, door: _Door, listener: socket.socket) -> None:
         try:
-            peer, _ = self._listener.accept()
+            peer, _ = listener.accept()
         except OSError:
             return
         credentials = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
@@ -209,8 +225,8 @@ class Warden:
         refused = ""
         if uid not in (0, os.geteuid()):
             refused = f"user {uid} may lease no clocks"
-        elif self._agent is not None:
-            refused = "this node's warden serves another agent: two releases on one node, or one that is ending"
+        elif door.peer is not None:
+            refused = f"this node's warden serves another {door.whose}: two releases on one node, or one that is ending"
         peer.setblocking(False)
         with contextlib.suppress(OSError):
             peer.send(Answer(refused, in_doubt=self.in_doubt).encode())
@@ -218,8 +234,8 @@ class Warden:
             self._tell(f"process {pid} is refused: {refused}")
             peer.close()
             return
-        self._agent = peer
-        self._selector.register(peer, selectors.EVENT_READ, self._hear)
+        door.peer = peer
+        self._selector.register(peer, selectors.EVENT_READ, partial(self._hear, door))
 
     def _tell(self, trouble: str) -> None:
         """Logs what is tried again and again once."""
@@ -227,45 +243,48 @@ class Warden:
             self._told = trouble
             log.warning("%s", trouble)
 
-    def _hear(self) -> None:
-        while self._agent is not None:
+    def _hear(self, door: _Door) -> None:
+        while door.peer is not None:
             try:
-                packet = self._agent.recv(MAX_MESSAGE_BYTES)
+                packet = door.peer.recv(MAX_MESSAGE_BYTES)
                 if not packet:
                     raise ConnectionError("it has hung up")
-                self._agent.send(self._answer(Request.decode(packet)).encode())
+                door.peer.send(self._answer(Request.decode(packet), door).encode())
             except BlockingIOError:
                 return
             except (OSError, ValueError) as error:
-                self._hang_up(error)
+                self._hang_up(door, error)
 
-    def _hang_up(self, error: Exception) -> None:
-        log.info("the agent is gone: %s", error)
-        if self._agent is not None:
-            self._selector.unregister(self._agent)
-            self._agent.close()
-            self._agent = None
-        for uuid in tuple(self._leases):
+    def _hang_up(self, door: _Door, error: Exception) -> None:
+        log.info("the %s is gone: %s", door.whose, error)
+        if door.peer is not None:
+            self._selector.unregister(door.peer)
+            door.peer.close()
+            door.peer = None
+        for uuid in self._held(door):
             self._give_back(uuid, self._resets.ask)
 
-    def _answer(self, request: Request) -> Answer:
-        refused = ""
+    def _held(self, door: _Door) -> tuple[str, ...]:
+        return tuple(uuid for uuid in self._leases if self._holder.get(uuid) is door)
+
+    def _answer(self, request: Request, door: _Door) -> Answer:
+        refused, held = "", self._held(door)
         match request.verb:
             case Verb.TAKE:
-                refused = "; ".join(filter(None, map(self._take, request.gpus)))
+                refused = "; ".join(filter(None, (self._take(uuid, door) for uuid in request.gpus)))
             case Verb.GIVE_BACK:
-                for uuid in request.gpus:
-                    is_reset = uuid in self._leases and uuid not in self._leases.revoked
-                    strike = partial(self._write, self._journal.remove)
-                    self._give_back(uuid, strike if is_reset else self._resets.ask)
+                for uuid in set(request.gpus).intersection(held):
+                    is_reset = uuid not in self._leases.revoked
+                    self._give_back(uuid, partial(self._write, self._journal.remove) if is_reset else self._resets.ask)
             case Verb.BEAT:
-                for uuid in request.gpus:
-                    if uuid in self._leases.revoked:
-                        self._resets.ask(uuid)
-                self._leases.keep([uuid for uuid in request.gpus if uuid in self._leases], time.monotonic())
-        return Answer(refused, self._leases.revoked, self.in_doubt)
+                wanted = [uuid for uuid in request.gpus if uuid in held]
+                for uuid in set(wanted).intersection(self._leases.revoked):
+                    self._resets.ask(uuid)
+                self._leases.keep(wanted, time.monotonic())
+        revoked = tuple(uuid for uuid in self._leases.revoked if self._holder.get(uuid) is door)
+        return Answer(refused, revoked, self.in_doubt)
 
-    def _take(self, uuid: str) -> str:
+    def _take(self, uuid: str, door: _Door) -> str:
         """Leases a GPU; or why not."""
         if self._closing:
             return f"the warden stops: {uuid} isn't leased"
@@ -274,15 +293,19 @@ class Warden:
         if uuid not in self._seen:
             self._resets.ask(EVERY_GPU)
             return f"the warden's NVML doesn't show {uuid}"
+        if uuid in self._leases and (holder := self._holder[uuid]) is not door:
+            return f"{uuid} is leased by the {holder.whose}"
         if uuid in self._journal.entries:
             return "" if uuid in self._leases and uuid not in self._leases.revoked else f"{uuid} is being reset"
         if trouble := self._write(self._journal.add, uuid):
             self._resets.ask(uuid)
             return f"{trouble}: {uuid} isn't leased"
+        self._holder[uuid] = door
         self._leases.keep([uuid], time.monotonic())
         return ""
 
     def _give_back(self, uuid: str, then: Callable[[str], object]) -> None:
         if uuid in self._leases:
             self._leases.end(uuid)
+            self._holder.pop(uuid, None)
             then(uuid)

@@ -10,9 +10,11 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any, Final
 
-__all__ = ["BEAT_S", "DEADLINE_S", "MAX_MESSAGE_BYTES", "SOCKET_NAME", "Answer", "Request", "Verb"]
+__all__ = ["BEAT_S", "DEADLINE_S", "DOCTOR_FOLDER", "MAX_MESSAGE_BYTES", "SOCKET_NAME", "Answer", "Request", "Verb"]
 
 SOCKET_NAME: Final = "warden.sock"
+DOCTOR_FOLDER: Final = "doctor"
+"""In the state folder: of another socket, at which a doctor leases GPUs beside the agent."""
 MAX_MESSAGE_BYTES: Final = 65536
 BEAT_S: Final = 0.2
 DEADLINE_S: Final = 1.5

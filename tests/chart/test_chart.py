@@ -106,6 +106,8 @@ def test_lint_finds_nothing(cluster: Cluster) -> None:
         ("--set", r"agent.siteClocks=210\,1200,webhook.gpuResource=nvidia.com/gpu\,x.y/z,logLevel=debug"),
         ("--set", "agent.silenceLimitSeconds=20,agent.hostPID=true"),
         ("--set", "agent.onForeignClock=yield"),
+        ("--set", "doctor.enabled=true"),
+        ("--set", "doctor.enabled=true,doctor.image=torch:1,doctor.nodes=3,agent.nodeSelector=null"),
         ("--set", "dashboards.enabled=true,metrics.annotations=false"),
         ("--set-json", 'image.pullSecrets=["key"]', "--set-json", 'agent.nodeSelector={"a":"b"}'),
         ("--set-json", 'agent.extraVolumes=[{"name":"x","emptyDir":{}}]'),
@@ -451,3 +453,32 @@ def test_upgrades_keep_the_certificate_that_was_made_at_install(cluster: Cluster
         assert same_authority == authority
     finally:
         cluster.kubectl("delete", "namespace", release, "--wait=false")
+
+
+@pytest.mark.cluster
+def test_a_doctor_comes_only_when_asked_for_with_the_agents_rights_and_no_token(cluster: Cluster) -> None:
+    assert not [one for one in render(cluster) if one["kind"] == "Job"]
+    (job,) = [one for one in render(cluster, "--set", "doctor.enabled=true") if one["kind"] == "Job"]
+    pod = job["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    agent = workloads(render(cluster))["agent"]
+    (same,) = [one for one in agent["containers"] if one["name"] == "agent"]
+    for name in ("image", "securityContext"):
+        assert container[name] == same[name]
+    assert container["command"] == ["joulepath-agent", "doctor"]
+    assert pod["automountServiceAccountToken"] is False
+    assert pod["nodeSelector"] == agent["nodeSelector"]
+    assert {"hostNetwork", "hostPID", "hostIPC"}.isdisjoint(pod)
+
+
+@pytest.mark.cluster
+def test_a_doctor_goes_to_where_torch_is(cluster: Cluster) -> None:
+    values = "doctor.enabled=true,doctor.image=torch:1,doctor.nodeSelector.a=b"
+    (job,) = [one for one in render(cluster, "--set", values) if one["kind"] == "Job"]
+    pod = job["spec"]["template"]["spec"]
+    (container,), (copies,) = pod["containers"], pod["initContainers"]
+    assert (container["image"], copies["image"]) == ("torch:1", "joulepath.local/agent:0.1.0")
+    environment = {one["name"]: one.get("value") for one in container["env"]}
+    assert environment["NVIDIA_DRIVER_CAPABILITIES"] == "compute,utility"
+    assert environment["PYTHONPATH"] == "/doctor"
+    assert pod["nodeSelector"] == {"a": "b", "nvidia.com/gpu.present": "true"}

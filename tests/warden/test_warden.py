@@ -17,7 +17,7 @@ from urllib.request import urlopen
 import pytest
 
 from joulepath_warden.journal import EVERY_GPU, Journal
-from joulepath_warden.wire import MAX_MESSAGE_BYTES, SOCKET_NAME, Answer, Request, Verb
+from joulepath_warden.wire import DOCTOR_FOLDER, MAX_MESSAGE_BYTES, SOCKET_NAME, Answer, Request, Verb
 from tests.agent.room import Launcher, LocalAgent, Process, Room, RunningWarden, wait_until
 from tests.agent.test_agent import LOW_MHZ, held
 from virtual_gpus.fixtures import run_program
@@ -364,6 +364,34 @@ def test_nobody_but_root_may_come_to_the_socket_and_one_agent_at_a_time(room: Ca
         first.send(b"nonsense")
         assert first.recv(MAX_MESSAGE_BYTES) == b""
     is_reset(made, 0)
+
+
+def test_a_doctor_leases_gpus_beside_the_agent_and_neither_touches_what_the_other_has(
+    locked: Callable[[], Held],
+) -> None:
+    made, _, agent, _ = locked()
+    busy, free = made.gpus.uuids[:2]
+    path = made.state_dir / DOCTOR_FOLDER / SOCKET_NAME
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+    def ask(verb: Verb, *gpus: str) -> Answer:
+        doctor.send(Request(verb, gpus).encode())
+        return Answer.decode(doctor.recv(MAX_MESSAGE_BYTES))
+
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as doctor:
+        doctor.connect(str(path))
+        assert Answer.decode(doctor.recv(MAX_MESSAGE_BYTES)).refused == ""
+        assert ask(Verb.TAKE, busy).refused == f"{busy} is leased by the agent"
+        assert ask(Verb.TAKE, free).refused == ""
+        assert ask(Verb.GIVE_BACK, busy) == Answer()
+        assert ask(Verb.BEAT, busy, free) == Answer(), "it keeps its own"
+        peer = made.peer(ordinal=1, iterations=100_000, rank=1)
+        assert peer.hear()["accepted"]
+        wait_until(lambda: (r := agent.rank(1)) is not None and "leased by the doctor" in r.reason, "its rank says why")
+        assert made.gpus.look(1).sets == 0
+    wait_until(lambda: made.clock(1) == LOW_MHZ, "the GPU is the agent's once the doctor is gone")
+    assert made.clock(0) == LOW_MHZ
+    assert sorted(made.named()) == sorted((busy, free))
 
 
 def test_a_warden_whose_log_nobody_reads_goes_on(

@@ -7,6 +7,7 @@ beyond: a GPU that a cap holds never gets to the clock itself, but wavers around
 from __future__ import annotations
 
 from collections import Counter, deque
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -91,6 +92,11 @@ class Lags:
         self._in_vain[way] = self._in_vain[way] + 1 if lag_s is None else 0
         if lag_s is not None:
             self._lags[way].append(lag_s)
+
+    def begin_with(self, way: Way, lags_s: Iterable[float]) -> None:
+        """Takes over lags that a doctor has measured, while it has none of its own."""
+        if not self._lags[way]:
+            self._lags[way].extend(lags_s)
 
     def begin_anew(self) -> None:
         """Another lease: what was in vain may not be so any more."""

@@ -14,7 +14,7 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 from joulepath_agent.gpus.foreign import Foreign, OnForeignClock
@@ -107,6 +107,10 @@ class ClockSetter:
     def lag(self) -> SwitchingLag | None:
         """The lags measured; None until there is one in each direction."""
         return self._lags.summary()
+
+    def begin_with(self, way: Way, lags_s: Iterable[float]) -> None:
+        """Takes over lags that a doctor has measured, while none has been measured here."""
+        self._lags.begin_with(way, lags_s)
 
     def wish(self, wish: Wish) -> None:
         """Replaces the wish; returns at once."""

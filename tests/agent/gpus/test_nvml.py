@@ -11,8 +11,8 @@ from virtual_gpus.fixtures import MakeVirtualGpus, VirtualGpus
 
 READ = """
 import json
-from joulepath_agent.gpus.nvml import open_gpus
-gpus, _ = open_gpus()
+from joulepath_agent.gpus.nvml import Nvml
+gpus, _ = Nvml().look()
 print(json.dumps([(gpu.uuid, gpu.index, gpu.minor, gpu.mig, gpu.refused) for gpu in gpus]))
 """
 
