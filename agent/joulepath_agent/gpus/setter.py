@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 from joulepath_agent.gpus.foreign import Foreign, OnForeignClock
-from joulepath_agent.gpus.lags import Lags, Switch
+from joulepath_agent.gpus.lags import Lags, Switch, Way
 from joulepath_agent.gpus.leasing import Lessor
 from joulepath_agent.gpus.nvml import Gpu, GpuError
 from joulepath_agent.gpus.settled import Settled
