@@ -2,7 +2,7 @@
 
 It locks clocks only while a `joulepath-warden` runs on the same state folder.
 
-    python local_agent.py --socket S --state-dir D [--pod UID=GPU,GPU ...]
+    python local_agent.py --socket S --state-dir D [--pod UID=GPU,GPU ...] [--plans-live SECONDS]
     > {"plans": [JobPlan spec, ...]}          every plan there is, for job-uid's of namespace "default"
     > {"report": true}                        answered with one line: the NodeReport's status
     > {"counts": true}                        answered with lease ends, refusals and orders by GPU
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import signal
 import socket
@@ -57,6 +58,7 @@ def main() -> None:
     parser.add_argument("--socket", type=Path, required=True)
     parser.add_argument("--state-dir", type=Path, required=True)
     parser.add_argument("--pod", action="append", default=[])
+    parser.add_argument("--plans-live", type=float, default=math.inf, help="seconds; said again, they live on")
     options = parser.parse_args()
     sys.setswitchinterval(0.0005)
     Log("INFO", "%(relativeCreated)d %(threadName)s %(message)s", 2)
@@ -67,7 +69,14 @@ def main() -> None:
             raise PeerRefusedError("NotItsGpu", f"{gpu_uuid} isn't a GPU of pod {pod_uid}")
         return JobPod("default", f"pod-{pod_uid}", pod_uid, "job", "job-uid")
 
-    agent = Agent(open_gpus, identify, locate, socket_path=options.socket, state_dir=options.state_dir)
+    agent = Agent(
+        open_gpus,
+        identify,
+        locate,
+        socket_path=options.socket,
+        state_dir=options.state_dir,
+        plan_time_to_live_s=options.plans_live,
+    )
 
     def stop(*_: object) -> None:
         sys.exit(0 if agent.stop(_GRACE_S) else 1)

@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
@@ -25,6 +25,7 @@ from joulepath_agent.metrics import AgentCollector
 from joulepath_agent.peers.budget import BUDGET
 from joulepath_agent.peers.cgroup import CgroupIdentity
 from joulepath_agent.peers.ownership import ClusterPods
+from joulepath_agent.ranks.lifetime import DEFAULT_TIME_TO_LIVE_S
 from joulepath_agent.server import serve_health, serve_metrics
 from joulepath_trainer.wire.protocol import SOCKET_PATH
 from joulepath_warden.clocks import site_clocks
@@ -54,7 +55,7 @@ def _run(options: argparse.Namespace) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     try:
-        cluster = NodeApi.connect(options.node_name, options.namespace)
+        cluster = NodeApi.connect(options.node_name, options.namespace, options.plan_time_to_live)
         agent = Agent(
             partial(open_gpus, options.site_clocks),
             CgroupIdentity(options.proc),
@@ -65,6 +66,7 @@ def _run(options: argparse.Namespace) -> int:
             proc=options.proc,
             look_for_gpus_s=options.look_for_gpus,
             budget=replace(BUDGET, silence_s=options.silence_limit),
+            plan_time_to_live_s=options.plan_time_to_live,
         )
         registry = CollectorRegistry()
         registry.register(AgentCollector(agent, options.node_name))
@@ -107,16 +109,21 @@ def _options() -> argparse.ArgumentParser:
     take("--site-clocks", "JOULEPATH_SITE_CLOCKS", "", site_clocks, site)
     take("--look-for-gpus", "JOULEPATH_LOOK_FOR_GPUS", "30", float, "seconds between two looks until all are read")
     silence = "seconds without a marker, at most, after which a rank's clock is released"
-    take("--silence-limit", "JOULEPATH_SILENCE_LIMIT", str(BUDGET.silence_s), _seconds, silence)
+    take("--silence-limit", "JOULEPATH_SILENCE_LIMIT", str(BUDGET.silence_s), _seconds(2, 3600), silence)
+    life = "seconds for which plans are played without news of them from the API server"
+    lives = _seconds(60, 86400)
+    take("--plan-time-to-live", "JOULEPATH_PLAN_TIME_TO_LIVE", str(DEFAULT_TIME_TO_LIVE_S), lives, life)
     take("--grace", "JOULEPATH_GRACE", "28", float, "seconds after SIGTERM until it gives up")
     take("--log-level", "JOULEPATH_LOG_LEVEL", "info", str, "debug, info, warning or error")
     return parser
 
 
-def _seconds(text: str) -> float:
-    seconds = float(text)
-    if not 2 <= seconds <= 3600:
-        raise argparse.ArgumentTypeError(f"it must be from 2 to 3600 s, it is {text}")
+def _seconds(least: float, most: float) -> Callable[[str], float]:
+    def seconds(text: str) -> float:
+        if not least <= float(text) <= most:
+            raise argparse.ArgumentTypeError(f"it must be from {least} to {most} s, it is {text}")
+        return float(text)
+
     return seconds
 
 

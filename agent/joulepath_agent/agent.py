@@ -28,6 +28,7 @@ from joulepath_agent.gpus.setter import ClockSetter
 from joulepath_agent.peers.budget import BUDGET, Budget
 from joulepath_agent.peers.peer import Identify, JobKey, Locate, Peer
 from joulepath_agent.peers.refusal import PeerRefusedError
+from joulepath_agent.ranks.lifetime import DEFAULT_TIME_TO_LIVE_S, TimeToLive
 from joulepath_agent.ranks.rank import Rank
 from joulepath_agent.ranks.reason import Reason
 from joulepath_crds import GpuReport, JobPlanSpec, JobReport, NodeReportStatus, RankReport
@@ -59,6 +60,7 @@ class Agent:
         proc: Path = Path("/proc"),
         look_for_gpus_s: float = _LOOK_FOR_GPUS_S,
         budget: Budget = BUDGET,
+        plan_time_to_live_s: float = DEFAULT_TIME_TO_LIVE_S,
     ) -> None:
         """Listens once there are GPUs. What a killed agent left locked, the warden resets.
 
@@ -72,6 +74,7 @@ class Agent:
             proc: The host's /proc.
             look_for_gpus_s: Between two looks for GPUs while there are none, or not all.
             budget: What peers may make it remember, compute and wait for.
+            plan_time_to_live_s: How long plans are played without news of them.
 
         Raises:
             OSError: The socket can't be made.
@@ -86,6 +89,8 @@ class Agent:
         self._lock = threading.Lock()
         self._ranks: dict[str, Rank] = {}
         self._plans: dict[JobKey, JobPlanSpec] = {}
+        self._time_to_live = TimeToLive(plan_time_to_live_s, time.monotonic())
+        self._expired = False
         self._traces: dict[str, EnergyTrace] = {}
         self._follower = Follower(lambda: self.ranks)
         self._sampler = Sampler(lambda: [rank.trace for rank in self.ranks])
@@ -142,12 +147,13 @@ class Agent:
         return tuple(rank for rank in tuple(self._ranks.values()) if rank.alive)
 
     def set_plans(self, plans: Mapping[JobKey, JobPlanSpec]) -> None:
-        """All plans that there are now; a plan that isn't among them any more is withdrawn."""
+        """All plans that there are now; one that isn't among them any more is withdrawn, the others live on."""
         with self._lock:
             self._plans = dict(plans)
             ranks = self.ranks
         for rank in ranks:
             rank.set_plan(self._plan_of(rank))
+        self._time_to_live.renew(time.monotonic())
 
     def report(self) -> NodeReportStatus:
         """All that the agent knows."""
@@ -198,7 +204,16 @@ class Agent:
                     raise PeerRefusedError("GpuClaimed", what)
                 holder.close(End.CONNECTION_CLOSED)
             budget = self._budget.among(len(self.setters))
-            rank = Rank(hello, peer, pod, setter, self._traces[hello.gpu_uuid], self._count_lease_end, budget)
+            rank = Rank(
+                hello,
+                peer,
+                pod,
+                setter,
+                self._traces[hello.gpu_uuid],
+                self._count_lease_end,
+                budget,
+                time_to_live=self._time_to_live,
+            )
             self._ranks[hello.gpu_uuid] = rank
         rank.set_plan(self._plan_of(rank))
         log.info("rank %d of %s runs on %s", hello.rank, pod.name, hello.gpu_uuid)
@@ -215,6 +230,10 @@ class Agent:
                 rank.stop(Reason(End.FOLLOWER_FAILED, "see the agent's log"))
             else:
                 rank.check_markers(now)
+        expired = self._time_to_live.expired(now)
+        if bool(expired) != self._expired:
+            self._expired = bool(expired)
+            log.warning("%s", f"default clocks: {expired}" if expired else "there is news of plans again")
 
     def _clock_failed(self, uuid: str, reason: str) -> None:
         rank = self._ranks.get(uuid)

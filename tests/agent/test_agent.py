@@ -220,6 +220,23 @@ def test_a_clock_that_cannot_be_set_refuses_the_plan(locked: Callable[..., tuple
     assert agent.counts()["leaseEnds"] == {"PlanChanged": 1}
 
 
+def test_plans_without_news_expire_and_are_joined_again_with_it(room: MakeRoom) -> None:
+    made = room(time_scale=0.1)
+    agent = made.agent(None, 2, "--plans-live", "3")
+    made.peer(iterations=100_000)
+    agent.plans(held())
+    wait_until(lambda: made.clock() == LOW_MHZ, "the clock is locked")
+    wait_until(lambda: made.clock() == 0, "the plan has expired")
+    rank = agent.rank()
+    assert rank is not None
+    assert rank.reason.startswith("PlanExpired: no news of plans for more than 3 s")
+    assert (rank.state, rank.staged_hash) == (RankState.STAGED, "held")
+    assert agent.counts()["leaseEnds"] == {"PlanExpired": 1}
+    goes_on(agent)
+    agent.plans(held())
+    wait_until(lambda: made.clock() == LOW_MHZ, "the plan is joined again")
+
+
 def test_an_attempt_that_the_plan_is_not_for_stays_at_default_clocks(room: MakeRoom) -> None:
     made = room(time_scale=0.1)
     agent = made.agent()

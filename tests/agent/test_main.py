@@ -197,6 +197,14 @@ def test_a_silence_limit_that_is_none_is_refused(text: str, capsys: pytest.Captu
     assert "argument --silence-limit:" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("text", ["0", "59", "nan", "inf", "86401", "soon"])
+def test_a_time_to_live_that_is_none_is_refused(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as refused:
+        main(["--node-name", "a", "--plan-time-to-live", text])
+    assert refused.value.code == 2
+    assert "argument --plan-time-to-live:" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("text", ["1410", "a,b", "900,600", "0,600"])
 def test_site_clocks_that_make_no_sense_are_refused(text: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as refused:

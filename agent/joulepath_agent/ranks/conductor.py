@@ -38,6 +38,8 @@ class Conductor:
     control_time_s: float = 0.0
     order: tuple[Instruction, ...] = ()
     """The order of instructions as it was last recorded; empty while unknown."""
+    expired: str = ""
+    """Why its plan may be played no more for now; empty while it may."""
 
     state: RankState = field(init=False, default=RankState.OBSERVING)
     why: Reason | None = field(init=False, default=None)
@@ -138,6 +140,8 @@ class Conductor:
             if verdict.reason.final:
                 return self.stop(verdict.reason)
             self._obey(verdict)
+        if self.expired and self.staged_hash is not None:
+            self.stop(Reason(End.PLAN_EXPIRED, self.expired))
         self.applied = self._arm(iteration)
         if self.applied.arm is Arm.DEFAULT:
             if self.state is not RankState.REFUSED and self.staged_hash is not None:

@@ -24,6 +24,7 @@ from joulepath_agent.peers.budget import BUDGET, Budget
 from joulepath_agent.peers.limits import Allowance
 from joulepath_agent.peers.peer import JobPod, Peer
 from joulepath_agent.ranks.conductor import Conductor
+from joulepath_agent.ranks.lifetime import TimeToLive
 from joulepath_agent.ranks.page import SharedPage
 from joulepath_agent.ranks.progress import Progress, silence_limit_s
 from joulepath_agent.ranks.reason import Obstacle, Reason
@@ -51,6 +52,8 @@ class Rank:
         trace: EnergyTrace,
         on_lease_end: Callable[[End], None],
         budget: Budget = BUDGET,
+        *,
+        time_to_live: TimeToLive,
     ) -> None:
         self.hello = hello
         self.peer = peer
@@ -61,6 +64,7 @@ class Rank:
         self.page = SharedPage()
         now = time.monotonic()
         self._budget = budget
+        self._time_to_live = time_to_live
         self._stages = frozenset(hello.pipeline.stages)
         self.progress = Progress(self._stages, now)
         self.lease = Lease(setter, f"rank {hello.rank} of {pod.name}", on_lease_end)
@@ -102,7 +106,7 @@ class Rank:
             self.progress.expect(entry, now)
             return
         spoiled = self._begun is not conductor.applied
-        conductor.lag_up_s = self.setter.lag_up_s
+        conductor.lag_up_s, conductor.expired = self.setter.lag_up_s, self._time_to_live.expired(now)
         conductor.tail_s, conductor.control_time_s = self.history.tail_s, self.history.control_time_s
         if now >= self._restage_at_s and conductor.order != self.history.order:
             conductor.order = self.history.order

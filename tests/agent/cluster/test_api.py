@@ -6,6 +6,7 @@ import contextlib
 import json
 import socket
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +18,7 @@ from kubernetes import client, config
 
 from joulepath_agent.cluster.api import NodeApi
 from joulepath_agent.peers.peer import JobKey
+from joulepath_agent.ranks.lifetime import DEFAULT_TIME_TO_LIVE_S
 from joulepath_crds import JobPlanSpec, NodeReportStatus, Purpose, Sweep
 from joulepath_crds.__main__ import documents
 from real_cluster import Cluster as RealCluster
@@ -36,6 +38,8 @@ class Ties:
     api: client.ApiClient
     plans: list[Mapping[JobKey, JobPlanSpec]] = field(default_factory=list)
     report: NodeReportStatus = field(default_factory=NodeReportStatus)
+    heard_at_s: float = 0.0
+    """When plans were handed on last."""
 
     def get(self, *arguments: str) -> dict[str, Any] | None:
         """An object as kubectl gives it; None where there is none."""
@@ -52,11 +56,15 @@ class Ties:
         """The plans as the agent knows them."""
         return self.plans[-1] if self.plans else {}
 
-    def start(self) -> NodeApi:
+    def start(self, plans_live_s: float = DEFAULT_TIME_TO_LIVE_S) -> NodeApi:
         """Ties an agent that reports `report`."""
-        tied = NodeApi(self.api, self.node, self.namespace, self.group)
-        tied.run(self.plans.append, lambda: self.report)
+        tied = NodeApi(self.api, self.node, self.namespace, self.group, plans_live_s)
+        tied.run(self._take, lambda: self.report)
         return tied
+
+    def _take(self, plans: Mapping[JobKey, JobPlanSpec]) -> None:
+        self.plans.append(plans)
+        self.heard_at_s = time.monotonic()
 
 
 @pytest.fixture
@@ -211,6 +219,21 @@ def test_an_api_server_that_is_out_of_reach_withdraws_nothing_and_is_found_again
         wait_until(lambda: _version(ties) == "cut off", "the report is written after all")
         first = next(i for i, plans in enumerate(ties.plans) if plans)
         assert all(ties.plans[first:])
+    finally:
+        running.stop()
+        relay.close()
+
+
+def test_news_come_while_nothing_changes_and_stop_with_the_api_server(ties: Ties) -> None:
+    relay = Relay(ties.api.configuration.host)
+    ties.api.configuration.host = f"https://127.0.0.1:{relay.port}"
+    running = ties.start(plans_live_s=8.0)
+    try:
+        wait_until(lambda: len(ties.plans) >= 3, "lists without a change are news")
+        relay.cut()
+        wait_until(lambda: time.monotonic() - ties.heard_at_s > 8.0, "plans have outlived the last news")
+        relay.mend()
+        wait_until(lambda: time.monotonic() - ties.heard_at_s < 1.0, "there is news again")
     finally:
         running.stop()
         relay.close()

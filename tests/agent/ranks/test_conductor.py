@@ -274,6 +274,28 @@ def test_a_suspended_rank_joins_again_at_the_next_block() -> None:
     assert player.reason == ""
 
 
+def test_an_expired_plan_ends_with_its_iteration_and_is_joined_again_at_a_block() -> None:
+    player = conductor()
+    player.set_plan(plan(blocks=Blocks(iterations=4, pairs=0)))
+    assert at(player, 10) == Wish(900)
+    player.expired = "no news"
+    assert player.on_event(MarkerEntry(1, 10, MarkerEvent.END, "F", 0, 0), 0.0) == Wish(1200), "not within an iteration"
+    assert at(player, 11) == Wish(DEFAULT)
+    assert (player.reason, player.state) == ("PlanExpired: no news", RankState.STAGED)
+    assert (player.staged_hash, player.applied_hash, player.applied.arm) == ("one", None, Arm.DEFAULT)
+    assert {at(player, i) for i in range(12, 16)} == {Wish(DEFAULT)}
+    player.expired = ""
+    assert [at(player, i) for i in (16, 17, 18)] == [Wish(DEFAULT), Wish(DEFAULT), Wish(900)]
+    assert player.reason == ""
+
+
+def test_a_plan_that_expires_before_its_begin_does_not_begin() -> None:
+    player = conductor(expired="no news")
+    player.set_plan(plan())
+    assert {at(player, i) for i in range(9, 13)} == {Wish(DEFAULT)}
+    assert player.reason == "PlanExpired: no news"
+
+
 def iterate(player: Conductor, periods_s: list[float], first: int = 10) -> None:
     now = 0.0
     for number, period_s in enumerate([*periods_s, 0.0]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import mmap
 import os
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ from joulepath_agent.gpus.nvml import Gpu
 from joulepath_agent.gpus.setter import ClockSetter
 from joulepath_agent.peers.budget import BUDGET, Budget
 from joulepath_agent.peers.peer import JobPod, Peer
+from joulepath_agent.ranks.lifetime import TimeToLive
 from joulepath_agent.ranks.rank import Rank
 from joulepath_trainer.wire.messages import Hello, InstructionSpan, IterationRecord, PipelinePlace
 from joulepath_trainer.wire.page import PAGE_BYTES, MarkerEvent, PageWriter
@@ -36,8 +38,10 @@ def make() -> Iterator[Callable[[Budget], tuple[Rank, PageWriter]]]:
             pidfd = os.pidfd_open(os.getpid())
             stack.callback(os.close, pidfd)
             pod = JobPod("default", "pod", "uid", "job", "job-uid")
-            trace = EnergyTrace(setter)
-            rank = Rank(HELLO, Peer(os.getpid(), pidfd, "uid"), pod, setter, trace, lambda _: None, budget)
+            trace, life = EnergyTrace(setter), TimeToLive(math.inf, 0.0)
+            rank = Rank(
+                HELLO, Peer(os.getpid(), pidfd, "uid"), pod, setter, trace, lambda _: None, budget, time_to_live=life
+            )
             stack.callback(os.close, rank.page.fd)
             return rank, PageWriter(memoryview(mmap.mmap(rank.page.fd, PAGE_BYTES)))
 
