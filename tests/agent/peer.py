@@ -36,6 +36,8 @@ DEFAULTS = {
     "iterations": 100,
     "waits_s": [0.0, 0.004],
     "tail_s": 0.0,
+    "evaluates_every": 1 << 30,
+    "evaluates_s": 0.0,
     "children": 0,
     "gpu_uuid": None,
     "stall_at": -1,
@@ -117,6 +119,8 @@ def main() -> None:
         end = mark(MarkerEvent.STEP_END, iteration)
         stream.synchronize()
         time.sleep(options["tail_s"])
+        if iteration % options["evaluates_every"] == 0:
+            time.sleep(options["evaluates_s"])
         pending = (iteration, begin, end, stamps)
 
 

@@ -237,6 +237,20 @@ def test_plans_without_news_expire_and_are_joined_again_with_it(room: MakeRoom) 
     wait_until(lambda: made.clock() == LOW_MHZ, "the plan is joined again")
 
 
+@pytest.mark.parametrize("sweeps", [False, True])
+def test_an_evaluation_between_two_iterations_runs_at_default_clocks(room: MakeRoom, sweeps: bool) -> None:
+    made = room(time_scale=0.1)
+    agent = made.agent()
+    made.peer(iterations=100_000, evaluates_every=4, evaluates_s=1.5)  # shorter than a silence that ends the lease
+    wait_until(lambda: (r := agent.rank()) is not None and r.control_time_s > 0, "the tail is known")
+    agent.plans(held() if sweeps else plan(activate_at=0))
+    wait_until(lambda: made.clock() == LOW_MHZ, "the clock is locked")
+    for _ in range(2):
+        wait_until(lambda: made.clock() == 0, "it evaluates")
+        wait_until(lambda: made.clock() == LOW_MHZ, "it trains on")
+    assert agent.counts()["leaseEnds"] == {}
+
+
 def test_an_attempt_that_the_plan_is_not_for_stays_at_default_clocks(room: MakeRoom) -> None:
     made = room(time_scale=0.1)
     agent = made.agent()

@@ -16,8 +16,8 @@ from joulepath_agent.measuring.applied import Applied
 from joulepath_agent.ranks.guard import Guard, Verdict
 from joulepath_agent.ranks.reason import Obstacle, Reason
 from joulepath_agent.ranks.score import Score, read_score
-from joulepath_agent.ranks.switching import is_short_tail, wish_at_begin, wish_at_end
-from joulepath_crds import Arm, Instruction, JobPlanSpec, Purpose, RankState, arm_of, next_boundary
+from joulepath_agent.ranks.switching import is_short_tail, wish_at_begin, wish_at_end, wish_in_tail
+from joulepath_crds import TAIL_LAGS, Arm, Instruction, JobPlanSpec, Purpose, RankState, arm_of, next_boundary
 from joulepath_trainer.wire.page import MarkerEntry, MarkerEvent
 
 __all__ = ["Conductor"]
@@ -34,7 +34,9 @@ class Conductor:
     stages: tuple[int, ...]
     lag_up_s: float
     tail_s: float | None = None
-    """Seconds from the last instruction to the next iteration; None while unknown."""
+    """Least seconds from the last instruction to the next iteration; None while unknown."""
+    usual_tail_s: float = 0.0
+    """Median of the same."""
     control_time_s: float = 0.0
     order: tuple[Instruction, ...] = ()
     """The order of instructions as it was last recorded; empty while unknown."""
@@ -94,6 +96,8 @@ class Conductor:
         """Markers were missed: default clocks until the next iteration, which no block then counts."""
         return self._default(Reason(End.MARKERS_LOST, "more markers were passed than the shared page holds"))
 
+        if entry.event is MarkerEvent.STEP_END and self.applied.clock_mhz and self.tail_s is not None:
+            return wish_in_tail(self.applied.clock_mhz, at_s, self.usual_tail_s, self.lag_up_s)
     def stop(self, reason: Reason) -> Wish:
         """Default clocks: for as long as this plan lasts if the reason is final, else until the next block begins."""
         plan = self._plan
@@ -208,6 +212,9 @@ class Conductor:
         if at + 1 < len(score.clocks_mhz):
             return score.clocks_mhz[at + 1]
         if is_short_tail(self.tail_s, self.lag_up_s) and self._arm(self.iteration + 1).arm is Arm.PLAN:
+            if self._position == len(score.instructions) and self.tail_s is not None:
+                usual_s = min(max(self.tail_s, self.usual_tail_s), TAIL_LAGS * self.lag_up_s)
+                return wish_in_tail(after_mhz, at_s, usual_s, self.lag_up_s)
             return score.clocks_mhz[0]
         return DEFAULT
 

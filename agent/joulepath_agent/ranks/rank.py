@@ -107,7 +107,9 @@ class Rank:
             return
         spoiled = self._begun is not conductor.applied
         conductor.lag_up_s, conductor.expired = self.setter.lag_up_s, self._time_to_live.expired(now)
-        conductor.tail_s, conductor.control_time_s = self.history.tail_s, self.history.control_time_s
+        history = self.history
+        conductor.tail_s, conductor.usual_tail_s = history.tail_s, history.usual_tail_s
+        conductor.control_time_s = history.control_time_s
         if now >= self._restage_at_s and conductor.order != self.history.order:
             conductor.order = self.history.order
             self._restage_at_s = now + self._budget.restage_s

@@ -120,6 +120,27 @@ def test_a_short_tail_leads_straight_into_the_next_iteration_and_a_long_one_runs
     assert run(long, 10)[-2] == Wish(DEFAULT)
 
 
+def test_what_lasts_longer_than_the_usual_tail_has_default_clocks_a_lag_later() -> None:
+    """An evaluation, or a checkpoint; it may come every few iterations, and be most of the median."""
+    end_s = sum(DURATIONS)
+    for usual_s, until_s in ((0.0, LAG_S), (2 * LAG_S, 2 * LAG_S), (30.0, 4 * LAG_S)):
+        player = conductor(tail_s=LAG_S, usual_tail_s=usual_s)
+        player.set_plan(plan())
+        wishes = run(player, 10)
+        assert wishes[-2] == Wish(900, DEFAULT, end_s + until_s + LAG_S)
+        assert wishes[-1] is None, "the end of the step changes nothing"
+        assert at(player, 11) == Wish(900)
+
+
+def test_a_sweep_lets_go_of_its_clock_after_the_usual_tail_and_takes_it_up_again() -> None:
+    player = conductor(tail_s=0.1, usual_tail_s=0.2)
+    player.set_plan(sweep())
+    assert run(player, 10)[-1] == Wish(900, DEFAULT, sum(DURATIONS) + 0.2 + LAG_S)
+    assert at(player, 11) == Wish(900, measure=True)
+    at(player, 12)
+    assert run(player, 12)[-1] is None, "default clocks are held already"
+
+
 def test_a_short_tail_before_a_control_block_runs_at_default_clocks() -> None:
     spec = plan(blocks=Blocks(iterations=3, pairs=8))
     last = next(i for i in range(10, 40) if arm_of(spec, i)[0] is Arm.PLAN and arm_of(spec, i + 1)[0] is Arm.CONTROL)
