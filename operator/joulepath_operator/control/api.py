@@ -101,6 +101,18 @@ class Api:
             raise
         return cast("Body", found)
 
+    def is_gone(self, resource: Resource, key: NamespacedName) -> bool:
+        """Whether the cluster knows the kind and has no object of this name; an API server that starts knows none.
+
+        Raises:
+            ApiException: It can't be told now.
+        """
+        name = f"metadata.name={key[1]}"
+        found = self._custom.list_namespaced_custom_object(
+            *_path(resource, key[0]), field_selector=name, _request_timeout=self._timeout_s
+        )
+        return not found["items"]
+
     def pod_security(self, namespace: str) -> str:
         """The Pod Security level that a namespace enforces: its own, or the cluster's default, which no API tells."""
         found = self._core.read_namespace(namespace, _request_timeout=self._timeout_s)
@@ -164,13 +176,23 @@ class Api:
         metadata = {"labels": {JOB_UID_LABEL: profile.job_uid}}
         return self._put(ENERGY_PROFILES, namespace, profile, metadata)
 
-    def delete_plan(self, namespace: str, name: str) -> None:
-        """Deletes a JobPlan, if it is there."""
+    def delete_plan(self, namespace: str, name: str, version: str | None = None) -> None:
+        """Deletes a JobPlan, if it is there; only this version of it, if one is given.
+
+        Raises:
+            ConflictError: It is another version.
+        """
+        only = client.V1DeleteOptions(preconditions=client.V1Preconditions(resource_version=version))
         try:
             self._custom.delete_namespaced_custom_object(
-                *_path(JOB_PLANS, namespace), name, _request_timeout=self._timeout_s
+                *_path(JOB_PLANS, namespace),
+                name,
+                **({"body": only} if version is not None else {}),
+                _request_timeout=self._timeout_s,
             )
         except ApiException as error:
+            if error.status == HTTPStatus.CONFLICT:
+                raise ConflictError(error.reason) from error
             if error.status != HTTPStatus.NOT_FOUND:
                 raise
 
