@@ -88,7 +88,7 @@ class Agent:
         self.setters: dict[str, ClockSetter] = {}
         self._lock = threading.Lock()
         self._ranks: dict[str, Rank] = {}
-        self._plans: dict[JobKey, JobPlanSpec] = {}
+        self._plans: dict[JobKey, JobPlanSpec | Reason] = {}
         self._time_to_live = TimeToLive(plan_time_to_live_s, time.monotonic())
         self._expired = False
         self._traces: dict[str, EnergyTrace] = {}
@@ -146,8 +146,8 @@ class Agent:
         """The ranks that live."""
         return tuple(rank for rank in tuple(self._ranks.values()) if rank.alive)
 
-    def set_plans(self, plans: Mapping[JobKey, JobPlanSpec]) -> None:
-        """All plans that there are now; one that isn't among them any more is withdrawn, the others live on."""
+    def set_plans(self, plans: Mapping[JobKey, JobPlanSpec | Reason]) -> None:
+        """All plans that there are now, or why one isn't played; what is missing is withdrawn, the others live on."""
         with self._lock:
             self._plans = dict(plans)
             ranks = self.ranks
@@ -182,7 +182,7 @@ class Agent:
             endpoint.start()
         self._endpoint = endpoint
 
-    def _plan_of(self, rank: Rank) -> JobPlanSpec | None:
+    def _plan_of(self, rank: Rank) -> JobPlanSpec | Reason | None:
         return self._plans.get(rank.pod.job_key)
 
     def _admit(self, hello: Hello, peer: Peer) -> Rank:

@@ -14,7 +14,7 @@ import pytest
 from kubernetes import client
 from kubernetes.client.exceptions import ApiException
 
-from joulepath_crds import ANNOTATION, EnergyPlanStatus, NodeReportStatus
+from joulepath_crds import ANNOTATION, EnergyPlanStatus, NodeReportStatus, content_hash
 from joulepath_operator.control.api import Api
 from joulepath_operator.control.index import Index
 from joulepath_operator.control.queue import KeyedQueue
@@ -104,9 +104,10 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer((404, {}) if self.server.objects.pop(self._name(), None) is None else (200, {}))
 
     def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["Content-Length"]))
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.server.posts += 1
-        self._answer(self.server.refusal)
+        status, said = self.server.refusal
+        self._answer((status, body | said if status == 201 else said))
 
     def log_message(self, format: str, *arguments: object) -> None:
         pass
@@ -174,7 +175,7 @@ def watched(server: Server, world: Any) -> Index:
 def test_nobody_waits_for_the_planner(server: Server, api: Api, active: Any) -> None:
     """It is asked once, however often the EnergyPlan is looked at; its answer brings the EnergyPlan back."""
     back: list[NamespacedName] = []
-    server.refusal = (201, {"metadata": {"namespace": "team", "name": "x"}, "spec": {}})
+    server.refusal = (201, {})
 
     async def play() -> None:
         planner = SlowPlanner(active)
@@ -194,8 +195,8 @@ def test_nobody_waits_for_the_planner(server: Server, api: Api, active: Any) -> 
         await asyncio.sleep(0)
         assert len(planner.asked) == 2
         del server.objects["energyplans/plan"]
-        await reconciler(PLAN)
         server.objects["team/energyplans"] = {"items": []}
+        await reconciler(PLAN)
         await asyncio.sleep(0)
         assert planner.cancelled == planner.asked[1:], "what nobody asks for any more is not computed"
 
@@ -287,6 +288,38 @@ def test_a_job_plan_that_cannot_be_read_is_replaced(server: Server, api: Api, ne
     assert len(index.plans(PLAN)) == 1
 
 
+def test_a_job_plan_whose_content_is_not_that_of_its_hash_is_made_anew(
+    server: Server, api: Api, new_world: Callable[..., Any]
+) -> None:
+    """No agent plays it: an operator that hashed otherwise has made it, or somebody has changed it."""
+    world = new_world()
+    index, plan = watched(server, world), job_plan(sweep_of(world))
+    path, sound = f"jobplans/{plan['metadata']['name']}", plan["spec"]
+    server.objects[path] = plan | {"spec": sound | {"defaultClockMHz": 1200}}
+    server.refusal = TAKEN
+    index.put(JOB_PLANS, server.objects[path])
+    asyncio.run(Reconciler(api, index, PlannerPool(), Metrics())(PLAN))
+    assert server.objects[path]["spec"] == sound
+
+
+def test_a_plan_of_which_the_api_server_drops_a_part_is_told_with_the_remedy(
+    server: Server, api: Api, new_world: Callable[..., Any]
+) -> None:
+    """As one does whose CustomResourceDefinition is older than the operator."""
+    world = new_world()
+    index, dropped = watched(server, world), sweep_of(world).spec.to_api()
+    del dropped["defaultClockMHz"]
+    server.refusal = (201, {"spec": dropped})
+    reconciler = Reconciler(api, index, PlannerPool(), Metrics())
+    for _ in range(2):
+        asyncio.run(reconciler(PLAN))
+    told = EnergyPlanStatus.from_api(server.objects["energyplans/plan"]["status"])
+    assert told.phase == "Refused"
+    assert "is not stored as it was written" in told.message
+    assert "kubectl apply --server-side -f crds/" in told.message
+    assert server.posts == 1
+
+
 def test_a_job_plan_that_the_cluster_lacks_is_forgotten(
     server: Server, api: Api, new_world: Callable[..., Any]
 ) -> None:
@@ -294,6 +327,7 @@ def test_a_job_plan_that_the_cluster_lacks_is_forgotten(
     world = new_world()
     index, plan = watched(server, world), job_plan(sweep_of(world))
     plan["spec"]["attempt"] = 5
+    plan["spec"]["hash"] = content_hash(plan["spec"])
     index.put(JOB_PLANS, plan)
     assert asyncio.run(Reconciler(api, index, PlannerPool(), Metrics())(PLAN)) == 0.5
     assert index.plans(PLAN) == ()

@@ -23,6 +23,7 @@ from joulepath_agent.cluster.reporting import Pace, fitting
 from joulepath_agent.peers.budget import BUDGET
 from joulepath_agent.peers.peer import JobKey
 from joulepath_agent.ranks.lifetime import DEFAULT_TIME_TO_LIVE_S
+from joulepath_agent.ranks.reason import Reason
 from joulepath_crds import JobPlanSpec, NodeReportStatus
 from joulepath_crds.contract import GROUP, VERSION
 
@@ -75,7 +76,9 @@ class NodeApi:
         return cls(client.ApiClient(settings), node, namespace, plan_time_to_live_s=plan_time_to_live_s)
 
     def run(
-        self, set_plans: Callable[[Mapping[JobKey, JobPlanSpec]], None], report: Callable[[], NodeReportStatus]
+        self,
+        set_plans: Callable[[Mapping[JobKey, JobPlanSpec | Reason]], None],
+        report: Callable[[], NodeReportStatus],
     ) -> None:
         """Starts the two threads: plans in, reports and the lease out."""
         for name, work in (("plans", lambda: self._watch(set_plans)), ("reports", lambda: self._report(report))):
@@ -101,7 +104,7 @@ class NodeApi:
 
     # plans
 
-    def _watch(self, set_plans: Callable[[Mapping[JobKey, JobPlanSpec]], None]) -> None:
+    def _watch(self, set_plans: Callable[[Mapping[JobKey, JobPlanSpec | Reason]], None]) -> None:
         try:
             with failures_as_oserror():
                 listed = self._objects.list_cluster_custom_object(

@@ -53,6 +53,7 @@ class Conductor:
     applied: Applied = field(init=False, default=_DEFAULT_CLOCKS)
     """What the iteration that runs now is."""
     _plan: JobPlanSpec | None = field(init=False, default=None)
+    _withheld: bool = field(init=False, default=False)
     _score: Score | None = field(init=False, default=None)
     _join_at: int | None = field(init=False, default=None)
     _guard: Guard = field(init=False, default_factory=Guard)
@@ -68,8 +69,9 @@ class Conductor:
     def set_plan(self, plan: JobPlanSpec | None) -> Wish | None:
         """The plan of this rank's job as it is now; None if there is none. Idempotent."""
         waiting = plan is not None and self.staged_hash is None and self.state is not RankState.REFUSED
-        if plan == self._plan and not waiting:
+        if plan == self._plan and not waiting and not self._withheld:
             return None
+        self._withheld = False
         before, self._plan = self._plan, plan
         if plan is not None and before is not None and plan.hash == before.hash and self.staged_hash == plan.hash:
             if plan.activate_at != before.activate_at:
@@ -80,6 +82,12 @@ class Conductor:
         wish = self._default(None)
         return wish if plan is None else self._stage(plan)
 
+    def withhold(self, reason: Reason) -> Wish:
+        """Its job has a plan that nobody may play, for this reason."""
+        self.set_plan(None)
+        self._withheld = True
+        return self._default(reason)
+
     def restage(self) -> Wish | None:
         """Tries again to stage a plan that couldn't be: the order of instructions has become known."""
         return self.set_plan(self._plan)
@@ -88,6 +96,8 @@ class Conductor:
         """A marker that the GPU has passed, at the agent's monotonic time; the wish that follows, if any."""
         if entry.event is MarkerEvent.STEP_BEGIN:
             return self._begin_iteration(entry.iteration, at_s)
+        if entry.event is MarkerEvent.STEP_END and self.applied.clock_mhz and self.tail_s is not None:
+            return wish_in_tail(self.applied.clock_mhz, at_s, self.usual_tail_s, self.lag_up_s)
         if self.applied.arm is not Arm.PLAN or self._score is None or entry.event is MarkerEvent.STEP_END:
             return None
         return self._play(self._score, entry, at_s)
@@ -96,8 +106,6 @@ class Conductor:
         """Markers were missed: default clocks until the next iteration, which no block then counts."""
         return self._default(Reason(End.MARKERS_LOST, "more markers were passed than the shared page holds"))
 
-        if entry.event is MarkerEvent.STEP_END and self.applied.clock_mhz and self.tail_s is not None:
-            return wish_in_tail(self.applied.clock_mhz, at_s, self.usual_tail_s, self.lag_up_s)
     def stop(self, reason: Reason) -> Wish:
         """Default clocks: for as long as this plan lasts if the reason is final, else until the next block begins."""
         plan = self._plan
@@ -204,6 +212,9 @@ class Conductor:
         after_mhz = self._after(score, at)
         if entry.event is MarkerEvent.END:
             self._position += 1
+            if self._position == len(score.instructions) and self.tail_s is not None:
+                usual_s = min(max(self.tail_s, self.usual_tail_s), TAIL_LAGS * self.lag_up_s)
+                return wish_in_tail(after_mhz, at_s, usual_s, self.lag_up_s)
             return wish_at_end(after_mhz)
         return wish_at_begin(score.clocks_mhz[at], after_mhz, at_s, score.durations_s[at], self.lag_up_s)
 
@@ -212,9 +223,6 @@ class Conductor:
         if at + 1 < len(score.clocks_mhz):
             return score.clocks_mhz[at + 1]
         if is_short_tail(self.tail_s, self.lag_up_s) and self._arm(self.iteration + 1).arm is Arm.PLAN:
-            if self._position == len(score.instructions) and self.tail_s is not None:
-                usual_s = min(max(self.tail_s, self.usual_tail_s), TAIL_LAGS * self.lag_up_s)
-                return wish_in_tail(after_mhz, at_s, usual_s, self.lag_up_s)
             return score.clocks_mhz[0]
         return DEFAULT
 

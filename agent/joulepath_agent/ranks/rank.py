@@ -120,9 +120,12 @@ class Rank:
 
     # plans and leases
 
-    def set_plan(self, plan: JobPlanSpec | None) -> None:
-        """The plan of its job as it is now."""
+    def set_plan(self, plan: JobPlanSpec | Reason | None) -> None:
+        """The plan of its job as it is now, or why the one that is there isn't played."""
         with self._lock:
+            if isinstance(plan, Reason):
+                self._apply(self._conductor.withhold(plan))
+                return
             wish = self._conductor.set_plan(plan)
             if plan is not None and self.setter.gpu.refused is not None:
                 wish = self._conductor.stop(Reason(Obstacle.GPU_REFUSED, self.setter.gpu.refused, final=True))

@@ -15,7 +15,7 @@ from typing import Any, Final, cast
 from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException
 
-from joulepath_crds import EnergyPlanStatus
+from joulepath_crds import EnergyPlanStatus, content_hash
 from joulepath_operator.facts.labels import (
     AGENT_PODS,
     INJECTED_ANNOTATION,
@@ -154,7 +154,12 @@ class Api:
         )
 
     def write_plan(self, energy_plan: Body, plan: StoredPlan) -> Body:
-        """Creates or replaces a JobPlan, owned by its EnergyPlan; nothing waits for its deletion."""
+        """Creates or replaces a JobPlan, owned by its EnergyPlan; nothing waits for its deletion.
+
+        Raises:
+            ConflictError: It has changed since it was read.
+            UnacceptableError: The API server doesn't take it, or drops a part of it.
+        """
         owner = energy_plan["metadata"]
         metadata = {
             "annotations": {INPUTS_ANNOTATION: plan.inputs},
@@ -169,7 +174,10 @@ class Api:
                 }
             ],
         }
-        return self._put(JOB_PLANS, owner["namespace"], plan, metadata)
+        written = self._put(JOB_PLANS, owner["namespace"], plan, metadata)
+        if content_hash(written["spec"]) != plan.spec.hash:  # no agent would play it
+            raise UnacceptableError(f"JobPlan {plan.name} is not stored as it was written")
+        return written
 
     def write_profile(self, namespace: str, profile: StoredProfile) -> Body:
         """Creates or replaces an EnergyProfile. Nobody owns it: it outlives the job."""

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from joulepath_crds import REPORT_INTERVAL_S, EnergyProfileSpec, JobPlanSpec, NodeReportStatus
+from joulepath_crds import REPORT_INTERVAL_S, EnergyProfileSpec, JobPlanSpec, NodeReportStatus, content_hash
 from joulepath_operator.facts.labels import INPUTS_ANNOTATION, JOB_UID_LABEL
 from joulepath_operator.facts.names import (
     ENERGY_PLANS,
@@ -190,6 +190,8 @@ class Index:
             return _Report(status, self._clock())
         if resource == JOB_PLANS:
             spec = JobPlanSpec.from_api(body["spec"])
+            if content_hash(body["spec"]) != spec.hash:
+                raise ValueError("its hash isn't that of its content, so no agent plays it; it is made anew")
             inputs = (metadata.get("annotations") or {}).get(INPUTS_ANNOTATION, "")
             owners = frozenset(one["uid"] for one in metadata.get("ownerReferences") or ())
             return _Owned(StoredPlan(metadata["name"], spec, inputs, version), spec.energy_plan, owners)

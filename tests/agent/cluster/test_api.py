@@ -19,7 +19,8 @@ from kubernetes import client, config
 from joulepath_agent.cluster.api import NodeApi
 from joulepath_agent.peers.peer import JobKey
 from joulepath_agent.ranks.lifetime import DEFAULT_TIME_TO_LIVE_S
-from joulepath_crds import JobPlanSpec, NodeReportStatus, Purpose, Sweep
+from joulepath_agent.ranks.reason import Reason
+from joulepath_crds import JobPlanSpec, NodeReportStatus, Purpose, Sweep, content_hash
 from joulepath_crds.__main__ import documents
 from real_cluster import Cluster as RealCluster
 from tests.agent.room import wait_until
@@ -36,7 +37,7 @@ class Ties:
     namespace: str
     node: str
     api: client.ApiClient
-    plans: list[Mapping[JobKey, JobPlanSpec]] = field(default_factory=list)
+    plans: list[Mapping[JobKey, JobPlanSpec | Reason]] = field(default_factory=list)
     report: NodeReportStatus = field(default_factory=NodeReportStatus)
     heard_at_s: float = 0.0
     """When plans were handed on last."""
@@ -52,7 +53,7 @@ class Ties:
         body = {"apiVersion": f"{self.group}/v1alpha1", "kind": "JobPlan", "metadata": metadata, "spec": spec}
         self.cluster.kubectl("apply", "-f", "-", stdin=json.dumps(body))
 
-    def known(self) -> Mapping[JobKey, JobPlanSpec]:
+    def known(self) -> Mapping[JobKey, JobPlanSpec | Reason]:
         """The plans as the agent knows them."""
         return self.plans[-1] if self.plans else {}
 
@@ -62,7 +63,7 @@ class Ties:
         tied.run(self._take, lambda: self.report)
         return tied
 
-    def _take(self, plans: Mapping[JobKey, JobPlanSpec]) -> None:
+    def _take(self, plans: Mapping[JobKey, JobPlanSpec | Reason]) -> None:
         self.plans.append(plans)
         self.heard_at_s = time.monotonic()
 
@@ -102,7 +103,15 @@ def plan(**changes: Any) -> dict[str, Any]:
         sweep=Sweep(clocks_mhz=(900,), iterations_per_block=2),
         default_clock_mhz=1410,
     )
-    return {**spec.to_api(), **changes}
+    body = {**spec.to_api(), **changes}
+    return {**body, "hash": content_hash(body)}
+
+
+def begin(ties: Ties) -> int | None:
+    """From which iteration on the plan is in force."""
+    told = ties.known()[ties.namespace, "job-uid"]
+    assert isinstance(told, JobPlanSpec)
+    return told.activate_at
 
 
 def test_plans_come_change_and_go(tied: Ties) -> None:
@@ -111,9 +120,9 @@ def test_plans_come_change_and_go(tied: Ties) -> None:
     assert tied.known() == {}
     tied.apply("a", plan())
     wait_until(lambda: key in tied.known(), "the plan arrives")
-    assert tied.known()[key].activate_at is None
+    assert begin(tied) is None
     tied.apply("a", plan(activateAt=7))
-    wait_until(lambda: tied.known()[key].activate_at == 7, "the activation arrives")
+    wait_until(lambda: begin(tied) == 7, "the activation arrives")
     tied.cluster.kubectl("delete", f"jobplans.{tied.group}", "a", "-n", tied.namespace)
     wait_until(lambda: tied.known() == {}, "the withdrawal arrives")
 
@@ -215,7 +224,7 @@ def test_an_api_server_that_is_out_of_reach_withdraws_nothing_and_is_found_again
         ties.report = NodeReportStatus(agent_version="cut off")
         ties.apply("a", plan(activateAt=7))
         relay.mend()
-        wait_until(lambda: ties.known()[key].activate_at == 7, "the activation arrives after all")
+        wait_until(lambda: begin(ties) == 7, "the activation arrives after all")
         wait_until(lambda: _version(ties) == "cut off", "the report is written after all")
         first = next(i for i, plans in enumerate(ties.plans) if plans)
         assert all(ties.plans[first:])

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from joulepath_agent.gpus.lease import End
 from joulepath_agent.gpus.wish import DEFAULT, Wish, height
 from joulepath_agent.ranks.conductor import Conductor
-from joulepath_agent.ranks.reason import Reason
+from joulepath_agent.ranks.reason import Obstacle, Reason
 from joulepath_crds import (
     Arm,
     Blocks,
@@ -116,7 +116,7 @@ def test_a_short_tail_leads_straight_into_the_next_iteration_and_a_long_one_runs
     short, long = conductor(tail_s=3 * LAG_S), conductor(tail_s=5 * LAG_S)
     for player in (short, long):
         player.set_plan(plan())
-    assert run(short, 10)[-2] == Wish(900)
+    assert run(short, 10)[-2] == Wish(900, DEFAULT, sum(DURATIONS) + 3 * LAG_S + LAG_S)
     assert run(long, 10)[-2] == Wish(DEFAULT)
 
 
@@ -216,6 +216,20 @@ def test_a_withdrawn_plan_means_default_clocks_at_once() -> None:
     assert player.set_plan(None) == Wish(DEFAULT)
     assert player.on_event(MarkerEntry(1, 10, MarkerEvent.BEGIN, "F", 0, 0), 0.0) is None
     assert (player.state, player.applied_hash) == (RankState.OBSERVING, None)
+
+
+def test_a_plan_that_is_withheld_is_not_played_and_the_reason_goes_with_it() -> None:
+    player = conductor()
+    player.set_plan(plan())
+    at(player, 10)
+    assert player.withhold(Reason(Obstacle.HASH_MISMATCH, "x")) == Wish(DEFAULT)
+    assert at(player, 11) == Wish(DEFAULT)
+    assert (player.reason, player.state, player.staged_hash) == ("HashMismatch: x", RankState.OBSERVING, None)
+    player.set_plan(None)
+    assert player.reason == ""
+    player.withhold(Reason(Obstacle.HASH_MISMATCH, "x"))
+    player.set_plan(plan())
+    assert (player.reason, player.staged_hash) == ("", "one")
 
 
 def test_a_changed_plan_means_default_clocks_until_it_is_active_itself() -> None:
