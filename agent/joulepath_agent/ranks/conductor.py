@@ -24,6 +24,9 @@ __all__ = ["Conductor"]
 
 _RELEASE: Final = Wish(DEFAULT)
 _DEFAULT_CLOCKS: Final = Applied(Arm.DEFAULT)
+_SWEEP_PATIENCE: Final = 0.25
+"""Of an iteration, that a sweep's clock stays for longer than the usual tail: a host that is late now and then must not
+have clocks measured that are on their way."""
 
 
 @dataclass(slots=True)
@@ -97,7 +100,8 @@ class Conductor:
         if entry.event is MarkerEvent.STEP_BEGIN:
             return self._begin_iteration(entry.iteration, at_s)
         if entry.event is MarkerEvent.STEP_END and self.applied.clock_mhz and self.tail_s is not None:
-            return wish_in_tail(self.applied.clock_mhz, at_s, self.usual_tail_s, self.lag_up_s)
+            patience_s = self.usual_tail_s + _SWEEP_PATIENCE * self.control_time_s
+            return wish_in_tail(self.applied.clock_mhz, at_s, patience_s, self.lag_up_s)
         if self.applied.arm is not Arm.PLAN or self._score is None or entry.event is MarkerEvent.STEP_END:
             return None
         return self._play(self._score, entry, at_s)

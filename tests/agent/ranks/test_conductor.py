@@ -133,9 +133,9 @@ def test_what_lasts_longer_than_the_usual_tail_has_default_clocks_a_lag_later() 
 
 
 def test_a_sweep_lets_go_of_its_clock_after_the_usual_tail_and_takes_it_up_again() -> None:
-    player = conductor(tail_s=0.1, usual_tail_s=0.2)
+    player = conductor(tail_s=0.1, usual_tail_s=0.2, control_time_s=4.0)
     player.set_plan(sweep())
-    assert run(player, 10)[-1] == Wish(900, DEFAULT, sum(DURATIONS) + 0.2 + LAG_S)
+    assert run(player, 10)[-1] == Wish(900, DEFAULT, sum(DURATIONS) + 0.2 + 1.0 + LAG_S)
     assert at(player, 11) == Wish(900, measure=True)
     at(player, 12)
     assert run(player, 12)[-1] is None, "default clocks are held already"
