@@ -40,7 +40,10 @@ _SWITCH_INTERVAL_S: Final = 0.0005
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs until SIGTERM or SIGINT; the exit status."""
-    options = _options().parse_args(arguments)
+    said = sys.argv[1:] if arguments is None else list(arguments)
+    if said[:1] == ["reset"]:  # the warden's: nothing of the agent may keep it from that
+        os.execv(sys.executable, [sys.executable, "-m", "joulepath_warden", "--reset-all", *said[1:]])
+    options = _options().parse_args(said)
     written = Log(options.log_level.upper(), "%(asctime)s %(levelname)s %(name)s %(message)s", sys.stderr.fileno())
     try:
         return _run(options)
@@ -92,7 +95,7 @@ def _options() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="joulepath-agent",
         description="Sets the clocks of one node's GPUs as the plans of its jobs say. Options are also read from the "
-        "environment, by the names in brackets.",
+        "environment, by the names in brackets. `joulepath-agent reset` is joulepath-warden --reset-all.",
     )
     take = _Taker(parser)
     take("--node-name", "NODE_NAME", None, str, "name of this node")

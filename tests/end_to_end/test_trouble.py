@@ -16,6 +16,7 @@ from real_cluster import NotYetError, until
 from tests.end_to_end import jobs, processes
 from tests.end_to_end.product import JOBS, PLANS_LIVE_S, RELEASE, SYSTEM, UNEVEN, Product
 from tests.end_to_end.watching import Recorder
+from virtual_gpus import state
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600), pytest.mark.usefixtures("uneven")]
 
@@ -297,6 +298,12 @@ def test_uninstalling_lets_go_of_every_clock_and_the_training_succeeds(release: 
     release.cluster.helm("uninstall", RELEASE, "--namespace", SYSTEM, "--wait", "--timeout", "60s")
     for node, ones in gpus.items():
         wait_unlocked(release, node, ones)
+    # Every GPU, not only those that were seen locked; and for good: the training runs on, and looks as before.
+    every = {node: set(state.uuids(release.gpus(node).path)) for node in gpus}
+    assert all(stays_unlocked(release, ones, node) for node, ones in every.items())
+    for node in gpus:
+        journal = release.cluster.node(node).layout.folder / "private/var/lib/joulepath/locked-gpus"
+        assert "GPU-" not in journal.read_text(), "nothing is in doubt"
     jobs.stop(release.cluster, "uneven", step + 30)
     jobs.phase(release.cluster, "uneven", "Succeeded", limit_s=120)
-    assert not any(release.gpus(node).locked() & ones for node, ones in gpus.items())
+    assert not any(release.gpus(node).locked() & ones for node, ones in every.items())
