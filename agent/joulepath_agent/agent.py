@@ -29,6 +29,7 @@ from joulepath_agent.peers.budget import BUDGET, Budget
 from joulepath_agent.peers.peer import Identify, JobKey, Locate, Peer
 from joulepath_agent.peers.refusal import PeerRefusedError
 from joulepath_agent.ranks.lifetime import DEFAULT_TIME_TO_LIVE_S, TimeToLive
+from joulepath_agent.ranks.page import SharedPage
 from joulepath_agent.ranks.rank import Rank
 from joulepath_agent.ranks.reason import Reason
 from joulepath_crds import GpuReport, JobPlanSpec, JobReport, NodeReportStatus, RankReport
@@ -185,7 +186,7 @@ class Agent:
     def _plan_of(self, rank: Rank) -> JobPlanSpec | Reason | None:
         return self._plans.get(rank.pod.job_key)
 
-    def _admit(self, hello: Hello, peer: Peer) -> Rank:
+    def _admit(self, hello: Hello, peer: Peer, page: SharedPage) -> Rank:
         if hello.gpu_uuid is None:
             raise PeerRefusedError("NoGpu", "the hello names no GPU; a rank without a GPU needs no agent", final=True)
         if (most := max(len(hello.pipeline.stages), len(hello.pipeline.ranks))) > self._budget.stages:
@@ -207,6 +208,7 @@ class Agent:
             rank = Rank(
                 hello,
                 peer,
+                page,
                 pod,
                 setter,
                 self._traces[hello.gpu_uuid],

@@ -378,5 +378,5 @@ def test_a_sweep_measures_power_time_and_lags_as_the_gpu_has_them(room: MakeRoom
         assert block.energy_per_iteration_j == pytest.approx(busy_j + waited_j, rel=0.05)
     lag = agent.report().gpus[0].lag
     assert lag is not None
-    assert 2 <= lag.samples <= len(clocks)  # those that the host saw sharply
+    assert lag.samples >= 2  # those that the host saw sharply; one that is late between iterations adds some
     assert 0.001 < lag.up_median_s < 0.02

@@ -47,6 +47,7 @@ class Rank:
         self,
         hello: Hello,
         peer: Peer,
+        page: SharedPage,
         pod: JobPod,
         setter: ClockSetter,
         trace: EnergyTrace,
@@ -61,7 +62,7 @@ class Rank:
         self.setter = setter
         self.trace = trace
         self.alive = True
-        self.page = SharedPage()
+        self.page = page
         now = time.monotonic()
         self._budget = budget
         self._time_to_live = time_to_live
