@@ -7,8 +7,7 @@ import os
 import select
 import socket
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -17,31 +16,18 @@ from joulepath_trainer.wire.messages import Hello, IterationRecord, Reply
 from joulepath_trainer.wire.page import PAGE_BYTES, MarkerEntry, PageReader
 from joulepath_trainer.wire.protocol import MAX_MESSAGE_BYTES
 
-__all__ = ["AgentDouble", "Answer", "ConnectedRank", "fresh_page", "refuse", "welcome"]
+__all__ = ["AgentDouble", "Answer", "ConnectedRank", "refuse", "welcome"]
 
-Answer = Callable[[socket.socket, int], None]
-"""Answers a hello: gets the connection and the descriptor of a fresh page."""
-
-
-@contextmanager
-def fresh_page() -> Iterator[tuple[int, mmap.mmap]]:
-    """A page as the agent makes one: its descriptor, for as long as the context lasts, and its memory."""
-    descriptor = os.memfd_create("page")
-    os.ftruncate(descriptor, PAGE_BYTES)
-    page = mmap.mmap(descriptor, PAGE_BYTES)
-    PageReader.format(memoryview(page))
-    try:
-        yield descriptor, page
-    finally:
-        os.close(descriptor)
+Answer = Callable[[socket.socket], None]
+"""Answers a hello at its connection."""
 
 
-def welcome(connection: socket.socket, page: int) -> None:
+def welcome(connection: socket.socket) -> None:
     """What the real agent answers to a rank that it accepts."""
-    socket.send_fds(connection, [Reply(accepted=True).encode()], [page])
+    connection.send(Reply(accepted=True).encode())
 
 
-def refuse(connection: socket.socket, page: int) -> None:
+def refuse(connection: socket.socket) -> None:
     """What it answers to one that it never will."""
     connection.send(Reply(accepted=False, reason="no such GPU", final=True).encode())
 
@@ -52,12 +38,14 @@ class ConnectedRank:
 
     hello: Hello
     page: mmap.mmap
+    since: int
+    """The last marker that was enqueued before it."""
     records: list[IterationRecord] = field(default_factory=list)
 
     def entries(self) -> list[MarkerEntry]:
-        """All markers that were enqueued, oldest first (as long as the ring holds them)."""
+        """All markers that were enqueued since, oldest first (as long as the ring holds them)."""
         reader = PageReader(memoryview(self.page))
-        found = [reader.entry(sequence) for sequence in range(1, reader.enqueued + 1)]
+        found = [reader.entry(sequence) for sequence in range(self.since + 1, reader.enqueued + 1)]
         assert None not in found
         return [entry for entry in found if entry is not None]
 
@@ -123,17 +111,20 @@ class AgentDouble:
                 self._changed.notify_all()
 
     def _receive(self, connection: socket.socket) -> None:
+        descriptors: list[int] = []
         try:
-            message = connection.recv(MAX_MESSAGE_BYTES)
+            message, descriptors, _, _ = socket.recv_fds(connection, MAX_MESSAGE_BYTES, 1)
         except OSError:
             message = b""
         rank = self._ranks[connection]
         if not message:
             self._forget(connection)
         elif rank is None:
-            with fresh_page() as (descriptor, page):
-                self._ranks[connection] = ConnectedRank(Hello.decode(message), page)
-                self._answer(connection, descriptor)
+            page = mmap.mmap(descriptors[0], PAGE_BYTES, prot=mmap.PROT_READ)
+            os.close(descriptors[0])
+            since = PageReader(memoryview(page)).enqueued
+            self._ranks[connection] = ConnectedRank(Hello.decode(message), page, since)
+            self._answer(connection)
         else:
             rank.records.append(IterationRecord.decode(message))
             if len(rank.records) == self._hang_up_after:

@@ -3,6 +3,7 @@
 It locks clocks only while a `joulepath-warden` runs on the same state folder.
 
     python local_agent.py --socket S --state-dir D [--pod UID=GPU,GPU ...] [--on-foreign-clock yield]
+        [--plans-live SECONDS]
     > {"plans": [JobPlan spec, ...]}          every plan there is, for job-uid's of namespace "default"
     > {"report": true}                        answered with one line: the NodeReport's status
     > {"counts": true}                        answered with lease ends, refusals and orders by GPU
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import signal
 import socket
@@ -86,6 +88,7 @@ def main() -> None:
     parser.add_argument("--state-dir", type=Path, required=True)
     parser.add_argument("--pod", action="append", default=[])
     parser.add_argument("--on-foreign-clock", type=OnForeignClock, default=OnForeignClock.REASSERT)
+    parser.add_argument("--plans-live", type=float, default=math.inf, help="seconds; said again, they live on")
     options = parser.parse_args()
     sys.setswitchinterval(0.0005)
     Log("INFO", "%(relativeCreated)d %(threadName)s %(message)s", 2)
@@ -98,6 +101,7 @@ def main() -> None:
         state_dir=options.state_dir,
         budget=replace(BUDGET, recheck_s=_RECHECK_S),
         on_foreign_clock=options.on_foreign_clock,
+        plan_time_to_live_s=options.plans_live,
     )
 
     def stop(*_: object) -> None:

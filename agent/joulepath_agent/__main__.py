@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -26,6 +26,7 @@ from joulepath_agent.metrics import AgentCollector
 from joulepath_agent.peers.budget import BUDGET
 from joulepath_agent.peers.cgroup import CgroupIdentity
 from joulepath_agent.peers.ownership import ClusterPods
+from joulepath_agent.ranks.lifetime import DEFAULT_TIME_TO_LIVE_S
 from joulepath_agent.server import serve_health, serve_metrics
 from joulepath_trainer.wire.protocol import SOCKET_PATH
 from joulepath_warden.clocks import site_clocks
@@ -40,10 +41,12 @@ _SWITCH_INTERVAL_S: Final = 0.0005
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs until SIGTERM or SIGINT; the exit status. With `doctor`, examines the node's GPUs instead."""
-    given = sys.argv[1:] if arguments is None else arguments
-    if given[:1] == ["doctor"]:
-        return examine(given[1:])
-    options = _options().parse_args(given)
+    said = sys.argv[1:] if arguments is None else list(arguments)
+    if said[:1] == ["reset"]:  # the warden's: nothing of the agent may keep it from that
+        os.execv(sys.executable, [sys.executable, "-m", "joulepath_warden", "--reset-all", *said[1:]])
+    if said[:1] == ["doctor"]:
+        return examine(said[1:])
+    options = _options().parse_args(said)
     written = Log(options.log_level.upper(), "%(asctime)s %(levelname)s %(name)s %(message)s", sys.stderr.fileno())
     try:
         return _run(options)
@@ -58,7 +61,7 @@ def _run(options: argparse.Namespace) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     try:
-        cluster = NodeApi.connect(options.node_name, options.namespace)
+        cluster = NodeApi.connect(options.node_name, options.namespace, options.plan_time_to_live)
         agent = Agent(
             Nvml(options.site_clocks),
             CgroupIdentity(options.proc),
@@ -70,6 +73,7 @@ def _run(options: argparse.Namespace) -> int:
             look_for_gpus_s=options.look_for_gpus,
             on_foreign_clock=options.on_foreign_clock,
             budget=replace(BUDGET, silence_s=options.silence_limit),
+            plan_time_to_live_s=options.plan_time_to_live,
         )
         registry = CollectorRegistry()
         registry.register(AgentCollector(agent, options.node_name))
@@ -95,7 +99,8 @@ def _options() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="joulepath-agent",
         description="Sets the clocks of one node's GPUs as the plans of its jobs say. Options are also read from the "
-        "environment, by the names in brackets. `joulepath-agent doctor` examines the GPUs of this node.",
+        "environment, by the names in brackets. `joulepath-agent doctor` examines the GPUs of this node, "
+        "`joulepath-agent reset` is joulepath-warden --reset-all.",
     )
     take = _Taker(parser)
     take("--node-name", "NODE_NAME", None, str, "name of this node")
@@ -112,18 +117,23 @@ def _options() -> argparse.ArgumentParser:
     take("--site-clocks", "JOULEPATH_SITE_CLOCKS", "", site_clocks, site)
     take("--look-for-gpus", "JOULEPATH_LOOK_FOR_GPUS", "30", float, "seconds between two looks until all are read")
     silence = "seconds without a marker, at most, after which a rank's clock is released"
-    take("--silence-limit", "JOULEPATH_SILENCE_LIMIT", str(BUDGET.silence_s), _seconds, silence)
+    take("--silence-limit", "JOULEPATH_SILENCE_LIMIT", str(BUDGET.silence_s), _seconds(2, 3600), silence)
     foreign = "where somebody else sets a leased clock: reassert (order it again, up to three times a minute) or yield"
     take("--on-foreign-clock", "JOULEPATH_ON_FOREIGN_CLOCK", "reassert", OnForeignClock, foreign)
+    life = "seconds for which plans are played without news of them from the API server"
+    lives = _seconds(60, 86400)
+    take("--plan-time-to-live", "JOULEPATH_PLAN_TIME_TO_LIVE", str(DEFAULT_TIME_TO_LIVE_S), lives, life)
     take("--grace", "JOULEPATH_GRACE", "28", float, "seconds after SIGTERM until it gives up")
     take("--log-level", "JOULEPATH_LOG_LEVEL", "info", str, "debug, info, warning or error")
     return parser
 
 
-def _seconds(text: str) -> float:
-    seconds = float(text)
-    if not 2 <= seconds <= 3600:
-        raise argparse.ArgumentTypeError(f"it must be from 2 to 3600 s, it is {text}")
+def _seconds(least: float, most: float) -> Callable[[str], float]:
+    def seconds(text: str) -> float:
+        if not least <= float(text) <= most:
+            raise argparse.ArgumentTypeError(f"it must be from {least} to {most} s, it is {text}")
+        return float(text)
+
     return seconds
 
 

@@ -34,6 +34,8 @@ from joulepath_agent.peers.devices import NodeGpu
 from joulepath_agent.peers.peer import Identify, JobKey, JobPod, Locate, Peer
 from joulepath_agent.peers.refusal import PeerRefusedError
 from joulepath_agent.ranks.group import Group
+from joulepath_agent.ranks.lifetime import DEFAULT_TIME_TO_LIVE_S, TimeToLive
+from joulepath_agent.ranks.page import SharedPage
 from joulepath_agent.ranks.rank import Rank
 from joulepath_agent.ranks.reason import Reason
 from joulepath_crds import GpuReport, JobPlanSpec, JobReport, NodeReportStatus, RankReport
@@ -66,6 +68,7 @@ class Agent:
         look_for_gpus_s: float = _LOOK_FOR_GPUS_S,
         budget: Budget = BUDGET,
         on_foreign_clock: OnForeignClock = OnForeignClock.REASSERT,
+        plan_time_to_live_s: float = DEFAULT_TIME_TO_LIVE_S,
     ) -> None:
         """Listens once there are GPUs. What a killed agent left locked, the warden resets.
 
@@ -80,6 +83,7 @@ class Agent:
             look_for_gpus_s: Between two looks for GPUs while there are none, or not all.
             budget: What peers may make it remember, compute and wait for.
             on_foreign_clock: What to do where somebody else sets a clock that is leased.
+            plan_time_to_live_s: How long plans are played without news of them.
 
         Raises:
             OSError: The socket can't be made.
@@ -99,7 +103,9 @@ class Agent:
         self._ranks: dict[str, Rank] = {}
         self._groups: WeakValueDictionary[tuple[object, ...], Group] = WeakValueDictionary()
         """Of tensor-parallel peers, for as long as one of them is there."""
-        self._plans: dict[JobKey, JobPlanSpec] = {}
+        self._plans: dict[JobKey, JobPlanSpec | Reason] = {}
+        self._time_to_live = TimeToLive(plan_time_to_live_s, time.monotonic())
+        self._expired = False
         self._traces: dict[str, EnergyTrace] = {}
         self._follower = Follower(lambda: self.ranks)
         self._sampler = Sampler(lambda: [rank.trace for rank in self.ranks])
@@ -161,13 +167,14 @@ class Agent:
         """The ranks that live."""
         return tuple(rank for rank in tuple(self._ranks.values()) if rank.alive)
 
-    def set_plans(self, plans: Mapping[JobKey, JobPlanSpec]) -> None:
-        """All plans that there are now; a plan that isn't among them any more is withdrawn."""
+    def set_plans(self, plans: Mapping[JobKey, JobPlanSpec | Reason]) -> None:
+        """All plans that there are now, or why one isn't played; what is missing is withdrawn, the others live on."""
         with self._lock:
             self._plans = dict(plans)
             ranks = self.ranks
         for rank in ranks:
             rank.set_plan(self._plan_of(rank))
+        self._time_to_live.renew(time.monotonic())
 
     def report(self) -> NodeReportStatus:
         """All that the agent knows."""
@@ -217,10 +224,10 @@ class Agent:
             setter.begin_with("up", found.lags_s(up=True))
             setter.begin_with("down", found.lags_s(up=False))
 
-    def _plan_of(self, rank: Rank) -> JobPlanSpec | None:
+    def _plan_of(self, rank: Rank) -> JobPlanSpec | Reason | None:
         return self._plans.get(rank.pod.job_key)
 
-    def _admit(self, hello: Hello, peer: Peer) -> Rank:
+    def _admit(self, hello: Hello, peer: Peer, page: SharedPage) -> Rank:
         if hello.gpu_uuid is None:
             raise PeerRefusedError("NoGpu", "the hello names no GPU; a rank without a GPU needs no agent", final=True)
         if (most := max(len(hello.pipeline.stages), len(hello.pipeline.ranks))) > self._budget.stages:
@@ -243,7 +250,18 @@ class Agent:
             setter.settled.forget()
             budget = self._budget.among(len(self.setters))
             group = self._groups.setdefault(_stage_of(hello, pod), Group())
-            rank = Rank(hello, peer, pod, setter, self._traces[hello.gpu_uuid], self._count_lease_end, budget, group)
+            rank = Rank(
+                hello,
+                peer,
+                page,
+                pod,
+                setter,
+                self._traces[hello.gpu_uuid],
+                self._count_lease_end,
+                budget,
+                group,
+                time_to_live=self._time_to_live,
+            )
             self._ranks[hello.gpu_uuid] = rank
         rank.set_plan(self._plan_of(rank))
         log.info("rank %d of %s runs on %s", hello.rank, pod.name, hello.gpu_uuid)
@@ -277,6 +295,10 @@ class Agent:
                 rank.stop(Reason(End.FOLLOWER_FAILED, "see the agent's log"))
             else:
                 rank.check_markers(now)
+        expired = self._time_to_live.expired(now)
+        if bool(expired) != self._expired:
+            self._expired = bool(expired)
+            log.warning("%s", f"default clocks: {expired}" if expired else "there is news of plans again")
 
     def _clock_failed(self, uuid: str, reason: str) -> None:
         rank = self._ranks.get(uuid)

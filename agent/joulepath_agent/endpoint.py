@@ -25,21 +25,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from joulepath_agent.descriptors import Disposal, receive
 from joulepath_agent.gpus.lease import End
 from joulepath_agent.peers.budget import BUDGET, Budget
 from joulepath_agent.peers.limits import Allowance, PodLimits
 from joulepath_agent.peers.peer import Identify, Peer
 from joulepath_agent.peers.refusal import PeerRefusedError
+from joulepath_agent.ranks.page import SharedPage
 from joulepath_agent.ranks.rank import Rank
 from joulepath_trainer.wire.messages import Hello, Reply
-from joulepath_trainer.wire.protocol import MAX_MESSAGE_BYTES, WireError
+from joulepath_trainer.wire.protocol import MAX_MESSAGE_BYTES, OtherVersionError, WireError
 
 __all__ = ["Admit", "Endpoint"]
 
 log = logging.getLogger(__name__)
 
-Admit = Callable[[Hello, Peer], Rank]
-"""Makes a rank of a hello, or refuses the peer by a PeerRefusedError."""
+Admit = Callable[[Hello, Peer, SharedPage], Rank]
+"""Makes a rank of a hello and its page, or refuses the peer by a PeerRefusedError."""
 
 _HELLO_LIMIT_S: Final = 10.0
 _BACKLOG: Final = 512
@@ -59,6 +61,7 @@ class _Connection:
     allowance: Allowance
     """Bytes that may be read from it."""
     hello: Hello | None = None
+    page: SharedPage | None = None
     asking: bool = False
     """Whether its hello is being checked; meanwhile its pidfd stays open."""
     rank: Rank | None = None
@@ -108,6 +111,7 @@ class Endpoint:
         """With a hello that isn't in the pool yet, oldest first."""
         self._answers: deque[tuple[_Connection, Rank | PeerRefusedError]] = deque()
         self._pool = ThreadPoolExecutor(4, thread_name_prefix="admit")
+        self._disposal = Disposal()
         self._log_times: deque[float] = deque(maxlen=_LOGS_PER_MINUTE)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="endpoint", daemon=True)
@@ -123,6 +127,7 @@ class Endpoint:
         if self._thread.is_alive():
             self._thread.join(1.0)
         self._pool.shutdown(wait=False, cancel_futures=True)
+        self._disposal.stop()
         self._listener.close()
         for connection in self._connections:
             connection.socket.close()
@@ -212,47 +217,75 @@ class Endpoint:
                 self._selector.unregister(connection.socket)
                 return
             try:
-                message = connection.socket.recv(MAX_MESSAGE_BYTES + 1)
+                wanted = connection.hello is None and not self._disposal.full
+                message, descriptors = receive(connection.socket, MAX_MESSAGE_BYTES + 1, descriptors=wanted)
             except BlockingIOError:
                 return
             except OSError as error:
                 self._end(connection, why=str(error))
                 return
+            if connection.hello is None and message:
+                self._greet(connection, message, descriptors)
+                return
+            self._disposal.take(descriptors)
             if not message:
                 self._end(connection)
                 return
             connection.allowance.spend(max(len(message), self._budget.least_record_bytes))
             try:
-                self._take(connection, message)
+                if connection.rank is None:
+                    raise WireError("a message came before the answer to the hello")
+                connection.rank.record(message)
             except WireError as error:
                 self._on_refusal("BadMessage")
                 self._end(connection, why=str(error))
                 return
 
-    def _take(self, connection: _Connection, message: bytes) -> None:
-        if connection.rank is not None:
-            connection.rank.record(message)
-        elif connection.asking:
-            raise WireError("a message came before the answer to the hello")
+    def _greet(self, connection: _Connection, message: bytes, descriptors: list[int]) -> None:
+        """Takes a hello with its page; only what is known to be memory is closed here."""
+        page: SharedPage | None = None
+        try:
+            hello = Hello.decode(message)
+            page = _page_of(descriptors)
+        except OtherVersionError as error:
+            what = f"{error}: agent and trainer are of different releases, a pod that is started anew gets this one's"
+            self._turn_down(connection, PeerRefusedError("OtherVersion", what))
+        except _BadPageError as error:
+            # None may have come because the agent has none left itself.
+            self._turn_down(connection, PeerRefusedError("BadPage", str(error), final=bool(descriptors)))
+        except WireError as error:
+            self._on_refusal("BadMessage")
+            self._end(connection, why=str(error))
         else:
-            connection.hello = Hello.decode(message)
-            connection.asking = True
+            connection.hello, connection.page, connection.asking = hello, page, True
             self._waiting.append(connection)
             self._fill_pool()
+        if page is None:
+            self._disposal.take(descriptors)
+        else:
+            os.close(descriptors[0])  # the mapping is enough
+
+    def _turn_down(self, connection: _Connection, refusal: PeerRefusedError) -> None:
+        self._tell_refusal(connection.socket, refusal)
+        self._end(connection)
 
     def _fill_pool(self) -> None:
         waiting, self._waiting = self._waiting, []
         for connection in waiting:
             if connection.ended:
                 os.close(connection.peer.pidfd)
-            elif connection.hello is not None and self._limits.begin_hello(connection.peer.pod_uid):
-                self._pool.submit(self._answer, connection, connection.hello)
+                if connection.page is not None:
+                    connection.page.close()
+            elif self._limits.begin_hello(connection.peer.pod_uid):
+                self._pool.submit(self._answer, connection)
             else:
                 self._waiting.append(connection)
 
-    def _answer(self, connection: _Connection, hello: Hello) -> None:
+    def _answer(self, connection: _Connection) -> None:
+        assert connection.hello is not None
+        assert connection.page is not None
         try:
-            answer: Rank | PeerRefusedError = self._admit(hello, connection.peer)
+            answer: Rank | PeerRefusedError = self._admit(connection.hello, connection.peer, connection.page)
         except PeerRefusedError as refusal:
             answer = refusal
         except Exception:
@@ -266,6 +299,8 @@ class Endpoint:
             os.read(self._wake_read, 4096)
         while self._answers:
             connection, answer = self._answers.popleft()
+            if not isinstance(answer, Rank) and connection.page is not None:
+                connection.page.close()
             connection.asking = False
             self._limits.end_hello(connection.peer.pod_uid)
             gone = connection.ended
@@ -274,8 +309,7 @@ class Endpoint:
             elif gone:
                 self._count_refusal(answer)
             else:
-                self._tell_refusal(connection.socket, answer)
-                self._end(connection)
+                self._turn_down(connection, answer)
             if gone:
                 os.close(connection.peer.pidfd)
         self._fill_pool()
@@ -284,13 +318,12 @@ class Endpoint:
         connection.rank = rank
         if connection.ended:
             rank.close(End.CONNECTION_CLOSED)
-        elif _send(connection.socket, Reply(accepted=True), rank.page.fd):
+        elif _send(connection.socket, Reply(accepted=True)):
             self._selector.register(
                 rank.peer.pidfd, selectors.EVENT_READ, lambda: self._end(connection, End.PROCESS_GONE)
             )
         else:
             self._end(connection)
-        os.close(rank.page.fd)  # the mapping is enough from here on
 
     def _end(self, connection: _Connection, end: End = End.CONNECTION_CLOSED, why: str = "") -> None:
         """Ends a connection and its rank. Only this thread closes descriptors that the selector knows."""
@@ -330,10 +363,23 @@ class Endpoint:
             os.write(self._wake_write, b"x")
 
 
-def _send(client: socket.socket, reply: Reply, *fds: int) -> bool:
+class _BadPageError(WireError):
+    """What came with a hello is no page."""
+
+
+def _page_of(descriptors: list[int]) -> SharedPage:
+    if len(descriptors) != 1:
+        raise _BadPageError(f"a hello comes with one file descriptor, this came with {len(descriptors)}")
+    try:
+        return SharedPage(descriptors[0])
+    except WireError as error:
+        raise _BadPageError(str(error)) from None
+
+
+def _send(client: socket.socket, reply: Reply) -> bool:
     """Whether the peer could be answered."""
     try:
-        socket.send_fds(client, [reply.encode()], fds, socket.MSG_NOSIGNAL)
+        client.send(reply.encode(), socket.MSG_NOSIGNAL)
     except OSError:
         return False
     return True

@@ -31,14 +31,8 @@ class MarkedIteration:
     """Where its stamps were put: the streams."""
     whole: bool = True
     """False when something in it could not be marked: there will be no record of it."""
-
-    def stamps(self) -> Iterator[int]:
-        """All stamps of an iteration that has ended."""
-        yield self.begin
-        for *_, begin, end in self.spans:
-            yield begin
-            yield end
-        yield self.end
+    stamps: list[int] = field(default_factory=list)
+    """All that were put."""
 
 
 class PendingIterations:
@@ -52,7 +46,12 @@ class PendingIterations:
         """Takes an iteration whose end has been marked."""
         self._ended.append(iteration)
         if len(self._ended) > _MOST_PENDING:
-            self._marks.recycle(self._ended.popleft().stamps())
+            self._marks.recycle(self._ended.popleft().stamps)
+
+    def drop(self) -> None:
+        """Nobody waits for any of them any more."""
+        while self._ended:
+            self._marks.recycle(self._ended.popleft().stamps)
 
     def completed(self, last: bool = False) -> Iterator[IterationRecord]:
         """Records of the iterations that the GPU has been through, and whose period is known (or can't be).
@@ -64,14 +63,14 @@ class PendingIterations:
             iteration = self._ended[0]
             following = self._ended[1] if len(self._ended) > 1 else None
             # What one stream has passed, it has passed in order.
-            awaited = [iteration.end] if len(iteration.places) == 1 else list(iteration.stamps())
+            awaited = [iteration.end] if len(iteration.places) == 1 else list(iteration.stamps)
             if following is not None:
                 awaited.append(following.begin)
             if not all(self._marks.passed(stamp) for stamp in awaited):
                 return
             if iteration.whole:
                 yield self._record(iteration, following)
-            self._marks.recycle(self._ended.popleft().stamps())
+            self._marks.recycle(self._ended.popleft().stamps)
 
     def _record(self, iteration: MarkedIteration, following: MarkedIteration | None) -> IterationRecord:
         def seconds(stamp: int) -> float:

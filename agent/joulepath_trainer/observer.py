@@ -27,6 +27,7 @@ from joulepath_trainer.connection import (
 )
 from joulepath_trainer.identity import Work, hello_of
 from joulepath_trainer.marking.marks import Marker, choose_marker
+from joulepath_trainer.memory import OwnPage
 from joulepath_trainer.session import BegunInstruction, Session
 
 __all__ = ["RETRY_S", "Observer"]
@@ -77,6 +78,7 @@ class Observer:
         self._handshake: Handshake | None = None
         self._marker: Marker | None = None
         self._session: Session | None = None
+        self._page: OwnPage | None = None
         self._attempt = Attempt()
         self._clock_s = clock_s
         self._ask_at_s = -math.inf
@@ -182,18 +184,20 @@ class Observer:
             self._register()
             self._marker = choose_marker(work.device_type)
             self._give_up_at_s = self._clock_s() + _ANSWER_S
-            self._handshake = Handshake(self._socket_path, hello_of(work, self._marker, attempt))
-        if self._marker is None or not self._marker.ready():
+            self._page = self._page or OwnPage()
+            hello = hello_of(work, self._marker, attempt)
+            self._handshake = Handshake(self._socket_path, hello, self._page.descriptor)
+        if self._marker is None or self._page is None or not self._marker.ready():
             return
         patience_s, self._patience_s = self._patience_s, 0.0
-        welcome = self._handshake.poll(patience_s)
-        if welcome is not None:
+        connection = self._handshake.poll(patience_s)
+        if connection is not None:
             self._handshake = None
             self._said_absent, self._said_unwilling, self._turned_down_by = False, False, None
             try:
-                self._session = Session(welcome, self._marker)
+                self._session = Session(connection, self._page, self._marker)
             except BaseException:
-                welcome.connection.close()
+                connection.close()
                 raise
         elif self._clock_s() >= self._give_up_at_s:
             raise AgentGoneError(f"the agent at {self._socket_path} doesn't answer")
@@ -206,6 +210,9 @@ class Observer:
 
     def _become_child(self) -> None:
         """A forked child (a DataLoader's worker) is not this rank: it neither holds its socket nor marks its work."""
+        page, self._page = self._page, None
+        if page is not None:
+            os.close(page.descriptor)
         if self._session is None and self._handshake is None:
             return
         self._off = True

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import socket
-import threading
 
-from joulepath_trainer.connection import AgentGoneError, Welcome
+from joulepath_trainer.connection import AgentGoneError
 from joulepath_trainer.iterations import MarkedIteration, PendingIterations
 from joulepath_trainer.marking.marks import Marker
+from joulepath_trainer.memory import OwnPage
 from joulepath_trainer.wire.messages import IterationRecord
-from joulepath_trainer.wire.page import MarkerEvent, PageWriter
+from joulepath_trainer.wire.page import MarkerEvent
 from joulepath_trainer.wire.protocol import MAX_MESSAGE_BYTES
 
 __all__ = ["BegunInstruction", "Session"]
@@ -21,14 +21,11 @@ BegunInstruction = tuple[str, int, int, int]
 class Session:
     """An accepted connection: marks what happens now, and sends records of what has happened."""
 
-    def __init__(self, welcome: Welcome, marker: Marker) -> None:
-        self._connection: socket.socket = welcome.connection
-        self._writer = PageWriter(memoryview(welcome.page))
-        self._marks = marker.open(welcome.page, self._writer)
+    def __init__(self, connection: socket.socket, page: OwnPage, marker: Marker) -> None:
+        self._connection, self._page = connection, page
+        self._marks = page.marks(marker)
         self._pending = PendingIterations(self._marks)
         self._current: MarkedIteration | None = None
-        # Schedules that overlap forward and backward may run them in two threads.
-        self._lock = threading.Lock()
 
     def begin_step(self, number: int) -> None:
         """Marks the begin of a training step."""
@@ -74,6 +71,7 @@ class Session:
         stamp = self._mark(MarkerEvent.STEP_END, iteration)
         if stamp is None:
             # A CUDA graph is being captured; to ask for an event now could spoil it.
+            self._marks.recycle(iteration.stamps)
             return
         iteration.end = stamp
         iteration.whole = iteration.whole and whole
@@ -92,19 +90,26 @@ class Session:
         self.hang_up()
 
     def hang_up(self) -> None:
-        """Closes the connection."""
+        """Closes the connection, and leaves nothing of it in the process."""
         self._connection.close()
+        current, self._current = self._current, None
+        if current is not None:
+            self._marks.recycle(current.stamps)
+        self._pending.drop()
 
     def _mark(
         self, event: MarkerEvent, iteration: MarkedIteration, kind: str = "", stage: int = 0, microbatch: int = 0
     ) -> int | None:
-        with self._lock:
+        with self._page.lock:
             place = self._marks.place()
             if place is None:
                 return None
             iteration.places.add(place)
             # The page says what the marker means before the GPU can pass it.
-            return self._marks.stamp(place, self._writer.announce(event, iteration.number, kind, stage, microbatch))
+            sequence = self._page.writer.announce(event, iteration.number, kind, stage, microbatch)
+            stamp = self._marks.stamp(place, sequence)
+            iteration.stamps.append(stamp)
+            return stamp
 
     def _send(self, record: IterationRecord) -> None:
         message = record.encode()

@@ -48,6 +48,9 @@ class ApiKind:
     rules: tuple[dict[str, Any], ...] = ()
     """Validations of the whole object, its name included."""
 
+    as_written: bool = False
+    """Whether the API server adds no defaults: the content is hashed, and an older writer knows no newer field."""
+
     @property
     def plural(self) -> str:
         """The name in URLs: `energyplans`."""
@@ -118,6 +121,7 @@ KINDS: Final = (
         description="A JobPlan tells the agents on the nodes of one job which clock to hold for which work, and from "
         "which iteration on. Joulepath writes it for an EnergyPlan; deleting it returns the GPUs to default clocks.",
         spec=JobPlanSpec,
+        as_written=True,
         columns=(
             PrinterColumn("Plan", ".spec.energyPlan", "The EnergyPlan that it was made for."),
             PrinterColumn("Job", ".spec.job", "The training job."),
@@ -158,7 +162,7 @@ def definition(kind: ApiKind) -> dict[str, Any]:
     }
     schema: dict[str, Any] = {"description": kind.description, "type": "object", "properties": properties}
     if kind.spec:
-        properties["spec"] = structural(kind.spec)
+        properties["spec"] = structural(kind.spec, defaults=not kind.as_written)
         schema["required"] = ["spec"]
     if kind.rules:
         schema["x-kubernetes-validations"] = list(kind.rules)

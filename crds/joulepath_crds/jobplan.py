@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
+from collections.abc import Mapping
 from enum import StrEnum
-from typing import Annotated, Final, Self
+from typing import Annotated, Any, Final, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
@@ -28,6 +30,8 @@ __all__ = [
 TAIL_LAGS: Final = 4
 """A tail of at most so many lags (p95, upward) stays at the next iteration's first clock: two more switches would cost
 more than they save. The planner, which imports nobody, has the same number; a test holds both equal."""
+
+_LATER: Final = re.compile(r"(At|From)$")
 
 Clock = Annotated[int, Field(ge=0, le=10000)]
 
@@ -124,7 +128,7 @@ class JobPlanSpec(Contract):
     purpose: Purpose
     """Sweep profiles, Enforce saves."""
     hash: Hash
-    """Content hash of all but activateAt: what agents stage and report."""
+    """Content hash of all but activateAt: what agents check, stage and report."""
     activate_at: Annotated[int, Field(ge=0)] | None = None
     """The iteration from which on it is in force; absent until every node has staged it."""
     sweep: Sweep | None = None
@@ -141,9 +145,25 @@ class JobPlanSpec(Contract):
     """Expected seconds of an iteration with the plan: the guard compares with it; 0 while unknown."""
 
 
-def content_hash(spec: JobPlanSpec) -> str:
-    """The hash that stands for a plan's content (`hash` and `activateAt` apart), 16 hex digits."""
-    body = spec.to_api()
-    body.pop("activateAt", None)
-    body.pop("hash", None)
-    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:16]
+def content_hash(spec: JobPlanSpec | Mapping[str, Any]) -> str:
+    """The hash that stands for a plan's content, 16 hex digits: of a model, or of the JSON of an API object.
+
+    All fields count, also those that this reader doesn't know, since a newer writer hashed them as well. `hash` itself
+    doesn't, nor what says from which iteration on something holds, by its name (`activateAt`): that is written later.
+    """
+    body = spec.to_api() if isinstance(spec, JobPlanSpec) else spec
+    content = {name: _canonical(value) for name, value in body.items() if name != "hash" and not _LATER.search(name)}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _canonical(value: Any) -> Any:
+    """The same for 1 and 1.0: the API server stores the latter as the former."""
+    match value:
+        case float() if value.is_integer():
+            return int(value)
+        case dict():
+            return {name: _canonical(one) for name, one in value.items()}
+        case list() | tuple():
+            return [_canonical(one) for one in value]
+        case _:
+            return value

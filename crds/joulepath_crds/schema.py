@@ -16,10 +16,14 @@ __all__ = ["structural"]
 Schema = dict[str, Any]
 
 
-def structural(model: type[Contract]) -> Schema:
-    """The structural schema (OpenAPI 3.0) of a model, as it stands under `openAPIV3Schema`."""
+def structural(model: type[Contract], *, defaults: bool = True) -> Schema:
+    """The structural schema (OpenAPI 3.0) of a model, as it stands under `openAPIV3Schema`.
+
+    Without `defaults`, they are told in words only, and the API server adds nothing to what is written.
+    """
     document = model.model_json_schema(by_alias=True)
-    return _node(document, document.get("$defs", {}))
+    schema = _node(document, document.get("$defs", {}))
+    return schema if defaults else _without_defaults(schema)
 
 
 def _node(source: Schema, definitions: dict[str, Schema]) -> Schema:
@@ -45,6 +49,15 @@ def _node(source: Schema, definitions: dict[str, Schema]) -> Schema:
     if "properties" in node:
         node["properties"] = {name: _node(field, definitions) for name, field in node["properties"].items()}
     return {key: node[key] for key in sorted(node, key=_rank)}
+
+
+def _without_defaults(node: Schema) -> Schema:
+    bare = {key: value for key, value in node.items() if key != "default"}
+    if "items" in bare:
+        bare["items"] = _without_defaults(bare["items"])
+    if "properties" in bare:
+        bare["properties"] = {name: _without_defaults(field) for name, field in bare["properties"].items()}
+    return bare
 
 
 def _default_in_words(node: Schema) -> str:

@@ -24,7 +24,7 @@ from itertools import product
 
 from joulepath_trainer.wire.messages import Hello, InstructionSpan, IterationRecord, PipelinePlace
 from joulepath_trainer.wire.page import MARKER_OFFSET, PAGE_BYTES, MarkerEvent, PageWriter
-from tests.agent.peer import connect_as_pod
+from tests.agent.peer import connect_as_pod, sealed_page
 
 ITERATIONS = 250
 
@@ -32,6 +32,14 @@ ITERATIONS = 250
 def hello(gpu: str) -> Hello:
     """A hello that can be read."""
     return Hello(1, 1, 2, 0, gpu, "stream", PipelinePlace("Schedule1F1B", 1, 1, (0,), (0, 1)))
+
+
+def be_accepted(path: str, said: Hello) -> tuple[socket.socket, memoryview]:
+    """The connection and the page of a rank that was accepted; prints what the agent said."""
+    connection, descriptor = connect_as_pod(path), sealed_page()
+    socket.send_fds(connection, [said.encode()], [descriptor])
+    print(json.dumps(connection.recv(4096).decode()), flush=True)
+    return connection, memoryview(mmap.mmap(descriptor, PAGE_BYTES))
 
 
 def send_bytes(path: str, gpu: str) -> None:
@@ -54,11 +62,8 @@ def send_bytes(path: str, gpu: str) -> None:
 
 def be_rank(path: str, gpu: str) -> None:
     """An accepted rank with a page full of nonsense."""
-    connection = connect_as_pod(path)
-    connection.send(hello(gpu).encode())
-    message, fds, _, _ = socket.recv_fds(connection, 4096, 1)
-    print(json.dumps(message.decode()), flush=True)
-    page, chance = memoryview(mmap.mmap(fds[0], PAGE_BYTES)), random.Random(1)
+    connection, page = be_accepted(path, hello(gpu))
+    chance = random.Random(1)
     writer = PageWriter(page)
     for _ in range(300):
         event = chance.choice(list(MarkerEvent))
@@ -77,11 +82,8 @@ def be_rank(path: str, gpu: str) -> None:
 def be_large(path: str, gpu: str, stages: int, microbatches: int, varied: bool) -> None:
     """An accepted rank whose records are as large as can be, and say that each iteration lasts for ten days."""
     place = PipelinePlace("ScheduleInterleavedZeroBubble", stages, 1, tuple(range(stages)), (0, 1))
-    connection = connect_as_pod(path)
-    connection.send(replace(hello(gpu), pipeline=place).encode())
-    message, fds, _, _ = socket.recv_fds(connection, 4096, 1)
-    print(json.dumps(message.decode()), flush=True)
-    writer = PageWriter(memoryview(mmap.mmap(fds[0], PAGE_BYTES)))
+    connection, page = be_accepted(path, replace(hello(gpu), pipeline=place))
+    writer = PageWriter(page)
     records = []
     for first in range(0, 16 * microbatches if varied else 1, microbatches):
         names = product(range(stages), "FBIW", range(first, first + microbatches))
@@ -100,10 +102,7 @@ def be_large(path: str, gpu: str, stages: int, microbatches: int, varied: bool) 
 
 def be_chatty(path: str, gpu: str) -> None:
     """An accepted rank that sends as many records as are taken in some seconds."""
-    connection = connect_as_pod(path)
-    connection.send(hello(gpu).encode())
-    message, _, _, _ = socket.recv_fds(connection, 4096, 1)
-    print(json.dumps(message.decode()), flush=True)
+    connection, _ = be_accepted(path, hello(gpu))
     record, sent, begun_s = IterationRecord(1, 1.0, 1.0).encode(), 0, time.monotonic()
     while (took_s := time.monotonic() - begun_s) < 3.0:
         try:

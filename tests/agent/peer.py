@@ -21,8 +21,9 @@ import time
 
 from joulepath_crds import Instruction
 from joulepath_trainer.marking.cuda import Driver, StreamMarks
+from joulepath_trainer.memory import OwnPage
 from joulepath_trainer.wire.messages import Hello, InstructionSpan, IterationRecord, PipelinePlace, Reply
-from joulepath_trainer.wire.page import MARKER_OFFSET, PAGE_BYTES, MarkerEvent, PageWriter, check_page
+from joulepath_trainer.wire.page import MARKER_OFFSET, PAGE_BYTES, MarkerEvent, PageWriter
 from virtual_gpus import stream
 
 DEFAULTS = {
@@ -36,6 +37,8 @@ DEFAULTS = {
     "iterations": 100,
     "waits_s": [0.0, 0.004],
     "tail_s": 0.0,
+    "evaluates_every": 1 << 30,
+    "evaluates_s": 0.0,
     "children": 0,
     "gpu_uuid": None,
     "stall_at": -1,
@@ -60,17 +63,19 @@ def connect_as_pod(path: str) -> socket.socket:
 
 def connect(path: str, hello: Hello) -> tuple[socket.socket, memoryview]:
     """Says hello; returns the connection and the shared page, or exits with what the agent said."""
-    connection = connect_as_pod(path)
-    connection.send(hello.encode())
-    message, fds, _, _ = socket.recv_fds(connection, 4096, 1)
-    reply = Reply.decode(message)
+    connection, descriptor = connect_as_pod(path), sealed_page()
+    socket.send_fds(connection, [hello.encode()], [descriptor])
+    reply = Reply.decode(connection.recv(4096))
     said = {"accepted": reply.accepted, "reason": reply.reason, "final": reply.final, "pid": os.getpid()}
     print(json.dumps(said), flush=True)
     if not reply.accepted:
         sys.exit(3)
-    page = memoryview(mmap.mmap(fds[0], PAGE_BYTES))
-    check_page(page)
-    return connection, page
+    return connection, memoryview(mmap.mmap(descriptor, PAGE_BYTES))
+
+
+def sealed_page() -> int:
+    """A page as the trainer makes it: its descriptor."""
+    return OwnPage().descriptor
 
 
 class Together:
@@ -147,6 +152,8 @@ def main() -> None:
         end = mark(MarkerEvent.STEP_END, iteration)
         stream.synchronize()
         time.sleep(options["tail_s"])
+        if iteration % options["evaluates_every"] == 0:
+            time.sleep(options["evaluates_s"])
         pending = (iteration, begin, end, stamps)
 
 

@@ -203,12 +203,12 @@ class Room:
             wait_until(lambda: "clocks are leased at" in self.log.read_text()[len(began) :], "clocks are leased")
         return started
 
-    def agent(self, pods: dict[str, list[str]] | None = None, log: int = 2, *more: str) -> LocalAgent:
+    def agent(self, pods: dict[str, list[str]] | None = None, log: int = 2, *options: str) -> LocalAgent:
         """Starts an agent, and a warden unless one was started; pod "a" has all GPUs unless told otherwise."""
         if not self.has_warden:
             self.warden()
         pods = pods or {"a": self.gpus.uuids}
-        arguments = ["--socket", str(self.socket), "--state-dir", str(self.state_dir), *more]
+        arguments = ["--socket", str(self.socket), "--state-dir", str(self.state_dir), *options]
         for uid, gpus in pods.items():
             arguments += ["--pod", f"{uid}={','.join(gpus)}"]
         started = LocalAgent(self._launcher, "local_agent", arguments, self.gpus.environment, log)

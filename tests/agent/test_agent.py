@@ -236,6 +236,37 @@ def test_a_clock_that_cannot_be_set_refuses_the_plan(locked: Callable[..., tuple
     assert agent.counts()["leaseEnds"] == {"PlanChanged": 1}
 
 
+def test_plans_without_news_expire_and_are_joined_again_with_it(room: MakeRoom) -> None:
+    made = room(time_scale=0.1)
+    agent = made.agent(None, 2, "--plans-live", "3")
+    made.peer(iterations=100_000)
+    agent.plans(held())
+    wait_until(lambda: made.clock() == LOW_MHZ, "the clock is locked")
+    wait_until(lambda: made.clock() == 0, "the plan has expired")
+    rank = agent.rank()
+    assert rank is not None
+    assert rank.reason.startswith("PlanExpired: no news of plans for more than 3 s")
+    assert (rank.state, rank.staged_hash) == (RankState.STAGED, "held")
+    assert agent.counts()["leaseEnds"] == {"PlanExpired": 1}
+    goes_on(agent)
+    agent.plans(held())
+    wait_until(lambda: made.clock() == LOW_MHZ, "the plan is joined again")
+
+
+@pytest.mark.parametrize("sweeps", [False, True])
+def test_an_evaluation_between_two_iterations_runs_at_default_clocks(room: MakeRoom, sweeps: bool) -> None:
+    made = room(time_scale=0.1)
+    agent = made.agent()
+    made.peer(iterations=100_000, evaluates_every=4, evaluates_s=1.5)  # shorter than a silence that ends the lease
+    wait_until(lambda: (r := agent.rank()) is not None and r.control_time_s > 0, "the tail is known")
+    agent.plans(held() if sweeps else plan(activate_at=0))
+    wait_until(lambda: made.clock() == LOW_MHZ, "the clock is locked")
+    for _ in range(2):
+        wait_until(lambda: made.clock() == 0, "it evaluates")
+        wait_until(lambda: made.clock() == LOW_MHZ, "it trains on")
+    assert agent.counts()["leaseEnds"] == {}
+
+
 def test_an_attempt_that_the_plan_is_not_for_stays_at_default_clocks(room: MakeRoom) -> None:
     made = room(time_scale=0.1)
     agent = made.agent()
@@ -363,5 +394,5 @@ def test_a_sweep_measures_power_time_and_lags_as_the_gpu_has_them(room: MakeRoom
         assert block.energy_per_iteration_j == pytest.approx(busy_j + waited_j, rel=0.05)
     lag = agent.report().gpus[0].lag
     assert lag is not None
-    assert 2 <= lag.samples <= len(clocks)  # those that the host saw sharply
+    assert lag.samples >= 2  # those that the host saw sharply; one that is late between iterations adds some
     assert 0.001 < lag.up_median_s < 0.02

@@ -189,12 +189,31 @@ def test_a_gpu_that_cannot_be_read_at_the_start_is_looked_for_again(
     assert agent.end().count("this GPU is left alone until it can be read") == 1
 
 
+def test_a_reset_by_hand_is_the_wardens(make_virtual_gpus: MakeVirtualGpus, tmp_path: Path) -> None:
+    gpus = make_virtual_gpus()
+    assert run_program(gpus, "set_clock_error", gpu=0)["error"] == 0
+    assert gpus.look(0).next_high_mhz == 900
+    command = [sys.executable, "-m", "joulepath_agent", "reset", "--state-dir", str(tmp_path)]
+    done = subprocess.run(command, env=gpus.environment, stderr=subprocess.PIPE, text=True, check=True)
+    assert f"at default clocks: {gpus.uuids[0]}" in done.stderr
+    assert gpus.look(0).next_high_mhz == 0
+    assert Journal(tmp_path).entries == frozenset()
+
+
 @pytest.mark.parametrize("text", ["0", "nan", "inf", "86400", "soon"])
 def test_a_silence_limit_that_is_none_is_refused(text: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as refused:
         main(["--node-name", "a", "--silence-limit", text])
     assert refused.value.code == 2
     assert "argument --silence-limit:" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["0", "59", "nan", "inf", "86401", "soon"])
+def test_a_time_to_live_that_is_none_is_refused(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as refused:
+        main(["--node-name", "a", "--plan-time-to-live", text])
+    assert refused.value.code == 2
+    assert "argument --plan-time-to-live:" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("text", ["1410", "a,b", "900,600", "0,600"])

@@ -35,6 +35,7 @@ from joulepath_crds import (
     StagePlan,
     StageProfile,
     Topology,
+    content_hash,
 )
 from joulepath_crds.__main__ import documents
 from real_cluster import Cluster, CommandError
@@ -266,6 +267,15 @@ def test_a_bad_job_plan_is_refused_with_a_sentence(api: Api, changes: dict[str, 
 def test_a_job_plan_keeps_its_job(api: Api) -> None:
     api.apply("JobPlan", "owned", spec=_jobplan())
     assert "its job cannot change: make a new JobPlan" in api.refusal("JobPlan", "owned", spec=_jobplan(jobUID="ff"))
+
+
+def test_what_a_job_plan_hash_stands_for_is_stored_as_it_was_written(api: Api) -> None:
+    """An older operator doesn't write a newer field: no default of it may come in between."""
+    written = _jobplan(planIterationTimeSeconds=1.0, controlIterationTimeSeconds=0.1)
+    del written["attempt"]
+    stored = api.apply("JobPlan", "hashed", spec=written)["spec"]
+    assert "attempt" not in stored
+    assert content_hash(stored) == content_hash(written)
 
 
 def test_a_plan_of_64_stages_and_512_microbatches_fits(api: Api) -> None:

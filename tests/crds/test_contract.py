@@ -28,6 +28,7 @@ from joulepath_crds import (
     content_hash,
     next_boundary,
 )
+from joulepath_crds.definitions import KINDS, definition
 from joulepath_crds.schema import structural
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -147,6 +148,39 @@ def test_every_example_is_a_plan(path: Path) -> None:
 def test_the_hash_stands_for_all_but_the_begin(plan: JobPlanSpec, later: int) -> None:
     assert content_hash(plan.model_copy(update={"activate_at": later, "hash": "other"})) == plan.hash
     assert content_hash(plan.model_copy(update={"default_clock_mhz": 1980})) != plan.hash
+
+
+@given(sweeping | enforcing, st.floats(0, 1e3) | st.integers(0, 1000).map(float))
+def test_the_hash_is_the_same_in_the_numbers_of_the_api_server(plan: JobPlanSpec, seconds: float) -> None:
+    plan = plan.model_copy(update={"plan_iteration_time_s": seconds})
+    stored = stored_by_go(plan.to_api())
+    assert content_hash(stored) == content_hash(plan)
+    assert content_hash(JobPlanSpec.from_api(stored)) == content_hash(plan)
+
+
+def stored_by_go(body: Any) -> Any:
+    """As Go's JSON writes it: 1.0 as 1."""
+    match body:
+        case float():
+            return int(body) if body.is_integer() else body
+        case dict():
+            return {name: stored_by_go(value) for name, value in body.items()}
+        case list():
+            return [stored_by_go(value) for value in body]
+        case _:
+            return body
+
+
+@given(sweeping | enforcing)
+def test_what_a_newer_writer_adds_counts_but_for_what_it_adds_later(plan: JobPlanSpec) -> None:
+    assert content_hash({**plan.to_api(), "unheardOfAt": 1, "unheardOfFrom": 2}) == plan.hash
+    assert content_hash({**plan.to_api(), "unheardOf": 1}) != plan.hash
+
+
+def test_the_api_server_adds_nothing_to_a_job_plan() -> None:
+    """An older operator doesn't write a newer field, nor does its hash know of that field's default."""
+    (kind,) = [one for one in KINDS if one.spec is JobPlanSpec]
+    assert "'default':" not in str(definition(kind)["spec"]["versions"][0]["schema"])
 
 
 @given(sweeping | enforcing, st.integers(0, 3000))

@@ -29,6 +29,7 @@ __all__ = [
     "EVEN",
     "JOBS",
     "LAG_S",
+    "PLANS_LIVE_S",
     "PYTHONPATH_IMAGE",
     "RELEASE",
     "SYSTEM",
@@ -66,6 +67,8 @@ _MODEL = {
     "seconds": {"F": 0.08, "B": 0.16},
     "leak_per_k": 0.0,
 }
+PLANS_LIVE_S: Final = 60
+"""As short as the chart allows."""
 LAG_S: Final = 0.002
 """From an order to the clock, of every virtual GPU."""
 _OPTIONS: Mapping[str, Any] = {"gpus": 4, "time_scale": 0.5, "lag_ms": 1000 * LAG_S, "seed": 1}
@@ -179,6 +182,7 @@ def install(cluster: Cluster) -> None:
     values["agent"]["extraEnv"] += [{"name": name, "value": value} for name, value in WALL_CLOCK_ENVIRONMENT.items()]
     # An agent that is late costs time; two busy cores are all that both nodes have.
     values["agent"]["resources"] = {"requests": {"cpu": "500m"}}
+    values["agent"]["planTimeToLiveSeconds"] = PLANS_LIVE_S
     with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
         file.write(yaml.safe_dump(values))
         file.flush()

@@ -14,8 +14,9 @@ import pytest
 from joulepath_crds import Phase, RankState
 from real_cluster import NotYetError, until
 from tests.end_to_end import jobs, processes
-from tests.end_to_end.product import JOBS, RELEASE, SYSTEM, UNEVEN, Product
+from tests.end_to_end.product import JOBS, PLANS_LIVE_S, RELEASE, SYSTEM, UNEVEN, Product
 from tests.end_to_end.watching import Recorder
+from virtual_gpus import state
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600), pytest.mark.usefixtures("uneven")]
 
@@ -61,6 +62,26 @@ def wait_iterations(record: Recorder, job: str, more: int = 10, *, node: str | N
             raise NotYetError(f"iterations {begun}, then {now}")
 
     until(f"{job} trains on", BACK_S, look)
+
+
+def stays_unlocked(release: Product, gpus: set[str], node: str = "node1", seconds: float = 5.0) -> bool:
+    """Whether none of these GPUs is locked, for longer than an iteration and its control block last."""
+    until_s = time.monotonic() + seconds
+    while time.monotonic() < until_s:
+        if release.gpus(node).locked() & gpus:
+            return False
+        time.sleep(0.005)
+    return True
+
+
+def wait_iterations_of(record: Recorder, job: str, node: str, more: int = 10) -> None:
+    """Until the ranks of one node, whose agent is heard, have trained on: with them the others, that they wait for."""
+    begun = max(rank.iteration for rank in record.ranks(job, node=node).values())
+    until(
+        f"{job} trains on",
+        BACK_S,
+        lambda: min(rank.iteration for rank in record.ranks(job, node=node).values()) >= begun + more,
+    )
 
 
 def has_successor(record: Recorder, node: str) -> bool:
@@ -133,6 +154,24 @@ def test_a_node_that_hears_of_a_switch_late_runs_default_clocks_and_joins_at_a_b
         return min(told)
 
     until("a whole block on node1", BACK_S, lambda: blocks("node1") > blocks("node0"))
+
+
+def test_a_node_that_stays_cut_off_returns_to_default_clocks_and_is_slowed_again_once_it_hears(
+    release: Product, record: Recorder
+) -> None:
+    in_force(release, record)
+    gpus = while_locked(release, record, "uneven", "node1")
+    with processes.cut_off(processes.processes(release.pod("agent", "node1"), "joulepath-agent")[0]) as agent:
+        agent.cut()
+        began = time.monotonic()
+        until(
+            "default clocks for as long as a plan's iterations", 3 * PLANS_LIVE_S, lambda: stays_unlocked(release, gpus)
+        )
+        assert time.monotonic() - began > PLANS_LIVE_S / 2, "a plan lives on while news of it is young"
+        wait_iterations_of(record, "uneven", "node0")
+        assert stays_unlocked(release, gpus)
+    record.applied("uneven", limit_s=BACK_S)
+    while_locked(release, record, "uneven", "node1")
 
 
 def test_an_agent_that_is_killed_leaves_no_clock_locked(release: Product, record: Recorder) -> None:
@@ -297,6 +336,12 @@ def test_uninstalling_lets_go_of_every_clock_and_the_training_succeeds(release: 
     release.cluster.helm("uninstall", RELEASE, "--namespace", SYSTEM, "--wait", "--timeout", "60s")
     for node, ones in gpus.items():
         wait_unlocked(release, node, ones)
+    # Every GPU, not only those that were seen locked; and for good: the training runs on, and looks as before.
+    every = {node: set(state.uuids(release.gpus(node).path)) for node in gpus}
+    assert all(stays_unlocked(release, ones, node) for node, ones in every.items())
+    for node in gpus:
+        journal = release.cluster.node(node).layout.folder / "private/var/lib/joulepath/locked-gpus"
+        assert "GPU-" not in journal.read_text(), "nothing is in doubt"
     jobs.stop(release.cluster, "uneven", step + 30)
     jobs.phase(release.cluster, "uneven", "Succeeded", limit_s=120)
-    assert not any(release.gpus(node).locked() & ones for node, ones in gpus.items())
+    assert not any(release.gpus(node).locked() & ones for node, ones in every.items())

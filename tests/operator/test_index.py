@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from joulepath_crds import JobPlanSpec, NodeReportStatus, Purpose, Sweep
+from joulepath_crds import JobPlanSpec, NodeReportStatus, Purpose, Sweep, content_hash
 from joulepath_operator.control.index import Index
 from joulepath_operator.facts.names import ENERGY_PLANS, JOB_PLANS, NODE_REPORTS
 from joulepath_operator.jobs.pytorchjob import PYTORCH_JOBS
@@ -36,7 +36,7 @@ def job_plan(version: int, activate_at: int | None = None, uid: str = "u7") -> d
         default_clock_mhz=1410,
     )
     metadata = {"namespace": "team", "name": "plan-u1", "uid": uid, "resourceVersion": str(version)}
-    return {"metadata": metadata, "spec": spec.to_api()}
+    return {"metadata": metadata, "spec": spec.to_api() | {"hash": content_hash(spec)}}
 
 
 def test_a_job_and_a_report_concern_the_plans_that_name_the_job(new_world: Callable[..., Any]) -> None:

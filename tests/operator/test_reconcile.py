@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 from kubernetes import client
+from kubernetes.client.exceptions import ApiException
 
-from joulepath_crds import ANNOTATION, EnergyPlanStatus, NodeReportStatus
+from joulepath_crds import ANNOTATION, EnergyPlanStatus, NodeReportStatus, content_hash
 from joulepath_operator.control.api import Api
 from joulepath_operator.control.index import Index
 from joulepath_operator.control.queue import KeyedQueue
@@ -93,10 +94,20 @@ class _Handler(BaseHTTPRequestHandler):
         self.server.puts.append(self._name())
         self._answer((200, body))
 
+    def do_DELETE(self) -> None:
+        asked = json.loads(self.rfile.read(int(self.headers.get("Content-Length") or 0)) or "{}")
+        version = asked.get("preconditions", {}).get("resourceVersion")
+        found = self.server.objects.get(self._name())
+        if found is not None and version not in (None, found["metadata"]["resourceVersion"]):
+            self._answer((409, {"message": "the object has been modified"}))
+        else:
+            self._answer((404, {}) if self.server.objects.pop(self._name(), None) is None else (200, {}))
+
     def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["Content-Length"]))
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.server.posts += 1
-        self._answer(self.server.refusal)
+        status, said = self.server.refusal
+        self._answer((status, body | said if status == 201 else said))
 
     def log_message(self, format: str, *arguments: object) -> None:
         pass
@@ -164,7 +175,7 @@ def watched(server: Server, world: Any) -> Index:
 def test_nobody_waits_for_the_planner(server: Server, api: Api, active: Any) -> None:
     """It is asked once, however often the EnergyPlan is looked at; its answer brings the EnergyPlan back."""
     back: list[NamespacedName] = []
-    server.refusal = (201, {"metadata": {"namespace": "team", "name": "x"}, "spec": {}})
+    server.refusal = (201, {})
 
     async def play() -> None:
         planner = SlowPlanner(active)
@@ -184,6 +195,7 @@ def test_nobody_waits_for_the_planner(server: Server, api: Api, active: Any) -> 
         await asyncio.sleep(0)
         assert len(planner.asked) == 2
         del server.objects["energyplans/plan"]
+        server.objects["team/energyplans"] = {"items": []}
         await reconciler(PLAN)
         await asyncio.sleep(0)
         assert planner.cancelled == planner.asked[1:], "what nobody asks for any more is not computed"
@@ -244,7 +256,9 @@ def sweep_of(world: Any) -> Any:
 
 
 def job_plan(stored: Any, **metadata: Any) -> dict[str, Any]:
-    told = {"namespace": "team", "name": stored.name, "uid": "u7", "resourceVersion": "7", **metadata}
+    owner = {"kind": "EnergyPlan", "name": "plan", "uid": "u"}
+    told = {"namespace": "team", "name": stored.name, "uid": "u7", "resourceVersion": "7", "ownerReferences": [owner]}
+    told |= metadata
     return {"metadata": {**told, "annotations": {INPUTS_ANNOTATION: stored.inputs}}, "spec": stored.spec.to_api()}
 
 
@@ -274,6 +288,38 @@ def test_a_job_plan_that_cannot_be_read_is_replaced(server: Server, api: Api, ne
     assert len(index.plans(PLAN)) == 1
 
 
+def test_a_job_plan_whose_content_is_not_that_of_its_hash_is_made_anew(
+    server: Server, api: Api, new_world: Callable[..., Any]
+) -> None:
+    """No agent plays it: an operator that hashed otherwise has made it, or somebody has changed it."""
+    world = new_world()
+    index, plan = watched(server, world), job_plan(sweep_of(world))
+    path, sound = f"jobplans/{plan['metadata']['name']}", plan["spec"]
+    server.objects[path] = plan | {"spec": sound | {"defaultClockMHz": 1200}}
+    server.refusal = TAKEN
+    index.put(JOB_PLANS, server.objects[path])
+    asyncio.run(Reconciler(api, index, PlannerPool(), Metrics())(PLAN))
+    assert server.objects[path]["spec"] == sound
+
+
+def test_a_plan_of_which_the_api_server_drops_a_part_is_told_with_the_remedy(
+    server: Server, api: Api, new_world: Callable[..., Any]
+) -> None:
+    """As one does whose CustomResourceDefinition is older than the operator."""
+    world = new_world()
+    index, dropped = watched(server, world), sweep_of(world).spec.to_api()
+    del dropped["defaultClockMHz"]
+    server.refusal = (201, {"spec": dropped})
+    reconciler = Reconciler(api, index, PlannerPool(), Metrics())
+    for _ in range(2):
+        asyncio.run(reconciler(PLAN))
+    told = EnergyPlanStatus.from_api(server.objects["energyplans/plan"]["status"])
+    assert told.phase == "Refused"
+    assert "is not stored as it was written" in told.message
+    assert "kubectl apply --server-side -f crds/" in told.message
+    assert server.posts == 1
+
+
 def test_a_job_plan_that_the_cluster_lacks_is_forgotten(
     server: Server, api: Api, new_world: Callable[..., Any]
 ) -> None:
@@ -281,6 +327,7 @@ def test_a_job_plan_that_the_cluster_lacks_is_forgotten(
     world = new_world()
     index, plan = watched(server, world), job_plan(sweep_of(world))
     plan["spec"]["attempt"] = 5
+    plan["spec"]["hash"] = content_hash(plan["spec"])
     index.put(JOB_PLANS, plan)
     assert asyncio.run(Reconciler(api, index, PlannerPool(), Metrics())(PLAN)) == 0.5
     assert index.plans(PLAN) == ()
@@ -308,3 +355,64 @@ def test_a_job_plan_whose_deletion_is_held_up_is_told_and_waited_for(
     assert server.posts == 1
     told = EnergyPlanStatus.from_api(server.objects["energyplans/plan"]["status"])
     assert "deleted" not in told.message
+
+
+GONE = "gone"
+OTHER = [{"kind": "EnergyPlan", "name": "plan", "uid": "another"}]
+
+
+@pytest.mark.parametrize(
+    ("owners", "energy_plan"),
+    [
+        ([], GONE),  # deleted with --cascade=orphan
+        (OTHER, GONE),  # nobody collects garbage
+        ([], "u"),  # another one has its name since
+        (OTHER, "u"),
+        ([{"kind": "EnergyPlan", "name": "plan", "uid": "u"}], "being deleted"),  # and that is held up
+    ],
+)
+def test_a_job_plan_without_its_energy_plan_is_deleted(
+    server: Server, api: Api, new_world: Callable[..., Any], owners: list[dict[str, str]], energy_plan: str
+) -> None:
+    world = new_world()
+    index, plan = watched(server, world), job_plan(sweep_of(world), ownerReferences=owners)
+    path = f"jobplans/{plan['metadata']['name']}"
+    server.objects[path] = plan
+    if energy_plan == GONE:
+        server.objects["team/energyplans"] = {"items": []}
+        del server.objects["energyplans/plan"]
+    elif energy_plan != "u":
+        server.objects["energyplans/plan"]["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    index.put(JOB_PLANS, plan)
+    server.refusal = (201, {})
+    asyncio.run(Reconciler(api, index, PlannerPool(), Metrics())(PLAN))
+    assert path not in server.objects
+    assert server.posts == (energy_plan == "u"), "the one that lives has its own made"
+
+
+def test_no_cache_and_no_api_server_that_has_just_started_makes_a_job_plan_an_orphan(
+    server: Server, api: Api, new_world: Callable[..., Any]
+) -> None:
+    world = new_world()
+    index, plan = watched(server, world), job_plan(sweep_of(world))
+    path = f"jobplans/{plan['metadata']['name']}"
+    server.objects[path] = plan
+    index.put(JOB_PLANS, plan)
+    energy_plan = server.objects.pop("energyplans/plan")
+    with pytest.raises(ApiException):  # it knows no EnergyPlans yet; asked again later
+        asyncio.run(Reconciler(api, index, PlannerPool(), Metrics())(PLAN))
+    server.objects["team/energyplans"] = {"items": [energy_plan]}
+    asyncio.run(Reconciler(api, index, PlannerPool(), Metrics())(PLAN))
+    assert path in server.objects
+
+
+def test_a_job_plan_that_was_taken_over_meanwhile_is_not_deleted(
+    server: Server, api: Api, new_world: Callable[..., Any]
+) -> None:
+    world = new_world()
+    index, plan = watched(server, world), job_plan(sweep_of(world), ownerReferences=OTHER)
+    path = f"jobplans/{plan['metadata']['name']}"
+    index.put(JOB_PLANS, plan)
+    server.objects[path] = job_plan(sweep_of(world), resourceVersion="8")
+    assert asyncio.run(Reconciler(api, index, PlannerPool(), Metrics())(PLAN)) == 0.5
+    assert path in server.objects

@@ -201,6 +201,27 @@ def test_a_deleted_energy_plan_takes_its_job_plan_along_without_an_operator(api:
         time.sleep(0.2)
 
 
+def test_a_job_plan_that_outlives_its_energy_plan_is_deleted(api: Api) -> None:
+    """The first one was orphaned; the EnergyPlan of the other one comes back by its name."""
+    with api.operator():
+        api.create_energy_plan()
+        api.create_job()
+        api.until(lambda: api.items("jobplans"), training=True)
+    api.cluster.kubectl("-n", api.namespace, "delete", "energyplan", "plan", "--cascade=orphan", "--timeout=20s")
+    (orphan,) = api.items("jobplans")
+    assert not orphan["metadata"].get("ownerReferences")
+    with api.operator():
+        api.until(lambda: not api.items("jobplans"))
+        api.create_energy_plan()
+        api.until(lambda: api.items("jobplans"), training=True)
+    api.cluster.kubectl("-n", api.namespace, "delete", "energyplan", "plan", "--cascade=orphan", "--timeout=20s")
+    (orphan,) = api.items("jobplans")
+    api.create_energy_plan()
+    with api.operator():
+        api.until(lambda: orphan["metadata"]["uid"] not in {one["metadata"]["uid"] for one in api.items("jobplans")})
+        api.until(lambda: api.items("jobplans"), training=True)
+
+
 def test_what_the_schema_lets_through_is_refused_in_the_status(api: Api) -> None:
     with api.operator():
         api.create_energy_plan(measurement={"pairs": 500})

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import gc
 import json
-import mmap
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,20 +14,27 @@ import pytest
 
 from agent_double import AgentDouble, refuse
 from joulepath_trainer.connection import AgentGoneError, AgentRefusedError, Handshake
+from joulepath_trainer.memory import OwnPage
 from joulepath_trainer.wire.messages import Hello, PipelinePlace, Reply
-from joulepath_trainer.wire.page import PAGE_BYTES
 from joulepath_trainer.wire.protocol import MAX_MESSAGE_BYTES, WireError
 
 if TYPE_CHECKING:
     from tests.trainer.conftest import Nursery
 
 
-def lie(connection: socket.socket, _: int) -> None:
+def lie(connection: socket.socket) -> None:
     connection.send(b"\0\n\xff")
 
 
 HELLO = Hello(0, 0, 1, 0, None, "host", PipelinePlace("Schedule1F1B", 1, 1, (0,), (0,)))
 ACCEPT = Reply(accepted=True).encode()
+
+
+@pytest.fixture
+def page() -> Iterator[OwnPage]:
+    made = OwnPage()
+    yield made
+    os.close(made.descriptor)
 
 
 def test_a_rank_whose_agent_dies_trains_on(nursery: Nursery) -> None:
@@ -67,60 +73,59 @@ def test_forked_workers_of_a_data_loader_do_not_hold_the_socket(nursery: Nursery
     assert counts == [{"rank": [1], "workers": [0, 0, 0, 0]}] * 2
 
 
-def _page(content: bytes = b"", size: int = PAGE_BYTES) -> int:
-    descriptor = os.memfd_create("page")
-    os.write(descriptor, content)
-    os.ftruncate(descriptor, size)
-    return descriptor
-
-
-HOSTILE: dict[str, tuple[Callable[[], tuple[bytes, list[int]]], type[Exception]]] = {
-    "no page": (lambda: (ACCEPT, []), WireError),
-    "two pages": (lambda: (ACCEPT, [_page(), _page()]), WireError),
-    "more descriptors than are read": (lambda: (ACCEPT, [_page() for _ in range(40)]), WireError),
-    "an unformatted page": (lambda: (ACCEPT, [_page()]), WireError),
-    "a page too short": (lambda: (ACCEPT, [_page(size=mmap.PAGESIZE)]), WireError),
-    "a pipe for a page": (lambda: (ACCEPT, [os.pipe()[0]]), WireError),
-    "a refusal with a page": (lambda: (Reply(False, "no", True).encode(), [_page()]), AgentRefusedError),
-    "no JSON": (lambda: (b"\xff" * 100, [_page()]), WireError),
-    "too long": (lambda: (b" " * (MAX_MESSAGE_BYTES + 10), []), WireError),
-    "nested": (lambda: (b"[" * 60000, []), WireError),
-    "a list": (lambda: (json.dumps([1]).encode(), []), WireError),
-    "nothing": (lambda: (b"", []), AgentGoneError),
+HOSTILE: dict[str, tuple[bytes, int, type[Exception] | None]] = {
+    "a welcome with descriptors": (ACCEPT, 40, None),
+    "a refusal with a descriptor": (Reply(False, "no", True).encode(), 1, AgentRefusedError),
+    "no JSON": (b"\xff" * 100, 1, WireError),
+    "too long": (b" " * (MAX_MESSAGE_BYTES + 10), 0, WireError),
+    "nested": (b"[" * 60000, 0, WireError),
+    "a list": (json.dumps([1]).encode(), 0, WireError),
+    "nothing": (b"", 0, AgentGoneError),
 }
 
 
 @pytest.mark.parametrize("case", HOSTILE)
-def test_a_hostile_answer_raises_and_leaks_no_descriptor(tmp_path: Path, case: str) -> None:
-    make, error = HOSTILE[case]
+def test_a_hostile_answer_leaks_no_descriptor(tmp_path: Path, page: OwnPage, case: str) -> None:
+    message, descriptors, error = HOSTILE[case]
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
         listener.bind(str(tmp_path / "s"))
         listener.listen()
         gc.collect()  # what tests before this one left open would be closed in between
         before = len(os.listdir("/proc/self/fd"))
-        handshake = Handshake(str(tmp_path / "s"), HELLO)
+        handshake = Handshake(str(tmp_path / "s"), HELLO, page.descriptor)
         assert handshake.poll() is None
         with listener.accept()[0] as connection:
             assert Hello.decode(connection.recv(MAX_MESSAGE_BYTES)) == HELLO
-            message, descriptors = make()
-            opened = len(descriptors) * (2 if case == "a pipe for a page" else 1)
-            socket.send_fds(connection, [message], descriptors)
-            for descriptor in descriptors:
-                os.close(descriptor)
-            with pytest.raises(error):
-                handshake.poll()
-        left_by_this_test = opened - len(descriptors)
-        assert len(os.listdir("/proc/self/fd")) == before + left_by_this_test
+            socket.send_fds(connection, [message], [page.descriptor] * descriptors)
+            if error is None:
+                assert handshake.poll() is not None
+                handshake.close()
+            else:
+                with pytest.raises(error):
+                    handshake.poll()
+        assert len(os.listdir("/proc/self/fd")) == before
 
 
-def test_an_absent_agent_and_one_with_a_full_queue_are_both_gone_at_once(tmp_path: Path) -> None:
+def test_an_agent_of_another_release_is_told_in_one_sentence(tmp_path: Path, page: OwnPage) -> None:
+    """It hangs up on a hello that it can't read."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        listener.bind(str(tmp_path / "s"))
+        listener.listen()
+        handshake = Handshake(str(tmp_path / "s"), HELLO, page.descriptor)
+        with listener.accept()[0] as connection:
+            connection.recv(MAX_MESSAGE_BYTES)
+        with pytest.raises(AgentGoneError, match="hung up on the hello; one of another release always does"):
+            handshake.poll(60)
+
+
+def test_an_absent_agent_and_one_with_a_full_queue_are_both_gone_at_once(tmp_path: Path, page: OwnPage) -> None:
     path = str(tmp_path / "s")
     with pytest.raises(AgentGoneError, match="no agent at"):
-        Handshake(path, HELLO)
+        Handshake(path, HELLO, page.descriptor)
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
         listener.bind(path)
         listener.listen(0)
-        first = Handshake(path, HELLO)
+        first = Handshake(path, HELLO, page.descriptor)
         with pytest.raises(AgentGoneError, match="no agent at"):
-            Handshake(path, HELLO)
+            Handshake(path, HELLO, page.descriptor)
         first.close()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import logging
+import mmap
+import os
 import socket
 from collections.abc import Iterable
 from contextlib import ExitStack
@@ -10,12 +13,15 @@ from pathlib import Path
 
 import pytest
 
-from agent_double import AgentDouble, fresh_page, welcome
-from joulepath_trainer.connection import AgentBusyError, AgentUnwillingError
+from agent_double import AgentDouble, welcome
+from joulepath_trainer import observer as observer_module
+from joulepath_trainer.connection import AgentBusyError, AgentGoneError, AgentUnwillingError
 from joulepath_trainer.identity import Work
 from joulepath_trainer.iterations import MarkedIteration, PendingIterations
+from joulepath_trainer.marking.marks import Marker, Marks
 from joulepath_trainer.observer import RETRY_S, Observer
-from joulepath_trainer.wire.messages import IterationRecord, PipelinePlace
+from joulepath_trainer.wire.messages import IterationRecord, PipelinePlace, Reply
+from joulepath_trainer.wire.page import PageWriter
 from joulepath_trainer.wire.protocol import MAX_MESSAGE_BYTES
 
 PIPELINE = PipelinePlace("Schedule1F1B", 1, 1, (0,), (0,))
@@ -66,8 +72,7 @@ def test_an_agent_that_stops_reading_costs_records_and_nothing_else(path: Path) 
         observer.begin_step(ON_CPU)
         with listener.accept()[0] as connection:
             connection.recv(MAX_MESSAGE_BYTES)
-            with fresh_page() as (descriptor, _):
-                welcome(connection, descriptor)
+            welcome(connection)
             for _ in range(2000):
                 step(observer)
             assert not observer.off
@@ -177,6 +182,72 @@ def test_a_full_queue_of_connections_is_tried_again_soon(path: Path) -> None:
             assert connection.recv(MAX_MESSAGE_BYTES)
 
 
+class PooledMarks:
+    """Time stamps are made where none is free, as the CUDA driver's events are."""
+
+    def __init__(self, page: PageWriter) -> None:
+        self._page = page
+        self._free: list[int] = []
+        self.made = 0
+
+    def place(self) -> int | None:
+        return 0
+
+    def stamp(self, place: int, sequence: int) -> int:
+        self._page.pass_marker(sequence)
+        if self._free:
+            return self._free.pop()
+        self.made += 1
+        return self.made
+
+    def passed(self, stamp: int) -> bool:
+        return True
+
+    def seconds(self, begin: int, end: int) -> float:
+        return 0.0
+
+    def recycle(self, stamps: Iterable[int]) -> None:
+        self._free += stamps
+        assert len(set(self._free)) == len(self._free), "none is given back twice"
+
+
+def test_two_hundred_reconnects_leave_nothing_behind(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[PooledMarks] = []
+
+    def open_marks(_: mmap.mmap, writer: PageWriter) -> Marks:
+        opened.append(PooledMarks(writer))
+        return opened[-1]
+
+    marker = Marker("host", None, "here", lambda: True, open_marks)
+    monkeypatch.setattr(observer_module, "choose_marker", lambda _: marker)
+    clock = Clock()
+    observer = Observer(str(path), patience_s=0, clock_s=clock)
+    left = []
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        for reconnects in range(203):
+            step(observer)
+            with listener.accept()[0] as connection:
+                connection.recv(MAX_MESSAGE_BYTES)
+                connection.send(Reply(accepted=True).encode())
+                for _ in range(4):
+                    step(observer)
+                assert IterationRecord.decode(connection.recv(MAX_MESSAGE_BYTES)).spans
+                observer.begin_step(ON_CPU)
+                observer.begin_instruction("F", 0, 0)
+            observer.lose_agent(AgentGoneError("in the middle of an instruction"))
+            observer.end_step()
+            clock.now_s += RETRY_S
+            if reconnects in (2, 202):
+                gc.collect()  # what tests before this one left would be closed in between
+                maps = Path("/proc/self/maps").read_text().count("joulepath-page")
+                left.append((len(os.listdir("/proc/self/fd")), maps, opened[0].made))
+    assert left[0] == left[1]
+    assert len(opened) == 1
+    assert not observer.off
+
+
 class SlowGpu:
     """Passes stamps only up to a moment that the test sets; a stamp is its own time in ms."""
 
@@ -202,7 +273,9 @@ class SlowGpu:
 
 def iteration(number: int) -> MarkedIteration:
     at = 100 * number
-    return MarkedIteration(number, at, [("F", 0, 0, at + 10, at + 40), ("B", 0, 0, at + 40, at + 80)], at + 90, {0})
+    spans = [("F", 0, 0, at + 10, at + 40), ("B", 0, 0, at + 40, at + 80)]
+    stamps = [at, at + 10, at + 40, at + 40, at + 80, at + 90]
+    return MarkedIteration(number, at, spans, at + 90, {0}, stamps=stamps)
 
 
 def test_records_wait_for_the_gpu_and_for_the_next_begin() -> None:

@@ -16,6 +16,7 @@ from joulepath_trainer import hook
 from joulepath_trainer.wire.messages import Hello, InstructionSpan, IterationRecord, PipelinePlace, Reply
 from joulepath_trainer.wire.page import (
     ENTRY,
+    LAST,
     MARKER_OFFSET,
     PAGE_BYTES,
     RING,
@@ -23,9 +24,12 @@ from joulepath_trainer.wire.page import (
     MarkerEvent,
     PageReader,
     PageWriter,
+    ahead,
     check_page,
+    following,
+    format_page,
 )
-from joulepath_trainer.wire.protocol import KINDS, SOCKET_ENV, WireError
+from joulepath_trainer.wire.protocol import KINDS, SOCKET_ENV, OtherVersionError, WireError
 
 numbers = st.integers(0, 2**31)
 short = st.integers(0, 65535)
@@ -69,6 +73,12 @@ def hellos(draw: st.DrawFn) -> Hello:
 @given(hellos())
 def test_a_hello_survives_the_wire(hello: Hello) -> None:
     assert Hello.decode(hello.encode()) == hello
+
+
+@pytest.mark.parametrize("version", [1, 3])
+def test_a_hello_of_another_version_is_told_from_a_bad_one(version: int) -> None:
+    with pytest.raises(OtherVersionError, match=f"hello.version must be 2, it is {version}"):
+        Hello.decode(json.dumps({"hello": {"version": version, "of": "another shape"}}).encode())
 
 
 @given(records)
@@ -121,7 +131,7 @@ def test_a_damaged_record_only_raises_a_wire_error(record: IterationRecord, data
 )
 def test_a_marker_means_what_was_announced(markers: list[tuple[MarkerEvent, int, str, int, int]]) -> None:
     page = memoryview(bytearray(PAGE_BYTES))
-    PageReader.format(page)
+    format_page(page)
     check_page(page)
     writer, reader = PageWriter(page), PageReader(page)
     for event, *meaning in markers:
@@ -153,6 +163,16 @@ def test_a_page_of_anything_raises_nothing(content: bytes, head: bytes, consiste
     entry = reader.entry(sequence)
     assert entry is None or entry.sequence == sequence
     assert [reader.marker, reader.enqueued] == list(struct.unpack_from("<II", head, MARKER_OFFSET))
+
+
+@given(st.integers(0, LAST), st.integers(1, 1000))
+def test_sequence_numbers_begin_anew_after_the_last_one(sequence: int, steps: int) -> None:
+    later = sequence
+    for _ in range(steps):
+        later = following(later)
+        assert 1 <= later <= LAST
+    assert ahead(later, sequence) == steps
+    assert ahead(sequence, later) == ahead(sequence, sequence) == 0
 
 
 @pytest.mark.parametrize("size", [0, PAGE_BYTES - 1, PAGE_BYTES])

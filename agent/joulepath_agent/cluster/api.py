@@ -1,8 +1,10 @@
 """The agent's ties to Kubernetes: JobPlans in, its NodeReport and its Lease out.
 
 Plans are level-triggered: every list and every event of a watch leads to the whole set of plans being handed on, and a
-watch is followed by a list at the latest after a minute. An API server that can't be reached stops nothing: the agent
-goes on with the plans it has, and its leases end by themselves.
+watch is followed by a list at the latest after a minute. Each is news, also where nothing has changed: what was
+withdrawn would have been missing in it. Without news, be it that the API server can't be reached or that a connection
+is a black hole, the agent goes on with the plans that it has until their time to live is over. A Lease that could be
+renewed is no news: the watch may hang all the same.
 """
 
 from __future__ import annotations
@@ -20,21 +22,35 @@ from joulepath_agent.cluster.plans import Plans
 from joulepath_agent.cluster.reporting import Pace, fitting
 from joulepath_agent.peers.budget import BUDGET
 from joulepath_agent.peers.peer import JobKey
+from joulepath_agent.ranks.lifetime import DEFAULT_TIME_TO_LIVE_S
+from joulepath_agent.ranks.reason import Reason
 from joulepath_crds import JobPlanSpec, NodeReportStatus
 from joulepath_crds.contract import GROUP, VERSION
 
 __all__ = ["NodeApi"]
 
 _TIMEOUT: Final = (3.05, 10)
-_RESYNC_S: Final = 60
+_LONGEST_WATCH_S: Final = 60.0
+_LATE_S: Final = 15.0
+"""How long after its end a watch may still be open: then the connection is taken for dead."""
+_LOOKS: Final = 4
+"""Lists in a plan's time to live: one that fails, on a connection that is found dead, leaves time for the next."""
 _TICK_S: Final = 0.3
 
 
 class NodeApi:
     """One node's view of the API server."""
 
-    def __init__(self, api: client.ApiClient, node: str, namespace: str, group: str = GROUP) -> None:
+    def __init__(
+        self,
+        api: client.ApiClient,
+        node: str,
+        namespace: str,
+        group: str = GROUP,
+        plan_time_to_live_s: float = DEFAULT_TIME_TO_LIVE_S,
+    ) -> None:
         """`group` is that of JobPlan and NodeReport."""
+        self._watch_s = max(1, int(min(_LONGEST_WATCH_S, plan_time_to_live_s / _LOOKS)))
         self._node, self._namespace, self._group = node, namespace, group
         self._objects = client.CustomObjectsApi(api)
         self._core = client.CoreV1Api(api)
@@ -43,7 +59,7 @@ class NodeApi:
         self._plans = Plans()
 
     @classmethod
-    def connect(cls, node: str, namespace: str) -> NodeApi:
+    def connect(cls, node: str, namespace: str, plan_time_to_live_s: float = DEFAULT_TIME_TO_LIVE_S) -> NodeApi:
         """With the pod's own credentials, or else by the kubeconfig.
 
         Raises:
@@ -57,10 +73,12 @@ class NodeApi:
                 config.load_kube_config(client_configuration=settings)
             except config.ConfigException as error:
                 raise OSError(str(error)) from None
-        return cls(client.ApiClient(settings), node, namespace)
+        return cls(client.ApiClient(settings), node, namespace, plan_time_to_live_s=plan_time_to_live_s)
 
     def run(
-        self, set_plans: Callable[[Mapping[JobKey, JobPlanSpec]], None], report: Callable[[], NodeReportStatus]
+        self,
+        set_plans: Callable[[Mapping[JobKey, JobPlanSpec | Reason]], None],
+        report: Callable[[], NodeReportStatus],
     ) -> None:
         """Starts the two threads: plans in, reports and the lease out."""
         for name, work in (("plans", lambda: self._watch(set_plans)), ("reports", lambda: self._report(report))):
@@ -86,7 +104,7 @@ class NodeApi:
 
     # plans
 
-    def _watch(self, set_plans: Callable[[Mapping[JobKey, JobPlanSpec]], None]) -> None:
+    def _watch(self, set_plans: Callable[[Mapping[JobKey, JobPlanSpec | Reason]], None]) -> None:
         try:
             with failures_as_oserror():
                 listed = self._objects.list_cluster_custom_object(
@@ -103,8 +121,8 @@ class NodeApi:
             VERSION,
             "jobplans",
             resource_version=listed["metadata"]["resourceVersion"],
-            timeout_seconds=_RESYNC_S,
-            _request_timeout=(_TIMEOUT[0], _RESYNC_S + 15),
+            timeout_seconds=self._watch_s,
+            _request_timeout=(_TIMEOUT[0], self._watch_s + min(_LATE_S, self._watch_s)),
         ):
             if self._stop.is_set() or event["type"] == "ERROR":
                 return

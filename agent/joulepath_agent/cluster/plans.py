@@ -13,7 +13,8 @@ from typing import Any
 import pydantic
 
 from joulepath_agent.peers.peer import JobKey
-from joulepath_crds import JobPlanSpec
+from joulepath_agent.ranks.reason import Obstacle, Reason
+from joulepath_crds import JobPlanSpec, content_hash
 
 __all__ = ["Plans"]
 
@@ -26,9 +27,10 @@ class _Read:
 
     version: str
     created: str
-    namespace: str
-    spec: JobPlanSpec | None
-    """None where it can't be read or is being deleted."""
+    job: JobKey
+    plan: JobPlanSpec | Reason | None
+    """Why it isn't played, where its content is another one than its hash says; None where it can't be read or is
+    being deleted."""
 
 
 class Plans:
@@ -53,10 +55,10 @@ class Plans:
         """One is gone."""
         self._read.pop(item["metadata"]["uid"], None)
 
-    def by_job(self) -> dict[JobKey, JobPlanSpec]:
+    def by_job(self) -> dict[JobKey, JobPlanSpec | Reason]:
         """Those that can be read, the youngest where a job has several."""
         oldest_first = sorted(self._read.values(), key=lambda read: read.created)
-        return {(read.namespace, read.spec.job_uid): read.spec for read in oldest_first if read.spec is not None}
+        return {read.job: read.plan for read in oldest_first if read.plan is not None}
 
 
 def _version(item: Mapping[str, Any]) -> str:
@@ -64,10 +66,15 @@ def _version(item: Mapping[str, Any]) -> str:
 
 
 def _read(item: Mapping[str, Any]) -> _Read:
-    metadata, spec = item["metadata"], None
+    metadata, job_uid = item["metadata"], ""
+    plan: JobPlanSpec | Reason | None = None
     if not metadata.get("deletionTimestamp"):
         try:
-            spec = JobPlanSpec.from_api(item["spec"])
+            plan = JobPlanSpec.from_api(item["spec"])
+            job_uid = plan.job_uid
+            if (found := content_hash(item["spec"])) != plan.hash:
+                plan = Reason(Obstacle.HASH_MISMATCH, f"the plan's hash is {plan.hash}, that of its content {found}")
+                log.warning("JobPlan %s/%s isn't played: %s", metadata["namespace"], metadata["name"], plan)
         except (KeyError, pydantic.ValidationError) as error:
             log.warning("JobPlan %s/%s can't be read: %s", metadata["namespace"], metadata["name"], error)
-    return _Read(_version(item), str(metadata.get("creationTimestamp")), metadata["namespace"], spec)
+    return _Read(_version(item), str(metadata.get("creationTimestamp")), (metadata["namespace"], job_uid), plan)

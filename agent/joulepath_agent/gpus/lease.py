@@ -24,6 +24,7 @@ class End(StrEnum):
     MARKERS_LOST = "MarkersLost"
     PLAN_OVER = "PlanOver"
     PLAN_CHANGED = "PlanChanged"
+    PLAN_EXPIRED = "PlanExpired"
     ORDER_MISMATCH = "OrderMismatch"
     GUARD_TRIPPED = "GuardTripped"
     CLOCK_FAILED = "ClockFailed"

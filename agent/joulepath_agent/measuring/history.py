@@ -113,6 +113,8 @@ class History:
     """Median period at default clocks; 0 while unknown."""
     tail_s: float | None = None
     """Least seconds from the last instruction to the next iteration at default clocks; None while unknown."""
+    usual_tail_s: float = 0.0
+    """Median of the same."""
     iteration_time_s: float = 0.0
     """Median of the last periods."""
     blocks: deque[BlockReport] = field(default_factory=lambda: deque(maxlen=MOST_BLOCKS))
@@ -339,7 +341,9 @@ class History:
             self._default_periods_s.extend(i.period_s for i in counted)
             self._tails_s.extend(i.period_s - i.spans.last_end_s for i in counted if i.spans is not None)
             self.control_time_s = statistics.median(self._default_periods_s) if self._default_periods_s else 0.0
-            self.tail_s = max(0.0, min(self._tails_s)) if self._tails_s else None
+            if self._tails_s:
+                self.usual_tail_s = max(0.0, statistics.median(self._tails_s))
+                self.tail_s = max(0.0, min(self._tails_s))
         for iteration in counted:
             if iteration.spans is not None:
                 self._add_times(clock, iteration.spans)

@@ -3,6 +3,7 @@
 - `page`: the memory that a rank shares with the agent
 - `progress`: when its next marker is due, and how long none may come
 - `reason`: why it runs at default clocks although its job has a plan
+- `lifetime`: how long plans are played without news of them
 - `score`: a plan as it plays it
 - `switching`: when a clock is ordered: raise early, lower late
 - `guard`: whether a plan keeps its promise

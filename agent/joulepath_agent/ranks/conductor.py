@@ -16,14 +16,17 @@ from joulepath_agent.measuring.applied import Applied
 from joulepath_agent.ranks.guard import Guard, Verdict
 from joulepath_agent.ranks.reason import Obstacle, Reason
 from joulepath_agent.ranks.score import Score, read_score
-from joulepath_agent.ranks.switching import is_short_tail, wish_at_begin, wish_at_end
-from joulepath_crds import Arm, Instruction, JobPlanSpec, Purpose, RankState, arm_of, next_boundary
+from joulepath_agent.ranks.switching import is_short_tail, wish_at_begin, wish_at_end, wish_in_tail
+from joulepath_crds import TAIL_LAGS, Arm, Instruction, JobPlanSpec, Purpose, RankState, arm_of, next_boundary
 from joulepath_trainer.wire.page import MarkerEntry, MarkerEvent
 
 __all__ = ["Conductor"]
 
 _RELEASE: Final = Wish(DEFAULT)
 _DEFAULT_CLOCKS: Final = Applied(Arm.DEFAULT)
+_SWEEP_PATIENCE: Final = 0.25
+"""Of an iteration, that a sweep's clock stays for longer than the usual tail: a host that is late now and then must not
+have clocks measured that are on their way."""
 
 
 @dataclass(slots=True)
@@ -34,10 +37,14 @@ class Conductor:
     stages: tuple[int, ...]
     lag_up_s: float
     tail_s: float | None = None
-    """Seconds from the last instruction to the next iteration; None while unknown."""
+    """Least seconds from the last instruction to the next iteration; None while unknown."""
+    usual_tail_s: float = 0.0
+    """Median of the same."""
     control_time_s: float = 0.0
     order: tuple[Instruction, ...] = ()
     """The order of instructions as it was last recorded; empty while unknown."""
+    expired: str = ""
+    """Why its plan may be played no more for now; empty while it may."""
 
     state: RankState = field(init=False, default=RankState.OBSERVING)
     why: Reason | None = field(init=False, default=None)
@@ -49,6 +56,7 @@ class Conductor:
     applied: Applied = field(init=False, default=_DEFAULT_CLOCKS)
     """What the iteration that runs now is."""
     _plan: JobPlanSpec | None = field(init=False, default=None)
+    _withheld: bool = field(init=False, default=False)
     _score: Score | None = field(init=False, default=None)
     _join_at: int | None = field(init=False, default=None)
     _guard: Guard = field(init=False, default_factory=Guard)
@@ -69,8 +77,9 @@ class Conductor:
     def set_plan(self, plan: JobPlanSpec | None) -> Wish | None:
         """The plan of this rank's job as it is now; None if there is none. Idempotent."""
         waiting = plan is not None and self.staged_hash is None and self.state is not RankState.REFUSED
-        if plan == self._plan and not waiting:
+        if plan == self._plan and not waiting and not self._withheld:
             return None
+        self._withheld = False
         before, self._plan = self._plan, plan
         if plan is not None and before is not None and plan.hash == before.hash and self.staged_hash == plan.hash:
             if plan.activate_at != before.activate_at:
@@ -81,6 +90,12 @@ class Conductor:
         wish = self._default(None)
         return wish if plan is None else self._stage(plan)
 
+    def withhold(self, reason: Reason) -> Wish:
+        """Its job has a plan that nobody may play, for this reason."""
+        self.set_plan(None)
+        self._withheld = True
+        return self._default(reason)
+
     def restage(self) -> Wish | None:
         """Tries again to stage a plan that couldn't be: the order of instructions has become known."""
         return self.set_plan(self._plan)
@@ -89,6 +104,9 @@ class Conductor:
         """A marker that the GPU has passed, at the agent's monotonic time; the wish that follows, if any."""
         if entry.event is MarkerEvent.STEP_BEGIN:
             return self._begin_iteration(entry.iteration, at_s)
+        if entry.event is MarkerEvent.STEP_END and self.applied.clock_mhz and self.tail_s is not None:
+            patience_s = self.usual_tail_s + _SWEEP_PATIENCE * self.control_time_s
+            return wish_in_tail(self.applied.clock_mhz, at_s, patience_s, self.lag_up_s)
         if self.applied.arm is not Arm.PLAN or self._score is None or entry.event is MarkerEvent.STEP_END:
             return None
         return self._play(self._score, entry, at_s)
@@ -143,6 +161,8 @@ class Conductor:
             if verdict.reason.final:
                 return self.stop(verdict.reason)
             self._obey(verdict)
+        if self.expired and self.staged_hash is not None:
+            self.stop(Reason(End.PLAN_EXPIRED, self.expired))
         self.applied = self._arm(iteration)
         if self.applied.arm is Arm.DEFAULT:
             if self.state is not RankState.REFUSED and self.staged_hash is not None:
@@ -201,6 +221,9 @@ class Conductor:
         after_mhz = self._after(score, at)
         if entry.event is MarkerEvent.END:
             self._position += 1
+            if self._position == len(score.instructions) and self.tail_s is not None:
+                usual_s = min(max(self.tail_s, self.usual_tail_s), TAIL_LAGS * self.lag_up_s)
+                return wish_in_tail(after_mhz, at_s, usual_s, self.lag_up_s)
             return wish_at_end(after_mhz)
         return wish_at_begin(score.clocks_mhz[at], after_mhz, at_s, score.durations_s[at], self.lag_up_s)
 

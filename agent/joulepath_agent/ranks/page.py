@@ -1,4 +1,4 @@
-"""The page of memory that a rank shares with the agent: made here, written by the rank's GPU and host, read here."""
+"""The page of memory that a rank shares with the agent: the rank's own, written by its GPU and host, read here."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import mmap
 import os
 from typing import Final
 
-from joulepath_trainer.wire.page import PAGE_BYTES, MarkerEntry, PageReader
+from joulepath_trainer.wire.page import PAGE_BYTES, SEALS, MarkerEntry, PageReader, ahead, check_page, following
+from joulepath_trainer.wire.protocol import WireError
 
 __all__ = ["SharedPage"]
 
@@ -16,32 +17,66 @@ _MOST_AT_ONCE: Final = 256
 
 
 class SharedPage:
-    """One rank's page. It can't be resized by the rank, which would kill the agent."""
+    """One rank's page. What was enqueued in it before, for another connection, is left alone."""
 
-    def __init__(self) -> None:
-        self.fd = _sealed_memory()
-        """For the peer; the endpoint closes it when it has been sent."""
-        page = memoryview(mmap.mmap(self.fd, PAGE_BYTES))
-        PageReader.format(page)
-        self._reader = PageReader(page)
-        self._taken = 0
+    def __init__(self, descriptor: int) -> None:
+        """Maps what a peer sent, who may be hostile; the descriptor is of no use from here on.
+
+        Raises:
+            WireError: It is no page, or one that its owner could cut short, which would kill the agent.
+        """
+        _check_memory(descriptor)
+        try:
+            self._memory = mmap.mmap(descriptor, PAGE_BYTES, prot=mmap.PROT_READ)
+        except (OSError, ValueError) as error:
+            raise WireError(f"the shared page can't be mapped: {error}") from None
+        self._page = memoryview(self._memory)
+        try:
+            check_page(self._page)
+        except WireError:
+            self.close()
+            raise
+        self._reader = PageReader(self._page)
+        self._taken = self._reader.enqueued
+
+    def close(self) -> None:
+        """Unmaps it, where nobody has begun to follow it."""
+        self._page.release()
+        self._memory.close()
 
     def news(self) -> int | None:
         """The last marker that the GPU has passed, if it has been taken not yet."""
         marker = self._reader.marker
-        return None if marker == self._taken else marker
+        return marker if ahead(marker, self._taken) else None
 
     def take(self, marker: int) -> list[MarkerEntry] | None:
         """What the markers up to this one mean, oldest first; None if some of them can't be told any more."""
-        first, self._taken = self._taken + 1, marker
-        if not 0 <= marker - first < _MOST_AT_ONCE:
+        sequence, self._taken = self._taken, marker
+        count = ahead(marker, sequence)
+        if count > _MOST_AT_ONCE:
             return None
-        entries = [self._reader.entry(sequence) for sequence in range(first, marker + 1)]
-        return None if any(entry is None for entry in entries) else [entry for entry in entries if entry is not None]
+        entries: list[MarkerEntry] = []
+        for _ in range(count):
+            sequence = following(sequence)
+            entry = self._reader.entry(sequence)
+            if entry is None:
+                return None
+            entries.append(entry)
+        return entries
 
 
-def _sealed_memory() -> int:
-    fd = os.memfd_create("joulepath-page", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    os.ftruncate(fd, PAGE_BYTES)
-    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
-    return fd
+def _check_memory(descriptor: int) -> None:
+    """Asks for the seals first: of a file of a peer's own file system, nothing else may be asked, or its owner answers.
+
+    Only memory has seals, and huge pages, which may be missing at a look, come in other sizes.
+    """
+    try:
+        seals = fcntl.fcntl(descriptor, fcntl.F_GET_SEALS)
+    except OSError:
+        raise WireError("the shared page must be a memfd, it is another kind of file") from None
+    if seals & SEALS != SEALS:
+        raise WireError(
+            f"the shared page must be sealed against shrinking, growing and seals, its seals are {seals:#x}"
+        )
+    if (size := os.fstat(descriptor).st_size) != PAGE_BYTES:
+        raise WireError(f"the shared page must have {PAGE_BYTES} bytes, it has {size}")

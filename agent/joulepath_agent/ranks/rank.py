@@ -25,6 +25,7 @@ from joulepath_agent.peers.limits import Allowance
 from joulepath_agent.peers.peer import JobPod, Peer
 from joulepath_agent.ranks.conductor import Conductor
 from joulepath_agent.ranks.group import Group, Member
+from joulepath_agent.ranks.lifetime import TimeToLive
 from joulepath_agent.ranks.page import SharedPage
 from joulepath_agent.ranks.progress import Progress, silence_limit_s
 from joulepath_agent.ranks.reason import Obstacle, Reason
@@ -47,12 +48,15 @@ class Rank:
         self,
         hello: Hello,
         peer: Peer,
+        page: SharedPage,
         pod: JobPod,
         setter: ClockSetter,
         trace: EnergyTrace,
         on_lease_end: Callable[[End], None],
         budget: Budget = BUDGET,
         group: Group | None = None,
+        *,
+        time_to_live: TimeToLive,
     ) -> None:
         """`group` is that of its tensor-parallel peers on this node; none unless given."""
         self.hello = hello
@@ -61,9 +65,10 @@ class Rank:
         self.setter = setter
         self.trace = trace
         self.alive = True
-        self.page = SharedPage()
+        self.page = page
         now = time.monotonic()
         self._budget = budget
+        self._time_to_live = time_to_live
         self._stages = frozenset(hello.pipeline.stages)
         self.progress = Progress(self._stages, now)
         self.lease = Lease(setter, f"rank {hello.rank} of {pod.name}", on_lease_end)
@@ -109,8 +114,10 @@ class Rank:
             self.progress.expect(entry, now)
             return
         spoiled = self._begun is not conductor.applied
-        conductor.lag_up_s = self.setter.lag_up_s
-        conductor.tail_s, conductor.control_time_s = self.history.tail_s, self.history.control_time_s
+        conductor.lag_up_s, conductor.expired = self.setter.lag_up_s, self._time_to_live.expired(now)
+        history = self.history
+        conductor.tail_s, conductor.usual_tail_s = history.tail_s, history.usual_tail_s
+        conductor.control_time_s = history.control_time_s
         if now >= self._restage_at_s and conductor.order != self.history.order:
             conductor.order = self.history.order
             self._restage_at_s = now + self._budget.restage_s
@@ -121,9 +128,12 @@ class Rank:
 
     # plans and leases
 
-    def set_plan(self, plan: JobPlanSpec | None) -> None:
-        """The plan of its job as it is now."""
+    def set_plan(self, plan: JobPlanSpec | Reason | None) -> None:
+        """The plan of its job as it is now, or why the one that is there isn't played."""
         with self._lock:
+            if isinstance(plan, Reason):
+                self._apply(self._conductor.withhold(plan))
+                return
             wish = self._conductor.set_plan(plan)
             if plan is not None and self.setter.gpu.refused is not None:
                 wish = self._conductor.stop(Reason(Obstacle.GPU_REFUSED, self.setter.gpu.refused, final=True))

@@ -15,6 +15,7 @@ class Obstacle(StrEnum):
 
     ATTEMPT_MISMATCH = "AttemptMismatch"
     PLAN_UNREADABLE = "PlanUnreadable"
+    HASH_MISMATCH = "HashMismatch"
     STAGE_MISSING = "StageMissing"
     ORDER_UNKNOWN = "OrderUnknown"
     GPU_REFUSED = "GpuRefused"

@@ -6,17 +6,18 @@ begins at a lower clock than its own, but for durations that come out shorter.
 
 After the last instruction come gradient reduction and optimizer. If that tail is longer than four lags, or its length
 is unknown, it runs at default clocks; else the first clock of the next iteration is wished at once, since two more
-switches would cost more than they save.
+switches would cost more than they save. What lasts longer than such a tail usually does is no tail: an evaluation or a
+checkpoint, which has default clocks a lag later.
 
 The planner's referee replays plans by the same rule; a test holds both together.
 """
 
 from __future__ import annotations
 
-from joulepath_agent.gpus.wish import Wish, height
+from joulepath_agent.gpus.wish import DEFAULT, Wish, height
 from joulepath_crds import TAIL_LAGS
 
-__all__ = ["is_short_tail", "wish_at_begin", "wish_at_end"]
+__all__ = ["is_short_tail", "wish_at_begin", "wish_at_end", "wish_in_tail"]
 
 
 def wish_at_begin(clock_mhz: int, after_mhz: int, begin_s: float, duration_s: float, lag_up_s: float) -> Wish:
@@ -29,6 +30,11 @@ def wish_at_begin(clock_mhz: int, after_mhz: int, begin_s: float, duration_s: fl
 def wish_at_end(after_mhz: int) -> Wish:
     """The wish at its end."""
     return Wish(after_mhz)
+
+
+def wish_in_tail(clock_mhz: int, end_s: float, tail_s: float, lag_up_s: float) -> Wish:
+    """The wish at the end of an iteration's work, where its clock, or the next one's, stays for a tail as usual."""
+    return Wish(clock_mhz) if clock_mhz == DEFAULT else Wish(clock_mhz, DEFAULT, end_s + tail_s + lag_up_s)
 
 
 def is_short_tail(tail_s: float | None, lag_up_s: float) -> bool:

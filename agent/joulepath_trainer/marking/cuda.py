@@ -20,6 +20,7 @@ from typing import Any, Final
 __all__ = ["CudaError", "Driver", "StreamMarks"]
 
 _NOT_READY: Final = 600
+_ALREADY_REGISTERED: Final = 712
 _PORTABLE_DEVICE_MAP: Final = 0x01 | 0x02
 _REGISTERED_BYTES: Final = 4096
 _Pointer: Final = ctypes.c_void_p
@@ -83,8 +84,12 @@ class Driver:
         return f"GPU-{uuid.UUID(bytes=bytes(raw))}"
 
     def map_host_page(self, address: int) -> int:
-        """Lets the GPU write the page of host memory at the address; returns the address that the GPU has for it."""
-        _check("cuMemHostRegister_v2", self._register(address, _REGISTERED_BYTES, _PORTABLE_DEVICE_MAP))
+        """Lets the GPU write the page of host memory at the address; returns the address that the GPU has for it.
+
+        Another GPU of this process may have been let before: registered is registered for all.
+        """
+        registered = self._register(address, _REGISTERED_BYTES, _PORTABLE_DEVICE_MAP)
+        _check("cuMemHostRegister_v2", 0 if registered == _ALREADY_REGISTERED else registered)
         on_device = ctypes.c_uint64()
         _check("cuMemHostGetDevicePointer_v2", self._device_pointer(ctypes.byref(on_device), address, 0))
         return on_device.value

@@ -73,6 +73,8 @@ class Marker:
     name: str
     """"stream" or "host", as the agent is told."""
     gpu_uuid: str | None
+    place: str
+    """Where it marks: markers of one place are the same."""
     ready: Callable[[], bool]
     """Whether a page may be opened now; not while a CUDA graph is captured, which it could spoil."""
     open: Callable[[mmap.mmap, PageWriter], Marks]
@@ -90,7 +92,7 @@ def choose_marker(device_type: str) -> Marker:
     if driver is None:
         if device_type != "cpu" or on_torch_stream:
             raise RuntimeError(f"work on a device of type {device_type!r} without a CUDA driver can't be marked")
-        return Marker("host", None, lambda: True, lambda _, writer: HostMarks(writer))
+        return Marker("host", None, "host", lambda: True, lambda _, writer: HostMarks(writer))
     stream = _torch_stream(torch) if on_torch_stream else _legacy_default_stream
 
     def open_stream_marks(page: mmap.mmap, _: PageWriter) -> Marks:
@@ -100,7 +102,9 @@ def choose_marker(device_type: str) -> Marker:
         address = ctypes.addressof(ctypes.c_char.from_buffer(page))
         return StreamMarks(driver, stream, address, MARKER_OFFSET)
 
-    return Marker("stream", driver.current_gpu(), lambda: not driver.capturing(stream()), open_stream_marks)
+    uuid = driver.current_gpu()
+    place = f"{uuid} {'torch' if on_torch_stream else 'default'}"
+    return Marker("stream", uuid, place, lambda: not driver.capturing(stream()), open_stream_marks)
 
 
 def _legacy_default_stream() -> int:

@@ -2,9 +2,10 @@
 
 One connection (`SOCK_SEQPACKET`) for each rank, and three things on it:
 
-1. *Hello*, one JSON message from the trainer: who this rank says it is. The agent believes of it only what it can check
-   (the pod by the peer's pidfd, the GPU by the pod's set).
-2. *Welcome* or *refusal*, one JSON message back. A welcome carries a file descriptor: the shared `page` of this rank.
+1. *Hello*, one JSON message from the trainer: who this rank says it is. The agent believes of it only what it can
+   check (the pod by the peer's pidfd, the GPU by the pod's set). It carries a file descriptor: the shared `page` of
+   this rank, the same one on each connection of the process.
+2. *Welcome* or *refusal*, one JSON message back. No marker is enqueued between a hello and its welcome.
 3. *Iteration records*, binary, from the trainer, one for each completed training step: the begin and end of each
    instruction on the GPU's own clock, as offsets from the begin of the step. Sent without blocking; one that doesn't
    fit the socket's queue is dropped.
@@ -17,7 +18,7 @@ import struct
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
-from joulepath_trainer.wire.protocol import KINDS, MAX_MESSAGE_BYTES, VERSION, WireError
+from joulepath_trainer.wire.protocol import KINDS, MAX_MESSAGE_BYTES, VERSION, OtherVersionError, WireError
 
 __all__ = ["Hello", "InstructionSpan", "IterationRecord", "PipelinePlace", "Reply"]
 
@@ -70,14 +71,15 @@ class Hello:
         """Reads the message of a peer that may be hostile.
 
         Raises:
-            WireError: It is not a hello of this version; the text names the field.
+            OtherVersionError: It is of another version.
+            WireError: It is no hello; the text names the field.
         """
         body = _json_object(message, "hello")
+        if (version := _count(body.get("version"), "version")) != VERSION:
+            raise OtherVersionError(f"hello.version must be {VERSION}, it is {version}")
         pipeline = body.pop("pipeline", None)
         if not isinstance(pipeline, dict):
             raise WireError(f"hello.pipeline must be an object, it is {pipeline!r:.80}")
-        if body.get("version") != VERSION:
-            raise WireError(f"hello.version must be {VERSION}, it is {body.get('version')!r:.80}")
         try:
             hello = cls(
                 pipeline=PipelinePlace(
@@ -114,7 +116,7 @@ class Hello:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """The agent's answer; a welcome comes with the shared page's file descriptor."""
+    """The agent's answer."""
 
     accepted: bool
     reason: str = ""

@@ -1,5 +1,6 @@
 """The shared page of a rank: its layout, byte by byte, and its two sides. It tells the agent where the GPU is.
 
+It belongs to the training process, for all its life: memory of its own (a memfd), sealed so that nobody can resize it.
 Little endian, `PAGE_BYTES` long:
 
     offset 0   u32  magic
@@ -10,12 +11,15 @@ Little endian, `PAGE_BYTES` long:
                     u16 microbatch, u16 zero); the entry of marker n is at n % RING
 
 The host writes a marker's ring entry before it enqueues the write of the marker, so that whoever sees a marker finds
-what it means. Sequence numbers start at 1; 0 means that none was passed. An entry whose sequence differs from the one
-asked for has been overwritten: the reader is more than RING markers late.
+what it means. Sequence numbers start at 1 and go on over all connections, after `LAST` from 1 again; 0 means that none
+was passed. An entry whose sequence differs from the one asked for has been overwritten: the reader is more than RING
+markers late. What was enqueued before a reader came is none of its business: it begins after `enqueued`, and a marker
+that the GPU passes late, from before, means nothing to it.
 """
 
 from __future__ import annotations
 
+import fcntl
 import struct
 from dataclasses import dataclass
 from enum import IntEnum
@@ -25,15 +29,20 @@ from joulepath_trainer.wire.protocol import KINDS, VERSION, WireError
 
 __all__ = [
     "ENTRY",
+    "LAST",
     "MARKER_OFFSET",
     "PAGE_BYTES",
     "RING",
     "RING_OFFSET",
+    "SEALS",
     "MarkerEntry",
     "MarkerEvent",
     "PageReader",
     "PageWriter",
+    "ahead",
     "check_page",
+    "following",
+    "format_page",
 ]
 
 _MAGIC: Final = 0x4850_4C4A  # "JLPH" as bytes in memory
@@ -45,6 +54,10 @@ MARKER_OFFSET: Final = 8
 _ENQUEUED_OFFSET: Final = 12
 PAGE_BYTES: Final = RING_OFFSET + RING * ENTRY.size
 _U32: Final = struct.Struct("<I")
+LAST: Final = 2**32 - 1
+"""The last sequence number: instructions of a millisecond get there in weeks."""
+SEALS: Final = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+"""Who maps a file that is cut short is killed when it looks."""
 
 
 class MarkerEvent(IntEnum):
@@ -72,13 +85,14 @@ class MarkerEntry:
 class PageWriter:
     """The trainer's side of a shared page."""
 
-    def __init__(self, page: memoryview) -> None:
+    def __init__(self, page: memoryview, sequence: int = 0) -> None:
+        """`sequence` is that of the last marker that was enqueued."""
         self._page = page
-        self._sequence = 0
+        self._sequence = sequence
 
     def announce(self, event: MarkerEvent, iteration: int, kind: str = "", stage: int = 0, microbatch: int = 0) -> int:
         """Writes what the next marker means and returns the sequence number that the GPU is to write."""
-        self._sequence += 1
+        self._sequence = following(self._sequence)
         at = RING_OFFSET + (self._sequence % RING) * ENTRY.size
         code = ord(kind) if kind else 0
         ENTRY.pack_into(self._page, at, self._sequence, iteration & 0xFFFFFFFF, event, code, stage, microbatch, 0)
@@ -95,11 +109,6 @@ class PageReader:
 
     def __init__(self, page: memoryview) -> None:
         self._page = page
-
-    @staticmethod
-    def format(page: memoryview) -> None:
-        """Prepares a fresh page."""
-        _HEAD.pack_into(page, 0, _MAGIC, VERSION, 0, 0)
 
     @property
     def marker(self) -> int:
@@ -120,8 +129,24 @@ class PageReader:
         return MarkerEntry(sequence, iteration, MarkerEvent(event), chr(kind) if kind else "", stage, microbatch)
 
 
+def following(sequence: int) -> int:
+    """The sequence number after this one."""
+    return sequence % LAST + 1
+
+
+def ahead(sequence: int, of: int) -> int:
+    """By how many markers it comes after another one, be it that numbers begin anew in between; 0 where it doesn't."""
+    distance = (sequence - of) % LAST
+    return distance if distance <= LAST // 2 else 0
+
+
+def format_page(page: memoryview) -> None:
+    """The trainer prepares a fresh page."""
+    _HEAD.pack_into(page, 0, _MAGIC, VERSION, 0, 0)
+
+
 def check_page(page: memoryview) -> None:
-    """The trainer checks what it was given.
+    """The agent checks what it was given.
 
     Raises:
         WireError: The page isn't one of this version.

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["KINDS", "MAX_MESSAGE_BYTES", "SOCKET_ENV", "SOCKET_PATH", "VERSION", "WireError"]
+__all__ = ["KINDS", "MAX_MESSAGE_BYTES", "SOCKET_ENV", "SOCKET_PATH", "VERSION", "OtherVersionError", "WireError"]
 
-VERSION: Final = 1
+VERSION: Final = 2
 SOCKET_ENV: Final = "JOULEPATH_SOCKET"
 SOCKET_PATH: Final = "/run/joulepath/agent.sock"
 MAX_MESSAGE_BYTES: Final = 65536
@@ -16,3 +16,7 @@ KINDS: Final = "FBIW"
 
 class WireError(ValueError):
     """A message or page that doesn't follow this format; the text says what is wrong with it."""
+
+
+class OtherVersionError(WireError):
+    """A hello of another version of this format: agent and trainer are of different releases."""

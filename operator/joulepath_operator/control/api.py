@@ -15,7 +15,7 @@ from typing import Any, Final, cast
 from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException
 
-from joulepath_crds import EnergyPlanStatus
+from joulepath_crds import EnergyPlanStatus, content_hash
 from joulepath_operator.facts.labels import (
     AGENT_PODS,
     INJECTED_ANNOTATION,
@@ -101,6 +101,18 @@ class Api:
             raise
         return cast("Body", found)
 
+    def is_gone(self, resource: Resource, key: NamespacedName) -> bool:
+        """Whether the cluster knows the kind and has no object of this name; an API server that starts knows none.
+
+        Raises:
+            ApiException: It can't be told now.
+        """
+        name = f"metadata.name={key[1]}"
+        found = self._custom.list_namespaced_custom_object(
+            *_path(resource, key[0]), field_selector=name, _request_timeout=self._timeout_s
+        )
+        return not found["items"]
+
     def pod_security(self, namespace: str) -> str:
         """The Pod Security level that a namespace enforces: its own, or the cluster's default, which no API tells."""
         found = self._core.read_namespace(namespace, _request_timeout=self._timeout_s)
@@ -142,7 +154,12 @@ class Api:
         )
 
     def write_plan(self, energy_plan: Body, plan: StoredPlan) -> Body:
-        """Creates or replaces a JobPlan, owned by its EnergyPlan; nothing waits for its deletion."""
+        """Creates or replaces a JobPlan, owned by its EnergyPlan; nothing waits for its deletion.
+
+        Raises:
+            ConflictError: It has changed since it was read.
+            UnacceptableError: The API server doesn't take it, or drops a part of it.
+        """
         owner = energy_plan["metadata"]
         metadata = {
             "annotations": {INPUTS_ANNOTATION: plan.inputs},
@@ -157,20 +174,33 @@ class Api:
                 }
             ],
         }
-        return self._put(JOB_PLANS, owner["namespace"], plan, metadata)
+        written = self._put(JOB_PLANS, owner["namespace"], plan, metadata)
+        if content_hash(written["spec"]) != plan.spec.hash:  # no agent would play it
+            raise UnacceptableError(f"JobPlan {plan.name} is not stored as it was written")
+        return written
 
     def write_profile(self, namespace: str, profile: StoredProfile) -> Body:
         """Creates or replaces an EnergyProfile. Nobody owns it: it outlives the job."""
         metadata = {"labels": {JOB_UID_LABEL: profile.job_uid}}
         return self._put(ENERGY_PROFILES, namespace, profile, metadata)
 
-    def delete_plan(self, namespace: str, name: str) -> None:
-        """Deletes a JobPlan, if it is there."""
+    def delete_plan(self, namespace: str, name: str, version: str | None = None) -> None:
+        """Deletes a JobPlan, if it is there; only this version of it, if one is given.
+
+        Raises:
+            ConflictError: It is another version.
+        """
+        only = client.V1DeleteOptions(preconditions=client.V1Preconditions(resource_version=version))
         try:
             self._custom.delete_namespaced_custom_object(
-                *_path(JOB_PLANS, namespace), name, _request_timeout=self._timeout_s
+                *_path(JOB_PLANS, namespace),
+                name,
+                **({"body": only} if version is not None else {}),
+                _request_timeout=self._timeout_s,
             )
         except ApiException as error:
+            if error.status == HTTPStatus.CONFLICT:
+                raise ConflictError(error.reason) from error
             if error.status != HTTPStatus.NOT_FOUND:
                 raise
 

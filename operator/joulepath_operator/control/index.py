@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from joulepath_crds import REPORT_INTERVAL_S, EnergyProfileSpec, JobPlanSpec, NodeReportStatus
+from joulepath_crds import REPORT_INTERVAL_S, EnergyProfileSpec, JobPlanSpec, NodeReportStatus, content_hash
 from joulepath_operator.facts.labels import INPUTS_ANNOTATION, JOB_UID_LABEL
 from joulepath_operator.facts.names import (
     ENERGY_PLANS,
@@ -56,8 +56,11 @@ class _Known:
 
 @dataclass(frozen=True, slots=True)
 class _Owned:
+    """A JobPlan, the EnergyPlan that it names, and the UIDs of its owners."""
+
     plan: StoredPlan
     energy_plan: str
+    owners: frozenset[str]
 
 
 class Index:
@@ -156,6 +159,19 @@ class Index:
         owned: dict[NamespacedName, _Owned] = self._objects[JOB_PLANS]
         return tuple(one.plan for (namespace, _), one in sorted(owned.items()) if (namespace, one.energy_plan) == key)
 
+    def orphans(self, key: NamespacedName, uid: str | None) -> tuple[StoredPlan, ...]:
+        """Those of them that aren't owned by the EnergyPlan of this UID; all where there is none.
+
+        Whoever deletes one with `--cascade=orphan` has its UID taken out of its JobPlans: what names no owner belonged
+        to one that is gone.
+        """
+        owned: dict[NamespacedName, _Owned] = self._objects[JOB_PLANS]
+        return tuple(
+            one.plan
+            for (namespace, _), one in sorted(owned.items())
+            if (namespace, one.energy_plan) == key and uid not in one.owners
+        )
+
     def profiles(self, namespace: str) -> tuple[StoredProfile, ...]:
         """The EnergyProfiles of a namespace."""
         return tuple(one for key, one in sorted(self._objects[ENERGY_PROFILES].items()) if key[0] == namespace)
@@ -174,8 +190,11 @@ class Index:
             return _Report(status, self._clock())
         if resource == JOB_PLANS:
             spec = JobPlanSpec.from_api(body["spec"])
+            if content_hash(body["spec"]) != spec.hash:
+                raise ValueError("its hash isn't that of its content, so no agent plays it; it is made anew")
             inputs = (metadata.get("annotations") or {}).get(INPUTS_ANNOTATION, "")
-            return _Owned(StoredPlan(metadata["name"], spec, inputs, version), spec.energy_plan)
+            owners = frozenset(one["uid"] for one in metadata.get("ownerReferences") or ())
+            return _Owned(StoredPlan(metadata["name"], spec, inputs, version), spec.energy_plan, owners)
         job_uid = (metadata.get("labels") or {}).get(JOB_UID_LABEL, "")
         return StoredProfile(metadata["name"], EnergyProfileSpec.from_api(body["spec"]), job_uid, version)
 

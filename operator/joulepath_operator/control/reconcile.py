@@ -68,6 +68,7 @@ class Reconciler:
 
     async def _reconcile(self, key: NamespacedName) -> float | None:
         body = await asyncio.to_thread(self._api.get, ENERGY_PLANS, key)
+        await asyncio.to_thread(self._bury, key, body)
         if body is None or body["metadata"].get("deletionTimestamp"):
             self._questions.stop(key)
             self._metrics.forget(key)
@@ -81,6 +82,17 @@ class Reconciler:
             self._questions.stop(key)  # else a node may only be silent for a moment: the planner goes on
         self._metrics.tell(key, body["spec"]["job"]["name"], decision.status)
         return decision.requeue_after_s
+
+    def _bury(self, key: NamespacedName, body: Body | None) -> None:
+        """Deletes JobPlans that no EnergyPlan owns any more, as it was read just now: nobody else would for certain."""
+        lives = body is not None and not body["metadata"].get("deletionTimestamp")
+        orphans = self._index.orphans(key, body["metadata"]["uid"] if body is not None and lives else None)
+        if not orphans or (body is None and not self._api.is_gone(ENERGY_PLANS, key)):
+            return
+        for plan in orphans:
+            log.info("%s/%s: JobPlan %s is deleted, no EnergyPlan owns it", *key, plan.name)
+            self._api.delete_plan(key[0], plan.name, plan.version)
+            self._index.drop(JOB_PLANS, {"metadata": {"namespace": key[0], "name": plan.name}})
 
     def _decide(
         self, key: NamespacedName, body: Body, asked: PlanRequest | None, answer: PlanResult | PlanRefusal | None

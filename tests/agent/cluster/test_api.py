@@ -6,6 +6,7 @@ import contextlib
 import json
 import socket
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,7 +18,9 @@ from kubernetes import client, config
 
 from joulepath_agent.cluster.api import NodeApi
 from joulepath_agent.peers.peer import JobKey
-from joulepath_crds import JobPlanSpec, NodeReportStatus, Purpose, Sweep
+from joulepath_agent.ranks.lifetime import DEFAULT_TIME_TO_LIVE_S
+from joulepath_agent.ranks.reason import Reason
+from joulepath_crds import JobPlanSpec, NodeReportStatus, Purpose, Sweep, content_hash
 from joulepath_crds.__main__ import documents
 from real_cluster import Cluster as RealCluster
 from tests.agent.room import wait_until
@@ -34,8 +37,10 @@ class Ties:
     namespace: str
     node: str
     api: client.ApiClient
-    plans: list[Mapping[JobKey, JobPlanSpec]] = field(default_factory=list)
+    plans: list[Mapping[JobKey, JobPlanSpec | Reason]] = field(default_factory=list)
     report: NodeReportStatus = field(default_factory=NodeReportStatus)
+    heard_at_s: float = 0.0
+    """When plans were handed on last."""
 
     def get(self, *arguments: str) -> dict[str, Any] | None:
         """An object as kubectl gives it; None where there is none."""
@@ -48,15 +53,19 @@ class Ties:
         body = {"apiVersion": f"{self.group}/v1alpha1", "kind": "JobPlan", "metadata": metadata, "spec": spec}
         self.cluster.kubectl("apply", "-f", "-", stdin=json.dumps(body))
 
-    def known(self) -> Mapping[JobKey, JobPlanSpec]:
+    def known(self) -> Mapping[JobKey, JobPlanSpec | Reason]:
         """The plans as the agent knows them."""
         return self.plans[-1] if self.plans else {}
 
-    def start(self) -> NodeApi:
+    def start(self, plans_live_s: float = DEFAULT_TIME_TO_LIVE_S) -> NodeApi:
         """Ties an agent that reports `report`."""
-        tied = NodeApi(self.api, self.node, self.namespace, self.group)
-        tied.run(self.plans.append, lambda: self.report)
+        tied = NodeApi(self.api, self.node, self.namespace, self.group, plans_live_s)
+        tied.run(self._take, lambda: self.report)
         return tied
+
+    def _take(self, plans: Mapping[JobKey, JobPlanSpec | Reason]) -> None:
+        self.plans.append(plans)
+        self.heard_at_s = time.monotonic()
 
 
 @pytest.fixture
@@ -94,7 +103,15 @@ def plan(**changes: Any) -> dict[str, Any]:
         sweep=Sweep(clocks_mhz=(900,), iterations_per_block=2),
         default_clock_mhz=1410,
     )
-    return {**spec.to_api(), **changes}
+    body = {**spec.to_api(), **changes}
+    return {**body, "hash": content_hash(body)}
+
+
+def begin(ties: Ties) -> int | None:
+    """From which iteration on the plan is in force."""
+    told = ties.known()[ties.namespace, "job-uid"]
+    assert isinstance(told, JobPlanSpec)
+    return told.activate_at
 
 
 def test_plans_come_change_and_go(tied: Ties) -> None:
@@ -103,9 +120,9 @@ def test_plans_come_change_and_go(tied: Ties) -> None:
     assert tied.known() == {}
     tied.apply("a", plan())
     wait_until(lambda: key in tied.known(), "the plan arrives")
-    assert tied.known()[key].activate_at is None
+    assert begin(tied) is None
     tied.apply("a", plan(activateAt=7))
-    wait_until(lambda: tied.known()[key].activate_at == 7, "the activation arrives")
+    wait_until(lambda: begin(tied) == 7, "the activation arrives")
     tied.cluster.kubectl("delete", f"jobplans.{tied.group}", "a", "-n", tied.namespace)
     wait_until(lambda: tied.known() == {}, "the withdrawal arrives")
 
@@ -207,10 +224,25 @@ def test_an_api_server_that_is_out_of_reach_withdraws_nothing_and_is_found_again
         ties.report = NodeReportStatus(agent_version="cut off")
         ties.apply("a", plan(activateAt=7))
         relay.mend()
-        wait_until(lambda: ties.known()[key].activate_at == 7, "the activation arrives after all")
+        wait_until(lambda: begin(ties) == 7, "the activation arrives after all")
         wait_until(lambda: _version(ties) == "cut off", "the report is written after all")
         first = next(i for i, plans in enumerate(ties.plans) if plans)
         assert all(ties.plans[first:])
+    finally:
+        running.stop()
+        relay.close()
+
+
+def test_news_come_while_nothing_changes_and_stop_with_the_api_server(ties: Ties) -> None:
+    relay = Relay(ties.api.configuration.host)
+    ties.api.configuration.host = f"https://127.0.0.1:{relay.port}"
+    running = ties.start(plans_live_s=8.0)
+    try:
+        wait_until(lambda: len(ties.plans) >= 3, "lists without a change are news")
+        relay.cut()
+        wait_until(lambda: time.monotonic() - ties.heard_at_s > 8.0, "plans have outlived the last news")
+        relay.mend()
+        wait_until(lambda: time.monotonic() - ties.heard_at_s < 1.0, "there is news again")
     finally:
         running.stop()
         relay.close()

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from joulepath_agent.cluster.plans import Plans
-from joulepath_crds import JobPlanSpec, Purpose, Sweep
+from joulepath_agent.ranks.reason import Reason
+from joulepath_crds import JobPlanSpec, Purpose, Sweep, content_hash
 
 
 def item(name: str, version: int = 1, activate_at: int | None = None, **metadata: str) -> dict[str, Any]:
@@ -21,11 +24,23 @@ def item(name: str, version: int = 1, activate_at: int | None = None, **metadata
         default_clock_mhz=1410,
     )
     fixed = {"name": name, "namespace": "default", "uid": name, "resourceVersion": str(version)}
-    return {"metadata": {**fixed, "creationTimestamp": "2026-01-01T00:00:00Z", **metadata}, "spec": spec.to_api()}
+    return {"metadata": {**fixed, "creationTimestamp": "2026-01-01T00:00:00Z", **metadata}, "spec": hashed(spec)}
+
+
+def hashed(spec: JobPlanSpec, **changes: Any) -> dict[str, Any]:
+    """A spec as the operator writes it."""
+    body = {**spec.to_api(), **changes}
+    return {**body, "hash": content_hash(body)}
 
 
 def key(name: str) -> tuple[str, str]:
     return "default", f"job-of-{name}"
+
+
+def spec_of(plans: Plans, name: str) -> JobPlanSpec:
+    told = plans.by_job()[key(name)]
+    assert isinstance(told, JobPlanSpec)
+    return told
 
 
 def test_a_plan_is_parsed_again_only_when_it_has_changed() -> None:
@@ -35,11 +50,12 @@ def test_a_plan_is_parsed_again_only_when_it_has_changed() -> None:
     plans.put(item("b", 2, activate_at=7))
     second = plans.by_job()
     assert second[key("a")] is first[key("a")]
-    assert second[key("b")].activate_at == 7
+    assert spec_of(plans, "b").activate_at == 7
     plans.replace([item("a"), item("b", 2, activate_at=7)])
     assert all(plans.by_job()[key(name)] is second[key(name)] for name in "ab")
     plans.replace([item("b", 3, activate_at=9)])
-    assert {k: spec.activate_at for k, spec in plans.by_job().items()} == {key("b"): 9}
+    assert set(plans.by_job()) == {key("b")}
+    assert spec_of(plans, "b").activate_at == 9
 
 
 def test_plans_that_are_gone_going_or_unreadable_are_none() -> None:
@@ -56,4 +72,28 @@ def test_the_youngest_plan_of_a_job_is_its_plan() -> None:
     plans = Plans()
     young = item("a", uid="young", activate_at=5, creationTimestamp="2026-01-02T00:00:00Z")
     plans.replace([young, item("a", uid="old")])
-    assert plans.by_job()[key("a")].activate_at == 5
+    assert spec_of(plans, "a").activate_at == 5
+
+
+def test_a_plan_whose_content_is_not_that_of_its_hash_is_told_and_the_others_are_played(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    plans, changed = Plans(), item("a")
+    changed["spec"]["sweep"]["clocksMHz"] = [600]
+    plans.replace([changed, item("b")])
+    told = plans.by_job()[key("a")]
+    assert isinstance(told, Reason)
+    assert str(told).startswith("HashMismatch: the plan's hash is ")
+    assert "JobPlan default/a isn't played: HashMismatch" in caplog.text
+    assert spec_of(plans, "b").job == "job"
+    plans.put(item("a", 2))
+    assert spec_of(plans, "a").job == "job"
+
+
+def test_a_newer_operator_may_write_fields_that_this_agent_does_not_know() -> None:
+    plans, newer = Plans(), item("a")
+    sweep = {**newer["spec"]["sweep"], "unheardOf": [1.0, {"deep": 2.50}]}
+    newer["spec"] = hashed(JobPlanSpec.from_api(newer["spec"]), sweep=sweep, alsoUnheardOf=7.0)
+    newer["spec"]["unheardOfFrom"] = 12  # written later, as activateAt is
+    plans.put(newer)
+    assert spec_of(plans, "a").sweep == Sweep(clocks_mhz=(900,), iterations_per_block=2)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from joulepath_agent.gpus.lease import End
 from joulepath_agent.gpus.wish import DEFAULT, Wish, height
 from joulepath_agent.ranks.conductor import Conductor
-from joulepath_agent.ranks.reason import Reason
+from joulepath_agent.ranks.reason import Obstacle, Reason
 from joulepath_crds import (
     Arm,
     Blocks,
@@ -116,8 +116,29 @@ def test_a_short_tail_leads_straight_into_the_next_iteration_and_a_long_one_runs
     short, long = conductor(tail_s=3 * LAG_S), conductor(tail_s=5 * LAG_S)
     for player in (short, long):
         player.set_plan(plan())
-    assert run(short, 10)[-2] == Wish(900)
+    assert run(short, 10)[-2] == Wish(900, DEFAULT, sum(DURATIONS) + 3 * LAG_S + LAG_S)
     assert run(long, 10)[-2] == Wish(DEFAULT)
+
+
+def test_what_lasts_longer_than_the_usual_tail_has_default_clocks_a_lag_later() -> None:
+    """An evaluation, or a checkpoint; it may come every few iterations, and be most of the median."""
+    end_s = sum(DURATIONS)
+    for usual_s, until_s in ((0.0, LAG_S), (2 * LAG_S, 2 * LAG_S), (30.0, 4 * LAG_S)):
+        player = conductor(tail_s=LAG_S, usual_tail_s=usual_s)
+        player.set_plan(plan())
+        wishes = run(player, 10)
+        assert wishes[-2] == Wish(900, DEFAULT, end_s + until_s + LAG_S)
+        assert wishes[-1] is None, "the end of the step changes nothing"
+        assert at(player, 11) == Wish(900)
+
+
+def test_a_sweep_lets_go_of_its_clock_after_the_usual_tail_and_takes_it_up_again() -> None:
+    player = conductor(tail_s=0.1, usual_tail_s=0.2, control_time_s=4.0)
+    player.set_plan(sweep())
+    assert run(player, 10)[-1] == Wish(900, DEFAULT, sum(DURATIONS) + 0.2 + 1.0 + LAG_S)
+    assert at(player, 11) == Wish(900, measure=True)
+    at(player, 12)
+    assert run(player, 12)[-1] is None, "default clocks are held already"
 
 
 def test_a_short_tail_before_a_control_block_runs_at_default_clocks() -> None:
@@ -197,6 +218,20 @@ def test_a_withdrawn_plan_means_default_clocks_at_once() -> None:
     assert (player.state, player.applied_hash) == (RankState.OBSERVING, None)
 
 
+def test_a_plan_that_is_withheld_is_not_played_and_the_reason_goes_with_it() -> None:
+    player = conductor()
+    player.set_plan(plan())
+    at(player, 10)
+    assert player.withhold(Reason(Obstacle.HASH_MISMATCH, "x")) == Wish(DEFAULT)
+    assert at(player, 11) == Wish(DEFAULT)
+    assert (player.reason, player.state, player.staged_hash) == ("HashMismatch: x", RankState.OBSERVING, None)
+    player.set_plan(None)
+    assert player.reason == ""
+    player.withhold(Reason(Obstacle.HASH_MISMATCH, "x"))
+    player.set_plan(plan())
+    assert (player.reason, player.staged_hash) == ("", "one")
+
+
 def test_a_changed_plan_means_default_clocks_until_it_is_active_itself() -> None:
     player = conductor()
     player.set_plan(plan())
@@ -272,6 +307,28 @@ def test_a_suspended_rank_joins_again_at_the_next_block() -> None:
     assert player.stop(Reason(End.MARKERS_STOPPED, "x")) == Wish(DEFAULT)
     assert [at(player, i) for i in (12, 13, 14)] == [Wish(DEFAULT), Wish(DEFAULT), Wish(900)]
     assert player.reason == ""
+
+
+def test_an_expired_plan_ends_with_its_iteration_and_is_joined_again_at_a_block() -> None:
+    player = conductor()
+    player.set_plan(plan(blocks=Blocks(iterations=4, pairs=0)))
+    assert at(player, 10) == Wish(900)
+    player.expired = "no news"
+    assert player.on_event(MarkerEntry(1, 10, MarkerEvent.END, "F", 0, 0), 0.0) == Wish(1200), "not within an iteration"
+    assert at(player, 11) == Wish(DEFAULT)
+    assert (player.reason, player.state) == ("PlanExpired: no news", RankState.STAGED)
+    assert (player.staged_hash, player.applied_hash, player.applied.arm) == ("one", None, Arm.DEFAULT)
+    assert {at(player, i) for i in range(12, 16)} == {Wish(DEFAULT)}
+    player.expired = ""
+    assert [at(player, i) for i in (16, 17, 18)] == [Wish(DEFAULT), Wish(DEFAULT), Wish(900)]
+    assert player.reason == ""
+
+
+def test_a_plan_that_expires_before_its_begin_does_not_begin() -> None:
+    player = conductor(expired="no news")
+    player.set_plan(plan())
+    assert {at(player, i) for i in range(9, 13)} == {Wish(DEFAULT)}
+    assert player.reason == "PlanExpired: no news"
 
 
 def iterate(player: Conductor, periods_s: list[float], first: int = 10) -> None:

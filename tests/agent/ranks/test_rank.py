@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-import mmap
+import math
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -17,9 +17,12 @@ from joulepath_agent.gpus.nvml import Gpu
 from joulepath_agent.gpus.setter import ClockSetter
 from joulepath_agent.peers.budget import BUDGET, Budget
 from joulepath_agent.peers.peer import JobPod, Peer
+from joulepath_agent.ranks.lifetime import TimeToLive
+from joulepath_agent.ranks.page import SharedPage
 from joulepath_agent.ranks.rank import Rank
+from joulepath_trainer.memory import OwnPage
 from joulepath_trainer.wire.messages import Hello, InstructionSpan, IterationRecord, PipelinePlace
-from joulepath_trainer.wire.page import PAGE_BYTES, MarkerEvent, PageWriter
+from joulepath_trainer.wire.page import MarkerEvent, PageWriter
 from tests.agent.gpus.test_setter import MovedGpu, NotedLessor
 
 HELLO = Hello(0, 0, 1, 0, "GPU-1", "stream", PipelinePlace("Schedule1F1B", 1, 1, (0,), (0,)))
@@ -36,10 +39,12 @@ def make() -> Iterator[Callable[[Budget], tuple[Rank, PageWriter]]]:
             pidfd = os.pidfd_open(os.getpid())
             stack.callback(os.close, pidfd)
             pod = JobPod("default", "pod", "uid", "job", "job-uid")
-            trace = EnergyTrace(setter)
-            rank = Rank(HELLO, Peer(os.getpid(), pidfd, "uid"), pod, setter, trace, lambda _: None, budget)
-            stack.callback(os.close, rank.page.fd)
-            return rank, PageWriter(memoryview(mmap.mmap(rank.page.fd, PAGE_BYTES)))
+            trace, life = EnergyTrace(setter), TimeToLive(math.inf, 0.0)
+            own, peer = OwnPage(), Peer(os.getpid(), pidfd, "uid")
+            stack.callback(os.close, own.descriptor)
+            page = SharedPage(own.descriptor)
+            rank = Rank(HELLO, peer, page, pod, setter, trace, lambda _: None, budget, time_to_live=life)
+            return rank, own.writer
 
         yield begin
 

@@ -1,0 +1,87 @@
+"""An API server over HTTP as far as an agent asks one: JobPlans, a NodeReport and a Lease; it can fall silent."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from kubernetes import client
+
+__all__ = ["ApiDouble", "api_double"]
+
+
+class ApiDouble:
+    """What it serves and has seen."""
+
+    def __init__(self) -> None:
+        self.plans: list[dict[str, Any]] = []
+        self.lists = 0
+        """How many lists were asked for."""
+        self.watches: list[dict[str, str]] = []
+        """The parameters of each watch."""
+        self.beats = 0
+        """How often the Lease was renewed."""
+        self.lists_fail = False
+        self.watches_hang = False
+        """Whether a watch that is opened is never answered nor ended."""
+        self.over = threading.Event()
+        self.connection = client.ApiClient()
+
+
+@contextmanager
+def api_double() -> Iterator[ApiDouble]:
+    """Runs one."""
+    double = ApiDouble()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def log_message(self, *_: object) -> None:
+            """Says nothing."""
+
+        def do_GET(self) -> None:
+            asked = {name: values[0] for name, values in parse_qs(urlsplit(self.path).query).items()}
+            if "watch" in asked:
+                self._watch(asked)
+                return
+            double.lists += 1
+            if double.lists_fail:
+                self._answer(503, {})
+            else:
+                self._answer(200, {"items": double.plans, "metadata": {"resourceVersion": "1"}})
+
+        def do_PATCH(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            double.beats += "/leases/" in self.path
+            self._answer(200, {})
+
+        def _watch(self, asked: dict[str, str]) -> None:
+            double.watches.append(asked)
+            double.over.wait(None if double.watches_hang else float(asked["timeoutSeconds"]))
+            self._answer(200, None)
+
+        def _answer(self, status: int, body: Any) -> None:
+            content = b"" if body is None else json.dumps(body).encode()
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+    settings = client.Configuration(host=f"http://127.0.0.1:{server.server_address[1]}")
+    settings.retries = False
+    double.connection = client.ApiClient(settings)
+    try:
+        yield double
+    finally:
+        double.over.set()
+        server.shutdown()
+        server.server_close()
