@@ -29,7 +29,7 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry
 
-from joulepath_agent.agent import Agent
+from joulepath_agent.agent import Agent, Paths
 from joulepath_agent.gpus.foreign import OnForeignClock
 from joulepath_agent.gpus.nvml import Nvml
 from joulepath_agent.logs import Log
@@ -97,8 +97,7 @@ def main() -> None:
         Nvml(),
         identify,
         pods,
-        socket_path=options.socket,
-        state_dir=options.state_dir,
+        Paths(options.socket, options.state_dir),
         budget=replace(BUDGET, recheck_s=_RECHECK_S),
         on_foreign_clock=options.on_foreign_clock,
         plan_time_to_live_s=options.plans_live,

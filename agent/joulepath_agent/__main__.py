@@ -16,7 +16,7 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry
 
-from joulepath_agent.agent import Agent
+from joulepath_agent.agent import Agent, Paths
 from joulepath_agent.cluster.api import NodeApi
 from joulepath_agent.doctor.__main__ import main as examine
 from joulepath_agent.gpus.foreign import OnForeignClock
@@ -66,10 +66,8 @@ def _run(options: argparse.Namespace) -> int:
             Nvml(options.site_clocks),
             CgroupIdentity(options.proc),
             ClusterPods(options.pod_resources, cluster.read_pod),
-            socket_path=options.socket,
-            state_dir=options.state_dir,
+            Paths(options.socket, options.state_dir, options.proc),
             version=version("joulepath"),
-            proc=options.proc,
             look_for_gpus_s=options.look_for_gpus,
             on_foreign_clock=options.on_foreign_clock,
             budget=replace(BUDGET, silence_s=options.silence_limit),

@@ -11,6 +11,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -41,7 +42,7 @@ from joulepath_agent.ranks.reason import Reason
 from joulepath_crds import GpuReport, JobPlanSpec, JobReport, NodeReportStatus, RankReport
 from joulepath_trainer.wire.messages import Hello
 
-__all__ = ["Agent"]
+__all__ = ["Agent", "Paths"]
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +53,18 @@ _HANGS_S: Final = 1.0
 _LOOK_FOR_GPUS_S: Final = 30.0
 
 
+@dataclass(frozen=True, slots=True)
+class Paths:
+    """Where things of the node are."""
+
+    socket: Path
+    """Where ranks connect."""
+    state_dir: Path
+    """Folder with the warden's socket, and the doctor's record if there is one."""
+    proc: Path = Path("/proc")
+    """The host's."""
+
+
 class Agent:
     """All of the agent but its ties to Kubernetes and its metrics."""
 
@@ -60,11 +73,9 @@ class Agent:
         nvml: Looker,
         identify: Identify,
         locate: Locate,
+        paths: Paths,
         *,
-        socket_path: Path,
-        state_dir: Path,
         version: str = "",
-        proc: Path = Path("/proc"),
         look_for_gpus_s: float = _LOOK_FOR_GPUS_S,
         budget: Budget = BUDGET,
         on_foreign_clock: OnForeignClock = OnForeignClock.REASSERT,
@@ -76,10 +87,8 @@ class Agent:
             nvml: Where it looks for the GPUs of the node: `nvml.Nvml`.
             identify: Tells who is at the socket.
             locate: Tells where that pod stands.
-            socket_path: The socket.
-            state_dir: Folder with the warden's socket, and the doctor's record if there is one.
+            paths: Where things of the node are.
             version: Of the agent, as it is reported.
-            proc: The host's /proc.
             look_for_gpus_s: Between two looks for GPUs while there are none, or not all.
             budget: What peers may make it remember, compute and wait for.
             on_foreign_clock: What to do where somebody else sets a clock that is leased.
@@ -96,8 +105,8 @@ class Agent:
         self._rechecks = threading.Thread(target=self._recheck, name="recheck", daemon=True)
         self._budget = budget
         self._on_foreign_clock = on_foreign_clock
-        self._state_dir, self._told = state_dir, ""
-        self.leasing = Leasing(state_dir, self._is_well, self._revoked)
+        self._state_dir, self._told = paths.state_dir, ""
+        self.leasing = Leasing(paths.state_dir, self._is_well, self._revoked)
         self.setters: dict[str, ClockSetter] = {}
         self._lock = threading.Lock()
         self._ranks: dict[str, Rank] = {}
@@ -110,7 +119,7 @@ class Agent:
         self._follower = Follower(lambda: self.ranks)
         self._sampler = Sampler(lambda: [rank.trace for rank in self.ranks])
         self._make_endpoint = partial(
-            Endpoint, socket_path, identify, self._admit, self._tick, on_refusal=self._count_refusal, budget=budget
+            Endpoint, paths.socket, identify, self._admit, self._tick, on_refusal=self._count_refusal, budget=budget
         )
         self._endpoint: Endpoint | None = None
         self._started = False
@@ -119,7 +128,7 @@ class Agent:
             self._adopt,
             self._is_idle,
             lambda: self.leasing.in_doubt,
-            proc=proc,
+            proc=paths.proc,
             retry_s=look_for_gpus_s,
         )
 
