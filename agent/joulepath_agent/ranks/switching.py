@@ -14,10 +14,16 @@ The planner's referee replays plans by the same rule; a test holds both together
 
 from __future__ import annotations
 
+from typing import Final
+
 from joulepath_agent.gpus.wish import DEFAULT, Wish, height
 from joulepath_crds import TAIL_LAGS
 
 __all__ = ["is_short_tail", "wish_at_begin", "wish_at_end", "wish_in_tail"]
+
+
+_LEAST_PATIENCE_S: Final = 0.001
+"""Also where clocks switch at once: markers are seen so much late."""
 
 
 def wish_at_begin(clock_mhz: int, after_mhz: int, begin_s: float, duration_s: float, lag_up_s: float) -> Wish:
@@ -34,7 +40,9 @@ def wish_at_end(after_mhz: int) -> Wish:
 
 def wish_in_tail(clock_mhz: int, end_s: float, tail_s: float, lag_up_s: float) -> Wish:
     """The wish at the end of an iteration's work, where its clock, or the next one's, stays for a tail as usual."""
-    return Wish(clock_mhz) if clock_mhz == DEFAULT else Wish(clock_mhz, DEFAULT, end_s + tail_s + lag_up_s)
+    if clock_mhz == DEFAULT:
+        return Wish(DEFAULT)
+    return Wish(clock_mhz, DEFAULT, end_s + tail_s + max(lag_up_s, _LEAST_PATIENCE_S))
 
 
 def is_short_tail(tail_s: float | None, lag_up_s: float) -> bool:
