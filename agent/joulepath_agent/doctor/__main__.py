@@ -87,7 +87,8 @@ class _Doctor:
         if first is not None and first.load is not None:
             first.load.ask("compute")
             self._leasing.stop()
-            site = os.environ.get("JOULEPATH_SITE_CLOCKS", "")
+            range_ = self._options.site_clocks
+            site = f"{range_.low_mhz},{range_.high_mhz}" if range_ else ""
             first.check("killed", lambda: pairs.killed(first.hold, self._options.state_dir, site))
         for one in self.examinations:
             one.close()

@@ -68,7 +68,7 @@ def killed(hold: Hold, state_dir: Path, site_clocks: str) -> Killed:
     clock = target_clocks(gpu)[0]
     before_mhz = hold.sm_clock_mhz()
     command = [sys.executable, "-m", "joulepath_agent.doctor.victim", str(state_dir), gpu.uuid, str(clock), site_clocks]
-    victim = subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True)
+    victim = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
         assert victim.stdout is not None
         said = victim.stdout.readline().strip()
@@ -84,9 +84,7 @@ def killed(hold: Hold, state_dir: Path, site_clocks: str) -> Killed:
         return Killed(time.monotonic() - begun_s, clock)
     finally:
         victim.kill()
-        victim.wait()
-        if victim.stdout is not None:
-            victim.stdout.close()
+        victim.communicate()
 
 
 def _reaches(hold: Hold, there: Callable[[int], bool]) -> bool:

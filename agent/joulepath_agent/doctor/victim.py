@@ -1,11 +1,10 @@
-"""The process that the doctor kills: it leases a GPU of the warden, locks its clock, and would hold it for ever.
+"""The process that the doctor kills: it leases a GPU of the warden, locks its clock, and holds it until its input ends.
 
 python -m joulepath_agent.doctor.victim STATE_DIR UUID MHZ [SITE_CLOCKS]
 """
 
 from __future__ import annotations
 
-import signal
 import sys
 from pathlib import Path
 
@@ -20,7 +19,7 @@ __all__ = ["main"]
 
 
 def main() -> None:
-    """Prints "locked", or why not; ends by SIGKILL."""
+    """Prints "locked", or why not; ends by SIGKILL, or when the doctor is gone."""
     state_dir, uuid, clock = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
     leasing = Leasing(state_dir / DOCTOR_FOLDER, lambda _: True, lambda _, why: print(why, flush=True))
     leasing.start()
@@ -32,7 +31,7 @@ def main() -> None:
         print(error, flush=True)
         return
     print("locked", flush=True)
-    signal.pause()
+    sys.stdin.read()
 
 
 if __name__ == "__main__":

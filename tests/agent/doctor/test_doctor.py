@@ -160,6 +160,17 @@ def test_it_leaves_default_clocks_and_no_record_when_it_is_ended(
     assert Record.read(made.state_dir) is None
 
 
+def test_the_process_that_is_to_be_killed_does_not_outlive_the_doctor(clinic: Callable[..., Room]) -> None:
+    made = clinic()
+    command = [sys.executable, "-m", "joulepath_agent.doctor.victim", str(made.state_dir), made.gpus.uuids[0], "900"]
+    victim = subprocess.Popen(command, env=made.gpus.environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert victim.stdout is not None
+    assert victim.stdout.readline() == b"locked\n"
+    assert made.clock() == 900
+    victim.communicate()  # ends its input, as the doctor's death does
+    wait_until(lambda: made.clock() == 0, "the clock is reset")
+
+
 def test_a_gpu_on_which_somebody_computes_is_left_alone(
     clinic: Callable[..., Room], doctor: Callable[..., Running]
 ) -> None:

@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
+from joulepath_agent.doctor import verdicts
 from joulepath_agent.doctor.figures import Examined, Page, Pair, Permission, Spread
 from joulepath_agent.doctor.table import WIDTH, table
 from joulepath_agent.doctor.verdicts import Finding, Verdict, findings
+from joulepath_planner.graph import groups
 from tests.agent.doctor.test_record import EMPTY, FULL
 
 
@@ -57,3 +59,7 @@ def test_collectives_are_slowed_down_by_switching_only_beyond_the_slower_clock()
     assert told(replace(FULL, collectives=by_clock), "collectives").verdict is Verdict.GOOD
     by_switching = replace(by_clock, switching_s=Spread(0.03, 0.03, 9))
     assert told(replace(FULL, collectives=by_switching), "collectives").verdict is Verdict.BAD
+
+
+def test_short_instructions_are_what_the_planner_takes_for_short() -> None:
+    assert verdicts._PAYS_LAGS == groups._LAGS_PER_CLOCK
