@@ -10,8 +10,11 @@ Little endian, `PAGE_BYTES` long:
                     u16 microbatch, u16 zero); the entry of marker n is at n % RING
 
 The host writes a marker's ring entry before it enqueues the write of the marker, so that whoever sees a marker finds
-what it means. Sequence numbers start at 1; 0 means that none was passed. An entry whose sequence differs from the one
-asked for has been overwritten: the reader is more than RING markers late.
+what it means. Sequence numbers start at 1, and after the greatest comes 1 again; 0 means that none was passed. An entry
+whose sequence differs from the one asked for has been overwritten: the reader is more than RING markers late.
+
+The two numbers of the head are written and read whole. An entry isn't: who reads it looks at its sequence last once
+more, as it may be overwritten meanwhile, sequence first.
 """
 
 from __future__ import annotations
@@ -45,6 +48,7 @@ MARKER_OFFSET: Final = 8
 _ENQUEUED_OFFSET: Final = 12
 PAGE_BYTES: Final = RING_OFFSET + RING * ENTRY.size
 _U32: Final = struct.Struct("<I")
+_GREATEST: Final = 2**32 - 1
 
 
 class MarkerEvent(IntEnum):
@@ -74,20 +78,23 @@ class PageWriter:
 
     def __init__(self, page: memoryview) -> None:
         self._page = page
+        # `pack_into` clears first what it writes: a reader would see a marker of 0 in between.
+        self._marker = page[MARKER_OFFSET : MARKER_OFFSET + _U32.size].cast("I")
+        self._enqueued = page[_ENQUEUED_OFFSET : _ENQUEUED_OFFSET + _U32.size].cast("I")
         self._sequence = 0
 
     def announce(self, event: MarkerEvent, iteration: int, kind: str = "", stage: int = 0, microbatch: int = 0) -> int:
         """Writes what the next marker means and returns the sequence number that the GPU is to write."""
-        self._sequence += 1
+        self._sequence = self._sequence % _GREATEST + 1
         at = RING_OFFSET + (self._sequence % RING) * ENTRY.size
         code = ord(kind) if kind else 0
         ENTRY.pack_into(self._page, at, self._sequence, iteration & 0xFFFFFFFF, event, code, stage, microbatch, 0)
-        _U32.pack_into(self._page, _ENQUEUED_OFFSET, self._sequence)
+        self._enqueued[0] = self._sequence
         return self._sequence
 
     def pass_marker(self, sequence: int) -> None:
         """Writes the marker from the host: where the GPU's stream can't."""
-        _U32.pack_into(self._page, MARKER_OFFSET, sequence)
+        self._marker[0] = sequence
 
 
 class PageReader:
@@ -115,7 +122,8 @@ class PageReader:
         """What a marker means; None where it was overwritten or makes no sense."""
         at = RING_OFFSET + (sequence % RING) * ENTRY.size
         found, iteration, event, kind, stage, microbatch, _ = ENTRY.unpack_from(self._page, at)
-        if found != sequence or event not in (1, 2, 3, 4) or (kind and chr(kind) not in KINDS):
+        (still,) = _U32.unpack_from(self._page, at)
+        if not found == still == sequence or event not in (1, 2, 3, 4) or (kind and chr(kind) not in KINDS):
             return None
         return MarkerEntry(sequence, iteration, MarkerEvent(event), chr(kind) if kind else "", stage, microbatch)
 
