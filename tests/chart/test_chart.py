@@ -105,6 +105,8 @@ def test_lint_finds_nothing(cluster: Cluster) -> None:
         ("--set", "agent.runtimeClassName=nvidia,webhook.replicas=1,crds.install=false"),
         ("--set", r"agent.siteClocks=210\,1200,webhook.gpuResource=nvidia.com/gpu\,x.y/z,logLevel=debug"),
         ("--set", "agent.silenceLimitSeconds=20"),
+        ("--set", "networkPolicy.enabled=false"),
+        ("--set-json", 'networkPolicy={"metricsFromNamespaces":{"matchLabels":{"a":"b"}},"apiServerPorts":[8443]}'),
         ("--set", "dashboards.enabled=true,metrics.annotations=false"),
         ("--set-json", 'image.pullSecrets=["key"]', "--set-json", 'agent.nodeSelector={"a":"b"}'),
         ("--set-json", 'agent.extraVolumes=[{"name":"x","emptyDir":{}}]'),
@@ -240,7 +242,7 @@ def test_accounts_write_what_is_ours_and_nothing_else(objects: list[Object]) -> 
         "coordination.k8s.io/leases",
     }
     assert writes["webhook"] == set()
-    assert "delete" not in {verb for verb, _ in writes["agent"]}
+    assert {verb for verb, _ in writes["agent"]} == {"create", "patch"}
     assert not any("secrets" in what for part in writes for _, what in grants(objects, part))
 
 
@@ -259,6 +261,47 @@ def test_webhook_can_neither_block_nor_slow_other_pods(objects: list[Object]) ->
     assert set(expression["values"]) == {"kube-system", NAMESPACE}
 
 
+def policies(objects: list[Object]) -> dict[str, Object]:
+    """Specs of the NetworkPolicies, by component."""
+    return {
+        one["metadata"]["labels"]["app.kubernetes.io/component"]: one["spec"]
+        for one in objects
+        if one["kind"] == "NetworkPolicy"
+    }
+
+
+@pytest.mark.cluster
+def test_pods_are_asked_at_one_port_and_ask_the_api_server_and_dns_only(objects: list[Object]) -> None:
+    found = policies(objects)
+    assert set(found) == set(workloads(objects))
+    for part, spec in found.items():
+        assert spec["policyTypes"] == ["Ingress", "Egress"]
+        (rule,) = spec["ingress"]
+        (served,) = (
+            port["containerPort"]
+            for container in workloads(objects)[part]["containers"]
+            for port in container.get("ports", ())
+            if port["name"] != "health"
+        )
+        assert [port["port"] for port in rule["ports"]] == [served]
+        # The API server, who asks the webhook, is no pod.
+        assert rule.get("from") == (None if part == "webhook" else [{"namespaceSelector": {}}])
+        ports = {(port["protocol"], port["port"]) for rule in spec["egress"] for port in rule["ports"]}
+        assert ports == {("TCP", 443), ("TCP", 6443), ("UDP", 53), ("TCP", 53)}
+
+
+@pytest.mark.cluster
+def test_who_may_read_metrics_and_where_the_api_server_is_can_be_said(cluster: Cluster) -> None:
+    selector = {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}
+    given = {"metricsFromNamespaces": selector, "apiServerPorts": [443, 16443]}
+    found = policies(render(cluster, "--set-json", f"networkPolicy={json.dumps(given)}"))
+    for part in ("operator", "agent"):
+        assert found[part]["ingress"][0]["from"] == [{"namespaceSelector": selector}]
+        assert [port["port"] for port in found[part]["egress"][0]["ports"]] == [443, 16443]
+    assert policies(render(cluster, "--set", "networkPolicy.enabled=false")) == {}
+    assert policies(render(cluster, "--set-json", "networkPolicy=null")) == policies(render(cluster))
+
+
 @pytest.mark.cluster
 def test_selectors_of_the_parts_select_their_pods_and_no_others(objects: list[Object]) -> None:
     pods = {
@@ -267,8 +310,8 @@ def test_selectors_of_the_parts_select_their_pods_and_no_others(objects: list[Ob
         if one["kind"] in {"Deployment", "DaemonSet"}
     }
     for one in objects:
-        selector = one.get("spec", {}).get("selector")
-        if one["kind"] not in {"Deployment", "DaemonSet", "Service", "PodDisruptionBudget"}:
+        selector = one.get("spec", {}).get("selector") or one.get("spec", {}).get("podSelector")
+        if one["kind"] not in {"Deployment", "DaemonSet", "Service", "PodDisruptionBudget", "NetworkPolicy"}:
             continue
         wanted = selector.get("matchLabels", selector)
         assert [part for part, labels in pods.items() if wanted.items() <= labels.items()] == [
@@ -304,6 +347,8 @@ def test_two_releases_share_no_name(cluster: Cluster, objects: list[Object]) -> 
             ("--set", "webhook.certificate.existingSecret=own,webhook.certificate.certManager.issuerRef.name=site"),
             "existingSecret and webhook.certificate.certManager.issuerRef are both set",
         ),
+        (("--set", "networkPolicy.apiServerPorts={0}"), "at '/networkPolicy/apiServerPorts/0': minimum: got 0, want 1"),
+        (("--set", "networkPolicy.metricsFromNamespaces.name=a"), "at '/networkPolicy/metricsFromNamespaces'"),
         (("--set", "dashboards.enabled=maybe"), "at '/dashboards/enabled': got string, want boolean"),
     ],
     ids=lambda value: value if isinstance(value, str) else value[1],

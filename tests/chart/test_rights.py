@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
 import yaml
+from kubernetes import client
 
-from real_cluster import Cluster, CommandError, until
+from joulepath_agent.cluster.failures import failures_as_oserror
+from joulepath_agent.cluster.heartbeat import Heartbeat
+from real_cluster import Cluster, until
 
-pytestmark = pytest.mark.cluster
+pytestmark = [
+    pytest.mark.cluster,
+    # The lab's API server is trusted by its address here, not by a certificate.
+    pytest.mark.filterwarnings("ignore::urllib3.exceptions.InsecureRequestWarning"),
+]
 
 CHART = Path(__file__).parents[2] / "charts/joulepath"
 RIGHTS = {
@@ -128,24 +135,55 @@ def test_agents_hold_leases_in_their_own_namespace(release: Release) -> None:
     assert not release.may("agent", "create", "coordination.k8s.io/leases", "kube-node-lease")
 
 
-def test_an_agent_writes_the_report_of_its_own_node_and_no_other(release: Release) -> None:
+@pytest.mark.parametrize("verb", ["get", "list", "watch", "update", "delete"])
+@pytest.mark.parametrize("what", ["joulepath.dev/nodereports", "coordination.k8s.io/leases"])
+def test_agents_read_no_reports_or_leases_and_delete_none(release: Release, verb: str, what: str) -> None:
+    assert not release.may("agent", verb, what, release.name)
+
+
+@pytest.mark.parametrize("what", ["/pods", "/nodes", "joulepath.dev/jobplans"])
+def test_agents_read_one_pod_or_node_at_a_time_and_plans_only_as_a_list(release: Release, what: str) -> None:
+    assert release.may("agent", "get", what) != release.may("agent", "list", what)
+
+
+def test_an_agent_writes_the_report_and_the_lease_of_its_own_node_and_no_other(release: Release) -> None:
+    """By the agent's own code, with the token that a pod of its has."""
+    own, other = (node.name for node in release.cluster.nodes[:2])
+    of_own, of_other = _agent(release, own), _agent(release, other)
+
+    def beat(api: client.ApiClient, node: str) -> None:
+        Heartbeat(api, node, release.name, (5, 10)).beat(0.0)
+
+    def report(api: client.ApiClient, node: str) -> None:
+        body = {"apiVersion": f"{release.group}/v1alpha1", "kind": "NodeReport", "metadata": {"name": node}}
+        reports = client.CustomObjectsApi(api)
+        with failures_as_oserror():
+            reports.create_cluster_custom_object(release.group, "v1alpha1", "nodereports", body)
+        with failures_as_oserror():
+            reports.patch_cluster_custom_object_status(
+                release.group, "v1alpha1", "nodereports", node, {"status": {"agentVersion": "1"}}
+            )
+
+    def refused(write: Callable[[client.ApiClient, str], None], api: client.ApiClient, node: str) -> bool:
+        with pytest.raises(OSError, match=r"403|422") as said:
+            write(api, node)
+        return "an agent writes the report and the Lease of its own node" in str(said.value)
+
+    until("the policy is in force", 30, lambda: refused(report, of_own, "not-its-node"))
+    for write in (report, beat):
+        assert refused(write, of_own, other)
+        write(of_own, own)
+    beat(of_own, own)
+    assert refused(beat, of_other, own)
+
+
+def _agent(release: Release, node: str) -> client.ApiClient:
+    """The API as the agent on a node has it."""
     cluster = release.cluster
-    nodes = ("--bound-object-kind=Node", f"--bound-object-name={cluster.nodes[0].name}")
-    token = cluster.kubectl("create", "token", release.account("agent"), "-n", release.name, *nodes).strip()
-
-    def create(name: str) -> None:
-        report = {"apiVersion": f"{release.group}/v1alpha1", "kind": "NodeReport", "metadata": {"name": name}}
-        cluster.kubectl(*_with_token(cluster, token), "create", "-f", "-", stdin=json.dumps(report))
-
-    def refused() -> bool:
-        with pytest.raises(CommandError) as said:
-            create("not-its-node")
-        return "an agent writes the report of its own node" in str(said.value)
-
-    until("the policy is in force", 30, refused)
-    create(cluster.nodes[0].name)
-
-
-def _with_token(cluster: Cluster, token: str) -> list[str]:
-    server = cluster.kubectl("config", "view", "--minify", "-o", "jsonpath={.clusters[0].cluster.server}")
-    return ["--kubeconfig=/dev/null", f"--token={token}", f"--server={server}", "--insecure-skip-tls-verify"]
+    bound = ("--bound-object-kind=Node", f"--bound-object-name={node}")
+    settings = client.Configuration()
+    settings.host = cluster.kubectl("config", "view", "--minify", "-o", "jsonpath={.clusters[0].cluster.server}")
+    settings.verify_ssl = False
+    token = cluster.kubectl("create", "token", release.account("agent"), "-n", release.name, *bound).strip()
+    settings.api_key = {"authorization": f"Bearer {token}"}
+    return client.ApiClient(settings)
