@@ -42,12 +42,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _options().parse_args(arguments)
     written = Log(options.log_level.upper(), "%(asctime)s %(levelname)s %(name)s %(message)s", sys.stderr.fileno())
     try:
-        return _run(options)
+        return _run(options, written)
     finally:
         written.flush(_LAST_LINES_S)
 
 
-def _run(options: argparse.Namespace) -> int:
+def _run(options: argparse.Namespace, written: Log) -> int:
     # A report takes milliseconds to make; by default it could keep the follower waiting for 5 ms at a time.
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     stop = threading.Event()
@@ -67,7 +67,7 @@ def _run(options: argparse.Namespace) -> int:
             budget=replace(BUDGET, silence_s=options.silence_limit),
         )
         registry = CollectorRegistry()
-        registry.register(AgentCollector(agent, options.node_name))
+        registry.register(AgentCollector(agent, options.node_name, written.dropped_lines))
         address = options.metrics_address
         metrics = serve_metrics(address, options.metrics_port, registry)
         health = serve_health(address, options.health_port, lambda: agent.healthy, lambda: agent.ready)
