@@ -58,7 +58,7 @@ def grants(objects: list[Object], part: str) -> set[tuple[str, str]]:
         for one in objects
         if one["kind"] in {"Role", "ClusterRole"} and one["metadata"]["name"] == f"joulepath-{part}"
         for rule in one["rules"]
-        for group in rule["apiGroups"]
+        for group in rule.get("apiGroups", ())
         for resource in rule["resources"]
         for verb in rule["verbs"]
     }
@@ -106,6 +106,7 @@ def test_lint_finds_nothing(cluster: Cluster) -> None:
         ("--set", r"agent.siteClocks=210\,1200,webhook.gpuResource=nvidia.com/gpu\,x.y/z,logLevel=debug"),
         ("--set", "agent.silenceLimitSeconds=20"),
         ("--set", "networkPolicy.enabled=false"),
+        ("--set", "metrics.secure=true"),
         ("--set-json", 'networkPolicy={"metricsFromNamespaces":{"matchLabels":{"a":"b"}},"apiServerPorts":[8443]}'),
         ("--set", "dashboards.enabled=true,metrics.annotations=false"),
         ("--set-json", 'image.pullSecrets=["key"]', "--set-json", 'agent.nodeSelector={"a":"b"}'),
@@ -203,6 +204,8 @@ def test_the_warden_has_gpus_and_its_folder_and_nothing_else_and_comes_first(obj
         assert "ports" not in one
         assert (one["image"], one["env"]) == (agent["image"], agent["env"])
     assert pod["automountServiceAccountToken"] is False
+    (token,) = (one["projected"]["sources"][0] for one in pod["volumes"] if one["name"] == "token")
+    assert token["serviceAccountToken"]["expirationSeconds"] < 3607, "the API server prolongs those of 3607 s to a year"
     assert pod["terminationGracePeriodSeconds"] == 30
 
 
@@ -349,6 +352,11 @@ def test_two_releases_share_no_name(cluster: Cluster, objects: list[Object]) -> 
         ),
         (("--set", "networkPolicy.apiServerPorts={0}"), "at '/networkPolicy/apiServerPorts/0': minimum: got 0, want 1"),
         (("--set", "networkPolicy.metricsFromNamespaces.name=a"), "at '/networkPolicy/metricsFromNamespaces'"),
+        (
+            ("--set", "metrics.secure=true,metrics.podMonitor.enabled=true"),
+            "metrics.podMonitor.tokenSecret.name is empty",
+        ),
+        (("--set", "metrics.certificate.existingSecret=A"), "at '/metrics/certificate/existingSecret'"),
         (("--set", "dashboards.enabled=maybe"), "at '/dashboards/enabled': got string, want boolean"),
     ],
     ids=lambda value: value if isinstance(value, str) else value[1],
@@ -385,6 +393,56 @@ def test_pod_monitor_is_there_on_demand(cluster: Cluster) -> None:
     arguments = ("--set", "metrics.podMonitor.enabled=true,metrics.podMonitor.labels.release=prometheus")
     monitor = only(render(cluster, *arguments), "PodMonitor", "joulepath")
     assert monitor["metadata"]["labels"]["release"] == "prometheus"
+
+
+def metrics_secret(objects: list[Object]) -> dict[str, Any]:
+    """By component, the Secret that is mounted where the metrics' certificate is looked for."""
+    found = {}
+    for part in ("operator", "agent"):
+        pod = workloads(objects)[part]
+        environment = {one["name"]: one.get("value") for one in pod["containers"][0]["env"]}
+        mounts = {one["mountPath"]: one["name"] for one in pod["containers"][0]["volumeMounts"]}
+        volumes = {one["name"]: one for one in pod["volumes"]}
+        folder = environment.get("JOULEPATH_METRICS_TLS")
+        found[part] = volumes[mounts[folder]]["secret"]["secretName"] if folder else None
+    return found
+
+
+@pytest.mark.cluster
+def test_metrics_are_plain_and_nobody_may_ask_for_reviews_unless_they_are_secured(objects: list[Object]) -> None:
+    assert metrics_secret(objects) == {"operator": None, "agent": None}
+    assert not any("review" in what for part in ("operator", "agent") for _, what in grants(objects, part))
+    assert not any(rule.get("nonResourceURLs") for one in objects for rule in one.get("rules") or ())
+
+
+@pytest.mark.cluster
+def test_secured_metrics_have_a_certificate_the_right_to_ask_and_a_role_for_who_scrapes(cluster: Cluster) -> None:
+    given = "metrics.secure=true,metrics.podMonitor.enabled=true,metrics.podMonitor.tokenSecret.name=scraper"
+    objects = render(cluster, "--set", given)
+    secret = only(objects, "Secret", "joulepath-metrics")
+    assert metrics_secret(objects) == {"operator": "joulepath-metrics", "agent": "joulepath-metrics"}
+    ssl.create_default_context(cadata=b64decode(secret["data"]["ca.crt"]).decode())
+    for part in ("operator", "agent"):
+        asked = {what for verb, what in grants(objects, part) if "review" in what}
+        assert asked == {"authentication.k8s.io/tokenreviews", "authorization.k8s.io/subjectaccessreviews"}
+    assert not any("review" in what for _, what in grants(objects, "webhook"))
+    reader = only(objects, "ClusterRole", "joulepath-metrics-reader")
+    assert reader["rules"] == [{"nonResourceURLs": ["/metrics"], "verbs": ["get"]}]
+    (endpoint,) = only(objects, "PodMonitor", "joulepath")["spec"]["podMetricsEndpoints"]
+    assert endpoint["scheme"] == "https"
+    assert endpoint["tlsConfig"]["serverName"] == f"joulepath-metrics.{NAMESPACE}.svc"
+    assert endpoint["tlsConfig"]["ca"] == {"secret": {"name": "joulepath-metrics", "key": "ca.crt"}}
+    assert endpoint["authorization"] == {"credentials": {"name": "scraper", "key": "token"}}
+    for kind, part in (("Deployment", "operator"), ("DaemonSet", "agent")):
+        template = only(objects, kind, f"joulepath-{part}")["spec"]["template"]
+        assert template["metadata"]["annotations"]["prometheus.io/scheme"] == "https"
+
+
+@pytest.mark.cluster
+def test_a_certificate_of_the_site_s_own_secures_the_metrics(cluster: Cluster) -> None:
+    objects = render(cluster, "--set", "metrics.secure=true,metrics.certificate.existingSecret=own")
+    assert metrics_secret(objects) == {"operator": "own", "agent": "own"}
+    assert not [one for one in objects if one["kind"] == "Secret" and one["metadata"]["name"] == "joulepath-metrics"]
 
 
 @pytest.mark.cluster

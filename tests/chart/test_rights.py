@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from uuid import uuid4
 
@@ -12,8 +14,11 @@ import pytest
 import yaml
 from kubernetes import client
 
+from joulepath_agent.cluster.api import NodeApi
 from joulepath_agent.cluster.failures import failures_as_oserror
 from joulepath_agent.cluster.heartbeat import Heartbeat
+from joulepath_crds.serving.guard import Guard
+from joulepath_operator.control.api import Api
 from real_cluster import Cluster, until
 
 pytestmark = [
@@ -71,7 +76,8 @@ class Release:
 def release(cluster: Cluster) -> Iterator[Release]:
     name = f"rights-{uuid4().hex[:6]}"
     group = f"{name}.joulepath.test"
-    rendered = cluster.helm("template", name, CHART, "--namespace", name).replace("joulepath.dev", group)
+    options = ("--namespace", name, "--set", "metrics.secure=true")
+    rendered = cluster.helm("template", name, CHART, *options).replace("joulepath.dev", group)
     objects = yaml.safe_dump_all([one for one in yaml.safe_load_all(rendered) if one and one["kind"] in RIGHTS])
     cluster.kubectl("create", "namespace", name)
     try:
@@ -177,13 +183,53 @@ def test_an_agent_writes_the_report_and_the_lease_of_its_own_node_and_no_other(r
     assert refused(beat, of_other, own)
 
 
+@pytest.mark.parametrize("part", ["operator", "agent"])
+def test_operator_and_agent_let_read_metrics_whom_the_api_server_lets(
+    release: Release, part: str, tmp_path: Path
+) -> None:
+    cluster = release.cluster
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=metrics"]
+    command += ["-keyout", str(tmp_path / "tls.key"), "-out", str(tmp_path / "tls.crt")]
+    subprocess.run(command, check=True, capture_output=True)
+    for account in ("prometheus", "stranger"):
+        cluster.kubectl("create", "serviceaccount", f"{account}-{part}", "-n", release.name)
+    reader = f"{release.name}-{part}-prometheus"
+    account = f"--serviceaccount={release.name}:prometheus-{part}"
+    role = f"--clusterrole={release.name}-joulepath-metrics-reader"
+    cluster.kubectl("create", "clusterrolebinding", reader, role, account)
+
+    def token(account: str) -> str:
+        return cluster.kubectl("create", "token", account, "-n", release.name).strip()
+
+    try:
+        review = Api(_api(release, part)).review if part == "operator" else _node_api(release, part).review
+        good = token(f"prometheus-{part}")
+
+        def allowed() -> bool:
+            return Guard(tmp_path, review).judge(good) is HTTPStatus.OK
+
+        until("the binding is in force", 30, allowed)
+        guard = Guard(tmp_path, review)
+        assert guard.judge(token(f"stranger-{part}")) is HTTPStatus.FORBIDDEN
+        assert guard.judge("no token") is HTTPStatus.UNAUTHORIZED
+    finally:
+        cluster.kubectl("delete", "clusterrolebinding", reader)
+
+
+def _node_api(release: Release, part: str) -> NodeApi:
+    return NodeApi(_api(release, part), release.cluster.nodes[0].name, release.name)
+
+
 def _agent(release: Release, node: str) -> client.ApiClient:
     """The API as the agent on a node has it."""
+    return _api(release, "agent", "--bound-object-kind=Node", f"--bound-object-name={node}")
+
+
+def _api(release: Release, part: str, *bound: str) -> client.ApiClient:
     cluster = release.cluster
-    bound = ("--bound-object-kind=Node", f"--bound-object-name={node}")
     settings = client.Configuration()
     settings.host = cluster.kubectl("config", "view", "--minify", "-o", "jsonpath={.clusters[0].cluster.server}")
     settings.verify_ssl = False
-    token = cluster.kubectl("create", "token", release.account("agent"), "-n", release.name, *bound).strip()
+    token = cluster.kubectl("create", "token", release.account(part), "-n", release.name, *bound).strip()
     settings.api_key = {"authorization": f"Bearer {token}"}
     return client.ApiClient(settings)
