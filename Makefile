@@ -55,8 +55,14 @@ test-fast: venv ## Tests without a cluster, under a minute
 .PHONY: test
 test: cluster ## Every test, on the real cluster (root)
 	@$(PY) -m pytest -q -n 2 -m "not cluster"
+	@JOULEPATH_FUZZ_S=$(FUZZ_S) $(PY) -m pytest -q tests/fuzz
 	@$(PY) -m pytest -v -m cluster
 	@echo "The cluster is left up for the next run; make down removes it."
+
+FUZZ_S ?= 60
+.PHONY: fuzz
+fuzz: venv ## Ever new bytes for every decoder and the shared page, for FUZZ_S=60 seconds
+	@JOULEPATH_FUZZ_S=$(FUZZ_S) $(PY) -m pytest -q tests/fuzz
 
 .PHONY: cluster
 cluster: venv ## A real two-node Kubernetes on this machine (about 20 minutes the first time, then seconds)

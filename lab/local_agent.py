@@ -91,7 +91,7 @@ def main() -> None:
     parser.add_argument("--plans-live", type=float, default=math.inf, help="seconds; said again, they live on")
     options = parser.parse_args()
     sys.setswitchinterval(0.0005)
-    Log("INFO", "%(relativeCreated)d %(threadName)s %(message)s", 2)
+    written = Log("INFO", "%(relativeCreated)d %(threadName)s %(message)s", 2)
     pods = Pods({uid: gpus.split(",") for uid, _, gpus in (pod.partition("=") for pod in options.pod)})
     agent = Agent(
         Nvml(),
@@ -109,7 +109,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, stop)
     agent.start()
     registry = CollectorRegistry()
-    registry.register(AgentCollector(agent, "node-a"))
+    registry.register(AgentCollector(agent, "node-a", written.dropped_lines))
     metrics = serve_metrics("127.0.0.1", 0, registry)
     health = serve_health("127.0.0.1", 0, lambda: agent.healthy, lambda: agent.ready)
     print(json.dumps({"port": metrics.port, "healthPort": health.port}), flush=True)

@@ -28,6 +28,7 @@ from joulepath_agent.peers.cgroup import CgroupIdentity
 from joulepath_agent.peers.ownership import ClusterPods
 from joulepath_agent.ranks.lifetime import DEFAULT_TIME_TO_LIVE_S
 from joulepath_agent.server import serve_health, serve_metrics
+from joulepath_crds.serving.guard import Guard
 from joulepath_trainer.wire.protocol import SOCKET_PATH
 from joulepath_warden.clocks import site_clocks
 
@@ -49,12 +50,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _options().parse_args(said)
     written = Log(options.log_level.upper(), "%(asctime)s %(levelname)s %(name)s %(message)s", sys.stderr.fileno())
     try:
-        return _run(options)
+        return _run(options, written)
     finally:
         written.flush(_LAST_LINES_S)
 
 
-def _run(options: argparse.Namespace) -> int:
+def _run(options: argparse.Namespace, written: Log) -> int:
     # A report takes milliseconds to make; by default it could keep the follower waiting for 5 ms at a time.
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     stop = threading.Event()
@@ -74,9 +75,10 @@ def _run(options: argparse.Namespace) -> int:
             plan_time_to_live_s=options.plan_time_to_live,
         )
         registry = CollectorRegistry()
-        registry.register(AgentCollector(agent, options.node_name))
+        registry.register(AgentCollector(agent, options.node_name, written.dropped_lines))
         address = options.metrics_address
-        metrics = serve_metrics(address, options.metrics_port, registry)
+        guard = Guard(options.metrics_tls, cluster.review) if options.metrics_tls else None
+        metrics = serve_metrics(address, options.metrics_port, registry, guard)
         health = serve_health(address, options.health_port, lambda: agent.healthy, lambda: agent.ready)
     except OSError as error:
         log.error("%s", error)
@@ -110,6 +112,8 @@ def _options() -> argparse.ArgumentParser:
     take("--pod-resources", "JOULEPATH_POD_RESOURCES", kubelet, Path, "the kubelet's pod-resources socket")
     take("--metrics-address", "JOULEPATH_METRICS_ADDRESS", "0.0.0.0", str, "address of the HTTP servers")
     take("--metrics-port", "JOULEPATH_METRICS_PORT", "9709", int, "port of /metrics; 0: any free")
+    secure = "folder with tls.crt and tls.key: metrics by HTTPS, to those whom the API server lets get /metrics"
+    take("--metrics-tls", "JOULEPATH_METRICS_TLS", "", _folder, secure)
     take("--health-port", "JOULEPATH_HEALTH_PORT", "9710", int, "port of /healthz and /readyz; 0: any free")
     site = "LOW,HIGH in MHz: clocks that this site locks its GPUs to, restored on every reset"
     take("--site-clocks", "JOULEPATH_SITE_CLOCKS", "", site_clocks, site)
@@ -124,6 +128,10 @@ def _options() -> argparse.ArgumentParser:
     take("--grace", "JOULEPATH_GRACE", "28", float, "seconds after SIGTERM until it gives up")
     take("--log-level", "JOULEPATH_LOG_LEVEL", "info", str, "debug, info, warning or error")
     return parser
+
+
+def _folder(text: str) -> Path | None:
+    return Path(text) if text else None
 
 
 def _seconds(least: float, most: float) -> Callable[[str], float]:

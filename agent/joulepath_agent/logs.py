@@ -30,9 +30,13 @@ class Log:
             lines: That may wait.
         """
         self._queue: Queue[logging.LogRecord] = Queue(lines)
-        handler = _Dropping(self._queue)
-        _Writer(self._queue, handler, descriptor).start()
-        logging.basicConfig(level=level, format=form, handlers=[handler], force=True)
+        self._handler = _Dropping(self._queue)
+        _Writer(self._queue, self._handler, descriptor).start()
+        logging.basicConfig(level=level, format=form, handlers=[self._handler], force=True)
+
+    def dropped_lines(self) -> int:
+        """Lines that the queue didn't take."""
+        return self._handler.dropped
 
     def flush(self, timeout_s: float) -> bool:
         """Waits until all is written, for so long at most; whether it is."""

@@ -8,6 +8,7 @@ node, meters show what they showed when its GPUs were last looked at: a scrape o
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final
 
@@ -16,6 +17,7 @@ from prometheus_client.registry import Collector
 
 from joulepath_agent.agent import Agent
 from joulepath_agent.gpus.nvml import GpuError
+from joulepath_agent.measuring.history import LIMITS
 from joulepath_agent.ranks.rank import Rank
 from joulepath_crds import Arm, MetricRow
 
@@ -39,6 +41,18 @@ TABLE: Final[tuple[MetricRow, ...]] = (
     ),
     MetricRow("joulepath_rank_control_seconds", "gauge", _RANK, "Median iteration at default clocks; 0 is unknown."),
     MetricRow("joulepath_rank_iteration_number", "gauge", _RANK, "Iteration that the GPU is at."),
+    MetricRow(
+        "joulepath_ranks_over_budget",
+        "gauge",
+        ("hostname", "reason"),
+        "Ranks that aren't measured any more, by the limit that they are over.",
+    ),
+    MetricRow(
+        "joulepath_log_dropped_lines_total",
+        "counter",
+        ("hostname",),
+        "Lines of the agent's log that were dropped, as nobody read it.",
+    ),
     MetricRow("joulepath_rank_block", "gauge", (*_RANK, "arm"), "1 for the arm that the iteration runs, else 0."),
     MetricRow("joulepath_clock_sets_total", "counter", _GPU, "Orders to set or reset the clock that NVML took."),
     MetricRow("joulepath_clock_set_failures_total", "counter", _GPU, "Such orders that NVML refused."),
@@ -70,8 +84,9 @@ Sample = tuple[tuple[str, ...], float]
 class AgentCollector(Collector):
     """Reads the agent when Prometheus asks."""
 
-    def __init__(self, agent: Agent, hostname: str) -> None:
-        self._agent, self._hostname = agent, hostname
+    def __init__(self, agent: Agent, hostname: str, dropped_lines: Callable[[], int]) -> None:
+        """`dropped_lines` tells how many lines of the log nobody read."""
+        self._agent, self._hostname, self._dropped_lines = agent, hostname, dropped_lines
 
     def collect(self) -> Iterator[Metric]:
         """One family for each row of the table."""
@@ -122,6 +137,9 @@ class AgentCollector(Collector):
         samples["joulepath_gpus"].append(((host,), len(agent.setters)))
         samples["joulepath_warden_up"].append(((host,), float(not agent.leasing.trouble)))
         samples["joulepath_leases"].append(((host,), sum(rank.lease.held for rank in ranks.values())))
+        over = Counter(rank.history.over_budget for rank in ranks.values())
+        samples["joulepath_ranks_over_budget"] += [((host, limit), float(over[limit])) for limit in LIMITS]
+        samples["joulepath_log_dropped_lines_total"].append(((host,), self._dropped_lines()))
         samples["joulepath_lease_ends_total"] += _counts(host, agent.lease_ends)
         samples["joulepath_peer_refusals_total"] += _counts(host, agent.refusals)
         samples["joulepath_agent_build_info"].append(((host, agent.version), 1.0))

@@ -8,21 +8,22 @@ from typing import Final
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
-from joulepath_crds.serving import Page, PageServer, kept, state
+from joulepath_crds.serving.guard import PATH, Guard
+from joulepath_crds.serving.pages import Page, PageServer, kept, state
 
 __all__ = ["serve_health", "serve_metrics"]
 
 _KEPT_S: Final = 1.0
 
 
-def serve_metrics(address: str, port: int, registry: CollectorRegistry) -> PageServer:
-    """Serves /metrics, at most a second old.
+def serve_metrics(address: str, port: int, registry: CollectorRegistry, guard: Guard | None = None) -> PageServer:
+    """Serves /metrics, at most a second old; by HTTPS where there is a guard.
 
     Raises:
         OSError: The port is taken.
     """
     page = kept(lambda: Page(generate_latest(registry), kind=CONTENT_TYPE_LATEST), _KEPT_S)
-    return PageServer("metrics", address, port, {"/metrics": page})
+    return PageServer("metrics", address, port, {PATH: page}, guard)
 
 
 def serve_health(address: str, port: int, healthy: Callable[[], bool], ready: Callable[[], bool]) -> PageServer:

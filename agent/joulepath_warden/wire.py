@@ -48,7 +48,10 @@ class Request:
             ValueError: It is none.
         """
         body = _object(packet)
-        return cls(Verb(str(body.get("verb"))), _texts(body.get("gpus")))
+        verb = body.get("verb")
+        if verb not in tuple(Verb):
+            raise ValueError(f"a verb must be one of {', '.join(Verb)}, it is {verb!r:.80}")
+        return cls(Verb(verb), _texts(body.get("gpus")))
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +77,17 @@ class Answer:
             ValueError: It is none.
         """
         body = _object(packet)
-        return cls(str(body.get("refused", "")), _texts(body.get("revoked")), _texts(body.get("in_doubt")))
+        refused = body.get("refused", "")
+        if not isinstance(refused, str):
+            raise ValueError(f"why nothing is leased must be a text, it is {refused!r:.80}")
+        return cls(refused, _texts(body.get("revoked")), _texts(body.get("in_doubt")))
 
 
 def _object(packet: bytes) -> dict[str, Any]:
-    body = json.loads(packet)
+    try:
+        body = json.loads(packet.decode())
+    except RecursionError:
+        raise ValueError(f"a message is nested too deeply, it starts with {packet[:80]!r}") from None
     if not isinstance(body, dict):
         raise ValueError(f"a message must be an object, not {packet[:80]!r}")
     return body

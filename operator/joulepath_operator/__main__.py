@@ -36,7 +36,14 @@ def _operator(options: argparse.Namespace) -> Coroutine[None, None, None]:
     from joulepath_operator.runner import run
 
     api = Api.connect(unlabelled=options.unlabelled_namespaces)
-    return run(api, options.metrics_host, options.metrics_port, options.health_port, options.planner_timeout)
+    return run(
+        api,
+        options.metrics_host,
+        options.metrics_port,
+        options.health_port,
+        options.planner_timeout,
+        options.metrics_tls,
+    )
 
 
 def _webhook(options: argparse.Namespace) -> Coroutine[None, None, None]:
@@ -62,6 +69,10 @@ async def _until_signal(work: Coroutine[None, None, None]) -> None:
         task.result()
 
 
+def _folder(text: str) -> Path | None:
+    return Path(text) if text else None
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="joulepath-operator", description=__doc__)
     parser.add_argument("--log-level", default=os.environ.get("JOULEPATH_LOG_LEVEL", "info"))
@@ -76,6 +87,13 @@ def _parser() -> argparse.ArgumentParser:
     running.set_defaults(work=_operator)
     running.add_argument("--metrics-host", default="0.0.0.0")
     running.add_argument("--metrics-port", type=int, default=_METRICS_PORT)
+    running.add_argument(
+        "--metrics-tls",
+        type=_folder,
+        default=os.environ.get("JOULEPATH_METRICS_TLS", ""),
+        metavar="FOLDER",
+        help="with tls.crt and tls.key: metrics by HTTPS, to those whom the API server lets get /metrics",
+    )
     running.add_argument("--health-port", type=int, default=_HEALTH_PORT)
     running.add_argument("--planner-timeout", type=int, default=120, metavar="SECONDS")
     hook = commands.add_parser("webhook", help="the admission webhook")

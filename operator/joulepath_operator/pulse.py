@@ -6,7 +6,7 @@ import asyncio
 import time
 from typing import Final
 
-from joulepath_crds.serving import PageServer, state
+from joulepath_crds.serving.pages import PageServer, state
 
 __all__ = ["Pulse"]
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from pathlib import Path
 from typing import Final
 
 import kopf
 from prometheus_client import generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
-from joulepath_crds.serving import Page, PageServer, kept
+from joulepath_crds.serving.guard import PATH, Guard
+from joulepath_crds.serving.pages import Page, PageServer, kept
 from joulepath_operator.control import watches
 from joulepath_operator.control.api import Api
 from joulepath_operator.control.index import WATCHED, Index
@@ -31,7 +33,9 @@ _RELIST_S: Final = 600.0
 _KEPT_S: Final = 1.0
 
 
-async def run(api: Api, host: str, port: int, health_port: int, planner_timeout_s: int) -> None:
+async def run(
+    api: Api, host: str, port: int, health_port: int, planner_timeout_s: int, metrics_tls: Path | None = None
+) -> None:
     """Runs until SIGTERM or SIGINT (kopf listens for them), or until a part fails."""
     index = Index()
     metrics = Metrics(queue_depth=lambda: len(queue))
@@ -41,7 +45,8 @@ async def run(api: Api, host: str, port: int, health_port: int, planner_timeout_
     # Before anything is decided, everything is known: an empty index would look like a cluster without jobs.
     await relist(api, index, queue)
     pulse = Pulse()
-    servers = (_serve(metrics, host, port), pulse.serve(host, health_port))
+    guard = Guard(metrics_tls, api.review) if metrics_tls else None
+    servers = (_serve(metrics, host, port, guard), pulse.serve(host, health_port))
     parts = [
         asyncio.create_task(pulse.beat()),
         asyncio.create_task(
@@ -86,6 +91,6 @@ async def _relist_forever(api: Api, index: Index, queue: KeyedQueue[NamespacedNa
             log.warning("listing everything anew failed", exc_info=True)
 
 
-def _serve(metrics: Metrics, host: str, port: int) -> PageServer:
+def _serve(metrics: Metrics, host: str, port: int, guard: Guard | None) -> PageServer:
     page = kept(lambda: Page(generate_latest(metrics.registry), kind=CONTENT_TYPE_LATEST), _KEPT_S)
-    return PageServer("metrics", host, port, {"/metrics": page})
+    return PageServer("metrics", host, port, {PATH: page}, guard)

@@ -11,6 +11,7 @@ from joulepath_agent.peers.budget import BUDGET
 from joulepath_crds import Blocks, RankState
 from tests.agent.room import Room, wait_until
 from tests.agent.test_agent import LOW_MHZ, ORDER, goes_on, plan
+from tests.agent.test_metrics import get
 
 MOST_GROWTH_BYTES = 16 * 2**20
 
@@ -38,6 +39,8 @@ def test_records_as_large_as_can_be_cost_some_memory_and_no_other_rank_its_plan(
     assert made.clock() == LOW_MHZ
     assert other is not None
     assert other.iteration_time_s < 60
+    over = [line for line in get(agent, "/metrics").splitlines() if line.startswith("joulepath_ranks_over_budget{")]
+    assert [line.endswith(" 1.0") for line in over if 'reason="instructions"' in line] == [size == "wide"]
     assert ("OverBudget: it tells of iterations of 2700 instructions" in other.reason) == (size == "wide")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import signal
+import ssl
 import subprocess
 import sys
 import urllib.error
@@ -222,3 +223,21 @@ def test_site_clocks_that_make_no_sense_are_refused(text: str, capsys: pytest.Ca
         main(["--node-name", "a", "--site-clocks", text])
     assert refused.value.code == 2
     assert "argument --site-clocks: site clocks must be" in capsys.readouterr().err
+
+
+def test_metrics_by_https_are_for_nobody_while_the_api_server_is_away(
+    start: Callable[..., Started], make_virtual_gpus: MakeVirtualGpus, tmp_path: Path
+) -> None:
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=metrics"]
+    command += ["-addext", "subjectAltName=IP:127.0.0.1"]
+    command += ["-keyout", str(tmp_path / "tls.key"), "-out", str(tmp_path / "tls.crt")]
+    subprocess.run(command, check=True, capture_output=True)
+    agent = start(make_virtual_gpus().environment, "--metrics-tls", str(tmp_path))
+    trusting = ssl.create_default_context(cafile=str(tmp_path / "tls.crt"))
+    for token, status in (("", 401), ("any", 503)):
+        asked = urllib.request.Request(f"https://127.0.0.1:{agent.port()}/metrics")
+        asked.add_header("Authorization", f"Bearer {token}")
+        with pytest.raises(urllib.error.HTTPError) as told:
+            urllib.request.urlopen(asked, timeout=PATIENCE_S, context=trusting)
+        told.value.close()
+        assert told.value.code == status

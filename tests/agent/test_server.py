@@ -13,7 +13,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from joulepath_agent.server import serve_health, serve_metrics
-from joulepath_crds.serving import PageServer
+from joulepath_crds.serving.pages import PageServer
 
 
 def get(server: PageServer, path: str) -> bytes:

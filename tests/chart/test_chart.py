@@ -58,7 +58,7 @@ def grants(objects: list[Object], part: str) -> set[tuple[str, str]]:
         for one in objects
         if one["kind"] in {"Role", "ClusterRole"} and one["metadata"]["name"] == f"joulepath-{part}"
         for rule in one["rules"]
-        for group in rule["apiGroups"]
+        for group in rule.get("apiGroups", ())
         for resource in rule["resources"]
         for verb in rule["verbs"]
     }
@@ -108,6 +108,9 @@ def test_lint_finds_nothing(cluster: Cluster) -> None:
         ("--set", "agent.onForeignClock=yield"),
         ("--set", "doctor.enabled=true"),
         ("--set", "doctor.enabled=true,doctor.image=torch:1,doctor.nodes=3,agent.nodeSelector=null"),
+        ("--set", "networkPolicy.enabled=false"),
+        ("--set", "metrics.secure=true"),
+        ("--set-json", 'networkPolicy={"metricsFromNamespaces":{"matchLabels":{"a":"b"}},"apiServerPorts":[8443]}'),
         ("--set", "dashboards.enabled=true,metrics.annotations=false"),
         ("--set-json", 'image.pullSecrets=["key"]', "--set-json", 'agent.nodeSelector={"a":"b"}'),
         ("--set-json", 'agent.extraVolumes=[{"name":"x","emptyDir":{}}]'),
@@ -210,6 +213,8 @@ def test_the_warden_has_gpus_and_its_folder_and_nothing_else_and_comes_first(obj
         assert "ports" not in one
         assert (one["image"], one["env"]) == (agent["image"], agent["env"])
     assert pod["automountServiceAccountToken"] is False
+    (token,) = (one["projected"]["sources"][0] for one in pod["volumes"] if one["name"] == "token")
+    assert token["serviceAccountToken"]["expirationSeconds"] < 3607, "the API server prolongs those of 3607 s to a year"
     assert pod["terminationGracePeriodSeconds"] == 30
 
 
@@ -249,7 +254,7 @@ def test_accounts_write_what_is_ours_and_nothing_else(objects: list[Object]) -> 
         "coordination.k8s.io/leases",
     }
     assert writes["webhook"] == set()
-    assert "delete" not in {verb for verb, _ in writes["agent"]}
+    assert {verb for verb, _ in writes["agent"]} == {"create", "patch"}
     assert not any("secrets" in what for part in writes for _, what in grants(objects, part))
 
 
@@ -268,6 +273,47 @@ def test_webhook_can_neither_block_nor_slow_other_pods(objects: list[Object]) ->
     assert set(expression["values"]) == {"kube-system", NAMESPACE}
 
 
+def policies(objects: list[Object]) -> dict[str, Object]:
+    """Specs of the NetworkPolicies, by component."""
+    return {
+        one["metadata"]["labels"]["app.kubernetes.io/component"]: one["spec"]
+        for one in objects
+        if one["kind"] == "NetworkPolicy"
+    }
+
+
+@pytest.mark.cluster
+def test_pods_are_asked_at_one_port_and_ask_the_api_server_and_dns_only(objects: list[Object]) -> None:
+    found = policies(objects)
+    assert set(found) == set(workloads(objects))
+    for part, spec in found.items():
+        assert spec["policyTypes"] == ["Ingress", "Egress"]
+        (rule,) = spec["ingress"]
+        (served,) = (
+            port["containerPort"]
+            for container in workloads(objects)[part]["containers"]
+            for port in container.get("ports", ())
+            if port["name"] != "health"
+        )
+        assert [port["port"] for port in rule["ports"]] == [served]
+        # The API server, who asks the webhook, is no pod.
+        assert rule.get("from") == (None if part == "webhook" else [{"namespaceSelector": {}}])
+        ports = {(port["protocol"], port["port"]) for rule in spec["egress"] for port in rule["ports"]}
+        assert ports == {("TCP", 443), ("TCP", 6443), ("UDP", 53), ("TCP", 53)}
+
+
+@pytest.mark.cluster
+def test_who_may_read_metrics_and_where_the_api_server_is_can_be_said(cluster: Cluster) -> None:
+    selector = {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}
+    given = {"metricsFromNamespaces": selector, "apiServerPorts": [443, 16443]}
+    found = policies(render(cluster, "--set-json", f"networkPolicy={json.dumps(given)}"))
+    for part in ("operator", "agent"):
+        assert found[part]["ingress"][0]["from"] == [{"namespaceSelector": selector}]
+        assert [port["port"] for port in found[part]["egress"][0]["ports"]] == [443, 16443]
+    assert policies(render(cluster, "--set", "networkPolicy.enabled=false")) == {}
+    assert policies(render(cluster, "--set-json", "networkPolicy=null")) == policies(render(cluster))
+
+
 @pytest.mark.cluster
 def test_selectors_of_the_parts_select_their_pods_and_no_others(objects: list[Object]) -> None:
     pods = {
@@ -276,8 +322,8 @@ def test_selectors_of_the_parts_select_their_pods_and_no_others(objects: list[Ob
         if one["kind"] in {"Deployment", "DaemonSet"}
     }
     for one in objects:
-        selector = one.get("spec", {}).get("selector")
-        if one["kind"] not in {"Deployment", "DaemonSet", "Service", "PodDisruptionBudget"}:
+        selector = one.get("spec", {}).get("selector") or one.get("spec", {}).get("podSelector")
+        if one["kind"] not in {"Deployment", "DaemonSet", "Service", "PodDisruptionBudget", "NetworkPolicy"}:
             continue
         wanted = selector.get("matchLabels", selector)
         assert [part for part, labels in pods.items() if wanted.items() <= labels.items()] == [
@@ -318,6 +364,13 @@ def test_two_releases_share_no_name(cluster: Cluster, objects: list[Object]) -> 
             ("--set", "webhook.certificate.existingSecret=own,webhook.certificate.certManager.issuerRef.name=site"),
             "existingSecret and webhook.certificate.certManager.issuerRef are both set",
         ),
+        (("--set", "networkPolicy.apiServerPorts={0}"), "at '/networkPolicy/apiServerPorts/0': minimum: got 0, want 1"),
+        (("--set", "networkPolicy.metricsFromNamespaces.name=a"), "at '/networkPolicy/metricsFromNamespaces'"),
+        (
+            ("--set", "metrics.secure=true,metrics.podMonitor.enabled=true"),
+            "metrics.podMonitor.tokenSecret.name is empty",
+        ),
+        (("--set", "metrics.certificate.existingSecret=A"), "at '/metrics/certificate/existingSecret'"),
         (("--set", "dashboards.enabled=maybe"), "at '/dashboards/enabled': got string, want boolean"),
     ],
     ids=lambda value: value if isinstance(value, str) else value[1],
@@ -354,6 +407,56 @@ def test_pod_monitor_is_there_on_demand(cluster: Cluster) -> None:
     arguments = ("--set", "metrics.podMonitor.enabled=true,metrics.podMonitor.labels.release=prometheus")
     monitor = only(render(cluster, *arguments), "PodMonitor", "joulepath")
     assert monitor["metadata"]["labels"]["release"] == "prometheus"
+
+
+def metrics_secret(objects: list[Object]) -> dict[str, Any]:
+    """By component, the Secret that is mounted where the metrics' certificate is looked for."""
+    found = {}
+    for part in ("operator", "agent"):
+        pod = workloads(objects)[part]
+        environment = {one["name"]: one.get("value") for one in pod["containers"][0]["env"]}
+        mounts = {one["mountPath"]: one["name"] for one in pod["containers"][0]["volumeMounts"]}
+        volumes = {one["name"]: one for one in pod["volumes"]}
+        folder = environment.get("JOULEPATH_METRICS_TLS")
+        found[part] = volumes[mounts[folder]]["secret"]["secretName"] if folder else None
+    return found
+
+
+@pytest.mark.cluster
+def test_metrics_are_plain_and_nobody_may_ask_for_reviews_unless_they_are_secured(objects: list[Object]) -> None:
+    assert metrics_secret(objects) == {"operator": None, "agent": None}
+    assert not any("review" in what for part in ("operator", "agent") for _, what in grants(objects, part))
+    assert not any(rule.get("nonResourceURLs") for one in objects for rule in one.get("rules") or ())
+
+
+@pytest.mark.cluster
+def test_secured_metrics_have_a_certificate_the_right_to_ask_and_a_role_for_who_scrapes(cluster: Cluster) -> None:
+    given = "metrics.secure=true,metrics.podMonitor.enabled=true,metrics.podMonitor.tokenSecret.name=scraper"
+    objects = render(cluster, "--set", given)
+    secret = only(objects, "Secret", "joulepath-metrics")
+    assert metrics_secret(objects) == {"operator": "joulepath-metrics", "agent": "joulepath-metrics"}
+    ssl.create_default_context(cadata=b64decode(secret["data"]["ca.crt"]).decode())
+    for part in ("operator", "agent"):
+        asked = {what for verb, what in grants(objects, part) if "review" in what}
+        assert asked == {"authentication.k8s.io/tokenreviews", "authorization.k8s.io/subjectaccessreviews"}
+    assert not any("review" in what for _, what in grants(objects, "webhook"))
+    reader = only(objects, "ClusterRole", "joulepath-metrics-reader")
+    assert reader["rules"] == [{"nonResourceURLs": ["/metrics"], "verbs": ["get"]}]
+    (endpoint,) = only(objects, "PodMonitor", "joulepath")["spec"]["podMetricsEndpoints"]
+    assert endpoint["scheme"] == "https"
+    assert endpoint["tlsConfig"]["serverName"] == f"joulepath-metrics.{NAMESPACE}.svc"
+    assert endpoint["tlsConfig"]["ca"] == {"secret": {"name": "joulepath-metrics", "key": "ca.crt"}}
+    assert endpoint["authorization"] == {"credentials": {"name": "scraper", "key": "token"}}
+    for kind, part in (("Deployment", "operator"), ("DaemonSet", "agent")):
+        template = only(objects, kind, f"joulepath-{part}")["spec"]["template"]
+        assert template["metadata"]["annotations"]["prometheus.io/scheme"] == "https"
+
+
+@pytest.mark.cluster
+def test_a_certificate_of_the_site_s_own_secures_the_metrics(cluster: Cluster) -> None:
+    objects = render(cluster, "--set", "metrics.secure=true,metrics.certificate.existingSecret=own")
+    assert metrics_secret(objects) == {"operator": "own", "agent": "own"}
+    assert not [one for one in objects if one["kind"] == "Secret" and one["metadata"]["name"] == "joulepath-metrics"]
 
 
 @pytest.mark.cluster

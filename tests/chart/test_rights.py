@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import subprocess
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
 import yaml
+from kubernetes import client
 
-from real_cluster import Cluster, CommandError, until
+from joulepath_agent.cluster.api import NodeApi
+from joulepath_agent.cluster.failures import failures_as_oserror
+from joulepath_agent.cluster.heartbeat import Heartbeat
+from joulepath_crds.serving.guard import Guard
+from joulepath_operator.control.api import Api
+from real_cluster import Cluster, until
 
-pytestmark = pytest.mark.cluster
+pytestmark = [
+    pytest.mark.cluster,
+    # The lab's API server is trusted by its address here, not by a certificate.
+    pytest.mark.filterwarnings("ignore::urllib3.exceptions.InsecureRequestWarning"),
+]
 
 CHART = Path(__file__).parents[2] / "charts/joulepath"
 RIGHTS = {
@@ -64,7 +76,8 @@ class Release:
 def release(cluster: Cluster) -> Iterator[Release]:
     name = f"rights-{uuid4().hex[:6]}"
     group = f"{name}.joulepath.test"
-    rendered = cluster.helm("template", name, CHART, "--namespace", name).replace("joulepath.dev", group)
+    options = ("--namespace", name, "--set", "metrics.secure=true")
+    rendered = cluster.helm("template", name, CHART, *options).replace("joulepath.dev", group)
     objects = yaml.safe_dump_all([one for one in yaml.safe_load_all(rendered) if one and one["kind"] in RIGHTS])
     cluster.kubectl("create", "namespace", name)
     try:
@@ -128,24 +141,95 @@ def test_agents_hold_leases_in_their_own_namespace(release: Release) -> None:
     assert not release.may("agent", "create", "coordination.k8s.io/leases", "kube-node-lease")
 
 
-def test_an_agent_writes_the_report_of_its_own_node_and_no_other(release: Release) -> None:
+@pytest.mark.parametrize("verb", ["get", "list", "watch", "update", "delete"])
+@pytest.mark.parametrize("what", ["joulepath.dev/nodereports", "coordination.k8s.io/leases"])
+def test_agents_read_no_reports_or_leases_and_delete_none(release: Release, verb: str, what: str) -> None:
+    assert not release.may("agent", verb, what, release.name)
+
+
+@pytest.mark.parametrize("what", ["/pods", "/nodes", "joulepath.dev/jobplans"])
+def test_agents_read_one_pod_or_node_at_a_time_and_plans_only_as_a_list(release: Release, what: str) -> None:
+    assert release.may("agent", "get", what) != release.may("agent", "list", what)
+
+
+def test_an_agent_writes_the_report_and_the_lease_of_its_own_node_and_no_other(release: Release) -> None:
+    """By the agent's own code, with the token that a pod of its has."""
+    own, other = (node.name for node in release.cluster.nodes[:2])
+    of_own, of_other = _agent(release, own), _agent(release, other)
+
+    def beat(api: client.ApiClient, node: str) -> None:
+        Heartbeat(api, node, release.name, (5, 10)).beat(0.0)
+
+    def report(api: client.ApiClient, node: str) -> None:
+        body = {"apiVersion": f"{release.group}/v1alpha1", "kind": "NodeReport", "metadata": {"name": node}}
+        reports = client.CustomObjectsApi(api)
+        with failures_as_oserror():
+            reports.create_cluster_custom_object(release.group, "v1alpha1", "nodereports", body)
+        with failures_as_oserror():
+            reports.patch_cluster_custom_object_status(
+                release.group, "v1alpha1", "nodereports", node, {"status": {"agentVersion": "1"}}
+            )
+
+    def refused(write: Callable[[client.ApiClient, str], None], api: client.ApiClient, node: str) -> bool:
+        with pytest.raises(OSError, match=r"403|422") as said:
+            write(api, node)
+        return "an agent writes the report and the Lease of its own node" in str(said.value)
+
+    until("the policy is in force", 30, lambda: refused(report, of_own, "not-its-node"))
+    for write in (report, beat):
+        assert refused(write, of_own, other)
+        write(of_own, own)
+    beat(of_own, own)
+    assert refused(beat, of_other, own)
+
+
+@pytest.mark.parametrize("part", ["operator", "agent"])
+def test_operator_and_agent_let_read_metrics_whom_the_api_server_lets(
+    release: Release, part: str, tmp_path: Path
+) -> None:
     cluster = release.cluster
-    nodes = ("--bound-object-kind=Node", f"--bound-object-name={cluster.nodes[0].name}")
-    token = cluster.kubectl("create", "token", release.account("agent"), "-n", release.name, *nodes).strip()
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=metrics"]
+    command += ["-keyout", str(tmp_path / "tls.key"), "-out", str(tmp_path / "tls.crt")]
+    subprocess.run(command, check=True, capture_output=True)
+    for account in ("prometheus", "stranger"):
+        cluster.kubectl("create", "serviceaccount", f"{account}-{part}", "-n", release.name)
+    reader = f"{release.name}-{part}-prometheus"
+    account = f"--serviceaccount={release.name}:prometheus-{part}"
+    role = f"--clusterrole={release.name}-joulepath-metrics-reader"
+    cluster.kubectl("create", "clusterrolebinding", reader, role, account)
 
-    def create(name: str) -> None:
-        report = {"apiVersion": f"{release.group}/v1alpha1", "kind": "NodeReport", "metadata": {"name": name}}
-        cluster.kubectl(*_with_token(cluster, token), "create", "-f", "-", stdin=json.dumps(report))
+    def token(account: str) -> str:
+        return cluster.kubectl("create", "token", account, "-n", release.name).strip()
 
-    def refused() -> bool:
-        with pytest.raises(CommandError) as said:
-            create("not-its-node")
-        return "an agent writes the report of its own node" in str(said.value)
+    try:
+        review = Api(_api(release, part)).review if part == "operator" else _node_api(release, part).review
+        good = token(f"prometheus-{part}")
 
-    until("the policy is in force", 30, refused)
-    create(cluster.nodes[0].name)
+        def allowed() -> bool:
+            return Guard(tmp_path, review).judge(good) is HTTPStatus.OK
+
+        until("the binding is in force", 30, allowed)
+        guard = Guard(tmp_path, review)
+        assert guard.judge(token(f"stranger-{part}")) is HTTPStatus.FORBIDDEN
+        assert guard.judge("no token") is HTTPStatus.UNAUTHORIZED
+    finally:
+        cluster.kubectl("delete", "clusterrolebinding", reader)
 
 
-def _with_token(cluster: Cluster, token: str) -> list[str]:
-    server = cluster.kubectl("config", "view", "--minify", "-o", "jsonpath={.clusters[0].cluster.server}")
-    return ["--kubeconfig=/dev/null", f"--token={token}", f"--server={server}", "--insecure-skip-tls-verify"]
+def _node_api(release: Release, part: str) -> NodeApi:
+    return NodeApi(_api(release, part), release.cluster.nodes[0].name, release.name)
+
+
+def _agent(release: Release, node: str) -> client.ApiClient:
+    """The API as the agent on a node has it."""
+    return _api(release, "agent", "--bound-object-kind=Node", f"--bound-object-name={node}")
+
+
+def _api(release: Release, part: str, *bound: str) -> client.ApiClient:
+    cluster = release.cluster
+    settings = client.Configuration()
+    settings.host = cluster.kubectl("config", "view", "--minify", "-o", "jsonpath={.clusters[0].cluster.server}")
+    settings.verify_ssl = False
+    token = cluster.kubectl("create", "token", release.account(part), "-n", release.name, *bound).strip()
+    settings.api_key = {"authorization": f"Bearer {token}"}
+    return client.ApiClient(settings)

@@ -10,8 +10,8 @@ from contextlib import ExitStack
 
 import pytest
 
-from joulepath_crds import serving
-from joulepath_crds.serving import Page, PageServer, kept, state
+from joulepath_crds.serving import pages as serving
+from joulepath_crds.serving.pages import Page, PageServer, kept, state
 
 BIG = b"x" * (1 << 24)
 

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import io
 import json
 import socket
 import ssl
 import subprocess
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, TypeVar
 
 import aiohttp
 import pytest
 
 from joulepath_operator.facts.names import NamespacedName, Resource
 from joulepath_operator.jobs.pytorchjob import PYTORCH_JOBS
+from joulepath_operator.webhook import connections
 from joulepath_operator.webhook.patch import Injection
 from joulepath_operator.webhook.server import Webhook, serve
+
+T = TypeVar("T")
 
 ANNOTATED = {"joulepath.dev/energy-plan": "plan"}
 
@@ -127,35 +133,120 @@ def test_a_gang_s_pods_take_one_lookup() -> None:
     assert lookups.asked == 1
 
 
-def test_it_serves_over_tls(tmp_path: Path) -> None:
-    certificate, key = tmp_path / "tls.crt", tmp_path / "tls.key"
+@dataclass(frozen=True)
+class Served:
+    """A webhook over TLS."""
+
+    port: int
+    trusting: ssl.SSLContext
+    lookups: Lookups
+
+    async def asked(self, body: Any) -> tuple[int, Any]:
+        """Status and answer of a review, over a connection of its own."""
+        connector = aiohttp.TCPConnector(ssl=self.trusting)
+        async with aiohttp.ClientSession(f"https://127.0.0.1:{self.port}", connector=connector) as web:
+            sent = {"json": body} if isinstance(body, dict) else {"data": io.BytesIO(body)}
+            async with web.post("/mutate", **sent) as told:
+                return told.status, await told.json() if told.status == 200 else None
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Certificate and key for 127.0.0.1."""
+    folder = tmp_path_factory.mktemp("tls")
+    certificate, key = folder / "tls.crt", folder / "tls.key"
     command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost"]
     command += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)]
     subprocess.run(command, check=True, capture_output=True)
-    context = ssl.create_default_context(cafile=str(certificate))
+    return certificate, key
 
-    async def play(port: int, health_port: int) -> tuple[dict[str, Any], int, int]:
-        webhook = Lookups(ANNOTATED).webhook()
-        server = asyncio.ensure_future(serve(webhook, certificate, key, "127.0.0.1", port, health_port))
+
+@pytest.fixture
+def play(pair: tuple[Path, Path]) -> Callable[[Callable[[Served], Awaitable[T]]], T]:
+    """Runs what plays with a webhook that serves."""
+
+    async def served(scene: Callable[[Served], Awaitable[T]]) -> T:
+        lookups, port, health_port = Lookups(ANNOTATED), _free_port(), _free_port()
+        server = asyncio.ensure_future(serve(lookups.webhook(), *pair, "127.0.0.1", port, health_port))
         try:
-            async with aiohttp.ClientSession(
-                f"https://127.0.0.1:{port}", connector=aiohttp.TCPConnector(ssl=context)
-            ) as web:
+            async with aiohttp.ClientSession(f"http://127.0.0.1:{health_port}") as web:
                 while True:
                     with suppress(aiohttp.ClientConnectorError):
-                        async with web.get(f"http://127.0.0.1:{health_port}/healthz") as healthy:
+                        async with web.get("/healthz") as healthy:
+                            assert healthy.status == 200
                             break
                     await asyncio.sleep(0.01)
-                async with web.post("/mutate", json=review()) as good, web.post("/mutate", data=b"{") as bad:
-                    return await good.json(), healthy.status, bad.status
+            return await scene(Served(port, ssl.create_default_context(cafile=str(pair[0])), lookups))
         finally:
             server.cancel()
             with suppress(asyncio.CancelledError):
                 await server
 
-    told, healthy, bad = asyncio.run(play(_free_port(), _free_port()))
-    assert (healthy, bad) == (200, 400)
+    return lambda scene: asyncio.run(served(scene))
+
+
+def test_it_serves_over_tls(play: Callable[..., Any]) -> None:
+    async def scene(webhook: Served) -> Any:
+        return [await webhook.asked(body) for body in (review(), b"{", b"x" * (3 << 20), b"[" * 100_000)]
+
+    (status, told), *wrong = play(scene)
+    assert status == 200
     assert "patch" in told["response"]
+    assert wrong == [(400, None), (413, None), (400, None)]
+
+
+HEAD: Final = b"POST /mutate HTTP/1.1\r\nHost: webhook\r\nContent-Type: application/json\r\n"
+HELLO: Final = bytes.fromhex("16030100fa010000f60303") + bytes(100)
+"""How a TLS handshake begins."""
+
+
+@pytest.mark.parametrize("count", [64, 200])
+def test_reviews_are_answered_while_others_drip(play: Callable[..., Any], count: int) -> None:
+    async def drip(webhook: Served, index: int) -> None:
+        """Stalls before, in or after its handshake, within its head or its body."""
+        if index % 4 < 2:
+            _, writer = await asyncio.open_connection("127.0.0.1", webhook.port)
+        else:
+            _, writer = await asyncio.open_connection("127.0.0.1", webhook.port, ssl=webhook.trusting)
+        said = (b"", HELLO, HEAD, HEAD + b"Content-Length: 100\r\n\r\n{")[index % 4]
+        begun.append(writer)
+        with suppress(OSError):
+            for byte in said:
+                writer.write(bytes([byte]))
+                await writer.drain()
+                await asyncio.sleep(0.05)
+            await asyncio.sleep(60)
+
+    async def scene(webhook: Served) -> list[int]:
+        dripping = [asyncio.ensure_future(drip(webhook, index)) for index in range(count)]
+        while len(begun) + sum(one.done() for one in dripping) < count:
+            await asyncio.sleep(0.01)
+        answers = [await webhook.asked(review()) for _ in range(10)]
+        for one in dripping:
+            one.cancel()
+        await asyncio.gather(*dripping, return_exceptions=True)
+        for writer in begun:
+            writer.transport.abort()
+        return [status for status, told in answers if "patch" in told["response"]]
+
+    begun: list[asyncio.StreamWriter] = []
+    assert play(scene) == [200] * 10
+
+
+@pytest.mark.parametrize("said", [None, HELLO, b"", HEAD, HEAD + b"Content-Length: 100\r\n\r\n{"])
+def test_whoever_takes_too_long_is_hung_up_on(
+    play: Callable[..., Any], said: bytes | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scene(webhook: Served) -> None:
+        secure = webhook.trusting if said is not None and said is not HELLO else None
+        reader, writer = await asyncio.open_connection("127.0.0.1", webhook.port, ssl=secure)
+        writer.write(said or b"")
+        with suppress(ConnectionError):
+            await reader.read()
+        writer.transport.abort()
+
+    monkeypatch.setattr(connections, "ANSWERED_WITHIN_S", 0.5)
+    play(scene)
 
 
 def _free_port() -> int:

@@ -102,6 +102,23 @@ class NodeApi:
         found: Mapping[str, Any] = self._core.api_client.sanitize_for_serialization(pod)
         return found
 
+    def review(self, kind: str, spec: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The status of a TokenReview or SubjectAccessReview; see `joulepath_crds.serving.guard`.
+
+        Raises:
+            OSError: The API server doesn't answer, or forbids it.
+        """
+        api = self._core.api_client
+        group, create = {
+            "TokenReview": ("authentication", client.AuthenticationV1Api(api).create_token_review),
+            "SubjectAccessReview": ("authorization", client.AuthorizationV1Api(api).create_subject_access_review),
+        }[kind]
+        body = {"apiVersion": f"{group}.k8s.io/v1", "kind": kind, "spec": spec}
+        with failures_as_oserror():
+            made = create(body, _request_timeout=_TIMEOUT)
+        status: Mapping[str, Any] = api.sanitize_for_serialization(made)["status"]
+        return status
+
     # plans
 
     def _watch(self, set_plans: Callable[[Mapping[JobKey, JobPlanSpec | Reason]], None]) -> None:

@@ -39,7 +39,10 @@ from joulepath_crds import (
 from joulepath_trainer.wire.messages import IterationRecord
 from joulepath_trainer.wire.page import MarkerEntry, MarkerEvent
 
-__all__ = ["History", "Measured"]
+__all__ = ["LIMITS", "History", "Measured"]
+
+LIMITS: Final = ("instructions", "regressors", "names")
+"""Of the budget, by its words: beyond one of them a rank isn't measured any more."""
 
 _FREE_RUN: Final = 8
 """Iterations after which a run that belongs to no block is measured."""
@@ -122,6 +125,8 @@ class History:
     """A clock that was held and not reached, in words."""
     refused: str = ""
     """Why nothing that this rank tells is measured any more; empty while it is."""
+    over_budget: str = ""
+    """Which of `LIMITS` that is."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _seen: dict[int, _Seen] = field(default_factory=dict)
     _finished: list[tuple[TimedIteration, Applied, bool]] = field(default_factory=list)
@@ -167,11 +172,12 @@ class History:
         if self.refused:
             return
         if len(record.spans) > self.budget.instructions:
-            self._refuse(f"iterations of {len(record.spans)} instructions", self.budget.instructions)
+            self._refuse("instructions", f"iterations of {len(record.spans)} instructions", self.budget.instructions)
             return
         spans = self._known.spans(record.spans) if record.spans else None
         if spans is not None and len(spans.steps.regressors) > self.budget.regressors:
-            self._refuse(f"{len(spans.steps.regressors)} kinds of instructions by stage", self.budget.regressors)
+            kinds = len(spans.steps.regressors)
+            self._refuse("regressors", f"{kinds} kinds of instructions by stage", self.budget.regressors)
             return
         with self._lock:
             if (seen := self._seen.get(record.iteration)) is not None:
@@ -181,7 +187,8 @@ class History:
                 ran = sorted(record.spans, key=lambda span: span.begin_s)
                 self.order = tuple(Instruction(span.stage, span.kind, span.microbatch) for span in ran)
 
-    def _refuse(self, what: str, limit: int) -> None:
+    def _refuse(self, over: str, what: str, limit: int) -> None:
+        self.over_budget = over
         self.refused = f"OverBudget: it tells of {what}, up to {limit} are measured; its plan goes on unmeasured"
 
     def digest(self, read: Callable[[], Trace]) -> bool:
@@ -355,7 +362,7 @@ class History:
     def _add_times(self, clock: int, spans: Spans) -> None:
         names = [(clock, *regressor) for regressor in spans.steps.regressors]
         if len(self._times) + sum(name not in self._times for name in names) > self.budget.names:
-            self._refuse("too many kinds of instructions by stage and clock", self.budget.names)
+            self._refuse("names", "too many kinds of instructions by stage and clock", self.budget.names)
             return
         seconds = spans.times_s[:, 1] - spans.times_s[:, 0]
         column = spans.steps.column

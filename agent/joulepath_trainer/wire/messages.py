@@ -25,6 +25,8 @@ __all__ = ["Hello", "InstructionSpan", "IterationRecord", "PipelinePlace", "Repl
 _RECORD: Final = struct.Struct("<4sIddH")
 _SPAN: Final = struct.Struct("<BxHHxxdd")
 _RECORD_TAG: Final = b"JPI1"
+_REASON_CHARACTERS: Final = 1000
+"""Of a reply: it goes to the log of somebody's training."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,13 +105,13 @@ class Hello:
         except KeyError as missing:
             raise WireError(f"hello.{missing.args[0]} is missing") from None
         if hello.markers not in ("stream", "host"):
-            raise WireError(f"hello.markers must be stream or host, it is {hello.markers!r}")
+            raise WireError(f"hello.markers must be stream or host, it is {hello.markers!r:.80}")
         if hello.rank >= hello.world_size:
             raise WireError(f"hello.rank must be below world_size {hello.world_size}, it is {hello.rank}")
         if not hello.pipeline.stages or max(hello.pipeline.stages) >= hello.pipeline.stage_count:
             raise WireError(
                 f"hello.pipeline.stages must name stages below {hello.pipeline.stage_count}, "
-                f"they are {hello.pipeline.stages}"
+                f"they are {hello.pipeline.stages!r:.80}"
             )
         return hello
 
@@ -135,9 +137,12 @@ class Reply:
             WireError: It is no reply.
         """
         body = _json_object(message, "reply")
+        reason = body.get("reason", "")
+        if not isinstance(reason, str):
+            raise WireError(f"reply.reason must be a text, it is {reason!r:.80}")
         return cls(
             accepted=body.get("accepted") is True,
-            reason=str(body.get("reason", "")),
+            reason=reason[:_REASON_CHARACTERS],
             final=body.get("final") is True,
         )
 
@@ -195,7 +200,7 @@ def _json_object(message: bytes, name: str) -> dict[str, Any]:
     if len(message) > MAX_MESSAGE_BYTES:
         raise WireError(f"{name} must have at most {MAX_MESSAGE_BYTES} bytes, it has {len(message)}")
     try:
-        body = json.loads(message)
+        body = json.loads(message.decode())
     except (ValueError, RecursionError):
         raise WireError(f"{name} must be JSON, it starts with {message[:40]!r}") from None
     if not isinstance(body, dict) or not isinstance(body.get(name), dict):

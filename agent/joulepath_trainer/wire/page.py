@@ -15,6 +15,9 @@ what it means. Sequence numbers start at 1 and go on over all connections, after
 was passed. An entry whose sequence differs from the one asked for has been overwritten: the reader is more than RING
 markers late. What was enqueued before a reader came is none of its business: it begins after `enqueued`, and a marker
 that the GPU passes late, from before, means nothing to it.
+
+The two numbers of the head are written and read whole. An entry isn't: who reads it looks at its sequence last once
+more, as it may be overwritten meanwhile, sequence first.
 """
 
 from __future__ import annotations
@@ -88,6 +91,9 @@ class PageWriter:
     def __init__(self, page: memoryview, sequence: int = 0) -> None:
         """`sequence` is that of the last marker that was enqueued."""
         self._page = page
+        # `pack_into` clears first what it writes: a reader would see a marker of 0 in between.
+        self._marker = page[MARKER_OFFSET : MARKER_OFFSET + _U32.size].cast("I")
+        self._enqueued = page[_ENQUEUED_OFFSET : _ENQUEUED_OFFSET + _U32.size].cast("I")
         self._sequence = sequence
 
     def announce(self, event: MarkerEvent, iteration: int, kind: str = "", stage: int = 0, microbatch: int = 0) -> int:
@@ -96,12 +102,12 @@ class PageWriter:
         at = RING_OFFSET + (self._sequence % RING) * ENTRY.size
         code = ord(kind) if kind else 0
         ENTRY.pack_into(self._page, at, self._sequence, iteration & 0xFFFFFFFF, event, code, stage, microbatch, 0)
-        _U32.pack_into(self._page, _ENQUEUED_OFFSET, self._sequence)
+        self._enqueued[0] = self._sequence
         return self._sequence
 
     def pass_marker(self, sequence: int) -> None:
         """Writes the marker from the host: where the GPU's stream can't."""
-        _U32.pack_into(self._page, MARKER_OFFSET, sequence)
+        self._marker[0] = sequence
 
 
 class PageReader:
@@ -124,7 +130,8 @@ class PageReader:
         """What a marker means; None where it was overwritten or makes no sense."""
         at = RING_OFFSET + (sequence % RING) * ENTRY.size
         found, iteration, event, kind, stage, microbatch, _ = ENTRY.unpack_from(self._page, at)
-        if found != sequence or event not in (1, 2, 3, 4) or (kind and chr(kind) not in KINDS):
+        (still,) = _U32.unpack_from(self._page, at)
+        if not found == still == sequence or event not in (1, 2, 3, 4) or (kind and chr(kind) not in KINDS):
             return None
         return MarkerEntry(sequence, iteration, MarkerEvent(event), chr(kind) if kind else "", stage, microbatch)
 

@@ -49,7 +49,30 @@ annotations:
   prometheus.io/scrape: "true"
   prometheus.io/port: {{ index . 2 | quote }}
   prometheus.io/path: /metrics
+  {{- if include "joulepath.secureMetrics" $root }}
+  prometheus.io/scheme: https
+  {{- end }}
 {{- end }}
+{{- end -}}
+
+{{/* Whether metrics are for those only whom the API server lets read them; empty if not */}}
+{{- define "joulepath.secureMetrics" -}}
+{{- if .Values.metrics.secure }}true{{ end -}}
+{{- end -}}
+
+{{/* Secret with the certificate of the metrics */}}
+{{- define "joulepath.metricsSecret" -}}
+{{- (.Values.metrics.certificate | default dict).existingSecret | default (printf "%s-metrics" (include "joulepath.name" .)) -}}
+{{- end -}}
+
+{{/* Rule of a ClusterRole: asking who is at the metrics, and whether they may read them */}}
+{{- define "joulepath.reviewRules" -}}
+- apiGroups: [authentication.k8s.io]
+  resources: [tokenreviews]
+  verbs: [create]
+- apiGroups: [authorization.k8s.io]
+  resources: [subjectaccessreviews]
+  verbs: [create]
 {{- end -}}
 
 {{/* Where and how the pods of a part run */}}

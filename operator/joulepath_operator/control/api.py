@@ -113,6 +113,17 @@ class Api:
         )
         return not found["items"]
 
+    def review(self, kind: str, spec: Mapping[str, Any]) -> Body:
+        """The status of a TokenReview or SubjectAccessReview; see `joulepath_crds.serving.guard`."""
+        api = self._core.api_client
+        group, create = {
+            "TokenReview": ("authentication", client.AuthenticationV1Api(api).create_token_review),
+            "SubjectAccessReview": ("authorization", client.AuthorizationV1Api(api).create_subject_access_review),
+        }[kind]
+        body = {"apiVersion": f"{group}.k8s.io/v1", "kind": kind, "spec": spec}
+        made = create(body, _request_timeout=self._timeout_s)
+        return cast("Body", api.sanitize_for_serialization(made)["status"])
+
     def pod_security(self, namespace: str) -> str:
         """The Pod Security level that a namespace enforces: its own, or the cluster's default, which no API tells."""
         found = self._core.read_namespace(namespace, _request_timeout=self._timeout_s)

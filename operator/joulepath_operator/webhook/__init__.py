@@ -1,6 +1,7 @@
 """The admission webhook, a process of its own: puts the trainer into the pods of annotated jobs.
 
 - `server`: answers the API server, always with leave
+- `connections`: who is at the door, and for how long
 - `patch`: what is added to a pod
 - `init_containers`: those among it
 """

@@ -11,12 +11,13 @@ import asyncio
 import base64
 import json
 import logging
+import socket
 import ssl
 import time
 from collections.abc import Awaitable, Callable, Hashable, Mapping
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar, cast
 
 from aiohttp import web
 
@@ -26,6 +27,7 @@ from joulepath_operator.facts.labels import FORBIDDING_LEVELS
 from joulepath_operator.facts.names import NamespacedName, Resource
 from joulepath_operator.jobs.kinds import owning_job
 from joulepath_operator.pulse import Pulse
+from joulepath_operator.webhook.connections import Connections
 from joulepath_operator.webhook.patch import Injection, Outcome, inject
 
 __all__ = ["LOOKUP_TIMEOUT_S", "Webhook", "serve"]
@@ -33,6 +35,8 @@ __all__ = ["LOOKUP_TIMEOUT_S", "Webhook", "serve"]
 log = logging.getLogger(__name__)
 
 LOOKUP_TIMEOUT_S: Final = 1.0
+_BODY_BYTES: Final = 2 * 2**20
+"""Of a review: etcd takes no pod of more than 1.5 MiB."""
 _REMEMBER_S: Final = 5.0
 _CERTIFICATE_CHECK_S: Final = 60.0
 
@@ -66,8 +70,9 @@ class Webhook:
         )
 
     def app(self) -> web.Application:
-        """POST /mutate."""
-        app = web.Application(client_max_size=8 * 2**20)
+        """POST /mutate, once a connection."""
+        app = web.Application(client_max_size=_BODY_BYTES)
+        app.on_response_prepare.append(_close_after)
         app.router.add_post("/mutate", self._mutate)
         return app
 
@@ -100,11 +105,17 @@ class Webhook:
         return inject(pod, self._injection)
 
     async def _mutate(self, request: web.Request) -> web.Response:
+        if (size := request.content_length or 0) > _BODY_BYTES:
+            raise web.HTTPRequestEntityTooLarge(_BODY_BYTES, size)
         try:
             review = await request.json()
-        except ValueError:
+        except (ValueError, RecursionError):
             return web.Response(status=400, text="an AdmissionReview in JSON was expected")
         return web.json_response(await self.answer(review if isinstance(review, dict) else {}))
+
+
+async def _close_after(_: web.BaseRequest, response: web.StreamResponse) -> None:
+    response.force_close()
 
 
 async def serve(webhook: Webhook, certificate: Path, key: Path, host: str, port: int, health_port: int) -> None:
@@ -114,21 +125,23 @@ async def serve(webhook: Webhook, certificate: Path, key: Path, host: str, port:
     runner = web.AppRunner(webhook.app(), access_log=None)
     await runner.setup()
     pulse = Pulse()
-    beating = asyncio.ensure_future(pulse.beat())
+    connections = Connections(cast("web.Server", runner.server), context)
     try:
-        await web.TCPSite(runner, host, port, ssl_context=context).start()
-        with closing(pulse.serve(host, health_port)):
+        with closing(socket.create_server((host, port))) as listener, closing(pulse.serve(host, health_port)):
             log.info("webhook listens on %s:%d", host, port)
-            loaded = certificate.stat().st_mtime
-            while True:
-                await asyncio.sleep(_CERTIFICATE_CHECK_S)
-                with suppress(OSError, ssl.SSLError):  # half-written: the old one serves on
-                    if (changed := certificate.stat().st_mtime) != loaded:
-                        context.load_cert_chain(certificate, key)
-                        loaded = changed
+            await asyncio.gather(pulse.beat(), connections.accept(listener), _renew(context, certificate, key))
     finally:
-        beating.cancel()
         await runner.cleanup()
+
+
+async def _renew(context: ssl.SSLContext, certificate: Path, key: Path) -> None:
+    loaded = certificate.stat().st_mtime
+    while True:
+        await asyncio.sleep(_CERTIFICATE_CHECK_S)
+        with suppress(OSError, ssl.SSLError):  # half-written: the old one serves on
+            if (changed := certificate.stat().st_mtime) != loaded:
+                context.load_cert_chain(certificate, key)
+                loaded = changed
 
 
 class _Remembered(Generic[K, V]):

@@ -72,18 +72,19 @@ def test_iterations_of_the_same_instructions_share_them() -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "why"),
+    ("told", "limit", "why"),
     [
-        (spans(BUDGET.instructions + 1), "iterations of 2049 instructions, up to 2048"),
-        (spans(400, stages=100), "400 kinds of instructions by stage, up to 64"),
+        (spans(BUDGET.instructions + 1), "instructions", "iterations of 2049 instructions, up to 2048"),
+        (spans(400, stages=100), "regressors", "400 kinds of instructions by stage, up to 64"),
     ],
 )
 def test_records_over_the_budget_are_refused_with_a_sentence_and_none_is_measured(
-    told: tuple[InstructionSpan, ...], why: str
+    told: tuple[InstructionSpan, ...], limit: str, why: str
 ) -> None:
     history = History()
     tell(history, 20, [told], Applied(Arm.DEFAULT))
     assert why in history.refused
+    assert history.over_budget == limit
     assert history.order == ()
     assert history.iteration_time_s == 1.0, "the agent's own markers tell it"
 
@@ -95,6 +96,7 @@ def test_names_beyond_the_budget_are_not_measured() -> None:
         tell(history, 10, [spans(16, stages=4)], Applied(Arm.SWEEP, 0, "h", clock, 8))
         history.digest(lambda: counter)
     assert "by stage and clock, up to 40" in history.refused
+    assert history.over_budget == "names"
     assert len(history.measured().instructions) <= 40
 
 

@@ -2,20 +2,27 @@
 
 Anybody in the cluster can reach them, and a probe that isn't answered ends the pod. So a server is one thread that
 never waits for a peer: a request has to be there, and its answer taken, within seconds, however its bytes drip; and
-where too many are connected, the one that has been for longest goes.
+where too many are connected, the one that has been for longest goes. Handshakes of TLS are made by the same thread,
+as far as a peer's bytes go; the API server is asked who may read by others, a few.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import selectors
 import socket
+import ssl
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final
+
+from joulepath_crds.serving.guard import Guard
 
 __all__ = ["Page", "PageServer", "kept", "state"]
 
@@ -27,6 +34,7 @@ _ACCEPTED_AT_ONCE: Final = 16
 _REQUEST_BYTES: Final = 8192
 _TICK_S: Final = 0.25
 _CLOSE_S: Final = 1.0
+_ASKING_AT_ONCE: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,18 +72,24 @@ class _Connection:
     asked: bytes = b""
     left: memoryview | None = None
     """Of the answer."""
+    shaken: bool = True
+    """Whether its TLS handshake is over, if there is one."""
+    asking: bool = False
+    """Whether the API server is asked about it: nothing is read or written meanwhile."""
 
 
 class PageServer:
     """Serves pages by their paths, in a thread of its own."""
 
-    def __init__(self, name: str, address: str, port: int, pages: Mapping[str, Callable[[], Page]]) -> None:
-        """Serves from now on; port 0 is any free one.
+    def __init__(
+        self, name: str, address: str, port: int, pages: Mapping[str, Callable[[], Page]], guard: Guard | None = None
+    ) -> None:
+        """Serves from now on; port 0 is any free one, and with a guard it is HTTPS.
 
         Raises:
             OSError: The port is taken.
         """
-        self._pages = pages
+        self._pages, self._guard = pages, guard
         self._listener = socket.create_server((address, port), backlog=_CONNECTIONS)
         self._listener.setblocking(False)
         self.port: int = self._listener.getsockname()[1]
@@ -83,6 +97,11 @@ class PageServer:
         self._selector.register(self._listener, selectors.EVENT_READ)
         self._connections: dict[_Connection, None] = {}
         """Oldest first."""
+        self._asking = ThreadPoolExecutor(_ASKING_AT_ONCE, f"{name} guard")
+        self._judged: deque[tuple[_Connection, HTTPStatus]] = deque()
+        # Never closed: whoever asks may still be about to tell.
+        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._selector.register(self._wake, selectors.EVENT_READ, self._judged)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
@@ -94,6 +113,7 @@ class PageServer:
     def close(self) -> None:
         """Ends the thread and closes all; leaves a thread alone that is still making a page."""
         self._stop.set()
+        self._asking.shutdown(wait=False, cancel_futures=True)
         self._thread.join(_CLOSE_S)
         if self._thread.is_alive():
             return
@@ -106,8 +126,10 @@ class PageServer:
         while not self._stop.is_set():
             ready = [key.data for key, _ in self._selector.select(_TICK_S)]
             for connection in ready:
-                if connection is not None:
+                if isinstance(connection, _Connection):
                     self._serve(connection)
+            if self._judged in ready:
+                self._hear()
             if None in ready:
                 self._accept()
             now = time.monotonic()
@@ -123,16 +145,27 @@ class PageServer:
             except OSError:
                 return
             client.setblocking(False)
-            connection = _Connection(client, time.monotonic() + _WHOLE_S)
+            if self._guard is not None:
+                client = self._guard.context().wrap_socket(client, server_side=True, do_handshake_on_connect=False)
+            connection = _Connection(client, time.monotonic() + _WHOLE_S, shaken=self._guard is None)
             self._connections[connection] = None
             self._selector.register(client, selectors.EVENT_READ, connection)
 
     def _serve(self, connection: _Connection) -> None:
         try:
+            if isinstance(connection.socket, ssl.SSLSocket) and not connection.shaken:
+                connection.socket.do_handshake()
+                connection.shaken = True
             if connection.left is None:
                 self._read(connection)
             if connection.left is not None:
                 connection.left = connection.left[connection.socket.send(connection.left) :]
+        except ssl.SSLWantReadError:
+            self._selector.modify(connection.socket, selectors.EVENT_READ, connection)
+            return
+        except ssl.SSLWantWriteError:
+            self._selector.modify(connection.socket, selectors.EVENT_WRITE, connection)
+            return
         except BlockingIOError:
             return
         except OSError:
@@ -142,19 +175,44 @@ class PageServer:
             self._drop(connection)
 
     def _read(self, connection: _Connection) -> None:
-        told = connection.socket.recv(_REQUEST_BYTES)
-        connection.asked += told
-        if not told or len(connection.asked) > _REQUEST_BYTES:
-            raise ConnectionError("it says no request")
-        if b"\r\n\r\n" in connection.asked:
-            connection.left = memoryview(self._answer(connection.asked))
-            self._selector.modify(connection.socket, selectors.EVENT_WRITE, connection)
+        while b"\r\n\r\n" not in connection.asked:  # what TLS has unpacked already wakes nobody
+            told = connection.socket.recv(_REQUEST_BYTES)
+            connection.asked += told
+            if not told or len(connection.asked) > _REQUEST_BYTES:
+                raise ConnectionError("it says no request")
+        if self._guard is None:
+            self._reply(connection, HTTPStatus.OK)
+            return
+        connection.asking = True
+        self._selector.unregister(connection.socket)
+        self._asking.submit(self._judge, self._guard, connection)
 
-    def _answer(self, request: bytes) -> bytes:
+    def _judge(self, guard: Guard, connection: _Connection) -> None:
+        """In a thread of its own, that may wait for the API server."""
+        if connection in self._connections:
+            self._judged.append((connection, guard.judge(_token(connection.asked))))
+            os.eventfd_write(self._wake, 1)
+
+    def _hear(self) -> None:
+        os.eventfd_read(self._wake)
+        while self._judged:
+            connection, status = self._judged.popleft()
+            if connection in self._connections:
+                connection.asking = False
+                self._selector.register(connection.socket, selectors.EVENT_WRITE, connection)
+                self._reply(connection, status)
+
+    def _reply(self, connection: _Connection, status: HTTPStatus) -> None:
+        connection.left = memoryview(self._answer(connection.asked, status))
+        self._selector.modify(connection.socket, selectors.EVENT_WRITE, connection)
+
+    def _answer(self, request: bytes, allowed: HTTPStatus) -> bytes:
         method, _, rest = request.partition(b" ")
         path = rest.split(b" ", 1)[0].partition(b"?")[0].decode("latin-1")
         page = Page(f"there is {', '.join(self._pages)}\n".encode(), HTTPStatus.NOT_FOUND)
-        if method != b"GET":
+        if allowed is not HTTPStatus.OK:
+            page = Page(f"{allowed.description or allowed.phrase}\n".encode(), allowed)
+        elif method != b"GET":
             page = Page(b"GET is what is answered\n", HTTPStatus.METHOD_NOT_ALLOWED)
         elif path in self._pages:
             try:
@@ -168,5 +226,16 @@ class PageServer:
     def _drop(self, connection: _Connection) -> None:
         if connection in self._connections:
             del self._connections[connection]
-            self._selector.unregister(connection.socket)
+            if not connection.asking:
+                self._selector.unregister(connection.socket)
             connection.socket.close()
+
+
+def _token(request: bytes) -> str:
+    """The bearer token of a request's head; empty where there is none."""
+    for line in request.split(b"\r\n")[1:]:
+        name, _, value = line.partition(b":")
+        scheme, _, token = value.strip().partition(b" ")
+        if name.strip().lower() == b"authorization" and scheme.lower() == b"bearer":
+            return token.strip().decode("latin-1")
+    return ""
