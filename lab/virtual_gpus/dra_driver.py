@@ -43,6 +43,7 @@ class DraDriver:
             allocated: Namespace and name of a claim to what the scheduler has allocated for it.
         """
         self._visible, self._allocated = visible, allocated
+        self._files: set[Path] = set()
         self._cdi = root / "run/cdi"
         self._cdi.mkdir(exist_ok=True)
         endpoint = _KUBELET / "plugins" / DRIVER / "dra.sock"
@@ -56,8 +57,10 @@ class DraDriver:
         """Ends; the kubelet notices that the sockets are gone."""
         for server in self._servers:
             server.stop(grace=0).wait()
+        for file in self._files:  # the kubelet may not have given all claims back yet
+            file.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
-            self._cdi.rmdir()  # once all claims are given back
+            self._cdi.rmdir()
 
     def _services(self) -> tuple[grpc.GenericRpcHandler[Any, Any], grpc.GenericRpcHandler[Any, Any]]:
         unary, out = grpc.unary_unary_rpc_method_handler, operator.methodcaller("SerializeToString")
@@ -87,7 +90,8 @@ class DraDriver:
             for device, name in names.items()
         ]
         specification = {"cdiVersion": "0.6.0", "kind": _CDI_KIND, "devices": edits}
-        self._file(claim).write_text(json.dumps(specification))
+        self._files.add(file := self._file(claim))
+        file.write_text(json.dumps(specification))
         return api.NodePrepareResourceResponse(
             devices=[
                 api.PreparedDevice(
