@@ -35,6 +35,7 @@ from joulepath_crds.energyprofile import (
 )
 from joulepath_crds.instructions import INSTRUCTION_KINDS, Instruction
 from joulepath_crds.jobplan import (
+    MARGIN,
     TAIL_LAGS,
     Blocks,
     JobPlanSpec,
@@ -66,6 +67,7 @@ __all__ = [
     "ANNOTATION",
     "GROUP",
     "INSTRUCTION_KINDS",
+    "MARGIN",
     "MOST_BLOCKS",
     "REPORT_INTERVAL_S",
     "TAIL_LAGS",

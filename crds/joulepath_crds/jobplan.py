@@ -16,6 +16,7 @@ from joulepath_crds.contract import UID, Contract, Hash, Name, list_by, rule
 from joulepath_crds.instructions import InstructionLabel
 
 __all__ = [
+    "MARGIN",
     "TAIL_LAGS",
     "Blocks",
     "JobPlanSpec",
@@ -28,6 +29,10 @@ __all__ = [
 TAIL_LAGS: Final = 4
 """A tail of at most so many lags (p95, upward) stays at the next iteration's first clock: two more switches would cost
 more than they save. The planner, which imports nobody, has the same number; a test holds both equal."""
+
+MARGIN: Final = 0.005
+"""How much slower than allowed, as a fraction, a plan still counts as no slower: non-inferiority can't be shown without
+a margin. The planner has the same number; a test holds both equal."""
 
 Clock = Annotated[int, Field(ge=0, le=10000)]
 
@@ -54,7 +59,10 @@ class Blocks(Contract):
     iterations: Annotated[int, Field(ge=3, le=1000)]
     """Iterations of a block; the first and the last are not counted."""
     pairs: Annotated[int, Field(ge=0, le=1000)]
-    """Pairs of a plan block and a control block."""
+    """Pairs of a plan block and a control block that follow one another at first, at most."""
+    every: Annotated[int, Field(ge=2, le=1000)] | None = None
+    """Afterwards one pair of each so many is measured, and the others run the plan: control blocks cost 1 / (2 every)
+    of what is saved. Absent: none is measured any more."""
 
 
 class StagePlan(Contract):
@@ -124,9 +132,11 @@ class JobPlanSpec(Contract):
     purpose: Purpose
     """Sweep profiles, Enforce saves."""
     hash: Hash
-    """Content hash of all but activateAt: what agents stage and report."""
+    """Content hash of all but activateAt and sparseFrom: what agents stage and report."""
     activate_at: Annotated[int, Field(ge=0)] | None = None
     """The iteration from which on it is in force; absent until every node has staged it."""
+    sparse_from: Annotated[int, Field(ge=0)] | None = None
+    """The iteration from which on pairs are sparse (blocks.every), since enough is known; absent until then."""
     sweep: Sweep | None = None
     """The clocks to profile at (Sweep)."""
     blocks: Blocks | None = None
@@ -139,11 +149,14 @@ class JobPlanSpec(Contract):
     """Expected seconds of an iteration at default clocks; 0 while unknown."""
     plan_iteration_time_s: Annotated[float, Field(ge=0)] = 0.0
     """Expected seconds of an iteration with the plan: the guard compares with it; 0 while unknown."""
+    allowed_slowdown: Annotated[float, Field(ge=0, le=0.5)] | None = None
+    """How much longer than at default clocks an iteration may last, as a fraction, by the EnergyPlan: agents hold the
+    plan to it by their own measurements. Absent in plans of older operators."""
 
 
 def content_hash(spec: JobPlanSpec) -> str:
-    """The hash that stands for a plan's content (`hash` and `activateAt` apart), 16 hex digits."""
+    """The hash that stands for a plan's content (`hash`, `activateAt` and `sparseFrom` apart), 16 hex digits."""
     body = spec.to_api()
-    body.pop("activateAt", None)
-    body.pop("hash", None)
+    for field in ("activateAt", "sparseFrom", "hash"):
+        body.pop(field, None)
     return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:16]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import joulepath_crds
 
 EXPORTS = """
-    ANNOTATION GROUP INSTRUCTION_KINDS MOST_BLOCKS REPORT_INTERVAL_S TAIL_LAGS VERSION Arm ArmSummary BlockReport
+    ANNOTATION GROUP INSTRUCTION_KINDS MARGIN MOST_BLOCKS REPORT_INTERVAL_S TAIL_LAGS VERSION Arm ArmSummary BlockReport
     BlockingPower Blocks Condition Contract Coordinates EnergyPlanSpec EnergyPlanStatus EnergyProfileSpec Estimate
     FrontierPoint GpuReport Granularity Instruction InstructionMeasurement InstructionTime JobPlanSpec
     JobReference JobReport KindProfile MeasuredSavings Measurement MetricRow Mode NodeReportStatus Phase
