@@ -64,7 +64,7 @@ def _run(options: argparse.Namespace) -> int:
             version=version("joulepath"),
             proc=options.proc,
             look_for_gpus_s=options.look_for_gpus,
-            budget=replace(BUDGET, silence_s=options.silence_limit),
+            budget=replace(BUDGET, silence_s=options.silence_limit, most_slowdown=options.max_slowdown / 100),
         )
         registry = CollectorRegistry()
         registry.register(AgentCollector(agent, options.node_name))
@@ -108,6 +108,8 @@ def _options() -> argparse.ArgumentParser:
     take("--look-for-gpus", "JOULEPATH_LOOK_FOR_GPUS", "30", float, "seconds between two looks until all are read")
     silence = "seconds without a marker, at most, after which a rank's clock is released"
     take("--silence-limit", "JOULEPATH_SILENCE_LIMIT", str(BUDGET.silence_s), _seconds, silence)
+    slowdown = "percent that any plan may let an iteration last longer than at default clocks, whatever it says"
+    take("--max-slowdown", "JOULEPATH_MAX_SLOWDOWN", f"{BUDGET.most_slowdown * 100:g}", _percent, slowdown)
     take("--grace", "JOULEPATH_GRACE", "28", float, "seconds after SIGTERM until it gives up")
     take("--log-level", "JOULEPATH_LOG_LEVEL", "info", str, "debug, info, warning or error")
     return parser
@@ -118,6 +120,13 @@ def _seconds(text: str) -> float:
     if not 2 <= seconds <= 3600:
         raise argparse.ArgumentTypeError(f"it must be from 2 to 3600 s, it is {text}")
     return seconds
+
+
+def _percent(text: str) -> float:
+    percent = float(text)
+    if not 0 <= percent <= 50:
+        raise argparse.ArgumentTypeError(f"it must be from 0 to 50 percent, it is {text}")
+    return percent
 
 
 class _Taker:

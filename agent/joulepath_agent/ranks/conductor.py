@@ -13,7 +13,7 @@ from typing import Final
 from joulepath_agent.gpus.lease import End
 from joulepath_agent.gpus.wish import DEFAULT, Wish
 from joulepath_agent.measuring.applied import Applied
-from joulepath_agent.ranks.guard import Guard, Verdict
+from joulepath_agent.ranks.guard import Guard, Verdict, Word
 from joulepath_agent.ranks.reason import Obstacle, Reason
 from joulepath_agent.ranks.score import Score, read_score
 from joulepath_agent.ranks.switching import is_short_tail, wish_at_begin, wish_at_end
@@ -38,6 +38,8 @@ class Conductor:
     control_time_s: float = 0.0
     order: tuple[Instruction, ...] = ()
     """The order of instructions as it was last recorded; empty while unknown."""
+    most_slowdown: float = 0.5
+    """How much longer than at default clocks any plan may let an iteration last, as a fraction."""
 
     state: RankState = field(init=False, default=RankState.OBSERVING)
     why: Reason | None = field(init=False, default=None)
@@ -152,14 +154,14 @@ class Conductor:
     def _guarded(self, iteration: int, at_s: float) -> Verdict | None:
         if self._plan is None or self._begun_at_s is None or iteration != self.iteration + 1:
             return None
-        period_s = at_s - self._begun_at_s
+        period_s, word = at_s - self._begun_at_s, Word.of(self._plan, self.most_slowdown)
         if self._guard.asking:
-            return self._guard.default_period(self._plan, period_s)
+            return self._guard.default_period(word, period_s)
         if self.applied.arm is Arm.CONTROL:
             self._guard.control_period(self.iteration, period_s)
         if self.applied.arm is not Arm.PLAN:
             return None
-        return self._guard.plan_period(self._plan, self.control_time_s, self.iteration, period_s)
+        return self._guard.plan_period(self._plan, word, self.control_time_s, self.iteration, period_s)
 
     def _obey(self, verdict: Verdict) -> None:
         """Pauses by itself, since the guard is asking then, or puts off where the plan joins again."""

@@ -140,6 +140,7 @@ env:
   - {name: NVIDIA_DRIVER_CAPABILITIES, value: utility}
   - {name: JOULEPATH_LOG_LEVEL, value: {{ .Values.logLevel }}}
   - {name: JOULEPATH_SILENCE_LIMIT, value: {{ .Values.agent.silenceLimitSeconds | quote }}}
+  - {name: JOULEPATH_MAX_SLOWDOWN, value: {{ .Values.agent.maxSlowdownPercent | quote }}}
   {{- with .Values.agent.siteClocks }}
   - {name: JOULEPATH_SITE_CLOCKS, value: {{ . | quote }}}
   {{- end }}
