@@ -25,6 +25,7 @@ class End(StrEnum):
     PLAN_CHANGED = "PlanChanged"
     ORDER_MISMATCH = "OrderMismatch"
     GUARD_TRIPPED = "GuardTripped"
+    SLOW_PLAN = "SlowPlan"
     CLOCK_FAILED = "ClockFailed"
     NO_WARDEN_LEASE = "NoWardenLease"
     FOLLOWER_FAILED = "FollowerFailed"

@@ -16,6 +16,7 @@ from joulepath_agent.measuring.applied import Applied
 from joulepath_agent.ranks.guard import Guard, Verdict, Word
 from joulepath_agent.ranks.reason import Obstacle, Reason
 from joulepath_agent.ranks.score import Score, read_score
+from joulepath_agent.ranks.slow_guard import SlowGuard
 from joulepath_agent.ranks.switching import is_short_tail, wish_at_begin, wish_at_end
 from joulepath_crds import Arm, Instruction, JobPlanSpec, Purpose, RankState, arm_of, next_boundary
 from joulepath_trainer.wire.page import MarkerEntry, MarkerEvent
@@ -54,6 +55,7 @@ class Conductor:
     _score: Score | None = field(init=False, default=None)
     _join_at: int | None = field(init=False, default=None)
     _guard: Guard = field(init=False, default_factory=Guard)
+    _slow_guard: SlowGuard = field(init=False, default_factory=SlowGuard)
     _position: int = field(init=False, default=0)
     _begun_at_s: float | None = field(init=False, default=None)
     _refused: dict[str, Reason] = field(init=False, default_factory=dict)
@@ -109,7 +111,7 @@ class Conductor:
     # staging
 
     def _forget(self) -> None:
-        self._score, self._join_at, self._guard = None, None, Guard()
+        self._score, self._join_at, self._guard, self._slow_guard = None, None, Guard(), SlowGuard()
         self.staged_hash = self.staged_at_iteration = self.applied_hash = None
         self.state, self.why = RankState.OBSERVING, None
 
@@ -157,6 +159,9 @@ class Conductor:
         period_s, word = at_s - self._begun_at_s, Word.of(self._plan, self.most_slowdown)
         if self._guard.asking:
             return self._guard.default_period(word, period_s)
+        slow = self._slow_guard.period(self.applied, period_s, word.allowed)
+        if slow is not None and self._score is not None:
+            return Verdict(Reason(End.SLOW_PLAN, slow, final=True))
         if self.applied.arm is Arm.CONTROL:
             self._guard.control_period(self.iteration, period_s)
         if self.applied.arm is not Arm.PLAN:
