@@ -24,6 +24,7 @@ from joulepath_crds.energyplan import (
     Phase,
     PlanSummary,
     Profiling,
+    WithdrawnPlan,
 )
 from joulepath_crds.energyprofile import (
     BlockingPower,
@@ -113,6 +114,7 @@ __all__ = [
     "Topology",
     "Transfer",
     "WaitMeasurement",
+    "WithdrawnPlan",
     "api_name",
     "arm_of",
     "content_hash",

@@ -10,7 +10,7 @@ EXPORTS = """
     FrontierPoint GpuReport Granularity Instruction InstructionMeasurement InstructionTime JobPlanSpec
     JobReference JobReport KindProfile MeasuredSavings Measurement MetricRow Mode NodeReportStatus Phase
     PlanSummary ProfilePoint Profiling Purpose RankReport RankState StagePlan StageProfile Sweep SwitchingLag
-    Topology Transfer WaitMeasurement api_name arm_of content_hash next_boundary
+    Topology Transfer WaitMeasurement WithdrawnPlan api_name arm_of content_hash next_boundary
 """
 
 
