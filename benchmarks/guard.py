@@ -7,7 +7,8 @@ Noise of iterations is AR(1): each has 0.8 of the deviation of the one before. F
 that are quiet, that drift, that have a neighbour's bursts, or both: every refusal is a false alarm. Pairs are dense
 here, so that a job has as many as in days of sparse ones; a day is one of iterations of 3 s, with 48 sparse pairs. Then
 plans that are slower than allowed, with pairs as an operator asks for them: dense ones until the slowdown is known to
-half a percent, then one in fifty. Beside both guards stands the fast one alone. Simulated, no GPU.
+half a percent, then one in fifty; of the iterations between those, only the last ten are played. Beside both guards
+stands the fast one alone, in whole jobs of 10,000 iterations. Simulated, no GPU.
 """
 
 from __future__ import annotations
@@ -30,19 +31,21 @@ from tests.agent.ranks.simulated import Noise, Slowness, bursts, drift, plan, si
 
 MEMORY: Final = 0.8
 DEVIATIONS: Final = {"0.2%": 0.002, "1%": 0.01}
-DENSE: Final = {0.002: 8, 0.01: 24}
-"""Pairs until the slowdown is known to half a percent."""
+ENOUGH: Final = {0.002: 8, 0.01: 24}
+"""Whole pairs after which the slowdown is known to half a percent."""
+MOST_DENSE: Final = 32
 SLOWDOWNS: Final = (0.005, 0.01, 0.02, 0.03, 0.049, 0.06)
 BLOCK: Final = 6
 EVERY: Final = 50
 ITERATIONS_A_DAY: Final = 28_800
 """Of 3 s."""
 PAIRS_A_DAY: Final = ITERATIONS_A_DAY / (2 * BLOCK * EVERY)
-SOUND_JOBS: Final = 600
-SOUND_ITERATIONS: Final = 2_000
-SLOW_JOBS: Final = 300
-FAST_ALONE_JOBS: Final = 150
-SLOW_ITERATIONS: Final = 10_000
+SOUND_JOBS: Final = 900
+SOUND_ITERATIONS: Final = 480
+SLOW_JOBS: Final = 250
+SLOW_ITERATIONS: Final = 40_000
+FAST_ALONE_JOBS: Final = 20
+FAST_ALONE_ITERATIONS: Final = 10_000
 
 
 def gusts(seed: int) -> Slowness:
@@ -81,12 +84,15 @@ def sound(kind: str, deviation: float, seed: int) -> Outcome:
 
 def slow(slowdown: float, deviation: float, seed: int, fast_alone: bool = False) -> Outcome:
     """A plan that costs more than is allowed, which is nothing."""
-    spec = plan(0 if fast_alone else DENSE[deviation], length=BLOCK, every=None if fast_alone else EVERY)
-    return _outcome(spec, SLOW_ITERATIONS, slow_plan(slowdown), seed, deviation)
+    spec = plan(0 if fast_alone else MOST_DENSE, length=BLOCK, every=None if fast_alone else EVERY)
+    looked_at = FAST_ALONE_ITERATIONS if fast_alone else SLOW_ITERATIONS
+    return _outcome(spec, looked_at, slow_plan(slowdown), seed, deviation, None if fast_alone else ENOUGH[deviation])
 
 
-def _outcome(spec: Any, iterations: int, slowness: Slowness, seed: int, deviation: float) -> Outcome:
-    story = simulate(spec, iterations, slowness, seed, Noise(deviation, MEMORY))
+def _outcome(
+    spec: Any, iterations: int, slowness: Slowness, seed: int, deviation: float, enough: int | None = None
+) -> Outcome:
+    story = simulate(spec, iterations, slowness, seed, Noise(deviation, MEMORY), enough=enough, jump=enough is not None)
     return Outcome(story.refused_at, story.why.partition(":")[0], len(story.arms))
 
 
@@ -112,6 +118,7 @@ class Found:
     beyond_allowed: float
     guards: str
     jobs: int
+    iterations_looked_at: int
     share: float
     median_iterations: float | None
     p95_iterations: float | None
@@ -130,10 +137,11 @@ def alarms(noise: str, kind: str, outcomes: list[Outcome]) -> Alarms:
 
 def found(noise: str, slowdown: float, guards: str, outcomes: list[Outcome]) -> Found:
     """Of the jobs in which it wasn't found, the figures know that it took longer."""
-    after = sorted(one.refused_at if one.refused_at is not None else SLOW_ITERATIONS + 1 for one in outcomes)
-    known = [at if at <= SLOW_ITERATIONS else None for at in (statistics.median(after), after[int(0.95 * len(after))])]
+    looked_at = FAST_ALONE_ITERATIONS if guards == "fast alone" else SLOW_ITERATIONS
+    after = sorted(looked_at + 1 if one.refused_at is None else one.refused_at for one in outcomes)
+    known = [at if at <= looked_at else None for at in (statistics.median(after), after[int(0.95 * len(after))])]
     share = sum(one.refused_at is not None for one in outcomes) / len(outcomes)
-    return Found(noise, slowdown, guards, len(outcomes), share, known[0], known[1])
+    return Found(noise, slowdown, guards, len(outcomes), looked_at, share, known[0], known[1])
 
 
 def main() -> None:
@@ -143,7 +151,7 @@ def main() -> None:
     share = parser.parse_args().share
     seeds = {jobs: range(max(2, int(jobs * share))) for jobs in (SOUND_JOBS, SLOW_JOBS, FAST_ALONE_JOBS)}
     result: dict[str, Any] = {"simulated": True, "block_iterations": BLOCK, "every": EVERY}
-    result |= {"ar1": MEMORY, "iterations_looked_at": SLOW_ITERATIONS, "false_alarms": [], "found": []}
+    result |= {"ar1": MEMORY, "false_alarms": [], "found": []}
     with Pool() as pool:
         for noise, deviation in DEVIATIONS.items():
             for kind in JOBS:

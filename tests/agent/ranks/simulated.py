@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from joulepath_agent.ranks.conductor import Conductor
-from joulepath_crds import Arm, Blocks, JobPlanSpec, Purpose, RankState, StagePlan
+from joulepath_crds import Arm, Blocks, JobPlanSpec, Purpose, RankState, StagePlan, arm_of
 from joulepath_trainer.wire.page import MarkerEntry, MarkerEvent
 
 __all__ = ["Noise", "Slowness", "Story", "burst", "bursts", "drift", "plan", "simulate", "slow_plan"]
@@ -65,13 +65,27 @@ def simulate(
     slowness: Slowness,
     seed: int = 1,
     noise: Noise = Noise(),
+    enough: int | None = None,
+    jump: bool = False,
     **known: Any,
 ) -> Story:
-    """What the guards decide is what the next iteration runs; `known` is what the conductor knows beside."""
+    """What the guards decide is what the next iteration runs; `known` is what the conductor knows beside.
+
+    enough: whole pairs after which they become sparse, as an operator would have it, two blocks later.
+    jump: over the iterations between sparse pairs, but for the last ten, as if their markers had been missed.
+    """
     player, chance, story, now_s = Conductor(0, (0,), 0.01, **known), random.Random(seed), Story(), 0.0
     player.set_plan(spec)
     off, fresh = 0.0, noise.deviation * math.sqrt(1 - noise.memory**2)
-    for number in range(iterations):
+    number = -1
+    while (number := number + 1) < iterations:
+        if enough is not None and spec.sparse_from is None and len(player._slow_guard._seen) >= enough:
+            assert spec.blocks is not None
+            spec = spec.model_copy(update={"sparse_from": number + 2 * spec.blocks.iterations})
+            player.set_plan(spec)
+        over = jump and player.applied.block < 0  # a block's last iteration ends with the begin of the next one
+        if over and (ahead := _next_block(spec, number) - 10) > number:
+            number, off = ahead, chance.gauss(0.0, noise.deviation)
         asking = player.reason
         player.on_event(MarkerEntry(1, number, MarkerEvent.STEP_BEGIN, "", 0, 0), now_s)
         if player.state is RankState.REFUSED:
@@ -83,6 +97,14 @@ def simulate(
         off = noise.memory * off + chance.gauss(0.0, fresh)
         now_s += slowness(number, player.applied.arm) * (1 + off)
     return story
+
+
+def _next_block(spec: JobPlanSpec, number: int) -> int:
+    """The first iteration from this one on that is measured in a block."""
+    assert spec.blocks is not None
+    while arm_of(spec, number)[1] < 0:
+        number += spec.blocks.iterations
+    return number
 
 
 def slow_plan(slowdown: float, since: int = 0) -> Slowness:
