@@ -88,6 +88,10 @@ bench-planner: venv ## The planner's speed, memory and quality beside lowtime's;
 bench-fit: venv ## What completing a profile costs, by a known truth; writes benchmarks/results/fit.json
 	@$(PY) benchmarks/fit.py $(ARGS)
 
+.PHONY: bench-guard
+bench-guard: venv ## What the agent's guards find and refuse wrongly, in 10,000 simulated jobs; writes benchmarks/results/guard.json
+	@$(PY) benchmarks/guard.py $(ARGS)
+
 # make bench-gaps ARGS="--profiles FILE ..."   with further profiles in Zeus's CSV
 .PHONY: bench-gaps
 bench-gaps: venv ## How far plans are above the bound where hulls are coarse; writes benchmarks/results/gaps.json

@@ -23,7 +23,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from joulepath_crds import EnergyPlanSpec, EnergyPlanStatus, Granularity, JobReference, NodeReportStatus, Phase
+from joulepath_crds import (
+    EnergyPlanSpec,
+    EnergyPlanStatus,
+    Granularity,
+    JobReference,
+    Measurement,
+    NodeReportStatus,
+    Phase,
+)
 from joulepath_operator.facts.observation import NodeJob, Observation, Pod, TrainingJob
 from joulepath_operator.planning.compute import compute
 from joulepath_operator.story.decide import decide
@@ -120,7 +128,9 @@ def node(folder: Path, scale: float, lag_ms: float) -> Iterator[tuple[subprocess
 
 def run(scale: float, lag_ms: float, granularity: str, detail: Path | None) -> dict[str, Any]:
     """One training under control, until eight pairs of blocks are measured."""
-    spec = EnergyPlanSpec(job=JobReference(name="job"), granularity=Granularity(granularity))
+    spec = EnergyPlanSpec(
+        job=JobReference(name="job"), granularity=Granularity(granularity), measurement=Measurement(pairs=8)
+    )
     with tempfile.TemporaryDirectory() as name, node(Path(name), scale, lag_ms) as (agent, environment):
         command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(RANKS)]
         command += [str(ROOT / "examples/01-pytorchjob/train.py"), "--steps", "100000"]

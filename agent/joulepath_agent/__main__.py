@@ -71,7 +71,7 @@ def _run(options: argparse.Namespace, written: Log) -> int:
             version=version("joulepath"),
             look_for_gpus_s=options.look_for_gpus,
             on_foreign_clock=options.on_foreign_clock,
-            budget=replace(BUDGET, silence_s=options.silence_limit),
+            budget=replace(BUDGET, silence_s=options.silence_limit, most_slowdown=options.max_slowdown / 100),
             plan_time_to_live_s=options.plan_time_to_live,
         )
         registry = CollectorRegistry()
@@ -125,6 +125,8 @@ def _options() -> argparse.ArgumentParser:
     life = "seconds for which plans are played without news of them from the API server"
     lives = _seconds(60, 86400)
     take("--plan-time-to-live", "JOULEPATH_PLAN_TIME_TO_LIVE", str(DEFAULT_TIME_TO_LIVE_S), lives, life)
+    slowdown = "percent that any plan may let an iteration last longer than at default clocks, whatever it says"
+    take("--max-slowdown", "JOULEPATH_MAX_SLOWDOWN", f"{BUDGET.most_slowdown * 100:g}", _percent, slowdown)
     take("--grace", "JOULEPATH_GRACE", "28", float, "seconds after SIGTERM until it gives up")
     take("--log-level", "JOULEPATH_LOG_LEVEL", "info", str, "debug, info, warning or error")
     return parser
@@ -141,6 +143,13 @@ def _seconds(least: float, most: float) -> Callable[[str], float]:
         return float(text)
 
     return seconds
+
+
+def _percent(text: str) -> float:
+    percent = float(text)
+    if not 0 <= percent <= 50:
+        raise argparse.ArgumentTypeError(f"it must be from 0 to 50 percent, it is {text}")
+    return percent
 
 
 class _Taker:

@@ -24,6 +24,7 @@ from joulepath_crds.energyplan import (
     Phase,
     PlanSummary,
     Profiling,
+    WithdrawnPlan,
 )
 from joulepath_crds.energyprofile import (
     BlockingPower,
@@ -35,6 +36,7 @@ from joulepath_crds.energyprofile import (
 )
 from joulepath_crds.instructions import INSTRUCTION_KINDS, Instruction
 from joulepath_crds.jobplan import (
+    MARGIN,
     TAIL_LAGS,
     Blocks,
     JobPlanSpec,
@@ -66,6 +68,7 @@ __all__ = [
     "ANNOTATION",
     "GROUP",
     "INSTRUCTION_KINDS",
+    "MARGIN",
     "MOST_BLOCKS",
     "REPORT_INTERVAL_S",
     "TAIL_LAGS",
@@ -111,6 +114,7 @@ __all__ = [
     "Topology",
     "Transfer",
     "WaitMeasurement",
+    "WithdrawnPlan",
     "api_name",
     "arm_of",
     "content_hash",

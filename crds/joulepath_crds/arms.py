@@ -5,8 +5,13 @@ It follows from the JobPlan and the iteration's number alone, without messages:
 - before `activateAt` (or while it is absent) everything runs at default clocks; the plan is staged;
 - `purpose: Sweep`: from `activateAt` on, sweep block i (`iterationsPerBlock` iterations) holds every rank at
   `clocksMHz[i]`; after the last block, default clocks again;
-- `purpose: Enforce`: from `activateAt` on, `pairs` pairs of blocks, a plan block and a control block (default
-  clocks) each, in an order drawn from the plan's hash; after the last pair the plan stays.
+- `purpose: Enforce`: from `activateAt` on, pairs of blocks, a plan block and a control block (default clocks) each, in
+  an order drawn from the plan's hash. At first they are dense: one follows the other, until `sparseFrom` or until
+  there were `pairs` of them. From then on they are sparse: one of each `every`, its place drawn from the plan's hash,
+  is such a pair, and the others run the plan alone.
+
+The sparse pairs are the same whenever they begin: a rank that hears late of `sparseFrom` runs default clocks in a few
+blocks more. One that knows no sparse pairs, of an older version, runs the plan in them, and they don't count.
 
 A rank whose attempt differs, or who hears of it after `activateAt`, runs default clocks
 until the next block begins.
@@ -17,7 +22,7 @@ from __future__ import annotations
 import hashlib
 from enum import StrEnum
 
-from joulepath_crds.jobplan import JobPlanSpec, Purpose
+from joulepath_crds.jobplan import Blocks, JobPlanSpec, Purpose
 
 __all__ = ["Arm", "arm_of", "next_boundary"]
 
@@ -45,7 +50,7 @@ def arm_of(spec: JobPlanSpec, iteration: int) -> tuple[Arm, int]:
         return Arm.PLAN, -1
     block = since // spec.blocks.iterations
     pair, second = divmod(block, 2)
-    if pair >= spec.blocks.pairs:
+    if not _is_dense(spec.blocks, pair, spec.activate_at, spec.sparse_from) and not _is_drawn(spec, spec.blocks, pair):
         return Arm.PLAN, -1
     coin = hashlib.sha256(f"{spec.hash}/{pair}".encode()).digest()[0] & 1
     return (Arm.PLAN if coin == second else Arm.CONTROL), block
@@ -62,3 +67,17 @@ def next_boundary(spec: JobPlanSpec, iteration: int) -> int:
     else:
         length = spec.blocks.iterations if spec.blocks is not None else 1
     return spec.activate_at + ((iteration - spec.activate_at) // length + 1) * length
+
+
+def _is_dense(blocks: Blocks, pair: int, activate_at: int, sparse_from: int | None) -> bool:
+    begins = activate_at + 2 * pair * blocks.iterations
+    return pair < blocks.pairs and (sparse_from is None or begins < sparse_from)
+
+
+def _is_drawn(spec: JobPlanSpec, blocks: Blocks, pair: int) -> bool:
+    """Whether it is the one of its window that is measured when pairs are sparse."""
+    if blocks.every is None:
+        return False
+    window, place = divmod(pair, blocks.every)
+    drawn = hashlib.sha256(f"{spec.hash}/window/{window}".encode()).digest()
+    return place == int.from_bytes(drawn[:4]) % blocks.every

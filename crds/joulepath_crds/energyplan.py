@@ -25,6 +25,7 @@ __all__ = [
     "Phase",
     "PlanSummary",
     "Profiling",
+    "WithdrawnPlan",
 ]
 
 
@@ -107,8 +108,10 @@ class Measurement(Contract):
 
     block_iterations: Annotated[int, Field(ge=3, le=1000)] = 6
     """Iterations of a block; the first and the last of each are not counted."""
-    pairs: Annotated[int, Field(ge=4, le=1000)] = 8
-    """Pairs of a plan block and a control block right after activation, in random order; then the plan stays."""
+    pairs: Annotated[int, Field(ge=4, le=1000)] = 32
+    """Pairs of a plan block and a control block right after activation, in random order, at most: they end once the
+    slowdown is known to half a percent and the savings to a point, but not before eight. From then on one pair of fifty
+    is measured for as long as the job runs; its control block costs 1% of what is saved."""
 
 
 class EnergyPlanSpec(Contract):
@@ -235,6 +238,20 @@ class PlanSummary(Contract):
     """Fraction of energy that no plan can exceed at that iteration time."""
 
 
+class WithdrawnPlan(Contract):
+    """A plan that made iterations longer than allowed, and was taken back."""
+
+    hash: Hash
+    """Its content hash; it is never sent again."""
+    generation: Annotated[int, Field(ge=0)]
+    """The metadata.generation of the EnergyPlan at the time."""
+    slowdown: Estimate | None = None
+    """The slowdown that was measured; absent where a node's agent was surer than these figures."""
+    reserve: Annotated[float, Field(ge=0, le=1)]
+    """The reserve of plans from then on: how much longer than measured, as a fraction, slowed work may take without
+    making an iteration longer."""
+
+
 class EnergyPlanStatus(Contract):
     """What has come of it: the phase, the plan, and savings as measured. Written by Joulepath."""
 
@@ -265,6 +282,8 @@ class EnergyPlanStatus(Contract):
     """Savings and slowdown from the GPUs' energy counters; absent until four pairs of blocks are complete."""
     savings: Annotated[str, Field(max_length=64)] | None = None
     """Measured savings in words, for `kubectl get`: 15.2% ± 0.4, or not yet known."""
+    withdrawn: Annotated[tuple[WithdrawnPlan, ...], Field(max_length=16)] = ()
+    """Plans of this run that were slower than allowed, the latest last."""
     conditions: Annotated[tuple[Condition, ...], Field(max_length=16, json_schema_extra=list_by("type"))] = ()
     """How far it has come: Injected (the trainer is in the job's pods, and every rank reports), Profiled (what the work
     costs at each clock is known), Planned, Active (the plan is in force), and Degraded (something is amiss). Each says

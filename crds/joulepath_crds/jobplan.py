@@ -18,6 +18,7 @@ from joulepath_crds.contract import UID, Contract, Hash, Name, list_by, rule
 from joulepath_crds.instructions import InstructionLabel
 
 __all__ = [
+    "MARGIN",
     "TAIL_LAGS",
     "Blocks",
     "JobPlanSpec",
@@ -32,6 +33,9 @@ TAIL_LAGS: Final = 4
 more than they save. The planner, which imports nobody, has the same number; a test holds both equal."""
 
 _LATER: Final = re.compile(r"(At|From)$")
+MARGIN: Final = 0.005
+"""How much slower than allowed, as a fraction, a plan still counts as no slower: non-inferiority can't be shown without
+a margin. The planner has the same number; a test holds both equal."""
 
 Clock = Annotated[int, Field(ge=0, le=10000)]
 
@@ -58,7 +62,10 @@ class Blocks(Contract):
     iterations: Annotated[int, Field(ge=3, le=1000)]
     """Iterations of a block; the first and the last are not counted."""
     pairs: Annotated[int, Field(ge=0, le=1000)]
-    """Pairs of a plan block and a control block."""
+    """Pairs of a plan block and a control block that follow one another at first, at most."""
+    every: Annotated[int, Field(ge=2, le=1000)] | None = None
+    """Afterwards one pair of each so many is measured, and the others run the plan: control blocks cost 1 / (2 every)
+    of what is saved. Absent: none is measured any more."""
 
 
 class StagePlan(Contract):
@@ -128,9 +135,11 @@ class JobPlanSpec(Contract):
     purpose: Purpose
     """Sweep profiles, Enforce saves."""
     hash: Hash
-    """Content hash of all but activateAt: what agents check, stage and report."""
+    """Content hash of all but activateAt and sparseFrom: what agents check, stage and report."""
     activate_at: Annotated[int, Field(ge=0)] | None = None
     """The iteration from which on it is in force; absent until every node has staged it."""
+    sparse_from: Annotated[int, Field(ge=0)] | None = None
+    """The iteration from which on pairs are sparse (blocks.every), since enough is known; absent until then."""
     sweep: Sweep | None = None
     """The clocks to profile at (Sweep)."""
     blocks: Blocks | None = None
@@ -143,13 +152,16 @@ class JobPlanSpec(Contract):
     """Expected seconds of an iteration at default clocks; 0 while unknown."""
     plan_iteration_time_s: Annotated[float, Field(ge=0)] = 0.0
     """Expected seconds of an iteration with the plan: the guard compares with it; 0 while unknown."""
+    allowed_slowdown: Annotated[float, Field(ge=0, le=0.5)] | None = None
+    """How much longer than at default clocks an iteration may last, as a fraction, by the EnergyPlan: agents hold the
+    plan to it by their own measurements. Absent in plans of older operators."""
 
 
 def content_hash(spec: JobPlanSpec | Mapping[str, Any]) -> str:
     """The hash that stands for a plan's content, 16 hex digits: of a model, or of the JSON of an API object.
 
     All fields count, also those that this reader doesn't know, since a newer writer hashed them as well. `hash` itself
-    doesn't, nor what says from which iteration on something holds, by its name (`activateAt`): that is written later.
+    doesn't, nor what says from which iteration on something holds, by its name (`activateAt`, `sparseFrom`): that is written later.
     """
     body = spec.to_api() if isinstance(spec, JobPlanSpec) else spec
     content = {name: _canonical(value) for name, value in body.items() if name != "hash" and not _LATER.search(name)}

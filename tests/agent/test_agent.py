@@ -14,7 +14,7 @@ from tests.agent.room import LocalAgent, Process, Room, wait_until
 
 MakeRoom = Callable[..., Room]
 ORDER = ("F0", "F1", "B0", "F2", "B1", "F3", "B2", "B3")
-LOW_MHZ = 900
+LOW_MHZ = 1110
 
 
 def plan(hash: str = "one", clocks: tuple[int, ...] = (LOW_MHZ,) * 8, **changes: object) -> dict[str, Any]:
@@ -29,7 +29,9 @@ def plan(hash: str = "one", clocks: tuple[int, ...] = (LOW_MHZ,) * 8, **changes:
         "activate_at": 3,
         "stages": (stage,),
         "default_clock_mhz": 1410,
+        "control_iteration_time_s": 5.0,
         "plan_iteration_time_s": 10.0,
+        "allowed_slowdown": 0.5,
     }
     return JobPlanSpec.model_validate({**fields, **changes}).to_api()
 

@@ -217,6 +217,14 @@ def test_a_time_to_live_that_is_none_is_refused(text: str, capsys: pytest.Captur
     assert "argument --plan-time-to-live:" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("text", ["-1", "51", "nan", "none"])
+def test_a_slowdown_that_no_plan_may_ask_for_is_refused(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as refused:
+        main(["--node-name", "a", "--max-slowdown", text])
+    assert refused.value.code == 2
+    assert "argument --max-slowdown:" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("text", ["1410", "a,b", "900,600", "0,600"])
 def test_site_clocks_that_make_no_sense_are_refused(text: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as refused:

@@ -248,5 +248,9 @@ def test_conductor_and_referee_order_the_same_clocks_at_the_same_times(case: Cas
         assert [at for at, _ in of_conductor] == pytest.approx([at for at, _ in of_referee], abs=SAME_S)
 
 
+def test_all_call_the_same_slowdown_none() -> None:
+    assert joulepath_crds.MARGIN == joulepath_planner.robustness.MARGIN
+
+
 def test_both_call_a_tail_short_up_to_the_same_number_of_lags() -> None:
     assert joulepath_crds.TAIL_LAGS == joulepath_planner.referee.replay.TAIL_LAGS

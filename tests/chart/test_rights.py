@@ -97,6 +97,7 @@ def release(cluster: Cluster) -> Iterator[Release]:
         ("operator", "update", "joulepath.dev/energyprofiles"),
         ("operator", "list", "kubeflow.org/pytorchjobs"),
         ("operator", "delete", "joulepath.dev/jobplans"),
+        ("operator", "create", "/events"),
         ("agent", "watch", "joulepath.dev/jobplans"),
         ("agent", "patch", "joulepath.dev/nodereports/status"),
         ("agent", "get", "/nodes"),

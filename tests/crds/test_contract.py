@@ -36,7 +36,11 @@ STAGE = StagePlan(stage=0, order=("F0", "B0"), clocks_mhz=(1200, 0), durations_s
 
 
 def _plan(
-    purpose: Purpose, activate_at: int | None, sweep: Sweep | None = None, blocks: Blocks | None = None
+    purpose: Purpose,
+    activate_at: int | None,
+    sweep: Sweep | None = None,
+    blocks: Blocks | None = None,
+    sparse_from: int | None = None,
 ) -> JobPlanSpec:
     plan = JobPlanSpec(
         energy_plan="gpt3",
@@ -45,6 +49,7 @@ def _plan(
         purpose=purpose,
         hash="",
         activate_at=activate_at,
+        sparse_from=sparse_from,
         sweep=sweep,
         blocks=blocks,
         stages=(STAGE,) if purpose is Purpose.ENFORCE else (),
@@ -57,12 +62,23 @@ def _plan(
 sweeps = st.tuples(st.lists(st.integers(0, 2000), min_size=1, max_size=12).map(tuple), st.integers(2, 10)).map(
     lambda drawn: Sweep(clocks_mhz=drawn[0], iterations_per_block=drawn[1])
 )
-blocks = st.tuples(st.integers(3, 12), st.integers(0, 20)).map(
-    lambda drawn: Blocks(iterations=drawn[0], pairs=drawn[1])
+blocks = st.tuples(st.integers(3, 12), st.integers(0, 20), st.none() | st.integers(2, 9)).map(
+    lambda drawn: Blocks(iterations=drawn[0], pairs=drawn[1], every=drawn[2])
 )
 begins = st.integers(0, 1000)
 sweeping = st.builds(_plan, st.just(Purpose.SWEEP), begins, sweep=sweeps)
-enforcing = st.builds(_plan, st.just(Purpose.ENFORCE), begins, blocks=blocks | st.none())
+enforcing = st.builds(
+    _plan, st.just(Purpose.ENFORCE), begins, blocks=blocks | st.none(), sparse_from=st.none() | st.integers(0, 1200)
+)
+standing = st.builds(
+    _plan,
+    st.just(Purpose.ENFORCE),
+    begins,
+    blocks=st.builds(
+        lambda pairs, every: Blocks(iterations=3, pairs=pairs, every=every), st.integers(0, 9), st.integers(2, 9)
+    ),
+    sparse_from=st.none() | st.integers(0, 1200),
+)
 
 
 def _instances(node: dict[str, Any]) -> st.SearchStrategy[Any]:
@@ -145,8 +161,9 @@ def test_every_example_is_a_plan(path: Path) -> None:
 
 
 @given(sweeping | enforcing, st.integers(0, 1000))
-def test_the_hash_stands_for_all_but_the_begin(plan: JobPlanSpec, later: int) -> None:
-    assert content_hash(plan.model_copy(update={"activate_at": later, "hash": "other"})) == plan.hash
+def test_the_hash_stands_for_all_but_the_begins(plan: JobPlanSpec, later: int) -> None:
+    told = {"activate_at": later, "sparse_from": 2 * later, "hash": "other"}
+    assert content_hash(plan.model_copy(update=told)) == plan.hash
     assert content_hash(plan.model_copy(update={"default_clock_mhz": 1980})) != plan.hash
 
 
@@ -200,6 +217,7 @@ def test_nothing_runs_before_every_node_has_staged(plan: JobPlanSpec, iteration:
 def test_each_pair_has_one_plan_and_one_control_block_and_then_the_plan_stays(plan: JobPlanSpec) -> None:
     assert plan.activate_at is not None
     length, pairs = (plan.blocks.iterations, plan.blocks.pairs) if plan.blocks else (1, 0)
+    plan = plan.model_copy(update={"sparse_from": None})
     for pair in range(pairs):
         begin = plan.activate_at + 2 * pair * length
         arms = [arm_of(plan, begin + offset) for offset in range(2 * length)]
@@ -207,7 +225,69 @@ def test_each_pair_has_one_plan_and_one_control_block_and_then_the_plan_stays(pl
         assert len(first) == len(second) == 1
         assert {arm for arm, _ in first | second} == {Arm.PLAN, Arm.CONTROL}
         assert {block for _, block in first | second} == {2 * pair, 2 * pair + 1}
-    assert arm_of(plan, plan.activate_at + 2 * pairs * length) == (Arm.PLAN, -1)
+    if plan.blocks is None or plan.blocks.every is None:
+        assert arm_of(plan, plan.activate_at + 2 * pairs * length) == (Arm.PLAN, -1)
+
+
+def _arms(plan: JobPlanSpec, pair: int) -> list[tuple[Arm, int]]:
+    """Of each iteration of a pair."""
+    assert plan.activate_at is not None
+    length = plan.blocks.iterations if plan.blocks else 1
+    begin = plan.activate_at + 2 * pair * length
+    return [arm_of(plan, begin + offset) for offset in range(2 * length)]
+
+
+@given(standing, st.integers(0, 40))
+def test_sparse_pairs_are_one_of_each_window_for_ever(plan: JobPlanSpec, windows: int) -> None:
+    """Far behind the dense ones: one control block in a window, and a plan block beside it."""
+    assert plan.blocks is not None
+    assert plan.blocks.every is not None
+    first = (10**6 + windows) * plan.blocks.every
+    pairs = [_arms(plan, pair) for pair in range(first, first + plan.blocks.every)]
+    measured = [arms for arms in pairs if (Arm.PLAN, -1) not in arms]
+    assert len(measured) == 1
+    assert {arm for arm, _ in measured[0]} == {Arm.PLAN, Arm.CONTROL}
+    assert [arms for arms in pairs if arms not in measured] == [[(Arm.PLAN, -1)] * 6] * (len(pairs) - 1)
+
+
+@given(standing)
+def test_dense_pairs_end_at_the_first_pair_that_begins_after_enough_is_known(plan: JobPlanSpec) -> None:
+    assert plan.blocks is not None
+    assert plan.activate_at is not None
+    always = plan.model_copy(update={"sparse_from": 0})
+    for pair in range(20):
+        known = plan.sparse_from is not None and plan.activate_at + 6 * pair >= plan.sparse_from
+        dense = pair < plan.blocks.pairs and not known
+        assert _arms(plan, pair) == _arms(plan if dense else always, pair)
+        assert not dense or (Arm.PLAN, -1) not in _arms(plan, pair)
+
+
+@given(standing, st.integers(0, 3000))
+def test_a_rank_that_hears_late_that_pairs_are_sparse_runs_no_more_than_more_default_clocks(
+    plan: JobPlanSpec, iteration: int
+) -> None:
+    late = arm_of(plan.model_copy(update={"sparse_from": None}), iteration)
+    assert late[0] is Arm.CONTROL or late[0] is arm_of(plan, iteration)[0]
+
+
+@given(standing, st.integers(0, 3000))
+def test_a_reader_that_knows_no_sparse_pairs_plays_the_plan_in_them(plan: JobPlanSpec, iteration: int) -> None:
+    """An agent of the version before, which ignores what it doesn't know: at default clocks in the dense ones only."""
+    body = plan.to_api()
+    body.pop("sparseFrom", None)
+    body["blocks"].pop("every")
+    assert plan.activate_at is not None
+    assert plan.blocks is not None
+    arm, block = arm_of(JobPlanSpec.from_api(body), iteration)
+    if iteration >= plan.activate_at + 6 * plan.blocks.pairs:
+        assert (arm, block) == (Arm.PLAN, -1)
+
+
+def test_the_place_of_sparse_pairs_is_drawn() -> None:
+    plan = _plan(Purpose.ENFORCE, 0, blocks=Blocks(iterations=3, pairs=0, every=50))
+    places = [pair % 50 for pair in range(50 * 200) if arm_of(plan, 6 * pair)[1] >= 0]
+    assert len(places) == 200
+    assert len(set(places)) > 40
 
 
 def test_the_order_within_pairs_is_drawn_anew_for_each_plan() -> None:

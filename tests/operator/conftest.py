@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from joulepath_crds import (
+    MOST_BLOCKS,
     Arm,
     BlockReport,
     Coordinates,
@@ -39,6 +40,7 @@ from joulepath_operator.facts.observation import (
     Decision,
     NodeAgent,
     NodeJob,
+    Notice,
     Observation,
     Pod,
     StoredPlan,
@@ -119,6 +121,12 @@ class World:
         self.ranks = 8
         self.slow = slow
         """Iterations last so many times as long as the model says."""
+        self.excess = 0.0
+        """What a plan without a reserve costs beyond its word; a reserve takes off as much."""
+        self.jitter = 1e-4
+        self.notices: list[Notice] = []
+        self.reserves: dict[str, float] = {}
+        """Of each plan, by its hash."""
         self.lag: SwitchingLag | None = LAG
         self.refusal: dict[int, str] = {}
         self.unstaged: set[int] = set()
@@ -227,6 +235,8 @@ class World:
     def _carry_out(self, decision: Decision) -> bool:
         before = (self.status, dict(self.plans), dict(self.profiles))
         self.status = decision.status
+        if decision.notice is not None:
+            self.notices.append(decision.notice)
         if (profile := decision.write_profile) is not None:
             self.profiles[profile.name] = replace(profile, version=self._next())
         for name in decision.delete_plans:
@@ -235,6 +245,7 @@ class World:
             old = self.plans.get(plan.name)
             assert plan.version == (old.version if old else None), "a conflict: it was decided from an old version"
             self.writes.append(plan.spec)
+            self.reserves.setdefault(plan.spec.hash, max((one.reserve for one in self.status.withdrawn), default=0.0))
             self.plans[plan.name] = replace(plan, version=self._next())
         return (self.status, self.plans, self.profiles) != before
 
@@ -319,23 +330,27 @@ class World:
         plan = self.plan
         if plan is None or plan.purpose is not Purpose.ENFORCE or plan.activate_at is None or plan.blocks is None:
             return []
-        done = max(0, (self.iteration - plan.activate_at) // plan.blocks.iterations)
+        length = plan.blocks.iterations
+        done = max(0, (self.iteration - plan.activate_at) // length)
         clocks = tuple(tuple(clock or None for clock in stage.clocks_mhz) for stage in plan.stages)
         blocks = []
-        for block in range(min(done, 2 * plan.blocks.pairs)):
-            arm, _ = arm_of(plan, plan.activate_at + block * plan.blocks.iterations)
+        for block in range(done):
+            arm, number = arm_of(plan, plan.activate_at + block * length)
+            if number < 0:
+                continue
             measured = replay(clocks if arm is Arm.PLAN else None)
+            late = max(0.0, self.excess - self.reserves.get(plan.hash, 0.0)) if arm is Arm.PLAN else 0.0
             blocks.append(
                 BlockReport(
                     hash=plan.hash,
                     block=block,
                     arm=arm,
-                    iterations=plan.blocks.iterations - 2,
-                    iteration_time_s=measured.iteration_time_s * (1 + 1e-4 * (block % 3)),
+                    iterations=length - 2,
+                    iteration_time_s=measured.iteration_time_s * (1 + late + self.jitter * (block % 3)),
                     energy_per_iteration_j=measured.energy[rank].total_j * (1 + 1e-3 * (block % 5)),
                 )
             )
-        return blocks
+        return blocks[-MOST_BLOCKS:]
 
 
 @pytest.fixture(scope="session")

@@ -66,7 +66,9 @@ class Server(HTTPServer):
         self.objects: dict[str, Any] = {}
         self.refusal: Answer = (404, {})
         self.posts = 0
+        self.events: list[dict[str, Any]] = []
         self.puts: list[str] = []
+        self.deletes: list[str] = []
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -95,6 +97,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer((200, body))
 
     def do_DELETE(self) -> None:
+        self.server.deletes.append(self._name())
         asked = json.loads(self.rfile.read(int(self.headers.get("Content-Length") or 0)) or "{}")
         version = asked.get("preconditions", {}).get("resourceVersion")
         found = self.server.objects.get(self._name())
@@ -105,6 +108,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if self._name() == "team/events":
+            self.server.events.append(body)
+            self._answer((403, {"message": "may not"}))
+            return
         self.server.posts += 1
         status, said = self.server.refusal
         self._answer((status, body | said if status == 201 else said))
@@ -245,6 +252,22 @@ def test_a_plan_that_the_api_server_never_takes_is_told_and_not_tried_again(
     assert told.phase == "Refused"
     assert refusal[1]["message"] in told.message
     assert server.posts == 1
+
+
+def test_a_plan_that_is_withdrawn_is_told_in_an_event_and_goes_though_that_is_refused(
+    server: Server, api: Api, active: Any
+) -> None:
+    active.excess = 0.04
+    index, (stored,) = watched(server, active), active.plans.values()
+    index.put(JOB_PLANS, job_plan(stored))
+    server.objects[f"jobplans/{stored.name}"] = job_plan(stored)
+    reconciler = Reconciler(api, index, SlowPlanner(active), Metrics())
+    assert asyncio.run(reconciler(PLAN)) == 1.0
+    (event,) = server.events
+    assert event["involvedObject"] | {"kind": "EnergyPlan", "name": "plan", "uid": "u"} == event["involvedObject"]
+    assert (event["type"], event["reason"]) == ("Warning", "PlanWithdrawn")
+    assert "0.00% are allowed" in event["message"]
+    assert server.deletes == [f"jobplans/{stored.name}"]
 
 
 def sweep_of(world: Any) -> Any:

@@ -18,7 +18,7 @@ def test_a_code_in_a_status_tells_what_it_means(refusal: Refusal) -> None:
 def test_what_the_next_look_may_find_changed_is_not_final() -> None:
     final = {refusal.value for refusal in Refusal if refusal.final}
     assert final >= {"ModelMismatch", "NotPlannable", "NotWritable", "PlannerDied", "PlannerTimeout"}
-    assert final >= {"SweepIncomplete", "TooFewClocks", "RankRefused"}
+    assert final >= {"SweepIncomplete", "TooFewClocks", "RankRefused", "SlowerThanAllowed"}
     assert not final & {"InvalidSpec", "AnnotationMismatch", "GPURefused", "RanksDisagree"}
 
 

@@ -7,7 +7,15 @@ from typing import Any
 import pytest
 
 from joulepath_crds import Arm, BlockReport, Coordinates, Estimate, MeasuredSavings, RankReport
-from joulepath_operator.figures.savings import complete_blocks, estimate, in_words, measured_savings, t_quantile
+from joulepath_operator.figures.savings import (
+    complete_blocks,
+    estimate,
+    in_words,
+    is_enough,
+    measured_savings,
+    outlives,
+    t_quantile,
+)
 
 
 def block(index: int, arm: Arm, energy_j: float, time_s: float = 2.0, **changes: Any) -> BlockReport:
@@ -76,6 +84,50 @@ def test_blocks_of_another_plan_and_empty_ones_do_not_count() -> None:
 def test_a_pair_of_equal_arms_is_no_pair() -> None:
     blocks = [one.model_copy(update={"arm": Arm.PLAN}) for one in pairs([0.1] * 4)]
     assert measured_savings("h", [rank(0, *blocks)]) is None
+
+
+def test_a_job_that_becomes_slower_by_itself_keeps_its_pairs() -> None:
+    """By 12% over the run: no pair is unlike those beside it."""
+    blocks = [
+        one.model_copy(update={"iteration_time_s": one.iteration_time_s * (1 + 0.12 * one.block / 128)})
+        for one in pairs([0.15] * 64)
+    ]
+    measured = measured_savings("h", [rank(0, *blocks)])
+    assert measured is not None
+    assert measured.pairs == 64
+
+
+def test_a_pair_in_a_slow_spell_of_the_job_does_not_count() -> None:
+    blocks = pairs([0.15] * 16)
+    spell = [one.model_copy(update={"iteration_time_s": 2.4}) if one.block in (8, 9, 20) else one for one in blocks]
+    measured = measured_savings("h", [rank(0, *spell)])
+    assert measured is not None
+    assert measured.pairs == 14
+
+
+def test_only_the_newest_pairs_count_where_that_is_asked() -> None:
+    measured = measured_savings("h", [rank(0, *pairs([0.1] * 20 + [0.2] * 8))], newest=8)
+    assert measured is not None
+    assert (measured.pairs, measured.savings.mean) == (8, pytest.approx(0.2))
+
+
+def test_enough_is_known_of_eight_pairs_that_agree() -> None:
+    def known(savings: list[float]) -> bool:
+        measured = measured_savings("h", [rank(0, *pairs(savings))])
+        assert measured is not None
+        return is_enough(measured)
+
+    assert known([0.15, 0.151] * 4)
+    assert not known([0.15, 0.151] * 3 + [0.15])
+    assert not known([0.1, 0.2] * 4)
+
+
+def test_a_figure_outlives_the_blocks_that_an_agent_lost_until_there_are_eight_pairs_again() -> None:
+    old, few, new = (measured_savings("h", [rank(0, *pairs([0.15] * count))]) for count in (20, 5, 8))
+    assert old is not None
+    assert outlives(old, None)
+    assert outlives(old, few)
+    assert not outlives(old, new)
 
 
 @pytest.mark.parametrize(("degrees", "quantile"), [(3, 3.1824), (4, 2.7764), (7, 2.3646), (15, 2.1314), (60, 2.0003)])

@@ -27,6 +27,7 @@ class End(StrEnum):
     PLAN_EXPIRED = "PlanExpired"
     ORDER_MISMATCH = "OrderMismatch"
     GUARD_TRIPPED = "GuardTripped"
+    SLOW_PLAN = "SlowPlan"
     CLOCK_FAILED = "ClockFailed"
     GPU_SHARED = "GpuShared"
     FOREIGN_CLOCK = "ForeignClock"

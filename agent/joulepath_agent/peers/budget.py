@@ -80,6 +80,12 @@ class Budget:
     silence_s: float = 60.0
     """Longest time for which a rank may pass no marker while its clock is locked, however long its iterations."""
 
+    # what a JobPlan may ask of it
+
+    most_slowdown: float = 0.5
+    """How much longer than at default clocks a plan may let an iteration last, as a fraction: an EnergyPlan allows no
+    more than that."""
+
     def among(self, gpus: int) -> Self:
         """The same, where so many GPUs share the agent's memory."""
         share = min(1.0, _GPUS / max(1, gpus))

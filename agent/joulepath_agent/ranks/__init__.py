@@ -6,7 +6,8 @@
 - `lifetime`: how long plans are played without news of them
 - `score`: a plan as it plays it
 - `switching`: when a clock is ordered: raise early, lower late
-- `guard`: whether a plan keeps its promise
+- `guard`: whether a plan keeps its promise, within a few iterations
+- `slow_guard`: whether it keeps it in the long run, by its control blocks
 - `group`: tensor-parallel peers switch together
 - `conductor`: from markers and a plan to wishes
 - `rank`: a rank: all of this, its history and its lease

@@ -13,9 +13,10 @@ from typing import Final
 from joulepath_agent.gpus.lease import End
 from joulepath_agent.gpus.wish import DEFAULT, Wish
 from joulepath_agent.measuring.applied import Applied
-from joulepath_agent.ranks.guard import Guard, Verdict
+from joulepath_agent.ranks.guard import Guard, Verdict, Word
 from joulepath_agent.ranks.reason import Obstacle, Reason
 from joulepath_agent.ranks.score import Score, read_score
+from joulepath_agent.ranks.slow_guard import SlowGuard
 from joulepath_agent.ranks.switching import is_short_tail, wish_at_begin, wish_at_end, wish_in_tail
 from joulepath_crds import TAIL_LAGS, Arm, Instruction, JobPlanSpec, Purpose, RankState, arm_of, next_boundary
 from joulepath_trainer.wire.page import MarkerEntry, MarkerEvent
@@ -45,6 +46,8 @@ class Conductor:
     """The order of instructions as it was last recorded; empty while unknown."""
     expired: str = ""
     """Why its plan may be played no more for now; empty while it may."""
+    most_slowdown: float = 0.5
+    """How much longer than at default clocks any plan may let an iteration last, as a fraction."""
 
     state: RankState = field(init=False, default=RankState.OBSERVING)
     why: Reason | None = field(init=False, default=None)
@@ -60,6 +63,7 @@ class Conductor:
     _score: Score | None = field(init=False, default=None)
     _join_at: int | None = field(init=False, default=None)
     _guard: Guard = field(init=False, default_factory=Guard)
+    _slow_guard: SlowGuard = field(init=False, default_factory=SlowGuard)
     _position: int = field(init=False, default=0)
     _begun_at_s: float | None = field(init=False, default=None)
     _refused: dict[str, Reason] = field(init=False, default_factory=dict)
@@ -130,7 +134,7 @@ class Conductor:
     # staging
 
     def _forget(self) -> None:
-        self._score, self._join_at, self._guard = None, None, Guard()
+        self._score, self._join_at, self._guard, self._slow_guard = None, None, Guard(), SlowGuard()
         self.staged_hash = self.staged_at_iteration = self.applied_hash = None
         self.state, self.why = RankState.OBSERVING, None
 
@@ -177,14 +181,17 @@ class Conductor:
     def _guarded(self, iteration: int, at_s: float) -> Verdict | None:
         if self._plan is None or self._begun_at_s is None or iteration != self.iteration + 1:
             return None
-        period_s = at_s - self._begun_at_s
+        period_s, word = at_s - self._begun_at_s, Word.of(self._plan, self.most_slowdown)
         if self._guard.asking:
-            return self._guard.default_period(self._plan, period_s)
+            return self._guard.default_period(word, period_s)
+        slow = self._slow_guard.period(self.applied, period_s, word.allowed)
+        if slow is not None and self._score is not None:
+            return Verdict(Reason(End.SLOW_PLAN, slow, final=True))
         if self.applied.arm is Arm.CONTROL:
             self._guard.control_period(self.iteration, period_s)
         if self.applied.arm is not Arm.PLAN:
             return None
-        return self._guard.plan_period(self._plan, self.control_time_s, self.iteration, period_s)
+        return self._guard.plan_period(self._plan, word, self.control_time_s, self.iteration, period_s)
 
     def _obey(self, verdict: Verdict) -> None:
         """Pauses by itself, since the guard is asking then, or puts off where the plan joins again."""

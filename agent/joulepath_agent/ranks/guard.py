@@ -17,19 +17,40 @@ from __future__ import annotations
 import statistics
 from collections import deque
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Self
 
 from joulepath_agent.gpus.lease import End
 from joulepath_agent.ranks.reason import Obstacle, Reason
 from joulepath_crds import JobPlanSpec
 
-__all__ = ["Guard", "Verdict"]
+__all__ = ["Guard", "Verdict", "Word"]
 
 _WINDOW: Final = 5
 _MARGIN: Final = 1.05
 _BLAME: Final = 1.02
 _BLAMES: Final = 3
 _LEAST_CONTROLS: Final = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """How many times as long as at default clocks an iteration may last."""
+
+    allowed: float
+    """By the user's word, which the plan carries, up to the agent's own limit."""
+    told: float
+    """By the plan's own times, no more than allowed."""
+
+    @classmethod
+    def of(cls, plan: JobPlanSpec, most_slowdown: float) -> Self:
+        """A plan's, under the agent's limit of any slowdown, a fraction. One that doesn't say what is allowed, of an
+        older operator, is held to what it tells of itself."""
+        told = 1.0
+        if plan.control_iteration_time_s > 0 and plan.plan_iteration_time_s > 0:
+            told = plan.plan_iteration_time_s / plan.control_iteration_time_s
+        allowed = max(0.0, told - 1) if plan.allowed_slowdown is None else plan.allowed_slowdown
+        allowed = 1 + min(allowed, most_slowdown)
+        return cls(allowed, min(told, allowed))
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,22 +89,27 @@ class Guard:
         """Takes the period of one more iteration of a control block, in seconds."""
         self._controls.append((iteration, period_s))
 
-    def plan_period(self, plan: JobPlanSpec, control_time_s: float, iteration: int, period_s: float) -> Verdict | None:
+    def plan_period(
+        self, plan: JobPlanSpec, word: Word, control_time_s: float, iteration: int, period_s: float
+    ) -> Verdict | None:
         """Takes the period of one more plan iteration, in seconds.
 
-        The bound is the plan's own iteration time, or, where it doesn't say one, that of control iterations (0 while
-        unknown: then nothing can be said), both with a margin of 5%; more while default clocks take longer, too.
+        The bound is the plan's own iteration time, but never more than what is allowed over default clocks as they were
+        measured here: by the last control blocks, else `control_time_s` (0 while unknown). Both with a margin of 5%;
+        more while default clocks take longer, too. Where neither is known, nothing can be said.
         """
         self._periods_s.append(period_s)
-        promised_s = plan.plan_iteration_time_s or control_time_s
-        if promised_s <= 0 or len(self._periods_s) < _WINDOW:
+        own_s = self._last_control_s() or control_time_s
+        known_s = [one_s for one_s in (plan.plan_iteration_time_s, own_s * word.allowed) if one_s > 0]
+        if not known_s or len(self._periods_s) < _WINDOW:
             return None
+        promised_s = min(known_s)
         median_s = statistics.median(self._periods_s)
         if median_s <= promised_s * _MARGIN:
             self._blames, self._slow_control_s = 0, 0.0
             return None
         control_s = max(self._slow_control_s, self._control_now_s(plan, iteration))
-        promised_s = max(promised_s, control_s * _allowed(plan))
+        promised_s = max(promised_s, control_s * word.told)
         if median_s <= promised_s * _MARGIN:
             self._blames = 0
             return None
@@ -95,7 +121,7 @@ class Guard:
         )
         return Verdict(Reason(End.GUARD_TRIPPED, what))
 
-    def default_period(self, plan: JobPlanSpec, period_s: float) -> Verdict | None:
+    def default_period(self, word: Word, period_s: float) -> Verdict | None:
         """Takes the period of one more iteration at default clocks while it is `asking`, in seconds.
 
         The first one doesn't count: the clocks were on their way.
@@ -110,7 +136,7 @@ class Guard:
         self._suspect_s = 0.0
         self._periods_s.clear()
         took = f"plan iterations took {suspect_s:.4g} s, then {_WINDOW} at default clocks {control_s:.4g} s"
-        if suspect_s > control_s * _allowed(plan) * _BLAME:
+        if suspect_s > control_s * word.told * _BLAME:
             self._blames += 1
             if self._blames == _BLAMES:
                 return Verdict(Reason(End.GUARD_TRIPPED, f"{took}, {_BLAMES} times in a row", final=True))
@@ -120,17 +146,15 @@ class Guard:
         slow = Reason(Obstacle.SLOW_BY_ITSELF, f"{took}: the job is slow by itself")
         return Verdict(slow, blocks=2 ** min(self._trips, 6))
 
-    def _control_now_s(self, plan: JobPlanSpec, iteration: int) -> float:
-        """What the last control block took; 0 where it is more than two blocks ago, or there was none."""
-        if plan.blocks is None or len(self._controls) < _LEAST_CONTROLS:
-            return 0.0
-        if iteration - self._controls[-1][0] > 2 * plan.blocks.iterations:
+    def _last_control_s(self) -> float:
+        """What the last control blocks took; 0 where there was none."""
+        if len(self._controls) < _LEAST_CONTROLS:
             return 0.0
         return statistics.median(period_s for _, period_s in self._controls)
 
-
-def _allowed(plan: JobPlanSpec) -> float:
-    """How much longer than a control iteration the plan's may be."""
-    if plan.control_iteration_time_s <= 0 or plan.plan_iteration_time_s <= 0:
-        return 1.0
-    return plan.plan_iteration_time_s / plan.control_iteration_time_s
+    def _control_now_s(self, plan: JobPlanSpec, iteration: int) -> float:
+        """The same, but 0 where that is more than two blocks ago."""
+        if plan.blocks is None or not self._controls:
+            return 0.0
+        recent = iteration - self._controls[-1][0] <= 2 * plan.blocks.iterations
+        return self._last_control_s() if recent else 0.0

@@ -79,7 +79,9 @@ class Rank:
         self._said_refused = False
         self._restage_at_s = now
         self._lock = threading.RLock()
-        self._conductor = Conductor(hello.attempt, hello.pipeline.stages, setter.lag_up_s)
+        self._conductor = Conductor(
+            hello.attempt, hello.pipeline.stages, setter.lag_up_s, most_slowdown=budget.most_slowdown
+        )
         self._begun: Applied | None = None
         self._measured = Measured()
 

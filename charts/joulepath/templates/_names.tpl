@@ -165,6 +165,7 @@ env:
   - {name: JOULEPATH_SILENCE_LIMIT, value: {{ .Values.agent.silenceLimitSeconds | quote }}}
   - {name: JOULEPATH_ON_FOREIGN_CLOCK, value: {{ .Values.agent.onForeignClock }}}
   - {name: JOULEPATH_PLAN_TIME_TO_LIVE, value: {{ .Values.agent.planTimeToLiveSeconds | quote }}}
+  - {name: JOULEPATH_MAX_SLOWDOWN, value: {{ .Values.agent.maxSlowdownPercent | quote }}}
   {{- with .Values.agent.siteClocks }}
   - {name: JOULEPATH_SITE_CLOCKS, value: {{ . | quote }}}
   {{- end }}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any, Final, cast
 
@@ -24,7 +25,7 @@ from joulepath_operator.facts.labels import (
     POD_SECURITY_LABEL,
 )
 from joulepath_operator.facts.names import ENERGY_PLANS, ENERGY_PROFILES, JOB_PLANS, NamespacedName, Resource
-from joulepath_operator.facts.observation import Pod, StoredPlan, StoredProfile
+from joulepath_operator.facts.observation import Notice, Pod, StoredPlan, StoredProfile
 
 __all__ = ["Api", "Body", "ConflictError", "UnacceptableError"]
 
@@ -37,6 +38,7 @@ _UNACCEPTABLE: Final = frozenset(
 _TOO_LARGE: Final = "request is too large"
 """What etcd says, and the API server passes on as an internal error."""
 _PAGE: Final = 100
+_LONGEST_EVENT: Final = 1024
 log = logging.getLogger(__name__)
 
 
@@ -189,6 +191,26 @@ class Api:
         if content_hash(written["spec"]) != plan.spec.hash:  # no agent would play it
             raise UnacceptableError(f"JobPlan {plan.name} is not stored as it was written")
         return written
+
+    def notify(self, plan: Body, notice: Notice) -> None:
+        """Writes an Event at an EnergyPlan; the status says the same, so that one that is lost is only logged."""
+        metadata, now = plan["metadata"], datetime.now(UTC).isoformat(timespec="seconds")
+        told = {"kind": ENERGY_PLANS.kind, "apiVersion": ENERGY_PLANS.api_version}
+        event = {
+            "metadata": {"generateName": f"{metadata['name'][:240]}.", "namespace": metadata["namespace"]},
+            "involvedObject": told | {key: metadata.get(key) for key in ("namespace", "name", "uid")},
+            "type": "Warning",
+            "reason": notice.reason,
+            "message": notice.message[:_LONGEST_EVENT],
+            "source": {"component": "joulepath-operator"},
+            "firstTimestamp": now,
+            "lastTimestamp": now,
+            "count": 1,
+        }
+        try:
+            self._core.create_namespaced_event(metadata["namespace"], event, _request_timeout=self._timeout_s)
+        except ApiException as error:
+            log.warning("an event at %s can't be written: %s", metadata["name"], _said(error))
 
     def write_profile(self, namespace: str, profile: StoredProfile) -> Body:
         """Creates or replaces an EnergyProfile. Nobody owns it: it outlives the job."""

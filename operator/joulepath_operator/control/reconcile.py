@@ -146,6 +146,8 @@ class Reconciler:
             body = self._api.write_status(body, decision.status)
             if decision.status.message != before.message:
                 log.info("%s/%s: %s: %s", *key, decision.status.phase.value, decision.status.message)
+        if decision.notice is not None:
+            self._api.notify(body, decision.notice)
         try:
             self._write(namespace, body, decision)
         except UnacceptableError as error:

@@ -18,7 +18,17 @@ from joulepath_crds import (
 )
 from joulepath_operator.facts.request import PlanRefusal, PlanRequest, PlanResult
 
-__all__ = ["Decision", "NodeAgent", "NodeJob", "Observation", "Pod", "StoredPlan", "StoredProfile", "TrainingJob"]
+__all__ = [
+    "Decision",
+    "NodeAgent",
+    "NodeJob",
+    "Notice",
+    "Observation",
+    "Pod",
+    "StoredPlan",
+    "StoredProfile",
+    "TrainingJob",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +121,14 @@ class Observation:
 
 
 @dataclass(frozen=True, slots=True)
+class Notice:
+    """An Event at the EnergyPlan: a word in CamelCase and a sentence."""
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class Decision:
     """What to write. Status first, then profile, deletions, plan: whatever is interrupted is decided again."""
 
@@ -119,4 +137,5 @@ class Decision:
     delete_plans: tuple[str, ...] = ()
     write_plan: StoredPlan | None = None
     ask_planner: PlanRequest | None = None
+    notice: Notice | None = None
     requeue_after_s: float | None = None

@@ -48,6 +48,9 @@ class Refusal(StrEnum):
     # An agent that gives no word of its own: `decide`
     RANK_REFUSED = "RankRefused", True
 
+    # Plans that all turned out slower than allowed: `withdrawal`
+    SLOWER_THAN_ALLOWED = "SlowerThanAllowed", True
+
     # The API server: `reconcile`
     NOT_WRITABLE = "NotWritable", True
 

@@ -36,6 +36,8 @@ class PlanRequest:
     granularity: Granularity
     lag: SwitchingLag | None
     supported_clocks_mhz: tuple[int, ...]
+    reserve: float = 0.0
+    """Beside what any plan has: of one that takes the place of a plan that was slower than allowed."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from math import sqrt
 from statistics import fmean, median, stdev
 from typing import Final
 
-from joulepath_crds import Arm, ArmSummary, BlockReport, Estimate, MeasuredSavings, RankReport
+from joulepath_crds import MOST_BLOCKS, Arm, ArmSummary, BlockReport, Estimate, MeasuredSavings, RankReport
 
 __all__ = [
     "LEAST_PAIRS",
@@ -24,7 +24,9 @@ __all__ = [
     "estimate",
     "figure",
     "in_words",
+    "is_enough",
     "measured_savings",
+    "outlives",
     "t_quantile",
 ]
 
@@ -32,6 +34,11 @@ LEAST_PAIRS: Final = 4
 _SPELL: Final = 1.05
 """A pair with a block longer than this many usual ones of its arm isn't counted, whichever arm it is: the guard cuts
 plan blocks short in a slow spell of the job's own, and to drop only those would flatter the plan."""
+_NEAR: Final = 4
+"""What is usual the pairs beside it tell, so many on each side: a job may become slower by itself, by and by."""
+_ENOUGH_PAIRS: Final = 8
+_ENOUGH: Final = 0.005, 0.01
+"""Half the widths of the intervals of slowdown and savings with which enough is known."""
 NOT_YET_KNOWN: Final = "not yet known"
 
 
@@ -46,8 +53,13 @@ class JoinedBlock:
     deviation_s: float = 0.0
 
 
-def measured_savings(plan_hash: str, ranks: Sequence[RankReport]) -> MeasuredSavings | None:
-    """Savings of a plan from the blocks of all ranks; None until four pairs are complete."""
+def measured_savings(
+    plan_hash: str, ranks: Sequence[RankReport], newest: int = MOST_BLOCKS // 2
+) -> MeasuredSavings | None:
+    """Savings of a plan from the newest pairs that all ranks have whole; None until there are four.
+
+    Ranks keep their last 256 blocks, so that the figure follows what drifts over days.
+    """
     blocks = complete_blocks(plan_hash, ranks)
     pairs: list[tuple[JoinedBlock, JoinedBlock]] = []
     for index in sorted(blocks):
@@ -55,9 +67,8 @@ def measured_savings(plan_hash: str, ranks: Sequence[RankReport]) -> MeasuredSav
             two = {blocks[index].arm: blocks[index], blocks[index + 1].arm: blocks[index + 1]}
             if two.keys() == {Arm.PLAN, Arm.CONTROL}:
                 pairs.append((two[Arm.PLAN], two[Arm.CONTROL]))
-    if pairs:
-        plan_s, control_s = (_SPELL * median(pair[arm].time_s for pair in pairs) for arm in (0, 1))
-        pairs = [(plan, control) for plan, control in pairs if plan.time_s <= plan_s and control.time_s <= control_s]
+    pairs = [pair for at, pair in enumerate(pairs) if _is_usual(pair, pairs[max(0, at - _NEAR) : at + _NEAR + 1])]
+    pairs = pairs[-newest:]
     if len(pairs) < LEAST_PAIRS:
         return None
     return MeasuredSavings(
@@ -67,6 +78,21 @@ def measured_savings(plan_hash: str, ranks: Sequence[RankReport]) -> MeasuredSav
         savings=estimate([1 - plan.energy_j / control.energy_j for plan, control in pairs]),
         slowdown=estimate([plan.time_s / control.time_s - 1 for plan, control in pairs]),
     )
+
+
+def is_enough(measured: MeasuredSavings) -> bool:
+    """Whether slowdown and savings are known to half a percent and a point.
+
+    Of fewer than eight pairs an interval is often narrow by luck, and to stop then would be to believe it.
+    """
+    widths = (one.ci95_high - one.ci95_low for one in (measured.slowdown, measured.savings))
+    known = all(width <= 2 * half for width, half in zip(widths, _ENOUGH, strict=True))
+    return measured.pairs >= _ENOUGH_PAIRS and known
+
+
+def outlives(old: MeasuredSavings, new: MeasuredSavings | None) -> bool:
+    """Whether an older figure is still the better one: an agent that was started anew has lost its blocks."""
+    return new is None or new.pairs < min(old.pairs, _ENOUGH_PAIRS)
 
 
 def complete_blocks(plan_hash: str, ranks: Sequence[RankReport]) -> dict[int, JoinedBlock]:
@@ -110,6 +136,10 @@ def t_quantile(degrees: int) -> float:
         (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
     )
     return sum(term / n**power for power, term in enumerate(terms))
+
+
+def _is_usual(pair: tuple[JoinedBlock, JoinedBlock], near: Sequence[tuple[JoinedBlock, JoinedBlock]]) -> bool:
+    return all(pair[arm].time_s <= _SPELL * median(one[arm].time_s for one in near) for arm in (0, 1))
 
 
 def _join(reports: Sequence[BlockReport]) -> JoinedBlock | None:

@@ -74,7 +74,7 @@ def compute(request: PlanRequest) -> PlanResult | PlanRefusal:
                 reserve=reserve,
             )
 
-        reserve = _RESERVE + max(0.0, noise - _CALM)
+        reserve = _RESERVE + max(0.0, noise - _CALM) + request.reserve
         if near[0]:
             plan = planner.sure_plan(pipeline, fitted, made, margin=_LATE, reserve=reserve).plan
         else:

@@ -7,6 +7,7 @@
 - `gathering`: why ranks of a job don't report
 - `reuse`: which measurements a run starts from
 - `sweeping`: the second chapter, until there is a profile
+- `withdrawal`: how a plan that is slower than allowed is taken back
 - `delivery`: the third, from a profile to measured savings
 """
 

@@ -9,7 +9,7 @@ from joulepath_operator.facts.gang import Gang
 from joulepath_operator.facts.observation import Decision, Observation, StoredPlan, TrainingJob
 from joulepath_operator.figures.activation import activation
 from joulepath_operator.figures.order import executed
-from joulepath_operator.figures.savings import in_words, measured_savings
+from joulepath_operator.figures.savings import in_words, measured_savings, outlives
 from joulepath_operator.jobs.kinds import kind_of
 from joulepath_operator.story.status import CONDITIONS, Story
 
@@ -26,6 +26,11 @@ class Case:
     @property
     def enforce(self) -> bool:
         return self.seen.spec.mode is Mode.ENFORCE
+
+    @property
+    def allowed_slowdown(self) -> float:
+        """How much longer than at default clocks an iteration may last, as a fraction."""
+        return self.seen.spec.max_slowdown_percent / 100
 
     @property
     def job_kind(self) -> str:
@@ -52,7 +57,7 @@ class Case:
     def measure(self, ranks: tuple[RankReport, ...], spec: JobPlanSpec) -> None:
         """Notes the savings; what was measured stays where its blocks are gone, with an agent that was started anew."""
         measured, old = measured_savings(spec.hash, ranks), self.story.base.measured
-        if old is not None and (measured is None or measured.pairs < old.pairs):
+        if old is not None and outlives(old, measured):
             measured = old
         self.story.note(measured=measured, savings=in_words(measured))
 

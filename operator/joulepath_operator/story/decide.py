@@ -12,9 +12,9 @@ from typing import Final
 
 from joulepath_crds import ANNOTATION, EnergyPlanStatus, JobPlanSpec, Phase, Purpose, RankReport
 from joulepath_operator.facts.gang import Gang, RefusalError
-from joulepath_operator.facts.observation import Decision, Observation, TrainingJob
+from joulepath_operator.facts.observation import Decision, Observation, StoredPlan, TrainingJob
 from joulepath_operator.facts.refusals import Refusal
-from joulepath_operator.story import delivery, gathering, sweeping
+from joulepath_operator.story import delivery, gathering, sweeping, withdrawal
 from joulepath_operator.story.case import Case, ReadyCase
 from joulepath_operator.story.objections import objection
 from joulepath_operator.story.reuse import earlier_profile, own_profile
@@ -108,7 +108,7 @@ def _with_all_ranks(case: Case, job: TrainingJob, gang: Gang) -> Decision:
         return case.refuse(refusal.reason, refusal.message, condition="Profiled")
     refused = gang.refused_ranks()
     if refused and plan is not None:  # without a plan, it is the echo of one that is withdrawn
-        return _refused_by_node(case, refused[0])
+        return _refused_by_node(case, refused[0], plan)
     case.story.note(topology=topology)
     case.story.tell("Injected", True, "AllRanksReport", f"All {gang.world_size} ranks report.")
     if not gang.ordered:
@@ -144,9 +144,12 @@ def _with_gang(case: ReadyCase) -> Decision:
     return sweeping.begin(case) if case.enforce else delivery.without_profile(case)
 
 
-def _refused_by_node(case: Case, rank: RankReport) -> Decision:
+def _refused_by_node(case: Case, rank: RankReport, plan: StoredPlan) -> Decision:
     """The agent's reason starts with a word in CamelCase, such as GuardTripped or OrderMismatch."""
-    word, colon, _ = rank.reason.partition(":")
+    word, colon, what = rank.reason.partition(":")
+    if word == withdrawal.SLOW_PLAN:
+        measured, why = case.story.base.measured, f"The agent of rank {rank.rank} (pod {rank.pod}) found:{what}."
+        return withdrawal.withdraw(case, plan.spec.hash, measured.slowdown if measured else None, why)
     message = (
         f"The agent of rank {rank.rank} (pod {rank.pod}) refuses: {rank.reason or 'it gives no reason'}. All GPUs "
         "run default clocks. Restart the job or change the EnergyPlan's spec to try again."
@@ -171,13 +174,15 @@ def _complete(case: Case, what: str) -> Decision:
 
 
 def _outdated(case: Case, job: TrainingJob, attempt: int | None) -> tuple[str, ...]:
-    """JobPlans of another run, or of another attempt where that is known, and in Observe all that set a clock."""
+    """JobPlans of another run, or of another attempt where that is known, in Observe all that set a clock, and those
+    that were slower than allowed."""
     return tuple(
         plan.name
         for plan in case.seen.plans
         if plan.spec.job_uid != job.uid
         or (attempt is not None and plan.spec.attempt != attempt)
         or (not case.enforce and _sets_clocks(plan.spec))
+        or withdrawal.is_withdrawn(case, plan.spec.hash)
     )
 
 

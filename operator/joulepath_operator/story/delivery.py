@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Final
 
 from joulepath_crds import (
     Blocks,
@@ -21,17 +23,23 @@ from joulepath_crds import (
 from joulepath_operator.facts.gang import Gang
 from joulepath_operator.facts.observation import Decision, StoredPlan, StoredProfile
 from joulepath_operator.facts.request import PlanRefusal, PlanRequest, PlanResult
+from joulepath_operator.figures.activation import activation
 from joulepath_operator.figures.delays import measure_delays
 from joulepath_operator.figures.order import executed
-from joulepath_operator.figures.savings import LEAST_PAIRS, NOT_YET_KNOWN, figure
+from joulepath_operator.figures.savings import LEAST_PAIRS, NOT_YET_KNOWN, figure, is_enough
+from joulepath_operator.story import withdrawal
 from joulepath_operator.story.case import ReadyCase
 
 __all__ = ["answer_for", "on_profile", "without_profile"]
+
+_EVERY: Final = 50
+"""Sparse pairs are one in so many: a control block in a hundred costs 1% of what is saved."""
 
 
 def on_profile(case: ReadyCase, profile: StoredProfile) -> Decision:
     """Plans on a profile, or follows the plan that was made on it."""
     case.story.note(profile=profile.name)
+    withdrawal.tell(case)
     inputs = _inputs(case, profile)
     base, plan, answer = case.story.base, case.plan, answer_for(case, profile)
     if plan is not None and plan.inputs == inputs and base.plan is not None and base.plan.hash == plan.spec.hash:
@@ -82,6 +90,8 @@ def _deliver(case: ReadyCase, profile: StoredProfile, result: PlanResult, inputs
         ),
         inputs,
     )
+    if withdrawal.is_withdrawn(case, plan.spec.hash):
+        return withdrawal.give_up(case, "The planner has no other plan than one that was slower than allowed.")
     summary = PlanSummary(
         hash=plan.spec.hash,
         granularity=result.granularity,
@@ -112,11 +122,12 @@ def _enforcing(
         attempt=case.gang.attempt,
         purpose=Purpose.ENFORCE,
         hash="",
-        blocks=Blocks(iterations=measurement.block_iterations, pairs=measurement.pairs),
+        blocks=Blocks(iterations=measurement.block_iterations, pairs=measurement.pairs, every=_EVERY),
         stages=stages,
         default_clock_mhz=default_clock_mhz,
         control_iteration_time_s=case.gang.control_time_s,
         plan_iteration_time_s=plan_time_s,
+        allowed_slowdown=case.allowed_slowdown,
     )
 
 
@@ -133,6 +144,8 @@ def _tell_planned(case: ReadyCase, summary: PlanSummary | None) -> None:
         case.story.tell("Planned", True, "ObserveOnly", "Every clock stays the default one.")
         return
     watch = "" if case.enforce else " (Observe: it is not carried out)"
+    if more := withdrawal.reserve(case):
+        watch += f", with a reserve of {more:.1%}, as one before was slower than allowed"
     case.story.tell(
         "Planned",
         True,
@@ -161,6 +174,8 @@ def _follow(case: ReadyCase, plan: StoredPlan) -> Decision:
         case.story.tell("Active", False, "Waiting", message)
         return Decision(case.story.end(Phase.PLANNED, message, progress=progress))
     case.measure(gang.ranks, spec)
+    if case.enforce and (slowdown := withdrawal.excessive_slowdown(case, spec, gang.ranks)) is not None:
+        return withdrawal.withdraw(case, spec.hash, slowdown, withdrawal.in_words(case, slowdown))
     message = _tell_active(case, spec)
     case.story.tell("Active", True, "Applied", f"In force since iteration {spec.activate_at}.")
     if waiting:
@@ -168,7 +183,19 @@ def _follow(case: ReadyCase, plan: StoredPlan) -> Decision:
         case.story.tell("Degraded", True, "RanksAtDefault", message)
         if len(waiting) == gang.world_size:
             case.story.tell("Active", False, "RanksAtDefault", message)
-    return Decision(case.story.end(Phase.ACTIVE, message, progress=_progress(case, spec)))
+    status = case.story.end(Phase.ACTIVE, message, progress=_progress(case, spec))
+    return Decision(status, write_plan=_sparser(case, plan))
+
+
+def _sparser(case: ReadyCase, plan: StoredPlan) -> StoredPlan | None:
+    """The plan with the end of its dense pairs, once enough is known; None where they end by themselves by then."""
+    measured, spec = case.story.keep().measured, plan.spec
+    if spec.blocks is None or spec.blocks.every is None or spec.sparse_from is not None:
+        return None
+    begin = activation(case.gang)
+    if measured is None or not is_enough(measured) or begin >= _dense_end(spec):
+        return None
+    return replace(plan, spec=spec.model_copy(update={"sparse_from": begin}))
 
 
 def _tell_waiting(gang: Gang, waiting: Sequence[RankReport]) -> str:
@@ -182,20 +209,31 @@ def _tell_active(case: ReadyCase, spec: JobPlanSpec) -> str:
     what = "The plan is in force" if case.enforce else "Observing, no clock is set"
     if status.measured is None:
         return f"{what}. Blocks of iterations with it and without take turns; savings are known after four pairs."
-    slowdown = status.measured.slowdown.mean
+    slowdown, blocks = status.measured.slowdown.mean, spec.blocks
+    standing = "" if blocks is None or not blocks.every or _is_dense(case, spec) else f", now one in {blocks.every}"
     return (
         f"{what}: {status.savings} of energy saved, iteration time {slowdown:+.2%} "
-        f"({status.measured.pairs} of {_pairs(spec)} pairs measured)."
+        f"({status.measured.pairs} pairs measured{standing})."
     )
 
 
 def _progress(case: ReadyCase, spec: JobPlanSpec) -> str:
+    """Of the dense pairs, how many of at most how many; then how many are counted."""
     measured = case.story.keep().measured
-    return f"{measured.pairs if measured else f'<{LEAST_PAIRS}'}/{_pairs(spec)} pairs"
+    of = f"/{spec.blocks.pairs}" if spec.blocks is not None and _is_dense(case, spec) else ""
+    return f"{measured.pairs if measured else f'<{LEAST_PAIRS}'}{of} pairs"
 
 
-def _pairs(spec: JobPlanSpec) -> int:
-    return spec.blocks.pairs if spec.blocks else 0
+def _is_dense(case: ReadyCase, spec: JobPlanSpec) -> bool:
+    """Whether one pair follows the other; else one in `every` is measured, or none any more."""
+    at, end = min(rank.iteration for rank in case.gang.ranks), _dense_end(spec)
+    return at < (end if spec.sparse_from is None else min(end, spec.sparse_from))
+
+
+def _dense_end(spec: JobPlanSpec) -> int:
+    assert spec.blocks is not None
+    assert spec.activate_at is not None
+    return spec.activate_at + 2 * spec.blocks.pairs * spec.blocks.iterations
 
 
 def _inputs(case: ReadyCase, profile: StoredProfile | None) -> str:
@@ -209,6 +247,8 @@ def _inputs(case: ReadyCase, profile: StoredProfile | None) -> str:
         spec.granularity,
         spec.measurement.to_api(),
     ]
+    if more := withdrawal.reserve(case):
+        body.append(more)
     return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -225,6 +265,7 @@ def _request(case: ReadyCase, profile: StoredProfile, inputs: str) -> PlanReques
         # An agent that was started anew and GPUs that were never swept know no lag; the profile is of the same model.
         lag=case.gang.lag() or profile.spec.lag,
         supported_clocks_mhz=case.gang.supported_clocks_mhz(),
+        reserve=withdrawal.reserve(case),
     )
 
 

@@ -2,83 +2,15 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable
-from dataclasses import dataclass, field
-
 import pytest
 
-from joulepath_agent.ranks.conductor import Conductor
-from joulepath_crds import Arm, Blocks, JobPlanSpec, Purpose, RankState, StagePlan
-from joulepath_trainer.wire.page import MarkerEntry, MarkerEvent
-
-Slowness = Callable[[int, Arm], float]
-"""Factor on the second that an iteration takes, by its number and arm."""
-
-
-def plan(pairs: int, length: int = 10) -> JobPlanSpec:
-    """In force from iteration 0 on, said to cost no time."""
-    return JobPlanSpec(
-        energy_plan="plan",
-        job="job",
-        job_uid="uid",
-        purpose=Purpose.ENFORCE,
-        hash="one",
-        activate_at=0,
-        stages=(StagePlan(stage=0, order=("F0",), clocks_mhz=(900,), durations_s=(1.0,)),),
-        default_clock_mhz=1410,
-        blocks=Blocks(iterations=length, pairs=pairs),
-        control_iteration_time_s=1.0,
-        plan_iteration_time_s=1.0,
-    )
-
-
-@dataclass
-class Story:
-    """What became of a plan."""
-
-    refused_at: int | None = None
-    trips: list[int] = field(default_factory=list)
-    arms: list[Arm] = field(default_factory=list)
-
-
-def simulate(spec: JobPlanSpec, iterations: int, slowness: Slowness, seed: int = 1, noise: float = 0.01) -> Story:
-    """One rank, closed loop: what the guard decides is what the next iteration runs."""
-    player, chance, story, now_s = Conductor(0, (0,), 0.01), random.Random(seed), Story(), 0.0
-    player.set_plan(spec)
-    for number in range(iterations):
-        asking = player.reason
-        player.on_event(MarkerEntry(1, number, MarkerEvent.STEP_BEGIN, "", 0, 0), now_s)
-        if player.state is RankState.REFUSED:
-            story.refused_at = number
-            return story
-        if player.reason != asking and player.reason.endswith("to blame"):
-            story.trips.append(number)
-        story.arms.append(player.applied.arm)
-        now_s += slowness(number, player.applied.arm) * chance.gauss(1.0, noise)
-    return story
-
-
-def burst(first: int, last: int, factor: float = 1.3) -> Slowness:
-    """Of a neighbour, in all arms."""
-    return lambda number, _: factor if first <= number <= last else 1.0
-
-
-def bursts(seed: int, gap: float, length: float, factor: float = 1.3) -> Slowness:
-    """Of a neighbour that comes and goes, mean iterations between and during its visits."""
-    chance = random.Random(seed)
-    states: list[bool] = [False]
-
-    def slow(number: int, _: Arm) -> float:
-        while len(states) <= number:
-            states.append(chance.random() < (1 - 1 / length if states[-1] else 1 / gap))
-        return factor if states[number] else 1.0
-
-    return slow
+from joulepath_agent.ranks.guard import Word
+from joulepath_crds import Arm
+from tests.agent.ranks.simulated import Noise, burst, bursts, plan, simulate, slow_plan
 
 
 def test_noise_alone_never_trips_it() -> None:
-    story = simulate(plan(pairs=8), 20_000, lambda *_: 1.0, noise=0.02)
+    story = simulate(plan(pairs=8), 20_000, lambda *_: 1.0, noise=Noise(0.02))
     assert story.trips == []
 
 
@@ -123,3 +55,41 @@ def test_after_a_slow_spell_is_over_its_measure_is_the_promise_again() -> None:
 def test_false_alarms_are_rare_among_bursts() -> None:
     refused = [simulate(plan(pairs=8), 4_000, bursts(seed, gap=100, length=10), seed).refused_at for seed in range(12)]
     assert refused == [None] * 12
+
+
+@pytest.mark.parametrize("pairs", [0, 8])
+def test_a_plan_that_promises_ten_seconds_for_one_is_held_to_what_was_measured_here(pairs: int) -> None:
+    spec = plan(pairs, control_iteration_time_s=10.0, plan_iteration_time_s=10.0)
+    story = simulate(spec, 200, slow_plan(0.08), control_time_s=1.0)
+    assert story.refused_at is not None
+    assert story.refused_at <= 110
+
+
+def test_a_plan_with_invented_times_and_an_invented_word_is_held_to_the_agents_own_limit() -> None:
+    spec = plan(8, plan_iteration_time_s=1.5, allowed_slowdown=0.5)
+    assert simulate(spec, 200, slow_plan(0.3)).refused_at is None
+    assert simulate(spec, 200, slow_plan(0.3), most_slowdown=0.05).refused_at is not None
+    older = spec.model_copy(update={"allowed_slowdown": None})
+    assert simulate(older, 200, slow_plan(0.3), most_slowdown=0.05).refused_at is not None
+
+
+def test_a_plan_of_an_older_operator_is_held_to_what_it_tells_of_itself() -> None:
+    assert Word.of(plan(8, plan_iteration_time_s=1.2, allowed_slowdown=None), 0.5) == Word(1.2, 1.2)
+    assert Word.of(plan(8, plan_iteration_time_s=1.2), 0.5) == Word(1.0, 1.0)
+    assert Word.of(plan(8, plan_iteration_time_s=9.0, allowed_slowdown=None), 0.5) == Word(1.5, 1.5)
+
+
+def test_what_is_allowed_is_no_reason_to_be_stopped() -> None:
+    story = simulate(plan(8, plan_iteration_time_s=1.2, allowed_slowdown=0.2), 2000, slow_plan(0.2))
+    assert (story.refused_at, story.trips) == (None, [])
+
+
+def test_a_job_that_gets_faster_by_itself_takes_its_plan_along() -> None:
+    """Control blocks renew the measure: what was no slowdown of the old job is one of the new."""
+
+    def faster(number: int, arm: Arm) -> float:
+        return 1.0 if number < 300 else 0.95 if arm is Arm.PLAN else 0.85
+
+    story = simulate(plan(8, every=3, allowed_slowdown=0.0), 600, faster)
+    assert story.refused_at is not None
+    assert story.refused_at > 300
