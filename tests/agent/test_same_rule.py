@@ -35,6 +35,7 @@ from joulepath_planner import (
     zbv,
 )
 from joulepath_planner.referee.gpu_clock import GpuClock
+from joulepath_planner.robustness import MARGIN
 from joulepath_trainer.wire.page import MarkerEntry, MarkerEvent
 
 CLOCKS_MHZ = (1410, 1200, 900, 600)
@@ -249,7 +250,7 @@ def test_conductor_and_referee_order_the_same_clocks_at_the_same_times(case: Cas
 
 
 def test_all_call_the_same_slowdown_none() -> None:
-    assert joulepath_crds.MARGIN == joulepath_planner.robustness.MARGIN
+    assert joulepath_crds.MARGIN == MARGIN
 
 
 def test_both_call_a_tail_short_up_to_the_same_number_of_lags() -> None:

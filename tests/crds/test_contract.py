@@ -217,16 +217,16 @@ def test_nothing_runs_before_every_node_has_staged(plan: JobPlanSpec, iteration:
 def test_each_pair_has_one_plan_and_one_control_block_and_then_the_plan_stays(plan: JobPlanSpec) -> None:
     assert plan.activate_at is not None
     length, pairs = (plan.blocks.iterations, plan.blocks.pairs) if plan.blocks else (1, 0)
-    plan = plan.model_copy(update={"sparse_from": None})
+    activate_at, plan = plan.activate_at, plan.model_copy(update={"sparse_from": None})
     for pair in range(pairs):
-        begin = plan.activate_at + 2 * pair * length
+        begin = activate_at + 2 * pair * length
         arms = [arm_of(plan, begin + offset) for offset in range(2 * length)]
         first, second = set(arms[:length]), set(arms[length:])
         assert len(first) == len(second) == 1
         assert {arm for arm, _ in first | second} == {Arm.PLAN, Arm.CONTROL}
         assert {block for _, block in first | second} == {2 * pair, 2 * pair + 1}
     if plan.blocks is None or plan.blocks.every is None:
-        assert arm_of(plan, plan.activate_at + 2 * pairs * length) == (Arm.PLAN, -1)
+        assert arm_of(plan, activate_at + 2 * pairs * length) == (Arm.PLAN, -1)
 
 
 def _arms(plan: JobPlanSpec, pair: int) -> list[tuple[Arm, int]]:
