@@ -161,7 +161,8 @@ def content_hash(spec: JobPlanSpec | Mapping[str, Any]) -> str:
     """The hash that stands for a plan's content, 16 hex digits: of a model, or of the JSON of an API object.
 
     All fields count, also those that this reader doesn't know, since a newer writer hashed them as well. `hash` itself
-    doesn't, nor what says from which iteration on something holds, by its name (`activateAt`, `sparseFrom`): that is written later.
+    doesn't, nor what says from which iteration on something holds, by its name (`activateAt`, `sparseFrom`): that is
+    written later.
     """
     body = spec.to_api() if isinstance(spec, JobPlanSpec) else spec
     content = {name: _canonical(value) for name, value in body.items() if name != "hash" and not _LATER.search(name)}

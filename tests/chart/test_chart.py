@@ -104,7 +104,10 @@ def test_lint_finds_nothing(cluster: Cluster) -> None:
         (),
         ("--set", "agent.runtimeClassName=nvidia,webhook.replicas=1,crds.install=false"),
         ("--set", r"agent.siteClocks=210\,1200,webhook.gpuResource=nvidia.com/gpu\,x.y/z,logLevel=debug"),
-        ("--set", "agent.silenceLimitSeconds=20,agent.maxSlowdownPercent=5,agent.planTimeToLiveSeconds=86400,agent.hostPID=true"),
+        (
+            "--set",
+            "agent.silenceLimitSeconds=20,agent.maxSlowdownPercent=5,agent.planTimeToLiveSeconds=86400,agent.hostPID=true",
+        ),
         ("--set", "agent.onForeignClock=yield"),
         ("--set", "doctor.enabled=true"),
         ("--set", "doctor.enabled=true,doctor.image=torch:1,doctor.nodes=3,agent.nodeSelector=null"),
