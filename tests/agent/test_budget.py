@@ -33,10 +33,12 @@ def test_records_as_large_as_can_be_cost_some_memory_and_no_other_rank_its_plan(
     wait_until(lambda: (r := agent.rank(1)) is not None and r.iteration == 249, "the hostile rank is followed")
     goes_on(agent)
     assert agent.resident_bytes() - before < MOST_GROWTH_BYTES
+    # The guard may have asked, as the machine was busy with reading.
+    wait_until(lambda: (r := agent.rank(0)) is not None and r.state is RankState.ENFORCING, "the plan goes on")
+    wait_until(lambda: made.clock() == LOW_MHZ, "at its clock")
     rank, other = agent.rank(0), agent.rank(1)
     assert rank is not None
-    assert (rank.state, rank.order) == (RankState.ENFORCING, ORDER)
-    assert made.clock() == LOW_MHZ
+    assert rank.order == ORDER
     assert other is not None
     assert other.iteration_time_s < 60
     over = [line for line in get(agent, "/metrics").splitlines() if line.startswith("joulepath_ranks_over_budget{")]
