@@ -250,6 +250,7 @@ def test_accounts_write_what_is_ours_and_nothing_else(objects: list[Object]) -> 
         "joulepath.dev/energyplans/status",
         "joulepath.dev/energyprofiles",
         "joulepath.dev/jobplans",
+        "/events",
     }
     assert {what for _, what in writes["agent"]} == {
         "joulepath.dev/nodereports",

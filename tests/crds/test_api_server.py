@@ -121,7 +121,7 @@ def test_a_plan_with_only_a_job_gets_the_defaults(api: Api) -> None:
         "maxSlowdownPercent": 0,
         "granularity": "auto",
         "profiling": {"clocks": 12, "iterationsPerClock": 3, "reuse": True},
-        "measurement": {"blockIterations": 6, "pairs": 8},
+        "measurement": {"blockIterations": 6, "pairs": 32},
     }
 
 

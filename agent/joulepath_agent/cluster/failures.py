@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import threading
 import time
@@ -18,6 +19,8 @@ log = logging.getLogger(__name__)
 
 _BACKOFF_S: Final = 0.5
 _LONGEST_BACKOFF_S: Final = 10.0
+_LONGEST_SENTENCE: Final = 1000
+_LONGEST_ANSWER: Final = 300
 _LASTED_S: Final = 60.0
 """Work that went well for so long has not failed again and again."""
 
@@ -29,9 +32,18 @@ def failures_as_oserror() -> Iterator[None]:
         yield
     except client.ApiException as error:
         kind = FileNotFoundError if error.status == 404 else OSError
-        raise kind(f"{error.status} {error.reason}: {str(error.body)[:300]}") from None
+        raise kind(f"{error.status} {error.reason}: {_said(error)}") from None
     except urllib3.exceptions.HTTPError as error:
         raise OSError(str(error)) from None
+
+
+def _said(error: client.ApiException) -> str:
+    """The sentence of the Status that the API server answers with: a policy's has the remedy at its end."""
+    body = str(error.body)
+    try:
+        return str(json.loads(body)["message"])[:_LONGEST_SENTENCE]
+    except (ValueError, TypeError, KeyError):
+        return body[:_LONGEST_ANSWER]
 
 
 def repeat(name: str, work: Callable[[], None], stop: threading.Event) -> None:

@@ -174,6 +174,11 @@ class Relay:
         self._passing = True
         threading.Thread(target=self._serve, daemon=True).start()
 
+    @property
+    def used(self) -> bool:
+        """Whether anybody has come this way."""
+        return bool(self._open)
+
     def cut(self) -> None:
         """Ends every connection and takes no more."""
         self._passing = False
@@ -212,14 +217,23 @@ def _pump(source: socket.socket, sink: socket.socket) -> None:
             end.shutdown(socket.SHUT_RDWR)
 
 
+def relayed(ties: Ties) -> Relay:
+    """From now on the way to the API server."""
+    settings = ties.api.configuration
+    relay = Relay(settings.host)
+    settings.refresh_api_key_hook = None  # it would take the kubeconfig's host again, at each call
+    settings.host = f"https://127.0.0.1:{relay.port}"
+    return relay
+
+
 def test_an_api_server_that_is_out_of_reach_withdraws_nothing_and_is_found_again(ties: Ties) -> None:
-    relay = Relay(ties.api.configuration.host)
-    ties.api.configuration.host = f"https://127.0.0.1:{relay.port}"
+    relay = relayed(ties)
     ties.apply("a", plan())
     key = (ties.namespace, "job-uid")
     running = ties.start()
     try:
         wait_until(lambda: key in ties.known(), "the plan arrives")
+        assert relay.used
         relay.cut()
         ties.report = NodeReportStatus(agent_version="cut off")
         ties.apply("a", plan(activateAt=7))
@@ -234,11 +248,11 @@ def test_an_api_server_that_is_out_of_reach_withdraws_nothing_and_is_found_again
 
 
 def test_news_come_while_nothing_changes_and_stop_with_the_api_server(ties: Ties) -> None:
-    relay = Relay(ties.api.configuration.host)
-    ties.api.configuration.host = f"https://127.0.0.1:{relay.port}"
+    relay = relayed(ties)
     running = ties.start(plans_live_s=8.0)
     try:
         wait_until(lambda: len(ties.plans) >= 3, "lists without a change are news")
+        assert relay.used
         relay.cut()
         wait_until(lambda: time.monotonic() - ties.heard_at_s > 8.0, "plans have outlived the last news")
         relay.mend()
