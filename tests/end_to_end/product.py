@@ -10,7 +10,6 @@ import json
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,20 +90,17 @@ class Gpus:
         seen = {uuid: state.look(self.path, gpu) for gpu, uuid in enumerate(uuids)}
         return {uuid for uuid, one in seen.items() if one.lock_high_mhz or (one.pending and one.next_high_mhz)}
 
-    def at_rest(self, since_ns: int, for_s: float) -> set[str]:
-        """UUIDs of the GPUs that were at default clocks for so long at a stretch that ended after a moment.
+    def at_rest(self, now_ns: int, for_s: float) -> set[str]:
+        """UUIDs of the GPUs that have been at default clocks for so long until now.
 
         By every order that the driver took, not by looks: a running plan unlocks, too, for parts of an iteration.
         """
-        now_ns = time.monotonic_ns()
 
-        def rested(gpu: int) -> bool:
-            given = state.orders(self.path, gpu)
-            ends = [one.called_ns for one in given[1:]] + [now_ns]
-            at_rest = [(one.taken_ns, end) for one, end in zip(given, ends, strict=True) if not one.high_mhz]
-            return not given or any(end > since_ns and end - begin >= for_s * 1e9 for begin, end in at_rest)
+        def rests(gpu: int) -> bool:
+            last = state.orders(self.path, gpu)[-1:]
+            return not last or (not last[0].high_mhz and now_ns - last[0].taken_ns >= for_s * 1e9)
 
-        return {uuid for gpu, uuid in enumerate(state.uuids(self.path)) if rested(gpu)}
+        return {uuid for gpu, uuid in enumerate(state.uuids(self.path)) if rests(gpu)}
 
 
 @dataclass(frozen=True, slots=True)
