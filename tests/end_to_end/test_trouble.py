@@ -270,8 +270,9 @@ def test_a_rank_that_is_killed_leaves_no_clock_locked_though_its_forked_workers_
     assert workers
     begun = {number: rank.iteration for number, rank in record.ranks("uneven").items()}
     processes.kill(ranks[number], signal.SIGKILL)
-    wait_unlocked(release, "node0", {gpu})
+    until("default clocks", RELEASED_S, lambda: gpu in release.gpus("node0").at_rest(time.monotonic_ns(), 0.0))
     assert any(processes.alive(pid) for pid in workers)
+    wait_unlocked(release, "node0", {gpu})
 
     def trains() -> bool:
         now = record.ranks("uneven")
