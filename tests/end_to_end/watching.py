@@ -16,7 +16,7 @@ from typing import Any
 from kubernetes import client, config, watch
 from urllib3.exceptions import HTTPError
 
-from joulepath_crds import GROUP, VERSION, EnergyPlanStatus, JobPlanSpec, NodeReportStatus, Phase, RankReport
+from joulepath_crds import GROUP, VERSION, EnergyPlanStatus, JobPlanSpec, NodeReportStatus, Phase, Purpose, RankReport
 from real_cluster import NotYetError, until
 
 __all__ = ["Recorder", "Told", "recorder"]
@@ -91,12 +91,12 @@ class Recorder:
         return self.status(name)
 
     def applied(self, job: str, ranks: int = 4, *, node: str | None = None, limit_s: float = 60) -> str:
-        """Until the JobPlan of now is in force on so many ranks of a job; its hash."""
+        """Until the JobPlan of now, which is no sweep, is in force on so many ranks of a job; its hash."""
         found: list[str] = []
 
         def look() -> None:
             plan = self.plan(job)
-            wanted = plan.hash if plan else None
+            wanted = plan.hash if plan and plan.purpose is Purpose.ENFORCE else None
             seen = self.ranks(job, node=node)
             states = [
                 (rank.rank, rank.state.value, rank.reason) for rank in seen.values() if rank.applied_hash != wanted
