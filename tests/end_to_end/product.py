@@ -90,6 +90,17 @@ class Gpus:
         seen = {uuid: state.look(self.path, gpu) for gpu, uuid in enumerate(uuids)}
         return {uuid for uuid, one in seen.items() if one.lock_high_mhz or (one.pending and one.next_high_mhz)}
 
+    def returned(self, since_ns: int) -> set[str]:
+        """UUIDs of the GPUs that were at default clocks at a moment, or whose next order was to return to them."""
+
+        def has(gpu: int) -> bool:
+            given = state.orders(self.path, gpu)
+            before = [one for one in given if one.taken_ns <= since_ns][-1:]
+            then = given[len(given) - sum(one.taken_ns > since_ns for one in given) :][:1]
+            return not before or not before[0].high_mhz or bool(then and not then[0].high_mhz)
+
+        return {uuid for gpu, uuid in enumerate(state.uuids(self.path)) if has(gpu)}
+
     def at_rest(self, now_ns: int, for_s: float) -> set[str]:
         """UUIDs of the GPUs that have been at default clocks for so long until now.
 

@@ -51,6 +51,11 @@ def wait_unlocked(release: Product, node: str, gpus: set[str]) -> None:
     until(f"default clocks on {node}", RELEASED_S + AT_REST_S, lambda: are_at_rest(release, node, gpus))
 
 
+def wait_returned(release: Product, node: str, gpus: set[str], since_ns: int) -> None:
+    """Until all of these GPUs are default after a moment from which on nobody holds them; a successor may slow them."""
+    until(f"default clocks on {node}", RELEASED_S, lambda: gpus <= release.gpus(node).returned(since_ns))
+
+
 def are_at_rest(release: Product, node: str, gpus: set[str]) -> bool:
     """Whether they are now, and have been for so long."""
     return gpus <= release.gpus(node).at_rest(time.monotonic_ns(), AT_REST_S)
@@ -181,22 +186,24 @@ def test_an_agent_that_is_killed_leaves_no_clock_locked(release: Product, record
 
     until("an agent that is stopped while it holds clocks", BACK_S, stopped)
     processes.kill(pid, signal.SIGKILL)
+    wait_returned(release, "node0", left, time.monotonic_ns())
     until(
         "another agent process",
         RELEASED_S,
-        lambda: [one for one in processes.processes(pod, "joulepath-agent") if one != pid],
+        lambda: any(one != pid for one in processes.processes(pod, "joulepath-agent")),
     )
-    wait_unlocked(release, "node0", left)
     said = release.kubectl("logs", pod["metadata"]["name"], "--container", "warden").splitlines()
     reset = "".join(line for line in said if "at default clocks: " in line)
     assert all(uuid in reset for uuid in left)
 
 
 def test_an_agent_pod_that_is_deleted_by_force_leaves_no_clock_locked(release: Product, record: Recorder) -> None:
-    name = release.pod("agent", "node1")["metadata"]["name"]
+    pod = release.pod("agent", "node1")
+    name, pids = pod["metadata"]["name"], processes.processes(pod, "joulepath-agent")
     gpus = while_locked(release, record, "uneven", "node1")
     release.kubectl("delete", "pod", name, "--grace-period=0", "--force")
-    wait_unlocked(release, "node1", gpus)
+    until("the end of its agent", RELEASED_S, lambda: not any(processes.alive(pid) for pid in pids), 0.01)
+    wait_returned(release, "node1", gpus, time.monotonic_ns())
     until("another pod", BACK_S, lambda: release.pod("agent", "node1")["metadata"]["name"] != name)
 
 
@@ -231,7 +238,7 @@ def test_an_agent_and_a_warden_that_are_killed_at_once_leave_no_clock_locked(
     for sent in (signal.SIGSTOP, signal.SIGKILL):  # a stopped one can't reset before it is killed
         for pid in pids:
             processes.kill(pid, sent)
-    wait_unlocked(release, "node1", gpus)
+    wait_returned(release, "node1", gpus, time.monotonic_ns())
     wait_iterations(record, "uneven", node="node0")
 
 

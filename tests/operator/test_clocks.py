@@ -89,5 +89,7 @@ def test_noise_is_that_of_the_iterations_at_default_clocks(new_world: Callable[.
 
     slow = {1: 3.0, 4: 4.0}  # other clocks: not what is asked for
     assert noise({0: 2.0, 2: 2.0, 3: 2.0, 5: 2.0, **slow}) == pytest.approx(0.02)
-    assert noise({0: 1.99, 2: 2.01, 3: 1.99, 5: 2.01, **slow}) == pytest.approx(0.02 + 3.182 * 0.01155 / 2, rel=0.01)
+    assert noise({0: 1.99, 2: 2.01, 3: 1.99, 5: 2.01, **slow}) == pytest.approx(
+        0.02 + 1.1 * 3.182 * 0.01155 / 2, rel=0.01
+    )
     assert noise({0: 1.99, 2: 2.01, 3: 1.99, **slow}) == 0.0, "too few blocks to know"
