@@ -318,7 +318,7 @@ class Agent:
         """Somebody else sets its clock: default clocks, and no plan before its next block begins."""
         rank = self._ranks.get(uuid)
         if rank is not None:
-            rank.stop(Reason(End.FOREIGN_CLOCK, reason.partition(": ")[2]))
+            rank.stop(Reason(End.FOREIGN_CLOCK, reason))
 
     def _is_well(self, uuid: str) -> bool:
         """Whether the threads live on which a lease of the warden depends."""

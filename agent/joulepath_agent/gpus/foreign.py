@@ -18,6 +18,7 @@ from typing import Final
 
 __all__ = ["Foreign", "OnForeignClock", "Suspicion"]
 
+_CODE: Final = "ForeignClock"
 _LOOKS: Final = 3
 _LASTING_S: Final = 0.2
 _MOST_ORDERS: Final = 3
@@ -71,8 +72,8 @@ class Foreign:
         return now_s < self._yields_until_s
 
     def told_lately(self, now_s: float) -> str:
-        """The same, if it wasn't long ago."""
-        return self.told if now_s < self._told_at_s + _PAUSE_S else ""
+        """The same, as a rank's reason, if it wasn't long ago."""
+        return f"{_CODE}: {self.told}" if self.told and now_s < self._told_at_s + _PAUSE_S else ""
 
     def decide(self, ordered_mhz: int, seen_mhz: int, now_s: float) -> bool:
         """Whether a clock that is not in force any more is to be ordered again; else it is yielded from now on."""
@@ -87,8 +88,8 @@ class Foreign:
         self._told_at_s = now_s
         done = "it was ordered again" if again else f"yielded for {_PAUSE_S / 60:.0f} minutes"
         self.told = (
-            f"ForeignClock: {_named(ordered_mhz)} ordered, and the SM clock ran at {seen_mhz} MHz: somebody else has "
-            f"set or reset it; {done}"
+            f"{_named(ordered_mhz)} ordered, and the SM clock ran at {seen_mhz} MHz: somebody else has set or reset "
+            f"it; {done}"
         )
         return again
 

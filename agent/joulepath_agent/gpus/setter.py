@@ -126,7 +126,7 @@ class ClockSetter:
                 return
             again = self._again = self.foreign.decide(ordered_mhz, seen_mhz, time.monotonic())
             self._changed.notify()
-        log.warning("%s: %s", self.gpu.uuid, self.foreign.told)
+        log.warning("%s: %s", self.gpu.uuid, self.foreign.told_lately(time.monotonic()))
         if not again:
             self.release()
             self.on_yield(self.foreign.told)
