@@ -24,9 +24,7 @@ sys.path.insert(0, str(ROOT))
 
 from tests.agent.room import Launcher, Process, Room  # noqa: E402
 from tests.agent.test_agent import LOW_MHZ, held  # noqa: E402
-from virtual_gpus import model, state  # noqa: E402
-from virtual_gpus.build import library_dir  # noqa: E402
-from virtual_gpus.fixtures import VirtualGpus  # noqa: E402
+from tests.warden.faulty_node import new_gpus  # noqa: E402
 
 DEATHS: Final = {
     "agent killed": ("agent", signal.SIGKILL),
@@ -38,20 +36,6 @@ DEATHS: Final = {
     "training process killed": ("peer", signal.SIGKILL),
 }
 LONGEST_NS: Final = 60 * 10**9
-
-
-def gpus(folder: Path) -> VirtualGpus:
-    """A node's GPUs, and the environment in which processes find them."""
-    options = state.Options(time_scale=0.1, node="bench", root_only=False)
-    kind = model.parametric({})
-    state.create(folder / "gpus", kind, options)
-    environment = {
-        "PATH": "/usr/bin:/bin",
-        "VIRTUAL_GPUS_STATE": str(folder / "gpus"),
-        "NVIDIA_VISIBLE_DEVICES": "all",
-        "LD_LIBRARY_PATH": str(library_dir()),
-    }
-    return VirtualGpus(folder / "gpus", kind, options, environment)
 
 
 def seconds_locked(room: Room, dies: str, by: signal.Signals) -> float:
@@ -81,7 +65,7 @@ def main() -> None:
         took_s = []
         for _ in range(runs):
             with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
-                took_s.append(seconds_locked(Room(launcher, gpus(Path(folder)), Path(folder), stack), dies, by))
+                took_s.append(seconds_locked(Room(launcher, new_gpus(Path(folder)), Path(folder), stack), dies, by))
         results[name] = {"median_s": statistics.median(took_s), "longest_s": max(took_s), "runs": runs}
         print(f"{name:24} median {statistics.median(took_s):5.2f} s, longest {max(took_s):5.2f} s", flush=True)
     launcher.close()

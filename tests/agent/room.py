@@ -207,14 +207,20 @@ class Room:
         """Starts an agent, and a warden unless one was started; pod "a" has all GPUs unless told otherwise."""
         if not self.has_warden:
             self.warden()
-        pods = pods or {"a": self.gpus.uuids}
-        arguments = ["--socket", str(self.socket), "--state-dir", str(self.state_dir), *options]
-        for uid, gpus in pods.items():
+        started = self.begin_agent(self.socket, pods, log, *options)
+        ports = started.hear()
+        started.port, started.health_port = ports["port"], ports["healthPort"]
+        return started
+
+    def begin_agent(
+        self, path: Path, pods: dict[str, list[str]] | None = None, log: int = 2, *options: str
+    ) -> LocalAgent:
+        """Starts an agent with its socket there, and doesn't wait for it."""
+        arguments = ["--socket", str(path), "--state-dir", str(self.state_dir), *options]
+        for uid, gpus in (pods or {"a": self.gpus.uuids}).items():
             arguments += ["--pod", f"{uid}={','.join(gpus)}"]
         started = LocalAgent(self._launcher, "local_agent", arguments, self.gpus.environment, log)
         self._stack.callback(started.end)
-        ports = started.hear()
-        started.port, started.health_port = ports["port"], ports["healthPort"]
         return started
 
     def peer(self, pod: str = "a", **options: object) -> Process:

@@ -7,8 +7,9 @@ from collections.abc import Callable
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from joulepath_crds import JobPlanSpec, Purpose, Sweep
+from joulepath_crds import Purpose, Sweep
 from tests.agent.room import LocalAgent, Process, Room, wait_until
+from tests.agent.test_agent import plan
 from tests.agent.test_metrics import get
 from virtual_gpus.fixtures import run_program
 
@@ -26,17 +27,8 @@ def held(room: Callable[..., Room]) -> Held:
         peer = made.peer(iterations=100_000)
         assert peer.hear()["accepted"]
         wait_until(lambda: agent.report().gpus[0].settled_clock_mhz is not None, "it is known where the GPU settles")
-        spec = JobPlanSpec(
-            energy_plan="plan",
-            job="job",
-            job_uid="job-uid",
-            purpose=Purpose.SWEEP,
-            hash="held",
-            activate_at=0,
-            sweep=Sweep(clocks_mhz=(LOW_MHZ,) * 400, iterations_per_block=100),
-            default_clock_mhz=1410,
-        )
-        agent.plans(spec.to_api())
+        sweep = Sweep(clocks_mhz=(LOW_MHZ,) * 400, iterations_per_block=100)
+        agent.plans(plan("held", purpose=Purpose.SWEEP, stages=(), sweep=sweep, activate_at=0))
         wait_until(lambda: made.clock() == LOW_MHZ, "the clock is held")
         return made, agent, peer
 

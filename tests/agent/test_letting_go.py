@@ -7,8 +7,9 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
-from joulepath_crds import JobPlanSpec, Purpose, RankState, Sweep
+from joulepath_crds import Purpose, RankState, Sweep
 from tests.agent.room import Process, Room, wait_until
+from tests.agent.test_agent import plan
 from tests.agent.test_metrics import get
 from virtual_gpus.fixtures import run_program
 
@@ -33,17 +34,8 @@ def test_the_devices_are_open_while_a_rank_is_there_and_at_no_other_time(room: C
     peer = made.peer(iterations=100_000)
     assert peer.hear()["accepted"]
     assert has_devices_open(agent, state)
-    spec = JobPlanSpec(
-        energy_plan="plan",
-        job="job",
-        job_uid="job-uid",
-        purpose=Purpose.SWEEP,
-        hash="held",
-        activate_at=0,
-        sweep=Sweep(clocks_mhz=(LOW_MHZ,) * 400, iterations_per_block=100),
-        default_clock_mhz=1410,
-    )
-    agent.plans(spec.to_api())
+    sweep = Sweep(clocks_mhz=(LOW_MHZ,) * 400, iterations_per_block=100)
+    agent.plans(plan("held", purpose=Purpose.SWEEP, stages=(), sweep=sweep, activate_at=0))
     wait_until(lambda: made.clock() == LOW_MHZ, "the clock is held")
     wait_until(lambda: has_devices_open(warden, state), "the warden is ready to reset it")
     assert run_program(made.gpus, "set_mig_mode", mode=1) == {"activation": IN_USE, "current": 0}

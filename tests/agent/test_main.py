@@ -201,28 +201,19 @@ def test_a_reset_by_hand_is_the_wardens(make_virtual_gpus: MakeVirtualGpus, tmp_
     assert Journal(tmp_path).entries == frozenset()
 
 
-@pytest.mark.parametrize("text", ["0", "nan", "inf", "86400", "soon"])
-def test_a_silence_limit_that_is_none_is_refused(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("option", "text"),
+    [
+        *(("--silence-limit", text) for text in ("0", "nan", "inf", "86400", "soon")),
+        *(("--plan-time-to-live", text) for text in ("0", "59", "nan", "inf", "86401", "soon")),
+        *(("--max-slowdown", text) for text in ("-1", "51", "nan", "none")),
+    ],
+)
+def test_a_limit_that_is_none_is_refused(option: str, text: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as refused:
-        main(["--node-name", "a", "--silence-limit", text])
+        main(["--node-name", "a", option, text])
     assert refused.value.code == 2
-    assert "argument --silence-limit:" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("text", ["0", "59", "nan", "inf", "86401", "soon"])
-def test_a_time_to_live_that_is_none_is_refused(text: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as refused:
-        main(["--node-name", "a", "--plan-time-to-live", text])
-    assert refused.value.code == 2
-    assert "argument --plan-time-to-live:" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("text", ["-1", "51", "nan", "none"])
-def test_a_slowdown_that_no_plan_may_ask_for_is_refused(text: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as refused:
-        main(["--node-name", "a", "--max-slowdown", text])
-    assert refused.value.code == 2
-    assert "argument --max-slowdown:" in capsys.readouterr().err
+    assert f"argument {option}:" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("text", ["1410", "a,b", "900,600", "0,600"])

@@ -20,7 +20,7 @@ from typing import Final
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
 
-from tests.agent.room import Launcher, LocalAgent, Process, Room, wait_until
+from tests.agent.room import Launcher, Process, Room, wait_until
 from tests.agent.test_agent import LOW_MHZ, held
 from virtual_gpus import model, state
 from virtual_gpus.build import library_dir
@@ -286,12 +286,8 @@ class NodeMachine(RuleBasedStateMachine):
         return self.room.warden(waits=False)
 
     def _agent(self, path: Path | None = None) -> Process:
-        arguments = ["--socket", str(path or self.room.socket), "--state-dir", str(self.room.state_dir)]
-        arguments += ["--pod", f"a={','.join(self.room.gpus.uuids)}"]
         with (self.folder / "agent.log").open("ab") as log:
-            agent = LocalAgent(self.launcher, "local_agent", arguments, self.room.gpus.environment, log.fileno())
-        self.stack.callback(agent.end)
-        return agent
+            return self.room.begin_agent(path or self.room.socket, None, log.fileno())
 
     def _keep(self, part: str, process: Process) -> None:
         self._kill(part)
