@@ -100,6 +100,11 @@ class InstructionMeasurement(Contract):
     power_standard_error_w: Annotated[float, Field(ge=0)]
     """Standard error of that, in watts."""
 
+    @property
+    def known(self) -> bool:
+        """Whether there is anything to plan with: nothing that runs draws no power."""
+        return self.samples > 0 and self.power_w > 0
+
 
 class WaitMeasurement(Contract):
     """Power of the GPU while it waits, at one clock."""

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from joulepath_crds import Coordinates, InstructionTime, RankReport
+from joulepath_crds import Coordinates, InstructionTime, RankReport, Sweep
 from joulepath_operator.facts.gang import Gang
+from joulepath_operator.figures.coverage import coverage
 from joulepath_operator.figures.delays import measure_delays
 from joulepath_operator.figures.profile import build_profile
 from joulepath_planner import simulate
@@ -141,6 +142,24 @@ def test_replicas_and_tensor_peers_are_averaged(new_world: NewWorld) -> None:
                 assert average.energy_j == pytest.approx(point.energy_j * 1.05)
                 assert average.samples == 4 * point.samples
                 assert average.time_standard_error_s == pytest.approx(point.time_standard_error_s / 2)
+
+
+def test_a_power_of_nothing_is_no_measurement_and_spoils_no_profile(new_world: NewWorld) -> None:
+    gang = swept(new_world)
+    held_mhz = max({one.clock_mhz for one in gang.ranks[0].instructions})
+    powerless = [
+        one.model_copy(update={"power_w": 0.0}) if (one.clock_mhz, one.kind) == (held_mhz, "B") else one
+        for one in gang.ranks[0].instructions
+    ]
+    ranks = (gang.ranks[0].model_copy(update={"instructions": tuple(powerless)}), *gang.ranks[1:])
+    clocks = {one.clock_mhz for one in gang.ranks[0].instructions}
+    assert coverage(gang.ranks, Sweep(clocks_mhz=tuple(clocks), iterations_per_block=3)).fewest == len(clocks)
+    assert coverage(ranks, Sweep(clocks_mhz=tuple(clocks), iterations_per_block=3)).fewest == len(clocks) - 1
+    spoiled = replace(gang, ranks=ranks)
+    profile = build_profile(spoiled, gang.topology(), clocks, measure_delays(gang, gang.topology()), "gpt3")
+    points = {kind.kind: [point.energy_j for point in kind.points] for kind in profile.stages[0].kinds}
+    assert len(points["B"]) == len(points["F"]) - 1
+    assert all(joules > 0 for joules in points["B"])
 
 
 def test_default_clocks_are_written_as_the_clock_that_they_amount_to(new_world: NewWorld) -> None:

@@ -5,8 +5,8 @@ Between two edges of the energy counter,
     joules = sum over kinds of P_kind * seconds in that kind + P_b * seconds of waiting (+ P_tail * seconds of tail)
 
 Windows between edges mix forwards, backwards and waits differently, which is what tells them apart. Each window is
-weighted by the uncertainty of its edges. The first iteration after a switch of clocks isn't counted, nor is a window
-that reaches out of the counted iterations.
+weighted by the uncertainty of its edges; that each draws about what all do is known before, loosely. The first
+iteration after a switch of clocks isn't counted, nor is a window that reaches out of the counted iterations.
 """
 
 from __future__ import annotations
@@ -29,6 +29,9 @@ WAIT: Final[Regressor] = (-1, "wait")
 TAIL: Final[Regressor] = (-1, "tail")
 _LEAST_SHARE: Final = 0.005
 _TAIL_SHARE: Final = 0.02
+_PRIOR_SHARE: Final = 1.0
+"""What is known before: no kind draws much less or more than all do together. Where windows tell it, they outweigh it;
+where they hardly do, on a host so busy that its edges come late, it keeps a power from falling to nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +91,10 @@ def energy_windows(run: Run, trace: Trace, least_s: float, most_cells: int) -> E
 
 
 def fit_power(windows: Sequence[EnergyWindows]) -> PowerFit:
-    """Weighted least squares over windows at one clock; what hardly occurs is left out, a short tail counts as wait."""
+    """Weighted least squares over windows at one clock, with the mean power as what is known before.
+
+    What hardly occurs is left out, as is what would draw less than nothing; a short tail counts as wait.
+    """
     if not windows:
         return PowerFit({}, {})
     regressors = windows[0].regressors
@@ -110,13 +116,13 @@ def fit_power(windows: Sequence[EnergyWindows]) -> PowerFit:
     power, _, rank, _ = np.linalg.lstsq(a, b, rcond=1e-8)
     if rank < len(used):
         return PowerFit({}, {})
-    variance = float(((b - a @ power) ** 2).sum() / (len(b) - len(used)))
-    errors = np.sqrt(np.diag(np.linalg.inv(a.T @ a)) * variance)
-    names = [regressors[i] for i in used]
-    return PowerFit(
-        {name: max(0.0, float(p)) for name, p in zip(names, power, strict=True)},
-        {name: float(e) for name, e in zip(names, errors, strict=True)},
-    )
+    variance = max(1e-9, float(((b - a @ power) ** 2).sum() / (len(b) - len(used))))
+    precision = a.T @ a / variance
+    prior = np.eye(len(used)) / (_PRIOR_SHARE * mean_w) ** 2
+    power += np.linalg.solve(precision + prior, prior @ (mean_w - power))
+    errors = np.sqrt(np.diag(np.linalg.inv(precision + prior)))
+    told = {regressors[i]: (float(p), float(e)) for i, p, e in zip(used, power, errors, strict=True) if p > 0}
+    return PowerFit({name: p for name, (p, _) in told.items()}, {name: e for name, (_, e) in told.items()})
 
 
 def _overlaps(

@@ -30,7 +30,7 @@ def coverage(ranks: Sequence[RankReport], sweep: Sweep) -> Coverage:
     for rank in ranks:
         run = {(one.stage, one.kind) for one in executed(rank)}
         for work in run:
-            clocks = {one.clock_mhz for one in rank.instructions if one.samples and (one.stage, one.kind) == work}
+            clocks = {one.clock_mhz for one in rank.instructions if one.known and (one.stage, one.kind) == work}
             counts.append(len(clocks & wanted) if 0 in clocks else 0)
         if not run:
             counts.append(0)

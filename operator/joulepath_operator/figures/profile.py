@@ -89,7 +89,7 @@ def _measurements(ranks: Sequence[RankReport], stage: int, kind: str, clock: int
         one
         for rank in ranks
         for one in rank.instructions
-        if one.samples and (one.stage, one.kind, one.clock_mhz) == (stage, kind, clock)
+        if one.known and (one.stage, one.kind, one.clock_mhz) == (stage, kind, clock)
     ]
 
 

@@ -87,6 +87,19 @@ def test_the_regression_recovers_power_by_kind_and_of_waiting(seed: int) -> None
         assert abs(fit.power_w[regressor] - true_w) < 6 * fit.standard_error_w[regressor] + 1.0
 
 
+def test_a_host_so_busy_that_its_edges_come_late_measures_no_power_of_nothing_and_says_how_little_it_knows() -> None:
+    for seed in range(200):
+        chance = random.Random(seed)
+        done = iterations(3, chance)
+        run = Run(Applied(Arm.SWEEP, 0, "h", 900, 3), False, tuple(done))
+        windows = energy_windows(run, counter(done, 0.1, 0.09, chance), 0.02, MOST_CELLS)
+        assert windows is not None
+        fit = fit_power([windows])
+        for regressor, power_w in fit.power_w.items():
+            assert power_w > 0
+            assert fit.standard_error_w[regressor] < POWER_W["B"], "it draws about what all do, that is known before"
+
+
 def plain_seconds(times: list[float], told: list[tuple[float, InstructionSpan]]) -> dict[tuple[int, str], list[float]]:
     """Seconds of each stage and kind in each window, by looking through all instructions for each of them."""
     seconds = {}
