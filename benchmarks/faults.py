@@ -2,9 +2,10 @@
 
     .venv/bin/python benchmarks/faults.py [--sequences 500] [--steps 12] [--seed 0]
 
-Real processes of agent, warden and ranks are killed, stopped, doubled and started again, the driver hangs, fails and
-loses GPUs, journal and sockets are spoiled (`tests/warden/faulty_node.py`). In between, and at the end, once the driver
-answers and a warden runs, every clock that nobody may hold must be default; the first that isn't ends the run.
+Real processes of clocks, agent, warden and ranks are killed, stopped, doubled and started again, the driver hangs,
+fails and loses GPUs, journal and sockets are spoiled (`tests/warden/faulty_node.py`). In between, and at the end, once
+the driver answers and a warden runs, every clock that nobody may hold must be default; the first that isn't ends the
+run.
 """
 
 from __future__ import annotations

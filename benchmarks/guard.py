@@ -27,7 +27,7 @@ from typing import Any, Final
 ROOT: Final = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from tests.agent.ranks.simulated import Noise, Slowness, bursts, drift, plan, simulate, slow_plan  # noqa: E402
+from tests.clocks.ranks.simulated import Noise, Slowness, bursts, drift, plan, simulate, slow_plan  # noqa: E402
 
 MEMORY: Final = 0.8
 DEVIATIONS: Final = {"0.2%": 0.002, "1%": 0.01}

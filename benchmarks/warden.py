@@ -27,9 +27,9 @@ from tests.agent.test_agent import LOW_MHZ, held  # noqa: E402
 from tests.warden.faulty_node import new_gpus  # noqa: E402
 
 DEATHS: Final = {
-    "agent killed": ("agent", signal.SIGKILL),
-    "agent stopped": ("agent", signal.SIGSTOP),
-    "agent terminated": ("agent", signal.SIGTERM),
+    "clocks killed": ("clocks", signal.SIGKILL),
+    "clocks stopped": ("clocks", signal.SIGSTOP),
+    "clocks terminated": ("clocks", signal.SIGTERM),
     "warden killed": ("warden", signal.SIGKILL),
     "warden stopped": ("warden", signal.SIGSTOP),
     "warden terminated": ("warden", signal.SIGTERM),
@@ -40,7 +40,8 @@ LONGEST_NS: Final = 60 * 10**9
 
 def seconds_locked(room: Room, dies: str, by: signal.Signals) -> float:
     """From the signal to the order of default clocks."""
-    processes: dict[str, Process] = {"warden": room.warden(), "agent": (agent := room.agent())}
+    warden, agent = room.warden(), room.agent()
+    processes: dict[str, Process] = {"warden": warden, "clocks": agent.clocks}
     processes["peer"] = room.peer(iterations=100_000)
     assert processes["peer"].hear()["accepted"]
     agent.plans(held())

@@ -1,27 +1,21 @@
 """The agent without a cluster: pods come from the command line, plans and questions from standard input.
 
-It locks clocks only while a `joulepath-warden` runs on the same state folder.
+It knows of ranks what the `local_clocks` tell it that run on the same state folder.
 
-    python local_agent.py --socket S --state-dir D [--pod UID=GPU,GPU ...] [--on-foreign-clock yield]
-        [--plans-live SECONDS]
+    python local_agent.py --state-dir D [--pod UID=GPU,GPU ...]
     > {"plans": [JobPlan spec, ...]}          every plan there is, for job-uid's of namespace "default"
     > {"report": true}                        answered with one line: the NodeReport's status
-    > {"counts": true}                        answered with lease ends, refusals and orders by GPU
+    > {"counts": true}                        answered with lease ends, refusals and orders by GPU, a moment later
     > {"shared": [GPU, ...]}                  GPUs that are given to a second pod as well, all of them
-
-A peer says which pod it stands for by the address of its socket, "\\0POD/...", or with POD_UID in its environment,
-which is read from /proc.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import math
-import os
 import signal
-import socket
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -29,36 +23,21 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry
 
-from joulepath_agent.agent import Agent, Paths
-from joulepath_agent.gpus.foreign import OnForeignClock
-from joulepath_agent.gpus.nvml import Nvml
+from joulepath_agent.agent import Agent
 from joulepath_agent.logs import Log
 from joulepath_agent.metrics import AgentCollector
-from joulepath_agent.peers.budget import BUDGET
-from joulepath_agent.peers.peer import JobPod, Peer
-from joulepath_agent.peers.process import peer_pidfd, pid_of
-from joulepath_agent.peers.refusal import PeerRefusedError
 from joulepath_agent.server import serve_health, serve_metrics
+from joulepath_clocks.gpus.nvml import Nvml
+from joulepath_clocks.peers.budget import BUDGET
+from joulepath_clocks.peers.peer import JobPod
+from joulepath_clocks.peers.refusal import PeerRefusedError
 from joulepath_crds import JobPlanSpec
 
-__all__ = ["identify", "main"]
+__all__ = ["main"]
 
-_GRACE_S: Final = 20.0
 _RECHECK_S: Final = 0.2
-
-
-def identify(connection: socket.socket, made_after_s: float) -> Peer:
-    """The pod that the peer's address or environment names."""
-    proc = Path("/proc")
-    pidfd = peer_pidfd(connection, proc, made_after_s)
-    pid = pid_of(pidfd, proc)
-    if address := connection.getpeername():
-        return Peer(pid, pidfd, address.decode().strip("\0").partition("/")[0])
-    for entry in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
-        if entry.startswith(b"POD_UID="):
-            return Peer(pid, pidfd, entry.partition(b"=")[2].decode())
-    os.close(pidfd)
-    raise PeerRefusedError("NoPod", f"process {pid} has no POD_UID in its environment")
+_TOLD_S: Final = 0.3
+"""Within that, the clocks have told the agent how they are."""
 
 
 class Pods:
@@ -84,29 +63,13 @@ class Pods:
 def main() -> None:
     """Runs until SIGTERM or the end of the input."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--socket", type=Path, required=True)
     parser.add_argument("--state-dir", type=Path, required=True)
     parser.add_argument("--pod", action="append", default=[])
-    parser.add_argument("--on-foreign-clock", type=OnForeignClock, default=OnForeignClock.REASSERT)
-    parser.add_argument("--plans-live", type=float, default=math.inf, help="seconds; said again, they live on")
     options = parser.parse_args()
-    sys.setswitchinterval(0.0005)
     written = Log("INFO", "%(relativeCreated)d %(threadName)s %(message)s", 2)
     pods = Pods({uid: gpus.split(",") for uid, _, gpus in (pod.partition("=") for pod in options.pod)})
-    agent = Agent(
-        Nvml(),
-        identify,
-        pods,
-        Paths(options.socket, options.state_dir),
-        budget=replace(BUDGET, recheck_s=_RECHECK_S),
-        on_foreign_clock=options.on_foreign_clock,
-        plan_time_to_live_s=options.plans_live,
-    )
-
-    def stop(*_: object) -> None:
-        sys.exit(0 if agent.stop(_GRACE_S) else 1)
-
-    signal.signal(signal.SIGTERM, stop)
+    agent = Agent(Nvml(), pods, options.state_dir, budget=replace(BUDGET, recheck_s=_RECHECK_S))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     agent.start()
     registry = CollectorRegistry()
     registry.register(AgentCollector(agent, "node-a", written.dropped_lines))
@@ -123,10 +86,11 @@ def main() -> None:
         if "report" in command:
             print(json.dumps(agent.report().to_api()), flush=True)
         if "counts" in command:
-            orders = {uuid: setter.sets for uuid, setter in agent.setters.items()}
-            counts = {"leaseEnds": agent.lease_ends, "refusals": agent.refusals, "orders": orders}
+            time.sleep(_TOLD_S)
+            orders = {uuid: gpu.sets for uuid, gpu in agent.gpus.items()}
+            counts = {"leaseEnds": agent.node.lease_ends, "refusals": agent.node.refusals, "orders": orders}
             print(json.dumps(counts), flush=True)
-    stop()
+    agent.stop()
 
 
 if __name__ == "__main__":

@@ -9,35 +9,28 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
 from prometheus_client import CollectorRegistry
 
-from joulepath_agent.agent import Agent, Paths
+from joulepath_agent.agent import Agent
 from joulepath_agent.cluster.api import NodeApi
 from joulepath_agent.doctor.__main__ import main as examine
-from joulepath_agent.gpus.foreign import OnForeignClock
-from joulepath_agent.gpus.nvml import Nvml
 from joulepath_agent.logs import Log
 from joulepath_agent.metrics import AgentCollector
-from joulepath_agent.peers.budget import BUDGET
-from joulepath_agent.peers.cgroup import CgroupIdentity
 from joulepath_agent.peers.ownership import ClusterPods
-from joulepath_agent.ranks.lifetime import DEFAULT_TIME_TO_LIVE_S
 from joulepath_agent.server import serve_health, serve_metrics
+from joulepath_clocks.gpus.nvml import Nvml
+from joulepath_clocks.ranks.lifetime import DEFAULT_TIME_TO_LIVE_S
 from joulepath_crds.serving.guard import Guard
-from joulepath_trainer.wire.protocol import SOCKET_PATH
-from joulepath_warden.clocks import site_clocks
 
 __all__ = ["main"]
 
 log = logging.getLogger("joulepath_agent")
 
 _LAST_LINES_S: Final = 1.0
-_SWITCH_INTERVAL_S: Final = 0.0005
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -56,23 +49,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace, written: Log) -> int:
-    # A report takes milliseconds to make; by default it could keep the follower waiting for 5 ms at a time.
-    sys.setswitchinterval(_SWITCH_INTERVAL_S)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     try:
         cluster = NodeApi.connect(options.node_name, options.namespace, options.plan_time_to_live)
         agent = Agent(
-            Nvml(options.site_clocks),
-            CgroupIdentity(options.proc),
+            Nvml(),
             ClusterPods(options.pod_resources, cluster.read_pod),
-            Paths(options.socket, options.state_dir, options.proc),
+            options.state_dir,
+            proc=options.proc,
             version=version("joulepath"),
             look_for_gpus_s=options.look_for_gpus,
-            on_foreign_clock=options.on_foreign_clock,
-            budget=replace(BUDGET, silence_s=options.silence_limit, most_slowdown=options.max_slowdown / 100),
-            plan_time_to_live_s=options.plan_time_to_live,
         )
         registry = CollectorRegistry()
         registry.register(AgentCollector(agent, options.node_name, written.dropped_lines))
@@ -85,28 +73,26 @@ def _run(options: argparse.Namespace, written: Log) -> int:
         return 1
     agent.start()
     cluster.run(agent.set_plans, agent.report)
-    log.info("ranks are served at %s, metrics at port %d, health at port %d", options.socket, metrics.port, health.port)
+    log.info("metrics at port %d, health at port %d", metrics.port, health.port)
     stop.wait()
-    released = agent.stop(options.grace)
+    agent.stop()
     cluster.stop()
     metrics.close()
     health.close()
-    log.info("clocks released" if released else "a clock could not be released; the warden goes on")
-    return 0 if released else 1
+    return 0
 
 
 def _options() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="joulepath-agent",
-        description="Sets the clocks of one node's GPUs as the plans of its jobs say. Options are also read from the "
-        "environment, by the names in brackets. `joulepath-agent doctor` examines the GPUs of this node, "
-        "`joulepath-agent reset` is joulepath-warden --reset-all.",
+        description="Measures the ranks on one node's GPUs, and tells the node's clocks (joulepath-clocks) the plans "
+        "of its jobs. Options are also read from the environment, by the names in brackets. `joulepath-agent doctor` "
+        "examines the GPUs of this node, `joulepath-agent reset` is joulepath-warden --reset-all.",
     )
     take = _Taker(parser)
     take("--node-name", "NODE_NAME", None, str, "name of this node")
     take("--namespace", "POD_NAMESPACE", "joulepath", str, "namespace of the agent's Lease")
-    take("--socket", "JOULEPATH_SOCKET", SOCKET_PATH, Path, "socket that training processes connect to")
-    take("--state-dir", "JOULEPATH_STATE_DIR", "/var/lib/joulepath", Path, "folder with the warden's socket")
+    take("--state-dir", "JOULEPATH_STATE_DIR", "/var/lib/joulepath", Path, "folder with the clocks' socket")
     take("--proc", "JOULEPATH_PROC", "/host/proc", Path, "the host's /proc")
     kubelet = "/var/lib/kubelet/pod-resources/kubelet.sock"
     take("--pod-resources", "JOULEPATH_POD_RESOURCES", kubelet, Path, "the kubelet's pod-resources socket")
@@ -115,19 +101,10 @@ def _options() -> argparse.ArgumentParser:
     secure = "folder with tls.crt and tls.key: metrics by HTTPS, to those whom the API server lets get /metrics"
     take("--metrics-tls", "JOULEPATH_METRICS_TLS", "", _folder, secure)
     take("--health-port", "JOULEPATH_HEALTH_PORT", "9710", int, "port of /healthz and /readyz; 0: any free")
-    site = "LOW,HIGH in MHz: clocks that this site locks its GPUs to, restored on every reset"
-    take("--site-clocks", "JOULEPATH_SITE_CLOCKS", "", site_clocks, site)
     take("--look-for-gpus", "JOULEPATH_LOOK_FOR_GPUS", "30", float, "seconds between two looks until all are read")
-    silence = "seconds without a marker, at most, after which a rank's clock is released"
-    take("--silence-limit", "JOULEPATH_SILENCE_LIMIT", str(BUDGET.silence_s), _seconds(2, 3600), silence)
-    foreign = "where somebody else sets a leased clock: reassert (order it again, up to three times a minute) or yield"
-    take("--on-foreign-clock", "JOULEPATH_ON_FOREIGN_CLOCK", "reassert", OnForeignClock, foreign)
     life = "seconds for which plans are played without news of them from the API server"
     lives = _seconds(60, 86400)
     take("--plan-time-to-live", "JOULEPATH_PLAN_TIME_TO_LIVE", str(DEFAULT_TIME_TO_LIVE_S), lives, life)
-    slowdown = "percent that any plan may let an iteration last longer than at default clocks, whatever it says"
-    take("--max-slowdown", "JOULEPATH_MAX_SLOWDOWN", f"{BUDGET.most_slowdown * 100:g}", _percent, slowdown)
-    take("--grace", "JOULEPATH_GRACE", "28", float, "seconds after SIGTERM until it gives up")
     take("--log-level", "JOULEPATH_LOG_LEVEL", "info", str, "debug, info, warning or error")
     return parser
 
@@ -143,13 +120,6 @@ def _seconds(least: float, most: float) -> Callable[[str], float]:
         return float(text)
 
     return seconds
-
-
-def _percent(text: str) -> float:
-    percent = float(text)
-    if not 0 <= percent <= 50:
-        raise argparse.ArgumentTypeError(f"it must be from 0 to 50 percent, it is {text}")
-    return percent
 
 
 class _Taker:

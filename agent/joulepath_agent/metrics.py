@@ -16,9 +16,9 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from joulepath_agent.agent import Agent
-from joulepath_agent.gpus.nvml import GpuError
 from joulepath_agent.measuring.history import LIMITS
-from joulepath_agent.ranks.rank import Rank
+from joulepath_agent.rank import Rank
+from joulepath_clocks.gpus.nvml import GpuError
 from joulepath_crds import Arm, MetricRow
 
 __all__ = ["TABLE", "AgentCollector"]
@@ -104,25 +104,26 @@ class AgentCollector(Collector):
     def _samples(self) -> Mapping[str, list[Sample]]:
         agent, host = self._agent, self._hostname
         samples: dict[str, list[Sample]] = {row.name: [] for row in TABLE}
-        ranks = {rank.setter.gpu.uuid: rank for rank in agent.ranks}
-        for uuid, setter in agent.setters.items():
-            gpu, rank = setter.gpu, ranks.get(uuid)
+        ranks = {rank.gpu_uuid: rank for rank in agent.ranks}
+        for uuid, gpu in agent.gpus.items():
+            rank = ranks.get(uuid)
             of_gpu = (str(gpu.index), uuid, host)
             of_rank = (*of_gpu, *_rank_labels(rank))
-            for name, read, unit in (
-                ("joulepath_gpu_power_watts", gpu.power_w, 1.0),
-                ("joulepath_gpu_energy_joules_total", gpu.energy_j, 1.0),
-                ("joulepath_gpu_sm_clock_hertz", gpu.sm_clock_mhz, 1e6),
-            ):
-                samples[name] += _read(of_rank, read, unit)
-            samples["joulepath_gpu_locked_clock_hertz"].append((of_rank, setter.ordered_mhz * 1e6))
-            samples["joulepath_clock_sets_total"].append((of_gpu, setter.sets))
-            samples["joulepath_clock_set_failures_total"].append((of_gpu, setter.failures))
+            if (meter := agent.meters.get(uuid)) is not None:
+                for name, read, unit in (
+                    ("joulepath_gpu_power_watts", meter.power_w, 1.0),
+                    ("joulepath_gpu_energy_joules_total", meter.energy_j, 1.0),
+                    ("joulepath_gpu_sm_clock_hertz", meter.sm_clock_mhz, 1e6),
+                ):
+                    samples[name] += _read(of_rank, read, unit)
+            samples["joulepath_gpu_locked_clock_hertz"].append((of_rank, gpu.ordered_mhz * 1e6))
+            samples["joulepath_clock_sets_total"].append((of_gpu, gpu.sets))
+            samples["joulepath_clock_set_failures_total"].append((of_gpu, gpu.failures))
             samples["joulepath_foreign_clocks_total"] += [
-                ((*of_gpu, "reasserted"), setter.foreign.reasserted),
-                ((*of_gpu, "yielded"), setter.foreign.yielded),
+                ((*of_gpu, "reasserted"), gpu.reasserted),
+                ((*of_gpu, "yielded"), gpu.yielded),
             ]
-            if (lag := setter.lag()) is not None:
+            if (lag := gpu.lag) is not None:
                 samples["joulepath_switching_lag_seconds"] += [
                     ((*of_gpu, "up", "0.5"), lag.up_median_s),
                     ((*of_gpu, "up", "0.95"), lag.up_p95_s),
@@ -132,16 +133,16 @@ class AgentCollector(Collector):
             if rank is not None:
                 samples["joulepath_rank_iteration_seconds"].append((of_rank, rank.history.iteration_time_s))
                 samples["joulepath_rank_control_seconds"].append((of_rank, rank.history.control_time_s))
-                samples["joulepath_rank_iteration_number"].append((of_rank, rank.iteration))
-                samples["joulepath_rank_block"] += [((*of_rank, arm), float(rank.arm is arm)) for arm in Arm]
-        samples["joulepath_gpus"].append(((host,), len(agent.setters)))
-        samples["joulepath_warden_up"].append(((host,), float(not agent.leasing.trouble)))
-        samples["joulepath_leases"].append(((host,), sum(rank.lease.held for rank in ranks.values())))
+                samples["joulepath_rank_iteration_number"].append((of_rank, rank.news.iteration))
+                samples["joulepath_rank_block"] += [((*of_rank, arm), float(rank.news.arm is arm)) for arm in Arm]
+        samples["joulepath_gpus"].append(((host,), len(agent.gpus)))
+        samples["joulepath_warden_up"].append(((host,), float(not agent.node.trouble)))
+        samples["joulepath_leases"].append(((host,), sum(rank.news.leased for rank in ranks.values())))
         over = Counter(rank.history.over_budget for rank in ranks.values())
         samples["joulepath_ranks_over_budget"] += [((host, limit), float(over[limit])) for limit in LIMITS]
         samples["joulepath_log_dropped_lines_total"].append(((host,), self._dropped_lines()))
-        samples["joulepath_lease_ends_total"] += _counts(host, agent.lease_ends)
-        samples["joulepath_peer_refusals_total"] += _counts(host, agent.refusals)
+        samples["joulepath_lease_ends_total"] += _counts(host, agent.node.lease_ends)
+        samples["joulepath_peer_refusals_total"] += _counts(host, agent.node.refusals)
         samples["joulepath_agent_build_info"].append(((host, agent.version), 1.0))
         return samples
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import Final
 
-from joulepath_crds.arms import Arm, arm_of, next_boundary
 from joulepath_crds.contract import GROUP, VERSION, Contract, api_name
 from joulepath_crds.energyplan import (
     ArmSummary,
@@ -34,13 +33,9 @@ from joulepath_crds.energyprofile import (
     StageProfile,
     Transfer,
 )
-from joulepath_crds.instructions import INSTRUCTION_KINDS, Instruction
 from joulepath_crds.jobplan import (
-    MARGIN,
-    TAIL_LAGS,
     Blocks,
     JobPlanSpec,
-    Purpose,
     StagePlan,
     Sweep,
     content_hash,
@@ -56,11 +51,21 @@ from joulepath_crds.nodereport import (
     JobReport,
     NodeReportStatus,
     RankReport,
-    RankState,
     SwitchingLag,
     WaitMeasurement,
 )
 from joulepath_crds.topology import Coordinates, Topology
+from joulepath_rules import (
+    INSTRUCTION_KINDS,
+    MARGIN,
+    TAIL_LAGS,
+    Arm,
+    Instruction,
+    Purpose,
+    RankState,
+    arm_of,
+    next_boundary,
+)
 
 ANNOTATION: Final = f"{GROUP}/energy-plan"
 

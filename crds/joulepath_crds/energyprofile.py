@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from joulepath_crds.contract import Contract, Name, list_by
-from joulepath_crds.instructions import InstructionKind
+from joulepath_crds.labels import InstructionKind
 from joulepath_crds.nodereport import SwitchingLag
 from joulepath_crds.topology import Topology
 

@@ -1,6 +1,6 @@
 """JobPlan: what the operator tells the agents of a job's nodes. One object, clocks by stage, however many nodes.
 
-Which iterations run what is in `arms`.
+Which iterations run what is in `joulepath_rules.arms`.
 """
 
 from __future__ import annotations
@@ -9,42 +9,25 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from enum import StrEnum
 from typing import Annotated, Any, Final, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
 from joulepath_crds.contract import UID, Contract, Hash, Name, list_by, rule
-from joulepath_crds.instructions import InstructionLabel
+from joulepath_crds.labels import InstructionLabel
+from joulepath_rules import Purpose
 
 __all__ = [
-    "MARGIN",
-    "TAIL_LAGS",
     "Blocks",
     "JobPlanSpec",
-    "Purpose",
     "StagePlan",
     "Sweep",
     "content_hash",
 ]
 
-TAIL_LAGS: Final = 4
-"""A tail of at most so many lags (p95, upward) stays at the next iteration's first clock: two more switches would cost
-more than they save. The planner, which imports nobody, has the same number; a test holds both equal."""
-
 _LATER: Final = re.compile(r"(At|From)$")
-MARGIN: Final = 0.005
-"""How much slower than allowed, as a fraction, a plan still counts as no slower: non-inferiority can't be shown without
-a margin. The planner has the same number; a test holds both equal."""
 
 Clock = Annotated[int, Field(ge=0, le=10000)]
-
-
-class Purpose(StrEnum):
-    """What the plan is for."""
-
-    SWEEP = "Sweep"
-    ENFORCE = "Enforce"
 
 
 class Sweep(Contract):

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import Annotated, Final
 
 from pydantic import Field
 
-from joulepath_crds.arms import Arm
 from joulepath_crds.contract import UID, Contract, Hash, Name, Text, list_by
-from joulepath_crds.instructions import InstructionKind, InstructionLabel
+from joulepath_crds.labels import InstructionKind, InstructionLabel
 from joulepath_crds.topology import Coordinates
+from joulepath_rules import Arm, RankState
 
 __all__ = [
     "MOST_BLOCKS",
@@ -22,7 +21,6 @@ __all__ = [
     "JobReport",
     "NodeReportStatus",
     "RankReport",
-    "RankState",
     "SwitchingLag",
     "WaitMeasurement",
 ]
@@ -31,16 +29,6 @@ MOST_BLOCKS: Final = 256
 """Blocks that a rank reports: the newest ones, of the plan that is staged."""
 REPORT_INTERVAL_S: Final = 30.0
 """Longest time between two reports of a node where anything changes; what is waited for is reported at once."""
-
-
-class RankState(StrEnum):
-    """What the agent does for a rank."""
-
-    OBSERVING = "Observing"
-    STAGED = "Staged"
-    SWEEPING = "Sweeping"
-    ENFORCING = "Enforcing"
-    REFUSED = "Refused"
 
 
 class SwitchingLag(Contract):

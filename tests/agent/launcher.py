@@ -16,7 +16,7 @@ import sys
 import traceback
 from typing import Any
 
-import local_agent  # noqa: F401  # what is slow
+import local_clocks  # noqa: F401  # what is slow
 
 
 def run(program: str) -> int:

@@ -24,6 +24,7 @@ from joulepath_trainer.marking.cuda import Driver, StreamMarks
 from joulepath_trainer.memory import OwnPage
 from joulepath_trainer.wire.messages import Hello, InstructionSpan, IterationRecord, PipelinePlace, Reply
 from joulepath_trainer.wire.page import MARKER_OFFSET, PAGE_BYTES, MarkerEvent, PageWriter
+from joulepath_trainer.wire.protocol import WireError
 from virtual_gpus import stream
 
 DEFAULTS = {
@@ -49,6 +50,7 @@ DEFAULTS = {
     "ranks": None,
     "in_step": None,
     "late_s": 0.0,
+    "patient": False,
 }
 
 
@@ -61,11 +63,20 @@ def connect_as_pod(path: str) -> socket.socket:
     return connection
 
 
-def connect(path: str, hello: Hello) -> tuple[socket.socket, memoryview]:
-    """Says hello; returns the connection and the shared page, or exits with what the agent said."""
-    connection, descriptor = connect_as_pod(path), sealed_page()
-    socket.send_fds(connection, [hello.encode()], [descriptor])
-    reply = Reply.decode(connection.recv(4096))
+def connect(path: str, hello: Hello, *, patient: bool = False) -> tuple[socket.socket, memoryview]:
+    """Says hello; returns the connection and the shared page, or exits with what was said; tries again if patient."""
+    while True:
+        try:
+            connection, descriptor = connect_as_pod(path), sealed_page()
+            socket.send_fds(connection, [hello.encode()], [descriptor])
+            reply = Reply.decode(connection.recv(4096))
+        except (OSError, WireError):
+            if not patient:
+                raise
+        else:
+            if reply.accepted or not patient:
+                break
+        time.sleep(0.1)
     said = {"accepted": reply.accepted, "reason": reply.reason, "final": reply.final, "pid": os.getpid()}
     print(json.dumps(said), flush=True)
     if not reply.accepted:
@@ -114,7 +125,7 @@ def main() -> None:
         tensor_parallel=options["tensor_parallel"],
     )
     together = Together(**options["in_step"]) if options["in_step"] else None
-    connection, page = connect(sys.argv[1], hello)
+    connection, page = connect(sys.argv[1], hello, patient=options["patient"])
     for _ in range(options["children"]):  # as DataLoader workers: they inherit everything and outlive their parent
         if os.fork() == 0:
             time.sleep(15)

@@ -126,8 +126,9 @@ class Process:
 
 
 class LocalAgent(Process):
-    """The agent of `local_agent.py`."""
+    """The agent of `local_agent.py`, and the clocks that were started with it."""
 
+    clocks: Process
     port = 0
     """Of its metrics."""
     health_port = 0
@@ -204,22 +205,37 @@ class Room:
         return started
 
     def agent(self, pods: dict[str, list[str]] | None = None, log: int = 2, *options: str) -> LocalAgent:
-        """Starts an agent, and a warden unless one was started; pod "a" has all GPUs unless told otherwise."""
+        """Starts clocks and an agent, and a warden unless one was started; pod "a" has all GPUs unless told otherwise.
+
+        `options` are the clocks'.
+        """
         if not self.has_warden:
             self.warden()
-        started = self.begin_agent(self.socket, pods, log, *options)
+        clocks = self.begin_clocks(self.socket, log, *options)
+        assert clocks.hear() == {}
+        return self.agent_of(clocks, pods, log)
+
+    def agent_of(self, clocks: Process, pods: dict[str, list[str]] | None = None, log: int = 2) -> LocalAgent:
+        """Starts an agent of clocks that are there, and waits until they know each other."""
+        started = self.begin_agent(pods, log)
         ports = started.hear()
-        started.port, started.health_port = ports["port"], ports["healthPort"]
+        started.clocks, started.port, started.health_port = clocks, ports["port"], ports["healthPort"]
+        wait_until(lambda: bool(started.report().gpus), "the clocks have told the agent of their GPUs")
         return started
 
-    def begin_agent(
-        self, path: Path, pods: dict[str, list[str]] | None = None, log: int = 2, *options: str
-    ) -> LocalAgent:
-        """Starts an agent with its socket there, and doesn't wait for it."""
-        arguments = ["--socket", str(path), "--state-dir", str(self.state_dir), *options]
+    def begin_agent(self, pods: dict[str, list[str]] | None = None, log: int = 2) -> LocalAgent:
+        """Starts an agent, and doesn't wait for it."""
+        arguments = ["--state-dir", str(self.state_dir)]
         for uid, gpus in (pods or {"a": self.gpus.uuids}).items():
             arguments += ["--pod", f"{uid}={','.join(gpus)}"]
         started = LocalAgent(self._launcher, "local_agent", arguments, self.gpus.environment, log)
+        self._stack.callback(started.end)
+        return started
+
+    def begin_clocks(self, path: Path, log: int = 2, *options: str) -> Process:
+        """Starts clocks with their socket there, and doesn't wait for them."""
+        arguments = ["--socket", str(path), "--state-dir", str(self.state_dir), *options]
+        started = Process(self._launcher, "local_clocks", arguments, self.gpus.environment, log)
         self._stack.callback(started.end)
         return started
 

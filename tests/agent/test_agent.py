@@ -160,8 +160,8 @@ def _group(pid: str) -> int:
 
 def test_sigterm_resets_and_exits_with_0(locked: Callable[..., tuple[Room, LocalAgent, Process]]) -> None:
     made, agent, _ = locked()
-    agent.send(signal.SIGTERM)
-    assert agent.wait() == 0
+    agent.clocks.send(signal.SIGTERM)
+    assert agent.clocks.wait() == 0
     assert made.clock() == 0
     wait_until(lambda: made.named() == [], "the journal is empty")
 
@@ -324,8 +324,7 @@ def test_a_rank_on_a_gpu_that_could_not_be_read_may_ask_again(room: MakeRoom) ->
     made = room(time_scale=0.1)
     made.gpus.break_gpu(1, lost=True)
     agent = made.agent()
-    made.gpus.break_gpu(1)
-    answer = made.peer(ordinal=1).hear()
+    answer = made.peer(gpu_uuid=made.gpus.uuids[1]).hear()
     assert (answer["accepted"], answer["final"]) == (False, False), "the agent looks for that GPU again"
     assert agent.counts()["refusals"] == {"UnknownGpu": 1}
 

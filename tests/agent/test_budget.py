@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from joulepath_agent.peers.budget import BUDGET
+from joulepath_clocks.peers.budget import BUDGET
 from joulepath_crds import Blocks, RankState
 from tests.agent.room import Room, wait_until
 from tests.agent.test_agent import LOW_MHZ, ORDER, goes_on, plan

@@ -26,14 +26,15 @@ def test_the_devices_are_open_while_a_rank_is_there_and_at_no_other_time(room: C
     made = room(gpus=1, time_scale=0.1)
     state = made.gpus.path.resolve()
     warden, agent = made.warden(), made.agent()
-    parts = (warden, agent)
+    parts = (warden, agent.clocks, agent)
     wait_until(lambda: not any(has_devices_open(part, state) for part in parts), "NVML is let go of")
     assert "joulepath_gpu_power_watts{" in get(agent, "/metrics"), "of idle GPUs, as last looked at"
     assert agent.report().gpus[0].refused is None
 
     peer = made.peer(iterations=100_000)
     assert peer.hear()["accepted"]
-    assert has_devices_open(agent, state)
+    assert has_devices_open(agent.clocks, state)
+    wait_until(lambda: has_devices_open(agent, state), "the agent reads the counter")
     sweep = Sweep(clocks_mhz=(LOW_MHZ,) * 400, iterations_per_block=100)
     agent.plans(plan("held", purpose=Purpose.SWEEP, stages=(), sweep=sweep, activate_at=0))
     wait_until(lambda: made.clock() == LOW_MHZ, "the clock is held")

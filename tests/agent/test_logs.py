@@ -57,7 +57,7 @@ def test_lines_beyond_the_queue_are_dropped_counted_and_told_of(
     assert sum(dropped) + len(lines) - len(dropped) == 100
 
 
-def test_an_agent_whose_log_nobody_reads_follows_ends_leases_and_ends(
+def test_clocks_whose_log_nobody_reads_follow_end_leases_and_end(
     room: Callable[..., Room], clogged: tuple[int, int]
 ) -> None:
     made = room(time_scale=0.1)
@@ -70,8 +70,8 @@ def test_an_agent_whose_log_nobody_reads_follows_ends_leases_and_ends(
     wait_until(lambda: made.clock() == 0, "the clock is reset")
     peer.send(signal.SIGCONT)
     wait_until(lambda: made.clock() == LOW_MHZ, "the clock is locked again")
-    agent.send(signal.SIGTERM)
-    assert agent.wait() == 0
+    agent.clocks.send(signal.SIGTERM)
+    assert agent.clocks.wait() == 0
     assert made.clock() == 0
 
 

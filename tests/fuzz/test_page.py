@@ -14,7 +14,7 @@ from typing import Final
 import pytest
 from hypothesis import strategies as st
 
-from joulepath_agent.ranks.page import SharedPage
+from joulepath_clocks.ranks.page import SharedPage
 from joulepath_trainer.memory import OwnPage
 from joulepath_trainer.wire.page import (
     ENTRY,

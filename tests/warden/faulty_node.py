@@ -1,14 +1,14 @@
 """A node whose parts are killed, stopped, started and broken in any order, and whose clocks must come back after all.
 
-Two GPUs with a rank each, a warden, an agent. What the kubelet would do is done in `settle` only: dead or stopped
-containers of the pod begin anew once the driver answers again. The driver's own list of orders is what is judged.
+Two GPUs with a rank each, a warden, clocks, an agent. What the kubelet would do is done in `settle` only: dead or
+stopped containers of the pod begin anew once the driver answers again. The driver's own list of orders is what is
+judged.
 """
 
 from __future__ import annotations
 
 import json
 import signal
-import socket
 import tempfile
 import time
 from collections.abc import Callable, Collection
@@ -29,7 +29,7 @@ from virtual_gpus.fixtures import VirtualGpus
 __all__ = ["NodeMachine", "new_gpus"]
 
 GPUS: Final = (0, 1)
-PARTS: Final = st.sampled_from(["agent", "warden", "rank 0", "rank 1"])
+PARTS: Final = st.sampled_from(["clocks", "agent", "warden", "rank 0", "rank 1"])
 QUIET_S: Final = 0.5
 """Longer than a late order may wait in a process that lives."""
 START_S: Final = 5.0
@@ -91,7 +91,7 @@ class NodeMachine(RuleBasedStateMachine):
         self.give_sockets_back()
         for part in [name for name in self.parts if name.startswith("other")]:
             self._kill(part)
-        for part in ("warden", "agent", "rank 0", "rank 1"):
+        for part in ("warden", "clocks", "agent", "rank 0", "rank 1"):
             if part.startswith("rank") or not self._is_there(part):
                 self._start(part)
         self.plan(LOW_MHZ)
@@ -129,15 +129,16 @@ class NodeMachine(RuleBasedStateMachine):
 
     @rule(part=PARTS)
     def start(self, part: str) -> None:
-        """A part begins where it isn't there; a rank, which connects only once here, in place of another."""
+        """A part begins where it isn't there; a rank in place of another."""
         if part.startswith("rank") or not self._is_there(part):
             self._start(part)
 
     @rule()
     def start_another_pod(self) -> None:
-        """Another release, or a pod whose predecessor was deleted by force: both have a warden and an agent."""
+        """Another release, or a pod whose predecessor was deleted by force: both have a warden, clocks and an agent."""
         self._keep("other warden", self._warden())
-        self._keep("other agent", self._agent(self.folder / "other.sock"))
+        self._keep("other clocks", self._clocks(self.folder / "other.sock"))
+        self._keep("other agent", self._agent())
 
     @rule(gpu=st.sampled_from(GPUS), how=st.sampled_from(["set", "reset", "both", "error", "lost"]))
     def break_gpu(self, gpu: int, how: str) -> None:
@@ -168,10 +169,10 @@ class NodeMachine(RuleBasedStateMachine):
             elif how != "lost":
                 journal.write_bytes(b"\xff\x00GPU-" if how == "garbage" else b"")
 
-    @rule(name=st.sampled_from(["agent", "warden"]))
+    @rule(name=st.sampled_from(["agent", "clocks", "warden"]))
     def take_socket(self, name: str) -> None:
-        """A directory stands where a socket was."""
-        path = self.room.socket if name == "agent" else self.room.state_dir / "warden.sock"
+        """A directory stands where a socket was: of ranks, of the agent, of the clocks."""
+        path = self.room.socket if name == "agent" else self.room.state_dir / f"{name}.sock"
         path.parent.mkdir(exist_ok=True)
         if not path.is_dir():
             path.unlink(missing_ok=True)
@@ -180,7 +181,7 @@ class NodeMachine(RuleBasedStateMachine):
     @rule()
     def give_sockets_back(self) -> None:
         """And goes."""
-        for path in (self.room.socket, self.room.state_dir / "warden.sock"):
+        for path in (self.room.socket, *(self.room.state_dir / f"{name}.sock" for name in ("clocks", "warden"))):
             if path.is_dir():
                 path.rmdir()
 
@@ -202,7 +203,7 @@ class NodeMachine(RuleBasedStateMachine):
         time.sleep(seconds)
 
     def _look(self, since_ns: int, locked: Collection[int]) -> None:
-        """GPUs that were locked, that work, and that nobody may hold any more, come back if agent or warden live."""
+        """GPUs that were locked, that work, and that nobody may hold any more, come back if clocks or warden live."""
         for gpu in self._must_be_free().intersection(locked):
             wait_until(lambda at=gpu: self.room.clock(at) == 0, f"GPU {gpu} is free: {self._who()}")  # type: ignore[misc]
             resets = (one for one in self.room.gpus.orders(gpu) if one.taken_ns > since_ns and not one.high_mhz)
@@ -254,40 +255,36 @@ class NodeMachine(RuleBasedStateMachine):
     def _must_be_free(self) -> set[int]:
         """GPUs that nobody may hold locked, and that somebody is there to reset."""
         well = {part for part in self.parts if part not in self.stopped and self._is_there(part)}
-        if not well & {"agent", "warden"} or "other agent" in self.parts:
+        if not well & {"clocks", "warden"} or "other clocks" in self.parts:
             return set()
-        whole = {"agent", "warden"} <= well
+        whole = {"clocks", "warden"} <= well
         return {gpu for gpu in GPUS if gpu not in self.broken and not (whole and f"rank {gpu}" in well)}
 
     def _start(self, part: str) -> None:
         made: Callable[[], Process]
         if part == "warden":
             made = self._warden
+        elif part == "clocks":
+            made = self._clocks
         elif part == "agent":
             made = self._agent
         else:
             gpu = int(part[-1])
-            self._await_agent()
-            made = lambda: self.room.peer(rank=gpu, ordinal=gpu, iterations=1_000_000)  # noqa: E731
+            made = lambda: self.room.peer(rank=gpu, ordinal=gpu, iterations=1_000_000, patient=True)  # noqa: E731
         self._keep(part, made())
         if part == "agent" and self.planned:
             self._say(held())
 
-    def _await_agent(self) -> None:
-        """An agent that begins is waited for; one that can't serve isn't for long."""
-        deadline = time.monotonic() + START_S
-        while self._is_there("agent") and "agent" not in self.stopped and time.monotonic() < deadline:
-            with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as asking, suppress(OSError):
-                asking.connect(str(self.room.socket))
-                return
-            time.sleep(0.02)
-
     def _warden(self) -> Process:
         return self.room.warden(waits=False)
 
-    def _agent(self, path: Path | None = None) -> Process:
+    def _clocks(self, path: Path | None = None) -> Process:
+        with (self.folder / "clocks.log").open("ab") as log:
+            return self.room.begin_clocks(path or self.room.socket, log.fileno())
+
+    def _agent(self) -> Process:
         with (self.folder / "agent.log").open("ab") as log:
-            return self.room.begin_agent(path or self.room.socket, None, log.fileno())
+            return self.room.begin_agent(None, log.fileno())
 
     def _keep(self, part: str, process: Process) -> None:
         self._kill(part)

@@ -19,7 +19,7 @@ import pytest
 from joulepath_warden.journal import EVERY_GPU, Journal
 from joulepath_warden.wire import DOCTOR_FOLDER, MAX_MESSAGE_BYTES, SOCKET_NAME, Answer, Request, Verb
 from tests.agent.room import Launcher, LocalAgent, Process, Room, RunningWarden, wait_until
-from tests.agent.test_agent import LOW_MHZ, held
+from tests.agent.test_agent import LOW_MHZ, held, plan
 from virtual_gpus.fixtures import run_program
 
 NVML_ERROR_UNKNOWN = 999
@@ -81,30 +81,30 @@ def is_ready(agent: LocalAgent) -> bool:
 # somebody dies
 
 
-def test_the_clock_of_a_killed_agent_is_reset_without_another_agent(locked: Callable[[], Held]) -> None:
+def test_the_clock_of_a_killed_process_of_clocks_is_reset_without_another_one(locked: Callable[[], Held]) -> None:
     made, _, agent, _ = locked()
-    agent.send(signal.SIGKILL)
+    agent.clocks.send(signal.SIGKILL)
     is_reset(made, 0)
 
 
-def test_an_agent_resets_by_itself_when_the_warden_is_killed_and_locks_again_with_the_next_one(
+def test_clocks_are_reset_by_their_process_when_the_warden_is_killed_and_locked_again_with_the_next_one(
     locked: Callable[[], Held],
 ) -> None:
     made, warden, agent, _ = locked()
     warden.send(signal.SIGKILL)
     wait_until(lambda: made.clock() == 0, "the clock is reset")
     assert made.named() == [made.gpus.uuids[0]], "nobody but a warden writes the journal"
-    assert not is_ready(agent)
+    wait_until(lambda: not is_ready(agent), "the agent isn't ready")
     wait_until(lambda: (r := agent.rank()) is not None and r.reason.startswith("NoWardenLease"), "the rank says why")
     made.warden()
     wait_until(lambda: made.clock() == LOW_MHZ, "the clock is locked again")
-    assert is_ready(agent)
+    wait_until(lambda: is_ready(agent), "the agent is ready")
     assert made.named() == [made.gpus.uuids[0]]
 
 
 def test_what_both_leave_when_they_are_killed_the_next_warden_resets(locked: Callable[[], Held]) -> None:
     made, warden, agent, peer = locked()
-    ending: list[Process] = [warden, agent]
+    ending: list[Process] = [warden, agent.clocks, agent]
     for one in ending:  # a stopped one can't reset before it is killed
         one.send(signal.SIGSTOP)
     for one in [*ending, peer]:
@@ -114,15 +114,42 @@ def test_what_both_leave_when_they_are_killed_the_next_warden_resets(locked: Cal
     is_reset(made, 0)
 
 
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+def test_without_the_process_that_measures_clocks_go_on_and_ranks_that_come_wait(
+    locked: Callable[[], Held], how: signal.Signals
+) -> None:
+    made, _, agent, peer = locked()
+    agent.plans(plan("played", (LOW_MHZ, 900) * 4))
+    wait_until(lambda: (r := agent.rank()) is not None and r.applied_hash == "played", "a plan is played")
+    agent.send(how)
+    begun_ns = time.monotonic_ns()
+
+    def switches_since() -> set[int]:
+        return {one.high_mhz for one in made.gpus.orders() if one.taken_ns > begun_ns}
+
+    wait_until(lambda: len(switches_since()) > 1, "clocks are switched all the while")
+    other = made.peer(rank=1, ordinal=1, iterations=100_000)
+    refusal = other.hear() if how is signal.SIGKILL else None
+    assert refusal is None or (refusal["accepted"], refusal["final"]) == (False, False)
+    agent.end()
+    peer_there = made.agent_of(agent.clocks)
+    wait_until(lambda: (r := peer_there.rank()) is not None and r.applied_hash is not None, "it is told of the rank")
+    peer_there.plans()
+    is_reset(made, 0)
+    peer.end()
+
+
 # somebody is stopped
 
 
-def test_the_clock_of_a_stopped_agent_is_reset_and_leased_anew_when_it_goes_on(locked: Callable[[], Held]) -> None:
+def test_the_clock_of_a_stopped_process_of_clocks_is_reset_and_leased_anew_when_it_goes_on(
+    locked: Callable[[], Held],
+) -> None:
     made, _, agent, _ = locked()
-    agent.send(signal.SIGSTOP)
+    agent.clocks.send(signal.SIGSTOP)
     wait_until(lambda: made.clock() == 0, "the clock is reset")
     assert made.named() == [made.gpus.uuids[0]], "a late order may still come"
-    agent.send(signal.SIGCONT)
+    agent.clocks.send(signal.SIGCONT)
     wait_until(lambda: made.clock() == LOW_MHZ, "the clock is locked again, by a lease")
     wait_until(lambda: agent.counts()["leaseEnds"] != {}, "the rank's lease has ended")
     agent.plans()
@@ -130,7 +157,7 @@ def test_the_clock_of_a_stopped_agent_is_reset_and_leased_anew_when_it_goes_on(l
 
 
 @pytest.mark.parametrize("then", [signal.SIGCONT, signal.SIGKILL])
-def test_an_agent_stopped_between_lease_and_lock_leaves_nothing_locked(
+def test_a_process_of_clocks_stopped_between_lease_and_lock_leaves_nothing_locked(
     room: Callable[..., Room], then: signal.Signals
 ) -> None:
     made = room(time_scale=0.1)
@@ -139,40 +166,40 @@ def test_an_agent_stopped_between_lease_and_lock_leaves_nothing_locked(
     assert peer.hear()["accepted"]
     agent.plans(held())
     wait_until(lambda: made.named() == [made.gpus.uuids[0]], "the GPU is leased")
-    agent.send(signal.SIGSTOP)
+    agent.clocks.send(signal.SIGSTOP)
     peer.end()
     wait_until(lambda: warden.said("is revoked"), "the lease is revoked")
     made.gpus.break_gpu(0)
-    agent.send(then)
+    agent.clocks.send(then)
     is_reset(made, 0)
     assert made.gpus.look(0).sets == (1 if then == signal.SIGCONT else 0), "the late order was there"
 
 
-def test_a_late_order_of_an_agent_that_dies_before_it_can_reset_is_undone(room: Callable[..., Room]) -> None:
+def test_a_late_order_of_clocks_that_die_before_they_can_reset_is_undone(room: Callable[..., Room]) -> None:
     made = room(time_scale=0.1)
     made.gpus.break_gpu(0, hang=["set"])
     warden, agent, peer = made.warden(), made.agent(), made.peer(iterations=100_000)
     assert peer.hear()["accepted"]
     agent.plans(held())
     wait_until(lambda: made.named() == [made.gpus.uuids[0]], "the GPU is leased")
-    agent.send(signal.SIGSTOP)
+    agent.clocks.send(signal.SIGSTOP)
     wait_until(lambda: warden.said("is revoked"), "the lease is revoked")
     wait_until(lambda: made.gpus.look(0).resets == 2, "it is reset: at the start, and now")
     made.gpus.break_gpu(0, hang=["reset"])
-    agent.send(signal.SIGCONT)
+    agent.clocks.send(signal.SIGCONT)
     wait_until(lambda: made.clock() == LOW_MHZ, "the late order is there")
-    agent.send(signal.SIGKILL)
-    agent.wait()
+    agent.clocks.send(signal.SIGKILL)
+    agent.clocks.wait()
     assert made.clock() == LOW_MHZ
     made.gpus.break_gpu(0)
     is_reset(made, 0)
 
 
-def test_an_agent_resets_by_itself_when_the_warden_is_stopped(locked: Callable[[], Held]) -> None:
+def test_clocks_are_reset_by_their_process_when_the_warden_is_stopped(locked: Callable[[], Held]) -> None:
     made, warden, agent, _ = locked()
     warden.send(signal.SIGSTOP)
     wait_until(lambda: made.clock() == 0, "the clock is reset")
-    assert not is_ready(agent)
+    wait_until(lambda: not is_ready(agent), "the agent isn't ready")
     warden.send(signal.SIGCONT)
     wait_until(lambda: made.clock() == LOW_MHZ, "the clock is locked again")
 
@@ -180,7 +207,7 @@ def test_an_agent_resets_by_itself_when_the_warden_is_stopped(locked: Callable[[
 # the driver hangs or fails
 
 
-def test_a_gpu_whose_order_hangs_in_the_agent_is_reset_by_the_warden_and_no_other(room: Callable[..., Room]) -> None:
+def test_a_gpu_whose_order_hangs_is_reset_by_the_warden_and_no_other(room: Callable[..., Room]) -> None:
     made = room(time_scale=0.1)
     warden, agent = made.warden(), made.agent()
     peers = [made.peer(rank=gpu, ordinal=gpu, iterations=100_000) for gpu in (0, 1)]
@@ -217,7 +244,7 @@ def test_an_nvml_error_at_sigterm_is_tried_again(locked: Callable[[], Held], bes
     made.gpus.break_gpu(0, set_error=NVML_ERROR_UNKNOWN)
     if beside == "nobody":
         warden.end()
-    ending: list[Process] = [agent, warden] if beside == "a warden that ends" else [agent]
+    ending: list[Process] = [agent.clocks, warden] if beside == "a warden that ends" else [agent.clocks]
     for one in ending:
         one.send(signal.SIGTERM)
     time.sleep(1.2)  # longer than an agent once tried
@@ -227,7 +254,7 @@ def test_an_nvml_error_at_sigterm_is_tried_again(locked: Callable[[], Held], bes
     wait_until(lambda: made.clock() == 0, "the clock is reset")
 
 
-def test_sigterm_of_the_warden_alone_makes_the_agent_let_go(locked: Callable[[], Held]) -> None:
+def test_sigterm_of_the_warden_alone_makes_the_clocks_let_go(locked: Callable[[], Held]) -> None:
     made, warden, agent, _ = locked()
     warden.send(signal.SIGTERM)
     assert warden.wait() == 0
@@ -407,7 +434,7 @@ def test_a_warden_whose_log_nobody_reads_goes_on(
         assert peer.hear()["accepted"]
         agent.plans(held())
         wait_until(lambda: made.clock() == LOW_MHZ, "the clock is locked")
-        agent.send(signal.SIGKILL)
+        agent.clocks.send(signal.SIGKILL)
         is_reset(made, 0)
     finally:
         warden.end()

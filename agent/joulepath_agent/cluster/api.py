@@ -20,10 +20,10 @@ from joulepath_agent.cluster.failures import failures_as_oserror, repeat
 from joulepath_agent.cluster.heartbeat import Heartbeat
 from joulepath_agent.cluster.plans import Plans
 from joulepath_agent.cluster.reporting import Pace, fitting
-from joulepath_agent.peers.budget import BUDGET
-from joulepath_agent.peers.peer import JobKey
-from joulepath_agent.ranks.lifetime import DEFAULT_TIME_TO_LIVE_S
-from joulepath_agent.ranks.reason import Reason
+from joulepath_clocks.peers.budget import BUDGET
+from joulepath_clocks.peers.peer import JobKey
+from joulepath_clocks.ranks.lifetime import DEFAULT_TIME_TO_LIVE_S
+from joulepath_clocks.ranks.reason import Reason
 from joulepath_crds import JobPlanSpec, NodeReportStatus
 from joulepath_crds.contract import GROUP, VERSION
 

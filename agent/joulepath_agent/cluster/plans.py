@@ -12,8 +12,8 @@ from typing import Any
 
 import pydantic
 
-from joulepath_agent.peers.peer import JobKey
-from joulepath_agent.ranks.reason import Obstacle, Reason
+from joulepath_clocks.peers.peer import JobKey
+from joulepath_clocks.ranks.reason import Obstacle, Reason
 from joulepath_crds import JobPlanSpec, content_hash
 
 __all__ = ["Plans"]

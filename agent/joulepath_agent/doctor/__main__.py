@@ -25,8 +25,8 @@ from joulepath_agent.doctor.load import LoadError
 from joulepath_agent.doctor.record import Record, RecordError
 from joulepath_agent.doctor.table import table
 from joulepath_agent.doctor.verdicts import findings
-from joulepath_agent.gpus.leasing import Leasing
-from joulepath_agent.gpus.nvml import Gpu, GpuError
+from joulepath_clocks.gpus.leasing import Leasing
+from joulepath_clocks.gpus.nvml import Gpu, GpuError
 from joulepath_warden.clocks import site_clocks
 from joulepath_warden.wire import DOCTOR_FOLDER
 
@@ -156,7 +156,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Examines and tells; 0 if a GPU was examined to the end."""
     options = _options().parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s %(message)s", stream=sys.stderr)
-    logging.getLogger("joulepath_agent.gpus.leasing").setLevel(logging.CRITICAL)  # it speaks for an agent
+    logging.getLogger("joulepath_clocks.gpus.leasing").setLevel(logging.CRITICAL)  # it speaks for an agent
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     begun_s, taken_at = time.monotonic(), datetime.now(UTC).isoformat(timespec="seconds")
     try:

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import pynvml
 
-from joulepath_agent.gpus.nvml import Gpu, GpuError, Nvml
+from joulepath_clocks.gpus.nvml import Gpu, GpuError, Nvml
 from joulepath_warden.clocks import ClockRange
 
 __all__ = ["computing", "driver_version", "gpus", "power_limits_w", "slowed_by"]

@@ -19,7 +19,7 @@ from joulepath_agent.doctor.crossing import switch_of
 from joulepath_agent.doctor.figures import Counter, Markers, Page, Pair, Permission, Settled, Spread, Waiting, spread
 from joulepath_agent.doctor.hold import Hold, NotMeasuredError
 from joulepath_agent.doctor.load import MARKER_OFFSET, MOST_WRITES, TIMES_OFFSET, Load
-from joulepath_agent.gpus.nvml import Gpu, GpuError
+from joulepath_clocks.gpus.nvml import Gpu, GpuError
 
 __all__ = ["counter", "looks_until", "markers", "page", "permission", "settled", "switches", "target_clocks", "waiting"]
 

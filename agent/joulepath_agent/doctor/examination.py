@@ -11,7 +11,7 @@ from joulepath_agent.doctor import board, checks
 from joulepath_agent.doctor.figures import Examined
 from joulepath_agent.doctor.hold import Hold, NotMeasuredError, StoppedError
 from joulepath_agent.doctor.load import Load, LoadError
-from joulepath_agent.gpus.nvml import GpuError
+from joulepath_clocks.gpus.nvml import GpuError
 
 __all__ = ["Examination", "why_busy"]
 

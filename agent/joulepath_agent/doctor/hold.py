@@ -10,8 +10,8 @@ import time
 from collections.abc import Iterator
 from typing import Final
 
-from joulepath_agent.gpus.leasing import Leasing
-from joulepath_agent.gpus.nvml import Gpu, GpuError
+from joulepath_clocks.gpus.leasing import Leasing
+from joulepath_clocks.gpus.nvml import Gpu, GpuError
 
 __all__ = ["Hold", "NotMeasuredError", "StoppedError"]
 

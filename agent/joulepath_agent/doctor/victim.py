@@ -10,8 +10,8 @@ from pathlib import Path
 
 from joulepath_agent.doctor import board
 from joulepath_agent.doctor.hold import Hold, NotMeasuredError
-from joulepath_agent.gpus.leasing import Leasing
-from joulepath_agent.gpus.nvml import GpuError
+from joulepath_clocks.gpus.leasing import Leasing
+from joulepath_clocks.gpus.nvml import GpuError
 from joulepath_warden.clocks import site_clocks
 from joulepath_warden.wire import DOCTOR_FOLDER
 

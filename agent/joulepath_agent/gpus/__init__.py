@@ -1,16 +1,6 @@
-"""The GPUs of the node: their clocks, and what they spend.
+"""What the GPUs of the node spend.
 
-- `nvml`: one GPU through NVML
-- `absence`: no GPUs to be found: harmless, or a fault?
-- `discovery`: which GPUs there are, however late they come
-- `wish`: what a rank wants of a clock
-- `leasing`: the warden's lease of a GPU, without which its clock isn't touched
-- `settled`: the clock that a GPU settles at under load
-- `foreign`: somebody else sets the clock
-- `lags`: how long switches took, as measured
-- `setter`: the thread that orders a GPU's clock, and looks how long that takes
-- `lease`: what keeps a clock locked, and all that ends it
-- `energy`: the edges of the energy counters
+- `energy`: the edges of their energy counters
 """
 
 from __future__ import annotations

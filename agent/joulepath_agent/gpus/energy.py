@@ -23,9 +23,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from joulepath_agent.gpus.foreign import Suspicion
-from joulepath_agent.gpus.nvml import GpuError
-from joulepath_agent.gpus.setter import ClockSetter
+from joulepath_clocks.gpus.nvml import GpuError
 
 __all__ = ["Edges", "EnergyTrace", "Sampler", "Trace"]
 
@@ -100,14 +98,12 @@ class Edges:
 class EnergyTrace:
     """The growing trace of one GPU."""
 
-    def __init__(self, setter: ClockSetter) -> None:
-        self._setter = setter
+    def __init__(self, read_j: Callable[[], float]) -> None:
+        """`read_j` reads the counter, in joules, or raises a GpuError."""
+        self._read_j = read_j
         self._edges = Edges()
         self._capped: deque[tuple[float, int]] = deque(maxlen=1000)
         self._foreign_s: deque[float] = deque(maxlen=1000)
-        self._suspicion = Suspicion()
-        self.computing = False
-        """Whether its rank runs an instruction now, as far as is known."""
         self._last: tuple[float, float] | None = None
         self._periods: deque[float] = deque(maxlen=9)
         self.due_s = 0.0
@@ -119,7 +115,7 @@ class EnergyTrace:
             GpuError: NVML doesn't tell.
         """
         before_s = time.monotonic()
-        energy_j = self._setter.gpu.energy_j()
+        energy_j = self._read_j()
         now = (before_s + time.monotonic()) / 2
         (last_s, last_j), self._last = self._last or (now, energy_j), (now, energy_j)
         known = len(self._periods) == self._periods.maxlen
@@ -130,7 +126,6 @@ class EnergyTrace:
         if self._edges:
             self._periods.append(at - self._edges.last_s)
         self._edges.add(at, energy_j, (now - last_s) / 2)
-        self._check_clock(now)
         if known:
             self.due_s = max(self.due_s, at + statistics.median(self._periods) - 2 * _FINE_POLL_S)
 
@@ -139,26 +134,12 @@ class EnergyTrace:
         edges = self._edges.read()
         return Trace(edges[:, 0], edges[:, 1], edges[:, 2], tuple(self._capped), tuple(self._foreign_s))
 
-    def _check_clock(self, now: float) -> None:
-        setter = self._setter
-        ordered_mhz, ordered_at_s = setter.ordered_mhz, setter.ordered_at_s
-        if not self.computing or now - ordered_at_s <= setter.settling_s:
-            return
-        settled, clock_mhz = setter.settled, setter.gpu.sm_clock_mhz()
-        locked_mhz = setter.gpu.locked_mhz(ordered_mhz)
-        too_low = clock_mhz < settled.lowest_mhz(locked_mhz) and not setter.gpu.is_held_back()
-        contradicts = too_low or clock_mhz > settled.highest_mhz(locked_mhz)
-        if not self.computing or setter.ordered_at_s != ordered_at_s:
-            return
-        if doubted_s := self._suspicion.look(ordered_mhz, contradicts, now):
-            self._foreign_s.extend(doubted_s)
-            setter.contradict(ordered_mhz, clock_mhz)
-        if contradicts:
-            return
-        if not ordered_mhz:
-            settled.add(clock_mhz)
-        elif clock_mhz < ordered_mhz - settled.step_mhz:
-            self._capped.append((now, clock_mhz))
+    def saw(self, at_s: float, clock_mhz: int, *, foreign: bool) -> None:
+        """The SM clock was not the one ordered: somebody else has set it, or power or heat hold it back."""
+        if foreign:
+            self._foreign_s.append(at_s)
+        else:
+            self._capped.append((at_s, clock_mhz))
 
 
 class Sampler:

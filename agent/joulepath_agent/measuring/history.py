@@ -21,12 +21,11 @@ from typing import Final
 import numpy as np
 
 from joulepath_agent.gpus.energy import Trace
-from joulepath_agent.measuring.applied import Applied
 from joulepath_agent.measuring.block import block_report
 from joulepath_agent.measuring.power import WAIT, EnergyWindows, PowerFit, energy_windows, fit_power
 from joulepath_agent.measuring.run import Moment, Run, TimedIteration, step_begin_s
 from joulepath_agent.measuring.spans import KnownSteps, Spans
-from joulepath_agent.peers.budget import BUDGET, Budget
+from joulepath_clocks.peers.budget import BUDGET, Budget
 from joulepath_crds import (
     MOST_BLOCKS,
     Arm,
@@ -36,6 +35,7 @@ from joulepath_crds import (
     InstructionTime,
     WaitMeasurement,
 )
+from joulepath_rules import Applied
 from joulepath_trainer.wire.messages import IterationRecord
 from joulepath_trainer.wire.page import MarkerEntry, MarkerEvent
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from joulepath_agent.measuring.applied import Applied
 from joulepath_agent.measuring.spans import Spans
 from joulepath_crds import Instruction
+from joulepath_rules import Applied
 
 __all__ = ["Moment", "Run", "TimedIteration", "step_begin_s"]
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from joulepath_agent.peers.devices import Grant, NodeGpu, granted
-from joulepath_agent.peers.peer import JobPod
 from joulepath_agent.peers.podresources import Held, PodResourcesError, held_devices
-from joulepath_agent.peers.refusal import PeerRefusedError
+from joulepath_clocks.peers.peer import JobPod
+from joulepath_clocks.peers.refusal import PeerRefusedError
 
 __all__ = ["ClusterPods", "ReadPod", "own_pod"]
 

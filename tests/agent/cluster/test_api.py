@@ -17,9 +17,9 @@ import pytest
 from kubernetes import client, config
 
 from joulepath_agent.cluster.api import NodeApi
-from joulepath_agent.peers.peer import JobKey
-from joulepath_agent.ranks.lifetime import DEFAULT_TIME_TO_LIVE_S
-from joulepath_agent.ranks.reason import Reason
+from joulepath_clocks.peers.peer import JobKey
+from joulepath_clocks.ranks.lifetime import DEFAULT_TIME_TO_LIVE_S
+from joulepath_clocks.ranks.reason import Reason
 from joulepath_crds import JobPlanSpec, NodeReportStatus, Purpose, Sweep, content_hash
 from joulepath_crds.__main__ import documents
 from real_cluster import Cluster as RealCluster

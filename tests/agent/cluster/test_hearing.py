@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from joulepath_agent.cluster.api import NodeApi
-from joulepath_agent.ranks.lifetime import TimeToLive
+from joulepath_clocks.ranks.lifetime import TimeToLive
 from joulepath_crds import NodeReportStatus
 from tests.agent.cluster.api_double import ApiDouble, api_double
 from tests.agent.room import wait_until

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from joulepath_agent.cluster.plans import Plans
-from joulepath_agent.ranks.reason import Reason
+from joulepath_clocks.ranks.reason import Reason
 from joulepath_crds import JobPlanSpec, Purpose, Sweep, content_hash
 
 

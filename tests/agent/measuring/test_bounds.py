@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from joulepath_agent.gpus.energy import Trace
-from joulepath_agent.measuring.applied import Applied
 from joulepath_agent.measuring.history import History
 from joulepath_agent.measuring.spans import KnownSteps
-from joulepath_agent.peers.budget import BUDGET, Budget
+from joulepath_clocks.peers.budget import BUDGET, Budget
 from joulepath_crds import Arm
+from joulepath_rules import Applied
 from joulepath_trainer.wire.messages import InstructionSpan, IterationRecord
 from joulepath_trainer.wire.page import MarkerEntry, MarkerEvent
 

@@ -14,12 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from joulepath_agent.gpus.energy import Trace
-from joulepath_agent.measuring.applied import Applied
 from joulepath_agent.measuring.history import History
 from joulepath_agent.measuring.power import TAIL, WAIT, energy_windows, fit_power
 from joulepath_agent.measuring.run import Moment, Run, TimedIteration, step_begin_s
 from joulepath_agent.measuring.spans import KnownSteps
 from joulepath_crds import Arm, Instruction
+from joulepath_rules import Applied
 from joulepath_trainer.wire.messages import InstructionSpan, IterationRecord
 from joulepath_trainer.wire.page import MarkerEntry, MarkerEvent
 

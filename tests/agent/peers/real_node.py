@@ -13,7 +13,7 @@ from kubernetes import config
 from joulepath_agent.cluster.api import NodeApi
 from joulepath_agent.peers.devices import NodeGpu
 from joulepath_agent.peers.ownership import ClusterPods
-from joulepath_agent.peers.refusal import PeerRefusedError
+from joulepath_clocks.peers.refusal import PeerRefusedError
 from real_cluster import Cluster as RealCluster
 
 __all__ = ["IMAGE", "NODE", "cluster_pods", "decisions", "namespace", "root"]

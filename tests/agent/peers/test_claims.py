@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from joulepath_agent.peers.devices import NodeGpu
-from joulepath_agent.peers.peer import JobPod
+from joulepath_clocks.peers.peer import JobPod
 from real_cluster import Cluster as RealCluster
 from tests.agent.peers.real_node import IMAGE, NODE, cluster_pods, decisions, namespace, root
 from tests.agent.room import wait_until

@@ -12,9 +12,9 @@ import pytest
 
 from joulepath_agent.peers.devices import NodeGpu
 from joulepath_agent.peers.ownership import ClusterPods, own_pod
-from joulepath_agent.peers.peer import JobPod
 from joulepath_agent.peers.podresources import Held, held_devices
-from joulepath_agent.peers.refusal import PeerRefusedError
+from joulepath_clocks.peers.peer import JobPod
+from joulepath_clocks.peers.refusal import PeerRefusedError
 
 GPU, RESOURCE = "GPU-1", "nvidia.com/gpu"
 GPUS = (NodeGpu("GPU-0", 0, 1, mig=False), NodeGpu(GPU, 1, 0, mig=False))

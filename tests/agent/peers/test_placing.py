@@ -13,11 +13,11 @@ import yaml
 from kubernetes import config
 
 from joulepath_agent.cluster.api import NodeApi
-from joulepath_agent.peers.cgroup import pod_uid_of
 from joulepath_agent.peers.devices import NodeGpu
 from joulepath_agent.peers.ownership import ClusterPods
-from joulepath_agent.peers.peer import JobPod
-from joulepath_agent.peers.refusal import PeerRefusedError
+from joulepath_clocks.peers.cgroup import pod_uid_of
+from joulepath_clocks.peers.peer import JobPod
+from joulepath_clocks.peers.refusal import PeerRefusedError
 from real_cluster import Cluster as RealCluster
 from tests.agent.room import wait_until
 from virtual_gpus import state

@@ -1,0 +1,107 @@
+"""The agent's end of the channel to the clocks (`joulepath_clocks.channel`): a connection, made again when it ends."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import socket
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from joulepath_clocks.channel.words import MOST_BYTES, SOCKET_NAME, AgentWord, ChannelError, ClocksWord, decode, encode
+
+__all__ = ["Channel"]
+
+log = logging.getLogger(__name__)
+
+_AGAIN_S: Final = 0.2
+_WAIT_S: Final = 3.0
+"""Clocks that say nothing for so long aren't there: each second there is news."""
+
+
+class Channel:
+    """One connection at a time, and the thread that reads it."""
+
+    def __init__(self, state_dir: Path, hear: Callable[[ClocksWord], None], on_end: Callable[[], None]) -> None:
+        """`hear` is given what the clocks say, `on_end` is told when they are gone; both in the channel's thread."""
+        self._path, self._hear, self._on_end = state_dir / SOCKET_NAME, hear, on_end
+        self._socket: socket.socket | None = None
+        self._sending = threading.Lock()
+        self._heard_at_s = 0.0
+        self._told = ""
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="channel", daemon=True)
+
+    def start(self) -> None:
+        """Begins to connect."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Hangs up."""
+        self._stop.set()
+        if (connection := self._socket) is not None:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+    @property
+    def alive(self) -> bool:
+        """Whether its thread lives."""
+        return self._thread.is_alive()
+
+    @property
+    def connected(self) -> bool:
+        """Whether the clocks are there."""
+        return self._socket is not None and time.monotonic() - self._heard_at_s < _WAIT_S
+
+    def say(self, word: AgentWord) -> bool:
+        """Says something, from any thread; whether the clocks were there to take it."""
+        message = encode(word)
+        with self._sending:
+            connection = self._socket
+            if connection is None:
+                return False
+            try:
+                connection.send(message, socket.MSG_NOSIGNAL)
+            except OSError:
+                with contextlib.suppress(OSError):
+                    connection.shutdown(socket.SHUT_RDWR)
+                return False
+        return True
+
+    def _run(self) -> None:
+        while not self._stop.wait(_AGAIN_S):
+            try:
+                with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
+                    connection.settimeout(_WAIT_S)
+                    connection.connect(str(self._path))
+                    self._tell(f"the clocks are there, at {self._path}")
+                    self._heard_at_s = time.monotonic()
+                    self._socket = connection
+                    try:
+                        self._read(connection)
+                    finally:
+                        self._socket = None
+                        self._on_end()
+            except OSError as error:
+                self._tell(f"the clocks aren't there ({self._path}: {error}): nothing is measured, no plan played")
+            except Exception:
+                log.exception("talking with the clocks failed; trying again")
+
+    def _read(self, connection: socket.socket) -> None:
+        while not self._stop.is_set():
+            message = connection.recv(2 * MOST_BYTES)
+            if not message:
+                raise ConnectionError("they hung up")
+            self._heard_at_s = time.monotonic()
+            try:
+                self._hear(decode(message))  # type: ignore[arg-type]
+            except ChannelError as error:
+                raise ConnectionError(f"they say what can't be read: {error}") from None
+
+    def _tell(self, what: str) -> None:
+        if what != self._told:
+            self._told = what
+            log.info("%s", what)

@@ -1,0 +1,113 @@
+"""One rank as the agent knows it: what the clocks tell of it, what is measured of it, and its report."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Final
+
+from joulepath_agent.gpus.energy import EnergyTrace
+from joulepath_agent.measuring.history import History, Measured
+from joulepath_clocks.channel.words import Began, Came, RankNews, Told, unpack_marks
+from joulepath_clocks.peers.budget import BUDGET, Budget
+from joulepath_clocks.peers.limits import Allowance
+from joulepath_crds import Arm, Coordinates, RankReport, RankState
+from joulepath_trainer.wire.messages import Hello, IterationRecord
+from joulepath_trainer.wire.protocol import WireError
+
+__all__ = ["Rank"]
+
+log = logging.getLogger(__name__)
+
+_SCHEDULES: Final = {"Schedule1F1B": "1F1B", "ScheduleGPipe": "GPipe"}
+
+
+class Rank:
+    """A rank that the clocks serve."""
+
+    def __init__(self, came: Came, trace: EnergyTrace, budget: Budget = BUDGET) -> None:
+        """Raises: WireError: Its hello can't be read, which the clocks have read before."""
+        self.number, self.gpu_uuid, self.pod = came.rank, came.gpu_uuid, came.pod
+        self.hello = Hello.decode(came.hello)
+        self.trace = trace
+        self.history = History(budget)
+        self.news = RankNews(came.rank, 0, Arm.DEFAULT, RankState.OBSERVING, "", "", None, None, None, False)
+        """The last that the clocks told."""
+        self._stages = frozenset(self.hello.pipeline.stages)
+        self._measuring = Allowance(budget.measuring_burst_s, budget.measuring_share, time.monotonic())
+        self._said_refused = False
+        self._measured = Measured()
+
+    def begin(self, began: Began) -> None:
+        """An iteration has begun."""
+        for entry, at_s in unpack_marks(began.marks):
+            self.history.mark(entry, at_s)
+        self.history.begin(began.iteration, began.applied, began.at_s, spoiled_before=began.spoiled_before)
+
+    def record(self, message: bytes) -> None:
+        """The trainer's record of an iteration; isn't even read where it wouldn't be measured.
+
+        Raises:
+            WireError: It is none, or of a stage that isn't this rank's.
+        """
+        if self.history.refused:
+            return
+        record = IterationRecord.decode(message)
+        if any(span.stage not in self._stages for span in record.spans):
+            raise WireError("a record names a stage that isn't one of this rank's")
+        self.history.record(record)
+
+    @property
+    def told(self) -> Told:
+        """What the clocks are to know of what was measured."""
+        history = self.history
+        return Told(self.number, history.order, history.control_time_s, history.tail_s, history.usual_tail_s)
+
+    def report(self) -> RankReport:
+        """What the operator is told; measures what is ready first."""
+        self._measure()
+        history, hello, now = self.history, self.hello, self.news
+        ranks, stages = hello.pipeline.ranks, hello.pipeline.stages
+        return RankReport(
+            rank=hello.rank,
+            pod=self.pod.name,
+            pod_uid=self.pod.uid,
+            gpu_uuid=self.gpu_uuid,
+            coordinates=Coordinates(
+                data=hello.data,
+                pipeline=ranks.index(hello.rank) if hello.rank in ranks else 0,
+                tensor=hello.tensor,
+            ),
+            data_parallel=hello.data_parallel,
+            tensor_parallel=hello.tensor_parallel,
+            stages=stages,
+            stage_count=hello.pipeline.stage_count,
+            schedule=_SCHEDULES.get(hello.pipeline.schedule, "Recorded"),
+            microbatches=hello.pipeline.microbatches,
+            order=tuple(one.name if len(stages) == 1 else one.label for one in history.order),
+            iteration=now.iteration,
+            iteration_time_s=history.iteration_time_s,
+            state=now.state,
+            reason="; ".join(filter(None, (now.reason, history.refused))) or now.foreign or history.capped,
+            staged_hash=now.staged_hash,
+            staged_at_iteration=now.staged_at_iteration,
+            applied_hash=now.applied_hash,
+            control_time_s=history.control_time_s,
+            tail_s=history.tail_s or 0.0,
+            timeline=self._measured.timeline,
+            plan_timeline=self._measured.plan_timeline,
+            instructions=self._measured.instructions,
+            waits=self._measured.waits,
+            blocks=tuple(block for block in history.blocks if block.hash == now.staged_hash),
+        )
+
+    def _measure(self) -> None:
+        """Measures what is ready, unless that has taken too much of the thread that does it for all ranks."""
+        if self._measuring.ready(time.monotonic()):
+            begun_s = time.thread_time()
+            if self.history.digest(self.trace.read):
+                self._measured = self.history.measured()
+            self._measuring.spend(time.thread_time() - begun_s)
+        if self.history.refused and not self._said_refused:
+            self._said_refused = True
+            log.warning("rank %d of %s: %s", self.hello.rank, self.pod.name, self.history.refused)

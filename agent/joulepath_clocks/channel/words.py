@@ -1,0 +1,326 @@
+"""The messages between the clocks and the agent of a node, one `SOCK_SEQPACKET` message each.
+
+A message is a JSON object with the name of its kind, and, after a zero byte, what isn't worth reading on the way: a
+rank's hello and records as they came, markers packed. Both ends are of one release, start with one image and speak over
+a socket that only root may open: a message that can't be read ends the connection, and nothing else.
+
+Ranks are named by numbers that the clocks count up, and never reuse. Times are the monotonic clock's, which is one on a
+node.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Final
+
+from joulepath_clocks.gpus.lags import LagSummary
+from joulepath_clocks.peers.peer import JobPod
+from joulepath_rules import Applied, Arm, Blocks, Instruction, Plan, Purpose, RankState, StagePlan, Sweep
+from joulepath_trainer.wire.page import MarkerEntry, MarkerEvent
+
+__all__ = [
+    "MOST_BYTES",
+    "SOCKET_NAME",
+    "AgentWord",
+    "Asked",
+    "Began",
+    "Came",
+    "ChannelError",
+    "ClocksWord",
+    "Dismiss",
+    "Gone",
+    "GpuNews",
+    "Heard",
+    "KnownLags",
+    "Looked",
+    "Mark",
+    "NodeNews",
+    "Placed",
+    "Play",
+    "RankNews",
+    "Recorded",
+    "Told",
+    "decode",
+    "encode",
+    "pack_marks",
+    "unpack_marks",
+]
+
+SOCKET_NAME: Final = "clocks.sock"
+"""In the state folder."""
+MOST_BYTES: Final = 160_000
+"""Of a message: what a socket's buffer of usual size takes."""
+
+_MARK: Final = struct.Struct("<BBHHId")
+_MOST_MARKS: Final = 4500
+"""Of one message: the largest iteration that is measured has two for each of its 2,048 instructions."""
+
+Mark = tuple[MarkerEntry, float]
+"""A marker, and when it was seen."""
+
+
+class ChannelError(ValueError):
+    """A message that can't be read."""
+
+
+# what the clocks say
+
+
+@dataclass(frozen=True, slots=True)
+class GpuNews:
+    """A GPU as it is now."""
+
+    uuid: str
+    index: int
+    minor: int | None
+    mig: bool
+    model: str
+    default_clock_mhz: int
+    supported_clocks_mhz: tuple[int, ...]
+    refused: str | None
+    ordered_mhz: int
+    settled_mhz: int | None
+    lag: LagSummary | None
+    sets: int
+    failures: int
+    reasserted: int
+    yielded: int
+
+
+@dataclass(frozen=True, slots=True)
+class Came:
+    """A rank is there."""
+
+    rank: int
+    gpu_uuid: str
+    pod: JobPod
+    hello: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class RankNews:
+    """A rank as it is now."""
+
+    rank: int
+    iteration: int
+    arm: Arm
+    state: RankState
+    reason: str
+    foreign: str
+    """Of a clock that somebody else has set lately, in words; empty if there was none."""
+    staged_hash: str | None
+    staged_at_iteration: int | None
+    applied_hash: str | None
+    leased: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """A rank is gone."""
+
+    rank: int
+
+
+@dataclass(frozen=True, slots=True)
+class Began:
+    """An iteration of a rank has begun."""
+
+    rank: int
+    iteration: int
+    applied: Applied
+    at_s: float
+    spoiled_before: bool
+    """Whether the one before didn't run to its end what it began."""
+    marks: bytes
+    """Packed: what was passed since the begin before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """A rank's record of an iteration, unread."""
+
+    rank: int
+    message: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """An SM clock that was not the one ordered, while an instruction ran."""
+
+    gpu_uuid: str
+    at_s: float
+    clock_mhz: int
+    foreign: bool
+    """Whether somebody else has set it; else power or heat hold it back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Where does this pod stand, and is the GPU its own? To be answered by Placed."""
+
+    number: int
+    pod_uid: str
+    gpu_uuid: str
+
+
+@dataclass(frozen=True, slots=True)
+class NodeNews:
+    """All else that is as it is."""
+
+    at_s: int
+    """When, so that it is said each second: silence is a sign as well."""
+    well: bool
+    """Whether NVML answers or there are no GPUs, ranks can connect and no clock is stuck."""
+    trouble: str
+    """Why the warden leases nothing; empty while it does."""
+    lease_ends: dict[str, int]
+    refusals: dict[str, int]
+    lost: int
+    """Messages that the agent didn't take."""
+
+
+# what the agent says
+
+
+@dataclass(frozen=True, slots=True)
+class Play:
+    """A rank's plan as it is now; where there is none to play, perhaps why."""
+
+    rank: int
+    plan: Plan | None
+    code: str = ""
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """There was news of plans, or that nothing is new."""
+
+    at_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What was measured of a rank."""
+
+    rank: int
+    order: tuple[Instruction, ...]
+    control_time_s: float
+    tail_s: float | None
+    usual_tail_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """The answer to Asked: a pod, or why the peer is refused."""
+
+    number: int
+    pod: JobPod | None
+    code: str = ""
+    message: str = ""
+    final: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Dismiss:
+    """A rank is to be served no more."""
+
+    rank: int
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class KnownLags:
+    """Lags that a doctor has measured."""
+
+    gpu_uuid: str
+    up_s: tuple[float, ...]
+    down_s: tuple[float, ...]
+
+
+ClocksWord = GpuNews | Came | RankNews | Gone | Began | Recorded | Looked | Asked | NodeNews
+AgentWord = Play | Heard | Told | Placed | Dismiss | KnownLags
+
+_KINDS: Final[dict[str, type]] = {kind.__name__: kind for kind in (*ClocksWord.__args__, *AgentWord.__args__)}
+
+
+def encode(word: ClocksWord | AgentWord) -> bytes:
+    """The message."""
+    body, tail = {}, b""
+    for field in fields(word):
+        value = getattr(word, field.name)
+        if isinstance(value, bytes):
+            tail = value
+        else:
+            body[field.name] = value
+    kind = {"is": type(word).__name__}
+    return json.dumps(kind | body, default=asdict, separators=(",", ":")).encode() + b"\0" + tail
+
+
+def decode(message: bytes) -> ClocksWord | AgentWord:
+    """Reads a message.
+
+    Raises:
+        ChannelError: It is none.
+    """
+    head, _, tail = message.partition(b"\0")
+    try:
+        body = json.loads(head)
+        kind = _KINDS[body.pop("is")]
+        made: dict[str, Any] = {name: _READ.get(name, _plain)(value) for name, value in body.items()}
+        for field in fields(kind):
+            if field.name not in made:
+                made[field.name] = tail
+        word: ClocksWord | AgentWord = kind(**made)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ChannelError(f"{error!r} in {head[:100]!r}") from None
+    return word
+
+
+def pack_marks(marks: Iterable[Mark]) -> bytes:
+    """Markers in the order in which they were passed; too many are cut off, and their sequence numbers."""
+    packed = (
+        _MARK.pack(int(one.event), ord(one.kind or "\0"), one.stage, one.microbatch, one.iteration, at_s)
+        for one, at_s in marks
+    )
+    return b"".join(packed)[: _MOST_MARKS * _MARK.size]
+
+
+def unpack_marks(packed: bytes) -> list[Mark]:
+    """The same, read."""
+    return [
+        (MarkerEntry(0, iteration, MarkerEvent(event), chr(kind).strip("\0"), stage, microbatch), at_s)
+        for event, kind, stage, microbatch, iteration, at_s in _MARK.iter_unpack(packed)
+    ]
+
+
+def _plain(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _plan(value: dict[str, Any] | None) -> Plan | None:
+    if value is None:
+        return None
+    sweep, blocks, stages = value.pop("sweep"), value.pop("blocks"), value.pop("stages")
+    return Plan(
+        **value | {"purpose": Purpose(value["purpose"])},
+        sweep=sweep and Sweep(tuple(sweep["clocks_mhz"]), sweep["iterations_per_block"]),
+        blocks=blocks and Blocks(**blocks),
+        stages=tuple(StagePlan(**{name: _plain(part) for name, part in stage.items()}) for stage in stages),
+    )
+
+
+_READ: Final[dict[str, Callable[[Any], Any]]] = {
+    "plan": _plan,
+    "pod": lambda pod: pod and JobPod(**pod),
+    "lag": lambda lag: lag and LagSummary(**lag),
+    "applied": lambda applied: Applied(**applied | {"arm": Arm(applied["arm"])}),
+    "arm": Arm,
+    "state": RankState,
+    "order": lambda order: tuple(Instruction(*one) for one in order),
+}
+"""By name of a field: what isn't the same in JSON."""

@@ -1,0 +1,118 @@
+"""How long a GPU's switches of clock took, as measured by its setter.
+
+A switch is over at the first look that is within a step of the GPU's grid of where it leads to, on the near side or
+beyond: a GPU that a cap holds never gets to the clock itself, but wavers around where it settles.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+__all__ = ["UNKNOWN_LAG_S", "LagSummary", "Lags", "Switch", "Way"]
+
+UNKNOWN_LAG_S: Final = 0.1
+"""Taken while no switch has been measured: a raise that is too early costs energy, one that is too late costs time."""
+_KEPT: Final = 256
+_SHORTEST_SETTLING_S: Final = 0.02
+_LONGEST_SETTLING_S: Final = 0.3
+_MOST_IN_VAIN: Final = 20
+"""Switches in a direction, one after the other in a lease, after which it isn't measured any more: a GPU whose cap
+isn't known yet never gets to its highest clock."""
+
+Way = Literal["up", "down"]
+
+
+@dataclass(frozen=True, slots=True)
+class Switch:
+    """From one clock to another, where the GPU gets to both."""
+
+    to_mhz: int
+    way: Way
+    step_mhz: int
+
+    @classmethod
+    def between(cls, from_mhz: int, to_mhz: int, step_mhz: int, spread_mhz: int) -> Switch | None:
+        """The switch; None where the two are so near each other that a clock that wavers may look like it.
+
+        step_mhz: of the GPU's grid. spread_mhz: by how much a clock wavers where a cap holds it.
+        """
+        if abs(to_mhz - from_mhz) <= step_mhz + max(step_mhz, spread_mhz):
+            return None
+        return cls(to_mhz, "up" if to_mhz > from_mhz else "down", step_mhz)
+
+    def is_over(self, clock_mhz: int) -> bool:
+        """Whether a GPU that is seen at this clock has switched."""
+        if self.way == "up":
+            return clock_mhz >= self.to_mhz - self.step_mhz
+        return clock_mhz <= self.to_mhz + self.step_mhz
+
+
+@dataclass(frozen=True, slots=True)
+class LagSummary:
+    """Seconds from an order to its clock in force, as NodeReports tell it."""
+
+    up_median_s: float
+    up_p95_s: float
+    down_median_s: float
+    down_p95_s: float
+    samples: int
+
+
+class Lags:
+    """The last lags of one GPU, in seconds. One thread adds, others may read."""
+
+    def __init__(self) -> None:
+        self._lags: dict[Way, deque[float]] = {"up": deque(maxlen=_KEPT), "down": deque(maxlen=_KEPT)}
+        self._in_vain: Counter[Way] = Counter()
+
+    @property
+    def up_p95_s(self) -> float:
+        """95th percentile of the lag to a higher clock."""
+        lags = tuple(self._lags["up"])
+        return _quantile(lags, 0.95) if lags else UNKNOWN_LAG_S
+
+    @property
+    def settling_s(self) -> float:
+        """After so long a switch is in force, beyond doubt."""
+        known = [*tuple(self._lags["up"]), *tuple(self._lags["down"])]
+        return min(_LONGEST_SETTLING_S, max(_SHORTEST_SETTLING_S, 3 * max(known))) if known else _LONGEST_SETTLING_S
+
+    def summary(self) -> LagSummary | None:
+        """The lags measured; None until there is one in each direction."""
+        up, down = tuple(self._lags["up"]), tuple(self._lags["down"])
+        if not up or not down:
+            return None
+        up_s, down_s = ([_quantile(side, share) for share in (0.5, 0.95)] for side in (up, down))
+        return LagSummary(up_s[0], up_s[1], down_s[0], down_s[1], len(up) + len(down))
+
+    def are_worth_measuring(self, way: Way) -> bool:
+        """Whether the last switches that way came in force."""
+        return self._in_vain[way] < _MOST_IN_VAIN
+
+    def add(self, way: Way, lag_s: float | None) -> None:
+        """Takes one more; None where the switch wasn't seen to come in force."""
+        self._in_vain[way] = self._in_vain[way] + 1 if lag_s is None else 0
+        if lag_s is not None:
+            self._lags[way].append(lag_s)
+
+    def begin_with(self, way: Way, lags_s: Iterable[float]) -> None:
+        """Takes over lags that a doctor has measured, while it has none of its own."""
+        if not self._lags[way]:
+            self._lags[way].extend(lags_s)
+
+    def begin_anew(self) -> None:
+        """Another lease: what was in vain may not be so any more."""
+        self._in_vain.clear()
+
+
+def _quantile(values: Sequence[float], share: float) -> float:
+    """Linear between the two values next to it."""
+    ordered = sorted(values)
+    at = share * (len(ordered) - 1)
+    below = math.floor(at)
+    above = min(below + 1, len(ordered) - 1)
+    return ordered[below] + (at - below) * (ordered[above] - ordered[below])

@@ -1,0 +1,280 @@
+"""Setting clocks: one thread for each GPU, so that a call that blocks delays no other GPU and no follower.
+
+The latest wish wins; a clock that is already ordered isn't ordered again (each order may cost the GPU a pause). The
+setter holds a lease of the GPU, by the warden, from before its first order until `release`.
+
+How long a switch takes is measured only where a wish asks for it: sweeps do, whose clocks stay for long. Under a plan
+the next wish ends a measurement, so that only short lags would count, and raises that go by them would come too late.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final
+
+from joulepath_clocks.gpus.foreign import Foreign, OnForeignClock
+from joulepath_clocks.gpus.lags import Lags, LagSummary, Switch, Way
+from joulepath_clocks.gpus.leasing import Lessor
+from joulepath_clocks.gpus.nvml import Gpu, GpuError
+from joulepath_clocks.gpus.settled import Settled
+from joulepath_clocks.gpus.wish import DEFAULT, Wish
+
+__all__ = ["ClockSetter"]
+
+log = logging.getLogger(__name__)
+
+_LAG_POLL_S: Final = 0.0005
+_LAG_LIMIT_S: Final = 0.5
+_LAG_BLUR_S: Final = 0.002
+_LAG_BLUR: Final = 0.2
+"""A switch that came in force somewhere in a longer gap between two looks isn't counted: the host was away, not the
+GPU late."""
+_RETRY_S: Final = 0.2
+_LONGEST_RETRY_S: Final = 2.0
+
+
+class ClockSetter:
+    """Orders the clock of one GPU."""
+
+    def __init__(self, gpu: Gpu, lessor: Lessor, on_foreign_clock: OnForeignClock = OnForeignClock.REASSERT) -> None:
+        self.gpu = gpu
+        self.settled = Settled(gpu.supported_clocks_mhz)
+        self.foreign = Foreign(on_foreign_clock)
+        self.sets = 0
+        self.failures = 0
+        self.on_failure: Callable[[str], None] = lambda _: None
+        """Called from the setter's thread with the reason, after the clock has been released."""
+        self.on_no_lease: Callable[[str], None] = lambda _: None
+        """Called so where a clock isn't ordered, since there is no lease of it."""
+        self.on_yield: Callable[[str], None] = lambda _: None
+        """Called where a clock isn't ordered, since somebody else sets it; from any thread, perhaps several times."""
+        self._lessor = lessor
+        self._leased = False
+        self._changed = threading.Condition()
+        self._wish: Wish | None = None
+        self._done_now = True
+        self._again = False
+        self._releasing = False
+        self._running = True
+        self._ordered_mhz = DEFAULT
+        self._ordered_at_s = -math.inf
+        self._stuck_since_s = math.inf
+        self._called_at_s = math.inf
+        self._lags = Lags()
+        self._thread = threading.Thread(target=self._run, name=f"clock-{gpu.index}", daemon=True)
+        self._thread.start()
+
+    @property
+    def ordered_mhz(self) -> int:
+        """The clock that was ordered last; 0 is default clocks."""
+        return self._ordered_mhz
+
+    @property
+    def ordered_at_s(self) -> float:
+        """When that was, on the monotonic clock."""
+        return self._ordered_at_s
+
+    @property
+    def leased(self) -> bool:
+        """Whether its clock may be locked."""
+        return self._leased
+
+    @property
+    def alive(self) -> bool:
+        """Whether its thread lives."""
+        return self._thread.is_alive()
+
+    def stuck_s(self, now_s: float) -> float:
+        """Seconds for which a clock that was to be released hasn't been, or an order hangs; below 0 if neither is."""
+        return now_s - min(self._stuck_since_s, self._called_at_s)
+
+    @property
+    def settling_s(self) -> float:
+        """How long after an order its clock is in force, beyond doubt."""
+        return self._lags.settling_s
+
+    @property
+    def lag_up_s(self) -> float:
+        """95th percentile of the lag to a higher clock."""
+        return self._lags.up_p95_s
+
+    def lag(self) -> LagSummary | None:
+        """The lags measured; None until there is one in each direction."""
+        return self._lags.summary()
+
+    def begin_with(self, way: Way, lags_s: Iterable[float]) -> None:
+        """Takes over lags that a doctor has measured, while none has been measured here."""
+        self._lags.begin_with(way, lags_s)
+
+    def wish(self, wish: Wish) -> None:
+        """Replaces the wish; returns at once."""
+        with self._changed:
+            if not self._releasing:
+                self._wish, self._done_now = wish, False
+                self._changed.notify()
+
+    def contradict(self, ordered_mhz: int, seen_mhz: int) -> None:
+        """Takes notice that a clock ordered isn't in force any more: it is ordered again, or yielded."""
+        with self._changed:
+            if not self._leased or self._releasing or self._ordered_mhz != ordered_mhz:
+                return
+            again = self._again = self.foreign.decide(ordered_mhz, seen_mhz, time.monotonic())
+            self._changed.notify()
+        log.warning("%s: %s", self.gpu.uuid, self.foreign.told_lately(time.monotonic()))
+        if not again:
+            self.release()
+            self.on_yield(self.foreign.told)
+
+    def release(self) -> None:
+        """Ends all wishes: default clocks at once, then no lease. Returns at once."""
+        with self._changed:
+            self._releasing = True
+            self._changed.notify()
+
+    def close(self, timeout_s: float) -> bool:
+        """Releases and ends the thread; whether that was done within the time. Until then it keeps trying."""
+        self.release()
+        with self._changed:
+            self._running = False
+            self._changed.notify()
+        self._thread.join(max(0.0, timeout_s))
+        return not self._thread.is_alive() and not self._leased
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                while self._running and (wait := self._seconds_to_order()) > 0:
+                    self._changed.wait(None if math.isinf(wait) else wait)
+                again, self._again = self._again, False
+                if self._releasing:
+                    target, measure = None, False
+                elif again:
+                    target, measure = self._ordered_mhz, False
+                elif not self._running:
+                    return
+                else:
+                    target, measure = self._take()
+            try:
+                if target is None:
+                    self._release_now()
+                elif again or target != self._ordered_mhz:
+                    self._order(target, measure)
+            except Exception:
+                log.exception("setting the clock of %s failed; the GPU returns to its default clocks", self.gpu.uuid)
+                self.release()
+                time.sleep(_RETRY_S)
+
+    def _seconds_to_order(self) -> float:
+        if self._releasing or self._again:
+            return 0.0
+        if self._wish is None:
+            return math.inf
+        if not self._done_now:
+            return 0.0
+        return self._wish.later_at_s - time.monotonic()
+
+    def _take(self) -> tuple[int, bool]:
+        wish = self._wish
+        if wish is None:
+            return self._ordered_mhz, False
+        if not self._done_now:
+            self._done_now = True
+            if wish.later_mhz is None:
+                self._wish = None
+            return wish.now_mhz, wish.measure
+        self._wish = None
+        return (self._ordered_mhz if wish.later_mhz is None else wish.later_mhz), wish.measure
+
+    def _order(self, target_mhz: int, measure: bool) -> None:
+        switch = self._switch_to(target_mhz) if measure else None
+        if target_mhz != DEFAULT and self.foreign.yields(time.monotonic()):
+            self.on_yield(self.foreign.told)
+            return
+        if target_mhz != DEFAULT and not self._leased:
+            if refused := self._lessor.take(self.gpu.uuid):
+                self.on_no_lease(refused)
+                return
+            self._leased = True
+        begun = time.monotonic()
+        try:
+            with self._calling():
+                self.gpu.reset() if target_mhz == DEFAULT else self.gpu.lock(target_mhz)
+        except GpuError as error:
+            self.failures += 1
+            log.error("%s; the GPU returns to its default clocks", error)
+            self.release()
+            self._release_now()
+            self.on_failure(str(error))
+            return
+        self._ordered_mhz, self._ordered_at_s = target_mhz, begun
+        self.sets += 1
+        if switch is not None:
+            self._lags.add(switch.way, self._measured_lag_s(switch, begun))
+
+    @contextlib.contextmanager
+    def _calling(self) -> Iterator[None]:
+        self._called_at_s = time.monotonic()
+        try:
+            yield
+        finally:
+            self._called_at_s = math.inf
+
+    def _switch_to(self, target_mhz: int) -> Switch | None:
+        """The switch to be measured; None where that tells nothing."""
+        settled = self.settled
+        reached_mhz = settled.reached_mhz
+        switch = Switch.between(
+            reached_mhz(self._ordered_mhz), reached_mhz(target_mhz), settled.step_mhz, settled.spread_mhz
+        )
+        if switch is None or not self._lags.are_worth_measuring(switch.way):
+            return None
+        # A clock that is there already, because the switch before this one isn't in force yet, tells no lag.
+        return switch if self._is_over(switch) is False else None
+
+    def _measured_lag_s(self, switch: Switch, begun_s: float) -> float | None:
+        """Looks until the clock is there, the next wish is due or it has taken too long; None unless seen sharply."""
+        looked_s = time.monotonic()
+        while (now := time.monotonic()) < begun_s + _LAG_LIMIT_S and self._seconds_to_order() > 0:
+            there = self._is_over(switch)
+            if there is not False:
+                sharp = now - looked_s <= max(_LAG_BLUR_S, _LAG_BLUR * (now - begun_s))
+                return now - begun_s if there and sharp else None
+            looked_s = now
+            time.sleep(_LAG_POLL_S)
+        return None
+
+    def _is_over(self, switch: Switch) -> bool | None:
+        """Whether the GPU has switched; None if it doesn't say."""
+        try:
+            return switch.is_over(self.gpu.sm_clock_mhz())
+        except GpuError as error:
+            log.warning("%s; this switch isn't measured", error)
+            return None
+
+    def _release_now(self) -> None:
+        """Keeps trying until the clock is reset; a release that was asked for never gets lost."""
+        retry_s = _RETRY_S
+        while self._leased:
+            try:
+                with self._calling():
+                    self.gpu.reset()
+                self.sets += 1
+                self._leased = False
+                self._lessor.give_back(self.gpu.uuid)
+            except GpuError as error:
+                self.failures += 1
+                self._stuck_since_s = min(self._stuck_since_s, time.monotonic())
+                log.error("%s; trying again in %.1f s", error, retry_s)
+                self.on_failure(str(error))
+                time.sleep(retry_s)
+                retry_s = min(_LONGEST_RETRY_S, 2 * retry_s)
+        self._stuck_since_s = math.inf
+        self._lags.begin_anew()
+        with self._changed:
+            self._ordered_mhz, self._ordered_at_s = DEFAULT, time.monotonic()
+            self._wish, self._releasing = None, False

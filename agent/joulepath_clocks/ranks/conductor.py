@@ -1,0 +1,247 @@
+"""The conductor of one rank: markers and a plan in, wishes for its GPU's clock out. Pure; time comes with the markers.
+
+A plan is staged when the rank can play it, and joined at the begin of a block. Its instructions run at their clocks, by
+the rule of `switching`. Sweeps hold one clock from the begin of a block's first iteration. Everything else, and
+everything doubtful, runs at default clocks, with a reason.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final
+
+from joulepath_clocks.gpus.lease import End
+from joulepath_clocks.gpus.wish import DEFAULT, Wish
+from joulepath_clocks.ranks.guard import Guard, Verdict, Word
+from joulepath_clocks.ranks.reason import Obstacle, Reason
+from joulepath_clocks.ranks.score import Score, read_score
+from joulepath_clocks.ranks.slow_guard import SlowGuard
+from joulepath_clocks.ranks.switching import is_short_tail, wish_at_begin, wish_at_end, wish_in_tail
+from joulepath_rules import TAIL_LAGS, Applied, Arm, Instruction, Plan, Purpose, RankState, arm_of, next_boundary
+from joulepath_trainer.wire.page import MarkerEntry, MarkerEvent
+
+__all__ = ["Conductor"]
+
+_RELEASE: Final = Wish(DEFAULT)
+_DEFAULT_CLOCKS: Final = Applied(Arm.DEFAULT)
+_SWEEP_PATIENCE: Final = 0.25
+"""Of an iteration, that a sweep's clock stays for longer than the usual tail: a host that is late now and then must not
+have clocks measured that are on their way."""
+
+
+@dataclass(slots=True)
+class Conductor:
+    """Decides for one rank. Its public fields are what its owner knows and keeps up to date."""
+
+    attempt: int
+    stages: tuple[int, ...]
+    lag_up_s: float
+    tail_s: float | None = None
+    """Least seconds from the last instruction to the next iteration; None while unknown."""
+    usual_tail_s: float = 0.0
+    """Median of the same."""
+    control_time_s: float = 0.0
+    order: tuple[Instruction, ...] = ()
+    """The order of instructions as it was last recorded; empty while unknown."""
+    expired: str = ""
+    """Why its plan may be played no more for now; empty while it may."""
+    most_slowdown: float = 0.5
+    """How much longer than at default clocks any plan may let an iteration last, as a fraction."""
+
+    state: RankState = field(init=False, default=RankState.OBSERVING)
+    why: Reason | None = field(init=False, default=None)
+    """Why it is at default clocks although a plan is there, or why that is refused; None without a reason."""
+    staged_hash: str | None = field(init=False, default=None)
+    staged_at_iteration: int | None = field(init=False, default=None)
+    applied_hash: str | None = field(init=False, default=None)
+    iteration: int = field(init=False, default=0)
+    applied: Applied = field(init=False, default=_DEFAULT_CLOCKS)
+    """What the iteration that runs now is."""
+    _plan: Plan | None = field(init=False, default=None)
+    _withheld: bool = field(init=False, default=False)
+    _score: Score | None = field(init=False, default=None)
+    _join_at: int | None = field(init=False, default=None)
+    _guard: Guard = field(init=False, default_factory=Guard)
+    _slow_guard: SlowGuard = field(init=False, default_factory=SlowGuard)
+    _position: int = field(init=False, default=0)
+    _begun_at_s: float | None = field(init=False, default=None)
+    _refused: dict[str, Reason] = field(init=False, default_factory=dict)
+
+    @property
+    def position(self) -> tuple[int, int]:
+        """The iteration that it is at, and how many instructions of the plan it has ended there."""
+        return self.iteration, self._position
+
+    @property
+    def reason(self) -> str:
+        """The same in words; empty without one."""
+        return "" if self.why is None else str(self.why)
+
+    def set_plan(self, plan: Plan | None) -> Wish | None:
+        """The plan of this rank's job as it is now; None if there is none. Idempotent."""
+        waiting = plan is not None and self.staged_hash is None and self.state is not RankState.REFUSED
+        if plan == self._plan and not waiting and not self._withheld:
+            return None
+        self._withheld = False
+        before, self._plan = self._plan, plan
+        if plan is not None and before is not None and plan.hash == before.hash and self.staged_hash == plan.hash:
+            if plan.activate_at != before.activate_at:
+                self._join_at = None if plan.activate_at is None else next_boundary(plan, self.iteration)
+                return self._default(Reason(End.PLAN_CHANGED, f"it begins at iteration {plan.activate_at}"))
+            return None
+        self._forget()
+        wish = self._default(None)
+        return wish if plan is None else self._stage(plan)
+
+    def withhold(self, reason: Reason) -> Wish:
+        """Its job has a plan that nobody may play, for this reason."""
+        self.set_plan(None)
+        self._withheld = True
+        return self._default(reason)
+
+    def restage(self) -> Wish | None:
+        """Tries again to stage a plan that couldn't be: the order of instructions has become known."""
+        return self.set_plan(self._plan)
+
+    def on_event(self, entry: MarkerEntry, at_s: float) -> Wish | None:
+        """A marker that the GPU has passed, at the agent's monotonic time; the wish that follows, if any."""
+        if entry.event is MarkerEvent.STEP_BEGIN:
+            return self._begin_iteration(entry.iteration, at_s)
+        if entry.event is MarkerEvent.STEP_END and self.applied.clock_mhz and self.tail_s is not None:
+            patience_s = self.usual_tail_s + _SWEEP_PATIENCE * self.control_time_s
+            return wish_in_tail(self.applied.clock_mhz, at_s, patience_s, self.lag_up_s)
+        if self.applied.arm is not Arm.PLAN or self._score is None or entry.event is MarkerEvent.STEP_END:
+            return None
+        return self._play(self._score, entry, at_s)
+
+    def lost(self) -> Wish:
+        """Markers were missed: default clocks until the next iteration, which no block then counts."""
+        return self._default(Reason(End.MARKERS_LOST, "more markers were passed than the shared page holds"))
+
+    def stop(self, reason: Reason) -> Wish:
+        """Default clocks: for as long as this plan lasts if the reason is final, else until the next block begins."""
+        plan = self._plan
+        if reason.final:
+            if plan is not None:
+                self._refused = {plan.hash: reason}
+            self._forget()
+            self.state = RankState.REFUSED
+        elif plan is not None and plan.activate_at is not None:
+            self._join_at = next_boundary(plan, self.iteration)
+        return self._default(reason)
+
+    # staging
+
+    def _forget(self) -> None:
+        self._score, self._join_at, self._guard, self._slow_guard = None, None, Guard(), SlowGuard()
+        self.staged_hash = self.staged_at_iteration = self.applied_hash = None
+        self.state, self.why = RankState.OBSERVING, None
+
+    def _stage(self, plan: Plan) -> Wish:
+        if plan.hash in self._refused:
+            self.state = RankState.REFUSED
+            return self._default(self._refused[plan.hash])
+        if plan.attempt != self.attempt:
+            what = f"the plan is for attempt {plan.attempt}, this is {self.attempt}"
+            return self._default(Reason(Obstacle.ATTEMPT_MISMATCH, what))
+        if plan.purpose is Purpose.ENFORCE:
+            score = read_score(plan, self.stages, self.order)
+            if isinstance(score, Reason):
+                return self._default(score)
+            # One of default clocks only, as Observe's, is nothing to play: such blocks are left alone like control's.
+            self._score = score if any(score.clocks_mhz) else None
+        self.staged_hash, self.staged_at_iteration = plan.hash, self.iteration
+        self._join_at = None if plan.activate_at is None else next_boundary(plan, self.iteration)
+        self.state, self.why = RankState.STAGED, None
+        return _RELEASE
+
+    # an iteration
+
+    def _begin_iteration(self, iteration: int, at_s: float) -> Wish | None:
+        verdict = self._guarded(iteration, at_s)
+        self.iteration, self._begun_at_s, self._position = iteration, at_s, 0
+        if verdict is not None:
+            if verdict.reason.final:
+                return self.stop(verdict.reason)
+            self._obey(verdict)
+        if self.expired and self.staged_hash is not None:
+            self.stop(Reason(End.PLAN_EXPIRED, self.expired))
+        self.applied = self._arm(iteration)
+        if self.applied.arm is Arm.DEFAULT:
+            if self.state is not RankState.REFUSED and self.staged_hash is not None:
+                self.state, self.applied_hash = RankState.STAGED, None
+            return _RELEASE
+        self.applied_hash, self.why = self.applied.hash, None
+        self.state = RankState.SWEEPING if self.applied.arm is Arm.SWEEP else RankState.ENFORCING
+        if self.applied.arm is Arm.PLAN and self._score is not None:
+            return Wish(self._score.clocks_mhz[0])
+        return Wish(self.applied.clock_mhz or DEFAULT, measure=self.applied.arm is Arm.SWEEP)
+
+    def _guarded(self, iteration: int, at_s: float) -> Verdict | None:
+        if self._plan is None or self._begun_at_s is None or iteration != self.iteration + 1:
+            return None
+        period_s, word = at_s - self._begun_at_s, Word.of(self._plan, self.most_slowdown)
+        if self._guard.asking:
+            return self._guard.default_period(word, period_s)
+        slow = self._slow_guard.period(self.applied, period_s, word.allowed)
+        if slow is not None and self._score is not None:
+            return Verdict(Reason(End.SLOW_PLAN, slow, final=True))
+        if self.applied.arm is Arm.CONTROL:
+            self._guard.control_period(self.iteration, period_s)
+        if self.applied.arm is not Arm.PLAN:
+            return None
+        return self._guard.plan_period(self._plan, word, self.control_time_s, self.iteration, period_s)
+
+    def _obey(self, verdict: Verdict) -> None:
+        """Pauses by itself, since the guard is asking then, or puts off where the plan joins again."""
+        self.why = verdict.reason
+        if verdict.blocks is not None and self._plan is not None:
+            self._join_at = self.iteration
+            for _ in range(verdict.blocks):
+                self._join_at = next_boundary(self._plan, self._join_at)
+
+    def _arm(self, iteration: int) -> Applied:
+        plan = self._plan
+        if plan is None or self.staged_hash is None or self._join_at is None or iteration < self._join_at:
+            return _DEFAULT_CLOCKS
+        if self._guard.asking:
+            return _DEFAULT_CLOCKS
+        arm, block = arm_of(plan, iteration)
+        if arm is Arm.DEFAULT:
+            return _DEFAULT_CLOCKS
+        if arm is Arm.SWEEP and plan.sweep is not None:
+            return Applied(arm, block, plan.hash, plan.sweep.clocks_mhz[block], plan.sweep.iterations_per_block)
+        clock = None if arm is Arm.PLAN else DEFAULT
+        return Applied(arm, block, plan.hash, clock, plan.blocks.iterations if plan.blocks and block >= 0 else 0)
+
+    def _play(self, score: Score, entry: MarkerEntry, at_s: float) -> Wish | None:
+        ran = Instruction(entry.stage, entry.kind, entry.microbatch)
+        at = self._position
+        planned = score.instructions[at] if at < len(score.instructions) else None
+        if ran != planned or entry.iteration != self.iteration:
+            what = (
+                f"iteration {self.iteration} ran {ran.name} of stage {ran.stage} where the plan has "
+                f"{planned.name if planned else 'no more instructions'}"
+            )
+            return self.stop(Reason(End.ORDER_MISMATCH, what, final=True))
+        after_mhz = self._after(score, at)
+        if entry.event is MarkerEvent.END:
+            self._position += 1
+            if self._position == len(score.instructions) and self.tail_s is not None:
+                usual_s = min(max(self.tail_s, self.usual_tail_s), TAIL_LAGS * self.lag_up_s)
+                return wish_in_tail(after_mhz, at_s, usual_s, self.lag_up_s)
+            return wish_at_end(after_mhz)
+        return wish_at_begin(score.clocks_mhz[at], after_mhz, at_s, score.durations_s[at], self.lag_up_s)
+
+    def _after(self, score: Score, at: int) -> int:
+        """The clock after an instruction: the next one's, in this iteration or the next, or that of the tail."""
+        if at + 1 < len(score.clocks_mhz):
+            return score.clocks_mhz[at + 1]
+        if is_short_tail(self.tail_s, self.lag_up_s) and self._arm(self.iteration + 1).arm is Arm.PLAN:
+            return score.clocks_mhz[0]
+        return DEFAULT
+
+    def _default(self, reason: Reason | None) -> Wish:
+        """Default clocks for the rest of this iteration."""
+        self.why, self.applied = reason, _DEFAULT_CLOCKS
+        return _RELEASE

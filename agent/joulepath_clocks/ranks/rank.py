@@ -1,0 +1,209 @@
+"""One rank: its process, page, GPU, conductor and lease.
+
+The lock of a rank is held for microseconds only: by the follower for each marker, by others to change its plan or to
+end its lease.
+"""
+
+from __future__ import annotations
+
+import copy
+import select
+import threading
+import time
+from collections.abc import Callable
+from typing import Final
+
+from joulepath_clocks.channel.words import Began, Came, ClocksWord, Mark, RankNews, Recorded, Told, pack_marks
+from joulepath_clocks.gpus.lease import End, Lease
+from joulepath_clocks.gpus.setter import ClockSetter
+from joulepath_clocks.gpus.wish import Wish
+from joulepath_clocks.peers.budget import BUDGET, Budget
+from joulepath_clocks.peers.limits import Allowance
+from joulepath_clocks.peers.peer import Peer
+from joulepath_clocks.ranks.conductor import Conductor
+from joulepath_clocks.ranks.group import Group, Member
+from joulepath_clocks.ranks.lifetime import TimeToLive
+from joulepath_clocks.ranks.page import SharedPage
+from joulepath_clocks.ranks.progress import Progress, silence_limit_s
+from joulepath_clocks.ranks.reason import Obstacle, Reason
+from joulepath_rules import Applied, Arm, Plan
+from joulepath_trainer.wire.messages import Hello
+from joulepath_trainer.wire.page import MarkerEntry, MarkerEvent
+
+__all__ = ["Rank"]
+
+_MOST_MARKS: Final = 4500
+
+
+class Rank:
+    """A rank that was accepted."""
+
+    def __init__(
+        self,
+        came: Came,
+        hello: Hello,
+        peer: Peer,
+        page: SharedPage,
+        setter: ClockSetter,
+        on_lease_end: Callable[[End], None],
+        say: Callable[[ClocksWord], object],
+        *,
+        time_to_live: TimeToLive,
+        budget: Budget = BUDGET,
+        group: Group | None = None,
+    ) -> None:
+        """What happens to it is said by `say`; `group` is that of its tensor-parallel peers on this node, if any."""
+        self.came = came
+        self.number, self.pod = came.rank, came.pod
+        self.hello = hello
+        self.peer = peer
+        self.setter = setter
+        self.alive = True
+        self.page = page
+        self.computing = False
+        """Whether it runs an instruction now, as far as is known."""
+        now = time.monotonic()
+        self._say = say
+        self._budget = budget
+        self._time_to_live = time_to_live
+        self.progress = Progress(frozenset(hello.pipeline.stages), now)
+        self.lease = Lease(setter, f"rank {hello.rank} of {came.pod.name}", on_lease_end)
+        self._group, self._member = group or Group(), Member(self.lease.order)
+        self.marks: list[Mark] = []
+        """Of the iteration that runs, to be told when the next one begins."""
+        self._markers = Allowance(budget.markers_burst, budget.markers_per_s, now)
+        self._told = Told(came.rank, (), 0.0, None, 0.0)
+        self._restage_at_s = now
+        self._lock = threading.RLock()
+        self._conductor = Conductor(
+            hello.attempt, hello.pipeline.stages, setter.lag_up_s, most_slowdown=budget.most_slowdown
+        )
+        self._begun: Applied | None = None
+
+    # following
+
+    def poll(self) -> None:
+        """Looks at the page and acts on what the GPU has passed since. Called by the follower."""
+        if self._group.due_s <= (now := time.monotonic()):
+            self._group.look(now)
+        marker = self.page.news()
+        if marker is None:
+            return
+        now = time.monotonic()
+        with self._lock:
+            if not self.alive:
+                return
+            entries = self.page.take(marker) if self._markers.ready(now) else None
+            self.progress.last_marker_s = now
+            if entries is None:
+                self._apply(self._conductor.lost())
+                return
+            self._markers.spend(len(entries))
+            for entry in entries:
+                self._pass(entry, now)
+
+    def _pass(self, entry: MarkerEntry, now: float) -> None:
+        conductor = self._conductor
+        self.computing = entry.event is MarkerEvent.BEGIN
+        if entry.event is not MarkerEvent.STEP_BEGIN:
+            self._apply(conductor.on_event(entry, now))
+            if len(self.marks) < _MOST_MARKS:
+                self.marks.append((entry, now))
+            self.progress.expect(entry, now)
+            return
+        spoiled = self._begun is not conductor.applied
+        told = self._told
+        conductor.lag_up_s, conductor.expired = self.setter.lag_up_s, self._time_to_live.expired(now)
+        conductor.tail_s, conductor.usual_tail_s = told.tail_s, told.usual_tail_s
+        conductor.control_time_s = told.control_time_s
+        if now >= self._restage_at_s and conductor.order != told.order:
+            conductor.order = told.order
+            self._restage_at_s = now + self._budget.restage_s
+            self._apply(conductor.restage())
+        self._apply(conductor.on_event(entry, now))
+        self._begun = conductor.applied
+        self.progress.begin(now)
+        marks, self.marks = pack_marks(self.marks), []
+        self._say(Began(self.number, entry.iteration, conductor.applied, now, spoiled, marks))
+
+    # plans and leases
+
+    def set_plan(self, plan: Plan | Reason | None) -> None:
+        """The plan of its job as it is now, or why the one that is there isn't played."""
+        with self._lock:
+            if isinstance(plan, Reason):
+                self._apply(self._conductor.withhold(plan))
+                return
+            wish = self._conductor.set_plan(plan)
+            if plan is not None and self.setter.gpu.refused is not None:
+                wish = self._conductor.stop(Reason(Obstacle.GPU_REFUSED, self.setter.gpu.refused, final=True))
+            self._apply(wish, End.PLAN_CHANGED)
+
+    def learn(self, told: Told) -> None:
+        """Takes what was measured of it."""
+        self._told = told
+
+    def record(self, message: bytes) -> None:
+        """The trainer's record of an iteration, which nobody reads here."""
+        self._say(Recorded(self.number, message))
+
+    def check_markers(self, now: float) -> None:
+        """Ends the lease of a rank whose markers have stopped."""
+        limit_s = silence_limit_s(self.progress.iteration_time_s, self._budget.silence_s)
+        with self._lock:
+            silent_s = self.progress.silent_s(now)
+            if self.lease.held and silent_s > limit_s:
+                self.stop(Reason(End.MARKERS_STOPPED, f"none for {silent_s:.1f} s"))
+
+    def stop(self, reason: Reason) -> None:
+        """Default clocks: for as long as this plan lasts if the reason is final, else until the next block begins."""
+        with self._lock:
+            self._conductor.stop(reason)
+            self._end_lease(reason.end)
+
+    def close(self, end: End) -> None:
+        """Ends the rank. Its clock is being reset when this returns."""
+        with self._lock:
+            if self.alive:
+                self.alive = False
+                self._end_lease(end)
+
+    def process_gone(self) -> bool:
+        """Whether its training process has ended."""
+        with self._lock:
+            return not self.alive or bool(select.select([self.peer.pidfd], [], [], 0)[0])
+
+    def _apply(self, wish: Wish | None, end: End = End.PLAN_OVER) -> None:
+        """Does what the conductor wishes; `end` is why the lease ends if it gives no reason."""
+        if wish is None:
+            return
+        if self._conductor.applied.arm is Arm.DEFAULT:
+            why = self._conductor.why
+            self._end_lease(end if why is None else why.end)
+        else:
+            self.lease.hold()
+            self._group.wish(self._member, wish, self._conductor.position, time.monotonic())
+
+    def _end_lease(self, end: End) -> None:
+        self.lease.end(end)
+        self._group.leave(self._member, time.monotonic())
+
+    # telling
+
+    @property
+    def news(self) -> RankNews:
+        """How it is now."""
+        with self._lock:
+            now = copy.copy(self._conductor)  # the follower must not wait while this is told
+        return RankNews(
+            rank=self.number,
+            iteration=now.iteration,
+            arm=now.applied.arm,
+            state=now.state,
+            reason=now.reason,
+            foreign=self.setter.foreign.told_lately(time.monotonic()),
+            staged_hash=now.staged_hash,
+            staged_at_iteration=now.staged_at_iteration,
+            applied_hash=now.applied_hash,
+            leased=self.lease.held,
+        )

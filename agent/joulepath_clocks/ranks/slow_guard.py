@@ -1,0 +1,124 @@
+"""The slow guard: a plan that makes iterations a little longer than allowed is refused once that is sure.
+
+What the fast guard lets pass it finds by comparing plan blocks with the control blocks beside them, for as long as the
+plan runs. An observation is a pair: the logarithm of plan time over control time, over what is allowed and the margin.
+However iterations hang together within a block, the pair is one number; and as the order within a pair is drawn, drift
+and a neighbour's bursts shift it up as often as down. Beyond three usual ones it is cut, so that a burst is one pair
+and not a verdict.
+
+The test is an e-detector (Shin, Ramdas and Rinaldo, "E-detectors", 2024): evidence that began at each of the last
+pairs is summed, so that a plan that was well for weeks has nothing to draw upon. Each evidence is the Bayes factor of
+the t-test with a normal prior on the effect's size (Gönen et al., "The Bayesian two-sample t test", 2005), which never
+needs to know the noise and holds at any time (Lai, "On confidence sequences", 1976). While the plan is no slower than
+allowed and margin, at least 100,000 pairs pass between two false alarms on average, of normal noise: with one pair in
+fifty and iterations of 3 s that is one in five years. `make bench-guard` counts them for other noise.
+
+Pure; the standard library only.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections import deque
+from math import exp, log, log1p
+from typing import Final
+
+from joulepath_rules import MARGIN, Applied, Arm
+
+__all__ = ["SlowGuard"]
+
+_PAIRS_TO_FALSE_ALARM: Final = 100_000
+_REMEMBERED: Final = 64
+_PRIOR: Final = 10.0
+"""Variance of the effect's prior, in that of a pair: half a percent to five, where pairs vary by up to one."""
+_LEAST_DEVIATION: Final = 0.0025
+"""What a pair varies by at least, whatever it seems: a few pairs may agree by chance."""
+_MOST: Final = 0.05
+"""Beyond that, the fast guard judges."""
+_USUAL: Final = 3.0
+_LEAST_USUAL: Final = 0.01
+_KNOWN: Final = 8
+"""Pairs from which on it is known what is usual."""
+
+
+class _Pairs:
+    """Puts pairs together from the periods of iterations, one by one."""
+
+    def __init__(self) -> None:
+        self._applied: Applied | None = None
+        self._periods_s: list[float] = []
+        self._first: tuple[Applied, float] | None = None
+        """The first block of a pair, and the mean of its counted iterations."""
+
+    def period(self, applied: Applied, period_s: float) -> tuple[float, float] | None:
+        """Takes the period of one more iteration; the mean seconds of plan and control where a pair is whole.
+
+        As in a report, the first and the last iteration of a block don't count. A block that was cut short, or whose
+        markers were missed, never becomes whole.
+        """
+        if applied != self._applied:
+            self._applied, self._periods_s = applied, []
+        if applied.block < 0 or applied.arm is Arm.SWEEP:
+            return None
+        self._periods_s.append(period_s)
+        if len(self._periods_s) != applied.length:
+            return None
+        took_s = statistics.fmean(self._periods_s[1:-1])
+        if applied.block % 2 == 0:
+            self._first = applied, took_s
+            return None
+        if self._first is None or self._first[0].block != applied.block - 1:
+            return None
+        by_arm = {self._first[0].arm: self._first[1], applied.arm: took_s}
+        return (by_arm[Arm.PLAN], by_arm[Arm.CONTROL]) if by_arm.keys() == {Arm.PLAN, Arm.CONTROL} else None
+
+
+class SlowGuard:
+    """Watches one plan."""
+
+    def __init__(self) -> None:
+        self._pairs = _Pairs()
+        self._excesses: deque[float] = deque(maxlen=_REMEMBERED)
+        self._seen: deque[tuple[float, float]] = deque(maxlen=_REMEMBERED)
+
+    def period(self, applied: Applied, period_s: float, allowed: float) -> str | None:
+        """Takes the period of one more iteration, in seconds; why the plan is refused, once that is sure.
+
+        `allowed` is how many times as long as at default clocks an iteration may last.
+        """
+        pair = self._pairs.period(applied, period_s)
+        if pair is None or min(pair) <= 0:
+            return None
+        self._seen.append(pair)
+        self._excesses.append(self._cut(log(pair[0] / pair[1] / allowed) - log1p(MARGIN)))
+        if _evidence(self._excesses) < _PAIRS_TO_FALSE_ALARM:
+            return None
+        plan_s, control_s = (statistics.median(times) for times in zip(*self._seen, strict=True))
+        slower = statistics.median(plan / control for plan, control in self._seen) - 1
+        return (
+            f"iterations take {plan_s:.4g} s with the plan and {control_s:.4g} s at default clocks, {slower:.2%} "
+            f"longer in {len(self._seen)} pairs of blocks; {allowed - 1:.2%} are allowed, and {MARGIN:.1%} as a margin"
+        )
+
+    def _cut(self, excess: float) -> float:
+        most = _MOST
+        if len(self._excesses) >= _KNOWN:
+            most = min(most, max(_LEAST_USUAL, _USUAL * statistics.median(map(abs, self._excesses))))
+        return max(-most, min(most, excess))
+
+
+def _evidence(excesses: deque[float]) -> float:
+    """Of all evidence that began at one of these pairs, the sum."""
+    pairs, total, squares, evidence = 0, 0.0, 0.0, 0.0
+    for excess in reversed(excesses):
+        pairs, total, squares = pairs + 1, total + excess, squares + excess * excess
+        if total > 0:
+            evidence += exp(min(_log_bayes_factor(pairs, total, squares), log(_PAIRS_TO_FALSE_ALARM)))
+    return evidence
+
+
+def _log_bayes_factor(pairs: int, total: float, squares: float) -> float:
+    explained = total * total / pairs
+    ratio = explained / max(squares - explained, pairs * _LEAST_DEVIATION**2)
+    gain = 1 + pairs * _PRIOR
+    return (pairs * (log1p(ratio) - log1p(ratio / gain)) - log(gain)) / 2

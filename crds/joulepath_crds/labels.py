@@ -1,0 +1,15 @@
+"""Kinds and labels of instructions, as fields of objects."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from joulepath_rules import INSTRUCTION_KINDS
+
+__all__ = ["InstructionKind", "InstructionLabel"]
+
+InstructionKind = Annotated[str, Field(pattern=f"^[{INSTRUCTION_KINDS}]$")]
+InstructionLabel = Annotated[str, Field(max_length=16)]
+"""`F0`, or `3:F0` where the stage isn't told beside it."""

@@ -1,0 +1,33 @@
+"""What operator and nodes must agree on and is no object of an API: instructions, plans as values, arms. No others'
+packages: the process that sets clocks imports it.
+
+- `instructions`: what a rank computes, by name
+- `plan`: a plan as values, and what a rank does with one
+- `arms`: which iterations run what
+- `applied`: what an iteration ran
+"""
+
+from __future__ import annotations
+
+from joulepath_rules.applied import Applied
+from joulepath_rules.arms import Arm, Timetable, arm_of, next_boundary
+from joulepath_rules.instructions import INSTRUCTION_KINDS, Instruction
+from joulepath_rules.plan import MARGIN, TAIL_LAGS, Blocks, Plan, Purpose, RankState, StagePlan, Sweep
+
+__all__ = [
+    "INSTRUCTION_KINDS",
+    "MARGIN",
+    "TAIL_LAGS",
+    "Applied",
+    "Arm",
+    "Blocks",
+    "Instruction",
+    "Plan",
+    "Purpose",
+    "RankState",
+    "StagePlan",
+    "Sweep",
+    "Timetable",
+    "arm_of",
+    "next_boundary",
+]

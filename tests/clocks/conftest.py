@@ -1,0 +1,7 @@
+"""The rooms of the agent's tests, as far as these need them."""
+
+from __future__ import annotations
+
+from tests.agent.conftest import launcher, room
+
+__all__ = ["launcher", "room"]

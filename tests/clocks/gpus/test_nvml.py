@@ -1,0 +1,46 @@
+"""The names of GPUs, as the agent reads them from NVML (virtual), and what devices mean by them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+from joulepath_agent.peers.devices import Grant, NodeGpu, granted
+from virtual_gpus.fixtures import MakeVirtualGpus, VirtualGpus
+
+READ = """
+import json
+from joulepath_clocks.gpus.nvml import Nvml
+gpus, _ = Nvml().look()
+print(json.dumps([(gpu.uuid, gpu.index, gpu.minor, gpu.mig, gpu.refused) for gpu in gpus]))
+"""
+
+
+def read(gpus: VirtualGpus) -> tuple[tuple[NodeGpu, ...], list[str | None]]:
+    """The GPUs as a process sees them, and why no plan may touch their clocks."""
+    command = [sys.executable, "-c", READ]
+    done = subprocess.run(command, env=gpus.environment, check=True, capture_output=True, text=True, timeout=60)
+    rows = json.loads(done.stdout)
+    return tuple(NodeGpu(*row[:4]) for row in rows), [row[4] for row in rows]
+
+
+def test_devices_named_by_minor_numbers_are_found_where_nvml_counts_otherwise(
+    make_virtual_gpus: MakeVirtualGpus,
+) -> None:
+    virtual = make_virtual_gpus(gpus=2, minors="1,0")
+    gpus, refused = read(virtual)
+    first, second = virtual.uuids
+    assert [(gpu.uuid, gpu.index, gpu.minor) for gpu in gpus] == [(first, 0, 1), (second, 1, 0)]
+    assert refused == [None, None]
+    assert granted("nvidia.com/gpu", "nvidia0", gpus) == (Grant(second),)
+    assert granted("gpu.nvidia.com", "gpu-1", gpus) == (Grant(first),)
+    assert {grant.code for grant in granted("nvidia.com/gpu", "0", gpus)} == {"AmbiguousGpu"}
+
+
+def test_a_gpu_in_mig_mode_is_refused_and_says_why(make_virtual_gpus: MakeVirtualGpus) -> None:
+    gpus, refused = read(make_virtual_gpus(gpus=2, mig="1"))
+    assert [gpu.mig for gpu in gpus] == [False, True]
+    assert refused[0] is None
+    assert "a clock is the whole GPU's" in str(refused[1])
+    assert [grant.code for grant in granted("nvidia.com/gpu", gpus[1].uuid, gpus)] == ["MigGpu"]

@@ -1,0 +1,82 @@
+"""The slow guard in simulated jobs, by small versions of `make bench-guard`: through the real conductor."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from joulepath_clocks.ranks.slow_guard import SlowGuard
+from joulepath_rules import Applied, Arm, StagePlan
+from tests.clocks.ranks.simulated import Noise, Slowness, bursts, drift, plan, simulate, slow_plan
+
+AUTOCORRELATED = Noise(0.005, 0.8)
+
+
+def test_a_plan_that_is_four_percent_slow_is_refused_among_its_first_pairs() -> None:
+    """The fast guard never asks about it."""
+    for seed in range(5):
+        story = simulate(plan(32, length=6, every=50), 1000, slow_plan(0.04), seed, AUTOCORRELATED)
+        assert story.refused_at is not None
+        assert story.refused_at <= 180
+        assert "SlowPlan: iterations take 1.0" in story.why
+        assert "0.00% are allowed, and 0.5% as a margin" in story.why
+
+
+def test_a_plan_that_becomes_slow_after_weeks_is_found_as_well() -> None:
+    story = simulate(plan(8, length=6, every=5), 9000, slow_plan(0.02, since=4500), 1, AUTOCORRELATED)
+    assert story.refused_at is not None
+    assert 4500 < story.refused_at < 4500 + 25 * 60
+
+
+@pytest.mark.parametrize(
+    "slowness", [slow_plan(0.003), drift(), bursts(5, gap=300, length=10)], ids=["close", "drift", "bursts"]
+)
+def test_no_sound_plan_is_refused_whatever_the_job_does(slowness: Slowness) -> None:
+    """120 pairs each, of autocorrelated noise."""
+    for seed in range(3):
+        assert simulate(plan(120, length=6), 1440, slowness, seed, Noise(0.01, 0.8)).why == ""
+
+
+def test_what_is_allowed_is_no_reason_to_be_refused() -> None:
+    spec = plan(100, length=6, plan_iteration_time_s=1.1, allowed_slowdown=0.1)
+    assert simulate(spec, 1200, slow_plan(0.1), 1, AUTOCORRELATED).refused_at is None
+    assert simulate(spec, 1200, slow_plan(0.13), 1, AUTOCORRELATED).refused_at is not None
+
+
+def test_observe_which_sets_no_clock_is_never_refused() -> None:
+    stage = StagePlan(stage=0, order=("F0",), clocks_mhz=(0,), durations_s=(1.0,))
+    story = simulate(plan(32, length=6, stages=(stage,)), 400, slow_plan(0.04), 1, AUTOCORRELATED)
+    assert story.refused_at is None
+
+
+def told(guard: SlowGuard, blocks: list[tuple[int, Arm, list[float]]]) -> list[str]:
+    """What it says to these blocks of four iterations."""
+    periods = [(Applied(arm, block, "h", None, 4), s) for block, arm, seconds in blocks for s in seconds]
+    return [said for applied, s in periods if (said := guard.period(applied, s, 1.0)) is not None]
+
+
+def pairs(count: int, plan_s: float, first: int = 0, short: bool = False) -> list[tuple[int, Arm, list[float]]]:
+    chance = random.Random(1)
+    blocks = []
+    for pair in range(first, first + count):
+        for place, (arm, seconds) in enumerate(((Arm.PLAN, plan_s), (Arm.CONTROL, 1.0))):
+            periods = [9.0, *(seconds * chance.gauss(1, 0.002) for _ in range(2)), 9.0]
+            blocks.append((2 * pair + place, arm, periods[1:] if short and place else periods))
+    return blocks
+
+
+def test_first_and_last_iterations_do_not_count() -> None:
+    assert not told(SlowGuard(), pairs(40, 1.0))
+    assert told(SlowGuard(), pairs(40, 1.03))
+
+
+def test_a_block_that_was_cut_short_makes_no_pair() -> None:
+    assert not told(SlowGuard(), pairs(40, 1.03, short=True))
+
+
+def test_one_wild_pair_is_no_verdict() -> None:
+    guard = SlowGuard()
+    assert not told(guard, pairs(20, 1.0))
+    assert not told(guard, pairs(1, 30.0, first=20))
+    assert not told(guard, pairs(20, 1.0, first=21))
