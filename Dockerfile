@@ -34,7 +34,7 @@ RUN sh /sources.sh
 
 FROM tools AS agent-packages
 COPY locks/agent.txt /build/
-RUN sh /install.sh agent warden
+RUN sh /install.sh agent clocks warden
 
 FROM tools AS agent-sources
 COPY crds agent pyproject.toml /src/
@@ -57,7 +57,7 @@ CMD ["run"]
 COPY --from=operator-packages /opt/joulepath /opt/joulepath
 COPY --from=operator-sources /src /opt/joulepath/src
 
-# Root without privileges: the kubelet's sockets are root's. The chart adds the one capability that clocks need.
+# Root without privileges: the kubelet's sockets are root's. The chart adds the capabilities that clocks need, to the containers that set them.
 FROM ${BASE} AS agent
 USER 0:0
 ENV PATH=/opt/joulepath/bin:$PATH PYTHONPATH=/opt/joulepath/src PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1

@@ -58,7 +58,6 @@ def _run(options: argparse.Namespace, written: Log) -> int:
             Nvml(),
             ClusterPods(options.pod_resources, cluster.read_pod),
             options.state_dir,
-            proc=options.proc,
             version=version("joulepath"),
             look_for_gpus_s=options.look_for_gpus,
         )
@@ -93,7 +92,6 @@ def _options() -> argparse.ArgumentParser:
     take("--node-name", "NODE_NAME", None, str, "name of this node")
     take("--namespace", "POD_NAMESPACE", "joulepath", str, "namespace of the agent's Lease")
     take("--state-dir", "JOULEPATH_STATE_DIR", "/var/lib/joulepath", Path, "folder with the clocks' socket")
-    take("--proc", "JOULEPATH_PROC", "/host/proc", Path, "the host's /proc")
     kubelet = "/var/lib/kubelet/pod-resources/kubelet.sock"
     take("--pod-resources", "JOULEPATH_POD_RESOURCES", kubelet, Path, "the kubelet's pod-resources socket")
     take("--metrics-address", "JOULEPATH_METRICS_ADDRESS", "0.0.0.0", str, "address of the HTTP servers")

@@ -72,7 +72,6 @@ class Agent:
         locate: Locate,
         state_dir: Path,
         *,
-        proc: Path = Path("/proc"),
         version: str = "",
         look_for_gpus_s: float = _LOOK_FOR_GPUS_S,
         budget: Budget = BUDGET,
@@ -83,7 +82,6 @@ class Agent:
             nvml: Where it reads the meters of the node's GPUs: `nvml.Nvml`.
             locate: Tells where a pod stands.
             state_dir: Folder with the clocks' socket, and the doctor's record if there is one.
-            proc: The host's /proc.
             version: Of the agent, as it is reported.
             look_for_gpus_s: Between two looks for GPUs while there are none, or not all.
             budget: What peers may make it remember and compute.
@@ -108,7 +106,7 @@ class Agent:
         self._sampler = Sampler(lambda: [rank.trace for rank in self.ranks])
         self._channel = Channel(state_dir, self._hear, self._forget)
         self._discovery = Discovery(
-            nvml, self._adopt, lambda: not self._ranks, lambda: (), proc=proc, retry_s=look_for_gpus_s
+            nvml, self._adopt, lambda: not self._ranks, lambda: (), proc=Path("/proc"), retry_s=look_for_gpus_s
         )
 
     def start(self) -> None:

@@ -1,4 +1,4 @@
-"""The command: what it says, how it starts without an API server, how it ends."""
+"""The commands of agent and clocks: what they say, how they start without an API server, how they end."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from joulepath_agent.__main__ import main
+from joulepath_clocks.__main__ import main as clocks_main
 from joulepath_warden.journal import EVERY_GPU, Journal
 from tests.agent.room import PATIENCE_S, Launcher, Process, wait_until
 from virtual_gpus.build import library_dir
@@ -34,7 +34,7 @@ users: [{name: nobody, user: {}}]
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """The command as it runs; what it says goes to a file."""
+    """A command as it runs; what it says goes to a file."""
 
     process: subprocess.Popen[bytes]
     log: Path
@@ -53,26 +53,43 @@ class Started:
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Callable[..., Started]]:
-    """Factory: starts the command on virtual GPUs, with an API server that isn't there."""
-    (tmp_path / "kubeconfig").write_text(KUBECONFIG)
+def begin(tmp_path: Path) -> Iterator[Callable[..., Started]]:
+    """Factory: starts a command on virtual GPUs."""
     started: list[Started] = []
 
-    def begin(environment: dict[str, str], *options: str) -> Started:
-        command = [sys.executable, "-m", "joulepath_agent", "--node-name", "a", "--metrics-address", "127.0.0.1"]
-        command += ["--metrics-port", "0", "--health-port", "0", "--look-for-gpus", "0.2"]
-        command += ["--proc", "/proc", "--socket", str(tmp_path / "agent.sock"), "--state-dir", str(tmp_path / "state")]
-        environment = {**environment, "KUBECONFIG": str(tmp_path / "kubeconfig"), "PYTHONFAULTHANDLER": "1"}
-        log = tmp_path / "log"
+    def make(program: str, environment: dict[str, str], *options: str) -> Started:
+        command = [sys.executable, "-m", program, "--look-for-gpus", "0.2", "--state-dir", str(tmp_path / "state")]
+        log = tmp_path / f"{program}.log"
+        environment = {**environment, "PYTHONFAULTHANDLER": "1"}
         with log.open("wb") as stderr:
             started.append(Started(subprocess.Popen([*command, *options], env=environment, stderr=stderr), log))
         return started[-1]
 
-    yield begin
+    yield make
     for one in started:
         one.process.send_signal(signal.SIGABRT)  # one that hangs tells where
         one.process.wait()
         print(one.log.read_text(), file=sys.stderr)
+
+
+@pytest.fixture
+def start_clocks(begin: Callable[..., Started], tmp_path: Path) -> Callable[[dict[str, str]], Started]:
+    """Factory: starts the node's clocks."""
+    return lambda environment: begin(
+        "joulepath_clocks", environment, "--proc", "/proc", "--socket", str(tmp_path / "agent.sock")
+    )
+
+
+@pytest.fixture
+def start(begin: Callable[..., Started], tmp_path: Path) -> Callable[..., Started]:
+    """Factory: starts the agent, with an API server that isn't there."""
+    (tmp_path / "kubeconfig").write_text(KUBECONFIG)
+    ports = ("--metrics-address", "127.0.0.1", "--metrics-port", "0", "--health-port", "0")
+    return lambda environment, *options: begin(
+        "joulepath_agent",
+        {**environment, "KUBECONFIG": str(tmp_path / "kubeconfig")},
+        *("--node-name", "a", *ports, *options),
+    )
 
 
 @pytest.fixture
@@ -105,8 +122,9 @@ def ready(agent: Started) -> bool:
 
 
 @pytest.mark.parametrize("broken", ["credentials", "socket"])
-def test_what_keeps_an_agent_from_starting_keeps_no_clock_locked(
+def test_what_keeps_an_agent_or_clocks_from_starting_keeps_no_clock_locked(
     start: Callable[..., Started],
+    start_clocks: Callable[..., Started],
     start_warden: Callable[..., Process],
     make_virtual_gpus: MakeVirtualGpus,
     tmp_path: Path,
@@ -120,10 +138,11 @@ def test_what_keeps_an_agent_from_starting_keeps_no_clock_locked(
     assert run_program(gpus, "set_clock_error", gpu=0)["error"] == 0
     if broken == "credentials":
         (tmp_path / "kubeconfig").unlink()
+        ended = start(gpus.environment)
     else:
         (tmp_path / "agent.sock").mkdir()
-    agent = start(gpus.environment)
-    assert agent.process.wait(PATIENCE_S) == 1
+        ended = start_clocks(gpus.environment)
+    assert ended.process.wait(PATIENCE_S) == 1
     assert gpus.look(0).next_high_mhz == 900
     start_warden(gpus.environment)
     wait_until(lambda: gpus.look(0).next_high_mhz == 0, "the clock is reset")
@@ -131,6 +150,7 @@ def test_what_keeps_an_agent_from_starting_keeps_no_clock_locked(
 
 def test_a_node_without_gpus_or_api_server_is_served_idle_until_a_driver_comes(
     start: Callable[..., Started],
+    start_clocks: Callable[..., Started],
     start_warden: Callable[..., Process],
     make_virtual_gpus: MakeVirtualGpus,
     tmp_path: Path,
@@ -139,7 +159,7 @@ def test_a_node_without_gpus_or_api_server_is_served_idle_until_a_driver_comes(
     start_warden(gpus.environment)
     (tmp_path / "lib").mkdir()
     environment = {**gpus.environment, "LD_LIBRARY_PATH": str(tmp_path / "lib")}
-    agent = start(environment)
+    clocks, agent = start_clocks(environment), start(environment)
     port = agent.port()
     wait_until(lambda: ready(agent), "it is ready")
     assert 'joulepath_gpus{hostname="a"} 0.0' in metrics(port)
@@ -149,13 +169,14 @@ def test_a_node_without_gpus_or_api_server_is_served_idle_until_a_driver_comes(
     wait_until((tmp_path / "agent.sock").exists, "ranks are served")
     wait_until(lambda: ready(agent), "it is ready")
     wait_until(lambda: 'joulepath_gpus{hostname="a"} 4.0' in metrics(port), "the GPUs are counted")
-    said = agent.end()
-    assert agent.process.returncode == 0
-    assert said.count("this node has no GPUs") == 1
+    for one in (agent, clocks):
+        assert one.end().count("this node has no GPUs") == 1
+        assert one.process.returncode == 0
 
 
 def test_without_nvml_a_gpu_that_may_be_locked_is_trouble_and_without_a_warden_nothing_is_well(
     start: Callable[..., Started],
+    start_clocks: Callable[..., Started],
     start_warden: Callable[..., Process],
     make_virtual_gpus: MakeVirtualGpus,
     tmp_path: Path,
@@ -166,28 +187,31 @@ def test_without_nvml_a_gpu_that_may_be_locked_is_trouble_and_without_a_warden_n
     journal.remove(EVERY_GPU)
     journal.add(gpus.uuids[0])
     agent = start({**gpus.environment, **empty})
+    assert not ready(agent), "without clocks"
+    clocks = start_clocks({**gpus.environment, **empty})
+    wait_until(lambda: "no warden answers" in clocks.log.read_text(), "the clocks are there")
     assert not ready(agent)
     assert 'joulepath_warden_up{hostname="a"} 0.0' in metrics(agent.port())
     gpus.break_gpu(0, set_error=999)
     start_warden(gpus.environment)
     wait_until(lambda: 'joulepath_warden_up{hostname="a"} 1.0' in metrics(agent.port()), "the warden is there")
-    wait_until(lambda: "may still be locked" in agent.log.read_text(), "it says what may be locked")
+    wait_until(lambda: "may still be locked" in clocks.log.read_text(), "it says what may be locked")
     assert not ready(agent)
     gpus.break_gpu(0)
     wait_until(lambda: ready(agent), "it is ready")
 
 
 def test_a_gpu_that_cannot_be_read_at_the_start_is_looked_for_again(
-    start: Callable[..., Started], make_virtual_gpus: MakeVirtualGpus
+    start: Callable[..., Started], start_clocks: Callable[..., Started], make_virtual_gpus: MakeVirtualGpus
 ) -> None:
     gpus = make_virtual_gpus()
     gpus.break_gpu(3, lost=True)
-    agent = start(gpus.environment)
+    clocks, agent = start_clocks(gpus.environment), start(gpus.environment)
     port = agent.port()
     wait_until(lambda: 'joulepath_gpus{hostname="a"} 3.0' in metrics(port), "three are there")
     gpus.break_gpu(3)
     wait_until(lambda: 'joulepath_gpus{hostname="a"} 4.0' in metrics(port), "all are there")
-    assert agent.end().count("this GPU is left alone until it can be read") == 1
+    assert clocks.end().count("this GPU is left alone until it can be read") == 1
 
 
 def test_a_reset_by_hand_is_the_wardens(make_virtual_gpus: MakeVirtualGpus, tmp_path: Path) -> None:
@@ -211,7 +235,7 @@ def test_a_reset_by_hand_is_the_wardens(make_virtual_gpus: MakeVirtualGpus, tmp_
 )
 def test_a_limit_that_is_none_is_refused(option: str, text: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as refused:
-        main(["--node-name", "a", option, text])
+        clocks_main([option, text])
     assert refused.value.code == 2
     assert f"argument {option}:" in capsys.readouterr().err
 
@@ -219,7 +243,7 @@ def test_a_limit_that_is_none_is_refused(option: str, text: str, capsys: pytest.
 @pytest.mark.parametrize("text", ["1410", "a,b", "900,600", "0,600"])
 def test_site_clocks_that_make_no_sense_are_refused(text: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as refused:
-        main(["--node-name", "a", "--site-clocks", text])
+        clocks_main(["--site-clocks", text])
     assert refused.value.code == 2
     assert "argument --site-clocks: site clocks must be" in capsys.readouterr().err
 

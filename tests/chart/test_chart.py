@@ -23,6 +23,7 @@ ROOT = Path(__file__).parents[2]
 CHART = ROOT / "charts/joulepath"
 NAMESPACE = "joulepath-system"
 Object = dict[str, Any]
+CAPABILITIES = {"reset": ["SYS_ADMIN"], "warden": ["SYS_ADMIN"], "clocks": ["SYS_ADMIN", "SYS_NICE"]}
 
 
 def render(cluster: Cluster, *arguments: str, release: str = "joulepath") -> list[Object]:
@@ -180,19 +181,31 @@ def test_no_pod_has_more_than_it_needs(objects: list[Object]) -> None:
         assert not {"hostPID", "hostNetwork", "hostIPC"} & set(pod)
         assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
         for container in (*pod["containers"], *pod.get("initContainers", ())):
-            context, needs_nvml = container["securityContext"], container["name"] in ("agent", "warden", "reset")
+            context = container["securityContext"]
             assert "privileged" not in context
             assert context["allowPrivilegeEscalation"] is False
             assert context["readOnlyRootFilesystem"] is True
             assert context["capabilities"]["drop"] == ["ALL"]
-            assert context["capabilities"].get("add", []) == (["SYS_ADMIN"] if needs_nvml else [])
+            assert (context["capabilities"].get("add") or []) == CAPABILITIES.get(container["name"], [])
             assert container["resources"]["limits"]["memory"]
-        container = pod["containers"][0]
         host_paths = {one["hostPath"]["path"] for one in pod["volumes"] if "hostPath" in one}
         if part == "agent":
-            read_only = {one["mountPath"] for one in container["volumeMounts"] if one.get("readOnly")}
-            token = "/var/run/secrets/kubernetes.io/serviceaccount"
-            assert read_only == {"/host/proc", "/var/lib/kubelet/pod-resources", token}
+            mounts = {
+                (container["name"], one["mountPath"]): "ro" if one.get("readOnly") else "rw"
+                for container in (*pod["initContainers"], *pod["containers"])
+                for one in container.get("volumeMounts", ())
+            }
+            assert mounts == {
+                ("reset", "/var/lib/joulepath"): "rw",
+                ("warden", "/var/lib/joulepath"): "rw",
+                ("clocks", "/var/lib/joulepath"): "rw",
+                ("clocks", "/run/joulepath"): "rw",
+                ("clocks", "/host/proc"): "ro",
+                ("agent", "/var/lib/joulepath"): "ro",
+                ("agent", "/var/lib/kubelet/pod-resources"): "ro",
+                ("agent", "/var/run/secrets/kubernetes.io/serviceaccount"): "ro",
+                ("agent", "/tmp"): "rw",
+            }
             assert host_paths == {
                 "/run/joulepath",
                 "/var/lib/joulepath",
@@ -205,14 +218,19 @@ def test_no_pod_has_more_than_it_needs(objects: list[Object]) -> None:
 
 
 @pytest.mark.cluster
-def test_the_warden_has_gpus_and_its_folder_and_nothing_else_and_comes_first(objects: list[Object]) -> None:
+def test_what_sets_clocks_has_neither_token_nor_port_and_the_reset_comes_first(objects: list[Object]) -> None:
     pod = workloads(objects)["agent"]
-    agent, warden = pod["containers"]
+    agent, clocks, warden = pod["containers"]
     first = pod["initContainers"][0]
-    assert [one["name"] for one in (agent, warden, first)] == ["agent", "warden", "reset"]
-    assert (warden["command"], first["command"]) == (["joulepath-warden"], ["joulepath-warden", "--once"])
-    for one in (warden, first):
-        assert [mount["mountPath"] for mount in one["volumeMounts"]] == ["/var/lib/joulepath"]
+    commands = [(one["name"], one.get("command")) for one in (first, agent, clocks, warden)]
+    assert commands == [
+        ("reset", ["joulepath-warden", "--once"]),
+        ("agent", None),
+        ("clocks", ["joulepath-clocks"]),
+        ("warden", ["joulepath-warden"]),
+    ]
+    for one in (clocks, warden, first):
+        assert not {"token", "pod-resources"} & {mount["name"] for mount in one["volumeMounts"]}
         assert "ports" not in one
         assert (one["image"], one["env"]) == (agent["image"], agent["env"])
     assert pod["automountServiceAccountToken"] is False
@@ -222,7 +240,7 @@ def test_the_warden_has_gpus_and_its_folder_and_nothing_else_and_comes_first(obj
 
 
 @pytest.mark.cluster
-def test_what_a_site_adds_for_nvml_the_warden_has_as_well(cluster: Cluster) -> None:
+def test_what_a_site_adds_for_nvml_all_have_that_use_it(cluster: Cluster) -> None:
     mount = '[{"name":"tmp","mountPath":"/x"}]'
     arguments = (
         "--set-json",
@@ -565,13 +583,13 @@ def test_upgrades_keep_the_certificate_that_was_made_at_install(cluster: Cluster
 
 
 @pytest.mark.cluster
-def test_a_doctor_comes_only_when_asked_for_with_the_agents_rights_and_no_token(cluster: Cluster) -> None:
+def test_a_doctor_comes_only_when_asked_for_with_the_wardens_rights_and_no_token(cluster: Cluster) -> None:
     assert not [one for one in render(cluster) if one["kind"] == "Job"]
     (job,) = [one for one in render(cluster, "--set", "doctor.enabled=true") if one["kind"] == "Job"]
     pod = job["spec"]["template"]["spec"]
     (container,) = pod["containers"]
     agent = workloads(render(cluster))["agent"]
-    (same,) = [one for one in agent["containers"] if one["name"] == "agent"]
+    (same,) = [one for one in agent["containers"] if one["name"] == "warden"]
     for name in ("image", "securityContext"):
         assert container[name] == same[name]
     assert container["command"] == ["joulepath-agent", "doctor"]

@@ -91,8 +91,11 @@ def test_agent_runs_without_privileges(cluster: Cluster, namespace: str) -> None
     assert "--pod-resources" in output(cluster, namespace, "agent", 0, "--help")
 
 
-def test_warden_is_in_the_agents_image(cluster: Cluster, namespace: str) -> None:
-    assert "--reset-all" in output(cluster, namespace, "agent", 0, "--help", command=("joulepath-warden",))
+@pytest.mark.parametrize(("program", "option"), [("clocks", "--on-foreign-clock"), ("warden", "--reset-all")])
+def test_what_sets_and_resets_clocks_is_in_the_agents_image(
+    cluster: Cluster, namespace: str, program: str, option: str
+) -> None:
+    assert option in output(cluster, namespace, "agent", 0, "--help", command=(f"joulepath-{program}",))
 
 
 @pytest.mark.parametrize(("part", "user"), [("operator", 65532), ("agent", 0)])

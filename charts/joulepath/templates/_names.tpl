@@ -146,12 +146,14 @@ roleRef:
 {{ include "joulepath.subjects" . }}
 {{- end -}}
 
-{{/* Image, rights and environment of a container of the agent's pod: each of them uses NVML */}}
+{{/* Image, rights and environment of a container that uses NVML, as all of the agent's pod do: (list $ CAPABILITY...) */}}
 {{- define "joulepath.nvml" -}}
+{{- $capabilities := rest . -}}
+{{- with index . 0 -}}
 image: {{ include "joulepath.image" (list . "agent") }}
 imagePullPolicy: {{ .Values.image.pullPolicy }}
 securityContext:
-  {{- $least := dict "allowPrivilegeEscalation" false "readOnlyRootFilesystem" true "capabilities" (dict "drop" (list "ALL") "add" (list "SYS_ADMIN")) }}
+  {{- $least := dict "allowPrivilegeEscalation" false "readOnlyRootFilesystem" true "capabilities" (dict "drop" (list "ALL") "add" $capabilities) }}
   {{- toYaml (mergeOverwrite $least .Values.agent.securityContext) | nindent 2 }}
 env:
   - name: NODE_NAME
@@ -172,4 +174,5 @@ env:
   {{- with .Values.agent.extraEnv }}
   {{- toYaml . | nindent 2 }}
   {{- end }}
+{{- end -}}
 {{- end -}}
