@@ -36,7 +36,7 @@ from joulepath_crds import JobPlanSpec
 __all__ = ["main"]
 
 _RECHECK_S: Final = 0.2
-_TOLD_S: Final = 0.3
+_TOLD_S: Final = 0.6
 """Within that, the clocks have told the agent how they are."""
 
 

@@ -38,7 +38,6 @@ from joulepath_clocks.channel.words import (
     Told,
 )
 from joulepath_clocks.endpoint import Endpoint
-from joulepath_clocks.follower import Follower
 from joulepath_clocks.gpus.discovery import SILENT_S, Discovery, Looker
 from joulepath_clocks.gpus.foreign import OnForeignClock
 from joulepath_clocks.gpus.lease import End
@@ -60,7 +59,8 @@ __all__ = ["Clocks", "Paths"]
 
 log = logging.getLogger(__name__)
 
-_FOLLOWER_STUCK_S: Final = 2.0
+_STUCK_S: Final = 2.0
+"""A GPU's thread that hasn't turned for so long follows nobody."""
 _HANGS_S: Final = 1.0
 """An order that NVML hasn't taken for so long: the warden is to reset that GPU as well."""
 _LOOK_FOR_GPUS_S: Final = 30.0
@@ -129,7 +129,6 @@ class Clocks:
         self._time_to_live = TimeToLive(plan_time_to_live_s, time.monotonic())
         self._expired = False
         self._armed_at_s, self._log_descriptor = 0.0, log_descriptor
-        self._follower = Follower(lambda: self.ranks)
         self._looks = Looks(self._active)
         self._server = Server(paths.state_dir, self._news, self._hear, self._arm)
         self._make_endpoint = partial(
@@ -144,7 +143,7 @@ class Clocks:
     def start(self) -> None:
         """Starts serving ranks."""
         self._started = True
-        for part in (self._leasing, self._follower, self._looks, self._server, self._endpoint, self._discovery):
+        for part in (self._leasing, self._looks, self._server, self._endpoint, self._discovery):
             if part is not None:
                 part.start()
 
@@ -159,7 +158,7 @@ class Clocks:
             setter.release()
         deadline = time.monotonic() + grace_s
         released = [setter.close(deadline - time.monotonic()) for setter in self._setters.values()]
-        for part in (self._follower, self._looks, self._endpoint, self._server, self._leasing):
+        for part in (self._looks, self._endpoint, self._server, self._leasing):
             if part is not None:
                 part.stop()
         return all(released)
@@ -234,6 +233,8 @@ class Clocks:
                 budget=self._budget,
                 group=self._groups.setdefault(_stage_of(hello, pod), Group()),
             )
+            setter.follow = rank.follow
+        setter.rouse()
         self._server.wake()
         log.info("rank %d of %s runs on %s", hello.rank, pod.name, hello.gpu_uuid)
         return rank
@@ -255,14 +256,14 @@ class Clocks:
         return placed.pod
 
     def _tick(self, now: float) -> None:
-        stuck = now - self._follower.looked_at_s > _FOLLOWER_STUCK_S
         for rank in tuple(self._ranks.values()):
             if not rank.alive:
                 with self._lock:
                     if self._ranks.get(rank.setter.gpu.uuid) is rank:
                         del self._ranks[rank.setter.gpu.uuid]
-            elif stuck:
-                rank.stop(Reason(End.FOLLOWER_FAILED, "see the log of the clocks"))
+                        rank.setter.follow = None
+            elif now - rank.setter.turned_at_s > _STUCK_S:
+                rank.stop(Reason(End.FOLLOWER_FAILED, "NVML hangs, or the log of the clocks says why"))
             else:
                 rank.check_markers(now)
         expired = self._time_to_live.expired(now)
@@ -271,10 +272,9 @@ class Clocks:
             log.warning("%s", f"default clocks: {expired}" if expired else "there is news of plans again")
 
     def _arm(self, now: float) -> None:
-        """The watchdog: as long as all threads turn, it is put off."""
-        turns = now - self._follower.looked_at_s < _FOLLOWER_STUCK_S
+        """The watchdog: as long as ranks and agent are served, it is put off. A GPU's own thread may hang in NVML."""
         serves = self._endpoint is None or self._endpoint.listening
-        if self._started and turns and serves and now - self._armed_at_s >= _ARM_S:
+        if self._started and serves and now - self._armed_at_s >= _ARM_S:
             self._armed_at_s = now
             faulthandler.dump_traceback_later(_DEAD_S, exit=True, file=self._log_descriptor)
 
@@ -286,8 +286,7 @@ class Clocks:
     def _is_well(self, uuid: str) -> bool:
         """Whether the threads live on which a lease of the warden depends."""
         now, setter = time.monotonic(), self._setters[uuid]
-        follows = now - self._follower.looked_at_s < _FOLLOWER_STUCK_S
-        return follows and setter.alive and setter.stuck_s(now) < _HANGS_S
+        return setter.alive and now - setter.turned_at_s < _STUCK_S and setter.stuck_s(now) < _HANGS_S
 
     def _revoked(self, uuid: str, reason: str) -> None:
         """Without a lease of the warden: default clocks, and no plan before its next block begins."""

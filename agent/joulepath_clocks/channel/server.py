@@ -1,7 +1,7 @@
 """The clocks' end of the channel: the agent comes and goes, nothing here ever waits for it.
 
-What is as it is (GPUs, ranks, the node) is looked at ten times a second, and said where it differs from what this agent
-was told last; so an agent that is new, or that was slow for a while, hears all of it. What happens (iterations,
+What is as it is (GPUs, ranks, the node) is looked at four times a second, and said where it differs from what this
+agent was told last; so an agent that is new, or that was slow for a while, hears all of it. What happens (iterations,
 records, looks) is said once: where the socket's queue is full it is lost, and with it measurements, never a clock.
 """
 
@@ -34,7 +34,7 @@ __all__ = ["Server"]
 
 log = logging.getLogger(__name__)
 
-_TURN_S: Final = 0.1
+_TURN_S: Final = 0.25
 _QUEUE_BYTES: Final = 2**20
 _WORDS_AT_ONCE: Final = 64
 _CREDENTIALS: Final = struct.Struct("iII")
@@ -56,7 +56,7 @@ class Server:
             state_dir: Folder of the socket.
             news: All that is as it is now, each by a name of its own, in the order in which to say it.
             hear: Is given what the agent says, in this thread.
-            on_turn: Runs ten times a second in this thread.
+            on_turn: Runs four times a second and more in this thread.
 
         Raises:
             OSError: The socket can't be made.

@@ -272,9 +272,7 @@ def decode(message: bytes) -> ClocksWord | AgentWord:
         body = json.loads(head)
         kind = _KINDS[body.pop("is")]
         made: dict[str, Any] = {name: _READ.get(name, _plain)(value) for name, value in body.items()}
-        for field in fields(kind):
-            if field.name not in made:
-                made[field.name] = tail
+        made |= {field.name: tail for field in fields(kind) if field.type == "bytes"}
         word: ClocksWord | AgentWord = kind(**made)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ChannelError(f"{error!r} in {head[:100]!r}") from None

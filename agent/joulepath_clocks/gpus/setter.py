@@ -1,7 +1,9 @@
-"""Setting clocks: one thread for each GPU, so that a call that blocks delays no other GPU and no follower.
+"""Setting clocks: one thread for each GPU, so that a call that blocks delays no other GPU.
 
-The latest wish wins; a clock that is already ordered isn't ordered again (each order may cost the GPU a pause). The
-setter holds a lease of the GPU, by the warden, from before its first order until `release`.
+The same thread follows the rank that runs there, since to hand an order over would take longer than to decide on it: it
+looks when the rank wants to be looked at, and orders what comes of that. The latest wish wins; a clock that is already
+ordered isn't ordered again (each order may cost the GPU a pause). The setter holds a lease of the GPU, by the warden,
+from before its first order until `release`.
 
 How long a switch takes is measured only where a wish asks for it: sweeps do, whose clocks stay for long. Under a plan
 the next wish ends a measurement, so that only short lags would count, and raises that go by them would come too late.
@@ -10,6 +12,7 @@ the next wish ends a measurement, so that only short lags would count, and raise
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import logging
 import math
 import threading
@@ -24,10 +27,15 @@ from joulepath_clocks.gpus.nvml import Gpu, GpuError
 from joulepath_clocks.gpus.settled import Settled
 from joulepath_clocks.gpus.wish import DEFAULT, Wish
 
-__all__ = ["ClockSetter"]
+__all__ = ["ClockSetter", "Follow"]
 
 log = logging.getLogger(__name__)
 
+Follow = Callable[[float], float]
+"""Looks at a rank, at a time of the monotonic clock; when to look again."""
+
+_PR_SET_TIMERSLACK: Final = 29
+_LONGEST_PAUSE_S: Final = 0.5
 _LAG_POLL_S: Final = 0.0005
 _LAG_LIMIT_S: Final = 0.5
 _LAG_BLUR_S: Final = 0.002
@@ -53,9 +61,16 @@ class ClockSetter:
         """Called so where a clock isn't ordered, since there is no lease of it."""
         self.on_yield: Callable[[str], None] = lambda _: None
         """Called where a clock isn't ordered, since somebody else sets it; from any thread, perhaps several times."""
+        self.follow: Follow | None = None
+        """The rank that runs there, while there is one."""
+        self.turned_at_s = time.monotonic()
+        """When the thread was last there to look and to order."""
         self._lessor = lessor
         self._leased = False
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        self._roused = threading.Lock()
+        """Released to rouse the thread; held by it else."""
+        self._roused.acquire()
         self._wish: Wish | None = None
         self._done_now = True
         self._again = False
@@ -113,18 +128,18 @@ class ClockSetter:
 
     def wish(self, wish: Wish) -> None:
         """Replaces the wish; returns at once."""
-        with self._changed:
+        with self._lock:
             if not self._releasing:
                 self._wish, self._done_now = wish, False
-                self._changed.notify()
+        self.rouse()
 
     def contradict(self, ordered_mhz: int, seen_mhz: int) -> None:
         """Takes notice that a clock ordered isn't in force any more: it is ordered again, or yielded."""
-        with self._changed:
+        with self._lock:
             if not self._leased or self._releasing or self._ordered_mhz != ordered_mhz:
                 return
             again = self._again = self.foreign.decide(ordered_mhz, seen_mhz, time.monotonic())
-            self._changed.notify()
+        self.rouse()
         log.warning("%s: %s", self.gpu.uuid, self.foreign.told_lately(time.monotonic()))
         if not again:
             self.release()
@@ -132,51 +147,66 @@ class ClockSetter:
 
     def release(self) -> None:
         """Ends all wishes: default clocks at once, then no lease. Returns at once."""
-        with self._changed:
-            self._releasing = True
-            self._changed.notify()
+        self._releasing = True
+        self.rouse()
+
+    def rouse(self) -> None:
+        """Has the thread turn now, be it that it was to pause."""
+        if threading.get_ident() != self._thread.ident:
+            with contextlib.suppress(RuntimeError):  # it is roused already
+                self._roused.release()
 
     def close(self, timeout_s: float) -> bool:
         """Releases and ends the thread; whether that was done within the time. Until then it keeps trying."""
         self.release()
-        with self._changed:
-            self._running = False
-            self._changed.notify()
+        self._running = False
+        self.rouse()
         self._thread.join(max(0.0, timeout_s))
         return not self._thread.is_alive() and not self._leased
 
     def _run(self) -> None:
+        # The default of 50 us would add to every pause.
+        ctypes.CDLL(None).prctl(_PR_SET_TIMERSLACK, 1000, 0, 0, 0)
         while True:
-            with self._changed:
-                while self._running and (wait := self._seconds_to_order()) > 0:
-                    self._changed.wait(None if math.isinf(wait) else wait)
-                again, self._again = self._again, False
-                if self._releasing:
-                    target, measure = None, False
-                elif again:
-                    target, measure = self._ordered_mhz, False
-                elif not self._running:
+            look_at_s = self._look()
+            due_at_s = self._due_at_s()
+            now = time.monotonic()
+            if due_at_s > now:
+                if not self._running:
                     return
-                else:
-                    target, measure = self._take()
+                self._roused.acquire(timeout=max(0.0, min(due_at_s, look_at_s, now + _LONGEST_PAUSE_S) - now))
+                continue
             try:
-                if target is None:
-                    self._release_now()
-                elif again or target != self._ordered_mhz:
-                    self._order(target, measure)
+                self._do_what_is_due()
             except Exception:
                 log.exception("setting the clock of %s failed; the GPU returns to its default clocks", self.gpu.uuid)
                 self.release()
                 time.sleep(_RETRY_S)
 
-    def _seconds_to_order(self) -> float:
-        if self._releasing or self._again:
-            return 0.0
-        if self._wish is None:
-            return math.inf
-        if not self._done_now:
-            return 0.0
-        return self._wish.later_at_s - time.monotonic()
+    def _look(self) -> float:
+        """Follows the rank; when to do so again."""
+        now = self.turned_at_s = time.monotonic()
+        follow = self.follow
+        return math.inf if follow is None else follow(now)
+
+    def _due_at_s(self) -> float:
+        """When there is something to be done next."""
+        wish = self._wish
+        if self._releasing or self._again or (wish is not None and not self._done_now):
+            return -math.inf
+        return math.inf if wish is None else wish.later_at_s
+
+    def _do_what_is_due(self) -> None:
+        if self._releasing:
+            self._release_now()
+        elif self._again:
+            self._again = False
+            self._order(self._ordered_mhz, False)
+        else:
+            with self._lock:
+                target_mhz, measure = self._take()
+            if target_mhz != self._ordered_mhz:
+                self._order(target_mhz, measure)
 
     def _take(self) -> tuple[int, bool]:
         wish = self._wish
@@ -239,12 +269,13 @@ class ClockSetter:
     def _measured_lag_s(self, switch: Switch, begun_s: float) -> float | None:
         """Looks until the clock is there, the next wish is due or it has taken too long; None unless seen sharply."""
         looked_s = time.monotonic()
-        while (now := time.monotonic()) < begun_s + _LAG_LIMIT_S and self._seconds_to_order() > 0:
+        while (now := time.monotonic()) < begun_s + _LAG_LIMIT_S and self._due_at_s() > now:
             there = self._is_over(switch)
             if there is not False:
                 sharp = now - looked_s <= max(_LAG_BLUR_S, _LAG_BLUR * (now - begun_s))
                 return now - begun_s if there and sharp else None
             looked_s = now
+            self._look()
             time.sleep(_LAG_POLL_S)
         return None
 
@@ -275,6 +306,6 @@ class ClockSetter:
                 retry_s = min(_LONGEST_RETRY_S, 2 * retry_s)
         self._stuck_since_s = math.inf
         self._lags.begin_anew()
-        with self._changed:
+        with self._lock:
             self._ordered_mhz, self._ordered_at_s = DEFAULT, time.monotonic()
             self._wish, self._releasing = None, False

@@ -99,7 +99,8 @@ class Group:
         self.due_s = min((end_s for end_s in ends_s if end_s > now_s), default=math.inf)
         heeded = [member.wish for member, end_s in zip(self._members, ends_s, strict=True) if end_s > now_s]
         for member in self._members:
-            wish = joint([one for one in (*heeded, member.wish) if one is not None], now_s)
+            wanted = [one for one in (*heeded, member.wish) if one is not None]
+            wish = wanted[0] if len(self._members) == 1 else joint(wanted, now_s)
             if wish != member.ordered:
                 member.ordered = wish
                 member.order(wish)

@@ -1,4 +1,10 @@
-"""The progress of one rank: when its next marker is due, and how long none may come."""
+"""The progress of one rank: when to look for its next marker, and how long none may come.
+
+A look costs a core some microseconds, a marker that is seen late a clock that is switched late. The end of an
+instruction, which clocks are lowered at, is due when it usually comes at this clock, give or take how much that varies:
+then looks follow each other closely, as they do for what lasts longer than expected only at first. Between two
+instructions, where nothing is ordered, and before an end is due, they are few.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +17,30 @@ from joulepath_trainer.wire.page import MarkerEntry, MarkerEvent
 
 __all__ = ["Progress", "silence_limit_s"]
 
-_FORGET: Final = 1.05
-_SURE: Final = 0.9
-"""Share of an instruction's shortest duration in which its end isn't looked for: clocks, and so durations, change."""
 _LEAST_SILENCE_S: Final = 2.0
 _SILENT_ITERATIONS: Final = 3
 _PERIODS: Final = 5
+
+_CLOSE_S: Final = 0.0001
+_CLOSE_SHARE: Final = 0.01
+"""Between two looks for an end that is due, of its instruction's duration."""
+_WAITING_S: Final = 0.0003
+_WAITING_SHARE: Final = 0.05
+"""The same for a begin, of the duration of the instruction before."""
+_LATE_SHARE: Final = 0.1
+"""The same for an end that is late, of its lateness."""
+_WAITING_MOST_S: Final = 0.005
+_LONGEST_S: Final = 0.1
+_SILENT_LOOK_S: Final = 0.02
+_SILENT_S: Final = 2.0
+
+_LEARNS: Final = 0.25
+_FORGETS: Final = 0.98
+_VARIES: Final = 1.5
+"""So many times as far as lately an end may be from when it is usually due."""
+_VARIES_LEAST: Final = 0.01
+_VARIES_AT_FIRST: Final = 0.03
+_MOST_KNOWN: Final = 4096
 
 
 def silence_limit_s(iteration_time_s: float, most_s: float) -> float:
@@ -33,11 +57,15 @@ class Progress:
     def __init__(self, stages: Collection[int], now_s: float) -> None:
         """`stages` are those that the rank runs: what it claims of others is not remembered."""
         self.last_marker_s = now_s
-        self.expected_s = 0.0
-        """When the next marker is due, as far as known."""
         self._stages = stages
-        self._begun_at_s = 0.0
-        self._shortest_s: dict[tuple[int, str], float] = {}
+        self._begun_at_s: float | None = None
+        """When the instruction that runs began; None between two."""
+        self._runs: tuple[int, str, int, int] = (0, "", 0, 0)
+        """That instruction, and the clock that was ordered when it began."""
+        self._due_s = now_s
+        self._close_s = self._waiting_s = _WAITING_S
+        self._usual_s: dict[tuple[int, str, int, int], tuple[float, float]] = {}
+        """Of each: how long it lasts, and how far from that it was lately."""
         self._iteration_begun_s: float | None = None
         self._periods_s: deque[float] = deque(maxlen=_PERIODS)
 
@@ -46,23 +74,44 @@ class Progress:
         """Median of the last iterations; 0 while unknown."""
         return statistics.median(self._periods_s) if self._periods_s else 0.0
 
-    def begin(self, now_s: float) -> None:
-        """An iteration begins."""
-        if self._iteration_begun_s is not None:
-            self._periods_s.append(now_s - self._iteration_begun_s)
-        self._iteration_begun_s = self.expected_s = now_s
-
-    def expect(self, entry: MarkerEntry, now_s: float) -> None:
-        """The end of an instruction is due as long after its begin as the shortest of its kind lately took."""
-        what = (entry.stage, entry.kind)
+    def passed(self, entry: MarkerEntry, ordered_mhz: int, now_s: float) -> None:
+        """A marker was seen, while this clock was ordered."""
         if entry.event is MarkerEvent.BEGIN:
-            self._begun_at_s = now_s
-            self.expected_s = now_s + _SURE * self._shortest_s.get(what, 0.0)
+            self._begin((entry.stage, entry.kind, entry.microbatch, ordered_mhz), now_s)
             return
-        if entry.event is MarkerEvent.END and entry.stage in self._stages:
-            took_s = now_s - self._begun_at_s
-            self._shortest_s[what] = min(took_s, self._shortest_s.get(what, took_s) * _FORGET)
-        self.expected_s = now_s
+        if entry.event is MarkerEvent.END and self._begun_at_s is not None:
+            self._end(now_s - self._begun_at_s)
+        elif entry.event is MarkerEvent.STEP_BEGIN:
+            if self._iteration_begun_s is not None:
+                self._periods_s.append(now_s - self._iteration_begun_s)
+            self._iteration_begun_s = now_s
+        self._begun_at_s = None
+        self._due_s = now_s
+
+    def _begin(self, runs: tuple[int, str, int, int], now_s: float) -> None:
+        self._runs, self._begun_at_s, self._due_s = runs, now_s, now_s
+        if (usual := self._usual_s.get(runs)) is not None:
+            lasts_s, varies_s = usual
+            self._due_s = now_s + lasts_s - max(_VARIES * varies_s, _VARIES_LEAST * lasts_s)
+            self._close_s = max(_CLOSE_S, _CLOSE_SHARE * lasts_s)
+
+    def _end(self, lasted_s: float) -> None:
+        self._waiting_s = min(_WAITING_MOST_S, max(_WAITING_S, _WAITING_SHARE * lasted_s))
+        if self._runs[0] not in self._stages:
+            return
+        if len(self._usual_s) >= _MOST_KNOWN:
+            self._usual_s.clear()
+        lasts_s, varies_s = self._usual_s.get(self._runs, (lasted_s, _VARIES_AT_FIRST * lasted_s))
+        varies_s = max(_FORGETS * varies_s, abs(lasted_s - lasts_s))
+        self._usual_s[self._runs] = lasts_s + _LEARNS * (lasted_s - lasts_s), varies_s
+
+    def look_at_s(self, now_s: float) -> float:
+        """When to look next."""
+        if now_s < self._due_s:
+            return min(self._due_s, now_s + _LONGEST_S)
+        if self._begun_at_s is not None:
+            return now_s + min(_SILENT_LOOK_S, max(self._close_s, _LATE_SHARE * (now_s - self._due_s)))
+        return now_s + (_SILENT_LOOK_S if self.silent_s(now_s) > _SILENT_S else self._waiting_s)
 
     def silent_s(self, now_s: float) -> float:
         """Seconds since its last marker was seen."""

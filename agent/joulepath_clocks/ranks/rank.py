@@ -7,6 +7,7 @@ end its lease.
 from __future__ import annotations
 
 import copy
+import logging
 import select
 import threading
 import time
@@ -32,7 +33,10 @@ from joulepath_trainer.wire.page import MarkerEntry, MarkerEvent
 
 __all__ = ["Rank"]
 
+log = logging.getLogger(__name__)
+
 _MOST_MARKS: Final = 4500
+_FAILED: Final = "this rank couldn't be followed, see the log of the clocks"
 
 
 class Rank:
@@ -69,11 +73,13 @@ class Rank:
         self.progress = Progress(frozenset(hello.pipeline.stages), now)
         self.lease = Lease(setter, f"rank {hello.rank} of {came.pod.name}", on_lease_end)
         self._group, self._member = group or Group(), Member(self.lease.order)
+        self._passed: list[Mark] = []
+        """At the last look."""
         self.marks: list[Mark] = []
         """Of the iteration that runs, to be told when the next one begins."""
         self._markers = Allowance(budget.markers_burst, budget.markers_per_s, now)
         self._told = Told(came.rank, (), 0.0, None, 0.0)
-        self._restage_at_s = now
+        self._restage_at_s = self._looked_at_s = now
         self._lock = threading.RLock()
         self._conductor = Conductor(
             hello.attempt, hello.pipeline.stages, setter.lag_up_s, most_slowdown=budget.most_slowdown
@@ -82,14 +88,22 @@ class Rank:
 
     # following
 
-    def poll(self) -> None:
-        """Looks at the page and acts on what the GPU has passed since. Called by the follower."""
-        if self._group.due_s <= (now := time.monotonic()):
-            self._group.look(now)
-        marker = self.page.news()
-        if marker is None:
-            return
-        now = time.monotonic()
+    def follow(self, now: float) -> float:
+        """Looks at the page and acts on what the GPU has passed since; when to look next. Called by the setter."""
+        try:
+            if self._passed:
+                self._remember()
+            if self._group.due_s <= now:
+                self._group.look(now)
+            if (marker := self.page.news()) is not None:
+                self._follow(marker, now)
+        except Exception:
+            log.exception("following rank %d of %s failed", self.hello.rank, self.pod.name)
+            self.stop(Reason(End.FOLLOWER_FAILED, _FAILED, final=True))
+        self._looked_at_s = now
+        return now if self._passed else self.progress.look_at_s(now)
+
+    def _follow(self, marker: int, now: float) -> None:
         with self._lock:
             if not self.alive:
                 return
@@ -106,11 +120,11 @@ class Rank:
         conductor = self._conductor
         self.computing = entry.event is MarkerEvent.BEGIN
         if entry.event is not MarkerEvent.STEP_BEGIN:
-            self._apply(conductor.on_event(entry, now))
-            if len(self.marks) < _MOST_MARKS:
-                self.marks.append((entry, now))
-            self.progress.expect(entry, now)
+            # It began after the last look, perhaps at once: what is ordered so long after a begin is never late.
+            self._apply(conductor.on_event(entry, self._looked_at_s if self.computing else now))
+            self._passed.append((entry, now))
             return
+        self._remember()
         spoiled = self._begun is not conductor.applied
         told = self._told
         conductor.lag_up_s, conductor.expired = self.setter.lag_up_s, self._time_to_live.expired(now)
@@ -122,9 +136,16 @@ class Rank:
             self._apply(conductor.restage())
         self._apply(conductor.on_event(entry, now))
         self._begun = conductor.applied
-        self.progress.begin(now)
+        self.progress.passed(entry, self.setter.ordered_mhz, now)
         marks, self.marks = pack_marks(self.marks), []
         self._say(Began(self.number, entry.iteration, conductor.applied, now, spoiled, marks))
+
+    def _remember(self) -> None:
+        """What the order of a clock needn't wait for."""
+        for entry, at_s in self._passed:
+            self.progress.passed(entry, self.setter.ordered_mhz, at_s)
+        self.marks.extend(self._passed[: max(0, _MOST_MARKS - len(self.marks))])
+        self._passed.clear()
 
     # plans and leases
 

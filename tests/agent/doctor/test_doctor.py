@@ -280,14 +280,18 @@ def test_the_agent_begins_with_what_the_doctor_measured_while_its_driver_is_the_
     made = clinic()
     assert doctor(made).end()[0] == 0
     agent = made.agent()
+    wait_until(lambda: agent.report().gpus[0].lag is not None, "the clocks are told")
     lag, found = agent.report().gpus[0].lag, examined(made)
     assert lag is not None
     assert lag.samples == len(found.lags_s(up=True)) + len(found.lags_s(up=False))
-    agent.end()
+    for one in (agent, agent.clocks):
+        one.end()
     record = Record.read(made.state_dir)
     assert record is not None
     Record.of(record.joulepath, "another driver", record.taken_at, record.seconds, record.gpus).write(made.state_dir)
-    assert made.agent().report().gpus[0].lag is None
+    another = made.agent()
+    assert another.counts() != {}, "the clocks are told what there is to tell"
+    assert another.report().gpus[0].lag is None
 
 
 def test_it_is_a_command_of_the_agent(capsys: pytest.CaptureFixture[str]) -> None:

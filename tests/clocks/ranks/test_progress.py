@@ -1,12 +1,17 @@
-"""How long a rank may say nothing."""
+"""When a rank is looked at, and how long it may say nothing."""
 
 from __future__ import annotations
 
+import random
+import statistics
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from joulepath_clocks.peers.budget import BUDGET
-from joulepath_clocks.ranks.progress import silence_limit_s
+from joulepath_clocks.ranks.progress import Progress, silence_limit_s
+from joulepath_trainer.wire.page import MarkerEntry, MarkerEvent
 
 
 @given(st.floats(0, allow_infinity=True, allow_nan=False))
@@ -18,3 +23,45 @@ def test_a_rank_may_be_silent_for_three_iterations() -> None:
     assert silence_limit_s(0.0, 60.0) == 2.0
     assert silence_limit_s(5.0, 60.0) == 15.0
     assert silence_limit_s(5.0, 10.0) == 10.0
+
+
+def looked(lasts_s: float, varies: float, seed: int) -> tuple[list[float], float]:
+    """How late each end of an instruction is seen, in its own duration; and looks at each.
+
+    100 instructions of a duration that varies by so much of it, with waits between them.
+    """
+    chance, progress = random.Random(seed), Progress((0,), 0.0)
+    now, late, looks = 0.0, [], 0
+
+    def see(event: MarkerEvent, passed_at_s: float) -> float:
+        nonlocal now, looks
+        while now < passed_at_s:
+            now, looks = progress.look_at_s(now), looks + 1
+        progress.last_marker_s = now
+        progress.passed(MarkerEntry(1, 1, event, "F", 0, 0), 900, now)
+        return now - passed_at_s
+
+    for _ in range(100):
+        begun_at_s = now + chance.uniform(0.0, 0.3) * lasts_s
+        see(MarkerEvent.BEGIN, begun_at_s)
+        late.append(see(MarkerEvent.END, begun_at_s + lasts_s * chance.gauss(1.0, varies)) / lasts_s)
+    return late[10:], looks / 100
+
+
+@pytest.mark.parametrize("lasts_s", [0.01, 0.02, 0.1, 1.0])
+@pytest.mark.parametrize("varies", [0.002, 0.01, 0.03])
+def test_ends_are_seen_soon_with_few_looks(lasts_s: float, varies: float) -> None:
+    late, looks = looked(lasts_s, varies, 1)
+    assert statistics.median(late) < 0.01
+    assert statistics.quantiles(late, n=20)[-1] < 0.04
+    assert looks < 30 + 20 * lasts_s
+
+
+def test_an_instruction_that_is_new_or_lasts_much_longer_is_looked_at_ever_less_often() -> None:
+    progress = Progress((0,), 0.0)
+    progress.passed(MarkerEntry(1, 1, MarkerEvent.BEGIN, "F", 0, 0), 900, 0.0)
+    progress.last_marker_s = now = 0.0
+    looks = 0
+    while now < 1.0:
+        now, looks = progress.look_at_s(now), looks + 1
+    assert 50 < looks < 150

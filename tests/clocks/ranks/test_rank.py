@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
@@ -53,12 +54,12 @@ def make() -> Iterator[Callable[[Budget], Made]]:
 def test_markers_that_come_faster_than_the_budget_are_not_followed(make: Callable[[Budget], Made]) -> None:
     rank, page, _ = make(replace(BUDGET, markers_burst=1000.0, markers_per_s=1e-6))
     page.pass_marker(page.announce(MarkerEvent.STEP_BEGIN, 1))
-    rank.poll()
+    rank.follow(time.monotonic())
     for number in range(8000):
         sequence = page.announce(MarkerEvent.BEGIN, 1, "F", 0, number)
         if number % 200 == 199:
             page.pass_marker(sequence)
-            rank.poll()
+            rank.follow(time.monotonic())
     assert rank.news.iteration == 1
     assert 1000 <= len(rank.marks) <= 1200
 
@@ -68,7 +69,7 @@ def test_an_iteration_is_told_with_the_markers_of_the_one_before(make: Callable[
     for iteration in (1, 2):
         for event, kind in ((MarkerEvent.STEP_BEGIN, ""), (MarkerEvent.BEGIN, "F"), (MarkerEvent.END, "F")):
             page.pass_marker(page.announce(event, iteration, kind))
-            rank.poll()
+            rank.follow(time.monotonic())
     first, second = (word for word in said if isinstance(word, Began))
     assert (first.iteration, first.marks) == (1, b"")
     marks = [(one.event, one.iteration, one.kind) for one, _ in unpack_marks(second.marks)]
