@@ -1,8 +1,9 @@
 """The agent without a cluster: pods come from the command line, plans and questions from standard input.
 
-It knows of ranks what the `local_clocks` tell it that run on the same state folder.
+It knows of ranks what the `local_clocks` tell it that run on the same state folder; with `--socket` it starts such
+ones itself, for ranks at that socket, and ends them when it ends.
 
-    python local_agent.py --state-dir D [--pod UID=GPU,GPU ...]
+    python local_agent.py --state-dir D [--pod UID=GPU,GPU ...] [--socket S]
     > {"plans": [JobPlan spec, ...]}          every plan there is, for job-uid's of namespace "default"
     > {"report": true}                        answered with one line: the NodeReport's status
     > {"counts": true}                        answered with lease ends, refusals and orders by GPU, a moment later
@@ -12,8 +13,10 @@ It knows of ranks what the `local_clocks` tell it that run on the same state fol
 from __future__ import annotations
 
 import argparse
+import atexit
 import json
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -60,16 +63,30 @@ class Pods:
         return f"{gpu_uuid} is another pod's as well" if gpu_uuid in self.shared else ""
 
 
+def start_clocks(path: Path, state_dir: Path) -> None:
+    """Starts clocks, and waits until they are there."""
+    program = Path(__file__).with_name("local_clocks.py")
+    command = [sys.executable, str(program), "--socket", str(path), "--state-dir", str(state_dir)]
+    clocks = subprocess.Popen(command, stdout=subprocess.PIPE)
+    atexit.register(clocks.wait)
+    atexit.register(clocks.terminate)
+    assert clocks.stdout is not None
+    clocks.stdout.readline()
+
+
 def main() -> None:
     """Runs until SIGTERM or the end of the input."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--state-dir", type=Path, required=True)
+    parser.add_argument("--socket", type=Path)
     parser.add_argument("--pod", action="append", default=[])
     options = parser.parse_args()
     written = Log("INFO", "%(relativeCreated)d %(threadName)s %(message)s", 2)
     pods = Pods({uid: gpus.split(",") for uid, _, gpus in (pod.partition("=") for pod in options.pod)})
     agent = Agent(Nvml(), pods, options.state_dir, budget=replace(BUDGET, recheck_s=_RECHECK_S))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    if options.socket is not None:
+        start_clocks(options.socket, options.state_dir)
     agent.start()
     registry = CollectorRegistry()
     registry.register(AgentCollector(agent, "node-a", written.dropped_lines))
