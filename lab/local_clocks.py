@@ -27,7 +27,7 @@ from joulepath_clocks.gpus.nvml import Nvml
 from joulepath_clocks.peers.peer import Peer
 from joulepath_clocks.peers.process import peer_pidfd, pid_of
 from joulepath_clocks.peers.refusal import PeerRefusedError
-from joulepath_clocks.priority import take_priority
+from joulepath_clocks.priority import prefer_process
 from joulepath_warden.logs import Log
 
 __all__ = ["identify", "main"]
@@ -60,7 +60,7 @@ def main() -> None:
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     written = Log("info")
-    take_priority()
+    prefer_process()
     clocks = Clocks(
         Nvml(),
         identify,

@@ -18,7 +18,7 @@ from joulepath_clocks.gpus.foreign import OnForeignClock
 from joulepath_clocks.gpus.nvml import Nvml
 from joulepath_clocks.peers.budget import BUDGET
 from joulepath_clocks.peers.cgroup import CgroupIdentity
-from joulepath_clocks.priority import take_priority
+from joulepath_clocks.priority import prefer_process
 from joulepath_clocks.ranks.lifetime import DEFAULT_TIME_TO_LIVE_S
 from joulepath_trainer.wire.protocol import SOCKET_PATH
 from joulepath_warden.clocks import site_clocks
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    priority = take_priority()
+    prefer_process()
     try:
         clocks = Clocks(
             Nvml(options.site_clocks),
@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         log.error("%s", error)
         return 1
     clocks.start()
-    log.info("ranks are served at %s, with %s", options.socket, priority)
+    log.info("ranks are served at %s", options.socket)
     while not stop.wait(_TURN_S) and not clocks.hopeless:
         pass
     if not stop.is_set():

@@ -26,6 +26,7 @@ from joulepath_clocks.gpus.leasing import Lessor
 from joulepath_clocks.gpus.nvml import Gpu, GpuError
 from joulepath_clocks.gpus.settled import Settled
 from joulepath_clocks.gpus.wish import DEFAULT, Wish
+from joulepath_clocks.priority import prefer_thread
 
 __all__ = ["ClockSetter", "Follow"]
 
@@ -36,6 +37,8 @@ Follow = Callable[[float], float]
 
 _PR_SET_TIMERSLACK: Final = 29
 _LONGEST_PAUSE_S: Final = 0.5
+_BREATH_S: Final = 0.00002
+"""Also where the next look is due at once: nobody runs on and on at such a priority."""
 _LAG_POLL_S: Final = 0.0005
 _LAG_LIMIT_S: Final = 0.5
 _LAG_BLUR_S: Final = 0.002
@@ -165,6 +168,8 @@ class ClockSetter:
         return not self._thread.is_alive() and not self._leased
 
     def _run(self) -> None:
+        if not prefer_thread():
+            log.info("no real-time priority: on a host whose cores are busy, this GPU's clock is switched late")
         # The default of 50 us would add to every pause.
         ctypes.CDLL(None).prctl(_PR_SET_TIMERSLACK, 1000, 0, 0, 0)
         while True:
@@ -174,7 +179,7 @@ class ClockSetter:
             if due_at_s > now:
                 if not self._running:
                     return
-                self._roused.acquire(timeout=max(0.0, min(due_at_s, look_at_s, now + _LONGEST_PAUSE_S) - now))
+                self._roused.acquire(timeout=max(_BREATH_S, min(due_at_s, look_at_s, now + _LONGEST_PAUSE_S) - now))
                 continue
             try:
                 self._do_what_is_due()
