@@ -122,9 +122,14 @@ class Agent:
             part.stop()
 
     @property
+    def connected(self) -> bool:
+        """Whether the clocks are there."""
+        return self._channel.connected
+
+    @property
     def ready(self) -> bool:
         """Whether the clocks are there and well: see NodeNews."""
-        return self._channel.connected and self.node.well
+        return self.connected and self.node.well
 
     @property
     def healthy(self) -> bool:

@@ -63,6 +63,13 @@ TABLE: Final[tuple[MetricRow, ...]] = (
         "Times that somebody else had set or reset a leased clock, by answer: reasserted or yielded.",
     ),
     MetricRow("joulepath_gpus", "gauge", ("hostname",), "GPUs whose clock can be set; 0 on a node without."),
+    MetricRow("joulepath_clocks_up", "gauge", ("hostname",), "1 while the agent hears the node's clocks, else 0."),
+    MetricRow(
+        "joulepath_clocks_lost_messages_total",
+        "counter",
+        ("hostname",),
+        "Messages of the clocks that the agent didn't take in time: measurements that are missing.",
+    ),
     MetricRow("joulepath_warden_up", "gauge", ("hostname",), "1 while the node's warden leases clocks, else 0."),
     MetricRow("joulepath_leases", "gauge", ("hostname",), "Ranks whose clock the agent may hold locked."),
     MetricRow("joulepath_lease_ends_total", "counter", ("hostname", "reason"), "Leases that ended, by reason."),
@@ -136,6 +143,8 @@ class AgentCollector(Collector):
                 samples["joulepath_rank_iteration_number"].append((of_rank, rank.news.iteration))
                 samples["joulepath_rank_block"] += [((*of_rank, arm), float(rank.news.arm is arm)) for arm in Arm]
         samples["joulepath_gpus"].append(((host,), len(agent.gpus)))
+        samples["joulepath_clocks_up"].append(((host,), float(agent.connected)))
+        samples["joulepath_clocks_lost_messages_total"].append(((host,), float(agent.node.lost)))
         samples["joulepath_warden_up"].append(((host,), float(not agent.node.trouble)))
         samples["joulepath_leases"].append(((host,), sum(rank.news.leased for rank in ranks.values())))
         over = Counter(rank.history.over_budget for rank in ranks.values())

@@ -65,3 +65,13 @@ def test_an_agent_that_serves_ranks_is_healthy_and_ready(room: Callable[..., Roo
     for path in ("/healthz", "/readyz"):
         with urllib.request.urlopen(f"http://127.0.0.1:{agent.health_port}{path}", timeout=60) as answer:
             assert answer.read() == b"ok\n"
+
+
+def test_an_agent_whose_clocks_are_gone_tells_so_and_of_no_rank(room: Callable[..., Room]) -> None:
+    made = room(time_scale=0.1)
+    agent, peer = made.agent(), made.peer(iterations=100_000)
+    assert peer.hear()["accepted"]
+    wait_until(lambda: agent.rank() is not None, "the rank is reported")
+    agent.clocks.end()
+    wait_until(lambda: agent.rank() is None, "it is reported no more")
+    wait_until(lambda: 'joulepath_clocks_up{hostname="node-a"} 0.0' in get(agent, "/metrics"), "it tells so")
