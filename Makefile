@@ -6,6 +6,9 @@ UV_VERSION := 0.13.9
 UV := $(or $(shell command -v uv),$(JOULEPATH_CACHE)/uv-$(UV_VERSION)/bin/uv)
 PY := .venv/bin/python
 
+# Tests start processes by the hundred: the bytecode of what they import is kept, whatever the shell says.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
