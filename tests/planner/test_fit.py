@@ -4,10 +4,11 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from joulepath_planner import Fit, Pipeline, Point, Profile, ProfileError, fit, one_f_one_b, plan, simulate
+from tests.examples import examples
 from tests.planner.pipelines import EXCERPT, gpt3, series
 
 SUPPORTED = range(210, 1411, 15)
@@ -80,7 +81,7 @@ def test_a_plan_on_a_completed_profile_saves_nearly_as_much() -> None:
     assert seen.iteration_time_s < plan(truth).t_min_s * 1.005
 
 
-@settings(max_examples=10)
+@examples(10)
 @given(st.sampled_from([(1410, 870), (1410, 1200, 900), (1410, 1350, 1200, 1005, 900), HANDFUL]).flatmap(series))
 def test_what_was_measured_stays_and_nothing_else_is_beyond_it(points: tuple[Point, ...]) -> None:
     found = fit(Profile({(0, "F"): points, (0, "B"): points}, 80.0), SUPPORTED)

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from joulepath_planner import (
@@ -24,6 +24,7 @@ from joulepath_planner import (
     recorded,
     simulate,
 )
+from tests.examples import examples
 from tests.planner.pipelines import CLOCKS, gpt3, pipelines, profiled, scaled, schedules
 
 EXACT = 1 + 1e-9
@@ -31,7 +32,7 @@ SOLVER = 1e-6
 GRANULARITIES: tuple[Granularity, ...] = ("instruction", "phase", "kind", "rank")
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(pipelines(), st.floats(0, 0.4), st.sampled_from(GRANULARITIES))
 def test_a_plan_keeps_its_deadline_costs_no_more_than_default_and_never_beats_the_bound(
     pipeline: Pipeline, slowdown: float, granularity: Granularity
@@ -44,7 +45,7 @@ def test_a_plan_keeps_its_deadline_costs_no_more_than_default_and_never_beats_th
     assert made.energy_j >= made.lower_bound_j * (1 - SOLVER)
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(pipelines(), st.sampled_from((0.005, 0.02, 0.1)), st.floats(0.5, 1.0), st.sampled_from((0.0, 0.1)))
 def test_a_plan_with_lags_keeps_its_deadline(pipeline: Pipeline, lag_s: float, typical: float, slowdown: float) -> None:
     lags = LagTable(lag_s * typical, lag_s * typical, lag_s, lag_s)
@@ -55,7 +56,7 @@ def test_a_plan_with_lags_keeps_its_deadline(pipeline: Pipeline, lag_s: float, t
     assert made.energy_j == pytest.approx(seen.energy_j)
 
 
-@settings(max_examples=30)
+@examples(30)
 @given(pipelines(), st.data())
 def test_a_clock_more_never_raises_the_bound(pipeline: Pipeline, data: st.DataObject) -> None:
     stage = data.draw(st.sampled_from(pipeline.profile.stages))
@@ -70,7 +71,7 @@ def test_a_clock_more_never_raises_the_bound(pipeline: Pipeline, data: st.DataOb
     assert after.points[0].energy_j <= before.points[0].energy_j * (1 + SOLVER)
 
 
-@settings(max_examples=20)
+@examples(20)
 @given(pipelines(), st.data())
 def test_the_names_of_microbatches_change_nothing(pipeline: Pipeline, data: st.DataObject) -> None:
     count = pipeline.schedule.microbatches
@@ -95,7 +96,7 @@ def everything(pipeline: Pipeline, clocks: Iterable[int], deadline_s: float) -> 
     return best
 
 
-@settings(max_examples=20)
+@examples(20)
 @given(pipelines(most_stages=2, most_microbatches=2), st.floats(0, 0.3))
 def test_no_choice_of_clocks_beats_the_bound(pipeline: Pipeline, slowdown: float) -> None:
     made = plan(pipeline, slowdown=slowdown)
@@ -270,7 +271,7 @@ def test_a_reserve_absorbs_jitter_and_costs_some_savings() -> None:
         plan(pipeline, reserve=1.0)
 
 
-@settings(max_examples=15)
+@examples(15)
 @given(pipelines(), st.floats(0, 0.2), st.floats(0.0, 0.03))
 def test_a_least_dwell_is_kept(pipeline: Pipeline, slowdown: float, min_dwell_s: float) -> None:
     lags = LagTable.constant(0.002)
@@ -323,7 +324,7 @@ def test_the_power_of_waits_at_their_clocks_is_counted() -> None:
     assert made.energy_j <= simulate(by_clock, least_only.clocks).energy_j * (1 + 1e-9)
 
 
-@settings(max_examples=15)
+@examples(15)
 @given(pipelines(), st.floats(0, 0.2))
 def test_a_slower_clock_costs_at_most_the_gap_that_the_plan_reports(pipeline: Pipeline, slowdown: float) -> None:
     """The bound never rises with another clock, so no plan with it is above one without by more than its own gap."""
@@ -337,7 +338,7 @@ def test_a_slower_clock_costs_at_most_the_gap_that_the_plan_reports(pipeline: Pi
     assert made.energy_j <= without.energy_j * (1 + made.optimality_gap) * (1 + SOLVER)
 
 
-@settings(max_examples=15)
+@examples(15)
 @given(schedules(), st.sampled_from((0.0, 0.1)), st.sampled_from((None, 0.001)))
 def test_every_schedule_is_planned_within_its_deadline_and_bound(
     schedule: Schedule, slowdown: float, lag_s: float | None
