@@ -42,12 +42,14 @@ def made(asked: PlanRequest) -> PlanResult:
     return result
 
 
+@pytest.mark.slow
 def test_the_model_of_its_default_clocks_takes_what_it_took(asked: PlanRequest, made: PlanResult) -> None:
     assert made.t_min_s == pytest.approx(asked.control_time_s, rel=0.001)
     assert made.predicted_savings > 0.13
     assert made.plan_time_s == pytest.approx(asked.control_time_s, rel=0.001)
 
 
+@pytest.mark.slow
 def test_a_reserve_that_is_asked_for_is_kept_and_costs_savings(asked: PlanRequest, made: PlanResult) -> None:
     careful = compute(replace(asked, reserve=0.05))
     assert isinstance(careful, PlanResult)

@@ -23,6 +23,7 @@ def test_no_plan_beats_its_granularity_s_bound(pipeline: Pipeline, slowdown: flo
     assert found["kind"].lower_bound_j == pytest.approx(found["rank"].lower_bound_j, rel=SOLVER)
 
 
+@pytest.mark.slow
 def test_the_published_pipeline_s_table() -> None:
     table = alternatives(gpt3(), slowdown=0.05)
     assert [one.granularity for one in table] == ["instruction", "phase", "kind", "rank"]

@@ -116,6 +116,7 @@ def test_the_widest_gaps_are_within_a_hundredth(seed: int, slowdown: float) -> N
     )
 
 
+@pytest.mark.slow
 def test_the_same_pipeline_has_the_same_bound_and_plan() -> None:
     """The effort is counted, not timed."""
     first, second = (plan(few_clocks(10), slowdown=0.02) for _ in range(2))

@@ -74,6 +74,7 @@ def test_slack_and_the_clocks_beside_are_told_in_numbers() -> None:
     assert f"{told[0].clock_mhz} MHz (default 1410 MHz)" in words
 
 
+@pytest.mark.slow
 def test_coarse_plans_say_that_the_clock_is_shared() -> None:
     made = plan(PIPELINE, granularity="phase", slowdown=0.1)
     explainer = Explainer(PIPELINE, made, LagTable.constant(0.005))

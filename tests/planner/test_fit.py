@@ -73,6 +73,7 @@ def test_a_handful_of_clocks_tells_the_rest_within_noise() -> None:
                 assert known[point.clock_mhz].energy_j == pytest.approx(point.energy_j, rel=0.04)
 
 
+@pytest.mark.slow
 def test_a_plan_on_a_completed_profile_saves_nearly_as_much() -> None:
     truth = gpt3()
     guess = Pipeline(truth.schedule, fit(thinned(truth.profile, HANDFUL), SUPPORTED).profile)
@@ -136,6 +137,7 @@ def test_a_plateau_is_kept_flat_and_no_clock_on_it_is_faster() -> None:
     assert min(times.values()) >= min(times[1410], times[1380])
 
 
+@pytest.mark.slow
 def test_a_cap_that_shows_in_watts_is_known_to_the_seconds_too() -> None:
     """From seconds alone, with a noise of 2%, the cap's and the highest clock's are 1.3% apart on average here."""
     apart = []
@@ -158,6 +160,7 @@ def test_default_clocks_that_the_cap_makes_slower_are_no_outliers() -> None:
         assert told(found, stage, "B", TOP).time_s == pytest.approx(measured.time_s, rel=0.005)
 
 
+@pytest.mark.slow
 def test_filling_in_clocks_costs_nothing_of_what_the_measured_ones_give() -> None:
     """Capped tops that are slower, slow outliers, noise: twenty clocks, of which the fit makes thirty-nine."""
     top, clocks = 1740, tuple(range(1740, 599, -60))
@@ -189,6 +192,7 @@ def test_a_profile_with_every_clock_measured_is_planned_as_it_is() -> None:
     }
 
 
+@pytest.mark.slow
 def test_errors_grow_where_points_are_few_and_noisy() -> None:
     def error(noise: float, clocks: tuple[int, ...]) -> float:
         found = fit(thinned(generated(noise=noise), clocks), CLOCKS)

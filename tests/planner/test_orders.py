@@ -60,6 +60,7 @@ def test_recordings_exist_of_all_of_torch_s_schedules() -> None:
     assert set(SCHEDULES) - recorded_names() == {"early-recomputation-1f1b"}
 
 
+@pytest.mark.slow
 def test_the_installed_torch_still_executes_the_same() -> None:
     # Starting torch takes seconds, each run a third of one: with the recorded torch one run tells enough.
     names = ["dualpipev"] if version("torch") == RECORDED["torch"].split("+")[0] else sorted(recorded_names())

@@ -153,12 +153,14 @@ def test_the_published_pipeline_with_lags_keeps_t_min(lag_s: float, granularity:
     assert made.predicted_savings > least
 
 
+@pytest.mark.slow
 def test_coarser_granularity_saves_less() -> None:
     saved = [plan(gpt3(), slowdown=0.05, granularity=level).predicted_savings for level in GRANULARITIES]
     assert saved == sorted(saved, reverse=True)
     assert saved[-1] > 0.1
 
 
+@pytest.mark.slow
 def test_a_granularity_shares_its_clock() -> None:
     for granularity, kinds in (("kind", "FB"), ("rank", "*")):
         made = plan(gpt3(), slowdown=0.05, granularity=granularity)  # type: ignore[arg-type]
@@ -197,6 +199,7 @@ def test_a_cap_of_the_site_is_the_default_clock() -> None:
     assert simulate(gpt3(), made.clocks).energy_j == pytest.approx(made.energy_j)
 
 
+@pytest.mark.slow
 def test_past_t_star_free_a_longer_deadline_buys_nothing() -> None:
     edge = frontier(gpt3(), points=2).t_star_free_s
     made = plan(gpt3(), deadline_s=10.0)
@@ -250,6 +253,7 @@ def test_one_f_one_b_and_its_recording_give_the_same_plan() -> None:
     assert plan(Pipeline(recorded(one_f_one_b(3, 5).to_text()), pipeline.profile)).clocks == plan(pipeline).clocks
 
 
+@pytest.mark.slow
 def test_a_reserve_absorbs_jitter_and_costs_some_savings() -> None:
     pipeline = gpt3()
     slack_of = {}
@@ -281,6 +285,7 @@ def test_a_least_dwell_is_kept(pipeline: Pipeline, slowdown: float, min_dwell_s:
     assert made.energy_j <= made.baseline_energy_j * EXACT
 
 
+@pytest.mark.slow
 def test_short_instructions_share_a_clock_with_their_neighbours() -> None:
     # F lasts 50 ms, B 93 ms; a clock is to last 80 ms.
     made = plan(gpt3(), lags=LagTable.constant(0.02))

@@ -58,11 +58,13 @@ def test_more_slowdown_never_costs_more(pipeline: Pipeline, slowdowns: list[floa
     assert all(later <= sooner * SAME for sooner, later in pairwise(energies))
 
 
+@pytest.mark.slow
 def test_a_tenth_of_a_percent_more_never_costs_more() -> None:
     energies = [plan(gpt3(), slowdown=0.02 + 0.001 * step).energy_j for step in range(3)]
     assert all(later <= sooner * SAME for sooner, later in pairwise(energies))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("pipeline", "points"), [(gpt3(), 3), (scaled([1.0, 1.2, 0.9], 4), 9)], ids=["published", "made up"]
 )

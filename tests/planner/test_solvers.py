@@ -147,7 +147,10 @@ def _foreign_solve(threads: int) -> object:
 
 
 @pytest.mark.parametrize("first", [True, False])
-@pytest.mark.parametrize("pipeline", [scaled([1.0, 1.2], 3), gpt3(96)], ids=["small", "large"])
+@pytest.mark.parametrize(
+    "pipeline",
+    [pytest.param(scaled([1.0, 1.2], 3), id="small"), pytest.param(gpt3(96), marks=pytest.mark.slow, id="large")],
+)
 def test_others_use_highs_before_and_after_with_threads_of_their_own(first: bool, pipeline: Pipeline) -> None:
     def beside() -> list[str]:
         """In a thread that has not called HiGHS yet."""
@@ -242,8 +245,10 @@ def test_a_rank_gets_the_slack_that_greed_had_spent_on_another() -> None:
     assert made.energy_j < 894
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("microbatches", "granularity", "greedy_j", "enough_j"), [(12, "phase", 6267, 6225), (96, "kind", 44243, 44060)]
+    ("microbatches", "granularity", "greedy_j", "enough_j"),
+    [(12, "phase", 6267, 6225), (96, "kind", 44243, 44060)],
 )
 def test_a_published_profile_saves_more_than_greed_finds(
     microbatches: int, granularity: Granularity, greedy_j: float, enough_j: float, monkeypatch: pytest.MonkeyPatch
