@@ -12,11 +12,12 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from joulepath_cli.commands import document, goal, scenario
 from tests.cli.command import Run
+from tests.examples import examples
 from tests.planner.refusals import check_refusal
 
 SHAPE = ("--microbatches", 6, "--blocking-power", 80)
@@ -301,7 +302,7 @@ OPTIONS = argparse.ArgumentParser()
 scenario.add_arguments(OPTIONS)
 
 
-@settings(max_examples=50)
+@examples(50)
 @given(st.data())
 def test_any_energyprofile_is_read_or_refused_in_a_sentence(
     manifest: dict[str, Any], tmp_path_factory: pytest.TempPathFactory, data: st.DataObject

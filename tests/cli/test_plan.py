@@ -59,6 +59,7 @@ def test_each_objective_is_kept(run: Run, csv: Path) -> None:
     assert within["energy_j"] / within["iteration_time_s"] <= power_w * (1 + 1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("granularity", ["instruction", "phase", "rank"])
 def test_a_budget_gets_the_soonest_plan_and_what_is_allowed_instead_can_be_had(
     run: Run, csv: Path, granularity: str
@@ -146,6 +147,7 @@ def test_pictures_are_drawn_of_the_iteration_and_the_frontier(run: Run, csv: Pat
     assert "plan, predicted" in ElementTree.tostring(ElementTree.parse(curve).getroot(), encoding="unicode")
 
 
+@pytest.mark.slow
 def test_jitter_is_replayed_and_a_quantile_is_kept(run: Run, csv: Path) -> None:
     noise = ("--jitter", "2%", "--samples", 20)
     spread = _planned(run, csv, *noise)["jitter"]
@@ -268,6 +270,7 @@ def test_a_minimum_dwell_is_kept(run: Run, csv: Path) -> None:
     assert simulate(PIPELINE, rows).least_dwell_s >= 0.12 - 1e-9
 
 
+@pytest.mark.slow
 def test_what_coarser_control_costs_is_shown(run: Run, csv: Path) -> None:
     found = _planned(run, csv, "--alternatives", "--slowdown", "5%")["alternatives"]
     assert [one["granularity"] for one in found] == ["instruction", "phase", "kind", "rank"]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -30,6 +30,7 @@ from joulepath_crds import (
 )
 from joulepath_crds.definitions import KINDS, definition
 from joulepath_crds.schema import structural
+from tests.examples import examples
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 STAGE = StagePlan(stage=0, order=("F0", "B0"), clocks_mhz=(1200, 0), durations_s=(0.1, 0.2))
@@ -133,7 +134,7 @@ def test_a_job_plan_survives_the_way_through_the_api(plan: JobPlanSpec) -> None:
 
 @pytest.mark.parametrize("model", [EnergyPlanSpec, EnergyPlanStatus, EnergyProfileSpec, NodeReportStatus])
 def test_what_the_schema_allows_the_model_reads_and_writes_back(model: type[Contract]) -> None:
-    @settings(max_examples=30)  # of objects with a hundred fields each
+    @examples(30)  # of objects with a hundred fields each
     @given(_instances(structural(model)))
     def holds(body: dict[str, Any]) -> None:
         value = model.from_api(body)

@@ -22,6 +22,7 @@ from joulepath_crds.serving.guard import Guard
 from joulepath_crds.serving.pages import Page, PageServer
 
 GROUPS = ["system:authenticated"]
+KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1")
 
 
 class Reviews:
@@ -50,7 +51,7 @@ def reviews() -> Reviews:
 
 
 def certificate(folder: Path, name: str = "metrics") -> None:
-    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", f"/CN={name}"]
+    command = ["openssl", "req", "-x509", *KEY, "-nodes", "-days", "1", "-subj", f"/CN={name}"]
     command += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", f"{folder}/tls.key", "-out", f"{folder}/tls.crt"]
     subprocess.run(command, check=True, capture_output=True)
 

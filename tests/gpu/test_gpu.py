@@ -28,6 +28,7 @@ def run(out: Path, *arguments: str) -> tuple[int, dict[str, Any]]:
     return done.returncode, json.loads(written.read_text())
 
 
+@pytest.mark.slow
 def test_a_dry_run_says_that_it_is_none_of_a_gpu(tmp_path: Path) -> None:
     before = sorted(RESULTS.iterdir())
     steps = ("machine", "warden", "doctor", "aftermath")

@@ -9,6 +9,7 @@ import ast
 import re
 from collections import Counter
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -23,6 +24,11 @@ CONSTANT: Final = re.compile(r"_?[A-Z][A-Z0-9_]+")
 ERRORS_INLINE: Final = re.compile(r"\b[Rr]aises? `?[\w.]+(Error|Exception)\b")
 
 
+@cache
+def _parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
 def _name(path: Path) -> str:
     return str(path.relative_to(ROOT))
 
@@ -30,7 +36,7 @@ def _name(path: Path) -> str:
 def test_a_module_says_what_it_is_and_what_it_exports() -> None:
     told = {}
     for path in MODULES:
-        tree = ast.parse(path.read_text())
+        tree = _parsed(path)
         exports, defined = _exports(tree), {name for node in tree.body for name in _defines(node)}
         if path.name == "__init__.py":
             defined |= {module.stem for module in path.parent.iterdir()}
@@ -47,7 +53,7 @@ def test_constants_are_final() -> None:
     loose = [
         f"{_name(path)}: {name}"
         for path in MODULES
-        for node in ast.parse(path.read_text()).body
+        for node in _parsed(path).body
         for name in _assigned(node)
         if CONSTANT.fullmatch(name) and not _is_final(node)
     ]
@@ -58,7 +64,7 @@ def test_docstrings_are_written_alike() -> None:
     odd = [
         f"{_name(path)}: {text}"
         for path in MODULES
-        for text in _texts(ast.parse(path.read_text()))
+        for text in _texts(_parsed(path))
         if "``" in text or ERRORS_INLINE.search(text)
     ]
     assert not odd, "code stands in single backticks, errors in a section Raises:"
@@ -68,7 +74,7 @@ def test_nothing_private_is_imported() -> None:
     private = [
         f"{_name(path)}: {node.module}.{alias.name}"
         for path in MODULES
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in ast.walk(_parsed(path))
         if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] in OURS
         for alias in node.names
         if alias.name.startswith("_")
@@ -87,7 +93,7 @@ def test_a_wing_lists_its_modules() -> None:
         for path in PRODUCT
         if path.name == "__init__.py" and (path.parents[1] / "__init__.py").exists()
         for module in path.parent.glob("*.py")
-        if module != path and f"`{module.stem}`" not in (ast.get_docstring(ast.parse(path.read_text())) or "")
+        if module != path and f"`{module.stem}`" not in (ast.get_docstring(_parsed(path)) or "")
     ]
     assert not missing
 

@@ -57,6 +57,8 @@ DEFAULT_MHZ = 1410
 TRANSFER_S = 0.002
 OVERHEAD_S = 0.0005
 TAIL_S = 0.03
+MICROBATCHES = 8
+"""As many as stages: the fewest that have a steady state."""
 LAG = SwitchingLag(up_median_s=0.008, up_p95_s=0.010, down_median_s=0.008, down_p95_s=0.010, samples=50)
 
 
@@ -65,6 +67,7 @@ def truth() -> Pipeline:
     """How the simulated GPUs behave."""
     edges = [edge for stage in range(7) for edge in ((stage, stage + 1, "F"), (stage + 1, stage, "B"))]
     return gpt3(
+        MICROBATCHES,
         transfer_s=dict.fromkeys(edges, TRANSFER_S),
         overhead_s={(stage, kind): OVERHEAD_S for stage in range(8) for kind in "FB"},
         tail_s=dict.fromkeys(range(8), TAIL_S),
@@ -279,7 +282,7 @@ class World:
             stages=(rank,),
             stage_count=8,
             schedule="1F1B",
-            microbatches=12,
+            microbatches=MICROBATCHES,
             order=tuple(str(one) for one in truth().schedule.orders[rank]),
             iteration=self.iteration,
             iteration_time_s=period,

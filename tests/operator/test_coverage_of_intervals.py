@@ -117,7 +117,9 @@ def covered(found: list[MeasuredSavings | None]) -> tuple[float, float]:
     [
         pytest.param(Job(fast=0.005), 8, id="quiet"),
         pytest.param(Job(fast=0.01, slow=0.01, drift=0.05), 8, id="drifting"),
-        pytest.param(Job(fast=0.005, slow=0.005, drift=0.12), 32, id="a tenth slower in the end"),
+        pytest.param(
+            Job(fast=0.005, slow=0.005, drift=0.12), 32, marks=pytest.mark.slow, id="a tenth slower in the end"
+        ),
         pytest.param(Job(fast=0.005, slow=0.003, drift=0.02, bursts=0.003), 16, id="bursts"),
     ],
 )
@@ -125,6 +127,7 @@ def test_the_intervals_hold_the_truth_as_often_as_they_say(job: Job, pairs: int)
     assert min(covered([measured(blocks(job, pairs, seed)) for seed in range(RUNS)])) >= LEAST_COVERAGE
 
 
+@pytest.mark.slow
 def test_to_stop_once_enough_is_known_does_not_spoil_them() -> None:
     job = Job(fast=0.006, slow=0.005, drift=0.02)
 

@@ -98,6 +98,7 @@ def test_shared_refused_and_mixed_gpus_are_refused(new_world: NewWorld) -> None:
     assert world.condition("Profiled").reason == "SharedGPU"
 
 
+@pytest.mark.slow
 def test_a_gpu_that_may_be_touched_again_brings_the_plan_back(active: Any) -> None:
     gpu, before = active._gpu, active.plan
     active._gpu = lambda rank: gpu(rank).model_copy(update={"refused": "MIG is on"})
@@ -122,6 +123,7 @@ def test_ranks_that_disagree_are_refused(new_world: NewWorld) -> None:
         assert world.condition("Profiled").reason == "RanksDisagree"
 
 
+@pytest.mark.slow
 def test_a_guard_that_trips_ends_the_plan_until_the_spec_changes_or_the_job_restarts(active: Any) -> None:
     active.refusal = {3: "GuardTripped: the last 5 plan iterations took 4 s, the bound is 3 s"}
     active.settle()
@@ -145,6 +147,7 @@ def test_a_guard_that_trips_ends_the_plan_until_the_spec_changes_or_the_job_rest
     assert active.status.phase == "Planned"
 
 
+@pytest.mark.slow
 def test_a_model_that_does_not_fit_is_refused_for_good(new_world: NewWorld) -> None:
     world = new_world(slow=1.03)
     world.settle()
@@ -170,6 +173,7 @@ def test_a_sweep_that_ends_with_too_few_clocks_is_made_once_more_then_refused(ne
     assert world.condition("Profiled").reason == "SweepIncomplete"
 
 
+@pytest.mark.slow
 def test_what_the_first_sweep_lost_the_second_one_finds(new_world: NewWorld) -> None:
     world = new_world()
     swept, world._swept = world._swept, lambda: {0}

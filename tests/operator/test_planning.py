@@ -52,6 +52,7 @@ def test_the_figures_of_a_plan_are_in_order(request_for: PlanRequest, result: Pl
         assert set(stage.clocks_mhz) <= {0, *request_for.supported_clocks_mhz} - {1410}
 
 
+@pytest.mark.slow
 def test_replicas_multiply_joules_and_tensor_peers_do_not_change_savings(
     request_for: PlanRequest, result: PlanResult
 ) -> None:
@@ -101,6 +102,7 @@ def pipeline_for(request: PlanRequest, profile: Profile) -> Pipeline:
     )
 
 
+@pytest.mark.slow
 def test_what_lies_within_the_noise_of_the_job_is_no_mismatch(request_for: PlanRequest) -> None:
     def off_by(share: float, noise: float) -> PlanResult | PlanRefusal:
         return compute(replace(noisy(request_for, noise), control_time_s=request_for.control_time_s * (1 + share)))
@@ -110,6 +112,7 @@ def test_what_lies_within_the_noise_of_the_job_is_no_mismatch(request_for: PlanR
     assert isinstance(off_by(0.04, 0.5), PlanRefusal), "noise excuses only so much"
 
 
+@pytest.mark.slow
 def test_a_plan_for_a_job_of_noisy_iterations_stands_as_much_more_noise(
     request_for: PlanRequest, result: PlanResult
 ) -> None:
@@ -144,6 +147,7 @@ def test_a_profile_that_cannot_be_planned_on_is_refused_in_a_sentence(request_fo
     assert "stage 0" in refusal.message
 
 
+@pytest.mark.slow
 def test_a_clock_that_seemed_fast_by_luck_makes_no_plan_late(request_for: PlanRequest, result: PlanResult) -> None:
     """One clock below the default one was measured 5% too fast in every stage: taken as it is, it costs no time."""
     lucky = request_for.profile.stages[0].kinds[0].points[2].clock_mhz
@@ -165,6 +169,7 @@ def test_a_clock_that_seemed_fast_by_luck_makes_no_plan_late(request_for: PlanRe
     assert made.predicted_savings == pytest.approx(result.predicted_savings, abs=0.02)
 
 
+@pytest.mark.slow
 def test_gpus_whose_default_clock_is_on_no_curve_are_planned_by_what_was_measured(request_for: PlanRequest) -> None:
     """Throttled by 6% at the default clock in all stages: the curves take that for outliers, the job is as slow."""
     default = request_for.profile.topology.default_clock_mhz
@@ -180,6 +185,7 @@ def test_gpus_whose_default_clock_is_on_no_curve_are_planned_by_what_was_measure
     assert made.predicted_savings > 0.15
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("granularity", [Granularity.PHASE, Granularity.KIND, Granularity.RANK])
 def test_a_granularity_that_is_asked_for_is_the_finest_taken(
     request_for: PlanRequest, granularity: Granularity
@@ -189,6 +195,7 @@ def test_a_granularity_that_is_asked_for_is_the_finest_taken(
     assert result.granularity in (granularity, Granularity.RANK)
 
 
+@pytest.mark.slow
 def test_a_long_lag_makes_auto_coarser(request_for: PlanRequest) -> None:
     slow = SwitchingLag(up_median_s=0.1, up_p95_s=0.1, down_median_s=0.1, down_p95_s=0.1, samples=9)
     result = compute(replace(request_for, lag=slow))
@@ -223,6 +230,7 @@ def test_a_planner_that_dies_is_told(request_for: PlanRequest) -> None:
     assert "-9" in refusal.message
 
 
+@pytest.mark.slow
 def test_a_profile_of_absurd_figures_is_refused_whatever_a_library_prints(request_for: PlanRequest) -> None:
     stages = request_for.profile.stages
     kind = stages[0].kinds[0]

@@ -7,10 +7,11 @@ from collections import Counter
 from contextlib import suppress
 from itertools import pairwise
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from joulepath_operator.control.queue import KeyedQueue
+from tests.examples import examples
 
 
 async def _drained(queue: KeyedQueue[str]) -> None:
@@ -24,7 +25,7 @@ async def _stop(task: asyncio.Task[None]) -> None:
         await task
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(
     st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 2)), min_size=1, max_size=30),
     st.sets(st.integers(0, 20), max_size=5),

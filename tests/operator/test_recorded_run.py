@@ -35,18 +35,24 @@ def asked() -> PlanRequest:
     )
 
 
-def test_the_model_of_its_default_clocks_takes_what_it_took(asked: PlanRequest) -> None:
-    made = compute(asked)
-    assert isinstance(made, PlanResult)
+@pytest.fixture(scope="module")
+def made(asked: PlanRequest) -> PlanResult:
+    result = compute(asked)
+    assert isinstance(result, PlanResult)
+    return result
+
+
+@pytest.mark.slow
+def test_the_model_of_its_default_clocks_takes_what_it_took(asked: PlanRequest, made: PlanResult) -> None:
     assert made.t_min_s == pytest.approx(asked.control_time_s, rel=0.001)
     assert made.predicted_savings > 0.13
     assert made.plan_time_s == pytest.approx(asked.control_time_s, rel=0.001)
 
 
-def test_a_reserve_that_is_asked_for_is_kept_and_costs_savings(asked: PlanRequest) -> None:
-    careful, made = compute(replace(asked, reserve=0.05)), compute(asked)
+@pytest.mark.slow
+def test_a_reserve_that_is_asked_for_is_kept_and_costs_savings(asked: PlanRequest, made: PlanResult) -> None:
+    careful = compute(replace(asked, reserve=0.05))
     assert isinstance(careful, PlanResult)
-    assert isinstance(made, PlanResult)
     assert careful.stages != made.stages
     assert 0 < careful.predicted_savings < made.predicted_savings - 0.002
     assert careful.plan_time_s == pytest.approx(asked.control_time_s, rel=0.001)

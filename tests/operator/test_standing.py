@@ -74,6 +74,7 @@ def test_a_job_that_varies_much_stays_dense_up_to_its_limit(begun: Begun) -> Non
     assert "now one in 50" in world.status.message
 
 
+@pytest.mark.slow
 def test_the_figures_go_on_over_days_from_the_newest_blocks(begun: Begun) -> None:
     world = begun()
     world.run(120, every=12)
@@ -139,6 +140,7 @@ def test_while_the_next_plan_is_computed_gpus_run_default_clocks_and_the_status_
     assert next(one for one in decision.status.conditions if one.type == "Degraded").reason == "PlanWithdrawn"
 
 
+@pytest.mark.slow
 def test_after_three_plans_it_gives_up_until_the_spec_changes(begun: Begun) -> None:
     world = begun(0.02)
     for tried in (1, 2, 3):
@@ -185,6 +187,7 @@ def test_what_an_agent_is_surer_of_is_withdrawn_as_well(active: Any) -> None:
     assert active.status.withdrawn[0].hash == before
 
 
+@pytest.mark.slow
 def test_what_the_user_allows_is_no_reason_to_withdraw_and_is_measured_densely_anew(active: Any) -> None:
     active.run(120, every=24)
     assert active.plan.sparse_from is not None

@@ -82,7 +82,8 @@ def test_the_operator_leaves_the_planner_to_its_own_process(environment: dict[st
 
 def test_the_webhook_loads_neither_planner_nor_kopf(environment: dict[str, str], tmp_path: Path) -> None:
     port, certificate, key = _free_port(), tmp_path / "tls.crt", tmp_path / "tls.key"
-    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost"]
+    key_type = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1")
+    command = ["openssl", "req", "-x509", *key_type, "-nodes", "-days", "1", "-subj", "/CN=localhost"]
     subprocess.run([*command, "-keyout", str(key), "-out", str(certificate)], check=True, capture_output=True)
     modules = loaded(
         environment,

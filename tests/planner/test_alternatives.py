@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from joulepath_planner import Pipeline, alternatives, simulate
+from tests.examples import examples
 from tests.planner.pipelines import gpt3, pipelines
 
 SOLVER = 1e-6
 
 
-@settings(max_examples=10)
+@examples(10)
 @given(pipelines(), st.floats(0, 0.3))
 def test_no_plan_beats_its_granularity_s_bound(pipeline: Pipeline, slowdown: float) -> None:
     found = {one.granularity: one for one in alternatives(pipeline, slowdown=slowdown)}
@@ -22,6 +23,7 @@ def test_no_plan_beats_its_granularity_s_bound(pipeline: Pipeline, slowdown: flo
     assert found["kind"].lower_bound_j == pytest.approx(found["rank"].lower_bound_j, rel=SOLVER)
 
 
+@pytest.mark.slow
 def test_the_published_pipeline_s_table() -> None:
     table = alternatives(gpt3(), slowdown=0.05)
     assert [one.granularity for one in table] == ["instruction", "phase", "kind", "rank"]

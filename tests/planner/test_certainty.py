@@ -91,6 +91,7 @@ def test_a_plan_that_stands_its_doubts_has_no_more_reserve_than_asked() -> None:
     assert sure.plan.clocks == made(Pipeline(SCHEDULE, found.likely), 0.001).clocks
 
 
+@pytest.mark.slow
 def test_what_a_sure_plan_of_even_stages_promises_has_no_luck_in_it() -> None:
     """Joules are noisy and seconds exact: a plan on the cheapest points isn't late, and promises what isn't there."""
     draw = np.random.default_rng(5)
@@ -114,6 +115,7 @@ def test_what_a_sure_plan_of_even_stages_promises_has_no_luck_in_it() -> None:
     assert abs(promised(sure_plan(pipeline, found, later, margin=0.005).plan)) < 0.005
 
 
+@pytest.mark.slow
 def test_what_a_reserve_hides_of_small_errors_is_stated_for_large_ones() -> None:
     found = fit(thinned(generated(noise=0.01), SIX), CLOCKS)
     pipeline = Pipeline(SCHEDULE, found.likely)
@@ -122,6 +124,7 @@ def test_what_a_reserve_hides_of_small_errors_is_stated_for_large_ones() -> None
     assert sure.slowdown_at_most > 0.002
 
 
+@pytest.mark.slow
 def test_few_and_noisy_clocks_get_a_reserve() -> None:
     found = fit(thinned(generated(noise=0.03), (TOP, 1200, 975)), CLOCKS)
     pipeline = Pipeline(SCHEDULE, found.profile)
@@ -141,6 +144,7 @@ def test_what_is_fixed_has_no_doubt() -> None:
     assert certainty(pipeline, plan(pipeline).clocks, found).savings > 0
 
 
+@pytest.mark.slow
 def test_savings_are_those_of_the_referee_where_waits_cost_by_the_clock() -> None:
     measured = replace(generated(), blocking_power_w={TOP: 90.0, 975: 75.0})
     found = fit(measured, CLOCKS)
@@ -149,6 +153,7 @@ def test_savings_are_those_of_the_referee_where_waits_cost_by_the_clock() -> Non
     assert certainty(pipeline, planned.clocks, found).savings == pytest.approx(planned.predicted_savings, abs=0.01)
 
 
+@pytest.mark.slow
 def test_a_plan_that_no_reserve_makes_sure_is_made_all_the_same() -> None:
     doubtful = {
         key: tuple(Point(p.clock_mhz, p.time_s, p.energy_j, 5 * p.time_s, p.energy_j) for p in points)

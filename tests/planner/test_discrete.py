@@ -7,7 +7,7 @@ from math import prod
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.gaps import BAR, few_clocks, throttled
@@ -17,6 +17,7 @@ from joulepath_planner.bound.discrete import DiscreteBound
 from joulepath_planner.bound.problem import Problem
 from joulepath_planner.draft import Drafting
 from joulepath_planner.solvers.interior import InteriorPointMethod
+from tests.examples import examples
 from tests.planner.pipelines import CLOCKS, gpt3, pipelines
 
 SOLVER = 1e-6
@@ -56,7 +57,7 @@ def _cheapest(pipeline: Pipeline, deadline_s: float, *, fixed: bool) -> float:
     return best
 
 
-@settings(max_examples=15)
+@examples(15)
 @given(
     pipeline=pipelines(most_stages=2, most_microbatches=2).filter(lambda one: _choices(one) <= 300),
     slowdown=st.floats(0, 0.3),
@@ -71,7 +72,7 @@ def test_no_choice_of_clocks_goes_below_the_bound(
     assert _bound(pipeline, deadline_s, size, fixed=fixed) <= cheapest_j * (1 + SOLVER)
 
 
-@settings(max_examples=10)
+@examples(10)
 @given(
     pipeline=pipelines(most_stages=3, most_microbatches=3),
     slowdown=st.floats(0, 0.3),
@@ -115,6 +116,7 @@ def test_the_widest_gaps_are_within_a_hundredth(seed: int, slowdown: float) -> N
     )
 
 
+@pytest.mark.slow
 def test_the_same_pipeline_has_the_same_bound_and_plan() -> None:
     """The effort is counted, not timed."""
     first, second = (plan(few_clocks(10), slowdown=0.02) for _ in range(2))

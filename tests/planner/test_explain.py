@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from joulepath_planner import (
@@ -16,6 +16,7 @@ from joulepath_planner import (
     plan,
     simulate,
 )
+from tests.examples import examples
 from tests.planner.pipelines import gpt3, pipelines, scaled
 
 PIPELINE = gpt3(4)
@@ -23,7 +24,7 @@ PLAN = plan(PIPELINE)
 EXPLAINER = Explainer(PIPELINE, PLAN)
 
 
-@settings(max_examples=15)
+@examples(15)
 @given(pipelines(), st.data())
 def test_a_neighbouring_clock_changes_what_the_referee_says_it_changes(pipeline: Pipeline, data: st.DataObject) -> None:
     made = plan(pipeline, slowdown=data.draw(st.sampled_from((0.0, 0.1))))
@@ -73,6 +74,7 @@ def test_slack_and_the_clocks_beside_are_told_in_numbers() -> None:
     assert f"{told[0].clock_mhz} MHz (default 1410 MHz)" in words
 
 
+@pytest.mark.slow
 def test_coarse_plans_say_that_the_clock_is_shared() -> None:
     made = plan(PIPELINE, granularity="phase", slowdown=0.1)
     explainer = Explainer(PIPELINE, made, LagTable.constant(0.005))
@@ -91,7 +93,7 @@ def test_the_costliest_are_one_of_each_stage_and_kind() -> None:
     assert all(one.kind == "B" for one in found)
 
 
-@settings(max_examples=15)
+@examples(15)
 @given(pipelines(), st.sampled_from((0.0, 0.1)), st.sampled_from((None, LagTable.constant(0.003))), st.booleans())
 def test_the_parts_that_are_saved_add_up_to_what_the_plan_saves(
     pipeline: Pipeline, slowdown: float, lags: LagTable | None, paced: bool

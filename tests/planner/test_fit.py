@@ -4,10 +4,11 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from joulepath_planner import Fit, Pipeline, Point, Profile, ProfileError, fit, one_f_one_b, plan, simulate
+from tests.examples import examples
 from tests.planner.pipelines import EXCERPT, gpt3, series
 
 SUPPORTED = range(210, 1411, 15)
@@ -72,6 +73,7 @@ def test_a_handful_of_clocks_tells_the_rest_within_noise() -> None:
                 assert known[point.clock_mhz].energy_j == pytest.approx(point.energy_j, rel=0.04)
 
 
+@pytest.mark.slow
 def test_a_plan_on_a_completed_profile_saves_nearly_as_much() -> None:
     truth = gpt3()
     guess = Pipeline(truth.schedule, fit(thinned(truth.profile, HANDFUL), SUPPORTED).profile)
@@ -80,7 +82,7 @@ def test_a_plan_on_a_completed_profile_saves_nearly_as_much() -> None:
     assert seen.iteration_time_s < plan(truth).t_min_s * 1.005
 
 
-@settings(max_examples=10)
+@examples(10)
 @given(st.sampled_from([(1410, 870), (1410, 1200, 900), (1410, 1350, 1200, 1005, 900), HANDFUL]).flatmap(series))
 def test_what_was_measured_stays_and_nothing_else_is_beyond_it(points: tuple[Point, ...]) -> None:
     found = fit(Profile({(0, "F"): points, (0, "B"): points}, 80.0), SUPPORTED)
@@ -135,6 +137,7 @@ def test_a_plateau_is_kept_flat_and_no_clock_on_it_is_faster() -> None:
     assert min(times.values()) >= min(times[1410], times[1380])
 
 
+@pytest.mark.slow
 def test_a_cap_that_shows_in_watts_is_known_to_the_seconds_too() -> None:
     """From seconds alone, with a noise of 2%, the cap's and the highest clock's are 1.3% apart on average here."""
     apart = []
@@ -157,6 +160,7 @@ def test_default_clocks_that_the_cap_makes_slower_are_no_outliers() -> None:
         assert told(found, stage, "B", TOP).time_s == pytest.approx(measured.time_s, rel=0.005)
 
 
+@pytest.mark.slow
 def test_filling_in_clocks_costs_nothing_of_what_the_measured_ones_give() -> None:
     """Capped tops that are slower, slow outliers, noise: twenty clocks, of which the fit makes thirty-nine."""
     top, clocks = 1740, tuple(range(1740, 599, -60))
@@ -188,6 +192,7 @@ def test_a_profile_with_every_clock_measured_is_planned_as_it_is() -> None:
     }
 
 
+@pytest.mark.slow
 def test_errors_grow_where_points_are_few_and_noisy() -> None:
     def error(noise: float, clocks: tuple[int, ...]) -> float:
         found = fit(thinned(generated(noise=noise), clocks), CLOCKS)

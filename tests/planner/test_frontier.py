@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from joulepath_planner import Pipeline, PlanningError, frontier
+from tests.examples import examples
 from tests.planner.pipelines import gpt3, pipelines
 
 
-@settings(max_examples=15)
+@examples(15)
 @given(pipeline=pipelines(), share=st.floats(0, 1.2))
 def test_between_its_points_the_frontier_is_convex_and_never_above_its_exact_value(
     pipeline: Pipeline, share: float

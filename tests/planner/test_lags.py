@@ -41,6 +41,7 @@ def test_targets_of_targets_are_refused() -> None:
         LagTable(0, 0, 0, 0, targets={900: SPREAD})
 
 
+@pytest.mark.slow
 def test_a_lag_to_a_clock_that_is_not_there_counts_for_nothing() -> None:
     slow = LagTable(0.005, 0.005, 0.005, 0.005, targets={210: LagTable.constant(0.5)})
     assert slow.among({1410, 1200}).worst_p95_s == 0.005

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from joulepath_planner import (
@@ -18,6 +18,7 @@ from joulepath_planner import (
     least_time_within_power,
     plan,
 )
+from tests.examples import examples
 from tests.planner.pipelines import pipelines, scaled
 
 SOLVER = 1e-6
@@ -35,7 +36,7 @@ def test_a_slowdown_counts_from_t_min_and_stops_where_longer_costs_more(known: F
     assert least_energy_within_slowdown(known, 0.05) == least_energy_by(known, 1.05 * known.t_min_s)
 
 
-@settings(max_examples=25)
+@examples(25)
 @given(pipelines(), st.floats(0, 1))
 def test_the_least_time_within_a_budget_meets_it_and_nothing_much_sooner_does(pipeline: Pipeline, where: float) -> None:
     known = frontier(pipeline, 9)
@@ -47,7 +48,7 @@ def test_the_least_time_within_a_budget_meets_it_and_nothing_much_sooner_does(pi
     assert all(point.free_energy_j > budget_j * (1 - SOLVER) for point in sooner)
 
 
-@settings(max_examples=25)
+@examples(25)
 @given(pipelines(), st.floats(0, 1))
 def test_the_least_time_within_a_power_budget_meets_it_and_nothing_much_sooner_does(
     pipeline: Pipeline, where: float

@@ -10,7 +10,7 @@ from importlib.metadata import version
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 
 from joulepath_planner import (
     SCHEDULES,
@@ -26,6 +26,7 @@ from joulepath_planner import (
     simulate,
 )
 from joulepath_planner.graph.graph import Graph, least_period_s
+from tests.examples import examples
 from tests.planner.pipelines import HERE, profiled, schedules
 
 RECORDED = json.loads((HERE / "data" / "orders.json").read_text())
@@ -59,6 +60,7 @@ def test_recordings_exist_of_all_of_torch_s_schedules() -> None:
     assert set(SCHEDULES) - recorded_names() == {"early-recomputation-1f1b"}
 
 
+@pytest.mark.slow
 def test_the_installed_torch_still_executes_the_same() -> None:
     # Starting torch takes seconds, each run a third of one: with the recorded torch one run tells enough.
     names = ["dualpipev"] if version("torch") == RECORDED["torch"].split("+")[0] else sorted(recorded_names())
@@ -109,7 +111,7 @@ def test_the_last_stage_of_a_v_is_on_the_first_rank() -> None:
         assert schedule_by_name(name, 6, 6).rank_of == {0: 0, 1: 1, 2: 2, 3: 2, 4: 1, 5: 0}
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(schedules())
 def test_solver_and_referee_agree_on_the_period(schedule: Schedule) -> None:
     rank_of = schedule.rank_of

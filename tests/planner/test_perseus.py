@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from joulepath_planner import (
@@ -20,6 +20,7 @@ from joulepath_planner import (
     simulate,
 )
 from joulepath_planner.inputs.schedule import Clocks
+from tests.examples import examples
 from tests.planner.pipelines import clocked, profiled, scaled, schedules
 
 PIPELINE = scaled([1.0, 1.3], 2)
@@ -49,7 +50,7 @@ def test_it_is_written_as_zeus_reads_it() -> None:
     assert written == THEIRS.partition("#")[0]
 
 
-@settings(max_examples=25)
+@examples(25)
 @given(clocked())
 def test_what_is_written_is_read_as_the_same_plan(drawn: tuple[Pipeline, Clocks]) -> None:
     pipeline, clocks = drawn
@@ -59,7 +60,7 @@ def test_what_is_written_is_read_as_the_same_plan(drawn: tuple[Pipeline, Clocks]
     assert after.energy_j == before.energy_j
 
 
-@settings(max_examples=25)
+@examples(25)
 @given(schedules())
 def test_every_schedule_and_kind_has_its_names(schedule: object) -> None:
     pipeline = Pipeline(schedule, profiled(schedule))  # type: ignore[arg-type]

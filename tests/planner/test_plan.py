@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from joulepath_planner import (
@@ -24,6 +24,7 @@ from joulepath_planner import (
     recorded,
     simulate,
 )
+from tests.examples import examples
 from tests.planner.pipelines import CLOCKS, gpt3, pipelines, profiled, scaled, schedules
 
 EXACT = 1 + 1e-9
@@ -31,7 +32,7 @@ SOLVER = 1e-6
 GRANULARITIES: tuple[Granularity, ...] = ("instruction", "phase", "kind", "rank")
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(pipelines(), st.floats(0, 0.4), st.sampled_from(GRANULARITIES))
 def test_a_plan_keeps_its_deadline_costs_no_more_than_default_and_never_beats_the_bound(
     pipeline: Pipeline, slowdown: float, granularity: Granularity
@@ -44,7 +45,7 @@ def test_a_plan_keeps_its_deadline_costs_no_more_than_default_and_never_beats_th
     assert made.energy_j >= made.lower_bound_j * (1 - SOLVER)
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(pipelines(), st.sampled_from((0.005, 0.02, 0.1)), st.floats(0.5, 1.0), st.sampled_from((0.0, 0.1)))
 def test_a_plan_with_lags_keeps_its_deadline(pipeline: Pipeline, lag_s: float, typical: float, slowdown: float) -> None:
     lags = LagTable(lag_s * typical, lag_s * typical, lag_s, lag_s)
@@ -55,7 +56,7 @@ def test_a_plan_with_lags_keeps_its_deadline(pipeline: Pipeline, lag_s: float, t
     assert made.energy_j == pytest.approx(seen.energy_j)
 
 
-@settings(max_examples=30)
+@examples(30)
 @given(pipelines(), st.data())
 def test_a_clock_more_never_raises_the_bound(pipeline: Pipeline, data: st.DataObject) -> None:
     stage = data.draw(st.sampled_from(pipeline.profile.stages))
@@ -70,7 +71,7 @@ def test_a_clock_more_never_raises_the_bound(pipeline: Pipeline, data: st.DataOb
     assert after.points[0].energy_j <= before.points[0].energy_j * (1 + SOLVER)
 
 
-@settings(max_examples=20)
+@examples(20)
 @given(pipelines(), st.data())
 def test_the_names_of_microbatches_change_nothing(pipeline: Pipeline, data: st.DataObject) -> None:
     count = pipeline.schedule.microbatches
@@ -95,7 +96,7 @@ def everything(pipeline: Pipeline, clocks: Iterable[int], deadline_s: float) -> 
     return best
 
 
-@settings(max_examples=20)
+@examples(20)
 @given(pipelines(most_stages=2, most_microbatches=2), st.floats(0, 0.3))
 def test_no_choice_of_clocks_beats_the_bound(pipeline: Pipeline, slowdown: float) -> None:
     made = plan(pipeline, slowdown=slowdown)
@@ -152,12 +153,14 @@ def test_the_published_pipeline_with_lags_keeps_t_min(lag_s: float, granularity:
     assert made.predicted_savings > least
 
 
+@pytest.mark.slow
 def test_coarser_granularity_saves_less() -> None:
     saved = [plan(gpt3(), slowdown=0.05, granularity=level).predicted_savings for level in GRANULARITIES]
     assert saved == sorted(saved, reverse=True)
     assert saved[-1] > 0.1
 
 
+@pytest.mark.slow
 def test_a_granularity_shares_its_clock() -> None:
     for granularity, kinds in (("kind", "FB"), ("rank", "*")):
         made = plan(gpt3(), slowdown=0.05, granularity=granularity)  # type: ignore[arg-type]
@@ -196,6 +199,7 @@ def test_a_cap_of_the_site_is_the_default_clock() -> None:
     assert simulate(gpt3(), made.clocks).energy_j == pytest.approx(made.energy_j)
 
 
+@pytest.mark.slow
 def test_past_t_star_free_a_longer_deadline_buys_nothing() -> None:
     edge = frontier(gpt3(), points=2).t_star_free_s
     made = plan(gpt3(), deadline_s=10.0)
@@ -249,6 +253,7 @@ def test_one_f_one_b_and_its_recording_give_the_same_plan() -> None:
     assert plan(Pipeline(recorded(one_f_one_b(3, 5).to_text()), pipeline.profile)).clocks == plan(pipeline).clocks
 
 
+@pytest.mark.slow
 def test_a_reserve_absorbs_jitter_and_costs_some_savings() -> None:
     pipeline = gpt3()
     slack_of = {}
@@ -270,7 +275,7 @@ def test_a_reserve_absorbs_jitter_and_costs_some_savings() -> None:
         plan(pipeline, reserve=1.0)
 
 
-@settings(max_examples=15)
+@examples(15)
 @given(pipelines(), st.floats(0, 0.2), st.floats(0.0, 0.03))
 def test_a_least_dwell_is_kept(pipeline: Pipeline, slowdown: float, min_dwell_s: float) -> None:
     lags = LagTable.constant(0.002)
@@ -280,6 +285,7 @@ def test_a_least_dwell_is_kept(pipeline: Pipeline, slowdown: float, min_dwell_s:
     assert made.energy_j <= made.baseline_energy_j * EXACT
 
 
+@pytest.mark.slow
 def test_short_instructions_share_a_clock_with_their_neighbours() -> None:
     # F lasts 50 ms, B 93 ms; a clock is to last 80 ms.
     made = plan(gpt3(), lags=LagTable.constant(0.02))
@@ -323,7 +329,7 @@ def test_the_power_of_waits_at_their_clocks_is_counted() -> None:
     assert made.energy_j <= simulate(by_clock, least_only.clocks).energy_j * (1 + 1e-9)
 
 
-@settings(max_examples=15)
+@examples(15)
 @given(pipelines(), st.floats(0, 0.2))
 def test_a_slower_clock_costs_at_most_the_gap_that_the_plan_reports(pipeline: Pipeline, slowdown: float) -> None:
     """The bound never rises with another clock, so no plan with it is above one without by more than its own gap."""
@@ -337,7 +343,7 @@ def test_a_slower_clock_costs_at_most_the_gap_that_the_plan_reports(pipeline: Pi
     assert made.energy_j <= without.energy_j * (1 + made.optimality_gap) * (1 + SOLVER)
 
 
-@settings(max_examples=15)
+@examples(15)
 @given(schedules(), st.sampled_from((0.0, 0.1)), st.sampled_from((None, 0.001)))
 def test_every_schedule_is_planned_within_its_deadline_and_bound(
     schedule: Schedule, slowdown: float, lag_s: float | None

@@ -5,11 +5,12 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from joulepath_planner import Instruction, LagTable, Pipeline, Point, Profile, Referee, one_f_one_b, simulate
 from joulepath_planner.graph.graph import Graph, least_period_s
+from tests.examples import examples
 from tests.planner.pipelines import clocked, scaled
 
 # One stage: F 1 s, B 2 s at 1000 MHz; half as fast at 500 MHz.
@@ -23,7 +24,7 @@ PROFILE = Profile(
 ONE = Pipeline(one_f_one_b(1, 1), PROFILE)
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(clocked())
 def test_its_period_is_the_solver_s_greatest_cycle_mean(case: tuple[Pipeline, list[list[int | None]]]) -> None:
     pipeline, clocks = case
@@ -40,7 +41,7 @@ def test_its_period_is_the_solver_s_greatest_cycle_mean(case: tuple[Pipeline, li
     assert simulate(pipeline, clocks).iteration_time_s == pytest.approx(least_period_s(graph, durations), rel=1e-9)
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(clocked())
 def test_energy_is_compute_plus_waits_for_the_period(case: tuple[Pipeline, list[list[int | None]]]) -> None:
     pipeline, clocks = case
@@ -161,7 +162,7 @@ def test_critical_instructions_have_no_slack() -> None:
     assert Instruction(1, "F", 3) in seen.critical_path
 
 
-@settings(max_examples=30)
+@examples(30)
 @given(clocked(), st.floats(0.5, 1.0))
 def test_stretching_everything_stretches_the_iteration(
     case: tuple[Pipeline, list[list[int | None]]], factor: float

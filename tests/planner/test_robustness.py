@@ -62,6 +62,7 @@ def test_standard_errors_of_the_profile_are_noise_too_unless_they_are_left_out()
     assert left_out == robustness(PIPELINE, PLAN.clocks, Noise(0.01), samples=30)
 
 
+@pytest.mark.slow
 def test_a_robust_plan_keeps_its_bound_and_says_what_that_costs() -> None:
     noise, tries = Noise(0.02), []
     kept = robust_plan(PIPELINE, noise, margin=0.002, samples=30, progress=lambda: tries.append(1))
@@ -93,6 +94,7 @@ def test_where_the_bound_holds_anyway_nothing_is_reserved() -> None:
     assert kept.bound == pytest.approx(0.105)
 
 
+@pytest.mark.slow
 def test_a_bound_that_no_slowing_keeps_leaves_default_clocks() -> None:
     kept = robust_plan(PIPELINE, Noise(0.5), margin=0.0, quantile=0.99, samples=8)
     assert set(kept.robustness.slowdowns) == {0.0}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from joulepath_planner import Pipeline, frontier_plans, plan
@@ -13,10 +13,11 @@ from joulepath_planner.clocks.rounding import Effort, Rounder
 from joulepath_planner.clocks.timing import Timing
 from joulepath_planner.graph.network import Network
 from joulepath_planner.solvers.solution import SOLVER_TOLERANCE_S
+from tests.examples import examples
 from tests.planner.pipelines import gpt3, pipelines, scaled
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(pipelines(), st.floats(0, 0.3))
 def test_the_network_s_earliest_starts_are_those_of_one_assignment(pipeline: Pipeline, slowdown: float) -> None:
     problem = Problem.of(pipeline)
@@ -35,7 +36,7 @@ def test_the_network_s_earliest_starts_are_those_of_one_assignment(pipeline: Pip
             assert found == pytest.approx(timing.earliest_s)
 
 
-@settings(max_examples=30)
+@examples(30)
 @given(pipelines(), st.floats(0, 0.3))
 def test_rounding_keeps_the_period_and_more_effort_costs_nothing(pipeline: Pipeline, slowdown: float) -> None:
     problem = Problem.of(pipeline)

@@ -7,11 +7,12 @@ from collections.abc import Callable
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from joulepath_planner import Granularity, Pipeline, Point, Profile, frontier_plans, one_f_one_b, plan, simulate
 from joulepath_planner.rungs import RUNGS, taken
+from tests.examples import examples
 from tests.planner.pipelines import gpt3, pipelines, scaled
 
 SAME = 1 + 1e-7
@@ -29,7 +30,7 @@ def _ladder(seed: int) -> tuple[Callable[[int], float], Callable[[int, int], flo
     return cost, lambda rung, _: least(rung)
 
 
-@settings(max_examples=30)
+@examples(30)
 @given(st.lists(st.integers(0, RUNGS), min_size=2, max_size=20), st.integers(0, 2**32))
 def test_whatever_drafts_cost_what_is_taken_never_costs_more_for_a_later_rung(wanted: list[int], seed: int) -> None:
     cost, bound = _ladder(seed)
@@ -39,14 +40,14 @@ def test_whatever_drafts_cost_what_is_taken_never_costs_more_for_a_later_rung(wa
     assert all(one <= rung for one, rung in zip(found, sorted(wanted), strict=True))
 
 
-@settings(max_examples=30)
+@examples(30)
 @given(st.integers(0, RUNGS), st.integers(0, 2**32))
 def test_what_is_taken_costs_little_more_than_the_cheapest_draft_so_far(wanted: int, seed: int) -> None:
     cost, bound = _ladder(seed)
     assert cost(taken(wanted, cost, bound)) <= bound(wanted, wanted) * 1.03 + 0.7
 
 
-@settings(max_examples=10)
+@examples(10)
 @given(
     pipeline=pipelines().filter(lambda one: isinstance(one.profile.blocking_power_w, float)),
     slowdowns=st.lists(st.floats(0, 0.4), min_size=2, max_size=5),
@@ -57,11 +58,13 @@ def test_more_slowdown_never_costs_more(pipeline: Pipeline, slowdowns: list[floa
     assert all(later <= sooner * SAME for sooner, later in pairwise(energies))
 
 
+@pytest.mark.slow
 def test_a_tenth_of_a_percent_more_never_costs_more() -> None:
     energies = [plan(gpt3(), slowdown=0.02 + 0.001 * step).energy_j for step in range(3)]
     assert all(later <= sooner * SAME for sooner, later in pairwise(energies))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("pipeline", "points"), [(gpt3(), 3), (scaled([1.0, 1.2, 0.9], 4), 9)], ids=["published", "made up"]
 )

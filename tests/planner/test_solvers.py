@@ -9,7 +9,7 @@ from itertools import count, product
 import highspy
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from joulepath_planner import (
@@ -34,6 +34,7 @@ from joulepath_planner.solvers.interior import InteriorPointMethod
 from joulepath_planner.solvers.relaxation import Relaxation
 from joulepath_planner.solvers.simplex import Simplex
 from joulepath_planner.solvers.solution import Program, Solver
+from tests.examples import examples
 from tests.planner.pipelines import gpt3, pipelines, scaled
 
 
@@ -43,7 +44,7 @@ def _both(problem: Problem) -> tuple[Program, Program, list[Options]]:
     return exact, large, options
 
 
-@settings(max_examples=15)
+@examples(15)
 @given(pipeline=pipelines(), slowdown=st.floats(0, 0.4), free=st.booleans())
 def test_the_interior_point_method_proves_a_bound_just_under_the_optimum(
     pipeline: Pipeline, slowdown: float, free: bool
@@ -58,7 +59,7 @@ def test_the_interior_point_method_proves_a_bound_just_under_the_optimum(
     assert at_least - 1e-9 <= found.period_s <= period + 1e-9
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(
     pipeline=pipelines(),
     granularity=st.sampled_from(["phase", "kind", "rank"]),
@@ -80,7 +81,7 @@ def test_cutting_planes_and_simplex_agree_on_shared_clocks(
         assert problem.t_min_s - 1e-9 <= found.period_s <= period + 1e-9
 
 
-@settings(max_examples=15)
+@examples(15)
 @given(pipeline=pipelines(), slowdown=st.floats(0, 0.4), seed=st.integers(0, 2**32))
 def test_any_flow_at_all_proves_a_true_bound(pipeline: Pipeline, slowdown: float, seed: int) -> None:
     problem = Problem.of(pipeline)
@@ -146,7 +147,10 @@ def _foreign_solve(threads: int) -> object:
 
 
 @pytest.mark.parametrize("first", [True, False])
-@pytest.mark.parametrize("pipeline", [scaled([1.0, 1.2], 3), gpt3(96)], ids=["small", "large"])
+@pytest.mark.parametrize(
+    "pipeline",
+    [pytest.param(scaled([1.0, 1.2], 3), id="small"), pytest.param(gpt3(96), marks=pytest.mark.slow, id="large")],
+)
 def test_others_use_highs_before_and_after_with_threads_of_their_own(first: bool, pipeline: Pipeline) -> None:
     def beside() -> list[str]:
         """In a thread that has not called HiGHS yet."""
@@ -202,7 +206,7 @@ def _few_choices(pipeline: Pipeline) -> bool:
     return isinstance(profile.blocking_power_w, float) and most**groups_at_most <= 800
 
 
-@settings(max_examples=12)
+@examples(12)
 @given(
     pipeline=pipelines(most_stages=2, most_microbatches=4).filter(_few_choices),
     granularity=st.sampled_from(["phase", "kind", "rank"]),
@@ -241,8 +245,10 @@ def test_a_rank_gets_the_slack_that_greed_had_spent_on_another() -> None:
     assert made.energy_j < 894
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("microbatches", "granularity", "greedy_j", "enough_j"), [(12, "phase", 6267, 6225), (96, "kind", 44243, 44060)]
+    ("microbatches", "granularity", "greedy_j", "enough_j"),
+    [(12, "phase", 6267, 6225), (96, "kind", 44243, 44060)],
 )
 def test_a_published_profile_saves_more_than_greed_finds(
     microbatches: int, granularity: Granularity, greedy_j: float, enough_j: float, monkeypatch: pytest.MonkeyPatch
@@ -261,7 +267,7 @@ def test_a_published_profile_saves_more_than_greed_finds(
     assert plan(gpt3(microbatches), slowdown=0.05, granularity=granularity).energy_j > greedy_j
 
 
-@settings(max_examples=15)
+@examples(15)
 @given(
     pipeline=pipelines(),
     granularity=st.sampled_from(["auto", "phase", "kind", "rank"]),

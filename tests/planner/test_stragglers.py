@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from joulepath_planner import ObjectiveError, Pipeline, Replica, frontier, plan, share_out
+from tests.examples import examples
 from tests.planner.pipelines import pipelines, scaled
 
 SOLVER = 1e-6
@@ -26,7 +27,7 @@ def test_the_slowest_sets_the_time_and_the_others_use_it() -> None:
     assert job.baseline_energy_j == pytest.approx(sum(share.baseline_energy_j for share in job.shares))
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(st.lists(st.floats(0.5, 3), min_size=1, max_size=5), st.floats(0, 0.5))
 def test_stretching_to_the_straggler_saves_and_no_slowdown_is_exceeded(factors: list[float], slowdown: float) -> None:
     replicas = [Replica(KNOWN, factor) for factor in factors]
@@ -44,7 +45,7 @@ def test_one_replica_alone_is_the_frontier_at_t_min() -> None:
     assert job.savings == pytest.approx(1 - KNOWN.points[0].energy_j / KNOWN.baseline_energy_j)
 
 
-@settings(max_examples=12)
+@examples(12)
 @given(pipelines(), st.floats(1.0, 3.0))
 def test_a_share_is_the_bound_of_a_plan_whose_time_is_fixed(pipeline: Pipeline, factor: float) -> None:
     known = frontier(pipeline, 5)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import itertools
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from joulepath_planner import Instruction, Point, Profile
 from joulepath_planner.clocks.switches import calm
+from tests.examples import examples
 
 CLOCKS = (1000, 900, 800)
 # Of each kind, other clocks cost the same: F's upper two, B's lower two, none of I's, all of X's; W goes with I.
@@ -36,7 +37,7 @@ def equal(kind: str, clock: int) -> list[int]:
     return [other for other in CLOCKS if cost(other) == cost(clock)]
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(st.lists(st.tuples(st.sampled_from("FBIX"), st.sampled_from(CLOCKS)), min_size=1, max_size=6))
 def test_no_choice_of_equal_clocks_has_fewer_changes(given_: list[tuple[str, int]]) -> None:
     order = [Instruction(0, kind, number) for number, (kind, _) in enumerate(given_)]

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pytest
@@ -130,7 +131,7 @@ def test_it_finds_what_a_capped_gpu_has_and_tells_it(
     for up in (True, False):
         lags = found.lags_s(up=up)
         assert len(lags) >= 5
-        assert min(lags) > 0.6 * LAG_S
+        assert median(lags) > 0.6 * LAG_S, "one look may be told of late"
     to_default = [pair for pair in found.pairs if pair.to_mhz == 0 and pair.lags_s]
     assert to_default, "lags to a clock that is never reached are lags to where it settles"
     assert all(abs(pair.settled_mhz - held) <= 2 * gpu.clocks.step_mhz for pair in to_default)
@@ -186,6 +187,7 @@ def test_a_gpu_on_which_somebody_computes_is_left_alone(
     assert made.gpus.look(0).sets == 0
 
 
+@pytest.mark.slow
 def test_it_lets_go_of_a_gpu_on_which_a_training_begins(
     clinic: Callable[..., Room], doctor: Callable[..., Running]
 ) -> None:
@@ -203,6 +205,7 @@ def test_it_lets_go_of_a_gpu_on_which_a_training_begins(
     assert examined(made).without["ended"].startswith("a process computes on it")
 
 
+@pytest.mark.slow
 def test_without_permission_it_says_the_remedy_and_measures_the_rest(
     clinic: Callable[..., Room], doctor: Callable[..., Running]
 ) -> None:
@@ -222,6 +225,7 @@ def test_without_permission_it_says_the_remedy_and_measures_the_rest(
     assert made.gpus.look(0).sets == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("call", ["set", "read"])
 def test_nvml_that_hangs_ends_the_examination_and_the_warden_resets(
     clinic: Callable[..., Room], doctor: Callable[..., Running], call: HangingCall
@@ -235,6 +239,7 @@ def test_nvml_that_hangs_ends_the_examination_and_the_warden_resets(
     running.is_gone()
 
 
+@pytest.mark.slow
 def test_without_a_warden_no_clock_is_touched(clinic: Callable[..., Room], doctor: Callable[..., Running]) -> None:
     made = clinic(warden=False)
     status, said = doctor(made, pace=0.03).end()
@@ -274,6 +279,7 @@ def test_a_load_that_dies_costs_its_checks_only(clinic: Callable[..., Room], doc
     assert "out of memory" in examined(made).without["load"]
 
 
+@pytest.mark.slow
 def test_the_agent_begins_with_what_the_doctor_measured_while_its_driver_is_the_same(
     clinic: Callable[..., Room], doctor: Callable[..., Running]
 ) -> None:
