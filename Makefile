@@ -2,8 +2,6 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 export JOULEPATH_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/joulepath
-# Tests start hundreds of processes: what they import is compiled once, also where the environment forbids that.
-export PYTHONDONTWRITEBYTECODE =
 UV_VERSION := 0.13.9
 UV := $(or $(shell command -v uv),$(JOULEPATH_CACHE)/uv-$(UV_VERSION)/bin/uv)
 PY := .venv/bin/python
