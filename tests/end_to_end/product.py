@@ -31,6 +31,7 @@ __all__ = [
     "PLANS_LIVE_S",
     "PYTHONPATH_IMAGE",
     "RELEASE",
+    "SPILL",
     "SYSTEM",
     "UNEVEN",
     "WALL_CLOCK_AHEAD_S",
@@ -41,6 +42,7 @@ __all__ = [
     "install",
     "prepare",
     "refuse_another_release",
+    "upgrade",
 ]
 
 RELEASE: Final = "joulepath"
@@ -68,6 +70,8 @@ _MODEL = {
 }
 PLANS_LIVE_S: Final = 60
 """As short as the chart allows."""
+SPILL: Final = "spill"
+"""A volume of the agent's pods whose limit is small."""
 LAG_S: Final = 0.002
 """From an order to the clock, of every virtual GPU."""
 _OPTIONS: Mapping[str, Any] = {"gpus": 4, "time_scale": 0.5, "lag_ms": 1000 * LAG_S, "seed": 1}
@@ -201,16 +205,28 @@ def clear(cluster: Cluster) -> None:
 
 
 def install(cluster: Cluster) -> None:
-    """`helm install`, as a person would, with the requests and limits of the chart."""
+    """`helm install`, as a person would, with the chart's own requests and limits."""
     refuse_another_release(cluster)
+    _helm(cluster, {}, "install", "--create-namespace", "--take-ownership", "--wait", "--timeout", "120s")
+
+
+def upgrade(cluster: Cluster, agent: Mapping[str, Any]) -> None:
+    """`helm upgrade` with values of the agent that are changed; returns at once."""
+    _helm(cluster, agent, "upgrade")
+
+
+def _helm(cluster: Cluster, agent: Mapping[str, Any], verb: str, *options: str) -> None:
     values = json.loads(json.dumps(LocalCluster(Options()).values()))
-    values["agent"]["extraEnv"] += [{"name": name, "value": value} for name, value in WALL_CLOCK_ENVIRONMENT.items()]
-    values["agent"]["planTimeToLiveSeconds"] = PLANS_LIVE_S
+    environment = [{"name": name, "value": value} for name, value in WALL_CLOCK_ENVIRONMENT.items()]
+    mine = values["agent"]
+    mine["extraEnv"] += environment
+    mine["extraVolumes"].append({"name": SPILL, "emptyDir": {"sizeLimit": "1Mi"}})
+    mine["extraVolumeMounts"].append({"name": SPILL, "mountPath": f"/{SPILL}"})
+    mine |= {"planTimeToLiveSeconds": PLANS_LIVE_S, **agent}
     with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
         file.write(yaml.safe_dump(values))
         file.flush()
-        where = ["--namespace", SYSTEM, "--create-namespace", "--take-ownership"]
-        cluster.helm("install", RELEASE, _CHART, *where, "--values", file.name, "--wait", "--timeout", "120s")
+        cluster.helm(verb, RELEASE, _CHART, "--namespace", SYSTEM, *options, "--values", file.name)
 
 
 def python() -> Path:
