@@ -57,7 +57,7 @@ test-fast: venv ## Tests without a cluster, under a minute
 test: cluster ## Every test, on the real cluster (root)
 	@$(PY) -m pytest -q -n 2 -m "not cluster"
 	@JOULEPATH_FUZZ_S=$(FUZZ_S) $(PY) -m pytest -q tests/fuzz
-	@$(PY) -m pytest -v -m cluster
+	@$(PY) -m pytest -v -n 2 --dist loadscope -m cluster
 	@echo "The cluster is left up for the next run; make down removes it."
 
 FUZZ_S ?= 60
