@@ -187,6 +187,7 @@ def test_a_disk_that_fills_under_a_plan_stops_nothing_and_no_clock_is_locked_tha
         before, found, after = disk.journal(), release.gpus(disk.node).locked(), disk.journal()
         assert all(gpu in before + after for gpu in found), "what a death would leave is known"
 
+    assert "GPU-" in disk.journal(), "the test before this one has brought the agent here"
     disk.fill()
     trains(4)
     locked = while_locked(release, record, "uneven", disk.node)
