@@ -23,9 +23,10 @@ $(JOULEPATH_CACHE)/uv-$(UV_VERSION)/bin/uv:
 
 .venv/.stamp: pyproject.toml locks/dev.txt | $(UV)
 	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; python3 is $$(python3 --version)" >&2; exit 2; }
-	@echo "making .venv (about half a minute, torch included)"
+	@echo "making .venv (about a minute, torch included)"
 	@test -x $(PY) || $(UV) venv -q --python "$$(python3 -c 'import sys; print(sys.executable)')" .venv
-	@$(UV) pip sync -q --require-hashes --python $(PY) locks/dev.txt
+# Compiled here, once: training pods can't write into it, and torch from its sources takes each process 10 s.
+	@$(UV) pip sync -q --require-hashes --compile-bytecode --python $(PY) locks/dev.txt
 	@$(UV) pip install -q --no-deps --python $(PY) --editable .
 	@touch $@
 
@@ -62,7 +63,7 @@ test-fast: venv ## Tests without a cluster but the slow ones, under two minutes
 test: cluster ## Every test, on the real cluster (root)
 	@$(PARALLEL) -m "not cluster"
 	@JOULEPATH_FUZZ_S=$(FUZZ_S) $(PARALLEL) tests/fuzz
-	@$(PY) -m pytest -v -m cluster
+	@$(PY) -m pytest -v -n 2 --dist loadscope -m cluster
 	@echo "The cluster is left up for the next run; make down removes it."
 
 FUZZ_S ?= 60

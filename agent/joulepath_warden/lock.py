@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import socket
@@ -32,8 +33,9 @@ class Lock:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
-        os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, f"{socket.gethostname()}, process {os.getpid()}".encode(), 0)
+        with contextlib.suppress(OSError):  # on a full disk it has no name, and holds all the same
+            os.ftruncate(self._descriptor, 0)
+            os.pwrite(self._descriptor, f"{socket.gethostname()}, process {os.getpid()}".encode(), 0)
         return True
 
     @property

@@ -207,16 +207,27 @@ def _build(here: Path, target: str | None, tag: str, arguments: Sequence[str], a
     options = ["--network=host", "--ulimit", "nofile=1024:1024", "--layers", "--quiet"]
     options += [word for mount in mounts for word in ("--volume", mount)]
     options += [word for text in (f"BASE={BASE_TAG}", *arguments) for word in ("--build-arg", text)]
-    options += ["--target", target] if target else []
+    files: list[str | Path] = ["--file", here / "Dockerfile", here / "context"]
     store = cache_folder() / ".buildah.lock"
     # the targets of a Dockerfile share stages: one builds them, the next ones find them
     turn = cache_folder() / f".buildah-{content_hash([here / 'Dockerfile'])}.lock"
     with locked(turn), locked(store, shared=True), step(f"image {tag}", 40):
         _ensure_base()
-        _buildah("build", *options, "--tag", tag, "--file", here / "Dockerfile", here / "context")
+        for stage in _stages_of(here / "Dockerfile", target):
+            _buildah("build", *options, "--target", stage, "--tag", f"localhost/joulepath/stage:{stage}", *files)
+        _buildah("build", *options, *(("--target", target) if target else ()), "--tag", tag, *files)
         _buildah("push", "--quiet", tag, f"docker-archive:{archive}:{tag}")
     with contextlib.suppress(CommandError, BlockingIOError), locked(store, wait=False):
         _buildah("rmi", "--prune")  # layers that no named image needs any more
+
+
+def _stages_of(dockerfile: Path, target: str | None) -> list[str]:
+    """What a target (None: the last stage) copies from: named, so that what is installed there outlives the pruning."""
+    text = dockerfile.read_text()
+    found = re.split(r"(?m)^FROM .* AS (\S+)$", text)
+    copied = dict(zip(found[1::2], (re.findall(r"(?m)^COPY --from=(\S+)", body) for body in found[2::2]), strict=True))
+    wanted = target or next(reversed(copied), "")
+    return [stage for stage in copied.get(wanted, ()) if stage in copied]
 
 
 def _forget_old(name: str, current: Path) -> None:

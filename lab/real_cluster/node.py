@@ -276,6 +276,9 @@ def _kubelet_configuration(layout: NodeLayout) -> dict[str, object]:
         "resolvConf": "/etc/resolv.conf",
         "syncFrequency": "5s",  # the training operator fills its own Secret after its pod has mounted it
         "nodeStatusUpdateFrequency": "5s",
+        # What is started anew again and again, and a volume that is over its limit, are waited for in tests.
+        "crashLoopBackOff": {"maxContainerRestartPeriod": "2s"},
+        "volumeStatsAggPeriod": "10s",
         "imageGCHighThresholdPercent": 100,  # there is no registry to pull an image from again
         "evictionHard": {"nodefs.available": "1%", "imagefs.available": "1%", "memory.available": "100Mi"},
     }

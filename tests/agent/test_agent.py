@@ -255,6 +255,7 @@ def test_plans_without_news_expire_and_are_joined_again_with_it(room: MakeRoom) 
     wait_until(lambda: made.clock() == LOW_MHZ, "the plan is joined again")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sweeps", [False, True])
 def test_an_evaluation_between_two_iterations_runs_at_default_clocks(room: MakeRoom, sweeps: bool) -> None:
     made = room(time_scale=0.1)
@@ -362,6 +363,7 @@ def goes_on(agent: LocalAgent) -> None:
     wait_until(lambda: (r := agent.rank()) is not None and r.iteration > before.iteration + 5, "rank 0 goes on")
 
 
+@pytest.mark.slow
 def test_a_sweep_measures_power_time_and_lags_as_the_gpu_has_them(room: MakeRoom) -> None:
     made = room(time_scale=0.15, time_noise=0.0, power_variation=0.0)
     agent = made.agent()

@@ -16,6 +16,7 @@ from tests.agent.test_metrics import get
 MOST_GROWTH_BYTES = 16 * 2**20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", ["wide", "deep"])
 def test_records_as_large_as_can_be_cost_some_memory_and_no_other_rank_its_plan(
     room: Callable[..., Room], size: str

@@ -33,6 +33,7 @@ def gang_of(agent: LocalAgent) -> Gang | None:
     return gang if gang is not None and gang.complete and gang.ordered else None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cap_w", [400.0, 300.0])
 def test_a_capped_node_is_planned_by_instruction_like_one_that_is_not(room: Callable[..., Room], cap_w: float) -> None:
     model = parametric({"stage_scale": (1.0, 0.6), "power_cap_w": cap_w})

@@ -41,6 +41,7 @@ def answers(agent: LocalAgent) -> dict[str, float]:
     return {one.labels["answer"]: one.value for one in families["joulepath_foreign_clocks"].samples}
 
 
+@pytest.mark.slow
 def test_a_clock_that_another_process_sets_or_resets_is_ordered_again_three_times_and_then_yielded(held: Held) -> None:
     made, agent, _ = held()
     for times, theirs_mhz in ((1, 0), (2, 600), (3, 1200)):
@@ -63,6 +64,7 @@ def test_a_clock_that_another_process_sets_or_resets_is_ordered_again_three_time
     assert before.reason.startswith("ForeignClock: ")
 
 
+@pytest.mark.slow
 def test_a_site_that_yields_has_its_clock_at_once(held: Held) -> None:
     made, agent, _ = held("--on-foreign-clock", "yield")
     run_program(made.gpus, "set_clocks", targets=[1200])

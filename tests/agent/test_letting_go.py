@@ -7,6 +7,8 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from joulepath_crds import Purpose, RankState, Sweep
 from tests.agent.room import Process, Room, wait_until
 from tests.agent.test_agent import plan
@@ -22,6 +24,7 @@ def has_devices_open(process: Process, state: Path) -> bool:
     return any(os.path.realpath(link) == str(state) for link in Path(f"/proc/{process.pid}/fd").iterdir())
 
 
+@pytest.mark.slow
 def test_the_devices_are_open_while_a_rank_is_there_and_at_no_other_time(room: Callable[..., Room]) -> None:
     made = room(gpus=1, time_scale=0.1)
     state = made.gpus.path.resolve()

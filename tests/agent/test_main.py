@@ -121,6 +121,7 @@ def ready(agent: Started) -> bool:
         return False
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("broken", ["credentials", "socket"])
 def test_what_keeps_an_agent_or_clocks_from_starting_keeps_no_clock_locked(
     start: Callable[..., Started],
@@ -174,6 +175,7 @@ def test_a_node_without_gpus_or_api_server_is_served_idle_until_a_driver_comes(
         assert one.process.returncode == 0
 
 
+@pytest.mark.slow
 def test_without_nvml_a_gpu_that_may_be_locked_is_trouble_and_without_a_warden_nothing_is_well(
     start: Callable[..., Started],
     start_clocks: Callable[..., Started],
@@ -201,6 +203,7 @@ def test_without_nvml_a_gpu_that_may_be_locked_is_trouble_and_without_a_warden_n
     wait_until(lambda: ready(agent), "it is ready")
 
 
+@pytest.mark.slow
 def test_a_gpu_that_cannot_be_read_at_the_start_is_looked_for_again(
     start: Callable[..., Started], start_clocks: Callable[..., Started], make_virtual_gpus: MakeVirtualGpus
 ) -> None:
@@ -248,6 +251,7 @@ def test_site_clocks_that_make_no_sense_are_refused(text: str, capsys: pytest.Ca
     assert "argument --site-clocks: site clocks must be" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_metrics_by_https_are_for_nobody_while_the_api_server_is_away(
     start: Callable[..., Started], make_virtual_gpus: MakeVirtualGpus, tmp_path: Path
 ) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from uuid import uuid4
 
 import pytest
 import yaml
-from kubernetes import client
+from kubernetes import client, config
 
 from joulepath_agent.cluster.api import NodeApi
 from joulepath_agent.cluster.failures import failures_as_oserror
@@ -47,6 +46,7 @@ class Release:
     cluster: Cluster
     name: str
     group: str
+    admin: client.ApiClient
 
     def account(self, part: str) -> str:
         """Name of the ServiceAccount of a part."""
@@ -63,13 +63,9 @@ class Release:
             "namespace": namespace,
         }
         user = f"system:serviceaccount:{self.name}:{self.account(part)}"
-        review = {
-            "apiVersion": "authorization.k8s.io/v1",
-            "kind": "SubjectAccessReview",
-            "spec": {"user": user, "resourceAttributes": attributes},
-        }
-        answer = json.loads(self.cluster.kubectl("create", "-o", "json", "-f", "-", stdin=json.dumps(review)))
-        return bool(answer["status"]["allowed"])
+        review = {"spec": {"user": user, "resourceAttributes": attributes}}
+        answer = client.AuthorizationV1Api(self.admin).create_subject_access_review(review)
+        return bool(answer.status.allowed)
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +78,7 @@ def release(cluster: Cluster) -> Iterator[Release]:
     cluster.kubectl("create", "namespace", name)
     try:
         cluster.kubectl("apply", "--server-side", "-f", "-", stdin=objects)
-        yield Release(cluster, name, group)
+        yield Release(cluster, name, group, config.new_client_from_config(str(cluster.kubeconfig)))
     finally:
         cluster.kubectl("delete", "--ignore-not-found", "--wait=false", "-f", "-", stdin=objects)
         cluster.kubectl("delete", "namespace", name, "--wait=false")

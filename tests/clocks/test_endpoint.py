@@ -141,6 +141,7 @@ for number in itertools.count():
 """
 
 
+@pytest.mark.slow
 def test_while_one_pod_floods_the_socket_all_ranks_of_another_are_answered(door: Door) -> None:
     with subprocess.Popen([sys.executable, "-c", FLOOD, door.path]) as flooder:
         try:

@@ -221,6 +221,7 @@ def conducted(case: Case, rank: int, iterations: list[tuple[float, tuple[Event, 
     return setter.orders
 
 
+@pytest.mark.slow
 @given(cases())
 def test_conductor_and_referee_order_the_same_clocks_at_the_same_times(case: Case) -> None:
     pace_s = case.pace_s

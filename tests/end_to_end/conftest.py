@@ -55,3 +55,14 @@ def uneven(release: product.Product, record: watching.Recorder) -> str:
     jobs.apply(release.cluster, jobs.script(), jobs.energy_plan("uneven"))
     jobs.apply(release.cluster, jobs.training_job("uneven", first_kernel=product.UNEVEN, workers=1))
     return "uneven"
+
+
+@pytest.fixture(scope="package")
+def even(release: product.Product, record: watching.Recorder, uneven: str) -> str:
+    """The other job: two stages, so that warm-up and cool-down are short, where even stages wait too; its name."""
+    jobs.apply(
+        release.cluster,
+        jobs.energy_plan("even", mode="Observe"),
+        jobs.training_job("even", first_kernel=product.EVEN, ranks_per_pod=1),
+    )
+    return "even"

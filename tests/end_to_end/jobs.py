@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import yaml
 
@@ -18,11 +18,27 @@ from real_cluster import Cluster, NotYetError, until
 from tests.end_to_end.product import JOBS, WALL_CLOCK_ENVIRONMENT, Gpus
 from tests.end_to_end.watching import Recorder
 
-__all__ = ["apply", "asking_anew", "energy_plan", "pods", "pods_as_made", "stop", "training_job", "waiting_job"]
+__all__ = [
+    "BLOCK_ITERATIONS",
+    "KERNELS",
+    "apply",
+    "asking_anew",
+    "energy_plan",
+    "pods",
+    "pods_as_made",
+    "stop",
+    "training_job",
+    "waiting_job",
+]
+
+BLOCK_ITERATIONS: Final = 4
+"""Of plan and control blocks."""
 
 _SCRIPTS = "training-script"
 _NODES = {"Master": "node0", "Worker": "node1"}
-_MICROBATCHES = 8
+_MICROBATCHES = 6
+KERNELS: Final = 2 * _MICROBATCHES
+"""That a GPU computes for an iteration of `training_job`: forward and backward of each microbatch."""
 _WAIT = "until [ -e /run/virtual-gpus/stop-{name} ]; do sleep 0.2; done"
 
 
@@ -42,7 +58,7 @@ def energy_plan(name: str, **spec: Any) -> dict[str, Any]:
             "job": {"name": name},
             "granularity": "phase",  # on two busy cores, single instructions would have to last longer
             "profiling": {"clocks": 5, "iterationsPerClock": 2},
-            "measurement": {"blockIterations": 4, "pairs": 60},
+            "measurement": {"blockIterations": BLOCK_ITERATIONS, "pairs": 60},
             **spec,
         },
     }
@@ -68,7 +84,9 @@ def asking_anew(
     asked = set[int]()
 
     def look() -> None:
-        generation, status = record.living("energyplans")[name].body["metadata"]["generation"], record.status(name)
+        if (plan := record.living("energyplans").get(name)) is None:
+            return
+        generation, status = plan.body["metadata"]["generation"], record.status(name)
         known = status.observed_generation == generation and generation not in asked
         if known and (status.phase is Phase.REFUSED or stuck()):
             asked.add(generation)
@@ -163,7 +181,7 @@ def pods(cluster: Cluster, job: str, *, count: int = 1, namespace: str = JOBS) -
     return sorted(found, key=lambda pod: str(pod["metadata"]["name"]))
 
 
-def phase(cluster: Cluster, job: str, wanted: str, *, namespace: str = JOBS, limit_s: float = 60) -> None:
+def phase(cluster: Cluster, job: str, wanted: str, *, namespace: str = JOBS, limit_s: float = 180) -> None:
     """Until all pods of a job are in this phase."""
 
     def look() -> bool:

@@ -1,4 +1,8 @@
-"""Processes in pods, found from the machine: whose they are, how to kill one or cut it off from the API server."""
+"""Processes in pods, found from the machine: whose they are, how to kill one or cut it off from the API server.
+
+Which program does what in the agent's pod stands here alone: whoever sets clocks, hears the API server or gives clocks
+back is asked for by that.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +10,34 @@ import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from real_cluster.commands import run
+from real_cluster.commands import NotYetError, run
 
-__all__ = ["command", "cut_off", "environment", "parent", "processes"]
+__all__ = ["HEARS", "PROGRAMS", "RESETS", "SETS", "command", "cut_off", "environment", "parent", "process", "processes"]
 
-_API_PORT = 443
-_TABLE = "inet cut_off"
+SETS: Final = "joulepath-clocks"
+"""The program in the agent's pod that sets clocks."""
+HEARS: Final = "joulepath-agent"
+"""The one that hears the API server."""
+RESETS: Final = "joulepath-warden"
+"""The one that gives clocks back when the others don't."""
+PROGRAMS: Final = frozenset({SETS, HEARS, RESETS})
+
+_API_PORT: Final = 443
+_TABLE: Final = "inet cut_off"
+
+
+def process(pod: dict[str, Any], program: str) -> int:
+    """The pid of the one living process of a program in the agent's pod.
+
+    Raises:
+        NotYetError: There isn't one.
+    """
+    living = [pid for pid in processes(pod, program) if alive(pid)]
+    if len(living) != 1:
+        raise NotYetError(f"{len(living)} processes of {program} in {pod['metadata']['name']}")
+    return living[0]
 
 
 def processes(pod: dict[str, Any], word: str) -> list[int]:

@@ -10,7 +10,7 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -31,6 +31,7 @@ __all__ = [
     "PLANS_LIVE_S",
     "PYTHONPATH_IMAGE",
     "RELEASE",
+    "SPILL",
     "SYSTEM",
     "UNEVEN",
     "WALL_CLOCK_AHEAD_S",
@@ -41,6 +42,7 @@ __all__ = [
     "install",
     "prepare",
     "refuse_another_release",
+    "upgrade",
 ]
 
 RELEASE: Final = "joulepath"
@@ -68,6 +70,8 @@ _MODEL = {
 }
 PLANS_LIVE_S: Final = 60
 """As short as the chart allows."""
+SPILL: Final = "spill"
+"""A volume of the agent's pods whose limit is small."""
 LAG_S: Final = 0.002
 """From an order to the clock, of every virtual GPU."""
 _OPTIONS: Mapping[str, Any] = {"gpus": 4, "time_scale": 0.5, "lag_ms": 1000 * LAG_S, "seed": 1}
@@ -90,28 +94,46 @@ class Gpus:
         seen = {uuid: state.look(self.path, gpu) for gpu, uuid in enumerate(uuids)}
         return {uuid for uuid, one in seen.items() if one.lock_high_mhz or (one.pending and one.next_high_mhz)}
 
-    def returned(self, since_ns: int) -> set[str]:
-        """UUIDs of the GPUs that were at default clocks at a moment, or whose next order was to return to them."""
+    def computed(self) -> dict[str, int]:
+        """Kernels that each GPU has begun, by UUID."""
+        return {uuid: state.look(self.path, gpu).kernels for gpu, uuid in enumerate(state.uuids(self.path))}
 
-        def has(gpu: int) -> bool:
-            given = state.orders(self.path, gpu)
-            before = [one for one in given if one.taken_ns <= since_ns][-1:]
-            then = given[len(given) - sum(one.taken_ns > since_ns for one in given) :][:1]
-            return not before or not before[0].high_mhz or bool(then and not then[0].high_mhz)
+    def last_locked_ns(self, gpus: Collection[str]) -> int:
+        """When the driver last took an order to lock one of these GPUs; 0 for never."""
+        locked = (
+            one
+            for gpu, uuid in enumerate(state.uuids(self.path))
+            if uuid in gpus
+            for one in state.orders(self.path, gpu)
+        )
+        return max((one.taken_ns for one in locked if one.high_mhz), default=0)
 
-        return {uuid for gpu, uuid in enumerate(state.uuids(self.path)) if has(gpu)}
+    def returned_s(self, since_ns: int) -> dict[str, float]:
+        """Seconds from a moment on until each GPU was at default clocks, by its next order; 0 where it was then.
 
-    def at_rest(self, now_ns: int, for_s: float) -> set[str]:
-        """UUIDs of the GPUs that have been at default clocks for so long until now.
-
-        By every order that the driver took, not by looks: a running plan unlocks, too, for parts of an iteration.
+        By every order that the driver took, not by looks: a running plan unlocks, too, for parts of an iteration. A
+        GPU whose next order was another one, or that had none, isn't named.
         """
+        found = {}
+        for gpu, uuid in enumerate(state.uuids(self.path)):
+            orders = state.orders(self.path, gpu)
+            before = [one for one in orders if one.taken_ns <= since_ns][-1:]
+            after = [one for one in orders if one.taken_ns > since_ns][:1]
+            if not before or not before[0].high_mhz:
+                found[uuid] = 0.0
+            elif after and not after[0].high_mhz:
+                found[uuid] = (after[0].taken_ns - since_ns) / 1e9
+        return found
 
-        def rests(gpu: int) -> bool:
-            last = state.orders(self.path, gpu)[-1:]
-            return not last or (not last[0].high_mhz and now_ns - last[0].taken_ns >= for_s * 1e9)
+    def at_default(self, since_ns: int) -> set[str]:
+        """UUIDs of the GPUs that have been at default clocks from a moment until now, by every order."""
 
-        return {uuid for gpu, uuid in enumerate(state.uuids(self.path)) if rests(gpu)}
+        def was(gpu: int) -> bool:
+            orders = state.orders(self.path, gpu)
+            before = [one for one in orders if one.taken_ns <= since_ns][-1:]
+            return not any(one.high_mhz for one in orders if one.taken_ns > since_ns or one in before)
+
+        return {uuid for gpu, uuid in enumerate(state.uuids(self.path)) if was(gpu)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,18 +205,28 @@ def clear(cluster: Cluster) -> None:
 
 
 def install(cluster: Cluster) -> None:
-    """`helm install`, as a person would."""
+    """`helm install`, as a person would, with the chart's own requests and limits."""
     refuse_another_release(cluster)
+    _helm(cluster, {}, "install", "--create-namespace", "--take-ownership", "--wait", "--timeout", "120s")
+
+
+def upgrade(cluster: Cluster, agent: Mapping[str, Any]) -> None:
+    """`helm upgrade` with values of the agent that are changed; returns at once."""
+    _helm(cluster, agent, "upgrade")
+
+
+def _helm(cluster: Cluster, agent: Mapping[str, Any], verb: str, *options: str) -> None:
     values = json.loads(json.dumps(LocalCluster(Options()).values()))
-    values["agent"]["extraEnv"] += [{"name": name, "value": value} for name, value in WALL_CLOCK_ENVIRONMENT.items()]
-    # An agent that is late costs time; two busy cores are all that both nodes have.
-    values["agent"]["resources"] = {"requests": {"cpu": "500m"}}
-    values["agent"]["planTimeToLiveSeconds"] = PLANS_LIVE_S
+    environment = [{"name": name, "value": value} for name, value in WALL_CLOCK_ENVIRONMENT.items()]
+    mine = values["agent"]
+    mine["extraEnv"] += environment
+    mine["extraVolumes"].append({"name": SPILL, "emptyDir": {"sizeLimit": "1Mi"}})
+    mine["extraVolumeMounts"].append({"name": SPILL, "mountPath": f"/{SPILL}"})
+    mine |= {"planTimeToLiveSeconds": PLANS_LIVE_S, **agent}
     with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
         file.write(yaml.safe_dump(values))
         file.flush()
-        where = ["--namespace", SYSTEM, "--create-namespace", "--take-ownership"]
-        cluster.helm("install", RELEASE, _CHART, *where, "--values", file.name, "--wait", "--timeout", "120s")
+        cluster.helm(verb, RELEASE, _CHART, "--namespace", SYSTEM, *options, "--values", file.name)
 
 
 def python() -> Path:

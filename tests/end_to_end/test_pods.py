@@ -13,7 +13,8 @@ from tests.end_to_end import jobs
 from tests.end_to_end.product import JOBS, PYTHONPATH_IMAGE, Product, wait_ready
 from tests.end_to_end.watching import Recorder
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+# The jobs of the next modules start meanwhile.
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600), pytest.mark.usefixtures("uneven", "even")]
 
 RESTRICTED = f"{JOBS}-restricted"
 _SAY = """

@@ -1,6 +1,6 @@
 """Whatever dies or is cut off: clocks return to default, training goes on, and the plan comes back where it can.
 
-`uneven` trains since the module before; `again` is a second run of the same pipeline.
+`uneven` trains since the modules before; `again` is a second run of the same pipeline, in its place.
 """
 
 from __future__ import annotations
@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 import signal
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import pytest
 
@@ -15,105 +17,33 @@ from joulepath_crds import Phase, RankState
 from real_cluster import NotYetError, until
 from tests.end_to_end import jobs, processes
 from tests.end_to_end.product import JOBS, PLANS_LIVE_S, RELEASE, SYSTEM, UNEVEN, Product
+from tests.end_to_end.waiting import (
+    BACK_S,
+    RELEASED_S,
+    agent_pod,
+    gpus_of,
+    in_force,
+    report_version,
+    wait_at_default,
+    wait_iterations,
+    wait_resumed,
+    wait_returned,
+    while_locked,
+)
 from tests.end_to_end.watching import Recorder
 from virtual_gpus import state
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600), pytest.mark.usefixtures("uneven")]
 
-RELEASED_S = 30
-"""Generous: the promise is seconds, the machine has two busy cores."""
-BACK_S = 180
-AT_REST_S = 16.0
-"""Longer than plans leave GPUs at default clocks: for two control blocks of six iterations, one after the other."""
 RUNS = 3
 """Most runs of the same pipeline until the host's pace is that of the first."""
 
 
-def gpus_of(record: Recorder, job: str, node: str) -> set[str]:
-    """The GPUs of a job's ranks on a node."""
-    return {rank.gpu_uuid for rank in record.ranks(job, node=node).values()}
-
-
-def while_locked(release: Product, record: Recorder, job: str, node: str) -> set[str]:
-    """Returns at a moment when clocks of a job are locked on a node; those GPUs."""
-    gpus, locked = gpus_of(record, job, node), set[str]()
-
-    def look() -> bool:
-        locked.update(release.gpus(node).locked() & gpus)
-        return bool(locked)
-
-    until(f"locks of {job} on {node}", BACK_S, look, 0.005)
-    return locked
-
-
-def wait_unlocked(release: Product, node: str, gpus: set[str]) -> None:
-    """Until all of these GPUs have been at default clocks for longer than a plan ever leaves them there."""
-    until(f"default clocks on {node}", RELEASED_S + AT_REST_S, lambda: are_at_rest(release, node, gpus))
-
-
-def wait_returned(release: Product, node: str, gpus: set[str], since_ns: int) -> None:
-    """Until all of these GPUs are default after a moment from which on nobody holds them; a successor may slow them."""
-    until(f"default clocks on {node}", RELEASED_S, lambda: gpus <= release.gpus(node).returned(since_ns))
-
-
-def are_at_rest(release: Product, node: str, gpus: set[str]) -> bool:
-    """Whether they are now, and have been for so long."""
-    return gpus <= release.gpus(node).at_rest(time.monotonic_ns(), AT_REST_S)
-
-
-def wait_iterations(record: Recorder, job: str, more: int = 10, *, node: str | None = None) -> None:
-    """Until every rank of a job (on a node) has trained on."""
-    begun = {number: rank.iteration for number, rank in record.ranks(job, node=node).items()}
-
-    def look() -> None:
-        now = {number: rank.iteration for number, rank in record.ranks(job, node=node).items()}
-        if not all(now.get(number, 0) >= iteration + more for number, iteration in begun.items()):
-            raise NotYetError(f"iterations {begun}, then {now}")
-
-    until(f"{job} trains on", BACK_S, look)
-
-
-def wait_iterations_of(record: Recorder, job: str, node: str, more: int = 10) -> None:
-    """Until the ranks of one node, whose agent is heard, have trained on: with them the others, that they wait for."""
-    begun = max(rank.iteration for rank in record.ranks(job, node=node).values())
-    until(
-        f"{job} trains on",
-        BACK_S,
-        lambda: min(rank.iteration for rank in record.ranks(job, node=node).values()) >= begun + more,
-    )
-
-
-def has_successor(record: Recorder, node: str) -> bool:
-    """Whether an agent of a node has begun without ranks of `uneven`, and has them again."""
-    told = [one.body.get("status", {}).get("jobs", ()) for one in record.versions("nodereports", node)]
-    there = [any(job["job"] == "uneven" for job in jobs) for jobs in told]
-    return there[-1] and False in there[there.index(True) :]
-
-
 def restarted(release: Product, record: Recorder) -> bool:
-    """Whether the pods of `uneven` that there are now report, and none that is gone."""
-    uids = {pod["metadata"]["uid"] for pod in jobs.pods(release.cluster, "uneven", count=2)}
-    ranks = record.ranks("uneven").values()
+    """Whether the pods of `again` that there are now report, and none that is gone."""
+    uids = {pod["metadata"]["uid"] for pod in jobs.pods(release.cluster, "again", count=2)}
+    ranks = record.ranks("again").values()
     return len(ranks) == 4 and {rank.pod_uid for rank in ranks} == uids
-
-
-def in_force(release: Product, record: Recorder) -> None:
-    """Until a plan is in force for `uneven`; one that the guard has stopped, on two busy cores, is asked for anew.
-
-    So is one of ranks that were started anew: they would wait for the iteration at which their predecessors' began.
-    """
-
-    def early() -> bool:
-        plan, ranks = record.plan("uneven"), record.ranks("uneven").values()
-        return plan is not None and any(rank.iteration + 20 < (plan.activate_at or 0) for rank in ranks)
-
-    ask = jobs.asking_anew(release.cluster, record, "uneven", early)
-
-    def look() -> None:
-        ask()
-        record.applied("uneven", limit_s=0)
-
-    until("a plan in force", 2 * BACK_S, look, 0.5)
 
 
 def test_a_node_that_hears_of_a_switch_late_runs_default_clocks_and_joins_at_a_block(
@@ -121,7 +51,7 @@ def test_a_node_that_hears_of_a_switch_late_runs_default_clocks_and_joins_at_a_b
 ) -> None:
     in_force(release, record)
     before = record.plan("uneven")
-    pids = [processes.processes(release.pod("agent", node), "joulepath-agent")[0] for node in ("node0", "node1")]
+    pids = [processes.process(agent_pod(release, node), processes.HEARS) for node in ("node0", "node1")]
     with processes.cut_off(pids[0]) as first, processes.cut_off(pids[1]) as second:
         first.cut()  # so that the plan can't be activated before the other node is cut off as well
         change = json.dumps({"spec": {"maxSlowdownPercent": 3}})
@@ -155,26 +85,45 @@ def test_a_node_that_hears_of_a_switch_late_runs_default_clocks_and_joins_at_a_b
     until("a whole block on node1", BACK_S, lambda: blocks("node1") > blocks("node0"))
 
 
-def test_a_node_that_stays_cut_off_returns_to_default_clocks_and_is_slowed_again_once_it_hears(
+@dataclass(frozen=True, slots=True)
+class CutNode:
+    """A node that has been cut off under a plan, and that other tests work beside until its plans are over."""
+
+    agent: processes.CutOff
+    gpus: set[str]
+    """Those that were locked."""
+    since_ns: int
+
+
+@pytest.fixture(scope="module")
+def node1_cut_off(release: Product, record: Recorder) -> Iterator[CutNode]:
+    in_force(release, record)
+    gpus = while_locked(release, record, "uneven", "node1")
+    with processes.cut_off(processes.process(agent_pod(release, "node1"), processes.HEARS)) as agent:
+        agent.cut()
+        yield CutNode(agent, gpus, time.monotonic_ns())
+
+
+@pytest.mark.usefixtures("node1_cut_off")
+def test_an_agent_that_is_killed_stops_no_plan_and_the_next_one_is_told_of_the_ranks(
     release: Product, record: Recorder
 ) -> None:
     in_force(release, record)
-    gpus = while_locked(release, record, "uneven", "node1")
-    with processes.cut_off(processes.processes(release.pod("agent", "node1"), "joulepath-agent")[0]) as agent:
-        agent.cut()
-        began = time.monotonic()
-        until("default clocks on node1", 3 * PLANS_LIVE_S, lambda: are_at_rest(release, "node1", gpus))
-        assert time.monotonic() - began > PLANS_LIVE_S / 2, "a plan lives on while news of it is young"
-        wait_iterations_of(record, "uneven", "node0")
-        assert are_at_rest(release, "node1", gpus)
-    record.applied("uneven", limit_s=BACK_S)
-    while_locked(release, record, "uneven", "node1")
+    pod = agent_pod(release, "node0")
+    agent, clocks = (processes.process(pod, program) for program in (processes.HEARS, processes.SETS))
+    version = report_version(release, "node0")
+    processes.kill(agent, signal.SIGKILL)
+    while_locked(release, record, "uneven", "node0")
+    until("another agent process", BACK_S, lambda: processes.process(pod, processes.HEARS) != agent)
+    wait_resumed(release, record, "node0", version)
+    assert processes.process(pod, processes.SETS) == clocks, "who sets clocks has gone on"
 
 
-def test_an_agent_that_is_killed_leaves_no_clock_locked(release: Product, record: Recorder) -> None:
+@pytest.mark.usefixtures("node1_cut_off")
+def test_clocks_that_are_killed_leave_none_locked(release: Product, record: Recorder) -> None:
     in_force(release, record)
-    pod = release.pod("agent", "node0")
-    (pid, *_) = processes.processes(pod, "joulepath-agent")
+    pod = agent_pod(release, "node0")
+    pid = processes.process(pod, processes.SETS)
     gpus, left = gpus_of(record, "uneven", "node0"), set[str]()
 
     def stopped() -> bool:
@@ -187,64 +136,74 @@ def test_an_agent_that_is_killed_leaves_no_clock_locked(release: Product, record
     until("an agent that is stopped while it holds clocks", BACK_S, stopped)
     processes.kill(pid, signal.SIGKILL)
     wait_returned(release, "node0", left, time.monotonic_ns())
-    until(
-        "another agent process",
-        RELEASED_S,
-        lambda: any(one != pid for one in processes.processes(pod, "joulepath-agent")),
-    )
+    version = report_version(release, "node0")
+    until("another process of clocks", BACK_S, lambda: processes.process(pod, processes.SETS) != pid)
     said = release.kubectl("logs", pod["metadata"]["name"], "--container", "warden").splitlines()
     reset = "".join(line for line in said if "at default clocks: " in line)
     assert all(uuid in reset for uuid in left)
+    wait_resumed(release, record, "node0", version)
 
 
-def test_an_agent_pod_that_is_deleted_by_force_leaves_no_clock_locked(release: Product, record: Recorder) -> None:
-    pod = release.pod("agent", "node1")
-    name, pids = pod["metadata"]["name"], processes.processes(pod, "joulepath-agent")
-    gpus = while_locked(release, record, "uneven", "node1")
-    release.kubectl("delete", "pod", name, "--grace-period=0", "--force")
-    until("the end of its agent", RELEASED_S, lambda: not any(processes.alive(pid) for pid in pids), 0.01)
-    wait_returned(release, "node1", gpus, time.monotonic_ns())
-    until("another pod", BACK_S, lambda: release.pod("agent", "node1")["metadata"]["name"] != name)
-
-
+@pytest.mark.usefixtures("node1_cut_off")
 @pytest.mark.parametrize("down", ["kubelet", "containerd"])
-def test_an_agent_that_is_killed_while_nobody_can_start_it_anew_leaves_no_clock_locked(
+def test_clocks_that_are_killed_while_nobody_can_start_them_anew_leave_none_locked(
     release: Product, record: Recorder, down: str
 ) -> None:
     in_force(release, record)
     daemon = release.cluster.node("node0").pid(down)
     assert daemon is not None
-    pod = release.pod("agent", "node0")
-    (pid,) = processes.processes(pod, "joulepath-agent")
+    pod = agent_pod(release, "node0")
+    pid = processes.process(pod, processes.SETS)
     processes.kill(daemon, signal.SIGSTOP)
     try:
         gpus = while_locked(release, record, "uneven", "node0")
         processes.kill(pid, signal.SIGKILL)
-        wait_unlocked(release, "node0", gpus)
-        wait_iterations(record, "uneven", node="node1")
-        assert not any(processes.alive(one) for one in processes.processes(pod, "joulepath-agent"))
+        since_ns = wait_returned(release, "node0", gpus, time.monotonic_ns())
+        version = report_version(release, "node0")
+        wait_iterations(release, {"node0": gpus})
+        assert gpus <= release.gpus("node0").at_default(since_ns)
+        assert not any(processes.alive(one) for one in processes.processes(pod, processes.SETS))
     finally:
         processes.kill(daemon, signal.SIGCONT)
-    until("another agent process", BACK_S, lambda: processes.processes(pod, "joulepath-agent") not in ([], [pid]))
+    until("another process of clocks", BACK_S, lambda: processes.process(pod, processes.SETS) != pid)
+    wait_resumed(release, record, "node0", version)
 
 
-def test_an_agent_and_a_warden_that_are_killed_at_once_leave_no_clock_locked(
-    release: Product, record: Recorder
+def test_a_node_that_stays_cut_off_returns_to_default_clocks_and_is_slowed_again_once_it_hears(
+    release: Product, record: Recorder, node1_cut_off: CutNode
 ) -> None:
+    gpus = node1_cut_off.gpus
+    wait_at_default(release, {"node1": gpus}, limit_s=3 * PLANS_LIVE_S)
+    played_s = (release.gpus("node1").last_locked_ns(gpus) - node1_cut_off.since_ns) / 1e9
+    assert played_s > PLANS_LIVE_S / 2, "a plan lives on while news of it is young"
+    version = report_version(release, "node1")
+    node1_cut_off.agent.mend()
+    wait_resumed(release, record, "node1", version)
+
+
+def test_an_agent_pod_that_is_deleted_by_force_leaves_no_clock_locked(release: Product, record: Recorder) -> None:
+    pod = agent_pod(release, "node1")
+    name, pid = pod["metadata"]["name"], processes.process(pod, processes.SETS)
+    gpus = while_locked(release, record, "uneven", "node1")
+    release.kubectl("delete", "pod", name, "--grace-period=0", "--force")
+    until("the end of its agent", RELEASED_S, lambda: not processes.alive(pid), 0.01)
+    wait_returned(release, "node1", gpus, time.monotonic_ns())
+    version = report_version(release, "node1")
+    until("another pod", BACK_S, lambda: release.pod("agent", "node1")["metadata"]["name"] != name)
+    wait_resumed(release, record, "node1", version)
+
+
+def test_clocks_and_a_warden_that_are_killed_at_once_leave_none_locked(release: Product, record: Recorder) -> None:
     in_force(release, record)
-    pod, gpus = release.pod("agent", "node1"), while_locked(release, record, "uneven", "node1")
-    pids = [pid for part in ("joulepath-agent", "joulepath-warden") for pid in processes.processes(pod, part)]
-    assert len(pids) == 2
+    pod, gpus = agent_pod(release, "node1"), while_locked(release, record, "uneven", "node1")
+    pids = [processes.process(pod, program) for program in processes.PROGRAMS]
     for sent in (signal.SIGSTOP, signal.SIGKILL):  # a stopped one can't reset before it is killed
         for pid in pids:
             processes.kill(pid, sent)
     wait_returned(release, "node1", gpus, time.monotonic_ns())
-    wait_iterations(record, "uneven", node="node0")
-
-
-def test_the_training_goes_on_and_the_agents_that_follow_resume_the_plan(release: Product, record: Recorder) -> None:
-    until("ranks at the next agents", BACK_S, lambda: all(has_successor(record, node) for node in ("node0", "node1")))
-    in_force(release, record)
+    version = report_version(release, "node1")
+    wait_iterations(release, {"node1": gpus})
+    wait_resumed(release, record, "node1", version)
 
 
 def test_a_deleted_energyplan_lets_go_of_every_clock_and_the_training_goes_on(
@@ -253,12 +212,13 @@ def test_a_deleted_energyplan_lets_go_of_every_clock_and_the_training_goes_on(
     in_force(release, record)
     gpus = {node: while_locked(release, record, "uneven", node) for node in ("node0", "node1")}
     release.cluster.kubectl("delete", "energyplan", "uneven", "--namespace", JOBS, "--timeout=20s")
-    for node, ones in gpus.items():
-        wait_unlocked(release, node, ones)
-    until("no JobPlan", BACK_S, lambda: record.plan("uneven") is None)
-    wait_iterations(record, "uneven")
-    assert {rank.state for rank in record.ranks("uneven").values()} == {RankState.OBSERVING}
-    assert not any(release.gpus(node).locked() & ones for node, ones in gpus.items())
+    wait_at_default(release, gpus)
+    assert record.plan("uneven") is None
+
+    def states() -> set[RankState]:
+        return {rank.state for rank in record.ranks("uneven").values()}
+
+    until("ranks that observe", BACK_S, lambda: states() == {RankState.OBSERVING})
 
 
 def test_a_rank_that_is_killed_leaves_no_clock_locked_though_its_forked_workers_live(
@@ -275,22 +235,18 @@ def test_a_rank_that_is_killed_leaves_no_clock_locked_though_its_forked_workers_
     number, gpu = next((n, r.gpu_uuid) for n, r in record.ranks("uneven", node="node0").items() if r.gpu_uuid in locked)
     workers = [pid for pid in trainers if processes.parent(pid) == ranks[number]]
     assert workers
-    begun = {number: rank.iteration for number, rank in record.ranks("uneven").items()}
+    killed_ns = time.monotonic_ns()
     processes.kill(ranks[number], signal.SIGKILL)
-    until("default clocks", RELEASED_S, lambda: gpu in release.gpus("node0").at_rest(time.monotonic_ns(), 0.0))
+    since_ns = wait_returned(release, "node0", {gpu}, killed_ns)
     assert any(processes.alive(pid) for pid in workers)
-    wait_unlocked(release, "node0", {gpu})
-
-    def trains() -> bool:
-        now = record.ranks("uneven")
-        return sorted(now) == sorted(begun) and all(2 < now[number].iteration < begun[number] for number in begun)
-
-    # A start keeps two cores busy, and makes iterations of the next test's job longer than they were profiled.
-    until("the job's next start", BACK_S, trains)
+    for kind in ("pytorchjob", "energyplan"):
+        release.cluster.kubectl("delete", kind, "uneven", "--namespace", JOBS)
+    until("no rank of uneven", BACK_S, lambda: not record.ranks("uneven"))
+    assert gpu in release.gpus("node0").at_default(since_ns)
 
 
 def test_a_second_run_of_the_same_pipeline_uses_the_profile_of_the_first(release: Product, record: Recorder) -> None:
-    first = record.status("uneven").profile
+    (first,) = (name for name in record.living("energyprofiles") if name.startswith("uneven-"))
 
     def settled() -> None:
         status = record.status("again")
@@ -302,12 +258,12 @@ def test_a_second_run_of_the_same_pipeline_uses_the_profile_of_the_first(release
         until("a plan for again", 2 * BACK_S, settled, 0.2)
         status = record.status("again")
         (profiled,) = [one for one in status.conditions if one.type == "Profiled"]
-        for kind in ("pytorchjob", "energyplan"):
-            release.cluster.kubectl("delete", kind, "again", "--namespace", JOBS)
-        until("no rank of again", BACK_S, lambda: not record.ranks("again"))
         if status.phase is Phase.ACTIVE and profiled.reason == "Reused":
             break
         # On two busy cores its iterations may be of another length than those that were profiled.
+        for kind in ("pytorchjob", "energyplan"):
+            release.cluster.kubectl("delete", kind, "again", "--namespace", JOBS)
+        until("no rank of again", BACK_S, lambda: not record.ranks("again"))
         for name in record.living("energyprofiles"):
             if name.startswith("again"):
                 release.cluster.kubectl("delete", "energyprofile", name, "--namespace", JOBS)
@@ -318,30 +274,38 @@ def test_a_second_run_of_the_same_pipeline_uses_the_profile_of_the_first(release
 
 
 def test_a_training_pod_that_is_killed_leaves_no_clock_locked(release: Product, record: Recorder) -> None:
-    until("the ranks started anew", BACK_S, lambda: restarted(release, record), 1)
-    in_force(release, record)
-    worker = jobs.pods(release.cluster, "uneven", count=2)[1]
-    gpus = while_locked(release, record, "uneven", "node1")
+    in_force(release, record, "again")
+    worker = jobs.pods(release.cluster, "again", count=2)[1]
+    pids = processes.processes(worker, "/end-to-end/pipeline.py")
+    gpus = while_locked(release, record, "again", "node1")
     release.cluster.kubectl(
         *("delete", "pod", "--namespace", JOBS, worker["metadata"]["name"], "--grace-period=0", "--force")
     )
-    wait_unlocked(release, "node1", gpus)
+    until("the end of its processes", RELEASED_S, lambda: not any(processes.alive(pid) for pid in pids), 0.01)
+    since_ns = wait_returned(release, "node1", gpus, time.monotonic_ns())
+    until("reports of the new pod", BACK_S, lambda: restarted(release, record), 1)
+    assert gpus <= release.gpus("node1").at_default(since_ns)
 
 
 def test_uninstalling_lets_go_of_every_clock_and_the_training_succeeds(release: Product, record: Recorder) -> None:
-    until("reports of the new pod", BACK_S, lambda: restarted(release, record), 1)
-    in_force(release, record)
-    gpus = {node: while_locked(release, record, "uneven", node) for node in ("node0", "node1")}
-    step = max(rank.iteration for rank in record.ranks("uneven").values())
+    in_force(release, record, "again")
+    nodes = ("node0", "node1")
+    gpus = {node: while_locked(release, record, "again", node) for node in nodes}
+    pods = [agent_pod(release, node) for node in nodes]
+    pids = [processes.process(pod, program) for pod in pods for program in processes.PROGRAMS]
+    step = max(rank.iteration for rank in record.ranks("again").values())
+    begun = {node: release.gpus(node).computed() for node in nodes}
     release.cluster.helm("uninstall", RELEASE, "--namespace", SYSTEM, "--wait", "--timeout", "60s")
-    for node, ones in gpus.items():
-        wait_unlocked(release, node, ones)
-    # Every GPU, not only those that were seen locked; and for good: the training runs on.
-    every = {node: set(state.uuids(release.gpus(node).path)) for node in gpus}
-    assert all(are_at_rest(release, node, ones) for node, ones in every.items())
-    for node in gpus:
+    until("the agents' end", RELEASED_S, lambda: not any(processes.alive(pid) for pid in pids), 0.01)
+    since_ns = time.monotonic_ns()
+    wait_iterations(release, gpus)
+    # Every GPU, not only those that were seen locked.
+    every = {node: set(state.uuids(release.gpus(node).path)) for node in nodes}
+    assert all(ones <= release.gpus(node).at_default(since_ns) for node, ones in every.items())
+    for node in nodes:
         journal = release.cluster.node(node).layout.folder / "private/var/lib/joulepath/locked-gpus"
         assert "GPU-" not in journal.read_text(), "nothing is in doubt"
-    jobs.stop(release.cluster, "uneven", step + 30)
-    jobs.phase(release.cluster, "uneven", "Succeeded", limit_s=120)
-    assert not any(release.gpus(node).locked() & ones for node, ones in every.items())
+    kernels = max(now - begun[node][gpu] for node in nodes for gpu, now in release.gpus(node).computed().items())
+    jobs.stop(release.cluster, "again", step + kernels // jobs.KERNELS + 8)
+    jobs.phase(release.cluster, "again", "Succeeded")
+    assert all(ones <= release.gpus(node).at_default(since_ns) for node, ones in every.items())

@@ -22,6 +22,7 @@ from urllib.error import URLError
 from uuid import uuid4
 
 import pytest
+from kubernetes import client, config
 
 from joulepath_crds import ANNOTATION, JobPlanSpec, NodeReportStatus
 from joulepath_operator.facts.observation import StoredPlan, TrainingJob
@@ -31,6 +32,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
 DEFINITIONS = Path(__file__).parents[2] / "crds"
 DEADLINE_S = 120
+_OURS = ("joulepath.dev", "v1alpha1")
 
 
 class Api:
@@ -40,6 +42,7 @@ class Api:
         self.cluster, self.world = cluster, world
         self.namespace = f"operator-{uuid4().hex[:8]}"
         self.metrics_port = _free_port()
+        self._objects = client.CustomObjectsApi(config.new_client_from_config(str(cluster.kubeconfig)))
 
     def apply(self, body: dict[str, Any], *arguments: str) -> None:
         self.cluster.kubectl("apply", "--server-side", "-f", "-", *arguments, stdin=json.dumps(body))
@@ -48,8 +51,8 @@ class Api:
         return next((one for one in self.items(kind) if one["metadata"]["name"] == name), None)
 
     def items(self, kind: str) -> list[dict[str, Any]]:
-        listed = self.cluster.kubectl("-n", self.namespace, "get", kind, "-o", "json")
-        found: list[dict[str, Any]] = json.loads(listed)["items"]
+        group = ("kubeflow.org", "v1") if kind == "pytorchjobs" else _OURS
+        found: list[dict[str, Any]] = self._objects.list_namespaced_custom_object(*group, self.namespace, kind)["items"]
         return found
 
     def status(self) -> dict[str, Any]:
@@ -68,7 +71,7 @@ class Api:
             assert time.monotonic() < deadline, f"{self.status()}"
             if training:
                 self.train(8)
-            time.sleep(0.1)
+            time.sleep(0.8 if training else 0.1)  # the operator sees that before there is more
         return found
 
     def phase(self, phase: str, **options: Any) -> None:
@@ -97,14 +100,12 @@ class Api:
         self.world.plans = {plan.hash: StoredPlan(plan.hash, plan, "") for plan in plans}
         for node in self.world.nodes():
             report = node.report.model_copy(update={"namespace": self.namespace})
-            body = {
-                "apiVersion": "joulepath.dev/v1alpha1",
-                "kind": "NodeReport",
-                "metadata": {"name": f"{self.namespace}-{node.node}"},
-            }
-            self.apply(body)
+            name = f"{self.namespace}-{node.node}"
+            body = {"apiVersion": "/".join(_OURS), "kind": "NodeReport", "metadata": {"name": name}}
+            with suppress(client.ApiException):  # it is there
+                self._objects.create_cluster_custom_object(*_OURS, "nodereports", body)
             status = NodeReportStatus(gpus=node.gpus, jobs=(report,)).to_api()
-            self.apply({**body, "status": status}, "--subresource", "status", "--force-conflicts")
+            self._objects.patch_cluster_custom_object_status(*_OURS, "nodereports", name, {"status": status})
 
     @contextmanager
     def operator(self) -> Iterator[subprocess.Popen[bytes]]:

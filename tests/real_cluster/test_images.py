@@ -65,6 +65,26 @@ def test_an_image_is_built_again_only_if_a_file_that_it_copies_changes(tmp_path:
 
 
 @pytest.mark.cluster
+def test_what_a_stage_has_installed_is_kept_when_a_source_changes(tmp_path: Path) -> None:
+    (tmp_path / "lock").write_text("1")
+    stages = ("FROM ${BASE} AS kept-packages", "COPY lock /", "RUN cat /proc/sys/kernel/random/uuid >/installed")
+    last = ("FROM ${BASE} AS last", "COPY --from=kept-packages /installed /", "COPY source /")
+    (tmp_path / "Dockerfile").write_text("\n".join(("ARG BASE", *stages, *last, "")))
+    built = []
+    for source in ("1", "2"):
+        (tmp_path / "source").write_text(source)
+        files = (Path("lock"), Path("source"))
+        built.append(
+            images.build(tmp_path / "Dockerfile", "last", "localhost/joulepath/probe-stages:test", files=files)
+        )
+    first, second = map(_layers, built)
+    assert (first["source"], second["source"]) == (b"1", b"2")
+    assert first["installed"] == second["installed"]
+    for archive in built:
+        shutil.rmtree(archive.parent)
+
+
+@pytest.mark.cluster
 def test_a_node_forgets_the_image_that_lost_its_tag(cluster: Cluster, tmp_path: Path, worker_id: str) -> None:
     node, tag = cluster.nodes[0], f"localhost/joulepath/probe-tag:{worker_id}"
     listings = []

@@ -25,6 +25,7 @@ ENTRIES = st.builds(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS, ids=[kind.__name__ for kind in KINDS])
 @settings(max_examples=20)
 @given(data=st.data())
