@@ -7,11 +7,12 @@ as `report`. It orders no clock: what it says to the clocks they play by their o
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Final
 
@@ -93,18 +94,22 @@ class Agent:
         """The same GPUs, to be read here."""
         self.node = _NO_NEWS
         self._locate, self._state_dir, self._budget = locate, state_dir, budget
+        self._with_lags: set[str] = set()
+        """GPUs of which these clocks were told what a doctor has measured."""
         self._ranks: dict[int, Rank] = {}
         self._plans: dict[JobKey, JobPlanSpec | Reason] | None = None
         """None until it has heard of all that there are."""
         self._said: dict[int, tuple[Play | None, Told]] = {}
         """What each rank's clocks were last told."""
         self._saying = threading.Lock()
-        self._told_record = ""
+        self._heard_at_s = -math.inf
+        """When there was news of plans last."""
+        self._driver, self._told_record = "", ""
         self._stopping = threading.Event()
         self._pool = ThreadPoolExecutor(4, thread_name_prefix="locate")
         self._rechecks = threading.Thread(target=self._recheck, name="recheck", daemon=True)
         self._sampler = Sampler(lambda: [rank.trace for rank in self.ranks])
-        self._channel = Channel(state_dir, self._hear, self._forget)
+        self._channel = Channel(state_dir, self._hear, self._greet, self._forget)
         self._discovery = Discovery(
             nvml, self._adopt, lambda: not self._ranks, lambda: (), proc=Path("/proc"), retry_s=look_for_gpus_s
         )
@@ -146,9 +151,10 @@ class Agent:
     def set_plans(self, plans: Mapping[JobKey, JobPlanSpec | Reason]) -> None:
         """All plans that there are now, or why one isn't played; what is missing is withdrawn, the others live on."""
         self._plans = dict(plans)
+        self._heard_at_s = time.monotonic()
         for rank in self.ranks:
             self._say_plan(rank)
-        self._channel.say(Heard(time.monotonic()))
+        self._greet()
 
     def _say_plan(self, rank: Rank) -> None:
         if self._plans is None:
@@ -172,14 +178,20 @@ class Agent:
 
     # the clocks
 
+    def _greet(self) -> None:
+        """Plans that are told again are no news: how old the last was, the clocks are told before them."""
+        if self._plans is not None:
+            self._channel.say(Heard(self._heard_at_s))
+
     def _hear(self, word: ClocksWord) -> None:
         match word:
             case NodeNews():
                 self.node = word
             case GpuNews():
-                is_new = word.uuid not in self.gpus
+                is_new = word.uuid not in self._with_lags
                 self.gpus = {**self.gpus, word.uuid: word}
                 if is_new:
+                    self._with_lags.add(word.uuid)
                     self._say_lags(word)
             case Came():
                 self._welcome(word)
@@ -211,17 +223,20 @@ class Agent:
     def _forget(self) -> None:
         """The clocks are gone: what they told is no more. Ranks that they still serve come again."""
         self.node = _NO_NEWS
-        self._ranks = {}
-        self._said = {}
+        self.gpus = {uuid: replace(gpu, ordered_mhz=0) for uuid, gpu in self.gpus.items()}  # the warden resets
+        self._with_lags.clear()
+        with self._saying:
+            self._ranks, self._said = {}, {}
 
     def _welcome(self, came: Came) -> None:
-        self._discovery.wake()
+        self._pool.submit(self._discovery.wake)  # NVML may take seconds, and the clocks are being listened to here
         trace = EnergyTrace(lambda: self._energy_j(came.gpu_uuid))
         rank = Rank(came, trace, self._budget.among(len(self.gpus)))
         for older in [one.number for one in self.ranks if one.gpu_uuid == came.gpu_uuid]:
             self._ranks.pop(older, None)
-        self._ranks = {**self._ranks, came.rank: rank}
-        self._said[came.rank] = None, rank.told
+        with self._saying:
+            self._ranks = {**self._ranks, came.rank: rank}
+            self._said[came.rank] = None, rank.told
         if came.gpu_uuid in self.gpus:
             self._say_lags(self.gpus[came.gpu_uuid])  # a doctor may have come since
         self._say_plan(rank)
@@ -256,6 +271,10 @@ class Agent:
 
     def _adopt(self, gpus: Sequence[Gpu]) -> None:
         self.meters = {**self.meters, **{gpu.uuid: gpu for gpu in gpus}}
+        self._driver = driver_version() or self._driver
+        for gpu in gpus:
+            if gpu.uuid in self.gpus:
+                self._say_lags(self.gpus[gpu.uuid])
 
     def _energy_j(self, uuid: str) -> float:
         if uuid not in self.meters:
@@ -264,7 +283,8 @@ class Agent:
 
     def _say_lags(self, gpu: GpuNews) -> None:
         """Tells the clocks the lags that a doctor has measured on this GPU with this driver."""
-        if not (driver := driver_version()):
+        self._driver = driver = driver_version() or self._driver
+        if not driver:
             return
         try:
             record = Record.read(self._state_dir)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import socket
 import threading
@@ -18,6 +19,7 @@ __all__ = ["Channel"]
 log = logging.getLogger(__name__)
 
 _AGAIN_S: Final = 0.2
+_QUEUE_BYTES: Final = 2**20
 _WAIT_S: Final = 3.0
 """Clocks that say nothing for so long aren't there: each second there is news."""
 
@@ -25,9 +27,16 @@ _WAIT_S: Final = 3.0
 class Channel:
     """One connection at a time, and the thread that reads it."""
 
-    def __init__(self, state_dir: Path, hear: Callable[[ClocksWord], None], on_end: Callable[[], None]) -> None:
-        """`hear` is given what the clocks say, `on_end` is told when they are gone; both in the channel's thread."""
-        self._path, self._hear, self._on_end = state_dir / SOCKET_NAME, hear, on_end
+    def __init__(
+        self,
+        state_dir: Path,
+        hear: Callable[[ClocksWord], None],
+        on_begin: Callable[[], None],
+        on_end: Callable[[], None],
+    ) -> None:
+        """`hear` is given what the clocks say, the others are told when they are there and when they are gone; all in
+        the channel's thread."""
+        self._path, self._hear, self._on_begin, self._on_end = state_dir / SOCKET_NAME, hear, on_begin, on_end
         self._socket: socket.socket | None = None
         self._sending = threading.Lock()
         self._heard_at_s = 0.0
@@ -65,7 +74,12 @@ class Channel:
                 return False
             try:
                 connection.send(message, socket.MSG_NOSIGNAL)
-            except OSError:
+            except OSError as error:
+                if error.errno == errno.EMSGSIZE:
+                    log.error(
+                        "%s of %d bytes can't be told: raise net.core.wmem_max", type(word).__name__, len(message)
+                    )
+                    return False
                 with contextlib.suppress(OSError):
                     connection.shutdown(socket.SHUT_RDWR)
                 return False
@@ -76,11 +90,13 @@ class Channel:
             try:
                 with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
                     connection.settimeout(_WAIT_S)
+                    connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _QUEUE_BYTES)
                     connection.connect(str(self._path))
                     self._tell(f"the clocks are there, at {self._path}")
                     self._heard_at_s = time.monotonic()
                     self._socket = connection
                     try:
+                        self._on_begin()
                         self._read(connection)
                     finally:
                         self._socket = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import logging
 import os
 import signal
@@ -29,6 +30,7 @@ __all__ = ["main"]
 log = logging.getLogger("joulepath_clocks")
 
 _TURN_S: Final = 1.0
+_BEGINS_S: Final = 120
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -39,6 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     prefer_process()
+    faulthandler.dump_traceback_later(_BEGINS_S, exit=True, file=written.descriptor)  # put off once it serves
     try:
         clocks = Clocks(
             Nvml(options.site_clocks),

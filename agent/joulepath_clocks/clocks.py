@@ -10,6 +10,7 @@ from __future__ import annotations
 import faulthandler
 import itertools
 import logging
+import secrets
 import threading
 import time
 from collections import Counter
@@ -121,12 +122,13 @@ class Clocks:
         self._setters: dict[str, ClockSetter] = {}
         self._watches: dict[str, Watch] = {}
         self._lock = threading.Lock()
-        self._numbers = itertools.count(1)
+        self._numbers = itertools.count(secrets.randbits(48))
+        """Of ranks and questions. Drawn, so that an answer to the process before this one is an answer to nobody."""
         self._ranks: dict[str, Rank] = {}
         self._groups: WeakValueDictionary[tuple[object, ...], Group] = WeakValueDictionary()
         """Of tensor-parallel peers, for as long as one of them is there."""
-        self._questions: dict[int, SimpleQueue[Placed]] = {}
-        self._time_to_live = TimeToLive(plan_time_to_live_s, time.monotonic())
+        self._questions: dict[int, tuple[Asked, SimpleQueue[Placed]]] = {}
+        self._time_to_live = TimeToLive(plan_time_to_live_s)
         self._expired = False
         self._armed_at_s, self._log_descriptor = 0.0, log_descriptor
         self._looks = Looks(self._active)
@@ -149,8 +151,8 @@ class Clocks:
 
     def stop(self, grace_s: float) -> bool:
         """Releases every clock first, for as long as it takes within the grace, then the rest; whether all are."""
-        faulthandler.cancel_dump_traceback_later()
         self._started = False
+        faulthandler.cancel_dump_traceback_later()
         self._discovery.stop()
         for rank in self.ranks:
             rank.close(End.AGENT_STOPPED)
@@ -242,10 +244,11 @@ class Clocks:
     def _locate(self, pod_uid: str, gpu_uuid: str) -> JobPod:
         """Asks the agent. Called from the pool of the endpoint."""
         number, answer = next(self._numbers), SimpleQueue[Placed]()
-        self._questions[number] = answer
+        if not self._server.connected:
+            raise PeerRefusedError("Unanswered", "the agent that knows pods isn't there; it is started anew")
+        self._questions[number] = Asked(number, pod_uid, gpu_uuid), answer
+        self._server.wake()
         try:
-            if not self._server.say(Asked(number, pod_uid, gpu_uuid)):
-                raise PeerRefusedError("Unanswered", "the agent that knows pods isn't there; it is started anew")
             placed = answer.get(timeout=_ANSWER_S)
         except Empty:
             raise PeerRefusedError("Unanswered", f"the agent hasn't found the pod within {_ANSWER_S:.0f} s") from None
@@ -253,27 +256,35 @@ class Clocks:
             del self._questions[number]
         if placed.pod is None:
             raise PeerRefusedError(placed.code, placed.message, final=placed.final)
+        if placed.pod.uid != pod_uid:
+            raise PeerRefusedError("Unanswered", "the agent answered for another pod")
         return placed.pod
 
     def _tick(self, now: float) -> None:
         for rank in tuple(self._ranks.values()):
-            if not rank.alive:
-                with self._lock:
-                    if self._ranks.get(rank.setter.gpu.uuid) is rank:
-                        del self._ranks[rank.setter.gpu.uuid]
-                        rank.setter.follow = None
-            elif now - rank.setter.turned_at_s > _STUCK_S:
-                rank.stop(Reason(End.FOLLOWER_FAILED, "NVML hangs, or the log of the clocks says why"))
-            else:
-                rank.check_markers(now)
+            try:
+                self._check(rank, now)
+            except Exception:
+                log.exception("looking after rank %d of %s failed", rank.hello.rank, rank.pod.name)
         expired = self._time_to_live.expired(now)
         if bool(expired) != self._expired:
             self._expired = bool(expired)
             log.warning("%s", f"default clocks: {expired}" if expired else "there is news of plans again")
 
+    def _check(self, rank: Rank, now: float) -> None:
+        if not rank.alive:
+            with self._lock:
+                if self._ranks.get(rank.setter.gpu.uuid) is rank:
+                    del self._ranks[rank.setter.gpu.uuid]
+                    rank.setter.follow = None
+        elif now - rank.setter.turned_at_s > _STUCK_S:
+            rank.stop(Reason(End.FOLLOWER_FAILED, "NVML hangs, or the log of the clocks says why"))
+        else:
+            rank.check_markers(now)
+
     def _arm(self, now: float) -> None:
         """The watchdog: as long as ranks and agent are served, it is put off. A GPU's own thread may hang in NVML."""
-        serves = self._endpoint is None or self._endpoint.listening
+        serves = self._endpoint is None or now - self._endpoint.ticked_at_s < _STUCK_S
         if self._started and serves and now - self._armed_at_s >= _ARM_S:
             self._armed_at_s = now
             faulthandler.dump_traceback_later(_DEAD_S, exit=True, file=self._log_descriptor)
@@ -306,8 +317,9 @@ class Clocks:
         match word:
             case Heard(at_s):
                 self._time_to_live.renew(min(at_s, time.monotonic()))
-            case Placed() if word.number in self._questions:
-                self._questions[word.number].put(word)
+            case Placed():
+                if (question := self._questions.get(word.number)) is not None:
+                    question[1].put(word)
             case KnownLags() if word.gpu_uuid in self._setters:
                 self._setters[word.gpu_uuid].begin_with("up", word.up_s)
                 self._setters[word.gpu_uuid].begin_with("down", word.down_s)
@@ -333,6 +345,7 @@ class Clocks:
         now = time.monotonic()
         news: dict[object, ClocksWord] = {uuid: _gpu_news(setter, now) for uuid, setter in self._setters.items()}
         news["node"] = self._node_news(now)
+        news |= {("asked", number): asked for number, (asked, _) in tuple(self._questions.items())}
         for rank in self.ranks:
             news[rank.number] = rank.came
             news["now", rank.number] = rank.news

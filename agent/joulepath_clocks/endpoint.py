@@ -113,6 +113,8 @@ class Endpoint:
         self._pool = ThreadPoolExecutor(4, thread_name_prefix="admit")
         self._disposal = Disposal()
         self._log_times: deque[float] = deque(maxlen=_LOGS_PER_MINUTE)
+        self.ticked_at_s = time.monotonic()
+        """When it last looked after everything."""
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="endpoint", daemon=True)
 
@@ -157,6 +159,7 @@ class Endpoint:
                 self._tick(now)
 
     def _tick(self, now: float) -> None:
+        self.ticked_at_s = now
         try:
             self._on_tick(now)
         except Exception:

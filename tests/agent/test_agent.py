@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable
 from statistics import median
 from typing import Any
@@ -238,6 +239,23 @@ def test_a_clock_that_cannot_be_set_refuses_the_plan(locked: Callable[..., tuple
     assert agent.counts()["leaseEnds"] == {"PlanChanged": 1}
 
 
+def test_clocks_that_begin_anew_do_not_take_old_plans_for_news(room: MakeRoom) -> None:
+    made = room(time_scale=0.1)
+    agent, peer = made.agent(), made.peer(iterations=100_000)
+    assert peer.hear()["accepted"]
+    agent.plans(held())
+    wait_until(lambda: made.clock() == LOW_MHZ, "the clock is locked")
+    for one in (agent.clocks, peer):
+        one.end()
+    time.sleep(2.0)
+    assert made.begin_clocks(made.socket, 2, "--plans-live", "1").hear() == {}
+    assert made.peer(iterations=100_000, patient=True).hear()["accepted"]
+    wait_until(lambda: (r := agent.rank()) is not None and r.reason.startswith("PlanExpired"), "its rank says why")
+    assert made.clock() == 0
+    agent.plans(held())
+    wait_until(lambda: made.clock() == LOW_MHZ, "with news it is played")
+
+
 def test_plans_without_news_expire_and_are_joined_again_with_it(room: MakeRoom) -> None:
     made = room(time_scale=0.1)
     agent = made.agent(None, 2, "--plans-live", "3")
@@ -245,9 +263,10 @@ def test_plans_without_news_expire_and_are_joined_again_with_it(room: MakeRoom) 
     agent.plans(held())
     wait_until(lambda: made.clock() == LOW_MHZ, "the clock is locked")
     wait_until(lambda: made.clock() == 0, "the plan has expired")
+    why = "PlanExpired: no news of plans for more than 3 s"
+    wait_until(lambda: (r := agent.rank()) is not None and r.reason.startswith(why), "its rank says why")
     rank = agent.rank()
     assert rank is not None
-    assert rank.reason.startswith("PlanExpired: no news of plans for more than 3 s")
     assert (rank.state, rank.staged_hash) == (RankState.STAGED, "held")
     assert agent.counts()["leaseEnds"] == {"PlanExpired": 1}
     goes_on(agent)

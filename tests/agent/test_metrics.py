@@ -10,6 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from joulepath_agent.metrics import TABLE
 from joulepath_crds import JobPlanSpec, Purpose, Sweep
 from tests.agent.room import LocalAgent, Room, wait_until
+from tests.agent.test_agent import held
 
 
 def get(agent: LocalAgent, path: str) -> str:
@@ -71,7 +72,9 @@ def test_an_agent_whose_clocks_are_gone_tells_so_and_of_no_rank(room: Callable[.
     made = room(time_scale=0.1)
     agent, peer = made.agent(), made.peer(iterations=100_000)
     assert peer.hear()["accepted"]
-    wait_until(lambda: agent.rank() is not None, "the rank is reported")
+    agent.plans(held())
+    wait_until(lambda: agent.report().gpus[0].locked, "its clock is locked")
     agent.clocks.end()
     wait_until(lambda: agent.rank() is None, "it is reported no more")
+    assert not agent.report().gpus[0].locked, "the warden has reset it"
     wait_until(lambda: 'joulepath_clocks_up{hostname="node-a"} 0.0' in get(agent, "/metrics"), "it tells so")

@@ -240,6 +240,19 @@ def test_what_sets_clocks_has_neither_token_nor_port_and_the_reset_comes_first(o
 
 
 @pytest.mark.cluster
+def test_nothing_gives_the_container_with_the_token_a_capability_and_real_time_can_be_taken_off(
+    cluster: Cluster,
+) -> None:
+    values = "agent.securityContext.capabilities.add={SYS_ADMIN,SYS_RAWIO},agent.securityContext.privileged=true"
+    agent, *others = workloads(render(cluster, "--set", values))["agent"]["containers"]
+    assert agent["securityContext"]["capabilities"] == {"drop": ["ALL"], "add": []}
+    assert "privileged" not in agent["securityContext"]
+    assert all(one["securityContext"]["privileged"] for one in others)
+    _, clocks, _ = workloads(render(cluster, "--set", "agent.realtime=false"))["agent"]["containers"]
+    assert clocks["securityContext"]["capabilities"]["add"] == ["SYS_ADMIN"]
+
+
+@pytest.mark.cluster
 def test_what_a_site_adds_for_nvml_all_have_that_use_it(cluster: Cluster) -> None:
     mount = '[{"name":"tmp","mountPath":"/x"}]'
     arguments = (

@@ -78,6 +78,7 @@ class Server:
         self._told: dict[object, ClocksWord] = {}
         self.lost = 0
         """Words that the agent didn't take."""
+        self._sending = threading.Lock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="channel", daemon=True)
 
@@ -95,9 +96,9 @@ class Server:
         self._hang_up()
 
     @property
-    def alive(self) -> bool:
-        """Whether its thread lives."""
-        return self._thread.is_alive()
+    def connected(self) -> bool:
+        """Whether there is an agent."""
+        return self._agent is not None
 
     def wake(self) -> None:
         """There is news: says so at once."""
@@ -105,14 +106,17 @@ class Server:
 
     def say(self, word: ClocksWord) -> bool:
         """Says what has happened, from any thread; whether there was an agent that took it."""
-        agent = self._agent
-        if agent is None:
+        if self._agent is None:
             return False
-        try:
-            agent.send(encode(word), socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
-        except OSError:  # its queue is full, or it is gone, which is seen by whoever reads
-            self.lost += 1
-            return False
+        message = encode(word)
+        with self._sending:
+            if self._agent is None:
+                return False
+            try:
+                self._agent.send(message, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+            except OSError:  # its queue is full, or it is gone, which is seen by whoever reads
+                self.lost += 1
+                return False
         return True
 
     def _run(self) -> None:
@@ -152,7 +156,8 @@ class Server:
         log.info("an agent is there")
 
     def _hang_up(self) -> None:
-        agent, self._agent = self._agent, None
+        with self._sending:
+            agent, self._agent = self._agent, None
         if agent is not None:
             self._selector.unregister(agent)
             agent.close()

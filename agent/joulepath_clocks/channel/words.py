@@ -11,6 +11,7 @@ node.
 from __future__ import annotations
 
 import json
+import math
 import struct
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, fields
@@ -304,12 +305,42 @@ def _plan(value: dict[str, Any] | None) -> Plan | None:
     if value is None:
         return None
     sweep, blocks, stages = value.pop("sweep"), value.pop("blocks"), value.pop("stages")
-    return Plan(
+    plan = Plan(
         **value | {"purpose": Purpose(value["purpose"])},
         sweep=sweep and Sweep(tuple(sweep["clocks_mhz"]), sweep["iterations_per_block"]),
         blocks=blocks and Blocks(**blocks),
         stages=tuple(StagePlan(**{name: _plain(part) for name, part in stage.items()}) for stage in stages),
     )
+    if not _makes_sense(plan):
+        raise ValueError("a plan with numbers that no JobPlan has")
+    return plan
+
+
+def _makes_sense(plan: Plan) -> bool:
+    """The clocks play nothing that they only trust the agent to have checked."""
+    clocks_mhz = [clock for stage in plan.stages for clock in stage.clocks_mhz]
+    times_s = [seconds for stage in plan.stages for seconds in stage.durations_s]
+    times_s += [plan.control_iteration_time_s, plan.plan_iteration_time_s, plan.allowed_slowdown or 0.0]
+    counts = [plan.attempt, plan.activate_at or 0, plan.sparse_from or 0, plan.default_clock_mhz - 1]
+    if plan.sweep is not None:
+        clocks_mhz += plan.sweep.clocks_mhz
+        counts.append(plan.sweep.iterations_per_block - 1)
+    if plan.blocks is not None:
+        counts += [plan.blocks.iterations - 3, plan.blocks.pairs, (plan.blocks.every or 2) - 2]
+    aligned = all(len(one.order) == len(one.clocks_mhz) == len(one.durations_s) for one in plan.stages)
+    whole = all(type(one) is int and one >= 0 for one in (*clocks_mhz, *counts))
+    return aligned and whole and all(0 <= one < math.inf for one in times_s)
+
+
+def _times(value: list[float]) -> tuple[float, ...]:
+    times_s = tuple(map(float, value))
+    if not all(0 <= one < math.inf for one in times_s):
+        raise ValueError("lags that are no times")
+    return times_s
+
+
+def _time(value: float | None) -> float | None:
+    return None if value is None else _times([value])[0]
 
 
 _READ: Final[dict[str, Callable[[Any], Any]]] = {
@@ -319,6 +350,11 @@ _READ: Final[dict[str, Callable[[Any], Any]]] = {
     "applied": lambda applied: Applied(**applied | {"arm": Arm(applied["arm"])}),
     "arm": Arm,
     "state": RankState,
+    "up_s": _times,
+    "down_s": _times,
+    "control_time_s": _time,
+    "tail_s": _time,
+    "usual_tail_s": _time,
     "order": lambda order: tuple(Instruction(*one) for one in order),
 }
 """By name of a field: what isn't the same in JSON."""

@@ -206,7 +206,8 @@ class ClockSetter:
             self._release_now()
         elif self._again:
             self._again = False
-            self._order(self._ordered_mhz, False)
+            if self._leased:
+                self._order(self._ordered_mhz, False)
         else:
             with self._lock:
                 target_mhz, measure = self._take()
@@ -313,4 +314,4 @@ class ClockSetter:
         self._lags.begin_anew()
         with self._lock:
             self._ordered_mhz, self._ordered_at_s = DEFAULT, time.monotonic()
-            self._wish, self._releasing = None, False
+            self._wish, self._releasing, self._again = None, False, False

@@ -39,6 +39,9 @@ class Budget:
     """What a small record counts as: reading one costs something, too."""
     markers_per_s: float = 8000.0
     """Markers followed: instructions of 0.25 ms. Each takes 10 us of the thread that follows every rank."""
+    iterations_per_s: float = 100.0
+    """Iterations followed and told: each takes 80 us here and as much of the agent."""
+    iterations_burst: float = 200.0
     markers_burst: float = 4096.0
     """Markers followed at once: the ring of a page."""
     restage_s: float = 1.0

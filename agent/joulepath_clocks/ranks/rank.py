@@ -78,6 +78,9 @@ class Rank:
         self.marks: list[Mark] = []
         """Of the iteration that runs, to be told when the next one begins."""
         self._markers = Allowance(budget.markers_burst, budget.markers_per_s, now)
+        self._iterations = Allowance(budget.iterations_burst, budget.iterations_per_s, now)
+        self._untold: tuple[int, Applied, float, bool, list[Mark]] | None = None
+        """Of the last iteration that has begun."""
         self._told = Told(came.rank, (), 0.0, None, 0.0)
         self._restage_at_s = self._looked_at_s = now
         self._lock = threading.RLock()
@@ -91,7 +94,7 @@ class Rank:
     def follow(self, now: float) -> float:
         """Looks at the page and acts on what the GPU has passed since; when to look next. Called by the setter."""
         try:
-            if self._passed:
+            if self._passed or self._untold:
                 self._remember()
             if self._group.due_s <= now:
                 self._group.look(now)
@@ -101,7 +104,7 @@ class Rank:
             log.exception("following rank %d of %s failed", self.hello.rank, self.pod.name)
             self.stop(Reason(End.FOLLOWER_FAILED, _FAILED, final=True))
         self._looked_at_s = now
-        return now if self._passed else self.progress.look_at_s(now)
+        return now if self._passed or self._untold else self.progress.look_at_s(now)
 
     def _follow(self, marker: int, now: float) -> None:
         with self._lock:
@@ -125,6 +128,10 @@ class Rank:
             self._passed.append((entry, now))
             return
         self._remember()
+        if not self._iterations.ready(now):
+            self._apply(conductor.lost())
+            return
+        self._iterations.spend(1)
         spoiled = self._begun is not conductor.applied
         told = self._told
         conductor.lag_up_s, conductor.expired = self.setter.lag_up_s, self._time_to_live.expired(now)
@@ -137,8 +144,8 @@ class Rank:
         self._apply(conductor.on_event(entry, now))
         self._begun = conductor.applied
         self.progress.passed(entry, self.setter.ordered_mhz, now)
-        marks, self.marks = pack_marks(self.marks), []
-        self._say(Began(self.number, entry.iteration, conductor.applied, now, spoiled, marks))
+        self._untold = entry.iteration, conductor.applied, now, spoiled, self.marks
+        self.marks = []
 
     def _remember(self) -> None:
         """What the order of a clock needn't wait for."""
@@ -146,19 +153,30 @@ class Rank:
             self.progress.passed(entry, self.setter.ordered_mhz, at_s)
         self.marks.extend(self._passed[: max(0, _MOST_MARKS - len(self.marks))])
         self._passed.clear()
+        if self._untold is not None:
+            iteration, applied, at_s, spoiled, marks = self._untold
+            self._untold = None
+            self._say(Began(self.number, iteration, applied, at_s, spoiled, pack_marks(marks)))
 
     # plans and leases
 
     def set_plan(self, plan: Plan | Reason | None) -> None:
         """The plan of its job as it is now, or why the one that is there isn't played."""
         with self._lock:
-            if isinstance(plan, Reason):
-                self._apply(self._conductor.withhold(plan))
-                return
-            wish = self._conductor.set_plan(plan)
-            if plan is not None and self.setter.gpu.refused is not None:
-                wish = self._conductor.stop(Reason(Obstacle.GPU_REFUSED, self.setter.gpu.refused, final=True))
-            self._apply(wish, End.PLAN_CHANGED)
+            try:
+                self._set_plan(plan)
+            except Exception:
+                log.exception("a plan of rank %d of %s can't be played", self.hello.rank, self.pod.name)
+                self.stop(Reason(Obstacle.PLAN_UNREADABLE, "see the log of the clocks", final=True))
+
+    def _set_plan(self, plan: Plan | Reason | None) -> None:
+        if isinstance(plan, Reason):
+            self._apply(self._conductor.withhold(plan))
+            return
+        wish = self._conductor.set_plan(plan)
+        if plan is not None and self.setter.gpu.refused is not None:
+            wish = self._conductor.stop(Reason(Obstacle.GPU_REFUSED, self.setter.gpu.refused, final=True))
+        self._apply(wish, End.PLAN_CHANGED)
 
     def learn(self, told: Told) -> None:
         """Takes what was measured of it."""
@@ -179,8 +197,10 @@ class Rank:
     def stop(self, reason: Reason) -> None:
         """Default clocks: for as long as this plan lasts if the reason is final, else until the next block begins."""
         with self._lock:
-            self._conductor.stop(reason)
-            self._end_lease(reason.end)
+            try:
+                self._conductor.stop(reason)
+            finally:
+                self._end_lease(reason.end)
 
     def close(self, end: End) -> None:
         """Ends the rank. Its clock is being reset when this returns."""

@@ -154,7 +154,9 @@ image: {{ include "joulepath.image" (list . "agent") }}
 imagePullPolicy: {{ .Values.image.pullPolicy }}
 securityContext:
   {{- $least := dict "allowPrivilegeEscalation" false "readOnlyRootFilesystem" true "capabilities" (dict "drop" (list "ALL") "add" $capabilities) }}
-  {{- toYaml (mergeOverwrite $least .Values.agent.securityContext) | nindent 2 }}
+  {{- /* A container without capabilities is given none by a site either. */}}
+  {{- $site := ternary .Values.agent.securityContext (omit .Values.agent.securityContext "capabilities" "privileged") (not (empty $capabilities)) }}
+  {{- toYaml (mergeOverwrite $least (deepCopy $site)) | nindent 2 }}
 env:
   - name: NODE_NAME
     valueFrom: {fieldRef: {fieldPath: spec.nodeName}}

@@ -43,7 +43,8 @@ def test_a_watch_that_is_a_black_hole_is_left_for_a_list(double: ApiDouble, news
 
 
 def test_a_lease_that_is_renewed_is_no_news_of_plans(double: ApiDouble) -> None:
-    life = TimeToLive(2.0, time.monotonic())
+    life = TimeToLive(2.0)
+    life.renew(time.monotonic())
     tied = NodeApi(double.connection, "node", "default", plan_time_to_live_s=2.0)
     double.lists_fail = True
     tied.run(lambda _: life.renew(time.monotonic()), NodeReportStatus)

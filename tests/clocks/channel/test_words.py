@@ -10,10 +10,32 @@ from hypothesis import strategies as st
 
 from joulepath_clocks.channel import words
 from joulepath_clocks.channel.words import Began, ChannelError, Play, decode, encode, pack_marks, unpack_marks
-from joulepath_rules import Applied, Arm, Plan, Purpose, StagePlan
+from joulepath_rules import Applied, Arm, Blocks, Plan, Purpose, StagePlan, Sweep
 from joulepath_trainer.wire.page import MarkerEntry, MarkerEvent
 
 KINDS = [*words.ClocksWord.__args__, *words.AgentWord.__args__]
+TIMES_S = st.floats(0, 1e9)
+CLOCKS_MHZ = st.integers(0, 3000)
+INSTRUCTIONS = st.lists(st.tuples(st.just("F0"), CLOCKS_MHZ, TIMES_S), min_size=1, max_size=3)
+PLANS = st.builds(
+    Plan,
+    hash=st.text(),
+    purpose=st.sampled_from(Purpose),
+    default_clock_mhz=st.integers(1, 3000),
+    attempt=st.integers(0),
+    activate_at=st.none() | st.integers(0),
+    sparse_from=st.none() | st.integers(0),
+    sweep=st.none() | st.builds(Sweep, st.lists(CLOCKS_MHZ, min_size=1).map(tuple), st.integers(2, 101)),
+    blocks=st.none() | st.builds(Blocks, st.integers(3, 1000), st.integers(0, 1000), st.none() | st.integers(2, 1000)),
+    stages=st.lists(
+        st.builds(lambda at, of: StagePlan(at, *zip(*of, strict=True)), st.integers(0, 9), INSTRUCTIONS), max_size=2
+    ).map(tuple),
+    control_iteration_time_s=TIMES_S,
+    plan_iteration_time_s=TIMES_S,
+    allowed_slowdown=st.none() | st.floats(0, 0.5),
+)
+st.register_type_strategy(Plan, PLANS)
+st.register_type_strategy(float, TIMES_S)
 ENTRIES = st.builds(
     MarkerEntry,
     sequence=st.just(0),
@@ -30,7 +52,6 @@ ENTRIES = st.builds(
 @settings(max_examples=20)
 @given(data=st.data())
 def test_what_is_said_is_read_alike(kind: type, data: st.DataObject) -> None:
-    st.register_type_strategy(float, st.floats(allow_nan=False, allow_infinity=False))
     word = data.draw(st.from_type(kind))
     assert decode(encode(word)) == word
 
@@ -42,6 +63,29 @@ def test_what_is_no_word_is_refused_as_such(message: bytes) -> None:
     except ChannelError:
         return
     assert decode(encode(word)) == word
+
+
+SOUND = Plan("one", Purpose.ENFORCE, 1410, stages=(StagePlan(0, ("F0",), (900,), (1.0,)),))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"blocks": Blocks(0, 1)},
+        {"blocks": Blocks(6, -1)},
+        {"sweep": Sweep((900,), 0)},
+        {"sweep": Sweep((-900,), 8)},
+        {"stages": (StagePlan(0, ("F0", "B0"), (900,), (1.0,)),)},
+        {"stages": (StagePlan(0, ("F0",), (900,), (float("inf"),)),)},
+        {"default_clock_mhz": 0},
+        {"activate_at": -1},
+        {"plan_iteration_time_s": float("nan")},
+    ],
+)
+def test_a_plan_that_no_job_plan_can_be_is_no_word(changes: dict[str, object]) -> None:
+    assert decode(encode(Play(7, SOUND))) == Play(7, SOUND)
+    with pytest.raises(ChannelError):
+        decode(encode(Play(7, dataclasses.replace(SOUND, **changes))))  # type: ignore[arg-type]
 
 
 @given(st.lists(st.tuples(ENTRIES, st.floats(0, 1e9)), max_size=50))

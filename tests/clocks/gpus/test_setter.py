@@ -182,3 +182,17 @@ def test_a_capped_gpu_that_wavers_below_its_highest_clock_has_lags_in_both_direc
     order(setter, DEFAULT, measure=True)
     assert setter.close(5.0)
     assert gpu.reads == reads, "between two clocks that the cap makes one there is nothing to see"
+
+
+def test_a_clock_that_was_to_be_ordered_again_is_not_once_it_has_been_released() -> None:
+    gpu, lessor = MovedGpu(capped=False), NotedLessor()
+    setter = ClockSetter(cast(Gpu, gpu), lessor)
+    setter.wish(Wish(900))
+    wait_until(lambda: setter.sets == 1, "the clock is ordered")
+    with setter._lock:
+        setter._again = setter._releasing = True
+    setter.rouse()
+    wait_until(lambda: not setter.leased, "it is given back")
+    time.sleep(0.1)
+    assert setter.sets == 2, "one order, one reset"
+    assert setter.close(5.0)

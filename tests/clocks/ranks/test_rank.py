@@ -20,12 +20,14 @@ from joulepath_clocks.peers.peer import JobPod, Peer
 from joulepath_clocks.ranks.lifetime import TimeToLive
 from joulepath_clocks.ranks.page import SharedPage
 from joulepath_clocks.ranks.rank import Rank
+from joulepath_rules import Blocks, Plan, Purpose, RankState, StagePlan, Sweep
 from joulepath_trainer.memory import OwnPage
 from joulepath_trainer.wire.messages import Hello, PipelinePlace
 from joulepath_trainer.wire.page import MarkerEvent, PageWriter
 from tests.clocks.gpus.test_setter import MovedGpu, NotedLessor
 
 HELLO = Hello(0, 0, 1, 0, "GPU-1", "stream", PipelinePlace("Schedule1F1B", 1, 1, (0,), (0,)))
+STAGES = (StagePlan(0, ("F0",), (900,), (1.0,)),)
 Made = tuple[Rank, PageWriter, list[ClocksWord]]
 
 
@@ -35,7 +37,9 @@ def make() -> Iterator[Callable[[Budget], Made]]:
     with ExitStack() as stack:
 
         def begin(budget: Budget) -> Made:
-            setter = ClockSetter(cast(Gpu, MovedGpu(capped=False)), NotedLessor())
+            gpu = MovedGpu(capped=False)
+            gpu.refused = None  # type: ignore[attr-defined]
+            setter = ClockSetter(cast(Gpu, gpu), NotedLessor())
             stack.callback(setter.close, 5.0)
             pidfd = os.pidfd_open(os.getpid())
             stack.callback(os.close, pidfd)
@@ -43,7 +47,7 @@ def make() -> Iterator[Callable[[Budget], Made]]:
             own, peer = OwnPage(), Peer(os.getpid(), pidfd, "uid")
             stack.callback(os.close, own.descriptor)
             said: list[ClocksWord] = []
-            life = TimeToLive(math.inf, 0.0)
+            life = TimeToLive(math.inf)
             page = SharedPage(own.descriptor)
             rank = Rank(came, HELLO, peer, page, setter, lambda _: None, said.append, time_to_live=life, budget=budget)
             return rank, own.writer, said
@@ -81,3 +85,29 @@ def test_a_record_is_handed_on_unread(make: Callable[[Budget], Made]) -> None:
     rank, _, said = make(BUDGET)
     rank.record(b"\0no record\0at all")
     assert said == [Recorded(7, b"\0no record\0at all")]
+
+
+def test_iterations_that_come_faster_than_the_budget_are_neither_followed_nor_told(
+    make: Callable[[Budget], Made],
+) -> None:
+    rank, page, said = make(replace(BUDGET, iterations_burst=10.0, iterations_per_s=1e-6))
+    for iteration in range(100):
+        page.pass_marker(page.announce(MarkerEvent.STEP_BEGIN, iteration))
+        for _ in range(2):
+            rank.follow(time.monotonic())
+    assert len([word for word in said if isinstance(word, Began)]) in (10, 11), "one may spend more than there is"
+    assert rank.news.reason.startswith("MarkersLost")
+
+
+def test_a_plan_that_breaks_the_rules_refuses_itself_and_ends_the_lease(make: Callable[[Budget], Made]) -> None:
+    rank, page, _ = make(BUDGET)
+    held = Plan("held", Purpose.SWEEP, 1410, activate_at=0, sweep=Sweep((900,) * 400, 100))
+    rank.set_plan(held)
+    for iteration in (1, 2, 200):
+        page.pass_marker(page.announce(MarkerEvent.STEP_BEGIN, iteration))
+        for _ in range(2):
+            rank.follow(time.monotonic())
+    assert rank.lease.held
+    rank.set_plan(replace(held, hash="broken", purpose=Purpose.ENFORCE, sweep=None, stages=STAGES, blocks=Blocks(0, 0)))
+    assert not rank.lease.held
+    assert rank.news.state is RankState.REFUSED
