@@ -56,7 +56,7 @@ reference: venv ## Write what docs and chart have from the code: CRDs, docs/metr
 PARALLEL := $(PY) -m pytest -q -n 4 --dist worksteal
 
 .PHONY: test-fast
-test-fast: venv ## Tests without a cluster but the slow ones, under two minutes
+test-fast: venv ## Tests without a cluster but the slow ones, a few minutes
 	@$(PARALLEL) --hypothesis-profile "inner loop" -m "not cluster and not slow"
 
 .PHONY: test

@@ -97,7 +97,11 @@ class Rank:
 
 
 def train(path: str, uuids: Sequence[str], events_per_s: float) -> None:
-    """Trains on all GPUs until standard input ends, and prints what was written when."""
+    """Trains on all GPUs until standard input ends, and prints what was written when.
+
+    A GPU's stream waits for no core: neither does this process, so that only the agent's parts do.
+    """
+    os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(2))
     ranks = [Rank(path, gpu, uuid, events_per_s) for gpu, uuid in enumerate(uuids)]
     ended = threading.Event()
 

@@ -4,6 +4,9 @@ Whoever sleeps until a GPU's next marker is due takes a core for microseconds, b
 milliseconds until somebody's slice is over. So the threads of GPUs have a real-time priority, the lowest there is. The
 others, which peers can keep busy, have a high one of the usual kind: they share the interpreter's lock with those.
 
+All of them keep to one core: only one at a time has the interpreter's lock, and to hand it to a thread on another core
+takes longer than most of what they do with it.
+
 A thread of a GPU that ran on without ever sleeping would keep the training's own threads waiting: the kernel then ends
 the process, and the warden gives its clocks back.
 """
@@ -29,6 +32,8 @@ def prefer_process() -> None:
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     with contextlib.suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, 0, _NICE)
+    with contextlib.suppress(OSError):
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
 
 
 def prefer_thread() -> bool:
