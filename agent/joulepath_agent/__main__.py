@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Final
@@ -25,6 +25,7 @@ from joulepath_agent.server import serve_health, serve_metrics
 from joulepath_clocks.gpus.nvml import Nvml
 from joulepath_clocks.ranks.lifetime import DEFAULT_TIME_TO_LIVE_S
 from joulepath_crds.serving.guard import Guard
+from joulepath_warden.options import Options, seconds
 
 __all__ = ["main"]
 
@@ -88,7 +89,7 @@ def _options() -> argparse.ArgumentParser:
         "of its jobs. Options are also read from the environment, by the names in brackets. `joulepath-agent doctor` "
         "examines the GPUs of this node, `joulepath-agent reset` is joulepath-warden --reset-all.",
     )
-    take = _Taker(parser)
+    take = Options(parser).take
     take("--node-name", "NODE_NAME", None, str, "name of this node")
     take("--namespace", "POD_NAMESPACE", "joulepath", str, "namespace of the agent's Lease")
     take("--state-dir", "JOULEPATH_STATE_DIR", "/var/lib/joulepath", Path, "folder with the clocks' socket")
@@ -101,7 +102,7 @@ def _options() -> argparse.ArgumentParser:
     take("--health-port", "JOULEPATH_HEALTH_PORT", "9710", int, "port of /healthz and /readyz; 0: any free")
     take("--look-for-gpus", "JOULEPATH_LOOK_FOR_GPUS", "30", float, "seconds between two looks until all are read")
     life = "seconds for which plans are played without news of them from the API server"
-    lives = _seconds(60, 86400)
+    lives = seconds(60, 86400)
     take("--plan-time-to-live", "JOULEPATH_PLAN_TIME_TO_LIVE", str(DEFAULT_TIME_TO_LIVE_S), lives, life)
     take("--log-level", "JOULEPATH_LOG_LEVEL", "info", str, "debug, info, warning or error")
     return parser
@@ -109,27 +110,6 @@ def _options() -> argparse.ArgumentParser:
 
 def _folder(text: str) -> Path | None:
     return Path(text) if text else None
-
-
-def _seconds(least: float, most: float) -> Callable[[str], float]:
-    def seconds(text: str) -> float:
-        if not least <= float(text) <= most:
-            raise argparse.ArgumentTypeError(f"it must be from {least} to {most} s, it is {text}")
-        return float(text)
-
-    return seconds
-
-
-class _Taker:
-    """Adds options that fall back to the environment."""
-
-    def __init__(self, parser: argparse.ArgumentParser) -> None:
-        self._parser = parser
-
-    def __call__(self, flag: str, variable: str, default: str | None, kind: object, text: str) -> None:
-        value = os.environ.get(variable) or default
-        shown = f"{text} [{variable}]" + (f" (default {default})" if default else "")
-        self._parser.add_argument(flag, default=value, required=value is None, type=kind, help=shown)  # type: ignore[arg-type]
 
 
 if __name__ == "__main__":

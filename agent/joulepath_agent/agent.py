@@ -232,10 +232,9 @@ class Agent:
         self._pool.submit(self._discovery.wake)  # NVML may take seconds, and the clocks are being listened to here
         trace = EnergyTrace(lambda: self._energy_j(came.gpu_uuid))
         rank = Rank(came, trace, self._budget.among(len(self.gpus)))
-        for older in [one.number for one in self.ranks if one.gpu_uuid == came.gpu_uuid]:
-            self._ranks.pop(older, None)
+        others = {one.number: one for one in self.ranks if one.gpu_uuid != came.gpu_uuid}
         with self._saying:
-            self._ranks = {**self._ranks, came.rank: rank}
+            self._ranks = {**others, came.rank: rank}
             self._said[came.rank] = None, rank.told
         if came.gpu_uuid in self.gpus:
             self._say_lags(self.gpus[came.gpu_uuid])  # a doctor may have come since

@@ -5,11 +5,10 @@ from __future__ import annotations
 import argparse
 import faulthandler
 import logging
-import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -24,6 +23,7 @@ from joulepath_clocks.ranks.lifetime import DEFAULT_TIME_TO_LIVE_S
 from joulepath_trainer.wire.protocol import SOCKET_PATH
 from joulepath_warden.clocks import site_clocks
 from joulepath_warden.logs import Log
+from joulepath_warden.options import Options, seconds
 
 __all__ = ["main"]
 
@@ -73,11 +73,7 @@ def _options() -> argparse.ArgumentParser:
         description="Sets the clocks of one node's GPUs as the plans of its jobs say, which its agent tells it. "
         "Options are also read from the environment, by the names in brackets.",
     )
-
-    def take(flag: str, variable: str, default: str, kind: Callable[[str], object], text: str) -> None:
-        shown = f"{text} [{variable}] (default {default or 'none'})"
-        parser.add_argument(flag, default=os.environ.get(variable) or default, type=kind, help=shown)
-
+    take = Options(parser).take
     take("--socket", "JOULEPATH_SOCKET", SOCKET_PATH, Path, "socket that training processes connect to")
     take("--state-dir", "JOULEPATH_STATE_DIR", "/var/lib/joulepath", Path, "folder of the sockets of warden and agent")
     take("--proc", "JOULEPATH_PROC", "/host/proc", Path, "the host's /proc")
@@ -85,26 +81,17 @@ def _options() -> argparse.ArgumentParser:
     take("--site-clocks", "JOULEPATH_SITE_CLOCKS", "", site_clocks, site)
     take("--look-for-gpus", "JOULEPATH_LOOK_FOR_GPUS", "30", float, "seconds between two looks until all are read")
     silence = "seconds without a marker, at most, after which a rank's clock is released"
-    take("--silence-limit", "JOULEPATH_SILENCE_LIMIT", str(BUDGET.silence_s), _seconds(2, 3600), silence)
+    take("--silence-limit", "JOULEPATH_SILENCE_LIMIT", str(BUDGET.silence_s), seconds(2, 3600), silence)
     foreign = "where somebody else sets a leased clock: reassert (order it again, up to three times a minute) or yield"
     take("--on-foreign-clock", "JOULEPATH_ON_FOREIGN_CLOCK", "reassert", OnForeignClock, foreign)
     life = "seconds for which plans are played without news of them from the API server"
-    lives = _seconds(60, 86400)
+    lives = seconds(60, 86400)
     take("--plan-time-to-live", "JOULEPATH_PLAN_TIME_TO_LIVE", str(DEFAULT_TIME_TO_LIVE_S), lives, life)
     slowdown = "percent that any plan may let an iteration last longer than at default clocks, whatever it says"
     take("--max-slowdown", "JOULEPATH_MAX_SLOWDOWN", f"{BUDGET.most_slowdown * 100:g}", _percent, slowdown)
     take("--grace", "JOULEPATH_GRACE", "28", float, "seconds after SIGTERM until it gives up")
     take("--log-level", "JOULEPATH_LOG_LEVEL", "info", str, "debug, info, warning or error")
     return parser
-
-
-def _seconds(least: float, most: float) -> Callable[[str], float]:
-    def seconds(text: str) -> float:
-        if not least <= float(text) <= most:
-            raise argparse.ArgumentTypeError(f"it must be from {least} to {most} s, it is {text}")
-        return float(text)
-
-    return seconds
 
 
 def _percent(text: str) -> float:

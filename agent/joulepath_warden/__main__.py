@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -18,6 +17,7 @@ from joulepath_warden.driver import Driver, DriverError
 from joulepath_warden.journal import Journal
 from joulepath_warden.lock import Lock
 from joulepath_warden.logs import Log
+from joulepath_warden.options import Options
 from joulepath_warden.resets import Resets
 from joulepath_warden.warden import Warden
 
@@ -128,11 +128,7 @@ def _options() -> argparse.ArgumentParser:
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--once", action="store_true", help="reset what is in doubt and exit with 0, done or not")
     what.add_argument("--reset-all", action="store_true", help="reset every GPU of the node and clear the journal")
-
-    def take(flag: str, variable: str, default: str, kind: Callable[[str], object], text: str) -> None:
-        shown = f"{text} [{variable}] (default {default or 'none'})"
-        parser.add_argument(flag, default=os.environ.get(variable) or default, type=kind, help=shown)
-
+    take = Options(parser).take
     take("--state-dir", "JOULEPATH_STATE_DIR", "/var/lib/joulepath", Path, "folder of journal, lock file and socket")
     site = "LOW,HIGH in MHz: clocks that this site locks its GPUs to, restored on every reset"
     take("--site-clocks", "JOULEPATH_SITE_CLOCKS", "", site_clocks, site)

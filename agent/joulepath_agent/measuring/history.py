@@ -105,7 +105,7 @@ class _Times:
 class History:
     """The measurements of one rank.
 
-    Iterations are gathered from any thread; the follower among them never waits for more than that. `digest` and
+    Iterations are gathered from any thread; that of the channel among them never waits for more than that. `digest` and
     `measured`, which take milliseconds, are called by one thread.
     """
 

@@ -24,6 +24,7 @@ from joulepath_trainer.wire.page import MarkerEntry, MarkerEvent
 
 __all__ = [
     "MOST_BYTES",
+    "MOST_MARKS",
     "SOCKET_NAME",
     "AgentWord",
     "Asked",
@@ -56,7 +57,7 @@ MOST_BYTES: Final = 160_000
 """Of a message: what a socket's buffer of usual size takes."""
 
 _MARK: Final = struct.Struct("<BBHHId")
-_MOST_MARKS: Final = 4500
+MOST_MARKS: Final = 4500
 """Of one message: the largest iteration that is measured has two for each of its 2,048 instructions."""
 
 Mark = tuple[MarkerEntry, float]
@@ -281,12 +282,12 @@ def decode(message: bytes) -> ClocksWord | AgentWord:
 
 
 def pack_marks(marks: Iterable[Mark]) -> bytes:
-    """Markers in the order in which they were passed; too many are cut off, and their sequence numbers."""
+    """At most MOST_MARKS, in the order in which they were passed; their sequence numbers are cut off."""
     packed = (
         _MARK.pack(int(one.event), ord(one.kind or "\0"), one.stage, one.microbatch, one.iteration, at_s)
         for one, at_s in marks
     )
-    return b"".join(packed)[: _MOST_MARKS * _MARK.size]
+    return b"".join(packed)
 
 
 def unpack_marks(packed: bytes) -> list[Mark]:

@@ -13,7 +13,7 @@ from joulepath_trainer.wire.protocol import WireError
 __all__ = ["SharedPage"]
 
 _MOST_AT_ONCE: Final = 256
-"""Markers taken at one look: an honest rank passes a handful, and the follower serves all ranks of the node."""
+"""Markers taken at one look: an honest rank passes a handful, and all ranks of the node share the interpreter."""
 
 
 class SharedPage:

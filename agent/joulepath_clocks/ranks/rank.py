@@ -1,7 +1,7 @@
 """One rank: its process, page, GPU, conductor and lease.
 
-The lock of a rank is held for microseconds only: by the follower for each marker, by others to change its plan or to
-end its lease.
+The lock of a rank is held for microseconds only: by the thread of its GPU for each marker, by others to change
+its plan or to end its lease.
 """
 
 from __future__ import annotations
@@ -14,7 +14,17 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from joulepath_clocks.channel.words import Began, Came, ClocksWord, Mark, RankNews, Recorded, Told, pack_marks
+from joulepath_clocks.channel.words import (
+    MOST_MARKS,
+    Began,
+    Came,
+    ClocksWord,
+    Mark,
+    RankNews,
+    Recorded,
+    Told,
+    pack_marks,
+)
 from joulepath_clocks.gpus.lease import End, Lease
 from joulepath_clocks.gpus.setter import ClockSetter
 from joulepath_clocks.gpus.wish import Wish
@@ -35,7 +45,6 @@ __all__ = ["Rank"]
 
 log = logging.getLogger(__name__)
 
-_MOST_MARKS: Final = 4500
 _FAILED: Final = "this rank couldn't be followed, see the log of the clocks"
 
 
@@ -151,7 +160,7 @@ class Rank:
         """What the order of a clock needn't wait for."""
         for entry, at_s in self._passed:
             self.progress.passed(entry, self.setter.ordered_mhz, at_s)
-        self.marks.extend(self._passed[: max(0, _MOST_MARKS - len(self.marks))])
+        self.marks.extend(self._passed[: max(0, MOST_MARKS - len(self.marks))])
         self._passed.clear()
         if self._untold is not None:
             iteration, applied, at_s, spoiled, marks = self._untold
@@ -235,7 +244,7 @@ class Rank:
     def news(self) -> RankNews:
         """How it is now."""
         with self._lock:
-            now = copy.copy(self._conductor)  # the follower must not wait while this is told
+            now = copy.copy(self._conductor)  # its GPU's thread must not wait while this is told
         return RankNews(
             rank=self.number,
             iteration=now.iteration,
