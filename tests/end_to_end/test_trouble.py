@@ -46,25 +46,41 @@ def restarted(release: Product, record: Recorder) -> bool:
     return len(ranks) == 4 and {rank.pod_uid for rank in ranks} == uids
 
 
+def ready_on_node1(release: Product, record: Recorder, slowdown_percent: int) -> bool:
+    """Allows another slowdown, and waits until the plan for it is ready on node1; False if it is refused."""
+    before, generation = record.plan("uneven"), record.living("energyplans")["uneven"].body["metadata"]["generation"]
+    change = json.dumps({"spec": {"maxSlowdownPercent": slowdown_percent}})
+    release.cluster.kubectl("patch", "energyplan", "uneven", "--namespace", JOBS, "--type=merge", "--patch", change)
+
+    def refused() -> bool:
+        status = record.status("uneven")
+        return status.phase is Phase.REFUSED and (status.observed_generation or 0) > generation
+
+    def settled() -> None:
+        plan, status = record.plan("uneven"), record.status("uneven")
+        ready = {rank.staged_hash for rank in record.ranks("uneven", node="node1").values()}
+        if not refused() and (plan is None or before is None or plan.hash == before.hash or ready != {plan.hash}):
+            raise NotYetError(f"plan {plan and plan.hash}, ready {ready}; {status.phase}: {status.message}")
+
+    until("the new plan ready on node1", BACK_S, settled)
+    return not refused()
+
+
 def test_a_node_that_hears_of_a_switch_late_runs_default_clocks_and_joins_at_a_block(
     release: Product, record: Recorder
 ) -> None:
     in_force(release, record)
-    before = record.plan("uneven")
     pids = [processes.process(agent_pod(release, node), processes.HEARS) for node in ("node0", "node1")]
     with processes.cut_off(pids[0]) as first, processes.cut_off(pids[1]) as second:
         first.cut()  # so that the plan can't be activated before the other node is cut off as well
-        change = json.dumps({"spec": {"maxSlowdownPercent": 3}})
-        release.cluster.kubectl("patch", "energyplan", "uneven", "--namespace", JOBS, "--type=merge", "--patch", change)
-
-        def staged() -> None:
-            plan, ranks = record.plan("uneven"), record.ranks("uneven", node="node1").values()
-            if plan is None or before is None or plan.hash == before.hash:
-                raise NotYetError("no new plan yet")
-            if {rank.staged_hash for rank in ranks} != {plan.hash}:
-                raise NotYetError(f"{plan.hash} isn't ready on node1")
-
-        until("the new plan ready on node1", BACK_S, staged)
+        for slowdown_percent in range(3, 3 + RUNS):
+            if ready_on_node1(release, record, slowdown_percent):
+                break
+            first.mend()  # for a plan that was refused, on two busy cores, all is measured anew
+            in_force(release, record)
+            first.cut()
+        else:
+            pytest.fail(f"{RUNS} changed plans were refused: {record.status('uneven').message}")
         second.cut()
         first.mend()
         new = record.applied("uneven", 2, node="node0", limit_s=BACK_S)

@@ -250,6 +250,41 @@ def test_whoever_takes_too_long_is_hung_up_on(
     play(scene)
 
 
+class ClosesTwice(asyncio.Protocol):
+    """As a server does whose client hangs up while it is answered."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport
+
+    def data_received(self, _: bytes) -> None:
+        self._transport.close()
+        self._transport.close()
+
+
+def test_a_connection_that_is_closed_already_is_dropped_in_silence(
+    pair: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scene() -> list[Any]:
+        amiss: list[Any] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: amiss.append(context))
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(*pair)
+        trusting = ssl.create_default_context(cafile=str(pair[0]))
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            accepting = asyncio.ensure_future(connections.Connections(ClosesTwice, context).accept(listener))
+            reader, writer = await asyncio.open_connection(*listener.getsockname(), ssl=trusting)
+            writer.write(b"a request")
+            await reader.read()
+            await asyncio.sleep(2 * connections.ANSWERED_WITHIN_S)
+            accepting.cancel()
+            await asyncio.gather(accepting, return_exceptions=True)
+            writer.transport.abort()
+        return amiss
+
+    monkeypatch.setattr(connections, "ANSWERED_WITHIN_S", 0.2)
+    assert asyncio.run(scene()) == []
+
+
 def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -7,6 +7,7 @@ it in its handshake, its request or its answer, once its time is over; where too
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import socket
 import ssl
@@ -88,4 +89,6 @@ class _Connection:
         self._end.cancel()
         self._handshake.cancel()
         if isinstance(self._transport, asyncio.WriteTransport):
-            self._transport.abort()
+            # Python before 3.11.5 has forgotten the connection of a transport that was closed twice.
+            with contextlib.suppress(AttributeError):
+                self._transport.abort()
