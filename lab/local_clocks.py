@@ -28,6 +28,7 @@ from joulepath_clocks.peers.peer import Peer
 from joulepath_clocks.peers.process import peer_pidfd, pid_of
 from joulepath_clocks.peers.refusal import PeerRefusedError
 from joulepath_clocks.priority import prefer_process
+from joulepath_warden.lock import Lock
 from joulepath_warden.logs import Log
 
 __all__ = ["identify", "main"]
@@ -60,6 +61,8 @@ def main() -> None:
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     written = Log("info")
+    if not Lock(options.state_dir / "clocks.lock").wait("another process of clocks", stop):
+        return
     prefer_process()
     clocks = Clocks(
         Nvml(),

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from joulepath_clocks.channel.words import MOST_BYTES, SOCKET_NAME, AgentWord, ChannelError, ClocksWord, decode, encode
+from joulepath_warden.lock import Lock
 
 __all__ = ["Channel"]
 
@@ -36,7 +37,7 @@ class Channel:
     ) -> None:
         """`hear` is given what the clocks say, the others are told when they are there and when they are gone; all in
         the channel's thread."""
-        self._path, self._hear, self._on_begin, self._on_end = state_dir / SOCKET_NAME, hear, on_begin, on_end
+        self._state_dir, self._hear, self._on_begin, self._on_end = state_dir, hear, on_begin, on_end
         self._socket: socket.socket | None = None
         self._sending = threading.Lock()
         self._heard_at_s = 0.0
@@ -86,13 +87,19 @@ class Channel:
         return True
 
     def _run(self) -> None:
+        path = self._state_dir / SOCKET_NAME
+        lock: Lock | None = None  # the clocks serve the newest agent: without it, two would take them from each other
         while not self._stop.wait(_AGAIN_S):
             try:
+                lock = lock or Lock(self._state_dir)
+                if not lock.take():
+                    self._tell("the clocks serve another agent on this node (a second release?): waiting for it to end")
+                    continue
                 with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
                     connection.settimeout(_WAIT_S)
                     connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _QUEUE_BYTES)
-                    connection.connect(str(self._path))
-                    self._tell(f"the clocks are there, at {self._path}")
+                    connection.connect(str(path))
+                    self._tell(f"the clocks are there, at {path}")
                     self._heard_at_s = time.monotonic()
                     self._socket = connection
                     try:
@@ -102,9 +109,11 @@ class Channel:
                         self._socket = None
                         self._on_end()
             except OSError as error:
-                self._tell(f"the clocks aren't there ({self._path}: {error}): nothing is measured, no plan played")
+                self._tell(f"the clocks aren't there ({path}: {error}): nothing is measured, no plan played")
             except Exception:
                 log.exception("talking with the clocks failed; trying again")
+        if lock is not None:
+            lock.close()
 
     def _read(self, connection: socket.socket) -> None:
         while not self._stop.is_set():

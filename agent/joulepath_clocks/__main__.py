@@ -22,6 +22,7 @@ from joulepath_clocks.priority import prefer_process
 from joulepath_clocks.ranks.lifetime import DEFAULT_TIME_TO_LIVE_S
 from joulepath_trainer.wire.protocol import SOCKET_PATH
 from joulepath_warden.clocks import site_clocks
+from joulepath_warden.lock import Lock
 from joulepath_warden.logs import Log
 from joulepath_warden.options import Options, seconds
 
@@ -31,6 +32,7 @@ log = logging.getLogger("joulepath_clocks")
 
 _TURN_S: Final = 1.0
 _BEGINS_S: Final = 120
+_LOCK: Final = "clocks.lock"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -41,8 +43,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     prefer_process()
-    faulthandler.dump_traceback_later(_BEGINS_S, exit=True, file=written.descriptor)  # put off once it serves
     try:
+        lock = Lock(options.state_dir / _LOCK)  # whose holder makes the sockets, which it would take from another one
+        if not lock.wait("another process of clocks", stop):
+            return 0
+        faulthandler.dump_traceback_later(_BEGINS_S, exit=True, file=written.descriptor)  # put off once it serves
         clocks = Clocks(
             Nvml(options.site_clocks),
             CgroupIdentity(options.proc),

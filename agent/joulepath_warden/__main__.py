@@ -25,7 +25,8 @@ __all__ = ["main"]
 
 log = logging.getLogger("joulepath_warden")
 
-_LOCK_AGAIN_S: Final = 0.2
+_LOCK: Final = "warden.lock"
+_LOOK_AGAIN_S: Final = 0.2
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -37,10 +38,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         signal.signal(number, lambda *_: stop.set())
     driver = Driver(options.site_clocks)
     try:
-        lock = Lock(options.state_dir)
+        lock = Lock(options.state_dir / _LOCK)
         if options.reset_all:
             return _reset_all(lock, driver, options)
-        if not _taken(lock, stop, options.limit if options.once else None):
+        if not lock.wait("another warden", stop, options.limit if options.once else None):
             return 0
         warden = Warden(options.state_dir, driver)
         if options.once:
@@ -58,20 +59,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _names(warden: Warden) -> str:
     return ", ".join(warden.in_doubt) or "GPUs that NVML doesn't show"
-
-
-def _taken(lock: Lock, stop: threading.Event, limit_s: float | None) -> bool:
-    """Waits for the lock file, within a limit if there is one."""
-    deadline_s = None if limit_s is None else time.monotonic() + limit_s
-    told = False
-    while not lock.take():
-        if not told:
-            told = True
-            log.warning("another warden (%s) holds %s: waiting for it to end", lock.holder, lock.path)
-        if stop.wait(_LOCK_AGAIN_S) or (deadline_s is not None and time.monotonic() > deadline_s):
-            log.warning("the lock file is still held by %s: nothing is done here", lock.holder)
-            return False
-    return True
 
 
 def _reset_all(lock: Lock, driver: Driver, options: argparse.Namespace) -> int:
@@ -109,7 +96,7 @@ def _reset_gpus(driver: Driver, limit_s: float) -> frozenset[str] | None:
     done: set[str] = set()
     deadline_s = time.monotonic() + limit_s
     while done != gpus and time.monotonic() < deadline_s:
-        changed.wait(_LOCK_AGAIN_S)
+        changed.wait(_LOOK_AGAIN_S)
         changed.clear()
         for uuid in resets.take_done():
             done.add(uuid)

@@ -332,31 +332,36 @@ def other_release(launcher: Launcher, tmp_path: Path) -> Iterator[Callable[[Room
         def make(made: Room) -> Room:
             (tmp_path / "other").mkdir()
             other = Room(launcher, made.gpus, tmp_path / "other", stack)
-            other.state_dir = made.state_dir
+            other.state_dir, other.socket = made.state_dir, made.socket
             return other
 
         yield make
 
 
-def test_a_second_release_touches_nothing_until_the_first_is_gone(
+def test_a_second_release_waits_for_the_first_to_end_and_takes_nothing_from_it(
     locked: Callable[[], Held], other_release: Callable[[Room], Room]
 ) -> None:
     made, warden, agent, _ = locked()
     other = other_release(made)
     second = other.warden(waits=False)
-    wait_until(lambda: second.said("another warden"), "the second waits")
-    idle = other.agent({"b": made.gpus.uuids})
-    peer = other.peer("b", ordinal=1, iterations=100_000)
-    assert peer.hear()["accepted"]
-    idle.plans(held())
-    wait_until(lambda: (r := idle.rank()) is not None and "another agent" in r.reason, "its rank says why")
-    assert not is_ready(idle)
+    with other.log.open("ab") as log:
+        clocks, waiting = other.begin_clocks(other.socket, log.fileno()), other.begin_agent(log=log.fileno())
+    waiting.health_port = waiting.hear()["healthPort"]
+    waiting.plans(held())
+    for what in ("another warden (", "another process of clocks (", "serve another agent on this node"):
+        wait_until(lambda what=what: second.said(what), what)  # type: ignore[misc]
+    assert not is_ready(waiting)
+    before, latest = agent.rank(), agent.rank
+    assert before is not None
+    wait_until(lambda: (r := latest()) is not None and r.iteration > before.iteration + 20, "the training goes on")
     assert is_ready(agent)
-    assert (made.clock(0), made.gpus.look(1).sets, made.named()) == (LOW_MHZ, 0, [made.gpus.uuids[0]])
+    assert (made.clock(), made.gpus.look(0).sets, agent.counts()["leaseEnds"]) == (LOW_MHZ, 1, {})
     for one in (agent, agent.clocks, warden):
         one.end()
-    wait_until(lambda: made.clock(1) == LOW_MHZ, "the second release goes on")
-    wait_until(lambda: is_ready(idle), "its agent is ready")
+    assert clocks.hear() == {}
+    wait_until(lambda: is_ready(waiting), "the second release goes on")
+    assert other.peer(ordinal=1, iterations=100_000).hear()["accepted"]
+    wait_until(lambda: made.clock(1) == LOW_MHZ, "it plays the plan")
 
 
 def test_nobody_but_root_may_come_to_the_socket_and_one_agent_at_a_time(room: Callable[..., Room]) -> None:
