@@ -114,6 +114,10 @@ bench-agent: venv ## How soon the agent orders a clock, and what it takes of a n
 bench-faults: venv ## 500 random sequences of faults on a node: is a clock left locked? writes benchmarks/results/faults.json
 	@$(PY) benchmarks/faults.py $(ARGS)
 
+.PHONY: bench-pods
+bench-pods: cluster ## How soon clocks return where pods and nodes fail (root); writes benchmarks/results/pods.json
+	@$(PY) benchmarks/pods.py
+
 # OUT=DIR make gpu                     on a machine with a GPU, as root: what it needs stands in tests/gpu/run.sh
 # make gpu ARGS=--virtual              a dry run on virtual GPUs
 .PHONY: gpu
