@@ -80,7 +80,7 @@ def wait_returned(release: Product, node: str, gpus: set[str], since_ns: int) ->
 
     assert gpus
     until(f"default clocks on {node}", RELEASED_S, look, 0.02)
-    print(f"default clocks on {node} after {max(took_s[gpu] for gpu in gpus):.3f} s")
+    print(f"default clocks on {node} within {max(took_s[gpu] for gpu in gpus):.3f} s")
     return time.monotonic_ns()
 
 
@@ -88,7 +88,7 @@ def wait_at_default(
     release: Product, gpus: Mapping[str, set[str]], iterations: int = _REST, limit_s: float = BACK_S
 ) -> None:
     """Until all of these GPUs, by node, have computed so many iterations at default clocks, one after the other."""
-    begun = dict[str, tuple[int, int]]()
+    asked_ns, begun = time.monotonic_ns(), dict[str, tuple[int, int]]()
 
     def look() -> None:
         for node, ones in gpus.items():
@@ -102,6 +102,8 @@ def wait_at_default(
                     raise NotYetError(f"{gpu} on {node} has computed {computed[gpu] - before} kernels")
 
     until(f"{iterations} iterations at default clocks", limit_s, look)
+    took_s = (max(since_ns for since_ns, _ in begun.values()) - asked_ns) / 1e9
+    print(f"default clocks on {', '.join(gpus)} within {took_s:.1f} s")
 
 
 def wait_iterations(
