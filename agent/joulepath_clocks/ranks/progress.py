@@ -2,8 +2,8 @@
 
 A look costs a core some microseconds, a marker that is seen late a clock that is switched late. The end of an
 instruction, which clocks are lowered at, is due when it usually comes at this clock, give or take how much that varies:
-then looks follow each other closely, as they do for what lasts longer than expected only at first. Between two
-instructions, where nothing is ordered, and before an end is due, they are few.
+then looks follow each other the closer, the nearer the usual time is. Between two instructions, where nothing is
+ordered, and before an end is due, they are few.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ _LEAST_SILENCE_S: Final = 2.0
 _SILENT_ITERATIONS: Final = 3
 _PERIODS: Final = 5
 
-_CLOSE_S: Final = 0.0001
-_CLOSE_SHARE: Final = 0.01
-"""Between two looks for an end that is due, of its instruction's duration."""
-_WAITING_S: Final = 0.0003
-_WAITING_SHARE: Final = 0.05
-"""The same for a begin, of the duration of the instruction before."""
-_LATE_SHARE: Final = 0.1
-"""The same for an end that is late, of its lateness."""
+_CLOSE_S: Final = 0.00007
+_CLOSE_SHARE: Final = 0.007
+"""Between two looks for an end when it usually comes, of its instruction's duration."""
+_FAR_SHARE: Final = 0.2
+"""Added to that before and after, of the time to when it usually comes."""
+_WAITING_S: Final = 0.0005
+_WAITING_SHARE: Final = 0.08
+"""Between two looks for a begin, of the duration of the instruction before."""
 _WAITING_MOST_S: Final = 0.005
-_LONGEST_S: Final = 0.1
+_LONGEST_S: Final = 0.2
 _SILENT_LOOK_S: Final = 0.02
 _SILENT_S: Final = 2.0
 
-_LEARNS: Final = 0.25
-_FORGETS: Final = 0.98
-_VARIES: Final = 1.5
-"""So many times as far as lately an end may be from when it is usually due."""
-_VARIES_LEAST: Final = 0.01
+_LEARNS: Final = 0.1
+_FORGETS: Final = 0.95
+_WIDENS: Final = 1.3
+"""An end that was there at the first look for it came earlier than thought, nobody knows when."""
+_VARIES_LEAST: Final = 0.005
 _VARIES_AT_FIRST: Final = 0.03
 _MOST_KNOWN: Final = 4096
 
@@ -62,8 +62,10 @@ class Progress:
         """When the instruction that runs began; None between two."""
         self._runs: tuple[int, str, int, int] = (0, "", 0, 0)
         """That instruction, and the clock that was ordered when it began."""
-        self._due_s = now_s
+        self._due_s = self._usual_end_s = now_s
         self._close_s = self._waiting_s = _WAITING_S
+        self._looked = True
+        """Whether its end has been looked for in vain since it was due."""
         self._usual_s: dict[tuple[int, str, int, int], tuple[float, float]] = {}
         """Of each: how long it lasts, and how far from that it was lately."""
         self._iteration_begun_s: float | None = None
@@ -89,11 +91,14 @@ class Progress:
         self._due_s = now_s
 
     def _begin(self, runs: tuple[int, str, int, int], now_s: float) -> None:
-        self._runs, self._begun_at_s, self._due_s = runs, now_s, now_s
+        self._runs, self._begun_at_s = runs, now_s
+        self._due_s = self._usual_end_s = now_s
         if (usual := self._usual_s.get(runs)) is not None:
             lasts_s, varies_s = usual
-            self._due_s = now_s + lasts_s - max(_VARIES * varies_s, _VARIES_LEAST * lasts_s)
+            self._usual_end_s = now_s + lasts_s
+            self._due_s = self._usual_end_s - max(varies_s, _VARIES_LEAST * lasts_s)
             self._close_s = max(_CLOSE_S, _CLOSE_SHARE * lasts_s)
+        self._looked = usual is None
 
     def _end(self, lasted_s: float) -> None:
         self._waiting_s = min(_WAITING_MOST_S, max(_WAITING_S, _WAITING_SHARE * lasted_s))
@@ -102,15 +107,19 @@ class Progress:
         if len(self._usual_s) >= _MOST_KNOWN:
             self._usual_s.clear()
         lasts_s, varies_s = self._usual_s.get(self._runs, (lasted_s, _VARIES_AT_FIRST * lasted_s))
-        varies_s = max(_FORGETS * varies_s, abs(lasted_s - lasts_s))
-        self._usual_s[self._runs] = lasts_s + _LEARNS * (lasted_s - lasts_s), varies_s
+        if self._looked:
+            varies_s = max(_FORGETS * varies_s, abs(lasted_s - lasts_s))
+            self._usual_s[self._runs] = lasts_s + _LEARNS * (lasted_s - lasts_s), varies_s
+        else:
+            self._usual_s[self._runs] = lasts_s, min(_WIDENS * varies_s, lasts_s)
 
     def look_at_s(self, now_s: float) -> float:
         """When to look next."""
         if now_s < self._due_s:
             return min(self._due_s, now_s + _LONGEST_S)
         if self._begun_at_s is not None:
-            return now_s + min(_SILENT_LOOK_S, max(self._close_s, _LATE_SHARE * (now_s - self._due_s)))
+            self._looked = True
+            return now_s + min(_SILENT_LOOK_S, self._close_s + _FAR_SHARE * abs(now_s - self._usual_end_s))
         return now_s + (_SILENT_LOOK_S if self.silent_s(now_s) > _SILENT_S else self._waiting_s)
 
     def silent_s(self, now_s: float) -> float:
