@@ -125,7 +125,7 @@ class ClockSetter:
 
     def lag(self) -> LagSummary | None:
         """The lags measured; None until there is one in each direction."""
-        return self._lags.summary()
+        return self._lags.summary
 
     def begin_with(self, way: Way, lags_s: Iterable[float]) -> None:
         """Takes over lags that a doctor has measured, while none has been measured here."""
@@ -284,13 +284,16 @@ class ClockSetter:
         return switch if self._is_over(switch) is False else None
 
     def _measured_lag_s(self, switch: Switch, begun_s: float) -> float | None:
-        """Looks until the clock is there, the next wish is due or it has taken too long; None unless seen sharply."""
+        """Looks until the clock is there, the next wish is due or it has taken too long; None unless seen sharply.
+
+        It came in force between two looks, as likely as not in the middle.
+        """
         looked_s = time.monotonic()
         while (now := time.monotonic()) < begun_s + _LAG_LIMIT_S and self._due_at_s() > now:
             there = self._is_over(switch)
             if there is not False:
                 sharp = now - looked_s <= max(_LAG_BLUR_S, _LAG_BLUR * (now - begun_s))
-                return now - begun_s if there and sharp else None
+                return (looked_s + now) / 2 - begun_s if there and sharp else None
             looked_s = now
             self._look()
             time.sleep(_LAG_POLL_S)
