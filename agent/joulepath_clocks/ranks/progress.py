@@ -30,6 +30,8 @@ _WAITING_S: Final = 0.0005
 _WAITING_SHARE: Final = 0.08
 """Between two looks for a begin, of the duration of the instruction before."""
 _WAITING_MOST_S: Final = 0.005
+"""Where a raise goes by that begin: the later it is seen, the earlier the raise."""
+_PATIENT_MOST_S: Final = 0.02
 _LONGEST_S: Final = 0.2
 _SILENT_LOOK_S: Final = 0.02
 _SILENT_S: Final = 2.0
@@ -64,6 +66,8 @@ class Progress:
         """That instruction, and the clock that was ordered when it began."""
         self._due_s = self._usual_end_s = now_s
         self._close_s = self._waiting_s = _WAITING_S
+        self.patient = False
+        """Whether nothing is ordered by the begin that comes next."""
         self._looked = True
         """Whether its end has been looked for in vain since it was due."""
         self._usual_s: dict[tuple[int, str, int, int], tuple[float, float]] = {}
@@ -101,7 +105,8 @@ class Progress:
         self._looked = usual is None
 
     def _end(self, lasted_s: float) -> None:
-        self._waiting_s = min(_WAITING_MOST_S, max(_WAITING_S, _WAITING_SHARE * lasted_s))
+        most_s = _PATIENT_MOST_S if self.patient else _WAITING_MOST_S
+        self._waiting_s = min(most_s, max(_WAITING_S, _WAITING_SHARE * lasted_s))
         if self._runs[0] not in self._stages:
             return
         if len(self._usual_s) >= _MOST_KNOWN:

@@ -162,6 +162,7 @@ class Rank:
 
     def _remember(self) -> None:
         """What the order of a clock needn't wait for."""
+        self.progress.patient = not self._conductor.raises_ahead
         for entry, at_s in self._passed:
             self.progress.passed(entry, self.setter.ordered_mhz, at_s)
         self.marks.extend(self._passed[: max(0, MOST_MARKS - len(self.marks))])

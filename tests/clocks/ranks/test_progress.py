@@ -65,6 +65,18 @@ def test_an_instruction_that_becomes_much_shorter_is_soon_seen_to_end_in_time_ag
     assert max(late[75:]) < 0.04
 
 
+def test_a_begin_that_nothing_goes_by_is_waited_for_with_fewer_looks() -> None:
+    pauses_s = []
+    for patient in (False, True):
+        progress = Progress((0,), 0.0)
+        progress.patient = patient
+        for event, at_s in ((MarkerEvent.BEGIN, 0.0), (MarkerEvent.END, 0.2)):
+            progress.last_marker_s = at_s
+            progress.passed(MarkerEntry(1, 1, event, "F", 0, 0), 900, at_s)
+        pauses_s.append(progress.look_at_s(0.2) - 0.2)
+    assert pauses_s == pytest.approx([0.005, 0.016])
+
+
 def test_an_instruction_that_is_new_or_lasts_much_longer_is_looked_at_ever_less_often() -> None:
     progress = Progress((0,), 0.0)
     progress.passed(MarkerEntry(1, 1, MarkerEvent.BEGIN, "F", 0, 0), 900, 0.0)
