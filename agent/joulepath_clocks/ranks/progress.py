@@ -22,10 +22,10 @@ _LEAST_SILENCE_S: Final = 2.0
 _SILENT_ITERATIONS: Final = 3
 _PERIODS: Final = 5
 
-_CLOSE_S: Final = 0.00007
-_CLOSE_SHARE: Final = 0.007
+_CLOSE_S: Final = 0.00004
+_CLOSE_SHARE: Final = 0.005
 """Between two looks for an end when it usually comes, of its instruction's duration."""
-_FAR_SHARE: Final = 0.2
+_FAR_SHARE: Final = 0.25
 _FAR_SHARE_AT_FIRST: Final = 0.1
 """Added to that before and after, of the time to when it usually comes; or since the begin, where that isn't known."""
 _WAITING_S: Final = 0.0005
