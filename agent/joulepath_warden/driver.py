@@ -57,7 +57,7 @@ class Driver:
         self.open()
         found, unread = set(), []
         try:
-            with self._session.call():
+            with self._session:
                 for index in range(int(pynvml.nvmlDeviceGetCount())):
                     try:
                         found.add(str(pynvml.nvmlDeviceGetUUID(pynvml.nvmlDeviceGetHandleByIndex(index))))
@@ -75,7 +75,7 @@ class Driver:
         """
         self.open()
         try:
-            with self._session.call():
+            with self._session:
                 self._reset(pynvml.nvmlDeviceGetHandleByUUID(uuid))
         except pynvml.NVMLError_NotSupported:
             return  # where clocks can't be locked, none is

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator
+from types import TracebackType
 
 import pynvml
 
@@ -17,7 +17,7 @@ __all__ = ["Session"]
 
 
 class Session:
-    """The process's use of NVML."""
+    """The process's use of NVML. As a context it is open, for the time of some calls."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -45,25 +45,19 @@ class Session:
                 self.number = 0
             return not self.number
 
-    @contextlib.contextmanager
-    def call(self) -> Iterator[int]:
-        """For the time of some calls NVML is open; gives the opening's number.
-
-        Raises:
-            pynvml.NVMLError: See open.
-        """
+    def __enter__(self) -> None:
+        """Raises: pynvml.NVMLError: See open."""
         with self._lock:
             self._open()
             self._calls += 1
-            number = self.number
-        try:
-            yield number
-        except pynvml.NVMLError_Uninitialized:
-            self.number = 0
-            raise
-        finally:
-            with self._lock:
-                self._calls -= 1
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._lock:
+            self._calls -= 1
+            if isinstance(error, pynvml.NVMLError_Uninitialized):
+                self.number = 0
 
     def _open(self) -> None:
         if not self.number:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -68,26 +68,12 @@ class Lags:
     def __init__(self) -> None:
         self._lags: dict[Way, deque[float]] = {"up": deque(maxlen=_KEPT), "down": deque(maxlen=_KEPT)}
         self._in_vain: Counter[Way] = Counter()
-
-    @property
-    def up_p95_s(self) -> float:
+        self.up_p95_s = UNKNOWN_LAG_S
         """95th percentile of the lag to a higher clock."""
-        lags = tuple(self._lags["up"])
-        return _quantile(lags, 0.95) if lags else UNKNOWN_LAG_S
-
-    @property
-    def settling_s(self) -> float:
+        self.settling_s = _LONGEST_SETTLING_S
         """After so long a switch is in force, beyond doubt."""
-        known = [*tuple(self._lags["up"]), *tuple(self._lags["down"])]
-        return min(_LONGEST_SETTLING_S, max(_SHORTEST_SETTLING_S, 3 * max(known))) if known else _LONGEST_SETTLING_S
-
-    def summary(self) -> LagSummary | None:
+        self.summary: LagSummary | None = None
         """The lags measured; None until there is one in each direction."""
-        up, down = tuple(self._lags["up"]), tuple(self._lags["down"])
-        if not up or not down:
-            return None
-        up_s, down_s = ([_quantile(side, share) for share in (0.5, 0.95)] for side in (up, down))
-        return LagSummary(up_s[0], up_s[1], down_s[0], down_s[1], len(up) + len(down))
 
     def are_worth_measuring(self, way: Way) -> bool:
         """Whether the last switches that way came in force."""
@@ -98,18 +84,31 @@ class Lags:
         self._in_vain[way] = self._in_vain[way] + 1 if lag_s is None else 0
         if lag_s is not None:
             self._lags[way].append(lag_s)
+            self._sum_up()
 
     def begin_with(self, way: Way, lags_s: Iterable[float]) -> None:
         """Takes over lags that a doctor has measured, while it has none of its own."""
         if not self._lags[way]:
             self._lags[way].extend(lags_s)
+            self._sum_up()
 
     def begin_anew(self) -> None:
         """Another lease: what was in vain may not be so any more."""
         self._in_vain.clear()
 
+    def _sum_up(self) -> None:
+        """Once for each lag, since all that is asked between two looks."""
+        up, down = self._lags["up"], self._lags["down"]
+        if known := (*up, *down):
+            self.settling_s = min(_LONGEST_SETTLING_S, max(_SHORTEST_SETTLING_S, 3 * max(known)))
+        if up:
+            self.up_p95_s = _quantile(up, 0.95)
+        if up and down:
+            up_s, down_s = ([_quantile(side, share) for share in (0.5, 0.95)] for side in (up, down))
+            self.summary = LagSummary(up_s[0], up_s[1], down_s[0], down_s[1], len(known))
 
-def _quantile(values: Sequence[float], share: float) -> float:
+
+def _quantile(values: Collection[float], share: float) -> float:
     """Linear between the two values next to it."""
     ordered = sorted(values)
     at = share * (len(ordered) - 1)

@@ -8,9 +8,9 @@ While NVML is let go of, a GPU's meters show what they showed when it was looked
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from types import TracebackType
 from typing import Final
 
 import pynvml
@@ -144,18 +144,46 @@ class Gpu:
             return False  # a GPU without MIG
         return bool(current)
 
-    @contextlib.contextmanager
-    def _calling(self, what: str, *, needs_permission: bool = False) -> Iterator[None]:
+    def _calling(self, what: str, *, needs_permission: bool = False) -> _Calling:
+        return _Calling(self, self._session, what, needs_permission)
+
+    def answered(self) -> None:
+        """NVML has answered for it."""
+        self._answered_at_s = time.monotonic()
+
+
+class _Calling:
+    """Some calls for one GPU, for which NVML is open. What it says instead of an answer becomes a GpuError.
+
+    Not a generator: an order of a clock waits for it.
+    """
+
+    __slots__ = ("_gpu", "_needs_permission", "_session", "_what")
+
+    def __init__(self, gpu: Gpu, session: Session, what: str, needs_permission: bool) -> None:
+        self._gpu, self._session, self._what, self._needs_permission = gpu, session, what, needs_permission
+
+    def __enter__(self) -> None:
         if not self._session.number:
-            raise GpuError(f"{what} on {self.uuid}: NVML is let go of, since no rank is on this node")
+            raise GpuError(f"{self._what} on {self._gpu.uuid}: NVML is let go of, since no rank is on this node")
         try:
-            with self._session.call():
-                yield
-            self._answered_at_s = time.monotonic()
+            self._session.__enter__()
         except pynvml.NVMLError as error:
-            if needs_permission and isinstance(error, pynvml.NVMLError_NoPermission):
-                self.refused = "NVML gives no permission to set clocks: give the agent's container CAP_SYS_ADMIN"
-            raise GpuError(f"{what} on {self.uuid}: NVML says {error}") from None
+            raise self._told(error) from None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._session.__exit__(kind, error, trace)
+        if error is None:
+            self._gpu.answered()
+        elif isinstance(error, pynvml.NVMLError):
+            raise self._told(error) from None
+
+    def _told(self, error: pynvml.NVMLError) -> GpuError:
+        if self._needs_permission and isinstance(error, pynvml.NVMLError_NoPermission):
+            self._gpu.refused = "NVML gives no permission to set clocks: give the agent's container CAP_SYS_ADMIN"
+        return GpuError(f"{self._what} on {self._gpu.uuid}: NVML says {error}")
 
 
 class Nvml:
@@ -180,7 +208,7 @@ class Nvml:
         """
         found, unread = [], []
         try:
-            with self._session.call():
+            with self._session:
                 count = int(pynvml.nvmlDeviceGetCount())
         except pynvml.NVMLError_LibraryNotFound as error:
             raise NoNvmlError(str(error)) from None

@@ -17,7 +17,7 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from joulepath_clocks.gpus.foreign import Foreign, OnForeignClock
@@ -37,6 +37,8 @@ Follow = Callable[[float], float]
 
 _PR_SET_TIMERSLACK: Final = 29
 _LONGEST_PAUSE_S: Final = 0.5
+_SHORT_PAUSE_S: Final = 0.0005
+"""Nobody is roused from a pause that is shorter: sleep takes less of a core than to wait for a lock with a timeout."""
 _BREATH_S: Final = 0.00002
 """Also where the next look is due at once: nobody runs on and on at such a priority."""
 _LAG_POLL_S: Final = 0.0005
@@ -123,7 +125,7 @@ class ClockSetter:
 
     def lag(self) -> LagSummary | None:
         """The lags measured; None until there is one in each direction."""
-        return self._lags.summary()
+        return self._lags.summary
 
     def begin_with(self, way: Way, lags_s: Iterable[float]) -> None:
         """Takes over lags that a doctor has measured, while none has been measured here."""
@@ -179,7 +181,7 @@ class ClockSetter:
             if due_at_s > now:
                 if not self._running:
                     return
-                self._roused.acquire(timeout=max(_BREATH_S, min(due_at_s, look_at_s, now + _LONGEST_PAUSE_S) - now))
+                self._pause(max(_BREATH_S, min(due_at_s, look_at_s, now + _LONGEST_PAUSE_S) - now))
                 continue
             try:
                 self._do_what_is_due()
@@ -188,11 +190,22 @@ class ClockSetter:
                 self.release()
                 time.sleep(_RETRY_S)
 
+    def _pause(self, pause_s: float) -> None:
+        if pause_s < _SHORT_PAUSE_S:
+            time.sleep(pause_s)
+        else:
+            self._roused.acquire(timeout=pause_s)
+
     def _look(self) -> float:
         """Follows the rank; when to do so again."""
         now = self.turned_at_s = time.monotonic()
         follow = self.follow
         return math.inf if follow is None else follow(now)
+
+    @property
+    def is_due(self) -> bool:
+        """Whether there is something to be done now."""
+        return self._due_at_s() == -math.inf
 
     def _due_at_s(self) -> float:
         """When there is something to be done next."""
@@ -238,8 +251,7 @@ class ClockSetter:
             self._leased = True
         begun = time.monotonic()
         try:
-            with self._calling():
-                self.gpu.reset() if target_mhz == DEFAULT else self.gpu.lock(target_mhz)
+            self._call(target_mhz)
         except GpuError as error:
             self.failures += 1
             log.error("%s; the GPU returns to its default clocks", error)
@@ -252,11 +264,10 @@ class ClockSetter:
         if switch is not None:
             self._lags.add(switch.way, self._measured_lag_s(switch, begun))
 
-    @contextlib.contextmanager
-    def _calling(self) -> Iterator[None]:
+    def _call(self, clock_mhz: int) -> None:
         self._called_at_s = time.monotonic()
         try:
-            yield
+            self.gpu.reset() if clock_mhz == DEFAULT else self.gpu.lock(clock_mhz)
         finally:
             self._called_at_s = math.inf
 
@@ -273,13 +284,16 @@ class ClockSetter:
         return switch if self._is_over(switch) is False else None
 
     def _measured_lag_s(self, switch: Switch, begun_s: float) -> float | None:
-        """Looks until the clock is there, the next wish is due or it has taken too long; None unless seen sharply."""
+        """Looks until the clock is there, the next wish is due or it has taken too long; None unless seen sharply.
+
+        It came in force between two looks, as likely as not in the middle.
+        """
         looked_s = time.monotonic()
         while (now := time.monotonic()) < begun_s + _LAG_LIMIT_S and self._due_at_s() > now:
             there = self._is_over(switch)
             if there is not False:
                 sharp = now - looked_s <= max(_LAG_BLUR_S, _LAG_BLUR * (now - begun_s))
-                return now - begun_s if there and sharp else None
+                return (looked_s + now) / 2 - begun_s if there and sharp else None
             looked_s = now
             self._look()
             time.sleep(_LAG_POLL_S)
@@ -298,8 +312,7 @@ class ClockSetter:
         retry_s = _RETRY_S
         while self._leased:
             try:
-                with self._calling():
-                    self.gpu.reset()
+                self._call(DEFAULT)
                 self.sets += 1
                 self._leased = False
                 self._lessor.give_back(self.gpu.uuid)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 __all__ = ["DEFAULT", "Wish", "height"]
 
 DEFAULT: Final = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Wish:
+class Wish(NamedTuple):
     """A clock now and perhaps another one later. A newer wish replaces an older one whole."""
 
     now_mhz: int

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from joulepath_clocks.gpus.lease import End
-from joulepath_clocks.gpus.wish import DEFAULT, Wish
+from joulepath_clocks.gpus.wish import DEFAULT, Wish, height
 from joulepath_clocks.ranks.guard import Guard, Verdict, Word
 from joulepath_clocks.ranks.reason import Obstacle, Reason
 from joulepath_clocks.ranks.score import Score, read_score
@@ -76,6 +76,14 @@ class Conductor:
     def reason(self) -> str:
         """The same in words; empty without one."""
         return "" if self.why is None else str(self.why)
+
+    @property
+    def raises_ahead(self) -> bool:
+        """Whether a higher clock will be ordered within the instruction that comes next, counted from its begin."""
+        score, at = self._score, self._position
+        if self.applied.arm is not Arm.PLAN or score is None or at >= len(score.clocks_mhz):
+            return False
+        return height(self._after(score, at)) > height(score.clocks_mhz[at])
 
     def set_plan(self, plan: Plan | None) -> Wish | None:
         """The plan of this rank's job as it is now; None if there is none. Idempotent."""

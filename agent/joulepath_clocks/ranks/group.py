@@ -73,6 +73,10 @@ class Group:
             if member.wish is None:
                 self._members.append(member)
             member.wish, member.position, member.ordered = wish, position, None
+            if len(self._members) == 1:
+                member.ordered, member.behind_since_s, self.due_s = wish, math.inf, math.inf
+                member.order(wish)
+                return
             leads = not any(other.position > position for other in self._members)
             member.behind_since_s = math.inf if leads else now_s
             for other in self._members:

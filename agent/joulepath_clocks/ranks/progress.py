@@ -2,8 +2,8 @@
 
 A look costs a core some microseconds, a marker that is seen late a clock that is switched late. The end of an
 instruction, which clocks are lowered at, is due when it usually comes at this clock, give or take how much that varies:
-then looks follow each other closely, as they do for what lasts longer than expected only at first. Between two
-instructions, where nothing is ordered, and before an end is due, they are few.
+then looks follow each other the closer, the nearer the usual time is. Between two instructions, where nothing is
+ordered, and before an end is due, they are few.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import statistics
 from collections import deque
 from collections.abc import Collection
+from dataclasses import dataclass
 from typing import Final
 
 from joulepath_trainer.wire.page import MarkerEntry, MarkerEvent
@@ -21,25 +22,28 @@ _LEAST_SILENCE_S: Final = 2.0
 _SILENT_ITERATIONS: Final = 3
 _PERIODS: Final = 5
 
-_CLOSE_S: Final = 0.0001
-_CLOSE_SHARE: Final = 0.01
-"""Between two looks for an end that is due, of its instruction's duration."""
-_WAITING_S: Final = 0.0003
-_WAITING_SHARE: Final = 0.05
-"""The same for a begin, of the duration of the instruction before."""
-_LATE_SHARE: Final = 0.1
-"""The same for an end that is late, of its lateness."""
+_CLOSE_S: Final = 0.00004
+_CLOSE_SHARE: Final = 0.005
+"""Between two looks for an end when it usually comes, of its instruction's duration."""
+_FAR_SHARE: Final = 0.25
+_FAR_SHARE_AT_FIRST: Final = 0.1
+"""Added to that before and after, of the time to when it usually comes; or since the begin, where that isn't known."""
+_WAITING_S: Final = 0.0005
+_WAITING_SHARE: Final = 0.08
+"""Between two looks for a begin, of the duration of the instruction before."""
 _WAITING_MOST_S: Final = 0.005
-_LONGEST_S: Final = 0.1
+"""Where a raise goes by that begin: the later it is seen, the earlier the raise."""
+_PATIENT_MOST_S: Final = 0.02
+_LONGEST_S: Final = 0.2
 _SILENT_LOOK_S: Final = 0.02
 _SILENT_S: Final = 2.0
 
-_LEARNS: Final = 0.25
-_FORGETS: Final = 0.98
-_VARIES: Final = 1.5
-"""So many times as far as lately an end may be from when it is usually due."""
-_VARIES_LEAST: Final = 0.01
-_VARIES_AT_FIRST: Final = 0.03
+_LEARNS: Final = 0.1
+_FORGETS: Final = 0.9
+_WIDENS: Final = 1.5
+"""An end that was there at the first look for it came earlier than thought, nobody knows when."""
+_VARIES_LEAST: Final = 0.005
+_VARIES_AT_FIRST: Final = 0.1
 _MOST_KNOWN: Final = 4096
 
 
@@ -49,6 +53,23 @@ def silence_limit_s(iteration_time_s: float, most_s: float) -> float:
     Never longer than `most_s`: how long iterations last is, in the end, a peer's word.
     """
     return min(most_s, max(_LEAST_SILENCE_S, _SILENT_ITERATIONS * iteration_time_s))
+
+
+@dataclass(slots=True)
+class _Usual:
+    """An instruction at a clock."""
+
+    lasts_s: float
+    varies_s: float
+    """How far from that it was lately."""
+    known: int = 1
+    """How often it was seen to end."""
+
+    def learn(self, lasted_s: float) -> None:
+        self.known += 1
+        off_s = lasted_s - self.lasts_s
+        self.varies_s = max(_FORGETS * self.varies_s, abs(off_s))
+        self.lasts_s += max(_LEARNS, 1 / self.known) * off_s
 
 
 class Progress:
@@ -62,10 +83,14 @@ class Progress:
         """When the instruction that runs began; None between two."""
         self._runs: tuple[int, str, int, int] = (0, "", 0, 0)
         """That instruction, and the clock that was ordered when it began."""
-        self._due_s = now_s
+        self._due_s = self._usual_end_s = now_s
         self._close_s = self._waiting_s = _WAITING_S
-        self._usual_s: dict[tuple[int, str, int, int], tuple[float, float]] = {}
-        """Of each: how long it lasts, and how far from that it was lately."""
+        self._far_share = _FAR_SHARE
+        self.patient = False
+        """Whether nothing is ordered by the begin that comes next."""
+        self._looked = True
+        """Whether its end has been looked for in vain since it was due."""
+        self._usual: dict[tuple[int, str, int, int], _Usual] = {}
         self._iteration_begun_s: float | None = None
         self._periods_s: deque[float] = deque(maxlen=_PERIODS)
 
@@ -89,28 +114,36 @@ class Progress:
         self._due_s = now_s
 
     def _begin(self, runs: tuple[int, str, int, int], now_s: float) -> None:
-        self._runs, self._begun_at_s, self._due_s = runs, now_s, now_s
-        if (usual := self._usual_s.get(runs)) is not None:
-            lasts_s, varies_s = usual
-            self._due_s = now_s + lasts_s - max(_VARIES * varies_s, _VARIES_LEAST * lasts_s)
-            self._close_s = max(_CLOSE_S, _CLOSE_SHARE * lasts_s)
+        self._runs, self._begun_at_s = runs, now_s
+        self._due_s = self._usual_end_s = now_s
+        self._far_share = _FAR_SHARE_AT_FIRST
+        if (usual := self._usual.get(runs)) is not None:
+            self._usual_end_s = now_s + usual.lasts_s
+            self._due_s = self._usual_end_s - max(usual.varies_s, _VARIES_LEAST * usual.lasts_s)
+            self._close_s, self._far_share = max(_CLOSE_S, _CLOSE_SHARE * usual.lasts_s), _FAR_SHARE
+        self._looked = usual is None
 
     def _end(self, lasted_s: float) -> None:
-        self._waiting_s = min(_WAITING_MOST_S, max(_WAITING_S, _WAITING_SHARE * lasted_s))
+        most_s = _PATIENT_MOST_S if self.patient else _WAITING_MOST_S
+        self._waiting_s = min(most_s, max(_WAITING_S, _WAITING_SHARE * lasted_s))
         if self._runs[0] not in self._stages:
             return
-        if len(self._usual_s) >= _MOST_KNOWN:
-            self._usual_s.clear()
-        lasts_s, varies_s = self._usual_s.get(self._runs, (lasted_s, _VARIES_AT_FIRST * lasted_s))
-        varies_s = max(_FORGETS * varies_s, abs(lasted_s - lasts_s))
-        self._usual_s[self._runs] = lasts_s + _LEARNS * (lasted_s - lasts_s), varies_s
+        if len(self._usual) >= _MOST_KNOWN:
+            self._usual.clear()
+        if (usual := self._usual.get(self._runs)) is None:
+            self._usual[self._runs] = _Usual(lasted_s, _VARIES_AT_FIRST * lasted_s)
+        elif self._looked:
+            usual.learn(lasted_s)
+        else:
+            usual.varies_s = min(_WIDENS * usual.varies_s, usual.lasts_s)
 
     def look_at_s(self, now_s: float) -> float:
         """When to look next."""
         if now_s < self._due_s:
             return min(self._due_s, now_s + _LONGEST_S)
         if self._begun_at_s is not None:
-            return now_s + min(_SILENT_LOOK_S, max(self._close_s, _LATE_SHARE * (now_s - self._due_s)))
+            self._looked = True
+            return now_s + min(_SILENT_LOOK_S, self._close_s + self._far_share * abs(now_s - self._usual_end_s))
         return now_s + (_SILENT_LOOK_S if self.silent_s(now_s) > _SILENT_S else self._waiting_s)
 
     def silent_s(self, now_s: float) -> float:

@@ -113,7 +113,11 @@ class Rank:
             log.exception("following rank %d of %s failed", self.hello.rank, self.pod.name)
             self.stop(Reason(End.FOLLOWER_FAILED, _FAILED, final=True))
         self._looked_at_s = now
-        return now if self._passed or self._untold else self.progress.look_at_s(now)
+        if self._passed or self._untold:
+            if self.setter.is_due:
+                return now
+            self._remember()
+        return self.progress.look_at_s(now)
 
     def _follow(self, marker: int, now: float) -> None:
         with self._lock:
@@ -158,6 +162,7 @@ class Rank:
 
     def _remember(self) -> None:
         """What the order of a clock needn't wait for."""
+        self.progress.patient = not self._conductor.raises_ahead
         for entry, at_s in self._passed:
             self.progress.passed(entry, self.setter.ordered_mhz, at_s)
         self.marks.extend(self._passed[: max(0, MOST_MARKS - len(self.marks))])

@@ -24,9 +24,8 @@ from __future__ import annotations
 
 import fcntl
 import struct
-from dataclasses import dataclass
 from enum import IntEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 from joulepath_trainer.wire.protocol import KINDS, VERSION, WireError
 
@@ -72,8 +71,11 @@ class MarkerEvent(IntEnum):
     STEP_END = 4
 
 
-@dataclass(frozen=True, slots=True)
-class MarkerEntry:
+_EVENTS: Final = {int(event): event for event in MarkerEvent}
+_KINDS: Final = {0: "", **{ord(kind): kind for kind in KINDS}}
+
+
+class MarkerEntry(NamedTuple):
     """What a marker means."""
 
     sequence: int
@@ -131,9 +133,9 @@ class PageReader:
         at = RING_OFFSET + (sequence % RING) * ENTRY.size
         found, iteration, event, kind, stage, microbatch, _ = ENTRY.unpack_from(self._page, at)
         (still,) = _U32.unpack_from(self._page, at)
-        if not found == still == sequence or event not in (1, 2, 3, 4) or (kind and chr(kind) not in KINDS):
+        if not found == still == sequence or event not in _EVENTS or kind not in _KINDS:
             return None
-        return MarkerEntry(sequence, iteration, MarkerEvent(event), chr(kind) if kind else "", stage, microbatch)
+        return MarkerEntry(sequence, iteration, _EVENTS[event], _KINDS[kind], stage, microbatch)
 
 
 def following(sequence: int) -> int:

@@ -7,11 +7,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from types import SimpleNamespace
 from typing import cast
 
 import pytest
 
-from joulepath_clocks.gpus.lags import UNKNOWN_LAG_S
+from joulepath_clocks.gpus import setter as setter_module
+from joulepath_clocks.gpus.lags import UNKNOWN_LAG_S, Switch
 from joulepath_clocks.gpus.nvml import Gpu
 from joulepath_clocks.gpus.setter import ClockSetter
 from joulepath_clocks.gpus.wish import DEFAULT, Wish
@@ -111,6 +113,22 @@ def test_a_switch_in_force_at_the_first_look_is_measured_and_one_that_changes_no
     assert setter.lag() is None, "there is no lag to a lower clock yet"
     order(setter, LOW_MHZ, measure=True)
     wait_until(lambda: (lag := setter.lag()) is not None and lag.samples == 2, "the lowering is measured")
+
+
+def test_a_switch_is_taken_to_have_come_in_force_between_two_looks(
+    make: MakeSetter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpu, setter = make()
+    now = [100.0]
+
+    def sleep(pause_s: float) -> None:
+        now[0] += 0.001
+
+    gpu.held = lambda _: LOW_MHZ if now[0] > 100.0103 else HIGH_MHZ
+    monkeypatch.setattr(setter_module, "time", SimpleNamespace(monotonic=lambda: now[0], sleep=sleep))
+    switch = Switch.between(HIGH_MHZ, LOW_MHZ, 15, 0)
+    assert switch is not None
+    assert setter._measured_lag_s(switch, 100.0) == pytest.approx(0.0105)
 
 
 def test_a_gpu_that_never_gets_to_its_clocks_is_not_looked_at_for_ever_but_anew_in_the_next_sweep(

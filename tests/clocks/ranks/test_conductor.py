@@ -104,6 +104,24 @@ def test_a_lower_clock_is_wished_at_the_end_and_a_higher_one_ahead_of_it() -> No
     ]
 
 
+def test_it_is_known_before_a_begin_whether_a_raise_will_go_by_it() -> None:
+    player, told, wished = conductor(), [], []
+    player.set_plan(plan())
+    for entry in entries(10):
+        raises = player.raises_ahead
+        wish = player.on_event(entry, 0.0)
+        if entry.event is MarkerEvent.BEGIN:
+            told.append(raises)
+            wished.append(wish is not None and wish.later_mhz is not None)
+    assert told == wished
+    assert any(told)
+    assert not all(told)
+    assert not player.raises_ahead
+    player.set_plan(sweep())
+    run(player, 11)
+    assert not player.raises_ahead
+
+
 def test_a_raise_is_never_wished_before_the_begin_of_the_instruction_before() -> None:
     player = conductor(lag_up_s=1.0)
     player.set_plan(plan())

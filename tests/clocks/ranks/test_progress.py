@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import statistics
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -25,10 +26,10 @@ def test_a_rank_may_be_silent_for_three_iterations() -> None:
     assert silence_limit_s(5.0, 10.0) == 10.0
 
 
-def looked(lasts_s: float, varies: float, seed: int) -> tuple[list[float], float]:
+def looked(lasts: Callable[[int], float], varies: float, seed: int) -> tuple[list[float], float]:
     """How late each end of an instruction is seen, in its own duration; and looks at each.
 
-    100 instructions of a duration that varies by so much of it, with waits between them.
+    110 instructions, each of a duration by its number that varies by so much of it, with waits between them.
     """
     chance, progress = random.Random(seed), Progress((0,), 0.0)
     now, late, looks = 0.0, [], 0
@@ -41,20 +42,40 @@ def looked(lasts_s: float, varies: float, seed: int) -> tuple[list[float], float
         progress.passed(MarkerEntry(1, 1, event, "F", 0, 0), 900, now)
         return now - passed_at_s
 
-    for _ in range(100):
+    for number in range(110):
+        lasts_s = lasts(number)
         begun_at_s = now + chance.uniform(0.0, 0.3) * lasts_s
         see(MarkerEvent.BEGIN, begun_at_s)
         late.append(see(MarkerEvent.END, begun_at_s + lasts_s * chance.gauss(1.0, varies)) / lasts_s)
-    return late[10:], looks / 100
+    return late, looks / len(late)
 
 
 @pytest.mark.parametrize("lasts_s", [0.01, 0.02, 0.1, 1.0])
 @pytest.mark.parametrize("varies", [0.002, 0.01, 0.03])
 def test_ends_are_seen_soon_with_few_looks(lasts_s: float, varies: float) -> None:
-    late, looks = looked(lasts_s, varies, 1)
-    assert statistics.median(late) < 0.01
-    assert statistics.quantiles(late, n=20)[-1] < 0.04
-    assert looks < 30 + 20 * lasts_s
+    late, looks = looked(lambda _: lasts_s, varies, 1)
+    assert statistics.median(late[4:10]) < 0.02, "it is soon known"
+    assert statistics.median(late[10:]) < 0.01
+    assert statistics.quantiles(late[10:], n=20)[-1] < 0.04
+    assert looks < 10 + 40 * lasts_s
+
+
+def test_an_instruction_that_becomes_much_shorter_is_soon_seen_to_end_in_time_again() -> None:
+    late, _ = looked(lambda number: 0.02 if number < 50 else 0.016, 0.002, 1)
+    assert max(late[50:60]) > 0.1
+    assert max(late[70:]) < 0.03
+
+
+def test_a_begin_that_nothing_goes_by_is_waited_for_with_fewer_looks() -> None:
+    pauses_s = []
+    for patient in (False, True):
+        progress = Progress((0,), 0.0)
+        progress.patient = patient
+        for event, at_s in ((MarkerEvent.BEGIN, 0.0), (MarkerEvent.END, 0.2)):
+            progress.last_marker_s = at_s
+            progress.passed(MarkerEntry(1, 1, event, "F", 0, 0), 900, at_s)
+        pauses_s.append(progress.look_at_s(0.2) - 0.2)
+    assert pauses_s == pytest.approx([0.005, 0.016])
 
 
 def test_an_instruction_that_is_new_or_lasts_much_longer_is_looked_at_ever_less_often() -> None:
