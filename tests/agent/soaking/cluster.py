@@ -38,8 +38,10 @@ class Cluster:
     """By path: Leases and NodeReports as they were made."""
     iterations: dict[tuple[str, int], int] = field(default_factory=dict)
     """By job and rank: the last that the agent has reported."""
+    ranks: int = 0
+    """That the last report names."""
     blocks: int = 0
-    """Whole blocks that were measured."""
+    """Ranks of all reports that had whole blocks measured."""
     changed: threading.Condition = field(default_factory=threading.Condition)
 
     def pod(self, name: str) -> dict[str, Any]:
@@ -93,6 +95,7 @@ class Cluster:
     def report(self, body: dict[str, Any]) -> None:
         """A NodeReport was written."""
         self.fed["reports"] += 1
+        self.ranks = sum(len(job["ranks"]) for job in body["status"].get("jobs", ()))
         for job in body["status"].get("jobs", ()):
             for rank in job["ranks"]:
                 at = job["job"], rank["rank"]

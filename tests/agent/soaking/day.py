@@ -80,28 +80,18 @@ class Node:
         self._serve()
         self.log = stack.enter_context((self.folder / "log").open("ab"))
         kept = ("--state-dir", str(self.folder / "state"))
-        pod_resources = self.folder / "kubelet.sock"
-        stack.enter_context(kubelet_double(pod_resources, self.cluster.held))
+        pod_resources = ("--pod-resources", str(self.folder / "kubelet.sock"))
+        stack.enter_context(kubelet_double(self.folder / "kubelet.sock", self.cluster.held))
         look = ("--look-for-gpus", str(max(0.2, 30.0 / pace)))
         ports = ("--metrics-address", "127.0.0.1", "--metrics-port", "0", "--health-port", "0")
         self.parts = {
-            "warden": self._start("tests.agent.soaking.part", "warden", *kept),
-            "clocks": self._start(
-                "tests.agent.soaking.part", "clocks", *kept, "--socket", str(self.folder / "agent.sock")
-            ),
-            "agent": self._start(
-                *(
-                    "tests.agent.soaking.part",
-                    "agent",
-                    *kept,
-                    "--node-name",
-                    "soak",
-                    "--pod-resources",
-                    str(pod_resources),
-                ),
-                *(*look, *ports),
-            ),
+            "warden": self._part("warden", *kept),
+            "clocks": self._part("clocks", *kept, "--socket", str(self.folder / "agent.sock")),
+            "agent": self._part("agent", *kept, "--node-name", "soak", *pod_resources, *look, *ports),
         }
+
+    def _part(self, part: str, *arguments: str) -> subprocess.Popen[str]:
+        return self._start("tests.agent.soaking.part", part, *arguments)
 
     def _serve(self) -> None:
         where = self._stack.enter_context(served(self.cluster))
@@ -124,7 +114,7 @@ class Node:
             stderr=self.log,
             text=True,
         )
-        self._stack.callback(process.wait)
+        self._stack.enter_context(process)
         self._stack.callback(process.kill)
         return process
 
