@@ -3,7 +3,7 @@
 The counter moves in steps, on real GPUs about every 100 ms: only its edges say when a joule was spent. The sampler
 keeps the edges (time, joules, how uncertain the time is). It looks for them closely until they are known to come on a
 beat; then one look anywhere between two edges tells the joules of the one before, one wake serves all GPUs, and only
-every twentieth edge is seen closely. A counter without a beat is looked at closely whenever an edge is due.
+every fiftieth edge is seen closely. A counter without a beat is looked at closely whenever an edge is due.
 
 All of the last edges are kept, minutes of them: power by kind is told from them. Of older ones, one a second: blocks of
 a large model's iterations may last an hour, and their joules need an edge near their begin and one near their end.

@@ -16,7 +16,7 @@ _EVEN_SHARE: Final = 0.08
 _CLOSE_SHARE: Final = 0.125
 _ROUGH_S: Final = 0.001
 _ROUGH_SHARE: Final = 0.02
-_UNSEEN: Final = 20
+_UNSEEN: Final = 50
 _CLOCKS_DIFFER: Final = 1e-5
 """Relative: of the GPU's clock and ours, as heat changes them."""
 

@@ -6,6 +6,7 @@ import http.client
 import json
 import math
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -30,6 +31,8 @@ ROOT: Final = Path(__file__).parents[3]
 ITERATION_S: Final = 12.0
 HOUR_S: Final = 3600.0
 COUNTER_PERIOD_MS: Final = 50.0
+IN_THE_IMAGE: Final = re.compile(r"\b(MALLOC_ARENA_MAX|OPENBLAS_NUM_THREADS)=(\d+)")
+"""Of the agent's image: what its processes' memory depends on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +78,7 @@ class Node:
             "LD_LIBRARY_PATH": str(library_dir()),
             "PYTHONPATH": f"{ROOT}:{ROOT / 'lab'}",
             "KUBECONFIG": str(self.folder / "kubeconfig"),
+            **dict(IN_THE_IMAGE.findall((ROOT / "Dockerfile").read_text())),
         }
         self.cluster = Cluster(60.0 / pace)
         self._serve()
