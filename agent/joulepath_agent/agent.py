@@ -6,6 +6,7 @@ as `report`. It orders no clock: what it says to the clocks they play by their o
 
 from __future__ import annotations
 
+import gc
 import logging
 import math
 import threading
@@ -118,6 +119,7 @@ class Agent:
 
     def start(self) -> None:
         """Starts to listen to the clocks."""
+        gc.freeze()  # what is there stays: collections, which are the sooner the less they look at, are for ranks
         for part in (self._sampler, self._discovery, self._rechecks, self._channel):
             part.start()
 

@@ -17,7 +17,7 @@ from google.protobuf.message import DecodeError
 
 from joulepath_agent.peers.unary import CallError, call
 
-__all__ = ["Held", "PodResourcesError", "held_devices"]
+__all__ = ["TYPES", "Held", "PodResourcesError", "held_devices"]
 
 _PACKAGE: Final = "v1"
 _MESSAGES: Final[dict[str, tuple[tuple[str, int, str], ...]]] = {
@@ -61,7 +61,7 @@ def held_devices(socket_path: Path) -> tuple[Held, ...]:
     """
     try:
         answer = call(socket_path, "/v1.PodResourcesLister/List", b"", timeout_s=_TIMEOUT_S, most_bytes=_MOST_BYTES)
-        response = _TYPES["ListPodResourcesResponse"].FromString(answer)
+        response = TYPES["ListPodResourcesResponse"].FromString(answer)
     except (CallError, DecodeError) as error:
         raise PodResourcesError(f"the kubelet doesn't answer at {socket_path}: {error}") from None
     return tuple(
@@ -101,4 +101,5 @@ def _declare() -> dict[str, Any]:
     return {name: message_factory.GetMessageClass(find(f"{_PACKAGE}.{name}")) for name in _MESSAGES}
 
 
-_TYPES: Final = _declare()
+TYPES: Final = _declare()
+"""The messages, by name."""

@@ -15,7 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from joulepath_agent.peers.podresources import _TYPES
+from joulepath_agent.peers.podresources import TYPES
 from joulepath_crds import Blocks, JobPlanSpec, Purpose, StagePlan, Sweep, content_hash
 from tests.agent.soaking import CLOCKS_MHZ, GPUS_OF_A_JOB, ORDER
 
@@ -70,7 +70,7 @@ class Cluster:
             }
             for name, (_, gpus) in tuple(self.pods.items())
         ]
-        whole: bytes = _TYPES["ListPodResourcesResponse"](pod_resources=pods).SerializeToString()
+        whole: bytes = TYPES["ListPodResourcesResponse"](pod_resources=pods).SerializeToString()
         return whole
 
     def plan(self, job: str, spec: JobPlanSpec | None) -> None:

@@ -12,7 +12,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -199,7 +198,6 @@ class Day:
     def __init__(self, node: Node, hours: float) -> None:
         self.node, self.hours = node, hours
         self.looks: dict[str, list[Look]] = {part: [] for part in node.parts}
-        self._at_h: Counter[str] = Counter()
 
     def pass_by(self) -> None:
         """Lives it."""

@@ -22,6 +22,7 @@ TIMERS: Final[dict[str, dict[str, dict[str, float]]]] = {
         "joulepath_agent.cluster.reporting": {"_SOON_S": 0.02, "_BLOCKS_S": 0.02, "REPORT_INTERVAL_S": 0.1},
         "joulepath_agent.channel": {"_AGAIN_S": 0.02},
         "joulepath_agent.gpus.energy": {"_FINE": 200, "_COARSE": 200},
+        "joulepath_agent.measuring.history": {"_MOST_RUNS": 40, "MOST_BLOCKS": 40},
     },
     "clocks": {
         "joulepath_clocks.channel.server": {"_TURN_S": 0.1},
