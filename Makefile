@@ -106,8 +106,13 @@ bench-gaps: venv ## How far plans are above the bound where hulls are coarse; wr
 
 # make bench-agent ARGS="--zeusd PATH"   beside the peer: cargo install zeusd
 .PHONY: bench-agent
-bench-agent: venv ## How soon the agent orders a clock, and what it takes of a node; writes benchmarks/results/agent.json
+bench-agent: venv bench-soak ## How soon the agent orders a clock, and what it takes of a node; writes benchmarks/results/agent.json
 	@$(PY) benchmarks/agent.py $(ARGS)
+
+# make bench-soak SOAK="--hours 6"
+.PHONY: bench-soak
+bench-soak: venv ## Does a node's agent grow in a simulated day (8 minutes)? writes benchmarks/results/soak.json
+	@$(PY) benchmarks/soak.py $(SOAK)
 
 # make bench-faults ARGS="--sequences 50 --seed 7"
 .PHONY: bench-faults

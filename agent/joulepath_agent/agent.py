@@ -6,6 +6,7 @@ as `report`. It orders no clock: what it says to the clocks they play by their o
 
 from __future__ import annotations
 
+import gc
 import logging
 import math
 import threading
@@ -97,6 +98,8 @@ class Agent:
         self._with_lags: set[str] = set()
         """GPUs of which these clocks were told what a doctor has measured."""
         self._ranks: dict[int, Rank] = {}
+        self._left: dict[str, Rank] = {}
+        """By GPU, those that there were when the clocks were lost: the same clocks name them by the same numbers."""
         self._plans: dict[JobKey, JobPlanSpec | Reason] | None = None
         """None until it has heard of all that there are."""
         self._said: dict[int, tuple[Play | None, Told]] = {}
@@ -116,6 +119,7 @@ class Agent:
 
     def start(self) -> None:
         """Starts to listen to the clocks."""
+        gc.freeze()  # what is there stays: collections, which are the sooner the less they look at, are for ranks
         for part in (self._sampler, self._discovery, self._rechecks, self._channel):
             part.start()
 
@@ -221,24 +225,28 @@ class Agent:
                 self._say_told(rank)
 
     def _forget(self) -> None:
-        """The clocks are gone: what they told is no more. Ranks that they still serve come again."""
+        """The clocks are gone: what they told is no more. Ranks that they still serve come again, and are known."""
         self.node = _NO_NEWS
         self.gpus = {uuid: replace(gpu, ordered_mhz=0) for uuid, gpu in self.gpus.items()}  # the warden resets
         self._with_lags.clear()
         with self._saying:
+            self._left |= {rank.gpu_uuid: rank for rank in self._ranks.values()}
             self._ranks, self._said = {}, {}
 
     def _welcome(self, came: Came) -> None:
         self._pool.submit(self._discovery.wake)  # NVML may take seconds, and the clocks are being listened to here
-        trace = EnergyTrace(lambda: self._energy_j(came.gpu_uuid))
-        rank = Rank(came, trace, self._budget.among(len(self.gpus)))
+        rank = self._left.pop(came.gpu_uuid, None)
+        if rank is None or rank.number != came.rank:
+            trace = EnergyTrace(lambda: self._energy_j(came.gpu_uuid))
+            rank = Rank(came, trace, self._budget.among(len(self.gpus)))
         others = {one.number: one for one in self.ranks if one.gpu_uuid != came.gpu_uuid}
         with self._saying:
             self._ranks = {**others, came.rank: rank}
-            self._said[came.rank] = None, rank.told
+            self._said[came.rank] = None, Told(came.rank, (), 0.0, None, 0.0)
         if came.gpu_uuid in self.gpus:
             self._say_lags(self.gpus[came.gpu_uuid])  # a doctor may have come since
         self._say_plan(rank)
+        self._say_told(rank)
 
     def _place(self, asked: Asked) -> None:
         try:

@@ -116,13 +116,14 @@ class Channel:
             lock.close()
 
     def _read(self, connection: socket.socket) -> None:
+        buffer = bytearray(2 * MOST_BYTES)  # one for each message would be asked of the kernel each time
         while not self._stop.is_set():
-            message = connection.recv(2 * MOST_BYTES)
-            if not message:
+            size = connection.recv_into(buffer)
+            if not size:
                 raise ConnectionError("they hung up")
             self._heard_at_s = time.monotonic()
             try:
-                self._hear(decode(message))  # type: ignore[arg-type]
+                self._hear(decode(bytes(memoryview(buffer)[:size])))  # type: ignore[arg-type]
             except ChannelError as error:
                 raise ConnectionError(f"they say what can't be read: {error}") from None
 

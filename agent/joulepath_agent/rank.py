@@ -40,8 +40,7 @@ class Rank:
 
     def begin(self, began: Began) -> None:
         """An iteration has begun."""
-        for entry, at_s in unpack_marks(began.marks):
-            self.history.mark(entry, at_s)
+        self.history.mark(unpack_marks(began.marks))
         self.history.begin(began.iteration, began.applied, began.at_s, spoiled_before=began.spoiled_before)
 
     def record(self, message: bytes) -> None:

@@ -8,6 +8,7 @@ live; and takes no new ranks.
 from __future__ import annotations
 
 import faulthandler
+import gc
 import itertools
 import logging
 import secrets
@@ -145,6 +146,7 @@ class Clocks:
     def start(self) -> None:
         """Starts serving ranks."""
         self._started = True
+        gc.freeze()  # what is there stays: collections are short, and soon free the pages of ranks that are gone
         for part in (self._leasing, self._looks, self._server, self._endpoint, self._discovery):
             if part is not None:
                 part.start()

@@ -18,6 +18,7 @@ from kubernetes import client, config, watch
 
 from joulepath_agent.cluster.failures import failures_as_oserror, repeat
 from joulepath_agent.cluster.heartbeat import Heartbeat
+from joulepath_agent.cluster.objects import read_core
 from joulepath_agent.cluster.plans import Plans
 from joulepath_agent.cluster.reporting import Pace, fitting
 from joulepath_clocks.peers.budget import BUDGET
@@ -53,7 +54,7 @@ class NodeApi:
         self._watch_s = max(1, int(min(_LONGEST_WATCH_S, plan_time_to_live_s / _LOOKS)))
         self._node, self._namespace, self._group = node, namespace, group
         self._objects = client.CustomObjectsApi(api)
-        self._core = client.CoreV1Api(api)
+        self._api = api
         self._stop = threading.Event()
         self._pace = Pace()
         self._plans = Plans()
@@ -95,12 +96,9 @@ class NodeApi:
             OSError: The API server doesn't answer.
         """
         try:
-            with failures_as_oserror():
-                pod = self._core.read_namespaced_pod(name, namespace, _request_timeout=_TIMEOUT)
+            return read_core(self._api, "namespaces", namespace, "pods", name, timeout_s=_TIMEOUT)
         except FileNotFoundError:
             return None
-        found: Mapping[str, Any] = self._core.api_client.sanitize_for_serialization(pod)
-        return found
 
     def review(self, kind: str, spec: Mapping[str, Any]) -> Mapping[str, Any]:
         """The status of a TokenReview or SubjectAccessReview; see `joulepath_crds.serving.guard`.
@@ -108,15 +106,13 @@ class NodeApi:
         Raises:
             OSError: The API server doesn't answer, or forbids it.
         """
-        api = self._core.api_client
-        group, create = {
-            "TokenReview": ("authentication", client.AuthenticationV1Api(api).create_token_review),
-            "SubjectAccessReview": ("authorization", client.AuthorizationV1Api(api).create_subject_access_review),
-        }[kind]
-        body = {"apiVersion": f"{group}.k8s.io/v1", "kind": kind, "spec": spec}
+        group = {"TokenReview": "authentication", "SubjectAccessReview": "authorization"}[kind] + ".k8s.io"
+        body = {"apiVersion": f"{group}/v1", "kind": kind, "spec": spec}
         with failures_as_oserror():
-            made = create(body, _request_timeout=_TIMEOUT)
-        status: Mapping[str, Any] = api.sanitize_for_serialization(made)["status"]
+            made = self._objects.create_cluster_custom_object(
+                group, "v1", f"{kind.lower()}s", body, _request_timeout=_TIMEOUT
+            )
+        status: Mapping[str, Any] = made["status"]
         return status
 
     # plans
@@ -153,7 +149,7 @@ class NodeApi:
     # reports
 
     def _report(self, report: Callable[[], NodeReportStatus]) -> None:
-        heartbeat = Heartbeat(self._core.api_client, self._node, self._namespace, _TIMEOUT)
+        heartbeat = Heartbeat(self._api, self._node, self._namespace, _TIMEOUT)
         while not self._stop.wait(_TICK_S):
             now = time.monotonic()
             status = report()
@@ -168,8 +164,8 @@ class NodeApi:
             with failures_as_oserror():
                 self._patch(body)
         except FileNotFoundError:
-            node = self._core.read_node(self._node, _request_timeout=_TIMEOUT)
-            owner = {"apiVersion": "v1", "kind": "Node", "name": self._node, "uid": node.metadata.uid}
+            node = read_core(self._api, "nodes", self._node, timeout_s=_TIMEOUT)
+            owner = {"apiVersion": "v1", "kind": "Node", "name": self._node, "uid": node["metadata"]["uid"]}
             fresh = {
                 "apiVersion": f"{self._group}/{VERSION}",
                 "kind": "NodeReport",

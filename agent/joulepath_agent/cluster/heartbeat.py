@@ -12,6 +12,8 @@ from joulepath_agent.cluster.failures import failures_as_oserror
 
 __all__ = ["Heartbeat"]
 
+_GROUP: Final = "coordination.k8s.io"
+_VERSION: Final = "v1"
 _LEASE_S: Final = 40
 _RENEW_S: Final = 10.0
 
@@ -20,7 +22,7 @@ class Heartbeat:
     """The Lease of one node's agent."""
 
     def __init__(self, api: client.ApiClient, node: str, namespace: str, timeout_s: tuple[float, float]) -> None:
-        self._leases = client.CoordinationV1Api(api)
+        self._leases = client.CustomObjectsApi(api)
         self._node, self._namespace, self._timeout_s = node, namespace, timeout_s
         self._renewed_at_s = -math.inf
 
@@ -36,13 +38,16 @@ class Heartbeat:
 
     def _renew(self) -> None:
         name = f"joulepath-agent-{self._node}"
-        spec = client.V1LeaseSpec(
-            holder_identity=self._node, lease_duration_seconds=_LEASE_S, renew_time=datetime.now(UTC)
-        )
-        lease = client.V1Lease(metadata=client.V1ObjectMeta(name=name), spec=spec)
+        spec = {
+            "holderIdentity": self._node,
+            "leaseDurationSeconds": _LEASE_S,
+            "renewTime": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+        }
+        lease = {"apiVersion": f"{_GROUP}/{_VERSION}", "kind": "Lease", "metadata": {"name": name}, "spec": spec}
+        where = _GROUP, _VERSION, self._namespace, "leases"
         try:
             with failures_as_oserror():
-                self._leases.patch_namespaced_lease(name, self._namespace, lease, _request_timeout=self._timeout_s)
+                self._leases.patch_namespaced_custom_object(*where, name, lease, _request_timeout=self._timeout_s)
         except FileNotFoundError:
             with failures_as_oserror():
-                self._leases.create_namespaced_lease(self._namespace, lease, _request_timeout=self._timeout_s)
+                self._leases.create_namespaced_custom_object(*where, lease, _request_timeout=self._timeout_s)

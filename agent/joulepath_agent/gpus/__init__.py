@@ -1,5 +1,6 @@
 """What the GPUs of the node spend.
 
+- `rhythm`: when a counter moves that moves evenly
 - `energy`: the edges of their energy counters
 """
 

@@ -1,8 +1,9 @@
 """The energy counter of each active GPU, sampled.
 
 The counter moves in steps, on real GPUs about every 100 ms: only its edges say when a joule was spent. The sampler
-keeps the edges (time, joules, how uncertain the time is) and looks more often when the next edge is due, so that a slow
-counter costs few calls and gives sharp edges.
+keeps the edges (time, joules, how uncertain the time is). It looks for them closely until they are known to come on a
+beat; then one look anywhere between two edges tells the joules of the one before, one wake serves all GPUs, and only
+every fiftieth edge is seen closely. A counter without a beat is looked at closely whenever an edge is due.
 
 All of the last edges are kept, minutes of them: power by kind is told from them. Of older ones, one a second: blocks of
 a large model's iterations may last an hour, and their joules need an edge near their begin and one near their end.
@@ -11,7 +12,6 @@ a large model's iterations may last an hour, and their joules need an edge near 
 from __future__ import annotations
 
 import logging
-import statistics
 import threading
 import time
 from array import array
@@ -23,6 +23,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from joulepath_agent.gpus.rhythm import Move, Rhythm
 from joulepath_clocks.gpus.nvml import GpuError
 
 __all__ = ["Edges", "EnergyTrace", "Sampler", "Trace"]
@@ -36,6 +37,9 @@ _COARSE: Final = 20_000
 _COARSE_S: Final = 1.0
 _WIDTH: Final = 3
 _IDLE_S: Final = 0.1
+_SOONEST: Final = 0.15
+_LATEST: Final = 0.75
+"""Of the period: when the joules of an edge that isn't looked for are read after it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,36 +102,68 @@ class Edges:
 class EnergyTrace:
     """The growing trace of one GPU."""
 
-    def __init__(self, read_j: Callable[[], float]) -> None:
+    def __init__(self, read_j: Callable[[], float], clock_s: Callable[[], float] = time.monotonic) -> None:
         """`read_j` reads the counter, in joules, or raises a GpuError."""
-        self._read_j = read_j
+        self._read_j, self._clock_s = read_j, clock_s
         self._edges = Edges()
         self._capped: deque[tuple[float, int]] = deque(maxlen=1000)
         self._foreign_s: deque[float] = deque(maxlen=1000)
         self._last: tuple[float, float] | None = None
-        self._periods: deque[float] = deque(maxlen=9)
+        self._rhythm = Rhythm()
+        self._blind = False
+        """Whether the next edge needn't be seen."""
         self.due_s = 0.0
+        """From when on it is worth reading."""
+        self.late_s = 0.0
+        """When it is to be read at last."""
 
     def poll(self) -> None:
-        """Reads the counter once and says in `due_s` when to read it again.
+        """Reads the counter once and says when to read it again.
 
         Raises:
             GpuError: NVML doesn't tell.
         """
-        before_s = time.monotonic()
+        before_s = self._clock_s()
         energy_j = self._read_j()
-        now = (before_s + time.monotonic()) / 2
-        (last_s, last_j), self._last = self._last or (now, energy_j), (now, energy_j)
-        known = len(self._periods) == self._periods.maxlen
-        self.due_s = now + (_FINE_POLL_S if known else _POLL_S)
-        if energy_j == last_j:
+        now, rhythm = (before_s + self._clock_s()) / 2, self._rhythm
+        last_s, last_j = self._last or (now, energy_j)
+        edge = Move((now + last_s) / 2, (now - last_s) / 2)
+        moved = energy_j != last_j
+        if self._blind or (moved and rhythm.is_even and edge.off_s > rhythm.around(now)[0].off_s):
+            self._infer(now, energy_j, moved=moved)
             return
-        at = (now + last_s) / 2
-        if self._edges:
-            self._periods.append(at - self._edges.last_s)
-        self._edges.add(at, energy_j, (now - last_s) / 2)
-        if known:
-            self.due_s = max(self.due_s, at + statistics.median(self._periods) - 2 * _FINE_POLL_S)
+        self._last = now, energy_j
+        self.put_off(now + (_FINE_POLL_S if rhythm.period_s else _POLL_S))
+        if moved:
+            rhythm.see(edge)
+            self._add(edge, energy_j)
+
+    def _infer(self, now: float, energy_j: float, *, moved: bool) -> None:
+        """Takes it that the last edge was when one was expected."""
+        edge, after = self._rhythm.around(now)
+        if not edge.at_s + edge.off_s < now < after.at_s - after.off_s:
+            self.put_off(now + 2 * after.off_s + _FINE_POLL_S)  # it may be of either side of an edge
+        elif moved and edge.at_s > self._edges.last_s + self._rhythm.period_s / 2:
+            self._last = now, energy_j
+            self._add(edge, energy_j)
+        else:
+            self._rhythm, self._blind = Rhythm(), False
+
+    def _add(self, edge: Move, energy_j: float) -> None:
+        self._edges.add(edge.at_s, energy_j, edge.off_s)
+        rhythm = self._rhythm
+        if not rhythm.period_s:
+            return
+        after = rhythm.next(edge)
+        self._blind = not rhythm.must_see(after)
+        if self._blind:
+            self.due_s, self.late_s = (after.at_s + share * rhythm.period_s for share in (_SOONEST, _LATEST))
+        else:
+            self.put_off(max(self.due_s, after.at_s - after.off_s - _FINE_POLL_S))
+
+    def put_off(self, due_s: float) -> None:
+        """It is to be read then, and not before."""
+        self.due_s = self.late_s = due_s
 
     def read(self) -> Trace:
         """The edges so far."""
@@ -158,19 +194,23 @@ class Sampler:
         """Ends the thread."""
         self._stop.set()
 
+    def turn(self, now: float) -> float:
+        """Reads what is due; when to turn next. A wake for one serves all that are worth reading by then."""
+        next_s = now + _IDLE_S
+        for trace in self._active():
+            if trace.due_s <= now:
+                try:
+                    trace.poll()
+                except GpuError as error:
+                    trace.put_off(now + 1.0)
+                    log.warning("%s; its energy isn't sampled for a second", error)
+                except Exception:
+                    trace.put_off(now + 1.0)
+                    log.exception("sampling failed; trying again in a second")
+            next_s = min(next_s, trace.late_s)
+        return next_s
+
     def _run(self) -> None:
         while not self._stop.is_set():
-            now = time.monotonic()
-            next_s = now + _IDLE_S
-            for trace in self._active():
-                if trace.due_s <= now:
-                    try:
-                        trace.poll()
-                    except GpuError as error:
-                        trace.due_s = now + 1.0
-                        log.warning("%s; its energy isn't sampled for a second", error)
-                    except Exception:
-                        trace.due_s = now + 1.0
-                        log.exception("sampling failed; trying again in a second")
-                next_s = min(next_s, trace.due_s)
+            next_s = self.turn(time.monotonic())
             time.sleep(max(0.0003, next_s - time.monotonic()))

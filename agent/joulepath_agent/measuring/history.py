@@ -14,8 +14,9 @@ import math
 import statistics
 import threading
 from collections import defaultdict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Final
 
 import numpy as np
@@ -159,13 +160,14 @@ class History:
             self._now = iteration
             self._finish()
 
-    def mark(self, entry: MarkerEntry, at_s: float) -> None:
-        """A marker within an iteration."""
-        step = None if entry.event is MarkerEvent.STEP_END else Instruction(entry.stage, entry.kind, entry.microbatch)
+    def mark(self, marks: Iterable[tuple[MarkerEntry, float]]) -> None:
+        """Markers within iterations, and when each was seen."""
         with self._lock:
-            seen = self._seen.get(entry.iteration)
-            if seen is not None and self.marks < self.budget.marks:
-                seen.marks[entry.event is not MarkerEvent.BEGIN, step] = at_s
+            for entry, at_s in islice(marks, max(0, self.budget.marks - self.marks)):
+                if (seen := self._seen.get(entry.iteration)) is not None:
+                    is_end = entry.event is MarkerEvent.STEP_END
+                    step = None if is_end else Instruction(entry.stage, entry.kind, entry.microbatch)
+                    seen.marks[entry.event is not MarkerEvent.BEGIN, step] = at_s
 
     def record(self, record: IterationRecord) -> None:
         """The trainer's record of an iteration."""

@@ -61,7 +61,7 @@ class Spans:
 
     def within(self, period_s: float) -> Spans:
         """The same, cut to an iteration of so many seconds."""
-        return replace(self, times_s=np.clip(self.times_s, 0.0, period_s))
+        return replace(self, times_s=np.minimum(np.maximum(self.times_s, 0.0), period_s))
 
 
 class KnownSteps:

@@ -1,7 +1,8 @@
 """Which devices containers hold: the kubelet's pod-resources API (v1, gRPC over a unix socket of the node).
 
-The few messages that are needed are declared here instead of generated; names and numbers of the fields are those of
-k8s.io/kubelet/pkg/apis/podresources/v1/api.proto. Fields that aren't declared are skipped, as protobuf allows.
+The request is empty. The few messages that are needed are declared here instead of generated; names and numbers of the
+fields are those of k8s.io/kubelet/pkg/apis/podresources/v1/api.proto. Fields that aren't declared are skipped, as
+protobuf allows.
 """
 
 from __future__ import annotations
@@ -11,10 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import grpc
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf.message import DecodeError
 
-__all__ = ["Held", "PodResourcesError", "held_devices"]
+from joulepath_agent.peers.unary import CallError, call
+
+__all__ = ["TYPES", "Held", "PodResourcesError", "held_devices"]
 
 _PACKAGE: Final = "v1"
 _MESSAGES: Final[dict[str, tuple[tuple[str, int, str], ...]]] = {
@@ -27,7 +30,6 @@ _MESSAGES: Final[dict[str, tuple[tuple[str, int, str], ...]]] = {
         ("dynamic_resources", 5, "*DynamicResource"),
     ),
     "PodResources": (("name", 1, "string"), ("namespace", 2, "string"), ("containers", 3, "*ContainerResources")),
-    "ListPodResourcesRequest": (),
     "ListPodResourcesResponse": (("pod_resources", 1, "*PodResources"),),
 }
 _MOST_BYTES: Final = 16 * 1024 * 1024
@@ -58,16 +60,9 @@ def held_devices(socket_path: Path) -> tuple[Held, ...]:
         PodResourcesError: The kubelet doesn't answer.
     """
     try:
-        with grpc.insecure_channel(
-            f"unix://{socket_path}", options=[("grpc.max_receive_message_length", _MOST_BYTES)]
-        ) as channel:
-            call = channel.unary_unary(
-                "/v1.PodResourcesLister/List",
-                request_serializer=lambda message: message.SerializeToString(),
-                response_deserializer=_TYPES["ListPodResourcesResponse"].FromString,
-            )
-            response = call(_TYPES["ListPodResourcesRequest"](), timeout=_TIMEOUT_S)
-    except grpc.RpcError as error:
+        answer = call(socket_path, "/v1.PodResourcesLister/List", b"", timeout_s=_TIMEOUT_S, most_bytes=_MOST_BYTES)
+        response = TYPES["ListPodResourcesResponse"].FromString(answer)
+    except (CallError, DecodeError) as error:
         raise PodResourcesError(f"the kubelet doesn't answer at {socket_path}: {error}") from None
     return tuple(
         Held(pod.namespace, pod.name, container.name, resource, device)
@@ -106,4 +101,5 @@ def _declare() -> dict[str, Any]:
     return {name: message_factory.GetMessageClass(find(f"{_PACKAGE}.{name}")) for name in _MESSAGES}
 
 
-_TYPES: Final = _declare()
+TYPES: Final = _declare()
+"""The messages, by name."""

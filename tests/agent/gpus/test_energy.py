@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import bisect
+import random
+from collections.abc import Callable
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
 
-from joulepath_agent.gpus.energy import Edges, Trace
+from joulepath_agent.gpus.energy import Edges, EnergyTrace, Sampler, Trace
 
 
 def counted(period_s: float, duration_s: float, watts: float = 300.0) -> Trace:
@@ -36,3 +43,100 @@ def test_the_last_minutes_are_kept_edge_by_edge_and_in_order() -> None:
 def test_memory_is_bounded_however_fast_the_counter_is() -> None:
     trace = counted(0.001, 200.0)
     assert len(trace.time_s) <= 2 * 8000 + 200
+
+
+class Counter:
+    """An energy counter of a GPU, and a host that looks at it, in simulated time."""
+
+    def __init__(self, period_s: float, phase: float, jitter: float = 0.0, seed: int = 0) -> None:
+        self._chance, self._watts = random.Random(seed), 300.0
+        self.period_s, self.reads = period_s, 0
+        moves = (number + phase + jitter * self._chance.uniform(-1.0, 1.0) for number in range(int(60 / period_s) + 2))
+        self.moves_s = [move * period_s for move in moves]
+        self.trace = EnergyTrace(self._read, lambda: self.now_s)
+        self.now_s = 0.0
+
+    def _read(self) -> float:
+        self.reads += 1
+        self.now_s += 2e-5
+        return bisect.bisect_right(self.moves_s, self.now_s) * self._watts * self.period_s
+
+    def watch(self, until_s: float, late_s: Callable[[float], float] = lambda _: 1e-4) -> None:
+        """As the sampler does, waking so much later than it wants to."""
+        while self.now_s < until_s:
+            self.trace.poll()
+            wanted_s = max(self.now_s, self.trace.late_s)
+            self.now_s = wanted_s + late_s(wanted_s)
+
+    def errors(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """By how much each edge is off, and by how much it is said to be at most."""
+        trace = self.trace.read()
+        numbers = np.rint(trace.energy_j / (self._watts * self.period_s)).astype(int)
+        return np.abs(trace.time_s - np.array(self.moves_s)[numbers - 1]), trace.uncertainty_s
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    st.sampled_from((0.02, 0.1, 0.25)),
+    st.floats(0.1, 0.9),
+    st.lists(st.tuples(st.floats(0, 30), st.floats(0, 0.4)), max_size=20),
+)
+def test_no_edge_is_farther_off_than_it_is_said_to_be_however_late_the_host_looks(
+    period_s: float, phase: float, stalls: list[tuple[float, float]]
+) -> None:
+    counter = Counter(period_s, phase)
+
+    def late_s(now_s: float) -> float:
+        return max(
+            (begin + length - now_s for begin, length in stalls if begin <= now_s < begin + length), default=1e-4
+        )
+
+    counter.watch(30.0, late_s)
+    off_s, most_s = counter.errors()
+    assert (off_s <= most_s + 2e-5).all()
+
+
+def test_an_even_counter_is_read_once_a_period_and_a_little_more_and_no_edge_is_missed() -> None:
+    counter = Counter(0.1, 0.3)
+    counter.watch(10.0)
+    begun = counter.reads
+    counter.watch(50.0)
+    assert (counter.reads - begun) / 400 < 1.3
+    off_s, most_s = counter.errors()
+    assert len(off_s) == pytest.approx(500, abs=3)
+    assert np.median(most_s) < 0.0015
+    assert off_s.mean() < 0.0005
+
+
+@pytest.mark.parametrize("jitter", [0.03, 0.1])
+def test_the_edges_of_a_counter_without_a_beat_are_all_looked_for(jitter: float) -> None:
+    counter = Counter(0.1, 0.3, jitter)
+    counter.watch(5.0)
+    begun = len(counter.errors()[0])
+    counter.watch(50.0)
+    off_s, _ = counter.errors()
+    assert len(off_s) == pytest.approx(500, abs=3)
+    assert np.median(off_s[begun:]) < 0.001
+
+
+def test_a_counter_that_changes_its_period_is_followed() -> None:
+    counter = Counter(0.1, 0.3)
+    counter.moves_s = [*counter.moves_s[:200], *(20.0 + 0.07 * number for number in range(1, 500))]
+    counter.watch(50.0)
+    trace, (off_s, _) = counter.trace.read(), counter.errors()
+    later = trace.time_s > 25.0
+    assert later.sum() == pytest.approx(25 / 0.07, abs=3)
+    assert off_s[later].max() < 0.0025
+
+
+def test_one_wake_serves_all_gpus() -> None:
+    counters = [Counter(0.1, 0.05 + number / 9) for number in range(8)]
+    sampler = Sampler(lambda: [counter.trace for counter in counters])
+    now_s, wakes = 0.0, 0
+    while now_s < 40.0:
+        for counter in counters:
+            counter.now_s = now_s
+        wanted_s = sampler.turn(now_s)
+        now_s = max(now_s + 3e-4, wanted_s + 1e-4)
+        wakes += now_s > 20.0
+    assert wakes / 20 < 60, "eight GPUs have 80 edges a second"

@@ -112,8 +112,9 @@ def test_the_oldest_windows_of_the_energy_counter_go_first() -> None:
 def test_markers_are_kept_up_to_the_budget() -> None:
     history = History(replace(BUDGET, marks=100))
     history.begin(1, Applied(Arm.DEFAULT), 1.0, spoiled_before=False)
+    history.mark((MarkerEntry(0, 1, MarkerEvent.BEGIN, "F", 0, number), 1.0) for number in range(50))
     for number in range(10_000):
-        history.mark(MarkerEntry(0, 1, MarkerEvent.BEGIN, "F", 0, number), 1.0)
+        history.mark([(MarkerEntry(0, 1, MarkerEvent.BEGIN, "F", 0, number), 1.0)] * 3)
     assert history.marks == 100
 
 
@@ -125,7 +126,7 @@ def test_no_time_that_a_record_tells_reaches_beyond_the_markers(told: list[tuple
     history = History()
     for number, (end_s, period_s, begin_s) in enumerate(told, 1):
         history.begin(number, Applied(Arm.DEFAULT), 2.0 * number, spoiled_before=False)
-        history.mark(MarkerEntry(0, number, MarkerEvent.END, "F", 0, 0), 2.0 * number + 1)
+        history.mark([(MarkerEntry(0, number, MarkerEvent.END, "F", 0, 0), 2.0 * number + 1)])
         span = InstructionSpan("F", 0, 0, begin_s, max(begin_s, end_s))
         history.record(IterationRecord(number, end_s, period_s, (span,)))
     counter = Trace(np.array([0.0, 1e7]), np.zeros(2), np.ones(2))

@@ -214,7 +214,7 @@ def play(
         for span in told(iteration):
             for event, offset_s in ((MarkerEvent.BEGIN, span.begin_s), (MarkerEvent.END, span.end_s)):
                 entry = MarkerEntry(0, iteration.number, event, span.kind, span.stage, span.microbatch)
-                history.mark(entry, begun if iteration.number == unseen else begun + offset_s + 0.0003)
+                history.mark([(entry, begun if iteration.number == unseen else begun + offset_s + 0.0003)])
         for ready in done[max(0, at - late) : at + 1 - late] if at < len(done) - 1 else done[max(0, at - late) :]:
             if ready.number != lost:
                 history.record(IterationRecord(ready.number, ready.period_s - 0.002, ready.period_s, told(ready)))

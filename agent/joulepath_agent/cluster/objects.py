@@ -1,0 +1,34 @@
+"""Objects of the API server as plain JSON.
+
+The client's own models aren't used: those of one API (`CoreV1Api`) pull in nearly all others, 21 MiB of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote
+
+from kubernetes import client
+
+from joulepath_agent.cluster.failures import failures_as_oserror
+
+__all__ = ["read_core"]
+
+
+def read_core(api: client.ApiClient, *names: str, timeout_s: tuple[float, float]) -> Mapping[str, Any]:
+    """An object of the core API, by what follows `/api/v1/` in its path: `CustomObjectsApi` knows the other groups.
+
+    Raises:
+        FileNotFoundError: There is none.
+        OSError: The API server doesn't answer, or forbids it.
+    """
+    path = "/".join(("/api/v1", *(quote(name, safe="") for name in names)))
+    request = api.param_serialize(
+        "GET", path, header_params={"Accept": "application/json"}, auth_settings=["BearerToken"]
+    )
+    with failures_as_oserror():
+        response = api.call_api(*request, _request_timeout=timeout_s)
+        response.read()
+        found: Mapping[str, Any] = api.response_deserialize(response, {"200": "object"}).data
+    return found

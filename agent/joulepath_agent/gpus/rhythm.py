@@ -1,0 +1,84 @@
+"""When a counter that moves evenly moves: told from a few moves that were seen closely. Pure."""
+
+from __future__ import annotations
+
+import statistics
+from collections import deque
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+from typing import Final
+
+__all__ = ["Move", "Rhythm"]
+
+_MOVES: Final = 9
+_EVEN_SHARE: Final = 0.08
+"""Of the period: what moves that are on a beat may be off it, and seen too late."""
+_CLOSE_SHARE: Final = 0.125
+_ROUGH_S: Final = 0.001
+_ROUGH_SHARE: Final = 0.02
+_UNSEEN: Final = 50
+_CLOCKS_DIFFER: Final = 1e-5
+"""Relative: of the GPU's clock and ours, as heat changes them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """A move of the counter, and by how much its time is uncertain."""
+
+    at_s: float
+    off_s: float
+
+
+class Rhythm:
+    """The moves that were seen last, and those that they let expect."""
+
+    def __init__(self) -> None:
+        self._seen: deque[Move] = deque(maxlen=_MOVES)
+        self._spread_s = 0.0
+        """By how much they are off the beat."""
+        self._drift_s = 0.0
+        """By how much an expected move is less certain than the one before it."""
+        self.period_s = 0.0
+        """Seconds from one move to the next; 0 until there are enough."""
+        self.is_even = False
+        """Whether the moves are on a beat, so that others needn't be seen."""
+
+    def see(self, move: Move) -> None:
+        """A move was seen. On a host that looks late only those that were seen closely are remembered."""
+        if self.period_s and move.off_s > _CLOSE_SHARE * self.period_s:
+            return
+        self._seen.append(move)
+        if len(self._seen) < _MOVES:
+            return
+        times_s, off_s = zip(*((one.at_s, one.off_s) for one in self._seen), strict=True)
+        gaps_s = [after - before for before, after in pairwise(times_s)]
+        usual_s = self.period_s if self.is_even else statistics.median(gaps_s)
+        beats = list(accumulate((max(1, round(gap_s / usual_s)) for gap_s in gaps_s), initial=0))
+        self.period_s = (times_s[-1] - times_s[0]) / beats[-1]
+        self._drift_s = (off_s[0] + off_s[-1]) / beats[-1] + _CLOCKS_DIFFER * self.period_s
+        off_beats_s = [abs(at - times_s[0] - beat * self.period_s) for at, beat in zip(times_s, beats, strict=True)]
+        self._spread_s = max(off_beats_s)
+        even_s, was_even = _EVEN_SHARE * self.period_s, self.is_even
+        self.is_even = self._spread_s < even_s if was_even else self._spread_s + max(off_s) < even_s
+        if was_even and not self.is_even:
+            self._seen.clear()
+            self.period_s = 0.0
+
+    def around(self, at_s: float) -> tuple[Move, Move]:
+        """The moves that are expected before and after a time; there is a period."""
+        beat = int((at_s - self._seen[-1].at_s) // self.period_s)
+        return self._expect(beat), self._expect(beat + 1)
+
+    def next(self, move: Move) -> Move:
+        """The one that is expected after another."""
+        return self.around(move.at_s + self.period_s / 2)[1]
+
+    def must_see(self, move: Move) -> bool:
+        """Whether an expected move is to be seen closely: it is known roughly, or none was seen for long."""
+        rough_s = max(_ROUGH_S, _ROUGH_SHARE * self.period_s)
+        return not self.is_even or move.off_s > rough_s or move.at_s > self._seen[-1].at_s + _UNSEEN * self.period_s
+
+    def _expect(self, beat: int) -> Move:
+        last = self._seen[-1]
+        off_s = max(last.off_s, self._spread_s) + max(0, beat) * self._drift_s
+        return Move(last.at_s + beat * self.period_s, off_s)
