@@ -91,15 +91,22 @@ def wait_at_default(
     asked_ns, begun = time.monotonic_ns(), dict[str, tuple[int, int]]()
 
     def look() -> None:
+        waits = ""
         for node, ones in gpus.items():
-            now_ns, computed = time.monotonic_ns(), release.gpus(node).computed()
+            now_ns, computed, at_default = (
+                time.monotonic_ns(),
+                release.gpus(node).computed(),
+                release.gpus(node).at_default,
+            )
             for gpu in ones:
                 since_ns, before = begun.setdefault(gpu, (now_ns, computed[gpu]))
-                if gpu not in release.gpus(node).at_default(since_ns):
+                if gpu not in at_default(since_ns):
                     begun[gpu] = now_ns, computed[gpu]
-                    raise NotYetError(f"{gpu} on {node} is locked")
-                if computed[gpu] < before + iterations * jobs.KERNELS:
-                    raise NotYetError(f"{gpu} on {node} has computed {computed[gpu] - before} kernels")
+                    waits = f"{gpu} on {node} is locked"
+                elif computed[gpu] < before + iterations * jobs.KERNELS:
+                    waits = waits or f"{gpu} on {node} has computed {computed[gpu] - before} kernels"
+        if waits:
+            raise NotYetError(waits)
 
     until(f"{iterations} iterations at default clocks", limit_s, look)
     took_s = (max(since_ns for since_ns, _ in begun.values()) - asked_ns) / 1e9
