@@ -286,7 +286,7 @@ class Agent:
     def _energy_j(self, uuid: str) -> float:
         if uuid not in self.meters:
             raise GpuError(f"NVML doesn't show {uuid} to the agent")
-        return self.meters[uuid].energy_j()
+        return self.meters[uuid].energy_now_j()
 
     def _say_lags(self, gpu: GpuNews) -> None:
         """Tells the clocks the lags that a doctor has measured on this GPU with this driver."""

@@ -141,7 +141,10 @@ class EnergyTrace:
     def _infer(self, now: float, energy_j: float, *, moved: bool) -> None:
         """Takes it that the last edge was when one was expected."""
         edge, after = self._rhythm.around(now)
-        if not edge.at_s + edge.off_s < now < after.at_s - after.off_s:
+        if 4 * after.off_s >= self._rhythm.period_s:  # too long ago: on which side of an edge it is, nobody knows
+            self._last, self._rhythm, self._blind = (now, energy_j), Rhythm(), False
+            self.put_off(now + _POLL_S)
+        elif not edge.at_s + edge.off_s < now < after.at_s - after.off_s:
             self.put_off(now + 2 * after.off_s + _FINE_POLL_S)  # it may be of either side of an edge
         elif moved and edge.at_s > self._edges.last_s + self._rhythm.period_s / 2:
             self._last = now, energy_j

@@ -17,6 +17,7 @@ _CLOSE_SHARE: Final = 0.125
 _ROUGH_S: Final = 0.001
 _ROUGH_SHARE: Final = 0.02
 _UNSEEN: Final = 50
+_LONG_SHARE: Final = 4
 _CLOCKS_DIFFER: Final = 1e-5
 """Relative: of the GPU's clock and ours, as heat changes them."""
 
@@ -47,6 +48,9 @@ class Rhythm:
         """A move was seen. On a host that looks late only those that were seen closely are remembered."""
         if self.period_s and move.off_s > _CLOSE_SHARE * self.period_s:
             return
+        if self._was_long_ago(move):
+            self._seen.clear()
+            self.period_s, self.is_even = 0.0, False
         self._seen.append(move)
         if len(self._seen) < _MOVES:
             return
@@ -63,6 +67,14 @@ class Rhythm:
         if was_even and not self.is_even:
             self._seen.clear()
             self.period_s = 0.0
+
+    def _was_long_ago(self, move: Move) -> bool:
+        """Whether nobody can count the beats since the last move."""
+        if len(self._seen) < 2:
+            return False
+        if self.period_s:
+            return _LONG_SHARE * self.around(move.at_s)[1].off_s > self.period_s
+        return move.at_s - self._seen[-1].at_s > _LONG_SHARE * (self._seen[-1].at_s - self._seen[-2].at_s)
 
     def around(self, at_s: float) -> tuple[Move, Move]:
         """The moves that are expected before and after a time; there is a period."""

@@ -113,6 +113,14 @@ class Gpu:
         """The energy counter, joules since the driver was loaded; it moves in steps, about every 100 ms."""
         return self._show("energy counter", pynvml.nvmlDeviceGetTotalEnergyConsumption) / 1e3
 
+    def energy_now_j(self) -> float:
+        """The same, never what it was before NVML was let go of: for whoever takes a change for what was spent now.
+
+        Raises:
+            GpuError: NVML is let go of, or doesn't tell.
+        """
+        return self._read("energy counter", pynvml.nvmlDeviceGetTotalEnergyConsumption) / 1e3
+
     def power_w(self) -> float:
         """Watts now, by the GPU's own sensor."""
         return self._show("power", pynvml.nvmlDeviceGetPowerUsage) / 1e3
@@ -120,8 +128,12 @@ class Gpu:
     def _show(self, meter: str, read: Callable[[object], float]) -> float:
         """What a meter shows; while NVML is let go of, what it showed last."""
         if self._session.number or meter not in self._shown:
-            with self._calling(f"read of the {meter}"):
-                self._shown[meter] = float(read(self._handle))
+            return self._read(meter, read)
+        return self._shown[meter]
+
+    def _read(self, meter: str, read: Callable[[object], float]) -> float:
+        with self._calling(f"read of the {meter}"):
+            self._shown[meter] = float(read(self._handle))
         return self._shown[meter]
 
     @property

@@ -140,3 +140,19 @@ def test_one_wake_serves_all_gpus() -> None:
         now_s = max(now_s + 3e-4, wanted_s + 1e-4)
         wakes += now_s > 20.0
     assert wakes / 20 < 60, "eight GPUs have 80 edges a second"
+
+
+@pytest.mark.parametrize("period_s", [0.02, 0.1])
+@pytest.mark.parametrize("learnt_s", [15, 50, 600])
+@pytest.mark.parametrize("away_s", [5, 20, 200, 15_000, 30_000])
+def test_edges_are_found_again_however_long_none_was_read(period_s: float, learnt_s: int, away_s: int) -> None:
+    """All in periods of the counter, which is read on after a hang, or after NVML has failed."""
+    counter = Counter(period_s, 0.3)
+    counter.moves_s = [(number + 0.3) * period_s for number in range(learnt_s + away_s + 400)]
+    counter.watch(learnt_s * period_s)
+    counter.now_s += away_s * period_s
+    begun, back_s = len(counter.errors()[0]), counter.now_s
+    counter.watch(back_s + 300 * period_s)
+    off_s, most_s = counter.errors()
+    assert len(off_s) - begun == pytest.approx(300, abs=20)
+    assert (off_s <= most_s + 2e-5).all()

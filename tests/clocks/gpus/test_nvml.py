@@ -1,10 +1,11 @@
-"""The names of GPUs, as the agent reads them from NVML (virtual), and what devices mean by them."""
+"""What is read of GPUs from NVML (virtual): their names, what devices mean by them, and their meters."""
 
 from __future__ import annotations
 
 import json
 import subprocess
 import sys
+from typing import Any
 
 from joulepath_agent.peers.devices import Grant, NodeGpu, granted
 from virtual_gpus.fixtures import MakeVirtualGpus, VirtualGpus
@@ -17,11 +18,31 @@ print(json.dumps([(gpu.uuid, gpu.index, gpu.minor, gpu.mig, gpu.refused) for gpu
 """
 
 
+LET_GO = """
+import json
+from joulepath_clocks.gpus.nvml import GpuError, Nvml
+nvml = Nvml()
+(gpu,), _ = nvml.look()
+last_j = gpu.energy_now_j()
+nvml.let_go()
+try:
+    now_j = gpu.energy_now_j()
+except GpuError as error:
+    now_j = str(error)
+print(json.dumps([gpu.energy_j() == last_j, now_j]))
+"""
+
+
+def run(program: str, gpus: VirtualGpus) -> Any:
+    """What a process says that runs this program."""
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, env=gpus.environment, check=True, capture_output=True, text=True, timeout=60)
+    return json.loads(done.stdout)
+
+
 def read(gpus: VirtualGpus) -> tuple[tuple[NodeGpu, ...], list[str | None]]:
     """The GPUs as a process sees them, and why no plan may touch their clocks."""
-    command = [sys.executable, "-c", READ]
-    done = subprocess.run(command, env=gpus.environment, check=True, capture_output=True, text=True, timeout=60)
-    rows = json.loads(done.stdout)
+    rows = run(READ, gpus)
     return tuple(NodeGpu(*row[:4]) for row in rows), [row[4] for row in rows]
 
 
@@ -44,3 +65,11 @@ def test_a_gpu_in_mig_mode_is_refused_and_says_why(make_virtual_gpus: MakeVirtua
     assert refused[0] is None
     assert "a clock is the whole GPU's" in str(refused[1])
     assert [grant.code for grant in granted("nvidia.com/gpu", gpus[1].uuid, gpus)] == ["MigGpu"]
+
+
+def test_a_counter_of_which_nvml_was_let_go_shows_what_it_showed_and_not_that_it_is_so_now(
+    make_virtual_gpus: MakeVirtualGpus,
+) -> None:
+    shown, now = run(LET_GO, make_virtual_gpus(gpus=1))
+    assert shown
+    assert "let go of" in now
