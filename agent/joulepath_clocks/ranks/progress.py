@@ -39,7 +39,9 @@ _SILENT_LOOK_S: Final = 0.02
 _SILENT_S: Final = 2.0
 
 _LEARNS: Final = 0.1
-_FORGETS: Final = 0.9
+_FORGETS: Final = 0.98
+_WARY: Final = 1.5
+"""So many times as far off an end may be before which a begin comes that a raise goes by."""
 _WIDENS: Final = 1.5
 """An end that was there at the first look for it came earlier than thought, nobody knows when."""
 _VARIES_LEAST: Final = 0.005
@@ -83,8 +85,10 @@ class Progress:
         """When the instruction that runs began; None between two."""
         self._runs: tuple[int, str, int, int] = (0, "", 0, 0)
         """That instruction, and the clock that was ordered when it began."""
-        self._due_s = self._usual_end_s = now_s
-        self._close_s = self._waiting_s = _WAITING_S
+        self._usual_end_s = now_s
+        self._early_s = self._lasted_s = 0.0
+        """How much before that its end may be; how long the last one lasted."""
+        self._close_s = _WAITING_S
         self._far_share = _FAR_SHARE
         self.patient = False
         """Whether nothing is ordered by the begin that comes next."""
@@ -111,21 +115,19 @@ class Progress:
                 self._periods_s.append(now_s - self._iteration_begun_s)
             self._iteration_begun_s = now_s
         self._begun_at_s = None
-        self._due_s = now_s
 
     def _begin(self, runs: tuple[int, str, int, int], now_s: float) -> None:
         self._runs, self._begun_at_s = runs, now_s
-        self._due_s = self._usual_end_s = now_s
+        self._usual_end_s, self._early_s = now_s, 0.0
         self._far_share = _FAR_SHARE_AT_FIRST
         if (usual := self._usual.get(runs)) is not None:
             self._usual_end_s = now_s + usual.lasts_s
-            self._due_s = self._usual_end_s - max(usual.varies_s, _VARIES_LEAST * usual.lasts_s)
+            self._early_s = max(usual.varies_s, _VARIES_LEAST * usual.lasts_s)
             self._close_s, self._far_share = max(_CLOSE_S, _CLOSE_SHARE * usual.lasts_s), _FAR_SHARE
         self._looked = usual is None
 
     def _end(self, lasted_s: float) -> None:
-        most_s = _PATIENT_MOST_S if self.patient else _WAITING_MOST_S
-        self._waiting_s = min(most_s, max(_WAITING_S, _WAITING_SHARE * lasted_s))
+        self._lasted_s = lasted_s
         if self._runs[0] not in self._stages:
             return
         if len(self._usual) >= _MOST_KNOWN:
@@ -139,12 +141,16 @@ class Progress:
 
     def look_at_s(self, now_s: float) -> float:
         """When to look next."""
-        if now_s < self._due_s:
-            return min(self._due_s, now_s + _LONGEST_S)
         if self._begun_at_s is not None:
+            due_s = self._usual_end_s - (1.0 if self.patient else _WARY) * self._early_s
+            if now_s < due_s:
+                return min(due_s, now_s + _LONGEST_S)
             self._looked = True
             return now_s + min(_SILENT_LOOK_S, self._close_s + self._far_share * abs(now_s - self._usual_end_s))
-        return now_s + (_SILENT_LOOK_S if self.silent_s(now_s) > _SILENT_S else self._waiting_s)
+        if self.silent_s(now_s) > _SILENT_S:
+            return now_s + _SILENT_LOOK_S
+        most_s = _PATIENT_MOST_S if self.patient else _WAITING_MOST_S
+        return now_s + min(most_s, max(_WAITING_S, _WAITING_SHARE * self._lasted_s))
 
     def silent_s(self, now_s: float) -> float:
         """Seconds since its last marker was seen."""

@@ -86,3 +86,33 @@ def test_an_instruction_that_is_new_or_lasts_much_longer_is_looked_at_ever_less_
     while now < 1.0:
         now, looks = progress.look_at_s(now), looks + 1
     assert 50 < looks < 150
+
+
+def ended(progress: Progress, lasts_s: float = 0.2) -> float:
+    """When it is looked at next after an instruction that began at 0."""
+    for event, at_s in ((MarkerEvent.BEGIN, 0.0), (MarkerEvent.END, lasts_s)):
+        progress.last_marker_s = at_s
+        progress.passed(MarkerEntry(1, 1, event, "F", 0, 0), 900, at_s)
+        progress.look_at_s(lasts_s)
+    return progress.look_at_s(lasts_s)
+
+
+def test_the_first_begin_of_an_iteration_is_waited_for_as_closely_as_what_goes_by_it_asks() -> None:
+    progress = Progress((0,), 0.0)
+    progress.patient = True
+    assert ended(progress) == pytest.approx(0.216)
+    progress.passed(MarkerEntry(1, 2, MarkerEvent.STEP_BEGIN, "", 0, 0), 900, 0.2)
+    progress.patient = False
+    assert progress.look_at_s(0.2) == pytest.approx(0.205)
+
+
+def test_an_end_that_a_raise_follows_on_is_looked_for_earlier() -> None:
+    due_s = []
+    for patient in (True, False):
+        progress = Progress((0,), 0.0)
+        for lasts_s in (0.2, 0.19, 0.21) * 5:
+            ended(progress, lasts_s)
+        progress.patient = patient
+        progress.passed(MarkerEntry(1, 1, MarkerEvent.BEGIN, "F", 0, 0), 900, 0.0)
+        due_s.append(progress.look_at_s(0.0))
+    assert due_s[1] < due_s[0] < 0.19
