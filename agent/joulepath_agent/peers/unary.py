@@ -14,6 +14,7 @@ from urllib.parse import unquote
 
 from h2.config import H2Configuration
 from h2.connection import H2Connection
+from h2.errors import ErrorCodes
 from h2.events import (
     ConnectionTerminated,
     DataReceived,
@@ -54,11 +55,13 @@ def call(path: Path, method: str, request: bytes, *, timeout_s: float, most_byte
             while not answer.whole:
                 connection.sendall(protocol.data_to_send())
                 connection.settimeout(max(1e-3, deadline_s - time.monotonic()))
-                for event in _events(protocol, connection.recv(_READ_BYTES)):
+                events = _events(protocol, connection.recv(_READ_BYTES))
+                for event in events:
                     answer.take(event)
+                for event in () if answer.whole else events:
                     if isinstance(event, DataReceived):
                         protocol.acknowledge_received_data(event.flow_controlled_length or 0, event.stream_id or 0)
-    except (OSError, H2Error) as error:
+    except (OSError, H2Error, UnicodeDecodeError) as error:
         raise CallError(str(error) or type(error).__name__) from None
     return answer.message()
 
@@ -86,6 +89,8 @@ class _Answer:
 
     def take(self, event: Event) -> None:
         """Something has come."""
+        if self.whole:
+            return
         match event:
             case ResponseReceived() | TrailersReceived():
                 self._headers |= {str(name): str(value) for name, value in event.headers or ()}
@@ -95,6 +100,8 @@ class _Answer:
                     raise CallError(f"the answer has more than {self._most_bytes} bytes")
             case StreamEnded():
                 self.whole = True
+            case ConnectionTerminated(error_code=ErrorCodes.NO_ERROR):
+                pass  # it takes no further call: this one may still be answered
             case StreamReset() | ConnectionTerminated():
                 raise CallError(f"the call was ended with HTTP/2's error {event.error_code}")
 

@@ -124,6 +124,8 @@ FINE = [("grpc-status", "0")]
         ((answered(lambda s: s.send_headers(1, [(":status", "503")], end_stream=True)),), "HTTP status 503"),
         ((answered(lambda s: s.reset_stream(1, 7)),), "HTTP/2's error 7"),
         ((answered(lambda s: s.close_connection(2)),), "HTTP/2's error 2"),
+        ((answered(lambda s: s.close_connection(0)),), "closed before"),
+        ((answered(lambda s: s.send_headers(1, [*HEAD, (b"grpc-message", b"\xff")], end_stream=True)),), "utf-8"),
         (
             (
                 answered(
@@ -149,3 +151,15 @@ FINE = [("grpc-status", "0")]
 def test_what_is_no_answer_is_told_as_such(tmp_path: Path, what: tuple[bytes, ...], why: str) -> None:
     with said(tmp_path / "s", *what), pytest.raises(CallError, match=why):
         ask(tmp_path / "s")
+
+
+WHOLE = (
+    lambda s: s.send_headers(1, HEAD),
+    lambda s: s.send_data(1, b"\0\0\0\0\x01x"),
+    lambda s: s.send_headers(1, FINE, end_stream=True),
+)
+
+
+def test_a_server_that_ends_after_its_answer_has_answered(tmp_path: Path) -> None:
+    with said(tmp_path / "s", answered(*WHOLE, lambda s: s.close_connection(0))):
+        assert ask(tmp_path / "s") == b"x"
