@@ -355,7 +355,7 @@ class Clocks:
 
     def _node_news(self, now: float) -> NodeNews:
         """Well: a warden is there, NVML answers, ranks can connect and no clock is stuck; or there are no GPUs."""
-        stuck = any(setter.stuck_s(now) > SILENT_S for setter in self._setters.values())
+        stuck = any(setter.stuck_s(now) > SILENT_S or not setter.alive for setter in tuple(self._setters.values()))
         well = self._discovery.well and not self._leasing.trouble and not stuck
         well = well and (self._endpoint is None or self._endpoint.listening)
         counts = dict(self._lease_ends), dict(self._refusals)

@@ -45,6 +45,7 @@ __all__ = ["Rank"]
 
 log = logging.getLogger(__name__)
 
+_FAILED_PAUSE_S: Final = 0.02
 _FAILED: Final = "this rank couldn't be followed, see the log of the clocks"
 
 
@@ -109,15 +110,16 @@ class Rank:
                 self._group.look(now)
             if (marker := self.page.news()) is not None:
                 self._follow(marker, now)
+            self._looked_at_s = now
+            if self._passed or self._untold:
+                if self.setter.is_due:
+                    return now
+                self._remember()
+            return self.progress.look_at_s(now)
         except Exception:
             log.exception("following rank %d of %s failed", self.hello.rank, self.pod.name)
             self.stop(Reason(End.FOLLOWER_FAILED, _FAILED, final=True))
-        self._looked_at_s = now
-        if self._passed or self._untold:
-            if self.setter.is_due:
-                return now
-            self._remember()
-        return self.progress.look_at_s(now)
+            return now + _FAILED_PAUSE_S
 
     def _follow(self, marker: int, now: float) -> None:
         with self._lock:

@@ -111,3 +111,19 @@ def test_a_plan_that_breaks_the_rules_refuses_itself_and_ends_the_lease(make: Ca
     rank.set_plan(replace(held, hash="broken", purpose=Purpose.ENFORCE, sweep=None, stages=STAGES, blocks=Blocks(0, 0)))
     assert not rank.lease.held
     assert rank.news.state is RankState.REFUSED
+
+
+def test_whatever_fails_after_a_marker_ends_the_lease_and_not_the_gpus_thread(
+    make: Callable[[Budget], Made], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rank, page, _ = make(BUDGET)
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("a fault of ours")
+
+    monkeypatch.setattr(rank.progress, "passed", fail)
+    for event in (MarkerEvent.STEP_BEGIN, MarkerEvent.BEGIN):
+        page.pass_marker(page.announce(event, 1, kind="F" if event is MarkerEvent.BEGIN else "", stage=0, microbatch=0))
+        assert rank.follow(time.monotonic()) < time.monotonic() + 1.0
+    assert rank.news.state is RankState.REFUSED
+    assert rank.news.reason.startswith("FollowerFailed")
