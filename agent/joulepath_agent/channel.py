@@ -12,7 +12,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from joulepath_clocks.channel.words import MOST_BYTES, SOCKET_NAME, AgentWord, ChannelError, ClocksWord, decode, encode
+from joulepath_clocks.channel.words import (
+    LOCK_NAME,
+    MOST_BYTES,
+    SOCKET_NAME,
+    AgentWord,
+    ChannelError,
+    ClocksWord,
+    decode,
+    encode,
+)
 from joulepath_warden.lock import Lock
 
 __all__ = ["Channel"]
@@ -91,7 +100,7 @@ class Channel:
         lock: Lock | None = None  # the clocks serve the newest agent: without it, two would take them from each other
         while not self._stop.wait(_AGAIN_S):
             try:
-                lock = lock or Lock(self._state_dir)
+                lock = lock or Lock(self._state_dir / LOCK_NAME, makes=False)
                 if not lock.take():
                     self._tell("the clocks serve another agent on this node (a second release?): waiting for it to end")
                     continue

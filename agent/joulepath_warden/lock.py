@@ -20,20 +20,19 @@ _AGAIN_S: Final = 0.2
 
 
 class Lock:
-    """A file that one process holds at a time, or a folder, of which nothing but that is known."""
+    """A file of root's that one process holds at a time: whoever may read it may hold it."""
 
-    def __init__(self, path: Path) -> None:
-        """Opens it, and doesn't take it yet. A folder that is there may be read-only; a file is made.
+    def __init__(self, path: Path, *, makes: bool = True) -> None:
+        """Opens it, and doesn't take it yet. It is made unless `makes` is False: then it may stand where none can be.
 
         Raises:
             OSError: It can't be opened or made.
         """
         self.path = path
-        self._names = not path.is_dir()
-        flags = os.O_RDWR | os.O_CREAT if self._names else os.O_RDONLY
-        if self._names:
+        self._names = makes
+        if makes:
             path.parent.mkdir(parents=True, exist_ok=True)
-        self._descriptor = os.open(path, flags | os.O_CLOEXEC, 0o600)
+        self._descriptor = os.open(path, (os.O_RDWR | os.O_CREAT if makes else os.O_RDONLY) | os.O_CLOEXEC, 0o600)
 
     def take(self) -> bool:
         """Takes it for the rest of the process's life, unless another process has it."""
@@ -66,5 +65,5 @@ class Lock:
 
     @property
     def holder(self) -> str:
-        """Who took it last: the pod's name, and the process in it; of a folder, nobody knows."""
-        return os.pread(self._descriptor, 300, 0).decode(errors="replace") if self._names else "its name isn't known"
+        """Who took it last: the pod's name, and the process in it."""
+        return os.pread(self._descriptor, 300, 0).decode(errors="replace")

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from joulepath_clocks.channel.words import (
+    LOCK_NAME,
     MOST_BYTES,
     SOCKET_NAME,
     AgentWord,
@@ -68,6 +69,7 @@ class Server:
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._listener.bind(str(path))
         path.chmod(0o600)
+        (state_dir / LOCK_NAME).touch(mode=0o600)
         self._listener.listen(4)
         self._listener.setblocking(False)
         self._selector = selectors.DefaultSelector()

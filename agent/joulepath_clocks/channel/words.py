@@ -23,6 +23,7 @@ from joulepath_rules import Applied, Arm, Blocks, Instruction, Plan, Purpose, Ra
 from joulepath_trainer.wire.page import MarkerEntry, MarkerEvent
 
 __all__ = [
+    "LOCK_NAME",
     "MOST_BYTES",
     "MOST_MARKS",
     "SOCKET_NAME",
@@ -53,6 +54,8 @@ __all__ = [
 
 SOCKET_NAME: Final = "clocks.sock"
 """In the state folder."""
+LOCK_NAME: Final = "agent.lock"
+"""Beside it: an agent holds it for life, so that a second one waits. The clocks make it."""
 MOST_BYTES: Final = 160_000
 """Of a message: what a socket's buffer of usual size takes."""
 

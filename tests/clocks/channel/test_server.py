@@ -13,6 +13,7 @@ import pytest
 
 from joulepath_clocks.channel.server import Server
 from joulepath_clocks.channel.words import (
+    LOCK_NAME,
     SOCKET_NAME,
     AgentWord,
     ClocksWord,
@@ -120,3 +121,8 @@ def test_an_agent_that_says_what_cannot_be_read_is_hung_up_on_and_may_come_again
 
 def test_only_root_may_open_the_channel(clocks: Clocks) -> None:
     assert stat.S_IMODE(os.stat(clocks.path).st_mode) == 0o600
+
+
+def test_only_root_may_hold_an_agents_lock(clocks: Clocks) -> None:
+    lock = clocks.path.with_name(LOCK_NAME)
+    assert stat.S_IMODE(lock.stat().st_mode) & 0o077 == 0
