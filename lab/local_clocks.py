@@ -61,13 +61,14 @@ def main() -> None:
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     written = Log("info")
-    if not Lock(options.state_dir / "clocks.lock").wait("another process of clocks", stop):
+    paths = Paths(options.socket, options.state_dir)
+    if not Lock(paths.lock).wait("another process of clocks", stop):
         return
     prefer_process()
     clocks = Clocks(
         Nvml(),
         identify,
-        Paths(options.socket, options.state_dir),
+        paths,
         on_foreign_clock=options.on_foreign_clock,
         plan_time_to_live_s=options.plans_live,
         log_descriptor=written.descriptor,

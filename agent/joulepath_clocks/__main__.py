@@ -32,7 +32,6 @@ log = logging.getLogger("joulepath_clocks")
 
 _TURN_S: Final = 1.0
 _BEGINS_S: Final = 120
-_LOCK: Final = "clocks.lock"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -43,15 +42,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     prefer_process()
+    paths = Paths(options.socket, options.state_dir, options.proc)
     try:
-        lock = Lock(options.state_dir / _LOCK)  # whose holder makes the sockets, which it would take from another one
-        if not lock.wait("another process of clocks", stop):
+        if not Lock(paths.lock).wait("another process of clocks", stop):
             return 0
         faulthandler.dump_traceback_later(_BEGINS_S, exit=True, file=written.descriptor)  # put off once it serves
         clocks = Clocks(
             Nvml(options.site_clocks),
             CgroupIdentity(options.proc),
-            Paths(options.socket, options.state_dir, options.proc),
+            paths,
             look_for_gpus_s=options.look_for_gpus,
             on_foreign_clock=options.on_foreign_clock,
             budget=replace(BUDGET, silence_s=options.silence_limit, most_slowdown=options.max_slowdown / 100),

@@ -84,6 +84,11 @@ class Paths:
     proc: Path = Path("/proc")
     """The host's."""
 
+    @property
+    def lock(self) -> Path:
+        """Whoever makes the sockets holds it first, and for life: it would take them from another process of clocks."""
+        return self.state_dir / "clocks.lock"
+
 
 class Clocks:
     """All of the process that sets clocks."""

@@ -141,7 +141,7 @@ class EnergyTrace:
     def _infer(self, now: float, energy_j: float, *, moved: bool) -> None:
         """Takes it that the last edge was when one was expected."""
         edge, after = self._rhythm.around(now)
-        if 4 * after.off_s >= self._rhythm.period_s:  # too long ago: on which side of an edge it is, nobody knows
+        if self._rhythm.has_lost_count(now):
             self._last, self._rhythm, self._blind = (now, energy_j), Rhythm(), False
             self.put_off(now + _POLL_S)
         elif not edge.at_s + edge.off_s < now < after.at_s - after.off_s:

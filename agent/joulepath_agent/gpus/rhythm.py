@@ -17,7 +17,11 @@ _CLOSE_SHARE: Final = 0.125
 _ROUGH_S: Final = 0.001
 _ROUGH_SHARE: Final = 0.02
 _UNSEEN: Final = 50
-_LONG_SHARE: Final = 4
+"""So many moves may follow each other unseen."""
+_LOST_SHARE: Final = 0.25
+"""Of the period: a move that is so uncertain may as well be the one before or after it."""
+_LONGER: Final = 4
+"""So many times as long as the pause before is one of which the beats can't be told before there is a period."""
 _CLOCKS_DIFFER: Final = 1e-5
 """Relative: of the GPU's clock and ours, as heat changes them."""
 
@@ -48,7 +52,7 @@ class Rhythm:
         """A move was seen. On a host that looks late only those that were seen closely are remembered."""
         if self.period_s and move.off_s > _CLOSE_SHARE * self.period_s:
             return
-        if self._was_long_ago(move):
+        if self.has_lost_count(move.at_s):
             self._seen.clear()
             self.period_s, self.is_even = 0.0, False
         self._seen.append(move)
@@ -68,13 +72,13 @@ class Rhythm:
             self._seen.clear()
             self.period_s = 0.0
 
-    def _was_long_ago(self, move: Move) -> bool:
-        """Whether nobody can count the beats since the last move."""
+    def has_lost_count(self, at_s: float) -> bool:
+        """Whether nobody can count the beats from the last move that was seen to a time."""
         if len(self._seen) < 2:
             return False
         if self.period_s:
-            return _LONG_SHARE * self.around(move.at_s)[1].off_s > self.period_s
-        return move.at_s - self._seen[-1].at_s > _LONG_SHARE * (self._seen[-1].at_s - self._seen[-2].at_s)
+            return self.around(at_s)[1].off_s >= _LOST_SHARE * self.period_s
+        return at_s - self._seen[-1].at_s > _LONGER * (self._seen[-1].at_s - self._seen[-2].at_s)
 
     def around(self, at_s: float) -> tuple[Move, Move]:
         """The moves that are expected before and after a time; there is a period."""

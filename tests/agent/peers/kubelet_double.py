@@ -9,18 +9,27 @@ from pathlib import Path
 
 import grpc
 
-__all__ = ["kubelet_double"]
+__all__ = ["kubelet_double", "served"]
 
 
 @contextmanager
-def kubelet_double(path: Path, answer: Callable[[], bytes]) -> Iterator[None]:
-    """Answers List at this socket with what it is given, a ListPodResourcesResponse."""
+def served(
+    path: Path, service: str, method: str, answer: Callable[[bytes, grpc.ServicerContext], bytes]
+) -> Iterator[None]:
+    """A gRPC service at this socket, whose one method answers so."""
     server = grpc.server(futures.ThreadPoolExecutor(1))
-    listing = {"List": grpc.unary_unary_rpc_method_handler(lambda request, context: answer())}
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("v1.PodResourcesLister", listing),))
+    handlers = {method: grpc.unary_unary_rpc_method_handler(answer)}
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
     server.add_insecure_port(f"unix://{path}")
     server.start()
     try:
         yield
     finally:
         server.stop(0).wait()
+
+
+@contextmanager
+def kubelet_double(path: Path, answer: Callable[[], bytes]) -> Iterator[None]:
+    """Answers List at this socket with what it is given, a ListPodResourcesResponse."""
+    with served(path, "v1.PodResourcesLister", "List", lambda request, context: answer()):
+        yield

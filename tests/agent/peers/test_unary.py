@@ -5,7 +5,6 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from concurrent import futures
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,18 +15,7 @@ from h2.config import H2Configuration
 from h2.connection import H2Connection
 
 from joulepath_agent.peers.unary import CallError, call
-
-
-@contextmanager
-def served(path: Path, answer: Callable[[bytes, grpc.ServicerContext], bytes]) -> Iterator[None]:
-    """A service whose one method answers so."""
-    server = grpc.server(futures.ThreadPoolExecutor(1))
-    handlers = {"Method": grpc.unary_unary_rpc_method_handler(answer)}
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("v1.Service", handlers),))
-    server.add_insecure_port(f"unix://{path}")
-    server.start()
-    yield
-    server.stop(0).wait()
+from tests.agent.peers.kubelet_double import served
 
 
 @contextmanager
@@ -58,12 +46,12 @@ def ask(path: Path, request: bytes = b"", method: str = "/v1.Service/Method", **
 
 @pytest.mark.parametrize("size", [0, 1, 70_000, 5_000_000])
 def test_the_response_comes_as_it_was_sent_however_large(tmp_path: Path, size: int) -> None:
-    with served(tmp_path / "s", lambda request, _: request[::-1] * size):
+    with served(tmp_path / "s", "v1.Service", "Method", lambda request, _: request[::-1] * size):
         assert ask(tmp_path / "s", b"\x01\x02") == b"\x02\x01" * size
 
 
 def test_a_response_beyond_the_limit_is_refused(tmp_path: Path) -> None:
-    with served(tmp_path / "s", lambda *_: b"x" * 1001):
+    with served(tmp_path / "s", "v1.Service", "Method", lambda *_: b"x" * 1001):
         assert len(ask(tmp_path / "s", most_bytes=1001)) == 1001
         with pytest.raises(CallError, match="more than"):
             ask(tmp_path / "s", most_bytes=1000)
@@ -73,7 +61,7 @@ def test_a_method_that_fails_says_why(tmp_path: Path) -> None:
     def fail(_: bytes, context: grpc.ServicerContext) -> bytes:
         context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "100% of what: ünicode")
 
-    with served(tmp_path / "s", fail):
+    with served(tmp_path / "s", "v1.Service", "Method", fail):
         with pytest.raises(CallError, match=r"gRPC status 8, .*100% of what: ünicode"):
             ask(tmp_path / "s")
         with pytest.raises(CallError, match="gRPC status 12"):
@@ -87,7 +75,7 @@ def test_who_answers_too_late_is_left(tmp_path: Path) -> None:
         over.wait()
         return b""
 
-    with served(tmp_path / "s", linger):
+    with served(tmp_path / "s", "v1.Service", "Method", linger):
         with pytest.raises(CallError, match="timed out"):
             ask(tmp_path / "s", timeout_s=0.2)
         over.set()

@@ -66,15 +66,21 @@ def test_an_instruction_that_becomes_much_shorter_is_soon_seen_to_end_in_time_ag
     assert max(late[70:]) < 0.03
 
 
+def ended(progress: Progress, lasts_s: float = 0.2) -> float:
+    """When it is looked at next after an instruction that began at 0."""
+    for event, at_s in ((MarkerEvent.BEGIN, 0.0), (MarkerEvent.END, lasts_s)):
+        progress.last_marker_s = at_s
+        progress.passed(MarkerEntry(1, 1, event, "F", 0, 0), 900, at_s)
+        progress.look_at_s(lasts_s)
+    return progress.look_at_s(lasts_s)
+
+
 def test_a_begin_that_nothing_goes_by_is_waited_for_with_fewer_looks() -> None:
     pauses_s = []
     for patient in (False, True):
         progress = Progress((0,), 0.0)
         progress.patient = patient
-        for event, at_s in ((MarkerEvent.BEGIN, 0.0), (MarkerEvent.END, 0.2)):
-            progress.last_marker_s = at_s
-            progress.passed(MarkerEntry(1, 1, event, "F", 0, 0), 900, at_s)
-        pauses_s.append(progress.look_at_s(0.2) - 0.2)
+        pauses_s.append(ended(progress) - 0.2)
     assert pauses_s == pytest.approx([0.005, 0.016])
 
 
@@ -86,15 +92,6 @@ def test_an_instruction_that_is_new_or_lasts_much_longer_is_looked_at_ever_less_
     while now < 1.0:
         now, looks = progress.look_at_s(now), looks + 1
     assert 50 < looks < 150
-
-
-def ended(progress: Progress, lasts_s: float = 0.2) -> float:
-    """When it is looked at next after an instruction that began at 0."""
-    for event, at_s in ((MarkerEvent.BEGIN, 0.0), (MarkerEvent.END, lasts_s)):
-        progress.last_marker_s = at_s
-        progress.passed(MarkerEntry(1, 1, event, "F", 0, 0), 900, at_s)
-        progress.look_at_s(lasts_s)
-    return progress.look_at_s(lasts_s)
 
 
 def test_the_first_begin_of_an_iteration_is_waited_for_as_closely_as_what_goes_by_it_asks() -> None:
