@@ -37,6 +37,7 @@ sys.path.insert(0, str(ROOT))
 from joulepath_crds import Instruction, JobPlanSpec, Purpose, StagePlan  # noqa: E402
 from joulepath_trainer.wire.messages import Hello, InstructionSpan, IterationRecord, PipelinePlace  # noqa: E402
 from joulepath_trainer.wire.page import MarkerEvent, PageWriter  # noqa: E402
+from tests.agent.soaking.day import IN_THE_IMAGE  # noqa: E402
 from virtual_gpus import model, state  # noqa: E402
 from virtual_gpus.build import library_dir  # noqa: E402
 
@@ -138,6 +139,7 @@ class Node:
             "LD_LIBRARY_PATH": str(library_dir()),
             "PYTHONPATH": f"{ROOT}:{ROOT / 'lab'}",
             "POD_UID": "a",
+            **IN_THE_IMAGE,
         }
 
     def start(self, *command: str, heard: bool = True) -> subprocess.Popen[str]:

@@ -30,8 +30,10 @@ ROOT: Final = Path(__file__).parents[3]
 ITERATION_S: Final = 12.0
 HOUR_S: Final = 3600.0
 COUNTER_PERIOD_MS: Final = 50.0
-IN_THE_IMAGE: Final = re.compile(r"\b(MALLOC_ARENA_MAX|OPENBLAS_NUM_THREADS)=(\d+)")
-"""Of the agent's image: what its processes' memory depends on."""
+IN_THE_IMAGE: Final[dict[str, str]] = dict(
+    re.findall(r"\b(MALLOC_ARENA_MAX|OPENBLAS_NUM_THREADS)=(\d+)", (ROOT / "Dockerfile").read_text())
+)
+"""Of the agent's image: variables that its processes' memory depends on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +79,7 @@ class Node:
             "LD_LIBRARY_PATH": str(library_dir()),
             "PYTHONPATH": f"{ROOT}:{ROOT / 'lab'}",
             "KUBECONFIG": str(self.folder / "kubeconfig"),
-            **dict(IN_THE_IMAGE.findall((ROOT / "Dockerfile").read_text())),
+            **IN_THE_IMAGE,
         }
         self.cluster = Cluster(60.0 / pace)
         self._serve()
