@@ -11,6 +11,7 @@ import faulthandler
 import gc
 import itertools
 import logging
+import math
 import secrets
 import threading
 import time
@@ -67,6 +68,8 @@ _HANGS_S: Final = 1.0
 """An order that NVML hasn't taken for so long: the warden is to reset that GPU as well."""
 _LOOK_FOR_GPUS_S: Final = 30.0
 _ANSWER_S: Final = 15.0
+_COUNTS_S: Final = 1.0
+"""What is ordered, and how often, changes all the time, and nobody looks more often."""
 """How long the agent may take to find a pod: it asks kubelet and API server."""
 _DEAD_S: Final = 20
 """A process whose threads stand still for so long ends with a traceback, and its container is started anew."""
@@ -138,6 +141,8 @@ class Clocks:
         self._expired = False
         self._armed_at_s, self._log_descriptor = 0.0, log_descriptor
         self._looks = Looks(self._active)
+        self._counted: dict[str, GpuNews] = {}
+        self._counted_at_s = -math.inf
         self._server = Server(paths.state_dir, self._news, self._hear, self._arm)
         self._make_endpoint = partial(
             Endpoint, paths.socket, identify, self._admit, self._tick, on_refusal=self._count_refusal, budget=budget
@@ -350,7 +355,11 @@ class Clocks:
 
     def _news(self) -> Mapping[object, ClocksWord]:
         now = time.monotonic()
-        news: dict[object, ClocksWord] = {uuid: _gpu_news(setter, now) for uuid, setter in self._setters.items()}
+        if now - self._counted_at_s >= _COUNTS_S:
+            self._counted_at_s, self._counted = now, {}
+        gpus = {uuid: _gpu_news(setter, now, self._counted.get(uuid)) for uuid, setter in self._setters.items()}
+        self._counted = gpus
+        news: dict[object, ClocksWord] = dict(gpus.items())
         news["node"] = self._node_news(now)
         news |= {("asked", number): asked for number, (asked, _) in tuple(self._questions.items())}
         for rank in self.ranks:
@@ -367,7 +376,8 @@ class Clocks:
         return NodeNews(int(now), well, self._leasing.trouble, *counts, lost=self._server.lost)
 
 
-def _gpu_news(setter: ClockSetter, now: float) -> GpuNews:
+def _gpu_news(setter: ClockSetter, now: float, counted: GpuNews | None) -> GpuNews:
+    """A GPU as it is; what changes all the time as it was when last `counted`, if it was lately."""
     gpu = setter.gpu
     silent = gpu.silent_s(now) > SILENT_S
     return GpuNews(
@@ -379,10 +389,10 @@ def _gpu_news(setter: ClockSetter, now: float) -> GpuNews:
         default_clock_mhz=gpu.default_clock_mhz,
         supported_clocks_mhz=gpu.supported_clocks_mhz,
         refused=gpu.refused or ("NVML doesn't answer for it, see the log of the clocks" if silent else None),
-        ordered_mhz=setter.ordered_mhz,
+        ordered_mhz=(counted or setter).ordered_mhz,
         settled_mhz=setter.settled.clock_mhz,
         lag=setter.lag(),
-        sets=setter.sets,
+        sets=(counted or setter).sets,
         failures=setter.failures,
         reasserted=setter.foreign.reasserted,
         yielded=setter.foreign.yielded,

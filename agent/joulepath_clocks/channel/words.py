@@ -250,6 +250,7 @@ class KnownLags:
 ClocksWord = GpuNews | Came | RankNews | Gone | Began | Recorded | Looked | Asked | NodeNews
 AgentWord = Play | Heard | Told | Placed | Dismiss | KnownLags
 
+_JSON: Final = json.JSONEncoder(default=asdict, separators=(",", ":"))
 _KINDS: Final[dict[str, type]] = {kind.__name__: kind for kind in (*ClocksWord.__args__, *AgentWord.__args__)}
 
 
@@ -263,7 +264,7 @@ def encode(word: ClocksWord | AgentWord) -> bytes:
         else:
             body[field.name] = value
     kind = {"is": type(word).__name__}
-    return json.dumps(kind | body, default=asdict, separators=(",", ":")).encode() + b"\0" + tail
+    return _JSON.encode(kind | body).encode() + b"\0" + tail
 
 
 def decode(message: bytes) -> ClocksWord | AgentWord:

@@ -37,8 +37,9 @@ Follow = Callable[[float], float]
 
 _PR_SET_TIMERSLACK: Final = 29
 _LONGEST_PAUSE_S: Final = 0.5
-_SHORT_PAUSE_S: Final = 0.0005
-"""Nobody is roused from a pause that is shorter: sleep takes less of a core than to wait for a lock with a timeout."""
+_SHORT_PAUSE_S: Final = 0.005
+_SHORT_PAUSE_OF_PEERS_S: Final = 0.0005
+"""Nobody is roused from a pause that is shorter: to wait for a lock takes half as much of a core again as to sleep."""
 _BREATH_S: Final = 0.00002
 """Also where the next look is due at once: nobody runs on and on at such a priority."""
 _LAG_POLL_S: Final = 0.0005
@@ -68,6 +69,8 @@ class ClockSetter:
         """Called where a clock isn't ordered, since somebody else sets it; from any thread, perhaps several times."""
         self.follow: Follow | None = None
         """The rank that runs there, while there is one."""
+        self.has_peers = False
+        """Whether other ranks raise this clock, too, and can't wait for long."""
         self.turned_at_s = time.monotonic()
         """When the thread was last there to look and to order."""
         self._lessor = lessor
@@ -177,8 +180,7 @@ class ClockSetter:
         while True:
             look_at_s = self._look()
             due_at_s = self._due_at_s()
-            now = time.monotonic()
-            if due_at_s > now:
+            if due_at_s > (now := time.monotonic()):
                 if not self._running:
                     return
                 self._pause(max(_BREATH_S, min(due_at_s, look_at_s, now + _LONGEST_PAUSE_S) - now))
@@ -191,7 +193,7 @@ class ClockSetter:
                 time.sleep(_RETRY_S)
 
     def _pause(self, pause_s: float) -> None:
-        if pause_s < _SHORT_PAUSE_S:
+        if pause_s < (_SHORT_PAUSE_OF_PEERS_S if self.has_peers else _SHORT_PAUSE_S):
             time.sleep(pause_s)
         else:
             self._roused.acquire(timeout=pause_s)

@@ -7,6 +7,7 @@ everything doubtful, runs at default clocks, with a reason.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -77,13 +78,17 @@ class Conductor:
         """The same in words; empty without one."""
         return "" if self.why is None else str(self.why)
 
-    @property
-    def raises_ahead(self) -> bool:
-        """Whether a higher clock will be ordered within the instruction that comes next, counted from its begin."""
-        score, at = self._score, self._position
+    def raise_in_s(self, computing: bool) -> float:
+        """Seconds from the begin of the instruction that comes next to a raise that goes by it; inf without one.
+
+        `computing`: whether another one runs now.
+        """
+        score, at = self._score, self._position + computing
         if self.applied.arm is not Arm.PLAN or score is None or at >= len(score.clocks_mhz):
-            return False
-        return height(self._after(score, at)) > height(score.clocks_mhz[at])
+            return math.inf
+        if height(self._after(score, at)) <= height(score.clocks_mhz[at]):
+            return math.inf
+        return max(0.0, score.durations_s[at] - self.lag_up_s)
 
     def set_plan(self, plan: Plan | None) -> Wish | None:
         """The plan of this rank's job as it is now; None if there is none. Idempotent."""

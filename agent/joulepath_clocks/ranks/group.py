@@ -67,16 +67,24 @@ class Group:
         self.due_s = math.inf
         """When the patience with a member that is behind ends."""
 
+    @property
+    def shared(self) -> bool:
+        """Whether it has more than one member that wants a clock."""
+        return len(self._members) > 1
+
     def wish(self, member: Member, wish: Wish, position: Position, now_s: float) -> None:
         """A member wants a clock, at a position that it has come to."""
         with self._lock:
             if member.wish is None:
                 self._members.append(member)
-            member.wish, member.position, member.ordered = wish, position, None
+            member.wish, member.position = wish, position
             if len(self._members) == 1:
-                member.ordered, member.behind_since_s, self.due_s = wish, math.inf, math.inf
-                member.order(wish)
+                member.behind_since_s = self.due_s = math.inf
+                if wish != member.ordered:
+                    member.ordered = wish
+                    member.order(wish)
                 return
+            member.ordered = None
             leads = not any(other.position > position for other in self._members)
             member.behind_since_s = math.inf if leads else now_s
             for other in self._members:
@@ -89,7 +97,7 @@ class Group:
         with self._lock:
             if member.wish is None:
                 return
-            member.wish = None
+            member.wish = member.ordered = None
             self._members.remove(member)
             self._order(now_s)
 

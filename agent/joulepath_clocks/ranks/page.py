@@ -31,23 +31,24 @@ class SharedPage:
         except (OSError, ValueError) as error:
             raise WireError(f"the shared page can't be mapped: {error}") from None
         self._page = memoryview(self._memory)
+        self._reader = PageReader(self._page)
         try:
             check_page(self._page)
         except WireError:
             self.close()
             raise
-        self._reader = PageReader(self._page)
         self._taken = self._reader.enqueued
 
     def close(self) -> None:
         """Unmaps it, where nobody has begun to follow it."""
+        self._reader.release()
         self._page.release()
         self._memory.close()
 
     def news(self) -> int | None:
         """The last marker that the GPU has passed, if it has been taken not yet."""
         marker = self._reader.marker
-        return marker if ahead(marker, self._taken) else None
+        return marker if marker != self._taken and ahead(marker, self._taken) else None
 
     def take(self, marker: int) -> list[MarkerEntry] | None:
         """What the markers up to this one mean, oldest first; None if some of them can't be told any more."""

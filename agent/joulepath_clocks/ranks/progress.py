@@ -1,13 +1,15 @@
 """The progress of one rank: when to look for its next marker, and how long none may come.
 
 A look costs a core some microseconds, a marker that is seen late a clock that is switched late. The end of an
-instruction, which clocks are lowered at, is due when it usually comes at this clock, give or take how much that varies:
-then looks follow each other the closer, the nearer the usual time is. Between two instructions, where nothing is
-ordered, and before an end is due, they are few.
+instruction, which clocks are lowered at, is looked for from a little before it usually comes at this clock, by how much
+that varies; then looks follow each other the closer, the likelier it has come. A little earlier is early enough even
+though one end in seven is there by then, unless a raise goes by the begin that follows and leaves no time for that.
+Between two instructions, where nothing is ordered, and before an end is due, looks are few.
 """
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections import deque
 from collections.abc import Collection
@@ -23,11 +25,16 @@ _SILENT_ITERATIONS: Final = 3
 _PERIODS: Final = 5
 
 _CLOSE_S: Final = 0.00004
-_CLOSE_SHARE: Final = 0.005
-"""Between two looks for an end when it usually comes, of its instruction's duration."""
-_FAR_SHARE: Final = 0.25
-_FAR_SHARE_AT_FIRST: Final = 0.1
-"""Added to that before and after, of the time to when it usually comes; or since the begin, where that isn't known."""
+_FIRST_LOOK: Final = -1.1
+"""When an end is looked for first, in how much it varies from when it usually comes. That and the steps that follow are
+those that make looks + 20 x lateness least, for a normal distribution (found by dynamic programming)."""
+_STEP: Final = 0.36
+_STEP_FALLS: Final = 0.15
+_LEAST_STEP: Final = 0.22
+_LATE_SHARE: Final = 0.25
+"""Of the time that an end is late by, until the next look: perhaps it doesn't come for long."""
+_NEW_SHARE: Final = 0.1
+"""The same, of the time since the begin, where nothing is known of an instruction."""
 _WAITING_S: Final = 0.0005
 _WAITING_SHARE: Final = 0.08
 """Between two looks for a begin, of the duration of the instruction before."""
@@ -39,12 +46,18 @@ _SILENT_LOOK_S: Final = 0.02
 _SILENT_S: Final = 2.0
 
 _LEARNS: Final = 0.1
+_SOON: Final = 1.7
+"""Over the number of ends: more than a mean's 1, since what was taken at first is known to be too much."""
 _FORGETS: Final = 0.98
 _WARY: Final = 1.5
-"""So many times as far off an end may be before which a begin comes that a raise goes by."""
-_WIDENS: Final = 1.5
-"""An end that was there at the first look for it came earlier than thought, nobody knows when."""
-_VARIES_LEAST: Final = 0.005
+"""So many times as far off as lately an end may be, before which a begin comes that a raise goes by soon."""
+_DEVIATION: Final = 1.25
+"""Of a normal distribution, in mean absolute deviations."""
+_EARLIER: Final = 1.6
+"""How far off an end is on average that was there at the first look for it, in deviations."""
+_NO_CHANCE: Final = 4
+"""So many such ends one after the other: it lasts less than was thought, and is learnt anew."""
+_VARIES_LEAST: Final = 0.003
 _VARIES_AT_FIRST: Final = 0.1
 _MOST_KNOWN: Final = 4096
 
@@ -63,14 +76,19 @@ class _Usual:
 
     lasts_s: float
     varies_s: float
-    """How far from that it was lately."""
+    """Standard deviation."""
+    early_s: float
+    """How far off it was lately, at most."""
     known: int = 1
     """How often it was seen to end."""
+    earlier: int = 0
+    """How often it was there at the first look, lately without a break."""
 
-    def learn(self, lasted_s: float) -> None:
+    def learn(self, off_s: float) -> None:
+        """It ended so much later than usually."""
         self.known += 1
-        off_s = lasted_s - self.lasts_s
-        self.varies_s = max(_FORGETS * self.varies_s, abs(off_s))
+        self.early_s = max(_FORGETS * self.early_s, abs(off_s))
+        self.varies_s += max(_LEARNS, _SOON / self.known) * (_DEVIATION * abs(off_s) - self.varies_s)
         self.lasts_s += max(_LEARNS, 1 / self.known) * off_s
 
 
@@ -86,12 +104,10 @@ class Progress:
         self._runs: tuple[int, str, int, int] = (0, "", 0, 0)
         """That instruction, and the clock that was ordered when it began."""
         self._usual_end_s = now_s
-        self._early_s = self._lasted_s = 0.0
-        """How much before that its end may be; how long the last one lasted."""
-        self._close_s = _WAITING_S
-        self._far_share = _FAR_SHARE
-        self.patient = False
-        """Whether nothing is ordered by the begin that comes next."""
+        self._varies_s = self._early_s = self._lasted_s = 0.0
+        """How much its end varies from that, usually and at most; how long the last one lasted."""
+        self.raise_in_s = math.inf
+        """How long after the begin that comes next a raise is ordered that goes by it."""
         self._looked = True
         """Whether its end has been looked for in vain since it was due."""
         self._usual: dict[tuple[int, str, int, int], _Usual] = {}
@@ -118,12 +134,11 @@ class Progress:
 
     def _begin(self, runs: tuple[int, str, int, int], now_s: float) -> None:
         self._runs, self._begun_at_s = runs, now_s
-        self._usual_end_s, self._early_s = now_s, 0.0
-        self._far_share = _FAR_SHARE_AT_FIRST
+        self._usual_end_s, self._varies_s = now_s, 0.0
         if (usual := self._usual.get(runs)) is not None:
             self._usual_end_s = now_s + usual.lasts_s
-            self._early_s = max(usual.varies_s, _VARIES_LEAST * usual.lasts_s)
-            self._close_s, self._far_share = max(_CLOSE_S, _CLOSE_SHARE * usual.lasts_s), _FAR_SHARE
+            self._varies_s = max(usual.varies_s, _VARIES_LEAST * usual.lasts_s)
+            self._early_s = usual.early_s
         self._looked = usual is None
 
     def _end(self, lasted_s: float) -> None:
@@ -133,24 +148,37 @@ class Progress:
         if len(self._usual) >= _MOST_KNOWN:
             self._usual.clear()
         if (usual := self._usual.get(self._runs)) is None:
-            self._usual[self._runs] = _Usual(lasted_s, _VARIES_AT_FIRST * lasted_s)
+            self._usual[self._runs] = _Usual(lasted_s, _VARIES_AT_FIRST * lasted_s, _VARIES_AT_FIRST * lasted_s)
         elif self._looked:
-            usual.learn(lasted_s)
+            usual.earlier = 0
+            usual.learn(lasted_s - usual.lasts_s)
         else:
-            usual.varies_s = min(_WIDENS * usual.varies_s, usual.lasts_s)
+            usual.earlier += 1
+            if self.raise_in_s < _WARY * usual.early_s:
+                usual.early_s = min(_WARY * usual.early_s, usual.lasts_s)
+            usual.learn(-_EARLIER * usual.varies_s)
+            if usual.earlier == _NO_CHANCE:
+                del self._usual[self._runs]
 
     def look_at_s(self, now_s: float) -> float:
         """When to look next."""
         if self._begun_at_s is not None:
-            due_s = self._usual_end_s - (1.0 if self.patient else _WARY) * self._early_s
-            if now_s < due_s:
-                return min(due_s, now_s + _LONGEST_S)
-            self._looked = True
-            return now_s + min(_SILENT_LOOK_S, self._close_s + self._far_share * abs(now_s - self._usual_end_s))
+            return self._look_for_end_at_s(now_s)
         if self.silent_s(now_s) > _SILENT_S:
             return now_s + _SILENT_LOOK_S
-        most_s = _PATIENT_MOST_S if self.patient else _WAITING_MOST_S
+        most_s = _PATIENT_MOST_S if self.raise_in_s == math.inf else _WAITING_MOST_S
         return now_s + min(most_s, max(_WAITING_S, _WAITING_SHARE * self._lasted_s))
+
+    def _look_for_end_at_s(self, now_s: float) -> float:
+        varies_s, late_s = self._varies_s, now_s - self._usual_end_s
+        if not varies_s:
+            return now_s + min(_SILENT_LOOK_S, _CLOSE_S + _NEW_SHARE * late_s)
+        due_in_s = min(_FIRST_LOOK * varies_s, self.raise_in_s - _WARY * self._early_s) - late_s
+        if due_in_s > _CLOSE_S:
+            return now_s + min(due_in_s, _LONGEST_S)
+        self._looked = True
+        step_s = max(_STEP * varies_s - _STEP_FALLS * late_s, _LEAST_STEP * varies_s, _LATE_SHARE * late_s)
+        return now_s + min(_SILENT_LOOK_S, max(_CLOSE_S, step_s))
 
     def silent_s(self, now_s: float) -> float:
         """Seconds since its last marker was seen."""

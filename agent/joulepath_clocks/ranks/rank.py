@@ -164,7 +164,8 @@ class Rank:
 
     def _remember(self) -> None:
         """What the order of a clock needn't wait for."""
-        self.progress.patient = not self._conductor.raises_ahead
+        self.setter.has_peers = self._group.shared
+        self.progress.raise_in_s = self._conductor.raise_in_s(self.computing)
         for entry, at_s in self._passed:
             self.progress.passed(entry, self.setter.ordered_mhz, at_s)
         self.marks.extend(self._passed[: max(0, MOST_MARKS - len(self.marks))])

@@ -117,16 +117,24 @@ class PageReader:
 
     def __init__(self, page: memoryview) -> None:
         self._page = page
+        # `unpack_from` reads byte by byte: it would see half of a number that is being written.
+        self._marker = page[MARKER_OFFSET : MARKER_OFFSET + _U32.size].cast("I")
+        self._enqueued = page[_ENQUEUED_OFFSET : _ENQUEUED_OFFSET + _U32.size].cast("I")
+
+    def release(self) -> None:
+        """Holds the page no more."""
+        self._marker.release()
+        self._enqueued.release()
 
     @property
     def marker(self) -> int:
         """Sequence number of the last marker that the GPU has passed; 0 if none."""
-        return int(_U32.unpack_from(self._page, MARKER_OFFSET)[0])
+        return self._marker[0]
 
     @property
     def enqueued(self) -> int:
         """Sequence number of the last marker that the host has enqueued."""
-        return int(_U32.unpack_from(self._page, _ENQUEUED_OFFSET)[0])
+        return self._enqueued[0]
 
     def entry(self, sequence: int) -> MarkerEntry | None:
         """What a marker means; None where it was overwritten or makes no sense."""

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -104,22 +105,26 @@ def test_a_lower_clock_is_wished_at_the_end_and_a_higher_one_ahead_of_it() -> No
     ]
 
 
-def test_it_is_known_before_a_begin_whether_a_raise_will_go_by_it() -> None:
-    player, told, wished = conductor(), [], []
+@pytest.mark.parametrize("at_end", [False, True])
+def test_it_is_known_before_a_begin_when_a_raise_will_go_by_it(at_end: bool) -> None:
+    """Since the end before it, and since the begin before that already."""
+    player, told_s, wished_s = conductor(), [], []
     player.set_plan(plan())
+    expected_s = math.inf
     for entry in entries(10):
-        raises = player.raises_ahead
+        if entry.event is MarkerEvent.BEGIN:
+            told_s.append(player.raise_in_s(False) if at_end else expected_s)
         wish = player.on_event(entry, 0.0)
         if entry.event is MarkerEvent.BEGIN:
-            told.append(raises)
-            wished.append(wish is not None and wish.later_mhz is not None)
-    assert told == wished
-    assert any(told)
-    assert not all(told)
-    assert not player.raises_ahead
+            wished_s.append(math.inf if wish is None else wish.later_at_s)
+        expected_s = player.raise_in_s(entry.event is MarkerEvent.BEGIN)
+    assert told_s == wished_s
+    assert min(told_s) < math.inf
+    assert math.inf in told_s
+    assert player.raise_in_s(False) == math.inf
     player.set_plan(sweep())
     run(player, 11)
-    assert not player.raises_ahead
+    assert player.raise_in_s(False) == math.inf
 
 
 def test_a_raise_is_never_wished_before_the_begin_of_the_instruction_before() -> None:

@@ -120,3 +120,13 @@ def test_the_first_raises_and_the_last_lowers() -> None:
     assert (first.wish, last.wish) == (Wish(DEFAULT),) * 2, "the other one still runs at default clocks"
     group.wish(last.member, Wish(600), (1, 4), 0.93)
     assert (first.wish, last.wish) == (Wish(600),) * 2
+
+
+def test_what_a_rank_by_itself_wants_already_is_not_ordered_again_but_after_it_has_left() -> None:
+    gpu, group = Gpu(), Group()
+    for position in range(3):
+        group.wish(gpu.member, Wish(900), (1, position), 0.0)
+    assert gpu.orders == 1
+    group.leave(gpu.member, 0.0)
+    group.wish(gpu.member, Wish(900), (1, 3), 0.0)
+    assert gpu.orders == 2

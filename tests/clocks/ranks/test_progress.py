@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import statistics
 from collections.abc import Callable
@@ -77,9 +78,9 @@ def ended(progress: Progress, lasts_s: float = 0.2) -> float:
 
 def test_a_begin_that_nothing_goes_by_is_waited_for_with_fewer_looks() -> None:
     pauses_s = []
-    for patient in (False, True):
+    for raise_in_s in (0.1, math.inf):
         progress = Progress((0,), 0.0)
-        progress.patient = patient
+        progress.raise_in_s = raise_in_s
         pauses_s.append(ended(progress) - 0.2)
     assert pauses_s == pytest.approx([0.005, 0.016])
 
@@ -96,20 +97,36 @@ def test_an_instruction_that_is_new_or_lasts_much_longer_is_looked_at_ever_less_
 
 def test_the_first_begin_of_an_iteration_is_waited_for_as_closely_as_what_goes_by_it_asks() -> None:
     progress = Progress((0,), 0.0)
-    progress.patient = True
+    progress.raise_in_s = math.inf
     assert ended(progress) == pytest.approx(0.216)
     progress.passed(MarkerEntry(1, 2, MarkerEvent.STEP_BEGIN, "", 0, 0), 900, 0.2)
-    progress.patient = False
+    progress.raise_in_s = 0.1
     assert progress.look_at_s(0.2) == pytest.approx(0.205)
 
 
-def test_an_end_that_a_raise_follows_on_is_looked_for_earlier() -> None:
+@pytest.mark.parametrize("raise_in_s", [0.0, 0.005, 0.05])
+def test_an_end_that_a_raise_soon_follows_on_is_looked_for_as_early_as_that_needs(raise_in_s: float) -> None:
     due_s = []
-    for patient in (True, False):
+    for in_s in (math.inf, raise_in_s):
         progress = Progress((0,), 0.0)
         for lasts_s in (0.2, 0.19, 0.21) * 5:
             ended(progress, lasts_s)
-        progress.patient = patient
+        progress.raise_in_s = in_s
         progress.passed(MarkerEntry(1, 1, MarkerEvent.BEGIN, "F", 0, 0), 900, 0.0)
         due_s.append(progress.look_at_s(0.0))
-    assert due_s[1] < due_s[0] < 0.19
+    assert due_s[0] < 0.2
+    earliest_s = 0.19 - 0.005  # it was never off by more than 0.01 or so, and half of that is for what never was yet
+    assert due_s[1] <= due_s[0]
+    assert due_s[1] <= earliest_s + raise_in_s + 0.005
+
+
+def test_an_end_earlier_than_any_is_soon_looked_for_in_time_where_a_raise_follows_at_once() -> None:
+    progress, due_s = Progress((0,), 0.0), 0.0
+    for lasts_s in (0.2,) * 20 + (0.15,) * 20:
+        progress.raise_in_s = 0.0
+        progress.passed(MarkerEntry(1, 1, MarkerEvent.BEGIN, "F", 0, 0), 900, 0.0)
+        now = due_s = progress.look_at_s(0.0)
+        while now < lasts_s:
+            now = progress.look_at_s(now)
+        progress.passed(MarkerEntry(1, 1, MarkerEvent.END, "F", 0, 0), 900, now)
+    assert due_s < 0.15
