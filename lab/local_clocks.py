@@ -36,11 +36,13 @@ __all__ = ["identify", "main"]
 _GRACE_S: Final = 20.0
 
 
-def identify(connection: socket.socket, made_after_s: float) -> Peer:
-    """The pod that the peer's address or environment names."""
+def identify(connection: socket.socket, made_after_s: float, pod_uid: str | None) -> Peer:
+    """The pod whose socket it is, else the one that the peer's address or environment names."""
     proc = Path("/proc")
     pidfd = peer_pidfd(connection, proc, made_after_s)
     pid = pid_of(pidfd, proc)
+    if pod_uid is not None:
+        return Peer(pid, pidfd, pod_uid)
     if address := connection.getpeername():
         return Peer(pid, pidfd, address.decode().strip("\0").partition("/")[0])
     for entry in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
