@@ -34,9 +34,11 @@ from joulepath_clocks.ranks.page import SharedPage
 from joulepath_clocks.ranks.rank import Rank
 from joulepath_trainer.memory import OwnPage
 from joulepath_trainer.wire.messages import PROCESS, Hello, IterationRecord, PipelinePlace, Reply
-from tests.agent.room import wait_until
+from tests.agent.room import Launcher, Room, wait_until
+from tests.agent.test_agent import LOW_MHZ, held
 from tests.clocks.gpus.test_setter import MovedGpu, NotedLessor
 from tests.clocks.peers.old_kernel import before_5_3
+from virtual_gpus.fixtures import MakeVirtualGpus
 
 POD, OTHER = "0b1c2d3e-4f50-6172-8394-a5b6c7d8e9f0", "1b1c2d3e-4f50-6172-8394-a5b6c7d8e9f0"
 HELLO = Hello(0, 0, 1, 0, "GPU-1", "stream", PipelinePlace("Schedule1F1B", 1, 1, (0,), (0,)))
@@ -414,3 +416,20 @@ def test_a_peer_that_nobody_can_tell_is_no_error_of_the_protocol(house: House) -
 
     house.open(shy)
     assert not Reply.decode(house.client(house.door(POD)).recv(4096)).final
+
+
+def test_a_clock_is_released_when_the_folder_of_its_pod_is_gone(
+    launcher: Launcher, make_virtual_gpus: MakeVirtualGpus
+) -> None:
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        made = Room(launcher, make_virtual_gpus(None, time_scale=0.1), Path(folder), stack)
+        path = Path(folder) / "pods" / POD / "agent.sock"
+        path.parent.mkdir(parents=True)
+        agent = made.agent({POD: made.gpus.uuids})
+        wait_until(path.exists, "the pod has a socket")
+        assert made.peer("whatever-it-says", path, iterations=100_000).hear()["accepted"]
+        agent.plans(held())
+        wait_until(lambda: made.clock() == LOW_MHZ, "the clock is locked")
+        shutil.rmtree(path.parent)
+        wait_until(lambda: made.clock() == 0, "the clock is reset")
+        assert agent.counts()["leaseEnds"] == {"PodGone": 1}
