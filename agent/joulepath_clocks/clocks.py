@@ -238,7 +238,7 @@ class Clocks:
         with self._lock:
             holder = self._ranks.get(hello.gpu_uuid)
             if holder is not None and not holder.process_gone():
-                if not 0 != peer.pid == holder.peer.pid:
+                if not peer.pid or peer.pid != holder.peer.pid:
                     what = f"{holder.peer} already runs on {hello.gpu_uuid}"
                     raise PeerRefusedError("GpuClaimed", what)
                 holder.close(End.CONNECTION_CLOSED)

@@ -34,7 +34,7 @@ from joulepath_clocks.ranks.page import SharedPage
 from joulepath_clocks.ranks.rank import Rank
 from joulepath_trainer.memory import OwnPage
 from joulepath_trainer.wire.messages import PROCESS, Hello, IterationRecord, PipelinePlace, Reply
-from tests.agent.room import Launcher, Room, wait_until
+from tests.agent.room import Launcher, LocalAgent, Room, wait_until
 from tests.agent.test_agent import LOW_MHZ, held
 from tests.clocks.gpus.test_setter import MovedGpu, NotedLessor
 from tests.clocks.peers.old_kernel import before_5_3
@@ -418,18 +418,45 @@ def test_a_peer_that_nobody_can_tell_is_no_error_of_the_protocol(house: House) -
     assert not Reply.decode(house.client(house.door(POD)).recv(4096)).final
 
 
-def test_a_clock_is_released_when_the_folder_of_its_pod_is_gone(
+@pytest.fixture
+def node(
     launcher: Launcher, make_virtual_gpus: MakeVirtualGpus
-) -> None:
+) -> Iterator[Callable[..., tuple[Room, Path, LocalAgent]]]:
+    """Factory of a node whose pod has all GPUs and a door: `node(*options of the clocks)`."""
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
-        made = Room(launcher, make_virtual_gpus(None, time_scale=0.1), Path(folder), stack)
-        path = Path(folder) / "pods" / POD / "agent.sock"
-        path.parent.mkdir(parents=True)
-        agent = made.agent({POD: made.gpus.uuids})
-        wait_until(path.exists, "the pod has a socket")
-        assert made.peer("whatever-it-says", path, iterations=100_000).hear()["accepted"]
-        agent.plans(held())
-        wait_until(lambda: made.clock() == LOW_MHZ, "the clock is locked")
-        shutil.rmtree(path.parent)
-        wait_until(lambda: made.clock() == 0, "the clock is reset")
-        assert agent.counts()["leaseEnds"] == {"PodGone": 1}
+
+        def make(*options: str) -> tuple[Room, Path, LocalAgent]:
+            made = Room(launcher, make_virtual_gpus(None, time_scale=0.1), Path(folder), stack)
+            path = Path(folder) / "pods" / POD / "agent.sock"
+            path.parent.mkdir(parents=True)
+            agent = made.agent({POD: made.gpus.uuids}, 2, *options)
+            wait_until(path.exists, "the pod has a socket")
+            return made, path, agent
+
+        yield make
+
+
+@pytest.mark.parametrize("options", [(), ("--untold",)], ids=["the kernel tells", "it doesn't"])
+def test_a_clock_is_released_when_the_folder_of_its_pod_is_gone(
+    node: Callable[..., tuple[Room, Path, LocalAgent]], options: tuple[str, ...]
+) -> None:
+    made, path, agent = node(*options)
+    assert made.peer("whatever-it-says", path, iterations=100_000).hear()["accepted"]
+    agent.plans(held())
+    wait_until(lambda: made.clock() == LOW_MHZ, "the clock is locked")
+    shutil.rmtree(path.parent)
+    wait_until(lambda: made.clock() == 0, "the clock is reset")
+    assert agent.counts()["leaseEnds"] == {"PodGone": 1}
+
+
+def test_of_processes_that_nobody_can_tell_one_has_a_gpu_until_its_connection_ends(
+    node: Callable[..., tuple[Room, Path, LocalAgent]],
+) -> None:
+    made, path, _ = node("--untold")
+    first = made.peer("a", path, iterations=100_000)
+    assert first.hear()["accepted"]
+    refusal = made.peer("a", path, rank=1, iterations=100_000).hear()
+    assert refusal["reason"] == f"GpuClaimed: a process of pod {POD} already runs on {made.gpus.uuids[0]}"
+    assert not refusal["final"]
+    first.end()
+    assert made.peer("a", path, rank=1, iterations=100_000, patient=True).hear()["accepted"]

@@ -39,7 +39,7 @@ class Registry:
 
     def __init__(self) -> None:
         self.outcomes: Counter[str] = Counter()
-        """How often each was told."""
+        """Of how many containers each was told."""
         self._lock = Lock()
         self._pods: dict[str, _Known] = {}
         self._before: dict[str, _Known] = {}
@@ -74,9 +74,11 @@ class Registry:
     def done(self, word: Done) -> None:
         """What became of a container."""
         with self._lock:
-            self.outcomes[word.outcome] += 1
             known = self._pods.get(word.uid)
-            if known is not None and (word.container in known.done or len(known.done) < _MOST_CONTAINERS):
+            if known is None or known.done.get(word.container) == word:  # said again
+                return
+            self.outcomes[word.outcome] += 1
+            if word.container in known.done or len(known.done) < _MOST_CONTAINERS:
                 known.done[word.container] = word
 
     def pod(self, uid: str) -> tuple[Came, Job | None] | None:
