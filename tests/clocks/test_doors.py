@@ -21,6 +21,7 @@ from typing import cast
 import pytest
 
 from joulepath_clocks.channel.words import Came
+from joulepath_clocks.doors import PodDoors
 from joulepath_clocks.endpoint import Endpoint
 from joulepath_clocks.gpus.lease import End
 from joulepath_clocks.gpus.nvml import Gpu
@@ -192,6 +193,18 @@ def test_a_folder_that_was_made_anew_between_two_looks_gets_a_socket_of_its_own(
     wait_until(path.exists, "it has a socket")
     assert client.recv(1) == b""
     assert house.ask(path)[1].accepted
+
+
+def test_a_folder_that_is_being_removed_gets_no_other_socket_in_between(house: House) -> None:
+    (house.pods / POD).mkdir(parents=True)
+    doors = PodDoors(house.pods, 1)
+    ((door,), gone) = doors.look()
+    assert not gone
+    door.path.unlink()
+    assert doors.look() == ([], [door])
+    door.path.parent.rmdir()
+    assert doors.look() == ([], [])
+    door.close()
 
 
 def test_the_sockets_of_a_process_before_are_replaced(house: House) -> None:
