@@ -2,3 +2,7 @@
 
 `words` is what it and the node's agent say to each other.
 """
+
+from __future__ import annotations
+
+__all__: list[str] = []
