@@ -145,6 +145,11 @@ class Agent:
         return self._channel.chosen
 
     @property
+    def waits(self) -> bool:
+        """Whether there is another one on this node, which alone may tell of it."""
+        return self._channel.waits
+
+    @property
     def ready(self) -> bool:
         """Whether the clocks are there and well: see NodeNews."""
         return self.connected and self.node.well

@@ -51,7 +51,7 @@ class Channel:
         self._sending = threading.Lock()
         self._heard_at_s = 0.0
         self._told = ""
-        self._chosen = False
+        self._chosen, self._waits = False, True
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="channel", daemon=True)
 
@@ -75,6 +75,11 @@ class Channel:
     def chosen(self) -> bool:
         """Whether this is the agent that the clocks serve, or would: no other has that right while this one lives."""
         return self._chosen
+
+    @property
+    def waits(self) -> bool:
+        """Whether another agent of this node has that right, or that isn't known yet."""
+        return self._waits
 
     @property
     def connected(self) -> bool:
@@ -107,7 +112,8 @@ class Channel:
         while not self._stop.wait(_AGAIN_S):
             try:
                 lock = lock or Lock(self._state_dir / LOCK_NAME, makes=False)
-                if not lock.take():
+                self._waits = not lock.take()
+                if self._waits:
                     self._tell("the clocks serve another agent on this node (a second release?): waiting for it to end")
                     continue
                 self._chosen = True
@@ -125,6 +131,7 @@ class Channel:
                         self._socket = None
                         self._on_end()
             except OSError as error:
+                self._waits = self._waits and lock is not None
                 self._tell(f"the clocks aren't there ({path}: {error}): nothing is measured, no plan played")
             except Exception:
                 log.exception("talking with the clocks failed; trying again")

@@ -82,9 +82,9 @@ class NodeApi:
     def run(
         self,
         set_plans: Callable[[Mapping[JobKey, JobPlanSpec | Reason]], None],
-        report: Callable[[], NodeReportStatus],
+        report: Callable[[], NodeReportStatus | None],
     ) -> None:
-        """Starts the two threads: plans in, reports and the lease out."""
+        """Starts the two threads: plans in, reports and the lease out; neither while there is nothing to report."""
         for name, work in (("plans", lambda: self._watch(set_plans)), ("reports", lambda: self._report(report))):
             threading.Thread(target=repeat, args=(name, work, self._stop), name=name, daemon=True).start()
 
@@ -162,11 +162,12 @@ class NodeApi:
 
     # reports
 
-    def _report(self, report: Callable[[], NodeReportStatus]) -> None:
+    def _report(self, report: Callable[[], NodeReportStatus | None]) -> None:
         heartbeat = Heartbeat(self._api, self._node, self._namespace, _TIMEOUT)
         while not self._stop.wait(_TICK_S):
             now = time.monotonic()
-            status = report()
+            if (status := report()) is None:
+                continue
             if self._pace.due(status, now):
                 self._write(fitting(status, BUDGET.report_bytes))
                 self._pace.wrote(status, now)

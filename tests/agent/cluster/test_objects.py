@@ -84,6 +84,14 @@ def test_the_report_is_made_with_its_node_as_owner(cluster: Cluster, connection:
     assert made["metadata"] == {"name": "node-7", "ownerReferences": [owner]}
 
 
+def test_an_agent_that_has_nothing_to_report_writes_nothing(cluster: Cluster, connection: client.ApiClient) -> None:
+    tied, asked = NodeApi(connection, "node-7", "joulepath"), []
+    tied.run(lambda plans: None, lambda: asked.append(1))
+    wait_until(lambda: len(asked) > 2, "it is asked")
+    tied.stop()
+    assert not cluster.made
+
+
 def test_a_review_is_asked_for(connection: client.ApiClient) -> None:
     spec = {"token": "secret"}
     assert NodeApi(connection, "node", "joulepath").review("TokenReview", spec) == {"reviewed": spec}
