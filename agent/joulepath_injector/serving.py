@@ -25,7 +25,7 @@ __all__ = ["Server"]
 log = logging.getLogger(__name__)
 
 _AGAIN_S: Final = 1.0
-_MOST_WORDS: Final = 4096
+_MOST_WORDS: Final = 2**16
 _TAKES_S: Final = struct.pack("ll", 10, 0)
 
 

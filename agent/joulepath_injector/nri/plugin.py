@@ -29,7 +29,10 @@ _INDEX: Final = "99"
 _REGISTER_S: Final = 5
 _REGISTRATION: Final = 1
 """The number of our one call."""
-_RUN_POD, _STOP_POD, _REMOVE_POD, _CREATE_CONTAINER = 1, 2, 3, 4
+_RUN_POD: Final = 1
+_STOP_POD: Final = 2
+_REMOVE_POD: Final = 3
+_CREATE_CONTAINER: Final = 4
 _EVENTS: Final = sum(1 << (event - 1) for event in (_RUN_POD, _STOP_POD, _REMOVE_POD, _CREATE_CONTAINER))
 
 
