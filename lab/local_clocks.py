@@ -3,10 +3,11 @@
 They lock clocks only while a `joulepath-warden` runs on the same state folder, and take ranks only while a
 `local_agent` does.
 
-    python local_clocks.py --socket S --state-dir D [--on-foreign-clock yield] [--plans-live SECONDS]
+    python local_clocks.py --socket S --state-dir D [--on-foreign-clock yield] [--plans-live SECONDS] [--untold]
 
-They say {} on a line of their own once they are there. A peer says which pod it stands for by the address of its
-socket, "\\0POD/...", or with POD_UID in its environment, which is read from /proc.
+With `--untold`, who comes by a pod's own socket is told by that alone, as on kernels before 6.5. They say {} on a line
+of their own once they are there. A peer says which pod it stands for by the address of its socket, "\\0POD/...", or
+with POD_UID in its environment, which is read from /proc.
 """
 
 from __future__ import annotations
@@ -36,11 +37,13 @@ __all__ = ["identify", "main"]
 _GRACE_S: Final = 20.0
 
 
-def identify(connection: socket.socket, made_after_s: float) -> Peer:
-    """The pod that the peer's address or environment names."""
+def identify(connection: socket.socket, made_after_s: float, pod_uid: str | None) -> Peer:
+    """The pod whose socket it is, else the one that the peer's address or environment names."""
     proc = Path("/proc")
     pidfd = peer_pidfd(connection, proc, made_after_s)
     pid = pid_of(pidfd, proc)
+    if pod_uid is not None:
+        return Peer(pid, pidfd, pod_uid)
     if address := connection.getpeername():
         return Peer(pid, pidfd, address.decode().strip("\0").partition("/")[0])
     for entry in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
@@ -50,6 +53,11 @@ def identify(connection: socket.socket, made_after_s: float) -> Peer:
     raise PeerRefusedError("NoPod", f"process {pid} has no POD_UID in its environment")
 
 
+def identify_by_door(connection: socket.socket, made_after_s: float, pod_uid: str | None) -> Peer:
+    """The same where the kernel tells nobody."""
+    return identify(connection, made_after_s, None) if pod_uid is None else Peer(0, None, pod_uid)
+
+
 def main() -> None:
     """Runs until SIGTERM."""
     parser = argparse.ArgumentParser()
@@ -57,6 +65,7 @@ def main() -> None:
     parser.add_argument("--state-dir", type=Path, required=True)
     parser.add_argument("--on-foreign-clock", type=OnForeignClock, default=OnForeignClock.REASSERT)
     parser.add_argument("--plans-live", type=float, default=math.inf, help="seconds; said again, they live on")
+    parser.add_argument("--untold", action="store_true")
     options = parser.parse_args()
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
@@ -67,7 +76,7 @@ def main() -> None:
     prefer_process()
     clocks = Clocks(
         Nvml(),
-        identify,
+        identify_by_door if options.untold else identify,
         paths,
         on_foreign_clock=options.on_foreign_clock,
         plan_time_to_live_s=options.plans_live,

@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 from collections.abc import Sequence
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Final
@@ -18,9 +19,14 @@ from prometheus_client import CollectorRegistry
 from joulepath_agent.agent import Agent
 from joulepath_agent.cluster.api import NodeApi
 from joulepath_agent.doctor.__main__ import main as examine
+from joulepath_agent.injection.admission import Admission
+from joulepath_agent.injection.client import Client
+from joulepath_agent.injection.jobs import Jobs
+from joulepath_agent.injection.registry import Registry, ToldPods
 from joulepath_agent.logs import Log
 from joulepath_agent.metrics import AgentCollector
 from joulepath_agent.peers.ownership import ClusterPods
+from joulepath_agent.peers.podresources import held_devices
 from joulepath_agent.server import serve_health, serve_metrics
 from joulepath_clocks.gpus.nvml import Nvml
 from joulepath_clocks.ranks.lifetime import DEFAULT_TIME_TO_LIVE_S
@@ -55,26 +61,35 @@ def _run(options: argparse.Namespace, written: Log) -> int:
         signal.signal(number, lambda *_: stop.set())
     try:
         cluster = NodeApi.connect(options.node_name, options.namespace, options.plan_time_to_live)
+        registry, jobs = Registry(), Jobs(cluster.read_job)
+        told = ToldPods(registry, jobs)
         agent = Agent(
             Nvml(),
-            ClusterPods(options.pod_resources, cluster.read_pod),
+            ClusterPods(options.pod_resources, cluster.read_pod, lambda uid: told if told.knows(uid) else None),
             options.state_dir,
             version=version("joulepath"),
             look_for_gpus_s=options.look_for_gpus,
+            injected=registry,
         )
-        registry = CollectorRegistry()
-        registry.register(AgentCollector(agent, options.node_name, written.dropped_lines))
+        injector = Client(options.state_dir, registry, lambda: agent.chosen)
+        held = partial(held_devices, options.pod_resources)
+        admission = Admission(registry, jobs, held, agent.node_gpus, injector.say)
+        collected = CollectorRegistry()
+        collected.register(AgentCollector(agent, options.node_name, written.dropped_lines))
         address = options.metrics_address
         guard = Guard(options.metrics_tls, cluster.review) if options.metrics_tls else None
-        metrics = serve_metrics(address, options.metrics_port, registry, guard)
+        metrics = serve_metrics(address, options.metrics_port, collected, guard)
         health = serve_health(address, options.health_port, lambda: agent.healthy, lambda: agent.ready)
     except OSError as error:
         log.error("%s", error)
         return 1
     agent.start()
     cluster.run(agent.set_plans, agent.report)
+    injector.start(admission)
     log.info("metrics at port %d, health at port %d", metrics.port, health.port)
     stop.wait()
+    for part in (injector, admission, jobs):
+        part.stop()
     agent.stop()
     cluster.stop()
     metrics.close()

@@ -23,6 +23,7 @@ from joulepath_agent.channel import Channel
 from joulepath_agent.doctor.board import driver_version
 from joulepath_agent.doctor.record import Record, RecordError
 from joulepath_agent.gpus.energy import EnergyTrace, Sampler
+from joulepath_agent.injection.registry import Registry
 from joulepath_agent.part import part_of
 from joulepath_agent.peers.devices import NodeGpu
 from joulepath_agent.peers.locate import Locate
@@ -77,6 +78,7 @@ class Agent:
         version: str = "",
         look_for_gpus_s: float = _LOOK_FOR_GPUS_S,
         budget: Budget = BUDGET,
+        injected: Registry | None = None,
     ) -> None:
         """Begins to look for the clocks once started.
 
@@ -87,8 +89,10 @@ class Agent:
             version: Of the agent, as it is reported.
             look_for_gpus_s: Between two looks for GPUs while there are none, or not all.
             budget: What peers may make it remember and compute.
+            injected: What became of containers, to be told.
         """
         self.version = version
+        self.injected = injected or Registry()
         self.gpus: dict[str, GpuNews] = {}
         """By UUID, as the clocks told last."""
         self.meters: dict[str, Gpu] = {}
@@ -134,6 +138,11 @@ class Agent:
     def connected(self) -> bool:
         """Whether the clocks are there."""
         return self._channel.connected
+
+    @property
+    def chosen(self) -> bool:
+        """Whether this is the node's agent: a second one waits for it to end."""
+        return self._channel.chosen
 
     @property
     def ready(self) -> bool:
@@ -250,7 +259,7 @@ class Agent:
 
     def _place(self, asked: Asked) -> None:
         try:
-            pod = self._locate(asked.pod_uid, asked.gpu_uuid, self._node_gpus())
+            pod = self._locate(asked.pod_uid, asked.gpu_uuid, self.node_gpus())
             answer = Placed(asked.number, pod)
         except PeerRefusedError as refusal:
             answer = Placed(asked.number, None, refusal.code, refusal.message, refusal.final)
@@ -264,15 +273,17 @@ class Agent:
         while not self._stopping.wait(self._budget.recheck_s):
             for rank in self.ranks:
                 try:
-                    why = self._locate.part(rank.pod, rank.gpu_uuid, self._node_gpus())
+                    why = self._locate.part(rank.pod, rank.gpu_uuid, self.node_gpus())
                 except Exception:
                     log.exception("asking for the holders of a GPU failed")
                     continue
                 if why:
                     self._channel.say(Dismiss(rank.number, End.GPU_SHARED, why))
 
-    def _node_gpus(self) -> tuple[NodeGpu, ...]:
-        return tuple(NodeGpu(gpu.uuid, gpu.index, gpu.minor, gpu.mig) for gpu in self.gpus.values())
+    def node_gpus(self) -> tuple[NodeGpu, ...]:
+        """All GPUs: as the clocks told them, or as they are read here."""
+        known: dict[str, Gpu | GpuNews] = {**self.meters, **self.gpus}
+        return tuple(NodeGpu(gpu.uuid, gpu.index, gpu.minor, gpu.mig) for gpu in known.values())
 
     # meters
 
@@ -319,6 +330,7 @@ class Agent:
             agent_version=self.version,
             gpus=tuple(_gpu_report(gpu) for gpu in self.gpus.values()),
             jobs=tuple(_job_report(members) for _, members in sorted(jobs.items(), key=lambda item: item[0])),
+            injection=self.injected.report(),
         )
 
 

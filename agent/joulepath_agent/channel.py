@@ -51,6 +51,7 @@ class Channel:
         self._sending = threading.Lock()
         self._heard_at_s = 0.0
         self._told = ""
+        self._chosen = False
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="channel", daemon=True)
 
@@ -69,6 +70,11 @@ class Channel:
     def alive(self) -> bool:
         """Whether its thread lives."""
         return self._thread.is_alive()
+
+    @property
+    def chosen(self) -> bool:
+        """Whether this is the agent that the clocks serve, or would: no other has that right while this one lives."""
+        return self._chosen
 
     @property
     def connected(self) -> bool:
@@ -104,6 +110,7 @@ class Channel:
                 if not lock.take():
                     self._tell("the clocks serve another agent on this node (a second release?): waiting for it to end")
                     continue
+                self._chosen = True
                 with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
                     connection.settimeout(_WAIT_S)
                     connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _QUEUE_BYTES)

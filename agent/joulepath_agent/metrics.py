@@ -20,6 +20,7 @@ from joulepath_agent.measuring.history import LIMITS
 from joulepath_agent.rank import Rank
 from joulepath_clocks.gpus.nvml import GpuError
 from joulepath_crds import Arm, MetricRow
+from joulepath_injector.words import Outcome
 
 __all__ = ["TABLE", "AgentCollector"]
 
@@ -75,6 +76,12 @@ TABLE: Final[tuple[MetricRow, ...]] = (
     MetricRow("joulepath_lease_ends_total", "counter", ("hostname", "reason"), "Leases that ended, by reason."),
     MetricRow(
         "joulepath_peer_refusals_total", "counter", ("hostname", "reason"), "Peers of the socket refused, by reason."
+    ),
+    MetricRow(
+        "joulepath_injections_total",
+        "counter",
+        ("hostname", "outcome"),
+        "Containers with GPUs of annotated jobs, by what the node's injector did: Injected, Late, Unsuited or Before.",
     ),
     MetricRow(
         "joulepath_switching_lag_seconds",
@@ -152,6 +159,8 @@ class AgentCollector(Collector):
         samples["joulepath_log_dropped_lines_total"].append(((host,), self._dropped_lines()))
         samples["joulepath_lease_ends_total"] += _counts(host, agent.node.lease_ends)
         samples["joulepath_peer_refusals_total"] += _counts(host, agent.node.refusals)
+        outcomes = agent.injected.outcomes
+        samples["joulepath_injections_total"] += [((host, one), float(outcomes[one])) for one in Outcome]
         samples["joulepath_agent_build_info"].append(((host, agent.version), 1.0))
         return samples
 

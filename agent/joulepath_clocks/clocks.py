@@ -89,6 +89,11 @@ class Paths:
         """Whoever makes the sockets holds it first, and for life: it would take them from another process of clocks."""
         return self.state_dir / "clocks.lock"
 
+    @property
+    def pods(self) -> Path:
+        """Where each pod may have a folder, named by its UID, for a socket of its own."""
+        return self.socket.parent / "pods"
+
 
 class Clocks:
     """All of the process that sets clocks."""
@@ -140,7 +145,15 @@ class Clocks:
         self._looks = Looks(self._active)
         self._server = Server(paths.state_dir, self._news, self._hear, self._arm)
         self._make_endpoint = partial(
-            Endpoint, paths.socket, identify, self._admit, self._tick, on_refusal=self._count_refusal, budget=budget
+            Endpoint,
+            paths.socket,
+            identify,
+            self._admit,
+            self._tick,
+            on_refusal=self._count_refusal,
+            budget=budget,
+            pods=paths.pods,
+            proc=paths.proc,
         )
         self._endpoint: Endpoint | None = None
         self._started = False
@@ -225,8 +238,8 @@ class Clocks:
         with self._lock:
             holder = self._ranks.get(hello.gpu_uuid)
             if holder is not None and not holder.process_gone():
-                if holder.peer.pid != peer.pid:
-                    what = f"process {holder.peer.pid} already runs on {hello.gpu_uuid}"
+                if not peer.pid or peer.pid != holder.peer.pid:
+                    what = f"{holder.peer} already runs on {hello.gpu_uuid}"
                     raise PeerRefusedError("GpuClaimed", what)
                 holder.close(End.CONNECTION_CLOSED)
             setter.settled.forget()

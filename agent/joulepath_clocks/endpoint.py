@@ -1,6 +1,6 @@
-"""The socket: who comes in, what they may claim, and when they are gone.
+"""The sockets: who comes in, what they may claim, and when they are gone.
 
-One thread and one selector for the listener, the connections and the pidfds of the training processes. What may take
+One thread and one selector for the doors, the connections and the pidfds of the training processes. What may take
 seconds (asking the kubelet and the API server where a pod stands) runs in a small pool. A peer is believed nothing that
 isn't checked; a bad message closes its own connection and nothing else.
 
@@ -26,14 +26,16 @@ from pathlib import Path
 from typing import Final
 
 from joulepath_clocks.descriptors import Disposal, receive
+from joulepath_clocks.doors import Door, PodDoors
 from joulepath_clocks.gpus.lease import End
 from joulepath_clocks.peers.budget import BUDGET, Budget
 from joulepath_clocks.peers.limits import Allowance, PodLimits
 from joulepath_clocks.peers.peer import Identify, Peer
 from joulepath_clocks.peers.refusal import PeerRefusedError
+from joulepath_clocks.peers.sent import sent_process
 from joulepath_clocks.ranks.page import SharedPage
 from joulepath_clocks.ranks.rank import Rank
-from joulepath_trainer.wire.messages import Hello, Reply
+from joulepath_trainer.wire.messages import PROCESS, Hello, Reply
 from joulepath_trainer.wire.protocol import MAX_MESSAGE_BYTES, OtherVersionError, WireError
 
 __all__ = ["Admit", "Endpoint"]
@@ -44,9 +46,7 @@ Admit = Callable[[Hello, Peer, SharedPage], Rank]
 """Makes a rank of a hello and its page, or refuses the peer by a PeerRefusedError."""
 
 _HELLO_LIMIT_S: Final = 10.0
-_BACKLOG: Final = 512
 _TICK_S: Final = 0.25
-_CONNECTIONS_AT_ONCE: Final = 64
 _MESSAGES_AT_ONCE: Final = 16
 _LOGS_PER_MINUTE: Final = 20
 
@@ -56,6 +56,8 @@ class _Connection:
     """A peer that is connected."""
 
     socket: socket.socket
+    door: Door
+    """That it came by."""
     peer: Peer
     since_s: float
     allowance: Allowance
@@ -65,13 +67,15 @@ class _Connection:
     asking: bool = False
     """Whether its hello is being checked; meanwhile its pidfd stays open."""
     rank: Rank | None = None
+    asked_for_process: bool = False
+    """Whether its next message may bring the pidfd that the kernel doesn't give."""
     ended: bool = False
     paused: bool = False
     """Whether nothing is read from it for now."""
 
 
 class Endpoint:
-    """The server of the socket."""
+    """The server of the sockets."""
 
     def __init__(
         self,
@@ -81,27 +85,32 @@ class Endpoint:
         on_tick: Callable[[float], None],
         on_refusal: Callable[[str], None] = lambda _: None,
         budget: Budget = BUDGET,
+        *,
+        pods: Path | None = None,
+        proc: Path = Path("/proc"),
     ) -> None:
-        """Listens at once; `on_tick` runs four times a second in this thread.
+        """Listens at once.
+
+        Args:
+            path: Of the socket for all pods.
+            identify: Tells who is at it.
+            admit: Makes ranks.
+            on_tick: Runs four times a second in this thread.
+            on_refusal: Is told each refusal's code.
+            budget: What peers may make it do.
+            pods: Where each pod may have a folder with a socket of its own.
+            proc: The host's /proc.
 
         Raises:
-            OSError: The socket can't be made.
+            OSError: The socket for all pods can't be made.
         """
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.unlink(missing_ok=True)
-        self._path = path
-        self._empty_at_s = time.clock_gettime(time.CLOCK_BOOTTIME)
-        """When no connection waited to be accepted, last: those that do are younger."""
-        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._listener.bind(str(path))
-        self._inode = path.stat().st_ino
-        path.chmod(0o666)  # training pods run as any user; who they are, the kernel tells
-        self._listener.listen(_BACKLOG)
-        self._listener.setblocking(False)
+        self._pods, self._proc = None if pods is None else PodDoors(pods, budget.pods), proc
         self._identify, self._admit = identify, admit
         self._on_tick, self._on_refusal = on_tick, on_refusal
         self._selector = selectors.DefaultSelector()
-        self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
+        self._doors: set[Door] = set()
+        self._listen_at(Door(path))
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._selector.register(self._wake_read, selectors.EVENT_READ, self._woken)
         self._connections: set[_Connection] = set()
@@ -130,12 +139,10 @@ class Endpoint:
             self._thread.join(1.0)
         self._pool.shutdown(wait=False, cancel_futures=True)
         self._disposal.stop()
-        self._listener.close()
         for connection in self._connections:
             connection.socket.close()
-        with contextlib.suppress(OSError):
-            if self._path.stat().st_ino == self._inode:  # else the next agent is there already
-                self._path.unlink()
+        for door in self._doors:
+            door.close()
 
     @property
     def listening(self) -> bool:
@@ -147,8 +154,10 @@ class Endpoint:
         while not self._stop.is_set():
             looked_at_s = time.clock_gettime(time.CLOCK_BOOTTIME)
             ready = self._selector.select(_TICK_S)
-            if all(key.fileobj is not self._listener for key, _ in ready):
-                self._empty_at_s = looked_at_s
+            busy = {key.fileobj for key, _ in ready}
+            for door in self._doors:
+                if door.socket not in busy:
+                    door.empty_at_s = looked_at_s
             for key, _ in ready:
                 try:
                     key.data()
@@ -164,6 +173,10 @@ class Endpoint:
             self._on_tick(now)
         except Exception:
             log.exception("looking after the leases failed")
+        try:
+            self._look_for_doors()
+        except Exception:
+            log.exception("looking for the sockets of pods failed")
         self._limits.forget(now)
         for connection in tuple(self._connections):
             if connection.rank is not None and not connection.rank.alive:
@@ -174,23 +187,34 @@ class Endpoint:
                 connection.paused = False
                 self._listen_to(connection)
 
+    # doors
+
+    def _look_for_doors(self) -> None:
+        if self._pods is None:
+            return
+        new, gone = self._pods.look()
+        for door in gone:
+            self._doors.remove(door)
+            self._selector.unregister(door.socket)
+            door.close()
+        for connection in [one for one in self._connections if one.door in gone]:
+            self._end(connection, End.POD_GONE)
+        for door in new:
+            self._listen_at(door)
+
+    def _listen_at(self, door: Door) -> None:
+        self._doors.add(door)
+        self._selector.register(door.socket, selectors.EVENT_READ, lambda: self._accept(door))
+
     # connections
 
-    def _accept(self) -> None:
-        """Takes all that wait: while one pod fills the queue of connections, the others find it full."""
-        for _ in range(_CONNECTIONS_AT_ONCE):
-            looked_at_s = time.clock_gettime(time.CLOCK_BOOTTIME)
-            try:
-                client, _ = self._listener.accept()
-            except BlockingIOError:
-                self._empty_at_s = looked_at_s
-                return
-            self._meet(client)
+    def _accept(self, door: Door) -> None:
+        for client in door.accept():
+            self._meet(client, door)
 
-    def _meet(self, client: socket.socket) -> None:
-        client.setblocking(False)
+    def _meet(self, client: socket.socket, door: Door) -> None:
         try:
-            peer = self._identify(client, self._empty_at_s)
+            peer = self._identify(client, door.empty_at_s, door.pod_uid)
         except PeerRefusedError as refusal:
             self._tell_refusal(client, refusal)
             client.close()
@@ -200,12 +224,12 @@ class Endpoint:
             self._limits.connect(peer.pod_uid, now)
         except PeerRefusedError as refusal:
             self._count_refusal(refusal)
-            os.close(peer.pidfd)
+            peer.close()
             client.close()
             return
         budget = self._budget
         allowance = Allowance(budget.record_burst_bytes, budget.record_bytes_per_s, now)
-        connection = _Connection(client, peer, now, allowance)
+        connection = _Connection(client, door, peer, now, allowance)
         self._connections.add(connection)
         self._listen_to(connection)
 
@@ -220,7 +244,7 @@ class Endpoint:
                 self._selector.unregister(connection.socket)
                 return
             try:
-                wanted = connection.hello is None and not self._disposal.full
+                wanted = (connection.hello is None or connection.asked_for_process) and not self._disposal.full
                 message, descriptors = receive(connection.socket, MAX_MESSAGE_BYTES + 1, descriptors=wanted)
             except BlockingIOError:
                 return
@@ -230,6 +254,10 @@ class Endpoint:
             if connection.hello is None and message:
                 self._greet(connection, message, descriptors)
                 return
+            asked, connection.asked_for_process = connection.asked_for_process, False
+            if asked and message == PROCESS:
+                self._learn_process(connection, descriptors)
+                continue
             self._disposal.take(descriptors)
             if not message:
                 self._end(connection)
@@ -276,7 +304,7 @@ class Endpoint:
         waiting, self._waiting = self._waiting, []
         for connection in waiting:
             if connection.ended:
-                os.close(connection.peer.pidfd)
+                connection.peer.close()
                 if connection.page is not None:
                     connection.page.close()
             elif self._limits.begin_hello(connection.peer.pod_uid):
@@ -314,19 +342,32 @@ class Endpoint:
             else:
                 self._turn_down(connection, answer)
             if gone:
-                os.close(connection.peer.pidfd)
+                connection.peer.close()
         self._fill_pool()
 
     def _welcome(self, connection: _Connection, rank: Rank) -> None:
         connection.rank = rank
         if connection.ended:
             rank.close(End.CONNECTION_CLOSED)
-        elif _send(connection.socket, Reply(accepted=True)):
-            self._selector.register(
-                rank.peer.pidfd, selectors.EVENT_READ, lambda: self._end(connection, End.PROCESS_GONE)
-            )
+        elif _send(connection.socket, Reply(accepted=True, wants_process=connection.peer.pidfd is None)):
+            connection.asked_for_process = connection.peer.pidfd is None
+            self._await_end(connection)
         else:
             self._end(connection)
+
+    def _learn_process(self, connection: _Connection, descriptors: list[int]) -> None:
+        """Takes the pidfd that a peer was asked for; without a sound one, its connection and its markers must do."""
+        assert connection.rank is not None
+        peer = sent_process(descriptors, connection.peer.pod_uid, self._proc)
+        if peer is None:
+            self._disposal.take(descriptors)
+            return
+        connection.peer = connection.rank.peer = peer
+        self._await_end(connection)
+
+    def _await_end(self, connection: _Connection) -> None:
+        if (pidfd := connection.peer.pidfd) is not None:
+            self._selector.register(pidfd, selectors.EVENT_READ, lambda: self._end(connection, End.PROCESS_GONE))
 
     def _end(self, connection: _Connection, end: End = End.CONNECTION_CLOSED, why: str = "") -> None:
         """Ends a connection and its rank. Only this thread closes descriptors that the selector knows."""
@@ -334,17 +375,18 @@ class Endpoint:
             return
         connection.ended = True
         if why:
-            self._log(f"connection of process {connection.peer.pid} closed: {why}")
+            self._log(f"connection of {connection.peer} closed: {why}")
         self._connections.discard(connection)
         self._limits.disconnect(connection.peer.pod_uid)
         for watched in (connection.socket, connection.peer.pidfd):
             with contextlib.suppress(KeyError):
-                self._selector.unregister(watched)
+                if watched is not None:
+                    self._selector.unregister(watched)
         if connection.rank is not None:
             connection.rank.close(end)
         connection.socket.close()
         if not connection.asking:
-            os.close(connection.peer.pidfd)
+            connection.peer.close()
 
     def _tell_refusal(self, client: socket.socket, refusal: PeerRefusedError) -> None:
         self._count_refusal(refusal)

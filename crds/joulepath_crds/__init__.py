@@ -43,9 +43,11 @@ from joulepath_crds.jobplan import (
 from joulepath_crds.metrics import MetricRow
 from joulepath_crds.nodereport import (
     MOST_BLOCKS,
+    MOST_INJECTIONS,
     REPORT_INTERVAL_S,
     BlockReport,
     GpuReport,
+    InjectionReport,
     InstructionMeasurement,
     InstructionTime,
     JobReport,
@@ -75,6 +77,7 @@ __all__ = [
     "INSTRUCTION_KINDS",
     "MARGIN",
     "MOST_BLOCKS",
+    "MOST_INJECTIONS",
     "REPORT_INTERVAL_S",
     "TAIL_LAGS",
     "VERSION",
@@ -93,6 +96,7 @@ __all__ = [
     "FrontierPoint",
     "GpuReport",
     "Granularity",
+    "InjectionReport",
     "Instruction",
     "InstructionMeasurement",
     "InstructionTime",

@@ -13,9 +13,11 @@ from joulepath_rules import Arm, RankState
 
 __all__ = [
     "MOST_BLOCKS",
+    "MOST_INJECTIONS",
     "REPORT_INTERVAL_S",
     "BlockReport",
     "GpuReport",
+    "InjectionReport",
     "InstructionMeasurement",
     "InstructionTime",
     "JobReport",
@@ -27,6 +29,8 @@ __all__ = [
 
 MOST_BLOCKS: Final = 256
 """Blocks that a rank reports: the newest ones, of the plan that is staged."""
+MOST_INJECTIONS: Final = 128
+"""Containers that a node reports: two for each GPU that it may report, 100 KB at most."""
 REPORT_INTERVAL_S: Final = 30.0
 """Longest time between two reports of a node where anything changes; what is waited for is reported at once."""
 
@@ -212,6 +216,24 @@ class JobReport(Contract):
     """Ranks on this node."""
 
 
+class InjectionReport(Contract):
+    """What the node's injector did with a container that has GPUs, of a job that asks for a plan."""
+
+    pod_uid: UID
+    """UID of its pod."""
+    namespace: Name
+    """Namespace of its pod."""
+    pod: Name
+    """Name of its pod."""
+    container: Name
+    """Name of the container."""
+    outcome: Annotated[str, Field(max_length=64)]
+    """Injected, Late (the agent didn't answer in time), Unsuited (it can't take the trainer) or Before (it ran before
+    the injector did)."""
+    why: Annotated[str, Field(max_length=256)] = ""
+    """What is in the way, in a sentence."""
+
+
 class NodeReportStatus(Contract):
     """All that the node's agent knows."""
 
@@ -221,3 +243,8 @@ class NodeReportStatus(Contract):
     """GPUs of the node."""
     jobs: Annotated[tuple[JobReport, ...], Field(max_length=256, json_schema_extra=list_by("jobUID", "attempt"))] = ()
     """Jobs that have ranks on the node."""
+    injection: Annotated[
+        tuple[InjectionReport, ...],
+        Field(max_length=MOST_INJECTIONS, json_schema_extra=list_by("podUID", "container")),
+    ] = ()
+    """Containers that the injector of the node has met, of pods that are there."""

@@ -239,9 +239,9 @@ class Room:
         self._stack.callback(started.end)
         return started
 
-    def peer(self, pod: str = "a", **options: object) -> Process:
-        """Starts a training process."""
-        return self._start(pod, "tests.agent.peer", str(self.socket), json.dumps(options))
+    def peer(self, pod: str = "a", door: Path | None = None, **options: object) -> Process:
+        """Starts a training process, which comes by the socket for all pods unless told otherwise."""
+        return self._start(pod, "tests.agent.peer", str(door or self.socket), json.dumps(options))
 
     def hostile(self, pod: str, what: str, gpu: int = 0) -> Process:
         """Starts a process that means no good: `bytes`, `rank`, `wide`, `deep` or `chatty`."""

@@ -294,6 +294,13 @@ def test_accounts_write_what_is_ours_and_nothing_else(objects: list[Object]) -> 
 
 
 @pytest.mark.cluster
+def test_where_the_node_injects_the_agent_reads_jobs_and_no_pods(cluster: Cluster, objects: list[Object]) -> None:
+    before, after = (grants(made, "agent") for made in (objects, render(cluster, "--set", "injection=nri")))
+    assert before - after == {("get", "/pods")}
+    assert after - before == {("get", "kubeflow.org/pytorchjobs")}
+
+
+@pytest.mark.cluster
 def test_webhook_can_neither_block_nor_slow_other_pods(objects: list[Object]) -> None:
     (hook,) = only(objects, "MutatingWebhookConfiguration", "joulepath-webhook")["webhooks"]
     assert hook["failurePolicy"] == "Ignore"

@@ -71,7 +71,7 @@ class Door:
         """Says hello, with a sound page unless told otherwise."""
         socket.send_fds(client, [hello], [self.page] if pages is None else pages)
 
-    def _identify(self, connection: socket.socket, made_after_s: float) -> Peer:
+    def _identify(self, connection: socket.socket, made_after_s: float, pod_uid: str | None) -> Peer:
         name = Path(os.fsdecode(connection.getpeername()).strip("\0")).name
         self.made_after_s[name] = made_after_s
         pod = name.partition("-")[0] or "quiet"

@@ -15,7 +15,7 @@ import pytest
 from agent_double import AgentDouble, refuse
 from joulepath_trainer.connection import AgentGoneError, AgentRefusedError, Handshake
 from joulepath_trainer.memory import OwnPage
-from joulepath_trainer.wire.messages import Hello, PipelinePlace, Reply
+from joulepath_trainer.wire.messages import PROCESS, Hello, PipelinePlace, Reply
 from joulepath_trainer.wire.protocol import MAX_MESSAGE_BYTES, WireError
 
 if TYPE_CHECKING:
@@ -104,6 +104,43 @@ def test_a_hostile_answer_leaks_no_descriptor(tmp_path: Path, page: OwnPage, cas
                 with pytest.raises(error):
                     handshake.poll()
         assert len(os.listdir("/proc/self/fd")) == before
+
+
+def welcomed(path: Path, page: OwnPage, reply: bytes) -> tuple[bytes, list[int]]:
+    """What a trainer says to that welcome, with its descriptors; it hangs up afterwards."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        handshake = Handshake(str(path), HELLO, page.descriptor)
+        with listener.accept()[0] as connection:
+            connection.recv(MAX_MESSAGE_BYTES)
+            connection.send(reply)
+            accepted = handshake.poll(60)
+            assert accepted is not None
+            accepted.close()
+            message, descriptors, _, _ = socket.recv_fds(connection, MAX_MESSAGE_BYTES, 8)
+            return message, descriptors
+
+
+def test_an_agent_that_wants_the_process_is_sent_a_pidfd_of_it(tmp_path: Path, page: OwnPage) -> None:
+    message, (pidfd,) = welcomed(tmp_path / "s", page, Reply(accepted=True, wants_process=True).encode())
+    told = Path(f"/proc/self/fdinfo/{pidfd}").read_text()
+    os.close(pidfd)
+    assert message == PROCESS
+    assert f"Pid:\t{os.getpid()}\n" in told
+
+
+@pytest.mark.parametrize("answer", [Reply(accepted=True).encode(), b'{"reply": {"accepted": true}}'])
+def test_an_agent_that_does_not_want_it_is_sent_none(tmp_path: Path, page: OwnPage, answer: bytes) -> None:
+    """Neither is one of before, which wouldn't know what it is."""
+    assert welcomed(tmp_path / "s", page, answer) == (b"", [])
+
+
+def test_a_process_that_has_no_pidfd_sends_none_and_is_welcome(
+    tmp_path: Path, page: OwnPage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(os, "pidfd_open")
+    assert welcomed(tmp_path / "s", page, Reply(accepted=True, wants_process=True).encode()) == (b"", [])
 
 
 def test_an_agent_of_another_release_is_told_in_one_sentence(tmp_path: Path, page: OwnPage) -> None:

@@ -18,9 +18,10 @@ from kubernetes import client, config, watch
 
 from joulepath_agent.cluster.failures import failures_as_oserror, repeat
 from joulepath_agent.cluster.heartbeat import Heartbeat
-from joulepath_agent.cluster.objects import read_core
+from joulepath_agent.cluster.objects import read_core, read_metadata
 from joulepath_agent.cluster.plans import Plans
 from joulepath_agent.cluster.reporting import Pace, fitting
+from joulepath_agent.injection.jobs import path_of
 from joulepath_clocks.peers.budget import BUDGET
 from joulepath_clocks.peers.peer import JobKey
 from joulepath_clocks.ranks.lifetime import DEFAULT_TIME_TO_LIVE_S
@@ -31,6 +32,8 @@ from joulepath_crds.contract import GROUP, VERSION
 __all__ = ["NodeApi"]
 
 _TIMEOUT: Final = (3.05, 10)
+_SOON: Final = (1.0, 2.0)
+"""For what a container waits for."""
 _LONGEST_WATCH_S: Final = 60.0
 _LATE_S: Final = 15.0
 """How long after its end a watch may still be open: then the connection is taken for dead."""
@@ -97,6 +100,17 @@ class NodeApi:
         """
         try:
             return read_core(self._api, "namespaces", namespace, "pods", name, timeout_s=_TIMEOUT)
+        except FileNotFoundError:
+            return None
+
+    def read_job(self, namespace: str, name: str) -> Mapping[str, Any] | None:
+        """A PyTorchJob's metadata as the API gives it, None where there is none.
+
+        Raises:
+            OSError: The API server doesn't answer.
+        """
+        try:
+            return read_metadata(self._api, *path_of(namespace, name), timeout_s=_SOON)
         except FileNotFoundError:
             return None
 

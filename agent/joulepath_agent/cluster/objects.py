@@ -5,15 +5,17 @@ The client's own models aren't used: those of one API (`CoreV1Api`) pull in near
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
 from urllib.parse import quote
 
 from kubernetes import client
 
 from joulepath_agent.cluster.failures import failures_as_oserror
 
-__all__ = ["read_core"]
+__all__ = ["read_core", "read_metadata"]
+
+_METADATA: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 
 
 def read_core(api: client.ApiClient, *names: str, timeout_s: tuple[float, float]) -> Mapping[str, Any]:
@@ -23,10 +25,24 @@ def read_core(api: client.ApiClient, *names: str, timeout_s: tuple[float, float]
         FileNotFoundError: There is none.
         OSError: The API server doesn't answer, or forbids it.
     """
-    path = "/".join(("/api/v1", *(quote(name, safe="") for name in names)))
-    request = api.param_serialize(
-        "GET", path, header_params={"Accept": "application/json"}, auth_settings=["BearerToken"]
-    )
+    return _read(api, ("api", "v1", *names), "application/json", timeout_s)
+
+
+def read_metadata(api: client.ApiClient, *names: str, timeout_s: tuple[float, float]) -> Mapping[str, Any]:
+    """An object of another API, by what follows `/apis/` in its path: of all of it, its metadata alone.
+
+    Raises:
+        FileNotFoundError: There is none.
+        OSError: The API server doesn't answer, or forbids it.
+    """
+    return _read(api, ("apis", *names), _METADATA, timeout_s)
+
+
+def _read(
+    api: client.ApiClient, names: Iterable[str], accepted: str, timeout_s: tuple[float, float]
+) -> Mapping[str, Any]:
+    path = "".join(f"/{quote(name, safe='')}" for name in names)
+    request = api.param_serialize("GET", path, header_params={"Accept": accepted}, auth_settings=["BearerToken"])
     with failures_as_oserror():
         response = api.call_api(*request, _request_timeout=timeout_s)
         response.read()

@@ -1,21 +1,21 @@
-"""Whether a GPU is a pod's alone: its holder by the kubelet, that pod by the API server, its job by the pod's owner.
+"""Whether a GPU is a pod's alone: its holder by the kubelet, that pod and its job by whoever knows the node's pods.
 
-The kubelet knows pods by name, the kernel by UID; the API server ties both. A GPU is a peer's only if the one pod that
-holds it has the UID that the kernel says the peer is in.
+The kubelet knows pods by name, the kernel by UID; the API server ties both, and so does the node's injector, which is
+told of each pod by the runtime. A GPU is a peer's only if the one pod that holds it has the UID that the peer is in.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from joulepath_agent.peers.devices import Grant, NodeGpu, granted
 from joulepath_agent.peers.podresources import Held, PodResourcesError, held_devices
 from joulepath_clocks.peers.peer import JobPod
 from joulepath_clocks.peers.refusal import PeerRefusedError
 
-__all__ = ["ClusterPods", "ReadPod", "own_pod"]
+__all__ = ["ApiPods", "ClusterPods", "Pods", "ReadPod", "own_pod"]
 
 ReadPod = Callable[[str, str], Mapping[str, Any] | None]
 """Namespace and name to the pod's API object, or None where there is none. Where the API doesn't answer, an OSError."""
@@ -24,22 +24,74 @@ _ENDED: Final = ("Succeeded", "Failed")
 _NOT_WHOLE: Final = ("SharedGpu", "MigGpu", "AmbiguousGpu")
 
 
-class ClusterPods:
-    """Locate by the kubelet and the API server."""
+class Pods(Protocol):
+    """The pods of the node, by namespace and name."""
 
-    def __init__(self, pod_resources: Path, read_pod: ReadPod) -> None:
-        self._pod_resources = pod_resources
+    def uid(self, namespace: str, name: str) -> str | None:
+        """The UID of one that hasn't ended; None if there is none.
+
+        Raises:
+            OSError: Whoever knows doesn't answer.
+        """
+
+    def job(self, namespace: str, name: str) -> tuple[str, str]:
+        """Name and UID of the job of such a pod.
+
+        Raises:
+            PeerRefusedError: It belongs to none.
+            OSError: Whoever knows doesn't answer.
+        """
+
+
+class ApiPods:
+    """Pods as the API server has them, for one question."""
+
+    def __init__(self, read_pod: ReadPod) -> None:
         self._read_pod = read_pod
+        self._read: dict[tuple[str, str], Mapping[str, Any]] = {}
+
+    def uid(self, namespace: str, name: str) -> str | None:
+        """See Pods."""
+        pod = self._read_pod(namespace, name)
+        if not pod or pod.get("status", {}).get("phase") in _ENDED:
+            return None
+        self._read[namespace, name] = pod
+        return str(pod["metadata"]["uid"])
+
+    def job(self, namespace: str, name: str) -> tuple[str, str]:
+        """See Pods: its controller."""
+        owners = self._read[namespace, name]["metadata"].get("ownerReferences") or ()
+        owner = next((one for one in owners if one.get("controller")), None)
+        if owner is None or owner.get("kind") != "PyTorchJob":
+            raise PeerRefusedError("NoJob", f"pod {name} isn't controlled by a PyTorchJob, so it belongs to no job")
+        return owner["name"], owner["uid"]
+
+
+class ClusterPods:
+    """Locate by the kubelet, and by injector or API server."""
+
+    def __init__(
+        self, pod_resources: Path, read_pod: ReadPod, told: Callable[[str], Pods | None] = lambda pod_uid: None
+    ) -> None:
+        """Asks nobody yet.
+
+        Args:
+            pod_resources: The kubelet's socket.
+            read_pod: Reads a pod of the API server's.
+            told: Those who know the pod of a UID, and all that are there, without it.
+        """
+        self._pod_resources, self._read_pod, self._told = pod_resources, read_pod, told
 
     def __call__(self, pod_uid: str, gpu_uuid: str, gpus: Sequence[NodeGpu]) -> JobPod:
         """See Locate."""
         try:
-            return own_pod(pod_uid, gpu_uuid, gpus, held_devices(self._pod_resources), self._read_pod)
+            held = held_devices(self._pod_resources)
+            return own_pod(pod_uid, gpu_uuid, gpus, held, self._told(pod_uid) or ApiPods(self._read_pod))
         except (PodResourcesError, OSError) as error:
             raise PeerRefusedError("Unanswered", str(error)) from None
 
     def part(self, pod: JobPod, gpu_uuid: str, gpus: Sequence[NodeGpu]) -> str:
-        """See Locate. Where nothing has changed, the API server isn't asked."""
+        """See Locate. Where nothing has changed, nobody else is asked."""
         try:
             if _holders(gpu_uuid, gpus, held_devices(self._pod_resources)) != [(pod.namespace, pod.name)]:
                 self(pod.uid, gpu_uuid, gpus)
@@ -50,7 +102,7 @@ class ClusterPods:
         return ""
 
 
-def own_pod(pod_uid: str, gpu_uuid: str, gpus: Sequence[NodeGpu], held: Sequence[Held], read_pod: ReadPod) -> JobPod:
+def own_pod(pod_uid: str, gpu_uuid: str, gpus: Sequence[NodeGpu], held: Sequence[Held], pods: Pods) -> JobPod:
     """The pod of that UID and its job, if the GPU is its alone.
 
     Args:
@@ -58,26 +110,21 @@ def own_pod(pod_uid: str, gpu_uuid: str, gpus: Sequence[NodeGpu], held: Sequence
         gpu_uuid: What the peer says it runs on.
         gpus: All of the node.
         held: All devices that containers hold.
-        read_pod: Reads a pod.
+        pods: Whoever knows pods.
 
     Raises:
         PeerRefusedError: The GPU is another's, shared or in MIG mode, or the pod belongs to no job.
+        OSError: Whoever knows pods doesn't answer.
     """
     holders = _holders(gpu_uuid, gpus, held)
-    pods = {key: read_pod(*key) for key in holders}
-    living = {key: pod for key, pod in pods.items() if pod and pod.get("status", {}).get("phase") not in _ENDED}
-    own = next((key for key, pod in living.items() if pod["metadata"]["uid"] == pod_uid), None)
+    uids = {key: pods.uid(*key) for key in holders}
+    living = {uid: key for key, uid in uids.items() if uid is not None}
+    own = living.get(pod_uid)
     if own is None:
         raise PeerRefusedError("NotItsGpu", f"the kubelet gave {gpu_uuid} to another pod than {pod_uid}, or to none")
     if len(living) > 1 or holders.count(own) > 1:
         raise PeerRefusedError("SharedGpu", f"{gpu_uuid} is held by more than one container")
-    metadata = living[own]["metadata"]
-    owner = next((o for o in metadata.get("ownerReferences") or () if o.get("controller")), None)
-    if owner is None or owner.get("kind") != "PyTorchJob":
-        raise PeerRefusedError(
-            "NoJob", f"pod {metadata['name']} isn't controlled by a PyTorchJob, so it belongs to no job"
-        )
-    return JobPod(metadata["namespace"], metadata["name"], pod_uid, owner["name"], owner["uid"])
+    return JobPod(*own, pod_uid, *pods.job(*own))
 
 
 def _holders(gpu_uuid: str, gpus: Sequence[NodeGpu], held: Sequence[Held]) -> list[tuple[str, str]]:

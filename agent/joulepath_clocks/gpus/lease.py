@@ -20,6 +20,7 @@ class End(StrEnum):
 
     PROCESS_GONE = "ProcessGone"
     CONNECTION_CLOSED = "ConnectionClosed"
+    POD_GONE = "PodGone"
     MARKERS_STOPPED = "MarkersStopped"
     MARKERS_LOST = "MarkersLost"
     PLAN_OVER = "PlanOver"

@@ -6,6 +6,7 @@
 - `limits`: how often and how many times a pod may connect
 - `process`: the peer's process, by the kernel
 - `cgroup`: its pod, by its cgroup
+- `sent`: the peer's process, by its own word
 """
 
 from __future__ import annotations

@@ -69,6 +69,8 @@ class Budget:
 
     # who may come in, and stay away
 
+    pods: int = 64
+    """With a socket of their own, a descriptor each: as many as a NodeReport takes GPUs, which are a pod's alone."""
     connections: int = 384
     """At a time, each with a descriptor or two."""
     connections_per_pod: int = 32

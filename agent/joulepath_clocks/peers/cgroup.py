@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Final
 
 from joulepath_clocks.peers.peer import Peer
-from joulepath_clocks.peers.process import peer_pidfd, pid_of
+from joulepath_clocks.peers.process import UNTOLD, peer_pidfd, pid_of
 from joulepath_clocks.peers.refusal import PeerRefusedError
 
-__all__ = ["CgroupIdentity", "pod_uid_of"]
+__all__ = ["CgroupIdentity", "pod_of", "pod_uid_of"]
 
 _MOST_KNOWN: Final = 1024
 # The kubelet's names (k8s.io/kubernetes pkg/kubelet/cm, cgroup_manager_linux.go and pod_container_manager_linux.go):
@@ -56,32 +56,52 @@ class CgroupIdentity:
         self._known: dict[int, tuple[int, str]] = {}
         """Pid and pod by that inode, the last ones that connected."""
 
-    def __call__(self, connection: socket.socket, made_after_s: float) -> Peer:
-        """See Identify."""
-        pidfd = peer_pidfd(connection, self._proc, made_after_s)
+    def __call__(self, connection: socket.socket, made_after_s: float, pod_uid: str | None = None) -> Peer:
+        """See Identify. At a pod's own socket it is a second check, where the kernel tells."""
         try:
-            inode = _inode(pidfd)
-            pid, pod_uid = self._known.pop(inode) if inode in self._known else self._look_up(pidfd)
+            pidfd = peer_pidfd(connection, self._proc, made_after_s)
+        except PeerRefusedError as refusal:
+            if pod_uid is None or refusal.code not in UNTOLD:
+                raise
+            return Peer(0, None, pod_uid)
+        try:
+            pid, found = self._look_up(pidfd, pod_uid)
             if select.select([pidfd], [], [], 0)[0]:
                 raise PeerRefusedError("NoPod", f"process {pid} is gone")
+            if found is None:
+                raise PeerRefusedError("NoPod", f"process {pid} is in no pod's cgroup, or gone")
+            if pod_uid not in (None, found):
+                raise PeerRefusedError("OtherPod", f"process {pid} of pod {found} came by the socket of pod {pod_uid}")
         except BaseException:
             os.close(pidfd)
             raise
-        if inode:
-            self._known[inode] = pid, pod_uid
+        return Peer(pid, pidfd, found)
+
+    def _look_up(self, pidfd: int, pod_uid: str | None) -> tuple[int, str | None]:
+        """Number and pod of a process; that pod where the cgroup names none, or isn't shown."""
+        if (inode := _inode(pidfd)) in self._known:
+            self._known[inode] = self._known.pop(inode)
+            return self._known[inode]
+        try:
+            pid = pid_of(pidfd, self._proc)
+        except PeerRefusedError:
+            if pod_uid is None:
+                raise
+            return 0, pod_uid
+        found = pod_of(pid, self._proc)
+        if found is not None and inode:
+            self._known[inode] = pid, found
             if len(self._known) > _MOST_KNOWN:
                 del self._known[next(iter(self._known))]
-        return Peer(pid, pidfd, pod_uid)
+        return pid, found or pod_uid
 
-    def _look_up(self, pidfd: int) -> tuple[int, str]:
-        pid = pid_of(pidfd, self._proc)
-        try:
-            pod_uid = pod_uid_of((self._proc / str(pid) / "cgroup").read_text())
-        except OSError:
-            pod_uid = None
-        if pod_uid is None:
-            raise PeerRefusedError("NoPod", f"process {pid} is in no pod's cgroup, or gone")
-        return pid, pod_uid
+
+def pod_of(pid: int, proc: Path) -> str | None:
+    """The pod's UID of a process; None if it is in no pod, or gone."""
+    try:
+        return pod_uid_of((proc / str(pid) / "cgroup").read_text())
+    except OSError:
+        return None
 
 
 def _inode(pidfd: int) -> int:

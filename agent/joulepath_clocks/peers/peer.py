@@ -5,6 +5,7 @@ Who it is, is asked by a protocol, so that all runs the same with a cluster (`cg
 
 from __future__ import annotations
 
+import os
 import socket
 from dataclasses import dataclass
 from typing import Protocol
@@ -17,13 +18,23 @@ JobKey = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """The process that connected, as the kernel tells."""
+    """The process that connected, and its pod."""
 
     pid: int
-    """In the agent's own view of processes."""
-    pidfd: int
-    """Readable when the process is gone. The endpoint closes it, after the rank."""
+    """In the agent's own view of processes; 0 where that can't be told."""
+    pidfd: int | None
+    """Readable when the process is gone, None where nobody gave one. The endpoint closes it, after the rank."""
     pod_uid: str
+    sent: bool = False
+    """Whether the peer has sent its pidfd itself, as the kernel gave none."""
+
+    def __str__(self) -> str:
+        return f"process {self.pid}" if self.pid else f"a process of pod {self.pod_uid}"
+
+    def close(self) -> None:
+        """Lets its process go."""
+        if self.pidfd is not None:
+            os.close(self.pidfd)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +56,14 @@ class JobPod:
 class Identify(Protocol):
     """Tells who is at the other end."""
 
-    def __call__(self, connection: socket.socket, made_after_s: float) -> Peer:
+    def __call__(self, connection: socket.socket, made_after_s: float, pod_uid: str | None) -> Peer:
         """Tells it.
 
         Args:
             connection: To that process.
             made_after_s: A time of CLOCK_BOOTTIME at which the connection hadn't been made yet.
+            pod_uid: The pod whose own socket it came by, None at the one for all pods.
 
         Raises:
-            PeerRefusedError: That can't be told.
+            PeerRefusedError: That can't be told, or it is in another pod than its socket's.
         """

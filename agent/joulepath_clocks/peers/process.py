@@ -21,7 +21,10 @@ from typing import Final
 
 from joulepath_clocks.peers.refusal import PeerRefusedError
 
-__all__ = ["peer_pidfd", "pid_of"]
+__all__ = ["UNTOLD", "peer_pidfd", "pid_of"]
+
+UNTOLD: Final = ("NoPid", "NoPidfd", "TooYoung")
+"""Refusals that say nothing of the peer: the kernel doesn't tell who it is, or not for sure."""
 
 _SO_PEERPIDFD: Final = 77
 _CREDENTIALS: Final = struct.Struct("iII")

@@ -226,9 +226,10 @@ class Rank:
                 self._end_lease(end)
 
     def process_gone(self) -> bool:
-        """Whether its training process has ended."""
+        """Whether its training process is known to have ended."""
         with self._lock:
-            return not self.alive or bool(select.select([self.peer.pidfd], [], [], 0)[0])
+            pidfd = self.peer.pidfd
+            return not self.alive or (pidfd is not None and bool(select.select([pidfd], [], [], 0)[0]))
 
     def _apply(self, wish: Wish | None, end: End = End.PLAN_OVER) -> None:
         """Does what the conductor wishes; `end` is why the lease ends if it gives no reason."""

@@ -1,12 +1,15 @@
 """What a rank and the agent say to each other: hello, reply, iteration records.
 
-One connection (`SOCK_SEQPACKET`) for each rank, and three things on it:
+One connection (`SOCK_SEQPACKET`) for each rank, and four things on it:
 
 1. *Hello*, one JSON message from the trainer: who this rank says it is. The agent believes of it only what it can
    check (the pod by the peer's pidfd, the GPU by the pod's set). It carries a file descriptor: the shared `page` of
    this rank, the same one on each connection of the process.
 2. *Welcome* or *refusal*, one JSON message back. No marker is enqueued between a hello and its welcome.
-3. *Iteration records*, binary, from the trainer, one for each completed training step: the begin and end of each
+3. Where the welcome wants the *process*, because the agent's kernel doesn't tell whose connection it is: one message
+   with a pidfd of the trainer's process. A trainer that sends none is served as well, and an agent that doesn't know
+   the message never wants it.
+4. *Iteration records*, binary, from the trainer, one for each completed training step: the begin and end of each
    instruction on the GPU's own clock, as offsets from the begin of the step. Sent without blocking; one that doesn't
    fit the socket's queue is dropped.
 """
@@ -20,7 +23,10 @@ from typing import Any, Final
 
 from joulepath_trainer.wire.protocol import KINDS, MAX_MESSAGE_BYTES, VERSION, OtherVersionError, WireError
 
-__all__ = ["Hello", "InstructionSpan", "IterationRecord", "PipelinePlace", "Reply"]
+__all__ = ["PROCESS", "Hello", "InstructionSpan", "IterationRecord", "PipelinePlace", "Reply"]
+
+PROCESS: Final = b"JPP1"
+"""The message that brings a pidfd."""
 
 _RECORD: Final = struct.Struct("<4sIddH")
 _SPAN: Final = struct.Struct("<BxHHxxdd")
@@ -124,6 +130,8 @@ class Reply:
     reason: str = ""
     final: bool = False
     """Whether a rank that isn't accepted need not ask again."""
+    wants_process: bool = False
+    """Whether a rank that is accepted is asked for its process."""
 
     def encode(self) -> bytes:
         """The message."""
@@ -144,6 +152,7 @@ class Reply:
             accepted=body.get("accepted") is True,
             reason=reason[:_REASON_CHARACTERS],
             final=body.get("final") is True,
+            wants_process=body.get("wants_process") is True,
         )
 
 

@@ -1,4 +1,4 @@
-"""An API server over HTTP as far as an agent asks one: JobPlans, a NodeReport and a Lease; it can fall silent."""
+"""An API server over HTTP as far as an agent asks one: JobPlans, jobs, a NodeReport and a Lease; it can fall silent."""
 
 from __future__ import annotations
 
@@ -26,6 +26,14 @@ class ApiDouble:
         """The parameters of each watch."""
         self.beats = 0
         """How often the Lease was renewed."""
+        self.jobs: dict[str, dict[str, str]] = {}
+        """Annotations of PyTorchJobs, by their paths."""
+        self.job_reads: list[tuple[str, str]] = []
+        """Path and accepted type of each read of a job."""
+        self.job_reads_fail = False
+        self.job_reads_hang = threading.Event()
+        """Reads of jobs are answered once this is set."""
+        self.job_reads_hang.set()
         self.lists_fail = False
         self.watches_hang = False
         """Whether a watch that is opened is never answered nor ended."""
@@ -49,11 +57,26 @@ def api_double() -> Iterator[ApiDouble]:
             if "watch" in asked:
                 self._watch(asked)
                 return
+            if "/pytorchjobs/" in self.path:
+                self._read_job()
+                return
             double.lists += 1
             if double.lists_fail:
                 self._answer(503, {})
             else:
                 self._answer(200, {"items": double.plans, "metadata": {"resourceVersion": "1"}})
+
+        def _read_job(self) -> None:
+            double.job_reads.append((self.path, self.headers["Accept"]))
+            double.job_reads_hang.wait(30)
+            if double.job_reads_fail:
+                self._answer(503, {})
+            elif self.path in double.jobs:
+                name = self.path.rpartition("/")[2]
+                metadata = {"name": name, "uid": f"uid-{name}", "annotations": double.jobs[self.path]}
+                self._answer(200, {"kind": "PartialObjectMetadata", "metadata": metadata})
+            else:
+                self._answer(404, {})
 
         def do_PATCH(self) -> None:
             self.rfile.read(int(self.headers["Content-Length"]))
@@ -83,5 +106,6 @@ def api_double() -> Iterator[ApiDouble]:
         yield double
     finally:
         double.over.set()
+        double.job_reads_hang.set()
         server.shutdown()
         server.server_close()

@@ -11,7 +11,7 @@ import grpc
 import pytest
 
 from joulepath_agent.peers.devices import NodeGpu
-from joulepath_agent.peers.ownership import ClusterPods, own_pod
+from joulepath_agent.peers.ownership import ApiPods, ClusterPods, own_pod
 from joulepath_agent.peers.podresources import Held, held_devices
 from joulepath_clocks.peers.peer import JobPod
 from joulepath_clocks.peers.refusal import PeerRefusedError
@@ -133,7 +133,7 @@ def test_a_silent_kubelet_refuses_for_now(tmp_path: Path) -> None:
 
 def test_the_gpu_of_a_pod_that_has_ended_is_its_successors() -> None:
     held = (Held("ns", "old", "c", RESOURCE, GPU), HELD)
-    assert own_pod("uid-0", GPU, GPUS, held, api(old=body("uid-9", "Succeeded"), pod_0=body())).name == "pod-0"
+    assert own_pod("uid-0", GPU, GPUS, held, ApiPods(api(old=body("uid-9", "Succeeded"), pod_0=body()))).name == "pod-0"
 
 
 @pytest.mark.parametrize(
@@ -156,7 +156,7 @@ def test_whoever_does_not_hold_the_gpu_alone_is_refused(
     held: tuple[Held, ...], pods: dict[str, Any], code: str
 ) -> None:
     with pytest.raises(PeerRefusedError) as refused:
-        own_pod("uid-0", GPU, GPUS, held, api(**pods))
+        own_pod("uid-0", GPU, GPUS, held, ApiPods(api(**pods)))
     assert refused.value.code == code
 
 

@@ -1,13 +1,12 @@
 """A kernel that lacks what newer ones have, for one thread: a seccomp filter that answers as an older one does.
 
-python -m tests.clocks.peers.old_kernel ADDRESS PROC     # prints who connects to that socket, by such a kernel
+python -m tests.clocks.peers.old_kernel ADDRESS PROC [POD]     # prints who connects to that socket, by such a kernel
 """
 
 from __future__ import annotations
 
 import ctypes
 import errno
-import os
 import platform
 import socket
 import struct
@@ -86,13 +85,13 @@ def _install(*, pidfd_open: bool) -> None:
         raise OSError(ctypes.get_errno(), "no seccomp filter can be installed")
 
 
-def told(connection: socket.socket, proc: Path, made_after_s: float) -> str:
-    """`PID POD` of the peer, or the refusal."""
+def told(connection: socket.socket, proc: Path, made_after_s: float, pod_uid: str | None = None) -> str:
+    """`PID POD` of the peer, or the refusal; at the socket of a pod if one is named."""
     try:
-        peer = before_6_5(lambda: CgroupIdentity(proc)(connection, made_after_s))
+        peer = before_6_5(lambda: CgroupIdentity(proc)(connection, made_after_s, pod_uid))
     except PeerRefusedError as refusal:
         return str(refusal)
-    os.close(peer.pidfd)
+    peer.close()
     return f"{peer.pid} {peer.pod_uid}"
 
 
@@ -103,7 +102,7 @@ def main() -> None:
         bound_s = time.clock_gettime(time.CLOCK_BOOTTIME)
         listener.listen(1)
         with listener.accept()[0] as connection:
-            print(told(connection, Path(sys.argv[2]), bound_s), flush=True)
+            print(told(connection, Path(sys.argv[2]), bound_s, *sys.argv[3:]), flush=True)
 
 
 if __name__ == "__main__":

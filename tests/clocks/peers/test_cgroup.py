@@ -27,7 +27,7 @@ def test_the_pod_is_found_on_every_kind_of_node(tmp_path: Path, name: str) -> No
     server, client = accepted(tmp_path / "socket")
     with server, client:
         peer = CgroupIdentity(tmp_path)(server, 0.0)
-        os.close(peer.pidfd)
+        peer.close()
     assert peer.pod_uid == UID
 
 
@@ -77,7 +77,7 @@ def test_a_process_that_connects_again_is_known_without_a_look_into_proc(tmp_pat
         server, client = accepted(tmp_path / f"socket{_}")
         with server, client:
             peer = identify(server, 0.0)
-            os.close(peer.pidfd)
+            peer.close()
             assert (peer.pid, peer.pod_uid) == (os.getpid(), UID)
         (tmp_path / str(os.getpid()) / "cgroup").write_text("0::/\n")
 
@@ -103,7 +103,7 @@ def test_another_process_is_never_taken_for_one_that_is_known(tmp_path: Path) ->
                 pod = UID.replace("0", str(number))
                 (tmp_path / str(process.pid) / "cgroup").write_text(f"0::/kubepods/pod{pod}/{CONTAINER}\n")
                 peer = identify(server, 0.0)
-                os.close(peer.pidfd)
+                peer.close()
         assert (peer.pid, peer.pod_uid) == (process.pid, pod)
 
 

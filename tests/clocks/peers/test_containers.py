@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import select
 import socket
 import time
@@ -76,5 +75,5 @@ def test_the_kernel_and_the_cgroup_tell_the_pod(
     connection, made_after_s = accept(listener)
     with connection:
         peer = kernel(lambda: CgroupIdentity(PROC)(connection, made_after_s))
-        os.close(peer.pidfd)
+        peer.close()
     assert peer.pod_uid == pod["metadata"]["uid"]

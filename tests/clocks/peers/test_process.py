@@ -103,10 +103,9 @@ ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="a pid namespace of its own 
 IN_NAMESPACE = ("unshare", "--pid", "--fork", "--mount-proc", "--kill-child")
 
 
-@ROOT
-def test_before_linux_6_5_an_agent_in_another_pid_namespace_says_what_to_do(tmp_path: Path) -> None:
-    path = tmp_path / "socket"
-    command = [*IN_NAMESPACE, sys.executable, "-m", "tests.clocks.peers.old_kernel", str(path), "/proc"]
+def told_in_another_namespace(path: Path, *pod: str) -> str:
+    """What an agent in a pid namespace of its own says of this process, on such a kernel."""
+    command = [*IN_NAMESPACE, sys.executable, "-m", "tests.clocks.peers.old_kernel", str(path), "/proc", *pod]
     with (
         subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as agent,
         socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as client,
@@ -117,7 +116,18 @@ def test_before_linux_6_5_an_agent_in_another_pid_namespace_says_what_to_do(tmp_
 
         wait_until(connected, "the agent listens")
         assert agent.stdout is not None
-        assert "NoPidfd: the kernel doesn't tell who connected: use Linux 6.5, or" in agent.stdout.read()
+        return agent.stdout.read().strip()
+
+
+@ROOT
+def test_before_linux_6_5_an_agent_in_another_pid_namespace_says_what_to_do(tmp_path: Path) -> None:
+    told = told_in_another_namespace(tmp_path / "socket")
+    assert told.startswith("NoPidfd: the kernel doesn't tell who connected: use Linux 6.5, or")
+
+
+@ROOT
+def test_before_linux_6_5_the_socket_of_a_pod_tells_it_in_another_pid_namespace_too(tmp_path: Path) -> None:
+    assert told_in_another_namespace(tmp_path / "socket", POD) == f"0 {POD}"
 
 
 IMPOSTOR = f"""

@@ -1,0 +1,152 @@
+"""Where ranks come in: a socket for all pods of the node, and one for each pod that has a folder of its own.
+
+A folder is named by its pod's UID. Whoever makes it (the injector, as root) shows it to that pod and to no other, so
+that whoever comes by the socket in it is in that pod, on every kernel. They are looked at again and again: a folder
+that is new gets a socket, with one that is gone the socket ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import re
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+__all__ = ["Door", "PodDoors"]
+
+log = logging.getLogger(__name__)
+
+_SOCKET_NAME: Final = "agent.sock"
+_BACKLOG: Final = 512
+_BACKLOG_OF_POD: Final = 64
+_AT_ONCE: Final = 64
+_AT_ONCE_OF_POD: Final = 8
+_POD_UID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9a-f]{32}")
+"""The API server's UIDs, and those that the kubelet gives to static pods."""
+
+
+class Door:
+    """A socket that ranks connect to."""
+
+    def __init__(self, path: Path, pod_uid: str | None = None) -> None:
+        """Listens at once, instead of whoever did before.
+
+        Args:
+            path: Of the socket.
+            pod_uid: The pod whose it is, None where it is all pods'.
+
+        Raises:
+            OSError: The socket can't be made.
+        """
+        self.path, self.pod_uid = path, pod_uid
+        self.empty_at_s = time.clock_gettime(time.CLOCK_BOOTTIME)
+        """When no connection waited to be accepted, last: those that do are younger."""
+        path.unlink(missing_ok=True)
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            self.socket.bind(str(path))
+            self._inode = path.stat().st_ino
+            path.chmod(0o666)  # training pods run as any user
+            self.socket.listen(_BACKLOG if pod_uid is None else _BACKLOG_OF_POD)
+            self.socket.setblocking(False)
+        except BaseException:
+            self.socket.close()
+            raise
+
+    @property
+    def stands(self) -> bool:
+        """Whether its socket can still be found. Where that can't be told, it can."""
+        try:
+            return self.path.stat().st_ino == self._inode
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError:
+            return True
+
+    def accept(self) -> Iterator[socket.socket]:
+        """Those that wait, many of one for all pods: while one fills the queue, the others find it full.
+
+        A pod's own queue hurts only that pod, and a few at a time keep nobody else waiting.
+        """
+        for _ in range(_AT_ONCE if self.pod_uid is None else _AT_ONCE_OF_POD):
+            looked_at_s = time.clock_gettime(time.CLOCK_BOOTTIME)
+            try:
+                client, _ = self.socket.accept()
+            except BlockingIOError:
+                self.empty_at_s = looked_at_s
+                return
+            client.setblocking(False)
+            yield client
+
+    def close(self) -> None:
+        """Listens no more."""
+        with contextlib.suppress(OSError):
+            if self.stands:  # else the next one's is there already
+                self.path.unlink()
+        self.socket.close()
+
+
+class PodDoors:
+    """The doors of single pods. For one thread."""
+
+    def __init__(self, folder: Path, most: int) -> None:
+        """Looks in that folder for those of pods, and listens for so many at most."""
+        with contextlib.suppress(OSError):  # whoever needs it says so
+            folder.mkdir(mode=0o700, exist_ok=True)
+            folder.chmod(0o700)  # a pod is shown its own folder in it; users of the node get to none
+        self._folder, self._most = folder, most
+        self._doors: dict[str, Door] = {}
+        self._troubles: dict[str, str] = {}
+        """By name of a folder: what was logged of it."""
+
+    def look(self) -> tuple[list[Door], list[Door]]:
+        """The doors that are new and those that are gone since the last look; the caller closes these."""
+        gone = [door for door in self._doors.values() if not door.stands]
+        for door in gone:
+            del self._doors[str(door.pod_uid)]
+        names = self._names()
+        self._troubles = {name: what for name, what in self._troubles.items() if name in ("", *names)}
+        new = [made for name in names if name not in self._doors and (made := self._open(name)) is not None]
+        return new, gone
+
+    def _names(self) -> list[str]:
+        try:
+            with os.scandir(self._folder) as found:
+                names = [one.name for one in found if _POD_UID.fullmatch(one.name) and _is_folder(one)]
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            self._complain("", f"{self._folder} can't be read: {error}")
+            return []
+        self._troubles.pop("", None)
+        return names
+
+    def _open(self, pod_uid: str) -> Door | None:
+        if len(self._doors) >= self._most:
+            self._complain(pod_uid, f"pod {pod_uid} has no socket: {self._most} pods have one already")
+            return None
+        try:
+            door = self._doors[pod_uid] = Door(self._folder / pod_uid / _SOCKET_NAME, pod_uid)
+        except OSError as error:
+            self._complain(pod_uid, f"pod {pod_uid} has no socket: {error}")
+            return None
+        self._troubles.pop(pod_uid, None)
+        return door
+
+    def _complain(self, name: str, what: str) -> None:
+        """Once: it is tried again at each look."""
+        if self._troubles.get(name) != what:
+            self._troubles[name] = what
+            log.warning("%s", what)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir(follow_symlinks=False)
+    except OSError:
+        return False
