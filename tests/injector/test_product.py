@@ -28,16 +28,22 @@ ALLOWED: Final = {
 }
 OWN: Final = Path(sys.base_prefix) != Path("/usr")
 """Whether the Python is one of its own, not the image's as well."""
-FOLDERS: Final = {"venv": sys.prefix, **({"python": sys.base_prefix} if OWN else {})}
-"""Of the nodes: what pods mount at /opt, by claims, which `restricted` allows."""
-PACKAGES: Final = f"/opt/venv/lib/python{sys.version_info[0]}.{sys.version_info[1]}/site-packages"
+_VERSION: Final = f"python{sys.version_info[0]}.{sys.version_info[1]}"
+FOLDERS: Final = {
+    **({"python": (sys.base_prefix, "/opt/python")} if OWN else {}),
+    "packages": (
+        f"{sys.prefix}/lib/{_VERSION}/site-packages",
+        f"/opt/python/lib/{_VERSION}/site-packages" if OWN else f"/usr/local/lib/{_VERSION}/dist-packages",
+    ),
+}
+"""Of the nodes, and where pods mount them, by claims, which `restricted` allows."""
 
 
 @pytest.fixture(scope="module")
 def release(cluster: Cluster) -> Iterator[Product]:
     with only_release():
         product.refuse_another_release(cluster)
-        product.clear(cluster)
+        clear(cluster)
         product.prepare(cluster)
         cluster.kubectl("create", "namespace", NAMESPACE)
         cluster.kubectl("label", "namespace", NAMESPACE, "pod-security.kubernetes.io/enforce=restricted")
@@ -49,9 +55,13 @@ def release(cluster: Cluster) -> Iterator[Product]:
             for part in ("operator", "agent"):
                 chosen = ("--selector", f"app.kubernetes.io/component={part}", "--namespace", product.SYSTEM)
                 print(cluster.kubectl("logs", *chosen, "--tail=100", "--prefix", "--all-containers"))
-            product.clear(cluster)
-            for name in FOLDERS:
-                cluster.kubectl("delete", "persistentvolume", f"{NAMESPACE}-{name}", "--wait=false")
+            clear(cluster)
+
+
+def clear(cluster: Cluster) -> None:
+    """Removes the release, its job and the volumes, whatever is left of them."""
+    product.clear(cluster)
+    cluster.kubectl("delete", "persistentvolume", *(f"{NAMESPACE}-{name}" for name in FOLDERS), "--ignore-not-found")
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +82,7 @@ def volume(name: str) -> tuple[dict[str, Any], ...]:
             "spec": {
                 **common,
                 "capacity": {"storage": "1Gi"},
-                "hostPath": {"path": FOLDERS[name]},
+                "hostPath": {"path": FOLDERS[name][0]},
                 "claimRef": claim,
                 "persistentVolumeReclaimPolicy": "Retain",
             },
@@ -99,15 +109,14 @@ def restricted_job(name: str) -> dict[str, Any]:
         pod["volumes"] = [one for one in pod["volumes"] if "hostPath" not in one]
         there = {one["name"] for one in pod["volumes"]}
         container["volumeMounts"] = [one for one in container["volumeMounts"] if one["name"] in there]
-        for folder in FOLDERS:
+        for folder, (_, path) in FOLDERS.items():
             claim = {"claimName": folder, "readOnly": True}
             pod["volumes"].append({"name": folder, "persistentVolumeClaim": claim})
-            container["volumeMounts"].append({"name": folder, "mountPath": f"/opt/{folder}", "readOnly": True})
+            container["volumeMounts"].append({"name": folder, "mountPath": path, "readOnly": True})
         container["command"][0] = "/opt/python/bin/python3" if OWN else "python3"
         container["securityContext"] = ALLOWED
         container["env"] += [
             {"name": "LD_LIBRARY_PATH", "value": "/opt/python/lib"},
-            {"name": "PYTHONPATH", "value": f"{PACKAGES}:/workload/packages"},
             {"name": "HOME", "value": "/tmp"},
             {"name": "USER", "value": "nobody"},
         ]
