@@ -34,7 +34,7 @@ RUN sh /sources.sh
 
 FROM tools AS agent-packages
 COPY locks/agent.txt /build/
-RUN sh /install.sh agent clocks warden
+RUN sh /install.sh agent clocks injector warden
 
 FROM tools AS agent-sources
 COPY crds agent pyproject.toml /src/

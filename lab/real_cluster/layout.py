@@ -52,6 +52,7 @@ PRIVATE_PATHS: Final = (
     "/run/containerd",
     "/run/joulepath",
     "/var/lib/joulepath",
+    "/run/nri",  # the socket of containerd's plugins, /var/run/nri/nri.sock
     "/run/virtual-gpus",
     "/run/mount",  # where mount(8), which the kubelet runs, leaves notes
 )

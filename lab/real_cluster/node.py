@@ -226,13 +226,17 @@ def _containerd_configuration(layout: NodeLayout, network_folder: Path) -> str:
 version = 3
 root = "{layout.folder}/containerd"
 state = "{layout.sockets}/state"
-disabled_plugins = {json.dumps(["io.containerd.nri.v1.nri", *unused])}
+disabled_plugins = {json.dumps(unused)}
 [plugins.'io.containerd.server.v1.grpc']
   address = "{layout.containerd_socket}"
 [plugins.'io.containerd.server.v1.ttrpc']
   address = "{layout.containerd_socket}.ttrpc"
 [plugins.'io.containerd.internal.v1.opt']
   path = "{layout.folder}/opt"
+[plugins.'io.containerd.nri.v1.nri']
+  socket_path = "/run/nri/nri.sock"
+  plugin_path = "{layout.folder}/nri/plugins"
+  plugin_config_path = "{layout.folder}/nri/conf.d"
 [plugins.'io.containerd.cri.v1.images']
   snapshotter = "overlayfs"
   pinned_images = {{sandbox = "localhost/joulepath/pause:1"}}

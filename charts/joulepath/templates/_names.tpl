@@ -146,17 +146,25 @@ roleRef:
 {{ include "joulepath.subjects" . }}
 {{- end -}}
 
-{{/* Image, rights and environment of a container that uses NVML, as all of the agent's pod do: (list $ CAPABILITY...) */}}
-{{- define "joulepath.nvml" -}}
+{{/* What a container of the agent's pod may do: (list $ CAPABILITY...) */}}
+{{- define "joulepath.leastRights" -}}
 {{- $capabilities := rest . -}}
 {{- with index . 0 -}}
-image: {{ include "joulepath.image" (list . "agent") }}
-imagePullPolicy: {{ .Values.image.pullPolicy }}
 securityContext:
   {{- $least := dict "allowPrivilegeEscalation" false "readOnlyRootFilesystem" true "capabilities" (dict "drop" (list "ALL") "add" $capabilities) }}
   {{- /* A container without capabilities is given none by a site either. */}}
   {{- $site := ternary .Values.agent.securityContext (omit .Values.agent.securityContext "capabilities" "privileged") (not (empty $capabilities)) }}
   {{- toYaml (mergeOverwrite $least (deepCopy $site)) | nindent 2 }}
+{{- end -}}
+{{- end -}}
+
+{{/* Image, rights and environment of a container that uses NVML, as most of the agent's pod do: (list $ CAPABILITY...) */}}
+{{- define "joulepath.nvml" -}}
+{{- $capabilities := rest . -}}
+{{- with index . 0 -}}
+image: {{ include "joulepath.image" (list . "agent") }}
+imagePullPolicy: {{ .Values.image.pullPolicy }}
+{{ include "joulepath.leastRights" (prepend $capabilities .) }}
 env:
   - name: NODE_NAME
     valueFrom: {fieldRef: {fieldPath: spec.nodeName}}

@@ -1,0 +1,87 @@
+"""`joulepath-injector`: the process of a node that puts the trainer into containers."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import signal
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from joulepath_injector.folders import PodFolders, TrainerFiles, trainer_package
+from joulepath_injector.injector import Injector
+from joulepath_injector.nri.frames import NriError
+from joulepath_injector.nri.plugin import Session, connect
+from joulepath_injector.pods import Pods
+from joulepath_injector.serving import Server
+from joulepath_injector.words import FOLDER
+from joulepath_warden.lock import Lock
+from joulepath_warden.logs import Log
+from joulepath_warden.options import Options
+
+__all__ = ["main"]
+
+log = logging.getLogger("joulepath_injector")
+
+_LOCK: Final = "injector.lock"
+_AGAIN_S: Final = 1.0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs until SIGTERM or SIGINT; the exit status."""
+    options = _options().parse_args(arguments)
+    Log(options.log_level)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: sys.exit(0))  # whatever waits: the runtime goes on without
+    own = options.state_dir / FOLDER
+    try:
+        Lock(own / _LOCK).wait("another injector", threading.Event())
+        trainer = TrainerFiles(trainer_package(), options.state_dir / "trainer")
+        pods = Pods()
+        Server(own, pods).start()
+    except OSError as error:
+        log.error("%s", error)
+        return 1
+    try:
+        trainer.check()
+    except OSError as error:
+        log.error("the trainer's files are not on the node, it is tried again for each container: %s", error)
+    injector = Injector(pods, trainer, PodFolders(options.socket_dir / "pods"))
+    said = ""
+    while True:
+        why = _session(options.nri_socket, injector)
+        if why != said:
+            log.warning("no container gets the trainer until the runtime is there, at %s: %s", options.nri_socket, why)
+        said = why
+        time.sleep(_AGAIN_S)
+
+
+def _session(path: Path, injector: Injector) -> str:
+    """Serves the runtime until that is over; why it is."""
+    try:
+        with connect(path) as trunk:
+            Session(trunk, injector).serve()
+    except (OSError, NriError) as error:
+        return str(error)
+
+
+def _options() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="joulepath-injector",
+        description="Puts the trainer into the containers of one node that the agent names, as a plugin of the "
+        "container runtime (NRI). Options are also read from the environment, by the names in brackets.",
+    )
+    take = Options(parser).take
+    take("--nri-socket", "JOULEPATH_NRI_SOCKET", "/var/run/nri/nri.sock", Path, "socket of the container runtime")
+    take("--state-dir", "JOULEPATH_STATE_DIR", "/var/lib/joulepath", Path, "folder of the trainer's files and our own")
+    take("--socket-dir", "JOULEPATH_SOCKET_DIR", "/run/joulepath", Path, "folder of the pods' folders")
+    take("--log-level", "JOULEPATH_LOG_LEVEL", "info", str, "debug, info, warning or error")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

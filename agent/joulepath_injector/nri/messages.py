@@ -1,0 +1,162 @@
+"""What calls carry, as far as it is needed here.
+
+Messages are declared instead of generated; names and numbers of the fields are those of ttrpc's request.proto and of
+NRI's pkg/api/api.proto. Fields that aren't declared are skipped, as protobuf allows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+
+__all__ = ["TYPES", "Adjustment", "Container", "Mount", "Pod", "adjusted", "container", "pod"]
+
+_PACKAGE: Final = "nri"
+_MESSAGES: Final[dict[str, tuple[tuple[str, int, str], ...]]] = {
+    # ttrpc
+    "Request": (
+        ("service", 1, "string"),
+        ("method", 2, "string"),
+        ("payload", 3, "bytes"),
+        ("timeout_nano", 4, "int64"),
+    ),
+    "Status": (("code", 1, "int32"), ("message", 2, "string")),
+    "Response": (("status", 1, "Status"), ("payload", 2, "bytes")),
+    # Plugin and runtime
+    "RegisterPluginRequest": (("plugin_name", 1, "string"), ("plugin_idx", 2, "string")),
+    "ConfigureRequest": (("runtime_name", 2, "string"), ("runtime_version", 3, "string")),
+    "ConfigureResponse": (("events", 2, "int32"),),
+    "SynchronizeRequest": (("pods", 1, "*PodSandbox"), ("containers", 2, "*Container"), ("more", 3, "bool")),
+    "SynchronizeResponse": (("more", 2, "bool"),),
+    "PodSandboxRequest": (("pod", 1, "PodSandbox"),),  # RunPodSandboxRequest, StopPodSandboxRequest and so on
+    "CreateContainerRequest": (("pod", 1, "PodSandbox"), ("container", 2, "Container")),
+    "CreateContainerResponse": (("adjust", 1, "ContainerAdjustment"),),
+    "StateChangeEvent": (("event", 1, "int32"), ("pod", 2, "PodSandbox")),
+    # What is there
+    "PodSandbox": (
+        ("id", 1, "string"),
+        ("name", 2, "string"),
+        ("uid", 3, "string"),
+        ("namespace", 4, "string"),
+        ("labels", 5, "*KeyValue"),  # a map is such a list
+        ("linux", 8, "LinuxPodSandbox"),
+    ),
+    "LinuxPodSandbox": (("namespaces", 5, "*LinuxNamespace"),),
+    "Container": (
+        ("pod_sandbox_id", 2, "string"),
+        ("name", 3, "string"),
+        ("env", 8, "*string"),
+        ("mounts", 9, "*Mount"),
+        ("linux", 11, "LinuxContainer"),
+    ),
+    "LinuxContainer": (("namespaces", 1, "*LinuxNamespace"),),
+    "LinuxNamespace": (("type", 1, "string"),),
+    "Mount": (("destination", 1, "string"), ("type", 2, "string"), ("source", 3, "string"), ("options", 4, "*string")),
+    # What is to be added
+    "ContainerAdjustment": (("mounts", 3, "*Mount"), ("env", 4, "*KeyValue")),
+    "KeyValue": (("key", 1, "string"), ("value", 2, "string")),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """A pod's sandbox; a pod whose sandbox has died gets another one."""
+
+    sandbox: str
+    uid: str
+    namespace: str
+    name: str
+    labels: Mapping[str, str] = field(default_factory=dict)
+    user_namespace: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """A folder of the node, in a container."""
+
+    destination: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """A container that is being made, or is there."""
+
+    sandbox: str
+    name: str
+    env: tuple[str, ...] = ()
+    """`NAME=VALUE`; the image's own are among them."""
+    mounts: tuple[Mount, ...] = ()
+    user_namespace: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Adjustment:
+    """What a container is to have besides."""
+
+    mounts: tuple[Mount, ...]
+    """Read-only."""
+    env: Mapping[str, str]
+    """In the place of its own of the same name."""
+
+
+def pod(message: Any) -> Pod:
+    """As it stands in a request."""
+    labels = {one.key: one.value for one in message.labels}
+    return Pod(message.id, message.uid, message.namespace, message.name, labels, _user_namespace(message.linux))
+
+
+def container(message: Any) -> Container:
+    """As it stands in a request."""
+    mounts = tuple(Mount(one.destination, one.source) for one in message.mounts)
+    return Container(message.pod_sandbox_id, message.name, tuple(message.env), mounts, _user_namespace(message.linux))
+
+
+def adjusted(adjustment: Adjustment) -> bytes:
+    """The answer that adds this.
+
+    A variable is taken away first (`-NAME`): where another plugin has set it before, setting it again is an error, and
+    an error keeps the container from being made.
+    """
+    response = TYPES["CreateContainerResponse"]()
+    for mount in adjustment.mounts:
+        response.adjust.mounts.add(
+            destination=mount.destination,
+            type="bind",
+            source=mount.source,
+            options=["rbind", "rprivate", "ro", "nosuid", "nodev"],
+        )
+    for name, value in adjustment.env.items():
+        response.adjust.env.add(key=f"-{name}")
+        response.adjust.env.add(key=name, value=value)
+    return bytes(response.SerializeToString())
+
+
+def _user_namespace(linux: Any) -> bool:
+    return any(one.type == "user" for one in linux.namespaces)
+
+
+def _declare() -> dict[str, Any]:
+    kinds = descriptor_pb2.FieldDescriptorProto
+    file = descriptor_pb2.FileDescriptorProto(name="nri.proto", package=_PACKAGE, syntax="proto3")
+    for name, fields in _MESSAGES.items():
+        message = file.message_type.add(name=name)
+        for field_name, number, kind in fields:
+            bare = kind.removeprefix("*")
+            one = message.field.add(name=field_name, number=number)
+            one.label = kinds.LABEL_OPTIONAL if kind == bare else kinds.LABEL_REPEATED
+            if bare in _MESSAGES:
+                one.type, one.type_name = kinds.TYPE_MESSAGE, f".{_PACKAGE}.{bare}"
+            else:
+                one.type = kinds.Type.Value(f"TYPE_{bare.upper()}")
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    find = pool.FindMessageTypeByName
+    return {name: message_factory.GetMessageClass(find(f"{_PACKAGE}.{name}")) for name in _MESSAGES}
+
+
+TYPES: Final = _declare()
+"""The messages, by name."""

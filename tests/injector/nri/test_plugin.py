@@ -1,0 +1,147 @@
+"""The runtime's questions: each is answered well, whatever happens in the plugin."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator, Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from joulepath_injector.nri.frames import NriError
+from joulepath_injector.nri.messages import TYPES, Adjustment, Container, Mount, Pod
+from joulepath_injector.nri.plugin import Session
+from tests.injector.runtime_double import RuntimeDouble, container, pod
+
+RUN, STOP, REMOVE, CREATE = 1, 2, 3, 4
+METHODS = ["Configure", "Synchronize", "RunPodSandbox", "StateChange", "CreateContainer", "Shutdown", "Unheard"]
+
+
+class Recorder:
+    """A plugin that notes what it is told."""
+
+    def __init__(self) -> None:
+        self.told = list[object]()
+        self.adjustment: Adjustment | None = None
+        self.fails = False
+
+    def synchronized(self, pods: Sequence[Pod], containers: Sequence[Container]) -> None:
+        self.told.append(("synchronized", [one.uid for one in pods], [one.name for one in containers]))
+
+    def came(self, pod: Pod) -> None:
+        self.told.append(("came", pod.uid))
+
+    def left(self, pod: Pod) -> None:
+        self.told.append(("left", pod.uid))
+
+    def created(self, pod: Pod, container: Container) -> Adjustment | None:
+        self.told.append((pod, container))
+        if self.fails:
+            raise RuntimeError("a failure of ours")
+        return self.adjustment
+
+
+@pytest.fixture
+def plugin() -> Recorder:
+    return Recorder()
+
+
+@pytest.fixture
+def runtime(plugin: Recorder) -> Iterator[RuntimeDouble]:
+    ours, theirs = socket.socketpair()
+    ended = list[str]()
+
+    def serve() -> None:
+        with pytest.raises(NriError) as said:
+            Session(ours, plugin).serve()
+        ended.append(str(said.value))
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    double = RuntimeDouble(theirs)
+    double.registered()
+    yield double
+    theirs.close()
+    thread.join(30)
+    ours.close()
+    assert ended == ["the runtime has closed the connection"]
+
+
+def test_it_subscribes_to_sandboxes_and_to_containers_that_are_made_and_to_nothing_else(runtime: RuntimeDouble) -> None:
+    asked = TYPES["ConfigureRequest"](runtime_name="containerd", runtime_version="v2").SerializeToString()
+    events = TYPES["ConfigureResponse"].FromString(runtime.call("Configure", asked)).events
+    assert [event for event in range(1, 32) if events >> (event - 1) & 1] == [RUN, STOP, REMOVE, CREATE]
+
+
+def test_what_is_there_is_told_once_however_many_messages_it_takes(runtime: RuntimeDouble, plugin: Recorder) -> None:
+    for more in (True, True, False):
+        part = TYPES["SynchronizeRequest"](pods=[pod()], containers=[container()], more=more).SerializeToString()
+        assert TYPES["SynchronizeResponse"].FromString(runtime.call("Synchronize", part)).more is more
+    assert plugin.told == [("synchronized", ["uid"] * 3, ["pytorch"] * 3)]
+
+
+@pytest.mark.parametrize(("event", "method", "told"), [
+    (RUN, "RunPodSandbox", [("came", "uid")]),
+    (STOP, "StopPodSandbox", [("left", "uid")]),
+    (REMOVE, "RemovePodSandbox", [("left", "uid")]),
+    (8, "StartContainer", []),
+])  # fmt: skip
+def test_sandboxes_come_and_go_by_calls_of_today_and_of_older_runtimes(
+    runtime: RuntimeDouble, plugin: Recorder, event: int, method: str, told: list[object]
+) -> None:
+    assert runtime.call(method, TYPES["PodSandboxRequest"](pod=pod()).SerializeToString()) == b""
+    assert runtime.call("StateChange", TYPES["StateChangeEvent"](event=event, pod=pod()).SerializeToString()) == b""
+    assert plugin.told == told * 2
+
+
+def ask(runtime: RuntimeDouble) -> bytes:
+    user = {"namespaces": [{"type": "user"}]}
+    made = container(env=["A=1"], mounts=[{"destination": "/data", "source": "/node"}], linux=user)
+    asked = TYPES["CreateContainerRequest"](pod=pod(labels=[{"key": "job", "value": "gpt"}]), container=made)
+    return runtime.call("CreateContainer", asked.SerializeToString())
+
+
+def test_a_container_gets_what_the_plugin_says_read_only_and_in_the_place_of_its_own(
+    runtime: RuntimeDouble, plugin: Recorder
+) -> None:
+    plugin.adjustment = Adjustment((Mount("/joulepath", "/files"),), {"PYTHONPATH": "/joulepath:/own"})
+    adjust = TYPES["CreateContainerResponse"].FromString(ask(runtime)).adjust
+    asked_of = Pod("sandbox", "uid", "team", "pod", {"job": "gpt"})
+    made = Container("sandbox", "pytorch", ("A=1",), (Mount("/data", "/node"),), user_namespace=True)
+    assert plugin.told == [(asked_of, made)]
+    (mount,) = adjust.mounts
+    assert (mount.destination, mount.source, mount.type) == ("/joulepath", "/files", "bind")
+    assert {"ro", "nosuid", "nodev", "rprivate"} <= set(mount.options)
+    assert [(one.key, one.value) for one in adjust.env] == [("-PYTHONPATH", ""), ("PYTHONPATH", "/joulepath:/own")]
+
+
+def test_nothing_to_add_is_an_empty_answer(runtime: RuntimeDouble) -> None:
+    assert ask(runtime) == b""
+
+
+def test_a_failure_of_ours_is_an_empty_answer(runtime: RuntimeDouble, plugin: Recorder) -> None:
+    plugin.fails = True
+    assert ask(runtime) == b""
+    plugin.fails, plugin.adjustment = False, Adjustment((), {"A": "2"})
+    assert ask(runtime)
+
+
+def test_whoever_is_refused_is_told_why() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        double = threading.Thread(target=lambda: RuntimeDouble(theirs).registered(code=3))
+        double.start()
+        with pytest.raises(NriError, match=r"refuses the plugin: refused \(code 3\)"):
+            Session(ours, Recorder()).serve()
+        double.join(30)
+
+
+@given(method=st.sampled_from(METHODS), body=st.binary(max_size=100), garbage=st.binary(max_size=100))
+def test_nonsense_is_answered_and_raises_nothing(method: str, body: bytes, garbage: bytes) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        session = Session(ours, Recorder())
+        session.answer(garbage)
+        session.answer(TYPES["Request"](method=method, payload=body).SerializeToString())

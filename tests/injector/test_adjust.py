@@ -1,0 +1,67 @@
+"""What a container gets, and which one can't get it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from joulepath_injector.adjust import BOOTSTRAP, FILES, SOCKET_FOLDER, adjustment, has_trainer, unsuited
+from joulepath_injector.nri.messages import Container, Mount, Pod
+from joulepath_operator.webhook import init_containers, patch
+from joulepath_trainer.wire.protocol import SOCKET_PATH
+
+POD = Pod("sandbox", "uid", "team", "pod")
+
+
+def given(*env: str, mounts: tuple[str, ...] = (), user_namespace: bool = False) -> Container:
+    there = tuple(Mount(one, "/somewhere") for one in ("/proc", "/dev/shm", "/etc/hosts", *mounts))
+    return Container("sandbox", "pytorch", env, there, user_namespace)
+
+
+@pytest.mark.parametrize(
+    ("env", "path"),
+    [
+        ((), BOOTSTRAP),
+        (("PYTHONPATH=",), BOOTSTRAP),
+        (("A=PYTHONPATH=/no", "PYTHONPATH=/opt/user:/x=y"), f"{BOOTSTRAP}:/opt/user:/x=y"),
+    ],
+)
+def test_the_python_path_that_the_process_would_have_stays_behind_ours(env: tuple[str, ...], path: str) -> None:
+    made = adjustment(given(*env), Path("/files"), Path("/pod"))
+    assert made.env == {"PYTHONPATH": path, "JOULEPATH_SOCKET": "/run/joulepath/agent.sock"}
+    assert made.mounts == (Mount("/joulepath", "/files"), Mount("/run/joulepath", "/pod"))
+
+
+def test_both_ways_of_injection_lead_to_the_same_places() -> None:
+    assert f"{SOCKET_FOLDER}/agent.sock" == SOCKET_PATH
+    assert init_containers.FILES == FILES
+    pod = {"spec": {"containers": [{"name": "pytorch", "image": "i", "resources": {"limits": {"nvidia.com/gpu": 1}}}]}}
+    added = patch.inject(pod, patch.Injection("trainer")).patch[2]["value"][0]["env"]
+    webhooks = given(*(f"{one['name']}={one['value']}" for one in added))
+    assert has_trainer(webhooks)
+    assert not has_trainer(given("PYTHONPATH=/opt/user"))
+
+
+@pytest.mark.parametrize(
+    "mount", ["/joulepath", "/joulepath/x", "/run/joulepath/", "/run/joulepath/a/b", "/run", "/var/run", "/"]
+)
+def test_a_container_that_mounts_something_in_our_place_itself_is_unsuited(mount: str) -> None:
+    assert unsuited(POD, given(mounts=(mount,))) == f"The container mounts {mount} itself."
+
+
+@pytest.mark.parametrize("mount", ["/joulepath2", "/run/joulepath-2", "/var/run/secrets/kubernetes.io/serviceaccount"])
+def test_a_mount_elsewhere_is_in_nobodys_way(mount: str) -> None:
+    assert not unsuited(POD, given(mounts=(mount,)))
+
+
+def test_a_python_path_that_is_set_twice_is_left_alone() -> None:
+    twice = given("PYTHONPATH=/of/the/image", "A=1", "PYTHONPATH=/of/the/pod")
+    assert unsuited(POD, twice).startswith("Both image and pod set PYTHONPATH")
+    assert not unsuited(POD, given("PYTHONPATH=/of/the/image", "A=1"))
+
+
+def test_a_pod_with_a_user_namespace_of_its_own_is_unsuited() -> None:
+    why = "The pod has a user namespace of its own (hostUsers: false)."
+    assert unsuited(POD, given(user_namespace=True)) == why
+    assert unsuited(Pod("sandbox", "uid", "team", "pod", user_namespace=True), given()) == why

@@ -1,0 +1,105 @@
+"""Folders of the node: the trainer's files never change under a container, and a pod's go with it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from joulepath_injector.folders import PodFolders, TrainerFiles, trainer_package
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Path:
+    made = tmp_path / "package"
+    (made / "bootstrap").mkdir(parents=True)
+    (made / "bootstrap/sitecustomize.py").write_text("one = 1\n")
+    (made / "__pycache__").mkdir()
+    (made / "__pycache__/x.pyc").write_bytes(b"compiled")
+    return made
+
+
+def test_the_trainer_of_this_release_is_put_there_whole_for_everybody_to_read(tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        files = TrainerFiles(trainer_package(), tmp_path / "trainer")
+        files.check()
+        there = files.place()
+    finally:
+        os.umask(before)
+    assert there.parent == tmp_path / "trainer"
+    assert [one.stat().st_mode & 0o777 for one in (there.parent, there)] == [0o755, 0o755]
+    assert {one.stat().st_mode & 0o777 for one in there.rglob("*")} == {0o755, 0o644}
+    environment = {"PYTHONPATH": str(there / "joulepath_trainer/bootstrap"), "JOULEPATH_SOCKET": "/nowhere"}
+    said = "import sys; print(sys.modules['joulepath_trainer.hook'].__file__)"
+    done = subprocess.run([sys.executable, "-c", said], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == str(there / "joulepath_trainer/hook.py")
+    assert not done.stderr
+
+
+def test_another_content_has_another_folder_and_a_used_one_stays(package: Path, tmp_path: Path) -> None:
+    first = TrainerFiles(package, tmp_path / "trainer").place()
+    (package / "bootstrap/sitecustomize.py").write_text("two = 2\n")
+    files = TrainerFiles(package, tmp_path / "trainer")
+    second = files.place()
+    assert first != second
+    files.forget({first})
+    assert (first / "joulepath_trainer/bootstrap/sitecustomize.py").read_text() == "one = 1\n"
+    files.forget(set())
+    assert [*files.folder.iterdir()] == [second]
+
+
+def test_compiled_files_are_no_part_of_it(package: Path, tmp_path: Path) -> None:
+    there = TrainerFiles(package, tmp_path / "trainer").place()
+    assert [one.name for one in there.rglob("*") if one.is_file()] == ["sitecustomize.py"]
+
+
+def test_what_was_left_half_written_is_made_anew(package: Path, tmp_path: Path) -> None:
+    there = TrainerFiles(package, tmp_path / "trainer").place()
+    (there / "joulepath_trainer/bootstrap/sitecustomize.py").write_text("")
+    (there.parent / "partial/joulepath_trainer").mkdir(parents=True)
+    files = TrainerFiles(package, tmp_path / "trainer")
+    files.check()
+    assert files.place() == there
+    assert (there / "joulepath_trainer/bootstrap/sitecustomize.py").read_text() == "one = 1\n"
+
+
+def test_files_that_somebody_has_removed_are_put_there_again(package: Path, tmp_path: Path) -> None:
+    files = TrainerFiles(package, tmp_path / "trainer")
+    file = files.place() / "joulepath_trainer/bootstrap/sitecustomize.py"
+    (file.parent.parent.parent.rename(tmp_path / "away"))
+    files.place()
+    assert file.exists()
+
+
+def test_a_pods_folder_is_open_and_the_one_that_holds_it_roots_alone(tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        made = PodFolders(tmp_path / "pods").make("c0ffee-1")
+    finally:
+        os.umask(before)
+    assert [one.stat().st_mode & 0o777 for one in (made, made.parent)] == [0o755, 0o700]
+    assert PodFolders(tmp_path / "pods").make("c0ffee-1") == made
+
+
+def test_folders_go_with_their_pods_and_no_others(tmp_path: Path) -> None:
+    folders = PodFolders(tmp_path / "pods")
+    for uid in ("one", "two", "three"):
+        (folders.make(uid) / "agent.sock").touch()
+    folders.remove("one")
+    folders.remove("never-there")
+    folders.forget({"two"})
+    assert [one.name for one in (tmp_path / "pods").iterdir()] == ["two"]
+
+
+@pytest.mark.parametrize("uid", ["", "..", ".", "a/b", "../../etc", "x" * 65])
+def test_a_name_that_leads_elsewhere_makes_and_removes_nothing(tmp_path: Path, uid: str) -> None:
+    (tmp_path / "pods").mkdir()
+    folders = PodFolders(tmp_path / "pods")
+    with pytest.raises(OSError, match="no folder can have the name"):
+        folders.make(uid)
+    folders.remove(uid)
+    assert [one.name for one in tmp_path.iterdir()] == ["pods"]

@@ -1,0 +1,274 @@
+"""What becomes of containers, as the runtime's questions and the agent's answers come: over the agent's real socket."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from joulepath_injector.folders import PodFolders, TrainerFiles, trainer_package
+from joulepath_injector.injector import Injector
+from joulepath_injector.nri.messages import Container, Mount, Pod
+from joulepath_injector.pods import Pods
+from joulepath_injector.serving import Server
+from joulepath_injector.words import (
+    MOST_BYTES,
+    SOCKET_NAME,
+    Answer,
+    Came,
+    Done,
+    InjectorWord,
+    Left,
+    Outcome,
+    decode,
+    encode,
+)
+
+POD = Pod("sandbox", "uid", "team", "pod", {"job": "gpt"})
+TRAINS = Container("sandbox", "pytorch", ("PYTHONPATH=/opt/user",))
+SIDECAR = Container("sandbox", "sidecar")
+CAME = Came("uid", "team", "pod", {"job": "gpt"})
+
+
+class Agent:
+    """An agent that is connected."""
+
+    def __init__(self, folder: Path) -> None:
+        self.connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.connection.settimeout(30)
+        self.connection.connect(str(folder / SOCKET_NAME))
+
+    def hear(self) -> InjectorWord:
+        word = decode(self.connection.recv(MOST_BYTES))
+        assert not isinstance(word, Answer)
+        return word
+
+    def say(self, *containers: str, final: bool = True, uid: str = "uid") -> None:
+        self.connection.send(encode(Answer(uid, containers, final)))
+
+
+class Node:
+    """A node's injector, in folders of the test."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.pods = Pods()
+        Server(folder, self.pods).start()
+        self.trainer = TrainerFiles(trainer_package(), folder / "trainer")
+        self.injector = Injector(self.pods, self.trainer, PodFolders(folder / "pods"))
+        self.agents = list[Agent]()
+
+    def agent(self) -> Agent:
+        self.agents.append(Agent(self.folder))
+        return self.agents[-1]
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[Node]:
+    made = Node(tmp_path)
+    yield made
+    for agent in made.agents:
+        agent.connection.close()
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Waits for an agent as long as a busy machine needs."""
+    monkeypatch.setattr("joulepath_injector.injector._LIMIT_S", 30)
+
+
+@pytest.mark.usefixtures("patient")
+def test_a_container_that_the_agent_names_gets_the_trainer_and_its_pods_folder(node: Node) -> None:
+    agent = node.agent()
+    node.injector.came(POD)
+    assert agent.hear() == CAME
+    agent.say("pytorch")
+    made = node.injector.created(POD, TRAINS)
+    assert made is not None
+    assert {mount.destination: mount.source for mount in made.mounts} == {
+        "/joulepath": str(node.trainer.place()),
+        "/run/joulepath": str(node.folder / "pods/uid"),
+    }
+    assert (node.folder / "pods/uid").is_dir()
+    assert agent.hear() == Done("uid", "pytorch", Outcome.INJECTED)
+    assert node.injector.created(POD, SIDECAR) is None
+    node.injector.left(POD)
+    assert agent.hear() == Left("uid")
+    assert not (node.folder / "pods/uid").exists()
+
+
+@pytest.mark.usefixtures("patient")
+def test_a_pod_that_nobody_asked_about_stays_as_it_is_and_nothing_is_made(node: Node) -> None:
+    agent = node.agent()
+    node.injector.came(POD)
+    agent.hear()
+    agent.say()
+    assert node.injector.created(POD, TRAINS) is None
+    assert not (node.folder / "pods").exists()
+
+
+@pytest.mark.usefixtures("patient")
+def test_an_answer_that_may_change_is_waited_for_until_it_names_somebody(node: Node) -> None:
+    agent = node.agent()
+    node.injector.came(POD)
+    agent.hear()
+    agent.say(final=False)
+    made = list[object]()
+    waits = threading.Thread(target=lambda: made.append(node.injector.created(POD, TRAINS)))
+    waits.start()
+    agent.say("pytorch", final=False)
+    waits.join(30)
+    assert made[0] is not None
+
+
+def test_without_an_agent_nothing_is_waited_for_and_the_next_one_hears_that_it_was_late(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("joulepath_injector.injector._LIMIT_S", 3600)
+    node.injector.came(POD)
+    assert node.injector.created(POD, TRAINS) is None
+    assert node.injector.created(POD, SIDECAR) is None
+    agent = node.agent()
+    assert agent.hear() == CAME
+    agent.say("pytorch")
+    assert agent.hear() == Done("uid", "pytorch", Outcome.LATE)
+
+
+def test_an_agent_that_is_silent_is_waited_for_once(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    agent = node.agent()
+    node.injector.came(POD)
+    agent.hear()
+    assert node.injector.created(POD, TRAINS) is None
+    monkeypatch.setattr("joulepath_injector.injector._LIMIT_S", 3600)
+    assert node.injector.created(POD, SIDECAR) is None
+    agent.say("pytorch", uid="another")  # it answers again: it is waited for
+    agent.say("pytorch")
+    assert agent.hear() == Done("uid", "pytorch", Outcome.LATE)
+    assert node.injector.created(POD, TRAINS) is not None
+    assert agent.hear() == Done("uid", "pytorch", Outcome.INJECTED)
+
+
+@pytest.mark.usefixtures("patient")
+def test_an_agent_that_goes_while_a_container_waits_is_not_waited_for(node: Node) -> None:
+    agent = node.agent()
+    node.injector.came(POD)
+    agent.hear()
+    made = list[object]()
+    waits = threading.Thread(target=lambda: made.append(node.injector.created(POD, TRAINS)))
+    waits.start()
+    agent.connection.close()
+    waits.join(20)
+    assert made == [None]
+
+
+@pytest.mark.parametrize("spoil", [
+    lambda node: (node.folder / "trainer").write_text("a file"),
+    lambda node: (node.folder / "pods").write_text("a file"),
+], ids=["no trainer", "no folder for the pod"])  # fmt: skip
+@pytest.mark.usefixtures("patient")
+def test_what_is_not_there_is_not_mounted_and_the_agent_hears_why(node: Node, spoil: Callable[[Node], object]) -> None:
+    spoil(node)
+    agent = node.agent()
+    node.injector.came(POD)
+    agent.hear()
+    agent.say("pytorch")
+    assert node.injector.created(POD, TRAINS) is None
+    done = agent.hear()
+    assert isinstance(done, Done)
+    assert done.outcome is Outcome.UNSUITED
+    assert done.why.startswith("The node has no files for it: ")
+
+
+@pytest.mark.usefixtures("patient")
+def test_a_container_that_is_unsuited_is_told_of_and_one_of_the_webhook_left_alone(node: Node) -> None:
+    agent = node.agent()
+    node.injector.came(POD)
+    agent.hear()
+    agent.say("pytorch", "webhooks")
+    webhooks = Container("sandbox", "webhooks", ("PYTHONPATH=/joulepath/joulepath_trainer/bootstrap:/x",))
+    mounts = Container("sandbox", "pytorch", (), (Mount("/joulepath", "/mine"),))
+    assert node.injector.created(POD, webhooks) is None
+    assert node.injector.created(POD, mounts) is None
+    assert agent.hear() == Done("uid", "pytorch", Outcome.UNSUITED, "The container mounts /joulepath itself.")
+
+
+@pytest.mark.usefixtures("patient")
+def test_an_injector_that_comes_later_knows_what_one_before_it_has_done(node: Node) -> None:
+    old, unused = node.trainer.folder / "old", node.trainer.folder / "unused"
+    old.mkdir(parents=True)
+    unused.mkdir()
+    for uid in ("uid", "gone"):
+        (node.folder / "pods" / uid).mkdir(parents=True)
+    injected = Container("sandbox", "injected", (), (Mount("/joulepath", str(old)),))
+    node.injector.synchronized([POD], [injected, TRAINS, Container("unknown", "stray")])
+    agent = node.agent()
+    assert agent.hear() == CAME
+    assert agent.hear() == Done("uid", "injected", Outcome.INJECTED)
+    agent.say("injected", "pytorch")
+    assert agent.hear() == Done("uid", "pytorch", Outcome.BEFORE)
+    assert old.exists()
+    assert not unused.exists()
+    assert [one.name for one in (node.folder / "pods").iterdir()] == ["uid"]
+    node.injector.synchronized([], [])
+    assert agent.hear() == Left("uid")
+    assert not old.exists()
+
+
+@pytest.mark.usefixtures("patient")
+def test_what_is_known_of_a_container_outlives_a_new_connection_to_the_runtime(node: Node) -> None:
+    agent = node.agent()
+    node.injector.came(POD)
+    agent.hear()
+    agent.say("pytorch")
+    mounts = Container("sandbox", "pytorch", (), (Mount("/joulepath", "/mine"),))
+    assert node.injector.created(POD, mounts) is None
+    assert agent.hear() == Done("uid", "pytorch", Outcome.UNSUITED, "The container mounts /joulepath itself.")
+    node.injector.synchronized([POD], [mounts])
+    node.injector.left(POD)
+    assert agent.hear() == Left("uid")
+
+
+def test_a_pods_second_sandbox_keeps_it_when_the_first_goes(node: Node) -> None:
+    agent = node.agent()
+    second = Pod("second", "uid", "team", "pod")
+    node.injector.came(POD)
+    assert agent.hear() == CAME
+    node.injector.came(second)
+    node.injector.left(POD)
+    node.pods.done(Done("uid", "pytorch", Outcome.INJECTED))
+    node.injector.left(second)
+    node.injector.left(second)
+    assert [agent.hear(), agent.hear()] == [Done("uid", "pytorch", Outcome.INJECTED), Left("uid")]
+
+
+def test_the_newest_agent_is_the_one_and_one_that_says_nonsense_is_hung_up_on(node: Node) -> None:
+    node.injector.came(POD)
+    first = node.agent()
+    first.hear()
+    second = node.agent()
+    assert second.hear() == CAME
+    assert first.connection.recv(10) == b""
+    second.connection.send(b"nonsense")
+    assert second.connection.recv(10) == b""
+    third = node.agent()
+    assert third.hear() == CAME
+
+
+def test_an_agent_that_does_not_read_costs_the_runtime_nothing(node: Node) -> None:
+    deaf = node.agent()
+    node.injector.came(POD)
+    assert deaf.hear() == CAME
+    for _ in range(40_000):
+        node.injector.left(POD)
+        node.injector.came(POD)
+    hearing = node.agent()
+    assert hearing.hear() == CAME
+
+
+def test_a_pod_with_more_labels_than_a_packet_holds_is_told_without_them(node: Node) -> None:
+    agent = node.agent()
+    node.injector.came(Pod("sandbox", "uid", "team", "pod", {f"label-{number}": "x" * 60 for number in range(2000)}))
+    assert agent.hear() == Came("uid", "team", "pod")
