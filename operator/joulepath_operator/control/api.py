@@ -19,19 +19,17 @@ from kubernetes.client.exceptions import ApiException
 from joulepath_crds import EnergyPlanStatus, content_hash
 from joulepath_operator.facts.labels import (
     AGENT_PODS,
-    INJECTED_ANNOTATION,
     INPUTS_ANNOTATION,
     JOB_UID_LABEL,
     POD_SECURITY_LABEL,
 )
 from joulepath_operator.facts.names import ENERGY_PLANS, ENERGY_PROFILES, JOB_PLANS, NamespacedName, Resource
-from joulepath_operator.facts.observation import Notice, Pod, StoredPlan, StoredProfile
+from joulepath_operator.facts.observation import Notice, StoredPlan, StoredProfile
 
 __all__ = ["Api", "Body", "ConflictError", "UnacceptableError"]
 
 Body = dict[str, Any]
 
-_STARTING: Final = frozenset({"PodInitializing", "ContainerCreating"})
 _UNACCEPTABLE: Final = frozenset(
     {HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.UNPROCESSABLE_ENTITY}
 )
@@ -131,18 +129,18 @@ class Api:
         found = self._core.read_namespace(namespace, _request_timeout=self._timeout_s)
         return str((found.metadata.labels or {}).get(POD_SECURITY_LABEL, self._unlabelled))
 
-    def pods(self, namespace: str, selector: str, job_uid: str) -> tuple[Pod, ...]:
+    def pods(self, namespace: str, selector: str, job_uid: str) -> tuple[Body, ...]:
         """The pods that a selector finds, those of this very run of a job."""
-        pods = self._core.list_namespaced_pod(namespace, label_selector=selector, _request_timeout=self._timeout_s)
+        found = self._core.list_namespaced_pod(
+            namespace,
+            label_selector=selector,
+            _request_timeout=self._timeout_s,
+            _preload_content=False,  # to make objects of a thousand pods takes seconds
+        )
         return tuple(
-            Pod(
-                name=pod.metadata.name,
-                injected=INJECTED_ANNOTATION in (pod.metadata.annotations or {}),
-                node=pod.spec.node_name,
-                waiting=_waiting(pod.status),
-            )
-            for pod in pods.items
-            if any(owner.uid == job_uid for owner in pod.metadata.owner_references or ())
+            pod
+            for pod in json.loads(found.data)["items"]
+            if any(owner["uid"] == job_uid for owner in pod["metadata"].get("ownerReferences") or ())
         )
 
     def agent(self, node: str) -> tuple[str | None, bool]:
@@ -269,20 +267,6 @@ def _said(error: ApiException) -> str:
         return str(json.loads(error.body)["message"])
     except (ValueError, KeyError, TypeError):
         return str(error.reason)
-
-
-def _waiting(status: Any) -> str | None:
-    """Why the containers of a pod don't run, in the kubelet's or the scheduler's words; None if they do."""
-    if status.phase == "Running":
-        return None
-    containers = [*(status.init_container_statuses or ()), *(status.container_statuses or ())]
-    reasons = [
-        one.state.waiting.reason for one in containers if one.state is not None and one.state.waiting is not None
-    ]
-    if said := [reason for reason in reasons if reason not in _STARTING]:
-        return str(said[0])
-    unmet = [one for one in status.conditions or () if one.type == "PodScheduled" and one.status == "False"]
-    return f"{unmet[0].reason}: {unmet[0].message}" if unmet else str(status.phase)
 
 
 def _path(resource: Resource, namespace: str) -> tuple[str, str, str, str]:

@@ -150,9 +150,10 @@ class Index:
             if (job.namespace, job.job_uid) == (namespace, job_uid)
         )
 
-    def reports(self, node: str) -> bool:
-        """Whether a node has a NodeReport, of whatever jobs."""
-        return ("", node) in self._objects[NODE_REPORTS]
+    def report(self, node: str) -> NodeReportStatus | None:
+        """The NodeReport of a node, of whatever jobs."""
+        found: _Report | None = self._objects[NODE_REPORTS].get(("", node))
+        return None if found is None else found.status
 
     def plans(self, key: NamespacedName) -> tuple[StoredPlan, ...]:
         """The JobPlans of an EnergyPlan."""
