@@ -56,7 +56,7 @@ class Loop:
     def __post_init__(self) -> None:
         self.seen = Observation(
             "default", "plan", 1, self.spec, EnergyPlanStatus(), "2026-01-01T00:00:00Z",
-            job=TrainingJob("job-uid", "job", "plan", None), pods=(Pod("job-0", injected=True),),
+            job=TrainingJob("job-uid", "job", "plan", None), pods=(Pod("job-0"),),
         )  # fmt: skip
 
     def say(self, command: dict[str, Any]) -> None:

@@ -336,6 +336,7 @@ class Agent:
             gpus=tuple(_gpu_report(gpu) for gpu in self.gpus.values()),
             jobs=tuple(_job_report(members) for _, members in sorted(jobs.items(), key=lambda item: item[0])),
             injection=self.injected.report(),
+            injector=self.injected.injector,
         )
 
 

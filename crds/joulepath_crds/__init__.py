@@ -42,6 +42,8 @@ from joulepath_crds.jobplan import (
 )
 from joulepath_crds.metrics import MetricRow
 from joulepath_crds.nodereport import (
+    INJECTOR_READY,
+    INJECTOR_UNTOLD,
     MOST_BLOCKS,
     MOST_INJECTIONS,
     REPORT_INTERVAL_S,
@@ -74,6 +76,8 @@ ANNOTATION: Final = f"{GROUP}/energy-plan"
 __all__ = [
     "ANNOTATION",
     "GROUP",
+    "INJECTOR_READY",
+    "INJECTOR_UNTOLD",
     "INSTRUCTION_KINDS",
     "MARGIN",
     "MOST_BLOCKS",

@@ -12,6 +12,8 @@ from joulepath_crds.topology import Coordinates
 from joulepath_rules import Arm, RankState
 
 __all__ = [
+    "INJECTOR_READY",
+    "INJECTOR_UNTOLD",
     "MOST_BLOCKS",
     "MOST_INJECTIONS",
     "REPORT_INTERVAL_S",
@@ -31,6 +33,8 @@ MOST_BLOCKS: Final = 256
 """Blocks that a rank reports: the newest ones, of the plan that is staged."""
 MOST_INJECTIONS: Final = 128
 """Containers that a node reports: two for each GPU that it may report, 100 KB at most."""
+INJECTOR_READY: Final = "Ready"
+INJECTOR_UNTOLD: Final = "Untold"
 REPORT_INTERVAL_S: Final = 30.0
 """Longest time between two reports of a node where anything changes; what is waited for is reported at once."""
 
@@ -248,3 +252,6 @@ class NodeReportStatus(Contract):
         Field(max_length=MOST_INJECTIONS, json_schema_extra=list_by("podUID", "container")),
     ] = ()
     """Containers that the injector of the node has met, of pods that are there."""
+    injector: Annotated[str, Field(max_length=64)] = ""
+    """The injector of the node: Ready, or Untold (the container runtime tells it of no pod: NRI is off); empty where
+    there is none."""

@@ -6,6 +6,7 @@ remembered that could not be read from the cluster again. Its wings, each of whi
 - `facts`: what is seen and decided, as values
 - `jobs`: all that knows the kind of a job
 - `figures`: what reports say, as numbers
+- `injection`: what the trainer's way into a pod is, and what was in its way
 - `story`: decides, and tells it in the EnergyPlan's status
 - `planning`: the planner in a process of its own
 - `control`: reads and writes the cluster

@@ -33,11 +33,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _operator(options: argparse.Namespace) -> Coroutine[None, None, None]:
     from joulepath_operator.control.api import Api
+    from joulepath_operator.facts.absence import Means, Way
     from joulepath_operator.runner import run
 
-    api = Api.connect(unlabelled=options.unlabelled_namespaces, nodes_inject=options.injection == "nri")
+    means = Means(Way(options.injection), tuple(options.gpu_resource.split(",")))
+    api = Api.connect(unlabelled=options.unlabelled_namespaces)
     return run(
         api,
+        means,
         options.metrics_host,
         options.metrics_port,
         options.health_port,
@@ -48,7 +51,7 @@ def _operator(options: argparse.Namespace) -> Coroutine[None, None, None]:
 
 def _webhook(options: argparse.Namespace) -> Coroutine[None, None, None]:
     from joulepath_operator.control.api import Api
-    from joulepath_operator.webhook.patch import Injection
+    from joulepath_operator.injection.patch import Injection
     from joulepath_operator.webhook.server import LOOKUP_TIMEOUT_S, Webhook, serve
 
     if not options.trainer_image:
@@ -82,9 +85,20 @@ def _parser() -> argparse.ArgumentParser:
         default=os.environ.get("JOULEPATH_UNLABELLED_NAMESPACES", "privileged"),
         help="Pod Security level of namespaces that name none",
     )
+    parser.add_argument(
+        "--gpu-resource",
+        default=os.environ.get("JOULEPATH_GPU_RESOURCE", "nvidia.com/gpu"),
+        help="resource names, by commas, of which a container that trains has a limit",
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     running = commands.add_parser("run", help="the operator")
     running.set_defaults(work=_operator)
+    running.add_argument(
+        "--injection",
+        choices=("volumes", "nri"),
+        default=os.environ.get("JOULEPATH_INJECTION", "volumes"),
+        help="what puts the trainer into pods: the webhook, or each node's injector",
+    )
     running.add_argument("--metrics-host", default="0.0.0.0")
     running.add_argument("--metrics-port", type=int, default=_METRICS_PORT)
     running.add_argument(
@@ -95,22 +109,11 @@ def _parser() -> argparse.ArgumentParser:
         help="with tls.crt and tls.key: metrics by HTTPS, to those whom the API server lets get /metrics",
     )
     running.add_argument("--health-port", type=int, default=_HEALTH_PORT)
-    running.add_argument(
-        "--injection",
-        choices=("volumes", "nri"),
-        default=os.environ.get("JOULEPATH_INJECTION", "volumes"),
-        help="what puts the trainer into pods: the webhook, or the nodes",
-    )
     running.add_argument("--planner-timeout", type=int, default=120, metavar="SECONDS")
     hook = commands.add_parser("webhook", help="the admission webhook")
     hook.set_defaults(work=_webhook)
     hook.add_argument("--trainer-image", default=os.environ.get("JOULEPATH_TRAINER_IMAGE", ""))
     hook.add_argument("--trainer-pull-policy", default=os.environ.get("JOULEPATH_TRAINER_PULL_POLICY", "IfNotPresent"))
-    hook.add_argument(
-        "--gpu-resource",
-        default=os.environ.get("JOULEPATH_GPU_RESOURCE", "nvidia.com/gpu"),
-        help="resource names, by commas, of which a container that trains has a limit",
-    )
     hook.add_argument(
         "--tls-cert", type=Path, default=os.environ.get("JOULEPATH_TLS_CERT", "/etc/joulepath/tls/tls.crt")
     )

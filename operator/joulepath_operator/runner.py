@@ -19,6 +19,7 @@ from joulepath_operator.control.index import WATCHED, Index
 from joulepath_operator.control.queue import KeyedQueue
 from joulepath_operator.control.reconcile import Reconciler
 from joulepath_operator.control.settings import settings
+from joulepath_operator.facts.absence import Means
 from joulepath_operator.facts.names import ENERGY_PLANS, NamespacedName
 from joulepath_operator.metrics import Metrics
 from joulepath_operator.planning.pool import PlannerPool
@@ -34,13 +35,19 @@ _KEPT_S: Final = 1.0
 
 
 async def run(
-    api: Api, host: str, port: int, health_port: int, planner_timeout_s: int, metrics_tls: Path | None = None
+    api: Api,
+    means: Means,
+    host: str,
+    port: int,
+    health_port: int,
+    planner_timeout_s: int,
+    metrics_tls: Path | None = None,
 ) -> None:
     """Runs until SIGTERM or SIGINT (kopf listens for them), or until a part fails."""
     index = Index()
     metrics = Metrics(queue_depth=lambda: len(queue))
     pool = PlannerPool(planner_timeout_s, observe=metrics.planner_seconds.observe)
-    reconciler = Reconciler(api, index, pool, metrics, again=lambda key: queue.add(key))
+    reconciler = Reconciler(api, index, pool, metrics, again=lambda key: queue.add(key), means=means)
     queue: KeyedQueue[NamespacedName] = KeyedQueue(reconciler, on_error=lambda key: metrics.errors.inc())
     # Before anything is decided, everything is known: an empty index would look like a cluster without jobs.
     await relist(api, index, queue)

@@ -334,6 +334,17 @@ def test_the_injector_has_the_runtimes_socket_and_nothing_else(cluster: Cluster,
 
 
 @pytest.mark.cluster
+def test_the_operator_is_told_by_which_way_pods_get_the_trainer(cluster: Cluster) -> None:
+    for settings, told in (
+        ("webhook.gpuResource=site.example/gpu", ("volumes", "site.example/gpu")),
+        ("injection=nri", ("nri", "nvidia.com/gpu")),
+    ):
+        (container,) = workloads(render(cluster, "--set", settings))["operator"]["containers"]
+        environment = {one["name"]: one.get("value") for one in container["env"]}
+        assert (environment["JOULEPATH_INJECTION"], environment["JOULEPATH_GPU_RESOURCE"]) == told
+
+
+@pytest.mark.cluster
 def test_webhook_can_neither_block_nor_slow_other_pods(objects: list[Object]) -> None:
     (hook,) = only(objects, "MutatingWebhookConfiguration", "joulepath-webhook")["webhooks"]
     assert hook["failurePolicy"] == "Ignore"

@@ -36,6 +36,7 @@ from joulepath_crds import (
     WaitMeasurement,
     arm_of,
 )
+from joulepath_operator.facts.absence import Absence, Way
 from joulepath_operator.facts.observation import (
     Decision,
     NodeAgent,
@@ -133,7 +134,9 @@ class World:
         self.lag: SwitchingLag | None = LAG
         self.refusal: dict[int, str] = {}
         self.unstaged: set[int] = set()
-        self.pods: tuple[bool, ...] = ()
+        self.pods: tuple[Absence | None, ...] = ()
+        """One for each pod: why it has no trainer."""
+        self.way = Way.VOLUMES
         self.agents: tuple[NodeAgent, ...] = ()
         self.pod_security: str | None = None
         self.plans_computed = 0
@@ -211,7 +214,8 @@ class World:
             nodes=self.nodes() if self.job else (),
             plans=tuple(self.plans.values()),
             profiles=tuple(self.profiles.values()),
-            pods=tuple(Pod(f"gpt3-worker-{one}", injected, f"node-{one}") for one, injected in enumerate(self.pods)),
+            way=self.way,
+            pods=tuple(Pod(f"gpt3-worker-{one}", f"node-{one}", None, lack) for one, lack in enumerate(self.pods)),
             agents=self.agents,
             pod_security=self.pod_security,
         )

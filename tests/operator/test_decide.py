@@ -189,7 +189,7 @@ def test_what_the_first_sweep_lost_the_second_one_finds(new_world: NewWorld) -> 
 def test_a_node_that_is_silent_for_a_moment_withdraws_nothing(active: Any) -> None:
     plans = dict(active.plans)
     message = active.status.message
-    active.ranks, active.pods = 4, (True, True)
+    active.ranks, active.pods = 4, (None, None)
     active.settle()
     assert active.plans == plans
     assert active.status.phase == "Active"
@@ -343,7 +343,7 @@ def test_a_plan_that_no_rank_runs_is_not_called_active(active: Any) -> None:
     active._rank = rank
     active.settle()
     assert active.condition("Active").status == "True"
-    active.ranks, active.pods = 0, (True, True)
+    active.ranks, active.pods = 0, (None, None)
     active.settle()
     assert active.condition("Active").status == "False"
     assert active.plans

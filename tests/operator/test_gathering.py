@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from joulepath_crds import InjectionReport
+from joulepath_operator.facts.absence import Absence, Lack
 from joulepath_operator.facts.observation import NodeAgent, Pod
 from joulepath_operator.story.gathering import explain
 
 NewWorld = Callable[..., Any]
+PREDATES = Absence(Lack.UNANNOTATED, "2026-01-01T00:00:00Z")
 
 
 def injected(world: Any) -> tuple[str, str, str]:
@@ -23,7 +24,7 @@ def injected(world: Any) -> tuple[str, str, str]:
 
 def test_pods_that_predate_the_annotation_are_told_the_command(new_world: NewWorld) -> None:
     world = new_world()
-    world.ranks, world.pods = 0, (False, False)
+    world.ranks, world.pods = 0, (PREDATES, PREDATES)
     _, reason, message = injected(world)
     assert reason == "PodsPredateAnnotation"
     assert "kubectl -n team get pytorchjob gpt3 -o yaml | kubectl -n team replace --force -f -" in message
@@ -31,7 +32,7 @@ def test_pods_that_predate_the_annotation_are_told_the_command(new_world: NewWor
 
 def test_a_gang_that_is_injected_in_part_is_never_slowed(new_world: NewWorld) -> None:
     world = new_world()
-    world.ranks, world.pods = 4, (True, False)
+    world.ranks, world.pods = 4, (None, PREDATES)
     _, reason, message = injected(world)
     assert reason == "PodsPredateAnnotation"
     assert "1 of 2 pods" in message
@@ -41,7 +42,7 @@ def test_a_gang_that_is_injected_in_part_is_never_slowed(new_world: NewWorld) ->
 @pytest.mark.parametrize("level", ["baseline", "restricted"])
 def test_a_namespace_that_forbids_hostpath_is_told_label_and_remedy(new_world: NewWorld, level: str) -> None:
     world = new_world()
-    world.ranks, world.pods, world.pod_security = 0, (False, False), level
+    world.ranks, world.pods, world.pod_security = 0, (PREDATES, PREDATES), level
     _, reason, message = injected(world)
     assert reason == "PodSecurityForbids"
     assert "hostPath" in message
@@ -51,7 +52,7 @@ def test_a_namespace_that_forbids_hostpath_is_told_label_and_remedy(new_world: N
 
 def test_injected_pods_that_do_not_train_yet_are_waited_for(new_world: NewWorld) -> None:
     world = new_world()
-    world.ranks, world.pods = 0, (True, True)
+    world.ranks, world.pods = 0, (None, None)
     _, reason, message = injected(world)
     assert reason == "WaitingForRanks"
     assert "kubectl -n team logs gpt3-worker-0 | grep joulepath" in message
@@ -74,7 +75,7 @@ def test_a_node_whose_ranks_are_silent_is_told_with_what_its_agent_lacks(
     new_world: NewWorld, agent: NodeAgent, reason: str, remedy: str
 ) -> None:
     world = new_world()
-    world.ranks, world.pods, world.agents = 4, (True, True), (agent,)
+    world.ranks, world.pods, world.agents = 4, (None, None), (agent,)
     status, why, message = injected(world)
     assert (status, why) == ("False", reason)
     assert world.decide().requeue_after_s is not None, "nobody watches pods and agents"
@@ -84,52 +85,14 @@ def test_a_node_whose_ranks_are_silent_is_told_with_what_its_agent_lacks(
 
 def test_pods_that_do_not_run_are_told_with_the_kubelets_reason(new_world: NewWorld) -> None:
     world = new_world()
-    observation = replace(world.observe(), nodes=(), pods=(Pod("gpt3-worker-0", True, "node-0", "ImagePullBackOff"),))
+    observation = replace(world.observe(), nodes=(), pods=(Pod("gpt3-worker-0", "node-0", "ImagePullBackOff"),))
     reason, message = explain(observation, world.job, None)
     assert reason == "PodsNotRunning"
     assert "gpt3-worker-0: ImagePullBackOff" in message
 
 
-def told(outcome: str, why: str = "") -> InjectionReport:
-    return InjectionReport(
-        pod_uid="uid", namespace="team", pod="gpt3-worker-1", container="pytorch", outcome=outcome, why=why
-    )
-
-
-@pytest.mark.parametrize(
-    ("report", "reason", "says"),
-    [
-        (told("Late"), "AgentLate", "the agent of node node-1 had no answer within 100 ms. To inject them, create"),
-        (told("Before"), "PodsPredateInjector", "gpt3-worker-1 is older than the injector of its node. To inject"),
-        (
-            told("Unsuited", "The container mounts /run itself."),
-            "PodsUnsuited",
-            "gpt3-worker-1, container pytorch: The container mounts /run itself.",
-        ),
-        (None, "PodsNotInjected", "or NRI is switched off in the nodes' container runtime"),
-    ],
-)
-def test_where_nodes_inject_it_is_told_what_they_say_of_pods_without_the_trainer(
-    new_world: NewWorld, report: InjectionReport | None, reason: str, says: str
-) -> None:
-    world = new_world()
-    pods = (Pod("gpt3-worker-0", True, "node-0"), Pod("gpt3-worker-1", False, "node-1", without=report))
-    observation = replace(world.observe(), nodes=(), pods=pods, nodes_inject=True)
-    why, message = explain(observation, world.job, None)
-    assert why == reason
-    assert "1 of 2 pods" in message
-    assert says in message
-
-
-def test_where_nodes_inject_pods_that_are_not_made_yet_lack_nothing(new_world: NewWorld) -> None:
-    world = new_world()
-    pods = (Pod("gpt3-worker-0", False, "node-0", "ImagePullBackOff"),)
-    observation = replace(world.observe(), nodes=(), pods=pods, nodes_inject=True)
-    assert explain(observation, world.job, None)[0] == "PodsNotRunning"
-
-
 def test_ranks_that_fall_silent_are_not_told_as_if_training_had_never_begun(active: Any) -> None:
-    active.ranks, active.pods = 0, (True, True)
+    active.ranks, active.pods = 0, (None, None)
     active.settle_later()
     degraded = active.condition("Degraded")
     assert (degraded.status, degraded.reason) == ("True", "RanksSilent")
@@ -137,6 +100,6 @@ def test_ranks_that_fall_silent_are_not_told_as_if_training_had_never_begun(acti
 
 
 def test_a_namespace_that_is_restricted_later_is_not_blamed_for_silence(active: Any) -> None:
-    active.ranks, active.pods, active.pod_security = 4, (True, True), "restricted"
+    active.ranks, active.pods, active.pod_security = 4, (None, None), "restricted"
     active.settle()
     assert active.condition("Degraded").reason == "RanksMissing"

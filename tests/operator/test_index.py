@@ -166,6 +166,22 @@ def test_a_report_with_a_label_that_is_none_is_left_out(new_world: Callable[...,
         assert index.nodes(report.namespace, report.job_uid) == ()
 
 
+def test_a_job_had_its_annotation_when_the_first_who_wrote_it_last_wrote_anything() -> None:
+    index = Index()
+    ours: dict[str, Any] = {"f:metadata": {"f:annotations": {".": {}, "f:joulepath.dev/energy-plan": {}}}}
+    others: dict[str, Any] = {"f:metadata": {"f:annotations": {"f:somebody.example/energy-plan": {}}}, "f:spec": {}}
+    fields = [
+        {"manager": "kubectl", "time": "2026-01-01T00:00:00Z", "fieldsV1": others},
+        {"manager": "somebody", "time": "2026-01-01T00:02:00Z", "fieldsV1": ours},
+        {"manager": "me", "time": "2026-01-01T00:01:00Z", "fieldsV1": ours},
+        {"manager": "nobody", "fieldsV1": ours},
+    ]
+    index.put(PYTORCH_JOBS, job(managedFields=fields))
+    found = index.job(PYTORCH_JOBS, ("team", "gpt3"))
+    assert found is not None
+    assert found.annotated_at == "2026-01-01T00:01:00Z"
+
+
 def test_a_job_is_read_as_the_training_operator_writes_it() -> None:
     index = Index()
     body = job(annotations={"joulepath.dev/energy-plan": "plan"})

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from joulepath_operator.webhook.patch import Injection, Outcome, inject
+from joulepath_operator.injection.patch import Injection, Outcome, inject
 
 INJECTION = Injection("example.test/trainer:1")
 ANNOTATION = "joulepath.dev/injected"

@@ -14,12 +14,14 @@ import pytest
 from kubernetes import client
 from kubernetes.client.exceptions import ApiException
 
-from joulepath_crds import ANNOTATION, EnergyPlanStatus, NodeReportStatus, content_hash
+from joulepath_crds import ANNOTATION, EnergyPlanStatus, InjectionReport, NodeReportStatus, content_hash
 from joulepath_operator.control.api import Api
 from joulepath_operator.control.index import Index
+from joulepath_operator.control.pods import as_seen
 from joulepath_operator.control.queue import KeyedQueue
 from joulepath_operator.control.reconcile import Reconciler
-from joulepath_operator.facts.labels import INPUTS_ANNOTATION, JOB_UID_LABEL
+from joulepath_operator.facts.absence import Means, Way
+from joulepath_operator.facts.labels import INJECTED_ANNOTATION, INPUTS_ANNOTATION, JOB_UID_LABEL
 from joulepath_operator.facts.names import (
     ENERGY_PLANS,
     ENERGY_PROFILES,
@@ -28,6 +30,7 @@ from joulepath_operator.facts.names import (
     NamespacedName,
     Resource,
 )
+from joulepath_operator.facts.observation import TrainingJob
 from joulepath_operator.facts.request import PlanRefusal, PlanRequest, PlanResult
 from joulepath_operator.jobs.pytorchjob import PYTORCH_JOBS
 from joulepath_operator.metrics import Metrics
@@ -66,6 +69,7 @@ class Server(HTTPServer):
         self.objects: dict[str, Any] = {}
         self.refusal: Answer = (404, {})
         self.posts = 0
+        self.gets: list[str] = []
         self.events: list[dict[str, Any]] = []
         self.puts: list[str] = []
         self.deletes: list[str] = []
@@ -84,6 +88,7 @@ class _Handler(BaseHTTPRequestHandler):
         return "/".join(self.path.partition("?")[0].removesuffix("/status").rsplit("/", 2)[1:])
 
     def do_GET(self) -> None:
+        self.server.gets.append(self._name())
         found = self.server.objects.get(self._name())
         self._answer((404, {}) if found is None else (200, found))
 
@@ -439,3 +444,116 @@ def test_a_job_plan_that_was_taken_over_meanwhile_is_not_deleted(
     server.objects[path] = job_plan(sweep_of(world), resourceVersion="8")
     assert asyncio.run(Reconciler(api, index, PlannerPool(), Metrics())(PLAN)) == 0.5
     assert path in server.objects
+
+
+# pods without the trainer
+
+
+def training_pod(number: int, job_uid: str, **spec: Any) -> dict[str, Any]:
+    """A pod of the job that runs on the node of the same number, as the API server has it."""
+    gpus = {"limits": {"nvidia.com/gpu": "4"}}
+    running = {"running": {"startedAt": "2026-01-01T00:00:00Z"}}
+    return {
+        "metadata": {
+            "name": f"gpt3-worker-{number}",
+            "uid": f"pod-{number}",
+            "creationTimestamp": "2026-01-01T00:00:00Z",
+            "ownerReferences": [{"uid": job_uid}],
+        },
+        "spec": {"containers": [{"name": "c", "image": "i", "resources": gpus}], "nodeName": f"node-{number}", **spec},
+        "status": {"phase": "Running", "containerStatuses": [{"name": "c", "state": running}]},
+    }
+
+
+def injected_condition(server: Server, api: Api, index: Index, means: Means) -> tuple[str, str]:
+    """Reason and message, once an EnergyPlan was looked at."""
+    asyncio.run(Reconciler(api, index, PlannerPool(), Metrics(), means=means)(PLAN))
+    status = EnergyPlanStatus.from_api(server.objects["energyplans/plan"]["status"])
+    (one,) = (one for one in status.conditions if one.type == "Injected")
+    return one.reason, one.message
+
+
+def test_a_pod_that_the_webhook_leaves_alone_is_told_with_the_webhooks_own_reason(
+    server: Server, api: Api, new_world: Callable[..., Any]
+) -> None:
+    world = new_world()
+    world.ranks = 0
+    index = watched(server, world)
+    server.objects["namespaces/team"] = {"metadata": {"name": "team"}}
+    server.objects["v1/pods"] = {"items": []}
+    pods = [training_pod(0, world.job.uid), training_pod(1, world.job.uid, hostUsers=False), training_pod(2, "other")]
+    pods[0]["metadata"]["annotations"] = {INJECTED_ANNOTATION: "c"}
+    server.objects["team/pods"] = {"items": pods}
+    reason, message = injected_condition(server, api, index, Means())
+    assert reason == "PodsUnsuited"
+    assert message.startswith(
+        "1 of 2 pods of PyTorchJob gpt3 (gpt3-worker-1 on node node-1) can't take the trainer: it"
+    )
+    assert "(hostUsers: false)" in message
+
+
+def test_where_the_node_injects_its_report_says_what_became_of_a_pod(
+    server: Server, api: Api, new_world: Callable[..., Any]
+) -> None:
+    """The namespace isn't even asked for: no level of Pod Security is in the way."""
+    world = new_world()
+    world.ranks = 0
+    index = watched(server, world)
+    server.objects["v1/pods"] = {"items": []}
+    server.objects["team/pods"] = {"items": [training_pod(number, world.job.uid) for number in range(2)]}
+    for number, outcome in enumerate(("Injected", "Before")):
+        made = InjectionReport(pod_uid=f"pod-{number}", namespace="team", pod="p", container="c", outcome=outcome)
+        status = NodeReportStatus(injection=(made,), injector="Ready")
+        index.put(NODE_REPORTS, {"metadata": {"name": f"node-{number}"}, "status": status.to_api()})
+    reason, message = injected_condition(server, api, index, Means(Way.NRI))
+    assert reason == "PodsPredateInjector"
+    assert message.startswith("1 of 2 pods of PyTorchJob gpt3 (gpt3-worker-1 on node node-1) ran before")
+
+
+def test_of_a_thousand_nodes_the_one_without_a_report_is_asked_for_its_agent(
+    server: Server, api: Api, new_world: Callable[..., Any]
+) -> None:
+    world = new_world()
+    world.ranks = 0
+    index = watched(server, world)
+    server.objects["v1/pods"] = {"items": []}
+    server.objects["team/pods"] = {"items": [training_pod(number, world.job.uid) for number in range(1000)]}
+    for number in range(1000):
+        made = InjectionReport(pod_uid=f"pod-{number}", namespace="team", pod="p", container="c", outcome="Injected")
+        if number != 700:
+            status = NodeReportStatus(injection=(made,), injector="Ready").to_api()
+            index.put(NODE_REPORTS, {"metadata": {"name": f"node-{number}"}, "status": status})
+    reason, message = injected_condition(server, api, index, Means(Way.NRI))
+    assert reason == "NoAgent"
+    assert message.startswith("Node node-700 has no agent")
+    assert server.gets.count("v1/pods") == 3
+
+
+@pytest.mark.parametrize(
+    ("status", "waiting"),
+    [
+        ({"phase": "Running"}, None),
+        ({"phase": "Pending"}, "Pending"),
+        ({}, "None"),
+        ({"phase": "Pending", "containerStatuses": [{"state": {"waiting": {"reason": "PodInitializing"}}}]}, "Pending"),
+        (
+            {"phase": "Pending", "initContainerStatuses": [{"state": {"waiting": {"reason": "ImagePullBackOff"}}}]},
+            "ImagePullBackOff",
+        ),
+        (
+            {
+                "phase": "Pending",
+                "conditions": [
+                    {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/2 nodes"}
+                ],
+            },
+            "Unschedulable: 0/2 nodes",
+        ),
+    ],
+)
+def test_why_a_pod_does_not_run_is_told_in_the_kubelets_or_the_schedulers_words(
+    status: dict[str, Any], waiting: str | None
+) -> None:
+    job = TrainingJob("u", "gpt3", "plan", None)
+    body = {**training_pod(0, "u"), "status": status}
+    assert as_seen(body, job, Index(), Means(), "2026-01-01T00:00:00Z").waiting == waiting

@@ -19,9 +19,9 @@ import aiohttp
 import pytest
 
 from joulepath_operator.facts.names import NamespacedName, Resource
+from joulepath_operator.injection.patch import Injection
 from joulepath_operator.jobs.pytorchjob import PYTORCH_JOBS
 from joulepath_operator.webhook import connections
-from joulepath_operator.webhook.patch import Injection
 from joulepath_operator.webhook.server import Webhook, serve
 
 T = TypeVar("T")

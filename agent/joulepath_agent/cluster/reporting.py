@@ -18,14 +18,19 @@ _BLOCKS_S: Final = 5.0
 
 def awaited(report: NodeReportStatus) -> object:
     """The part of a report that the operator acts on."""
-    return [(gpu.uuid, gpu.refused, gpu.lag is None) for gpu in report.gpus], [
-        (
-            (job.job_uid, job.attempt, rank.rank, rank.pod_uid, rank.gpu_uuid, rank.order, bool(rank.control_time_s)),
-            (rank.state, rank.staged_hash, rank.applied_hash, rank.reason.partition(":")[0]),
-        )
-        for job in report.jobs
-        for rank in job.ranks
-    ]
+    return (
+        [(gpu.uuid, gpu.refused, gpu.lag is None) for gpu in report.gpus],
+        [
+            (
+                (job.job_uid, job.attempt, rank.rank, rank.pod_uid, rank.gpu_uuid, rank.order),
+                (bool(rank.control_time_s), rank.state, rank.staged_hash, rank.applied_hash),
+                rank.reason.partition(":")[0],
+            )
+            for job in report.jobs
+            for rank in job.ranks
+        ],
+        (report.injector, report.injection),
+    )
 
 
 def _blocks(report: NodeReportStatus) -> object:

@@ -91,6 +91,7 @@ class Client:
                     pass
                 admission.turn(time.monotonic())
         finally:
+            self._registry.end()
             with self._sending:
                 self._socket = None
 

@@ -9,7 +9,7 @@ from typing import Final
 
 from joulepath_agent.injection.jobs import Job, Jobs, job_of
 from joulepath_clocks.peers.refusal import PeerRefusedError
-from joulepath_crds import MOST_INJECTIONS, InjectionReport
+from joulepath_crds import INJECTOR_READY, INJECTOR_UNTOLD, MOST_INJECTIONS, InjectionReport
 from joulepath_injector.words import Came, Done
 
 __all__ = ["Registry", "ToldPods"]
@@ -44,11 +44,24 @@ class Registry:
         self._pods: dict[str, _Known] = {}
         self._before: dict[str, _Known] = {}
         """As another injector had told them; those that are still there are told again."""
+        self._there = False
+
+    @property
+    def injector(self) -> str:
+        """What to report of it. A runtime that tells of pods tells of one at least: this agent's own."""
+        with self._lock:
+            return "" if not self._there else INJECTOR_READY if self._pods else INJECTOR_UNTOLD
 
     def begin(self) -> None:
         """All pods that there are will be told."""
         with self._lock:
             self._before, self._pods = {**self._before, **self._pods}, {}
+            self._there = True
+
+    def end(self) -> None:
+        """The injector is gone; the pods that it has told of needn't be."""
+        with self._lock:
+            self._there = False
 
     def came(self, pod: Came) -> None:
         """A pod is there."""

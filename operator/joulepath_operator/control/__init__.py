@@ -7,6 +7,7 @@
 - `queue`: which EnergyPlan is handled when
 - `reconcile`: handles one: the observation, the decision, what is written
 - `observe`: gathers what is known of it
+- `pods`: the pods of its job among that
 - `questions`: what the planner is asked for it, and its answer
 """
 

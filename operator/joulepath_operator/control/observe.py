@@ -7,8 +7,10 @@ from typing import Final
 
 from joulepath_operator.control.api import Api
 from joulepath_operator.control.index import Index
+from joulepath_operator.control.pods import as_seen
+from joulepath_operator.facts.absence import Means, Way
 from joulepath_operator.facts.gang import Gang
-from joulepath_operator.facts.observation import NodeAgent, Observation
+from joulepath_operator.facts.observation import NodeAgent, Observation, Pod
 from joulepath_operator.jobs.kinds import is_supported, kind_of
 from joulepath_operator.story.gathering import silent
 
@@ -18,7 +20,7 @@ _AGENTS_ASKED: Final = 3
 """Nodes whose agents are looked up while ranks are missing: a message names no more."""
 
 
-def with_job(seen: Observation, api: Api, index: Index) -> Observation:
+def with_job(seen: Observation, api: Api, index: Index, means: Means) -> Observation:
     """The observation with the job, its nodes' reports and, once all ranks report, profiles; before, why they don't.
 
     A job that the index doesn't have is asked for: a deletion is nothing to be wrong about.
@@ -35,19 +37,28 @@ def with_job(seen: Observation, api: Api, index: Index) -> Observation:
     gang = Gang.of(nodes)
     if gang is not None and gang.complete:
         return replace(seen, job=job, nodes=nodes, profiles=index.profiles(seen.namespace))
-    pods = api.pods(seen.namespace, kind.pod_selector(job.name), job.uid, index.injections(seen.namespace))
-    quiet = {pod.node for pod in silent(pods, gang) if pod.node and not pod.waiting}
+    found_pods = api.pods(seen.namespace, kind.pod_selector(job.name), job.uid)
+    pods = tuple(as_seen(pod, job, index, means, seen.now) for pod in found_pods)
+    quiet = {pod.node for pod in silent(pods, gang) if pod.node and not pod.waiting and _may_train(pod)}
+    first = sorted(quiet, key=lambda node: (index.report(node) is not None, node))[:_AGENTS_ASKED]
     return replace(
         seen,
         job=job,
         nodes=nodes,
-        pod_security=None if api.nodes_inject else api.pod_security(seen.namespace),
-        nodes_inject=api.nodes_inject,
+        way=means.way,
+        pod_security=api.pod_security(seen.namespace) if means.way is Way.VOLUMES else None,
         pods=pods,
-        agents=tuple(_agent(node, api, index) for node in sorted(quiet)[:_AGENTS_ASKED]),
+        agents=tuple(_agent(node, api, index) for node in first),
     )
 
 
+def _may_train(pod: Pod) -> bool:
+    """Whether its agent matters: else it is known why the pod has no trainer, whatever its node's agent does."""
+    return pod.absence is None or pod.absence.reason.surmised
+
+
 def _agent(node: str, api: Api, index: Index) -> NodeAgent:
-    pod, ready = api.agent(node)
-    return NodeAgent(node, pod, ready, index.reports(node))
+    (pod, ready), report = api.agent(node), index.report(node)
+    gpus = report.gpus if report is not None else ()
+    refused = gpus[0].refused if gpus and all(gpu.refused for gpu in gpus) else None
+    return NodeAgent(node, pod, ready, report is not None, refused or "")

@@ -21,6 +21,7 @@ from joulepath_operator.control.api import Api, Body, ConflictError, Unacceptabl
 from joulepath_operator.control.index import Index
 from joulepath_operator.control.observe import with_job
 from joulepath_operator.control.questions import Planner, Questions
+from joulepath_operator.facts.absence import Means
 from joulepath_operator.facts.names import ENERGY_PLANS, ENERGY_PROFILES, JOB_PLANS, NamespacedName, Resource
 from joulepath_operator.facts.observation import Decision, Observation, StoredPlan, StoredProfile
 from joulepath_operator.facts.refusals import Refusal
@@ -50,8 +51,10 @@ class Reconciler:
         metrics: Metrics,
         now: Callable[[], str] | None = None,
         again: Callable[[NamespacedName], object] = lambda key: None,
+        means: Means | None = None,
     ) -> None:
         self._api, self._index, self._metrics = api, index, metrics
+        self._means = means or Means()
         self._questions = Questions(planner, again)
         self._now = now or _utc_now
 
@@ -112,7 +115,7 @@ class Reconciler:
             asked=asked,
             planned=answer,
         )
-        return decide(with_job(observation, self._api, self._index))
+        return decide(with_job(observation, self._api, self._index, self._means))
 
     def _story(self, body: Body, status: EnergyPlanStatus) -> Story:
         """Goes on from a status, beside what is decided."""

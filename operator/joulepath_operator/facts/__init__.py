@@ -3,6 +3,7 @@
 - `names`: how Kubernetes names things
 - `labels`: labels and annotations
 - `refusals`: why a job gets no plan
+- `absence`: why a pod has no trainer
 - `request`: what the planner is asked, and its answer
 - `observation`: what a decision is made from, and what it is
 - `gang`: the ranks of one attempt of a job

@@ -13,10 +13,10 @@ from joulepath_crds import (
     EnergyPlanStatus,
     EnergyProfileSpec,
     GpuReport,
-    InjectionReport,
     JobPlanSpec,
     JobReport,
 )
+from joulepath_operator.facts.absence import Absence, Way
 from joulepath_operator.facts.request import PlanRefusal, PlanRequest, PlanResult
 
 __all__ = [
@@ -42,18 +42,18 @@ class TrainingJob:
     finished: str | None
     """Succeeded or Failed, once it is."""
     suspended: bool = False
+    annotated_at: str | None = None
+    """When it had the annotation at the latest, in RFC 3339, as far as the API server tells."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pod:
-    """A pod of the job: whether it has the trainer, its node, and why its training doesn't run yet, if so."""
+    """A pod of the job: its node, why its training doesn't run yet, and why it has no trainer, if so."""
 
     name: str
-    injected: bool
     node: str | None = None
     waiting: str | None = None
-    without: InjectionReport | None = None
-    """Why it hasn't, where its node has told."""
+    absence: Absence | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +64,8 @@ class NodeAgent:
     pod: str | None
     ready: bool
     reports: bool
+    refused: str = ""
+    """Why it touches no GPU of the node, if it is so with all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,10 +113,10 @@ class Observation:
     nodes: tuple[NodeJob, ...] = ()
     plans: tuple[StoredPlan, ...] = ()
     profiles: tuple[StoredProfile, ...] = ()
+    way: Way = Way.VOLUMES
+    """By which pods get the trainer."""
     pod_security: str | None = None
-    """The level that the namespace enforces, if any, and if it matters: not where nodes inject."""
-    nodes_inject: bool = False
-    """Whether it is the nodes that put the trainer into pods, and not the webhook."""
+    """The level that the namespace enforces, if any; it matters to volumes only."""
     pods: tuple[Pod, ...] = ()
     """The pods of the job; looked up only while ranks are missing."""
     agents: tuple[NodeAgent, ...] = ()

@@ -31,6 +31,7 @@ class PyTorchJob:
             annotation=(metadata.get("annotations") or {}).get(ANNOTATION),
             finished=next((end for end in ("Succeeded", "Failed") if end in true), None),
             suspended="Suspended" in true,
+            annotated_at=_annotated_at(metadata),
         )
 
     def pod_selector(self, job: str) -> str:
@@ -43,3 +44,16 @@ class PyTorchJob:
     def restart_command(self, namespace: str, job: str) -> str:
         where = f"-n {namespace}"
         return f"kubectl {where} get {self.resource.singular} {job} -o yaml | kubectl {where} replace --force -f -"
+
+
+def _annotated_at(metadata: Mapping[str, Any]) -> str | None:
+    """The first time at which somebody who wrote the annotation has written anything."""
+    return min(
+        (
+            one["time"]
+            for one in metadata.get("managedFields") or ()
+            if "time" in one
+            and f"f:{ANNOTATION}" in one.get("fieldsV1", {}).get("f:metadata", {}).get("f:annotations", {})
+        ),
+        default=None,
+    )

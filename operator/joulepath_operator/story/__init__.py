@@ -5,6 +5,7 @@
 - `status`: how a status is told
 - `objections`: what is asked for that can't be had
 - `gathering`: why ranks of a job don't report
+- `absences`: how it is told that pods have no trainer
 - `reuse`: which measurements a run starts from
 - `sweeping`: the second chapter, until there is a profile
 - `withdrawal`: how a plan that is slower than allowed is taken back

@@ -1,20 +1,30 @@
 """Why ranks of a job don't report: the `Injected` condition before a gang is complete.
 
 The first thing on the way from the job's manifest to its first training step that isn't there: the namespace's
-permission, pods, the trainer in them, running containers, an agent on their node, its report, a training step.
+permission, pods, the trainer in them, running containers, an agent on their node, its report, a training step. Where
+the node injects, no trainer comes without an agent, so that is looked for before.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from joulepath_crds import ANNOTATION
+from joulepath_operator.facts.absence import Way
 from joulepath_operator.facts.gang import Gang
 from joulepath_operator.facts.labels import FORBIDDING_LEVELS, POD_SECURITY_LABEL
 from joulepath_operator.facts.observation import NodeAgent, Observation, Pod, TrainingJob
+from joulepath_operator.facts.refusals import Refusal
 from joulepath_operator.jobs.kinds import kind_of
+from joulepath_operator.story.absences import lacking, told
 
 __all__ = ["explain", "how_to_annotate", "silent"]
+
+_POLICIES: Final = {
+    Way.VOLUMES: ", or a policy, such as one against the hostPath volume that the webhook adds",
+    Way.NRI: ", or a policy",
+}
 
 
 def silent(pods: Sequence[Pod], gang: Gang | None) -> tuple[Pod, ...]:
@@ -26,60 +36,30 @@ def silent(pods: Sequence[Pod], gang: Gang | None) -> tuple[Pod, ...]:
 def explain(observation: Observation, job: TrainingJob, gang: Gang | None) -> tuple[str, str]:
     """A reason in CamelCase and a sentence with the remedy."""
     pods, resource = observation.pods, kind_of(observation.spec.job).resource
-    plain = [pod for pod in pods if not pod.injected]
-    if observation.pod_security in FORBIDDING_LEVELS and (plain or not pods):
+    quiet = silent(pods, gang)
+    lack = lacking(pods, quiet)
+    if observation.pod_security in FORBIDDING_LEVELS and (lack or not pods):
         return "PodSecurityForbids", _forbidden(observation, job)
     if not pods:
         return (
             "NoPods",
-            f"{resource.kind} {job.name} has no pods yet. If that lasts, see why: "
-            f"kubectl -n {observation.namespace} describe {resource.singular} {job.name}",
+            f"{resource.kind} {job.name} has no pods yet. If that lasts, see what refuses them (a quota"
+            f"{_POLICIES[observation.way]}): kubectl -n {observation.namespace} describe {resource.singular} {job.name}",
         )
-    if told := [pod for pod in plain if pod.without]:
-        return _without_trainer(told, observation, job)
-    if plain and not observation.nodes_inject:
-        return (
-            "PodsPredateAnnotation",
-            f"{len(plain)} of {len(pods)} pods of {resource.kind} {job.name} were created without the trainer: before "
-            "the annotation was there, or while the webhook was away. They train unharmed, at default clocks. To "
-            f"inject them, create them again: {_restart(observation, job)}",
-        )
-    quiet = silent(pods, gang)
-    reported = f"{len(gang.ranks)} of {gang.world_size} ranks report. " if gang is not None else ""
-    if waiting := [pod for pod in quiet if pod.waiting]:
+    amiss = next(filter(None, map(_amiss, observation.agents)), None)
+    if lack and not (amiss and lack[0].reason.surmised and observation.way is Way.NRI):
+        absence, without = lack
+        whose, restart = f"{resource.kind} {job.name}", _restart(observation, job)
+        return absence.reason, told(absence, without, len(pods), observation.way, whose, restart)
+    report = f"{len(gang.ranks)} of {gang.world_size} ranks report. " if gang is not None else ""
+    if not lack and (waiting := [pod for pod in quiet if pod.waiting]):
         first = waiting[0]
         return (
             "PodsNotRunning",
-            f"{reported}{len(waiting)} of {len(pods)} pods don't run yet ({first.name}: {first.waiting}). "
+            f"{report}{len(waiting)} of {len(pods)} pods don't run yet ({first.name}: {first.waiting}). "
             f"If that lasts: kubectl -n {observation.namespace} describe pod {first.name}",
         )
-    for agent in observation.agents:
-        if why := _without_agent(agent):
-            return why[0], reported + why[1]
-    if plain:
-        return (
-            "PodsNotInjected",
-            f"{len(plain)} of {len(pods)} pods of {resource.kind} {job.name} run without the trainer, and their nodes "
-            "say nothing of it: they were made before the annotation was there, the kubelet tells of no GPU of theirs, "
-            "or NRI is switched off in the nodes' container runtime (the log of the agent's container injector says "
-            f"so). They train unharmed, at default clocks. To inject them, create them again: "
-            f"{_restart(observation, job)}",
-        )
-    return _not_training(observation, gang, quiet)
-
-
-def _without_trainer(pods: Sequence[Pod], observation: Observation, job: TrainingJob) -> tuple[str, str]:
-    """What the nodes say of these pods."""
-    first, why = pods[0], pods[0].without
-    assert why is not None
-    unharmed = f"{len(pods)} of {len(observation.pods)} pods train unharmed, at default clocks, without the trainer."
-    again = f"To inject them, create them again: {_restart(observation, job)}"
-    if why.outcome == "Unsuited":
-        return "PodsUnsuited", f"{unharmed} {first.name}, container {why.container}: {why.why}"
-    if why.outcome == "Late":
-        late = f"When {first.name} was made, the agent of node {first.node} had no answer within 100 ms."
-        return "AgentLate", f"{unharmed} {late} {again}"
-    return "PodsPredateInjector", f"{unharmed} {first.name} is older than the injector of its node. {again}"
+    return (amiss[0], report + amiss[1]) if amiss else _not_training(observation, gang, quiet)
 
 
 def _forbidden(observation: Observation, job: TrainingJob) -> str:
@@ -88,11 +68,11 @@ def _forbidden(observation: Observation, job: TrainingJob) -> str:
     return (
         f"Namespace {namespace} enforces Pod Security level {observation.pod_security}, which forbids the hostPath "
         "volume of the agent's socket: nothing was injected, the job runs unharmed and at default clocks. To change "
-        f"that: {label}, then {_restart(observation, job)}"
+        f"that: {label}, then {_restart(observation, job)} (with the chart's injection: nri no level forbids it)"
     )
 
 
-def _without_agent(agent: NodeAgent) -> tuple[str, str] | None:
+def _amiss(agent: NodeAgent) -> tuple[str, str] | None:
     """What is amiss with the agent on a node where the job trains."""
     if agent.pod is None:
         return (
@@ -108,6 +88,12 @@ def _without_agent(agent: NodeAgent) -> tuple[str, str] | None:
             "AgentNotReady" if not agent.ready else "NoNodeReport",
             f"The agent on node {agent.node} {what}. While it starts anew, GPUs run default clocks. If that lasts: "
             f"kubectl -n {namespace} logs {name}",
+        )
+    if agent.refused:
+        return (
+            Refusal.GPU_REFUSED,
+            f"No GPU of node {agent.node} can be used: {agent.refused}. Give each rank a whole GPU of its own (no MIG, "
+            "time slicing or MPS).",
         )
     return None
 
@@ -131,7 +117,8 @@ def _not_training(observation: Observation, gang: Gang | None, quiet: Sequence[P
     return (
         "WaitingForRanks",
         "The pods run; waiting for the first training step of the ranks. They load libraries and data first; if "
-        f"training goes on and this stays: {log} (nothing there: its Python has not loaded the trainer).",
+        f"training goes on and this stays: {log} (nothing there: its Python has not loaded the trainer; python -I, -E or "
+        "-S never does, nor one whose PYTHONPATH its command sets anew).",
     )
 
 

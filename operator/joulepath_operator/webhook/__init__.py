@@ -1,9 +1,7 @@
-"""The admission webhook, a process of its own: puts the trainer into the pods of annotated jobs.
+"""The admission webhook, a process of its own: puts the trainer into the pods of annotated jobs, by `injection.patch`.
 
 - `server`: answers the API server, always with leave
 - `connections`: who is at the door, and for how long
-- `patch`: what is added to a pod
-- `init_containers`: those among it
 """
 
 from __future__ import annotations

@@ -25,10 +25,10 @@ from joulepath_crds import ANNOTATION
 from joulepath_operator.control.api import Api
 from joulepath_operator.facts.labels import FORBIDDING_LEVELS
 from joulepath_operator.facts.names import NamespacedName, Resource
+from joulepath_operator.injection.patch import Injection, Outcome, inject
 from joulepath_operator.jobs.kinds import owning_job
 from joulepath_operator.pulse import Pulse
 from joulepath_operator.webhook.connections import Connections
-from joulepath_operator.webhook.patch import Injection, Outcome, inject
 
 __all__ = ["LOOKUP_TIMEOUT_S", "Webhook", "serve"]
 
@@ -84,7 +84,7 @@ class Webhook:
             outcome = await asyncio.wait_for(self._decide(request), 2 * LOOKUP_TIMEOUT_S)
         except Exception as error:
             log.warning("a pod in %s is left as it is", request.get("namespace"), exc_info=True)
-            outcome = Outcome(warnings=(f"joulepath: not injected, {type(error).__name__}: {error}"[:200],))
+            outcome = Outcome(obstacles=(f"{type(error).__name__}: {error}"[:180],))
         if outcome.patch:
             patch = json.dumps(outcome.patch).encode()
             response |= {"patchType": "JSONPatch", "patch": base64.b64encode(patch).decode()}
@@ -101,7 +101,7 @@ class Webhook:
         if ANNOTATION not in await self._annotations((resource, (namespace, job))):
             return Outcome()
         if (level := await self._levels(namespace)) in FORBIDDING_LEVELS:
-            return Outcome(warnings=(f"joulepath: not injected, Pod Security level {level} forbids hostPath",))
+            return Outcome(obstacles=(f"Pod Security level {level} forbids hostPath",))
         return inject(pod, self._injection)
 
     async def _mutate(self, request: web.Request) -> web.Response:

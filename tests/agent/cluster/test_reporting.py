@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from joulepath_agent.cluster.reporting import Pace, fitting
-from joulepath_crds import Arm, BlockReport, Coordinates, JobReport, NodeReportStatus, RankReport
+from joulepath_crds import Arm, BlockReport, Coordinates, InjectionReport, JobReport, NodeReportStatus, RankReport
 
 
 def report(**rank: object) -> NodeReportStatus:
@@ -40,6 +40,14 @@ def test_what_the_operator_waits_for_is_written_within_half_a_second(change: dic
     pace.wrote(report(), 0.0)
     assert not pace.due(report(**change), 0.4)
     assert pace.due(report(**change), 0.5)
+
+
+def test_what_became_of_a_container_is_written_within_half_a_second() -> None:
+    made = InjectionReport(pod_uid="u", namespace="n", pod="p", container="c", outcome="Injected")
+    pace = Pace()
+    pace.wrote(report(), 0.0)
+    assert pace.due(report().model_copy(update={"injection": (made,)}), 0.5)
+    assert pace.due(report().model_copy(update={"injector": "Ready"}), 0.5)
 
 
 def test_a_rank_that_is_gone_is_written_within_half_a_second() -> None:

@@ -25,7 +25,7 @@ from joulepath_agent.peers.ownership import ClusterPods
 from joulepath_agent.peers.podresources import TYPES, held_devices
 from joulepath_clocks.peers.peer import JobPod
 from joulepath_clocks.peers.refusal import PeerRefusedError
-from joulepath_crds import MOST_INJECTIONS
+from joulepath_crds import INJECTOR_READY, INJECTOR_UNTOLD, MOST_INJECTIONS
 from joulepath_injector.words import Answer, Came, Done, Left, Outcome
 from tests.agent.cluster.api_double import ApiDouble, api_double
 from tests.agent.injection.injector_double import InjectorDouble, injector_double
@@ -369,6 +369,16 @@ def test_what_became_of_containers_is_told_until_their_pod_is_gone(node: Node) -
     assert registry.outcomes == {"Late": 1, "Unsuited": 1}
     registry.left("uid-0")
     assert registry.report() == ()
+
+
+def test_whether_the_runtime_tells_of_pods_is_told_while_an_injector_is_there(node: Node) -> None:
+    assert node.registry.injector == ""
+    injector = node.injector()
+    wait_until(lambda: node.registry.injector == INJECTOR_UNTOLD, "it is there")
+    injector.tell(POD)
+    wait_until(lambda: node.registry.injector == INJECTOR_READY, "NRI is on: this agent's own pod would be told")
+    injector.hang_up()
+    wait_until(lambda: node.registry.injector == "", "it is gone")
 
 
 def test_what_is_remembered_and_told_is_bounded() -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from joulepath_operator.facts.labels import INJECTED_ANNOTATION
-from joulepath_operator.webhook.init_containers import (
+from joulepath_operator.injection.init_containers import (
     FILES,
     FILLER,
     VOLUME,
@@ -23,7 +23,7 @@ from joulepath_operator.webhook.init_containers import (
     path_reader_name,
 )
 
-__all__ = ["Injection", "Outcome", "inject"]
+__all__ = ["Injection", "Outcome", "inject", "system_of"]
 
 Json = dict[str, Any]
 
@@ -43,10 +43,16 @@ class Injection:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The patch, empty where the pod is left alone; and why, where somebody should know."""
+    """The patch, empty where the pod is left alone; and what is in the way, where somebody should know."""
 
     patch: tuple[Json, ...] = ()
-    warnings: tuple[str, ...] = ()
+    obstacles: tuple[str, ...] = ()
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """For whoever creates the pod."""
+        extent = "injected in part" if self.patch else "not injected"
+        return tuple(f"joulepath: {extent}, {obstacle}" for obstacle in self.obstacles)
 
 
 def inject(pod: Mapping[str, Any], injection: Injection) -> Outcome:
@@ -58,15 +64,15 @@ def inject(pod: Mapping[str, Any], injection: Injection) -> Outcome:
     if not targets:
         return Outcome()
     if why := _unsuited(spec, targets):
-        return Outcome(warnings=(f"joulepath: not injected, {why}",))
-    warnings = tuple(
-        f"joulepath: container {one['name']} not injected, its PYTHONPATH comes by valueFrom; give it by value"
+        return Outcome(obstacles=(why,))
+    obstacles = tuple(
+        f"PYTHONPATH of its container {one['name']} comes by valueFrom; give it by value"
         for one in targets
         if (variable := _variable(one, "PYTHONPATH")) is not None and "valueFrom" in variable
     )
     targets = [one for one in targets if "valueFrom" not in (_variable(one, "PYTHONPATH") or {})]
     if not targets:
-        return Outcome(warnings=warnings)
+        return Outcome(obstacles=obstacles)
     names = {one["name"] for one in targets}
     unset = [one for one in targets if _variable(one, "PYTHONPATH") is None]
     readers = [path_reader(path_reader_name(index), one) for index, one in enumerate(unset)]
@@ -90,14 +96,19 @@ def inject(pod: Mapping[str, Any], injection: Injection) -> Outcome:
                 {**(metadata.get("annotations") or {}), INJECTED_ANNOTATION: ",".join(sorted(names))},
             ),
         ),
-        warnings=warnings,
+        obstacles=obstacles,
     )
+
+
+def system_of(spec: Mapping[str, Any]) -> str:
+    """The operating system that a pod is for."""
+    named = (spec.get("os") or {}).get("name") or (spec.get("nodeSelector") or {}).get("kubernetes.io/os")
+    return named or "linux"
 
 
 def _unsuited(spec: Mapping[str, Any], targets: Sequence[Mapping[str, Any]]) -> str | None:
     """What rules this pod out."""
-    system = (spec.get("os") or {}).get("name") or (spec.get("nodeSelector") or {}).get("kubernetes.io/os")
-    if system not in (None, "linux"):
+    if (system := system_of(spec)) != "linux":
         return f"its system is {system}"
     if spec.get("hostUsers") is False:
         return "it has a user namespace of its own (hostUsers: false)"

@@ -1,0 +1,10 @@
+"""What the trainer's way into a pod is, and what was in its way. Pure.
+
+- `patch`: what the webhook adds to a pod
+- `init_containers`: those among it
+- `diagnosis`: why a pod has no trainer
+"""
+
+from __future__ import annotations
+
+__all__: list[str] = []

@@ -1,0 +1,116 @@
+"""Why a pod of an annotated job has no trainer, from the pod itself and the report of its node.
+
+Where the webhook puts it into pods, the webhook's own patch says what is in the way, or that nothing is: then nobody
+asked it, or too early. Where the node injects, its injector has met the containers and told what became of each; of a
+pod that it says nothing of, the node's report says at least whether there is one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final
+
+from joulepath_crds import INJECTOR_READY, INJECTOR_UNTOLD, NodeReportStatus
+from joulepath_operator.facts.absence import Absence, Lack, Means, Way
+from joulepath_operator.facts.labels import INJECTED_ANNOTATION
+from joulepath_operator.injection.patch import Injection, inject, system_of
+
+__all__ = ["INJECTED", "OUTCOMES", "diagnose"]
+
+INJECTED: Final = "Injected"
+OUTCOMES: Final = {"Unsuited": Lack.UNSUITED, "Before": Lack.BEFORE, "Late": Lack.LATE}
+"""What else the injector tells of a container, the worst first."""
+_SETTLED_S: Final = 10.0
+"""How long a container runs until its node's report must have told of it: that is written within a second or two, and
+the clocks of two machines may differ."""
+
+
+def diagnose(
+    pod: Mapping[str, Any], report: NodeReportStatus | None, means: Means, annotated_at: str | None, now: str
+) -> Absence | None:
+    """Why none of a pod's containers has the trainer; None where one has, or it can't be told yet.
+
+    Args:
+        pod: As the API server has it.
+        report: That of its node, if there is one.
+        means: How pods get the trainer.
+        annotated_at: When its job had the annotation at the latest, in RFC 3339.
+        now: The time, likewise.
+    """
+    metadata = pod["metadata"]
+    told = {one.outcome: one.why for one in report.injection if one.pod_uid == metadata["uid"]} if report else {}
+    if INJECTED_ANNOTATION in (metadata.get("annotations") or {}) or INJECTED in told:
+        return None
+    if means.way is Way.VOLUMES:
+        return _in_the_webhooks_way(pod["spec"], means.gpu_resources) or _unasked(metadata, annotated_at)
+    for outcome, lack in OUTCOMES.items():
+        if outcome in told:
+            return Absence(lack, told[outcome].rstrip("."))
+    if ruled_out := _no_injectors_business(pod["spec"]):
+        return ruled_out
+    if report is None or not _runs_for(pod, now, _SETTLED_S):
+        return None
+    if report.injector == INJECTOR_UNTOLD:
+        return Absence(Lack.NRI_OFF)
+    if report.injector != INJECTOR_READY:
+        return Absence(Lack.NO_INJECTOR)
+    return _unasked(metadata, annotated_at)
+
+
+def _in_the_webhooks_way(spec: Mapping[str, Any], resources: Sequence[str]) -> Absence | None:
+    outcome = inject({"spec": spec}, Injection("", resources=tuple(resources)))
+    if outcome.patch:
+        return None
+    if outcome.obstacles:
+        return Absence(Lack.UNSUITED, outcome.obstacles[0])
+    wanted = f"no container has a limit of {' or '.join(resources)}"
+    if _has_claims(spec):
+        return Absence(
+            Lack.NO_GPU,
+            f"{wanted}, and of devices by a claim (DRA) the webhook knows nothing: the chart's injection: nri does",
+        )
+    if others := sorted(_devices(spec)):
+        return Absence(
+            Lack.NO_GPU,
+            f"{wanted}, but of {', '.join(others)}: a whole GPU by that name has to be in the chart's "
+            "webhook.gpuResource",
+        )
+    return Absence(Lack.NO_GPU, wanted)
+
+
+def _no_injectors_business(spec: Mapping[str, Any]) -> Absence | None:
+    if (system := system_of(spec)) != "linux":
+        return Absence(Lack.UNSUITED, f"its system is {system}")
+    if not _has_claims(spec) and not _devices(spec):
+        return Absence(Lack.NO_GPU, "no container asks for one")
+    return None
+
+
+def _unasked(metadata: Mapping[str, Any], annotated_at: str | None) -> Absence:
+    """Nothing in the pod is in the way: it came before its job asked for the trainer, or nobody gave it one."""
+    if annotated_at is not None and metadata["creationTimestamp"] < annotated_at:
+        return Absence(Lack.UNANNOTATED, annotated_at)
+    return Absence(Lack.MISSED)
+
+
+def _devices(spec: Mapping[str, Any]) -> set[str]:
+    """Resources that device plugins offer."""
+    limits = (((one.get("resources") or {}).get("limits") or {}).items() for one in spec["containers"])
+    named = (name for own in limits for name, amount in own if str(amount) != "0")
+    return {name for name in named if "/" in name and not name.partition("/")[0].endswith("kubernetes.io")}
+
+
+def _has_claims(spec: Mapping[str, Any]) -> bool:
+    return any((one.get("resources") or {}).get("claims") for one in spec["containers"])
+
+
+def _runs_for(pod: Mapping[str, Any], now: str, seconds: float) -> bool:
+    began = [one["startedAt"] for one in _running((pod.get("status") or {}).get("containerStatuses") or ())]
+    if not began:
+        return False
+    return (datetime.fromisoformat(now) - datetime.fromisoformat(max(began))).total_seconds() >= seconds
+
+
+def _running(containers: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    return [running for one in containers if (running := (one.get("state") or {}).get("running"))]

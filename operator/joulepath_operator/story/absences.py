@@ -1,0 +1,79 @@
+"""How a pod without the trainer is told: one sentence for each reason, each with its remedy.
+
+They all train as if there were no Joulepath, and so does a job of which only some pods have it: its clocks are changed
+once every rank reports, and not before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from joulepath_operator.facts.absence import Absence, Lack, Way
+from joulepath_operator.facts.observation import Pod
+
+__all__ = ["lacking", "told"]
+
+_INJECT: Final = "They train unharmed, at default clocks. To inject them, create them again: {restart}"
+
+_SENTENCES: Final = {
+    Lack.UNSUITED: (
+        "{pods} can't take the trainer: {why}. They train unharmed, at default clocks. To inject them, change that in "
+        "the job's manifest and create them again: {restart}"
+    ),
+    Lack.BEFORE: f"{{pods}} ran before the injector of their node did. {_INJECT}",
+    Lack.LATE: (
+        "{pods} started without the trainer: the agent of the node had no answer within 0.1 s. Where that comes again, "
+        f"its log says who is slow, the kubelet or the API server. {_INJECT}"
+    ),
+    Lack.NO_INJECTOR: (
+        "{pods} run where no injector is: the agent of the node has found none. See the container injector of the "
+        f"agent's pod there; it is one of those that the chart makes with injection: nri. {_INJECT}"
+    ),
+    Lack.NRI_OFF: (
+        "{pods} run where NRI is off: the container runtime of the node tells our injector of no pod. Switch it on and "
+        "start the runtime anew, which ends no container (containerd before 2.0: disable = false in "
+        '[plugins."io.containerd.nri.v1.nri"]; CRI-O: enable_nri = true in [crio.nri]), or install with the chart\'s '
+        f"injection: volumes. {_INJECT}"
+    ),
+    Lack.UNANNOTATED: f"{{pods}} were created before the job's annotation was written ({{why}}). {_INJECT}",
+    Lack.NO_GPU: (
+        "{pods} hold no GPU: {why}. Ask for a whole GPU for each rank in the job's manifest (no MIG, time slicing or "
+        "MPS), and create them again: {restart}"
+    ),
+}
+_MISSED: Final = {
+    Way.VOLUMES: (
+        "{pods} were created without the trainer, and nothing in them is in its way: the webhook wasn't asked, or had "
+        "no answer in time. See whether it runs (kubectl get pods -A -l app.kubernetes.io/part-of=joulepath,"
+        "app.kubernetes.io/component=webhook), its log, and whether it is asked about this namespace (the chart's "
+        f"webhook.excludedNamespaces). {_INJECT}"
+    ),
+    Way.NRI: (
+        "{pods} run without the trainer, and nothing that is known is in its way: the agent of the node named none of "
+        "their containers to the injector. Its log says whether the kubelet or the API server couldn't be asked, or "
+        f"names no GPU of theirs. {_INJECT}"
+    ),
+}
+
+
+def lacking(pods: Sequence[Pod], quiet: Sequence[Pod]) -> tuple[Absence, tuple[Pod, ...]] | None:
+    """The first of the reasons why pods have no trainer, as its first pod tells it, and all pods that it holds for.
+
+    A pod without a GPU is no rank, unless every pod that doesn't report, `quiet`, is such a one.
+    """
+    found = [(pod.absence, pod) for pod in pods if pod.absence is not None]
+    if not all(pod.absence is not None and pod.absence.reason is Lack.NO_GPU for pod in quiet):
+        found = [(absence, pod) for absence, pod in found if absence.reason is not Lack.NO_GPU]
+    if not found:
+        return None
+    worst = min((absence for absence, _ in found), key=lambda absence: absence.reason.rank)
+    return worst, tuple(pod for absence, pod in found if absence.reason is worst.reason)
+
+
+def told(absence: Absence, pods: Sequence[Pod], total: int, way: Way, job: str, restart: str) -> str:
+    """The sentence, of these of a job's pods; `restart` is the command that makes them anew."""
+    where = f" on node {pods[0].node}" if pods[0].node else ""
+    named = f"{len(pods)} of {total} pods of {job} ({'such as ' if len(pods) > 1 else ''}{pods[0].name}{where})"
+    sentence = _MISSED[way] if absence.reason is Lack.MISSED else _SENTENCES[absence.reason]
+    return sentence.format(pods=named, why=absence.why, restart=restart)

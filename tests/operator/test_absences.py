@@ -1,0 +1,131 @@
+"""How pods without the trainer are told: each reason with count, first pod and remedy, and none before it is so."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from joulepath_operator.facts.absence import Absence, Lack, Way
+from joulepath_operator.facts.observation import NodeAgent
+
+NewWorld = Callable[..., Any]
+RESTART = "kubectl -n team get pytorchjob gpt3 -o yaml | kubectl -n team replace --force -f -"
+REMEDIES = {
+    Lack.UNSUITED: "change that in the job's manifest",
+    Lack.BEFORE: "before the injector of their node did",
+    Lack.LATE: "no answer within 0.1 s",
+    Lack.NO_INJECTOR: "See the container injector of the agent's pod there",
+    Lack.NRI_OFF: '[plugins."io.containerd.nri.v1.nri"]',
+    Lack.UNANNOTATED: "before the job's annotation was written",
+    Lack.MISSED: "",
+    Lack.NO_GPU: "Ask for a whole GPU for each rank",
+}
+
+
+def injected(world: Any) -> tuple[str, str, str]:
+    world.settle()
+    condition = world.condition("Injected")
+    return condition.status, condition.reason, condition.message
+
+
+@pytest.mark.parametrize("way", Way)
+@pytest.mark.parametrize("lack", Lack)
+def test_each_reason_is_told_with_count_pod_why_and_remedy(new_world: NewWorld, way: Way, lack: Lack) -> None:
+    world = new_world()
+    world.way, world.ranks, world.pods = way, 0, (Absence(lack, "{its why}"),) * 3
+    status, reason, message = injected(world)
+    assert (status, reason) == ("False", lack.value)
+    assert message.startswith("3 of 3 pods of PyTorchJob gpt3 (such as gpt3-worker-0 on node node-0) ")
+    assert REMEDIES[lack] in message
+    assert RESTART in message
+    assert ("{its why}" in message) == (lack in (Lack.UNSUITED, Lack.UNANNOTATED, Lack.NO_GPU))
+    assert world.decide().requeue_after_s is not None, "nobody watches pods"
+
+
+def test_nobody_is_blamed_by_the_ways_of_the_other(new_world: NewWorld) -> None:
+    world = new_world()
+    world.ranks, world.pods = 0, (Absence(Lack.MISSED),)
+    assert "webhook.excludedNamespaces" in injected(world)[2]
+    world.way = Way.NRI
+    _, _, message = injected(world)
+    assert "webhook" not in message
+    assert "the kubelet or the API server" in message
+
+
+@pytest.mark.parametrize("way", Way)
+def test_a_gang_with_a_pod_without_the_trainer_is_observed_and_never_slowed(new_world: NewWorld, way: Way) -> None:
+    world = new_world()
+    world.way, world.ranks, world.pods = way, 4, (None, Absence(Lack.LATE))
+    _, reason, message = injected(world)
+    assert reason == "InjectedTooLate"
+    assert message.startswith("1 of 2 pods of PyTorchJob gpt3 (gpt3-worker-1 on node node-1) ")
+    assert not world.plans
+
+
+@pytest.mark.parametrize("way", Way)
+def test_a_plan_in_force_stays_and_the_reason_is_told_as_amiss(active: Any, way: Way) -> None:
+    active.way, active.ranks, active.pods = way, 4, (None, Absence(Lack.UNSUITED, "why"))
+    active.settle_later()
+    assert active.condition("Degraded").reason == "PodsUnsuited"
+    assert active.plans
+
+
+def test_of_several_reasons_the_surest_is_told_with_its_own_count(new_world: NewWorld) -> None:
+    world = new_world()
+    late, missed = Absence(Lack.LATE), Absence(Lack.MISSED)
+    world.way, world.ranks, world.pods = Way.NRI, 0, (missed, late, None, late)
+    _, reason, message = injected(world)
+    assert reason == "InjectedTooLate"
+    assert message.startswith("2 of 4 pods of PyTorchJob gpt3 (such as gpt3-worker-1 on node node-1) ")
+
+
+@pytest.mark.parametrize("lack", [lack for lack in Lack if lack.surmised])
+def test_what_is_surmised_of_a_silent_agent_is_not_told_where_the_agent_is_amiss(
+    new_world: NewWorld, lack: Lack
+) -> None:
+    world = new_world()
+    world.way, world.ranks, world.pods = Way.NRI, 0, (Absence(lack),)
+    world.agents = (NodeAgent("node-0", None, False, True),)
+    assert injected(world)[1] == "NoAgent"
+    world.way = Way.VOLUMES
+    assert injected(world)[1] == lack.value, "a webhook needs no agent"
+
+
+def test_what_is_known_of_a_pod_is_told_whatever_its_agent_does_now(new_world: NewWorld) -> None:
+    world = new_world()
+    world.way, world.ranks, world.pods = Way.NRI, 0, (Absence(Lack.UNSUITED, "why"),)
+    world.agents = (NodeAgent("node-0", "jp/agent-x", False, True),)
+    assert injected(world)[1] == "PodsUnsuited"
+
+
+def test_a_pod_without_a_gpu_is_no_rank_unless_it_alone_is_missing(new_world: NewWorld) -> None:
+    world = new_world()
+    no_gpu = Absence(Lack.NO_GPU, "no container asks for one")
+    world.ranks, world.pods = 0, (None, no_gpu)
+    assert injected(world)[1] == "WaitingForRanks", "others may train"
+    world.ranks = 4
+    _, reason, message = injected(world)
+    assert reason == "NoGPUHeld", "the others do, and this one never will"
+    assert message.startswith("1 of 2 pods")
+
+
+def test_gpus_that_no_agent_touches_are_told_with_the_agents_reason(new_world: NewWorld) -> None:
+    world = new_world()
+    world.way, world.ranks, world.pods = Way.NRI, 0, (None,)
+    world.agents = (NodeAgent("node-0", "jp/agent-x", True, True, "it is in MIG mode"),)
+    _, reason, message = injected(world)
+    assert reason == "GPURefused"
+    assert "No GPU of node node-0 can be used: it is in MIG mode" in message
+
+
+@pytest.mark.parametrize(("way", "named"), [(Way.VOLUMES, True), (Way.NRI, False)])
+def test_pods_that_are_not_made_may_be_refused_by_a_policy(new_world: NewWorld, way: Way, named: bool) -> None:
+    world = new_world()
+    world.way, world.ranks = way, 0
+    _, reason, message = injected(world)
+    assert reason == "NoPods"
+    assert "a policy" in message
+    assert ("hostPath" in message) == named
+    assert "kubectl -n team describe pytorchjob gpt3" in message

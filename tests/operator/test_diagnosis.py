@@ -1,0 +1,177 @@
+"""Why a pod has no trainer: each reason, from a pod as the API server has it and the report of its node."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import jsonpatch
+import pytest
+
+from joulepath_crds import INJECTOR_READY, INJECTOR_UNTOLD, InjectionReport, NodeReportStatus
+from joulepath_injector.words import Outcome
+from joulepath_operator.facts.absence import Absence, Lack, Means, Way
+from joulepath_operator.injection.diagnosis import INJECTED, OUTCOMES, diagnose
+from joulepath_operator.injection.patch import Injection, inject
+
+WHOLE = {"limits": {"nvidia.com/gpu": "4"}}
+BEFORE, CREATED, AFTER, NOW = (f"2026-01-01T00:0{minute}:00Z" for minute in range(4))
+
+
+def container(**fields: Any) -> dict[str, Any]:
+    return {"name": "pytorch", "image": "example.test/user:1", "resources": WHOLE, **fields}
+
+
+def pod(*containers: dict[str, Any], started: str | None = CREATED, **spec: Any) -> dict[str, Any]:
+    state = {"waiting": {"reason": "ContainerCreating"}} if started is None else {"running": {"startedAt": started}}
+    return {
+        "metadata": {"name": "gpt3-worker-0", "uid": "uid-0", "creationTimestamp": CREATED},
+        "spec": {"containers": list(containers) or [container()], "nodeName": "node-0", **spec},
+        "status": {"phase": "Running", "containerStatuses": [{"name": "pytorch", "state": state}]},
+    }
+
+
+def report(*outcomes: str, why: str = "", uid: str = "uid-0", injector: str = INJECTOR_READY) -> NodeReportStatus:
+    told = tuple(
+        InjectionReport(pod_uid=uid, namespace="team", pod="p", container=f"c-{number}", outcome=outcome, why=why)
+        for number, outcome in enumerate(outcomes)
+    )
+    return NodeReportStatus(injection=told, injector=injector)
+
+
+def by_webhook(body: dict[str, Any], annotated_at: str | None = BEFORE, means: Means | None = None) -> Absence | None:
+    return diagnose(body, None, means or Means(), annotated_at, NOW)
+
+
+def by_node(
+    body: dict[str, Any], told: NodeReportStatus | None, annotated_at: str | None = BEFORE, now: str = NOW
+) -> Absence | None:
+    return diagnose(body, told, Means(Way.NRI), annotated_at, now)
+
+
+# the webhook's way
+
+
+def test_a_pod_that_the_webhook_has_patched_lacks_nothing() -> None:
+    patched = jsonpatch.apply_patch(pod(), json.loads(json.dumps(inject(pod(), Injection("trainer")).patch)))
+    assert by_webhook(patched) is None
+    assert by_node(patched, report()) is None, "nor where the node injects from now on"
+
+
+def test_a_pod_that_the_node_has_injected_lacks_nothing_where_a_webhook_does_it_from_now_on() -> None:
+    assert diagnose(pod(), report("Injected"), Means(), BEFORE, NOW) is None
+
+
+def test_a_pod_that_was_there_before_the_annotation_predates_it() -> None:
+    assert by_webhook(pod(), annotated_at=AFTER) == Absence(Lack.UNANNOTATED, AFTER)
+    assert by_node(pod(), report(), annotated_at=AFTER) == Absence(Lack.UNANNOTATED, AFTER)
+
+
+@pytest.mark.parametrize("annotated_at", [BEFORE, CREATED, None])
+def test_a_pod_that_nothing_was_in_the_way_of_was_missed(annotated_at: str | None) -> None:
+    assert by_webhook(pod(), annotated_at) == Absence(Lack.MISSED)
+
+
+@pytest.mark.parametrize(
+    ("spec", "word"),
+    [
+        ({"os": {"name": "windows"}}, "windows"),
+        ({"hostUsers": False}, "hostUsers"),
+        ({"volumes": [{"name": "joulepath", "emptyDir": {}}]}, "the name joulepath itself"),
+        ({"initContainers": [{"name": "joulepath-trainer", "image": "i"}]}, "the name joulepath-trainer itself"),
+        ({"containers": [container(volumeMounts=[{"name": "v", "mountPath": "/joulepath"}])]}, "mounts /joulepath"),
+        ({"containers": [container(env=[{"name": "PYTHONPATH", "valueFrom": {}}])]}, "comes by valueFrom"),
+    ],
+)
+@pytest.mark.parametrize("annotated_at", [BEFORE, AFTER])
+def test_what_is_in_the_webhooks_way_is_told_before_any_guess(
+    spec: dict[str, Any], word: str, annotated_at: str
+) -> None:
+    found = by_webhook(pod(**{"containers": [container()], **spec}), annotated_at)
+    assert found is not None
+    assert found.reason is Lack.UNSUITED
+    assert word in found.why
+
+
+@pytest.mark.parametrize(
+    ("resources", "words"),
+    [
+        ({}, ["no container has a limit of nvidia.com/gpu"]),
+        ({"limits": {"nvidia.com/mig-1g.10gb": "1", "cpu": "4"}}, ["nvidia.com/mig-1g.10gb", "webhook.gpuResource"]),
+        ({"claims": [{"name": "gpu"}]}, ["claim (DRA)", "injection: nri"]),
+    ],
+    ids=["none", "MIG", "DRA"],
+)
+def test_a_pod_that_holds_no_gpu_by_the_webhooks_rule_is_told_what_it_asks_for(
+    resources: dict[str, Any], words: list[str]
+) -> None:
+    found = by_webhook(pod(container(resources=resources)))
+    assert found is not None
+    assert found.reason is Lack.NO_GPU
+    assert all(word in found.why for word in words)
+
+
+def test_the_sites_own_resources_are_the_webhooks() -> None:
+    body = pod(container(resources={"limits": {"site.example/gpu": "1"}}))
+    assert by_webhook(body, means=Means(gpu_resources=("nvidia.com/gpu", "site.example/gpu"))) == Absence(Lack.MISSED)
+
+
+# the node's way
+
+
+def test_operator_and_injector_know_the_same_outcomes() -> None:
+    assert {INJECTED, *OUTCOMES} == set(Outcome)
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "lack"),
+    [
+        (("Unsuited",), Lack.UNSUITED),
+        (("Before",), Lack.BEFORE),
+        (("Late",), Lack.LATE),
+        (("Late", "Unsuited", "Before"), Lack.UNSUITED),
+        (("Late", "Injected"), None),
+    ],
+)
+def test_what_the_injector_has_told_counts(outcomes: tuple[str, ...], lack: Lack | None) -> None:
+    found = by_node(pod(), report(*outcomes, why="The container mounts /joulepath itself."))
+    assert found == (lack and Absence(lack, "The container mounts /joulepath itself"))
+
+
+def test_the_word_of_another_pod_s_containers_counts_for_nothing() -> None:
+    assert by_node(pod(), report("Injected", uid="uid-9")) == Absence(Lack.MISSED)
+
+
+@pytest.mark.parametrize(("injector", "lack"), [("", Lack.NO_INJECTOR), (INJECTOR_UNTOLD, Lack.NRI_OFF)])
+@pytest.mark.parametrize("annotated_at", [BEFORE, AFTER])
+def test_a_node_without_injector_or_nri_is_told_before_any_guess(injector: str, lack: Lack, annotated_at: str) -> None:
+    assert by_node(pod(), report(injector=injector), annotated_at) == Absence(lack)
+
+
+@pytest.mark.parametrize("started", [None, "2026-01-01T00:02:55Z"], ids=["not yet", "just now"])
+def test_a_container_that_its_node_may_not_have_told_of_yet_is_waited_for(started: str | None) -> None:
+    assert by_node(pod(started=started), report()) is None
+    assert by_node(pod(started=started), report("Late")) == Absence(Lack.LATE), "as soon as it has"
+
+
+def test_a_node_without_a_report_tells_nothing_of_its_pods() -> None:
+    """Why there is none is told by the agents."""
+    assert by_node(pod(), None) is None
+
+
+@pytest.mark.parametrize(
+    ("body", "found"),
+    [
+        (pod(os={"name": "windows"}), Absence(Lack.UNSUITED, "its system is windows")),
+        (pod(container(resources={})), Absence(Lack.NO_GPU, "no container asks for one")),
+        (pod(container(resources={"limits": {"cpu": "1"}})), Absence(Lack.NO_GPU, "no container asks for one")),
+    ],
+)
+def test_a_pod_that_no_injector_is_asked_about_needs_no_report(body: dict[str, Any], found: Absence) -> None:
+    assert by_node(body, None) == found
+
+
+@pytest.mark.parametrize("resources", [{"claims": [{"name": "gpu"}]}, {"limits": {"site.example/gpu": 1}}])
+def test_what_the_kubelet_calls_a_gpu_is_not_judged_by_its_name(resources: dict[str, Any]) -> None:
+    assert by_node(pod(container(resources=resources)), report("Injected")) is None
+    assert by_node(pod(container(resources=resources)), report()) == Absence(Lack.MISSED)
