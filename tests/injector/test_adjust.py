@@ -8,7 +8,7 @@ import pytest
 
 from joulepath_injector.adjust import BOOTSTRAP, FILES, SOCKET_FOLDER, adjustment, has_trainer, unsuited
 from joulepath_injector.nri.messages import Container, Mount, Pod
-from joulepath_operator.webhook import init_containers, patch
+from joulepath_operator.injection import init_containers, patch
 from joulepath_trainer.wire.protocol import SOCKET_PATH
 
 POD = Pod("sandbox", "uid", "team", "pod")
