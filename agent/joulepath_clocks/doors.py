@@ -106,18 +106,21 @@ class PodDoors:
 
     def look(self) -> tuple[list[Door], list[Door]]:
         """The doors that are new and those that are gone since the last look; the caller closes these."""
-        gone = [door for door in self._doors.values() if not door.stands]
-        for door in gone:
-            del self._doors[str(door.pod_uid)]
+        gone = {uid: door for uid, door in self._doors.items() if not door.stands}
         names = self._names()
         self._troubles = {name: what for name, what in self._troubles.items() if name in ("", *names)}
+        # Whose socket is gone may be about to lose its folder: with another one in it, it couldn't.
         new = [made for name in names if name not in self._doors and (made := self._open(name)) is not None]
-        return new, gone
+        for uid in gone:
+            del self._doors[uid]
+        return new, list(gone.values())
 
     def _names(self) -> list[str]:
         try:
             with os.scandir(self._folder) as found:
-                names = [one.name for one in found if _POD_UID.fullmatch(one.name) and _is_folder(one)]
+                names = [
+                    one.name for one in found if _POD_UID.fullmatch(one.name) and one.is_dir(follow_symlinks=False)
+                ]
         except FileNotFoundError:
             return []
         except OSError as error:
@@ -143,10 +146,3 @@ class PodDoors:
         if self._troubles.get(name) != what:
             self._troubles[name] = what
             log.warning("%s", what)
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir(follow_symlinks=False)
-    except OSError:
-        return False

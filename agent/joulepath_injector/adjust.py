@@ -36,6 +36,8 @@ def unsuited(pod: Pod, container: Container) -> str:
         path = PurePosixPath(mount.destination)
         if str(path) in _ABOVE or any(path.is_relative_to(ours) for ours in (FILES, SOCKET_FOLDER)):
             return f"The container mounts {mount.destination[:_SHOWN]} itself."
+    if len(_python_paths(container)) > 1:  # the runtime changes the first one, and the process would have the last
+        return "Both image and pod set PYTHONPATH, which NRI can't change then: set it in one of them only."
     return ""
 
 
@@ -52,6 +54,10 @@ def adjustment(container: Container, files: Path, socket_folder: Path) -> Adjust
 
 
 def _python_path(container: Container) -> str:
-    """The last one, as the process would have it."""
-    values = [value for name, _, value in (one.partition("=") for one in container.env) if name == _VARIABLE]
-    return values[-1] if values else ""
+    """As the process would have it."""
+    return next(reversed(_python_paths(container)), "")
+
+
+def _python_paths(container: Container) -> list[str]:
+    """One, or none; containerd leaves an image's variable there where the pod sets it as well, behind it."""
+    return [value for name, _, value in (one.partition("=") for one in container.env) if name == _VARIABLE]

@@ -101,9 +101,9 @@ class PodFolders:
         if not _UID.fullmatch(uid):
             raise OSError(f"no folder can have the name of the pod's UID, {uid[:80]!r}")
         made = self._folder / uid
-        made.mkdir(mode=0o755, parents=True, exist_ok=True)
-        for one in (self._folder, made):
-            one.chmod(0o755)
+        made.mkdir(parents=True, exist_ok=True)
+        self._folder.chmod(0o700)  # who is in a pod sees its own folder alone
+        made.chmod(0o755)
         return made
 
     def remove(self, uid: str) -> None:

@@ -35,7 +35,7 @@ def _operator(options: argparse.Namespace) -> Coroutine[None, None, None]:
     from joulepath_operator.control.api import Api
     from joulepath_operator.runner import run
 
-    api = Api.connect(unlabelled=options.unlabelled_namespaces)
+    api = Api.connect(unlabelled=options.unlabelled_namespaces, nodes_inject=options.injection == "nri")
     return run(
         api,
         options.metrics_host,
@@ -95,6 +95,12 @@ def _parser() -> argparse.ArgumentParser:
         help="with tls.crt and tls.key: metrics by HTTPS, to those whom the API server lets get /metrics",
     )
     running.add_argument("--health-port", type=int, default=_HEALTH_PORT)
+    running.add_argument(
+        "--injection",
+        choices=("volumes", "nri"),
+        default=os.environ.get("JOULEPATH_INJECTION", "volumes"),
+        help="what puts the trainer into pods: the webhook, or the nodes",
+    )
     running.add_argument("--planner-timeout", type=int, default=120, metavar="SECONDS")
     hook = commands.add_parser("webhook", help="the admission webhook")
     hook.set_defaults(work=_webhook)

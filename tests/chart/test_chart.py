@@ -114,6 +114,7 @@ def test_lint_finds_nothing(cluster: Cluster) -> None:
         ("--set", "doctor.enabled=true,doctor.image=torch:1,doctor.nodes=3,agent.nodeSelector=null"),
         ("--set", "networkPolicy.enabled=false"),
         ("--set", "metrics.secure=true"),
+        ("--set", "injection=nri"),
         ("--set-json", 'networkPolicy={"metricsFromNamespaces":{"matchLabels":{"a":"b"}},"apiServerPorts":[8443]}'),
         ("--set", "dashboards.enabled=true,metrics.annotations=false"),
         ("--set-json", 'image.pullSecrets=["key"]', "--set-json", 'agent.nodeSelector={"a":"b"}'),
@@ -298,6 +299,38 @@ def test_where_the_node_injects_the_agent_reads_jobs_and_no_pods(cluster: Cluste
     before, after = (grants(made, "agent") for made in (objects, render(cluster, "--set", "injection=nri")))
     assert before - after == {("get", "/pods")}
     assert after - before == {("get", "kubeflow.org/pytorchjobs")}
+
+
+@pytest.mark.cluster
+def test_where_the_node_injects_there_is_no_webhook_and_no_image_of_the_trainer(cluster: Cluster) -> None:
+    made = render(cluster, "--set", "injection=nri")
+    assert not [one["kind"] for one in made if "webhook" in one["metadata"]["name"] or "Webhook" in one["kind"]]
+    assert [one["name"] for one in workloads(made)["agent"]["initContainers"]] == ["reset"]
+    environment = {one["name"]: one.get("value") for one in workloads(made)["operator"]["containers"][0]["env"]}
+    assert environment["JOULEPATH_INJECTION"] == "nri"
+
+
+@pytest.mark.cluster
+def test_the_injector_has_the_runtimes_socket_and_nothing_else(cluster: Cluster, objects: list[Object]) -> None:
+    pod = workloads(render(cluster, "--set", "injection=nri"))["agent"]
+    (injector,) = (one for one in pod["containers"] if one["name"] == "injector")
+    assert injector["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"add": [], "drop": ["ALL"]},
+    }
+    paths = {one["name"]: one["hostPath"]["path"] for one in pod["volumes"] if "hostPath" in one}
+    assert {one["mountPath"] for one in injector["volumeMounts"]} == {
+        "/var/run/nri",
+        "/run/joulepath",
+        "/var/lib/joulepath/injector",
+        "/var/lib/joulepath/trainer",
+    }
+    # What it tells the runtime to mount are paths of the node: they are the same in its container.
+    assert all(paths[one["name"]] == one["mountPath"] for one in injector["volumeMounts"])
+    others = [one for one in pod["containers"] if one["name"] != "injector"]
+    assert not [one["name"] for one in others for mount in one["volumeMounts"] if mount["name"] == "nri"]
+    assert "injector" not in {one["name"] for one in workloads(objects)["agent"]["containers"]}
 
 
 @pytest.mark.cluster

@@ -91,8 +91,10 @@ def test_agent_runs_without_privileges(cluster: Cluster, namespace: str) -> None
     assert "--pod-resources" in output(cluster, namespace, "agent", 0, "--help")
 
 
-@pytest.mark.parametrize(("program", "option"), [("clocks", "--on-foreign-clock"), ("warden", "--reset-all")])
-def test_what_sets_and_resets_clocks_is_in_the_agents_image(
+@pytest.mark.parametrize(
+    ("program", "option"), [("clocks", "--on-foreign-clock"), ("warden", "--reset-all"), ("injector", "--nri-socket")]
+)
+def test_the_agents_image_has_all_programs_of_its_pod(
     cluster: Cluster, namespace: str, program: str, option: str
 ) -> None:
     assert option in output(cluster, namespace, "agent", 0, "--help", command=(f"joulepath-{program}",))

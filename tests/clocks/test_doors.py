@@ -21,6 +21,7 @@ from typing import cast
 import pytest
 
 from joulepath_clocks.channel.words import Came
+from joulepath_clocks.doors import PodDoors
 from joulepath_clocks.endpoint import Endpoint
 from joulepath_clocks.gpus.lease import End
 from joulepath_clocks.gpus.nvml import Gpu
@@ -37,7 +38,7 @@ from joulepath_trainer.wire.messages import PROCESS, Hello, IterationRecord, Pip
 from tests.agent.room import Launcher, LocalAgent, Room, wait_until
 from tests.agent.test_agent import LOW_MHZ, held
 from tests.clocks.gpus.test_setter import MovedGpu, NotedLessor
-from tests.clocks.peers.old_kernel import before_5_3
+from tests.clocks.peers.old_kernel import before_5_3, before_6_5
 from virtual_gpus.fixtures import MakeVirtualGpus
 
 POD, OTHER = "0b1c2d3e-4f50-6172-8394-a5b6c7d8e9f0", "1b1c2d3e-4f50-6172-8394-a5b6c7d8e9f0"
@@ -194,6 +195,18 @@ def test_a_folder_that_was_made_anew_between_two_looks_gets_a_socket_of_its_own(
     assert house.ask(path)[1].accepted
 
 
+def test_a_folder_that_is_being_removed_gets_no_other_socket_in_between(house: House) -> None:
+    (house.pods / POD).mkdir(parents=True)
+    doors = PodDoors(house.pods, 1)
+    ((door,), gone) = doors.look()
+    assert not gone
+    door.path.unlink()
+    assert doors.look() == ([], [door])
+    door.path.parent.rmdir()
+    assert doors.look() == ([], [])
+    door.close()
+
+
 def test_the_sockets_of_a_process_before_are_replaced(house: House) -> None:
     (house.pods / POD).mkdir(parents=True)
     path = house.pods / POD / "agent.sock"
@@ -269,6 +282,16 @@ def test_where_the_kernel_tells_nobody_its_process_is_in_the_pod_of_the_socket(h
     assert house.ranks[0].peer == Peer(0, None, POD)
     client.close()
     wait_until(lambda: house.ends == [End.CONNECTION_CLOSED], "its end is seen by the connection")
+
+
+def test_a_pidfd_that_the_kernel_gives_is_used_and_none_is_asked_for(house: House) -> None:
+    """Before Linux 6.5 it gives one to those who see the host's processes."""
+    house.stands(os.getpid(), POD)
+    (house.proc / str(os.getpid()) / "stat").symlink_to(f"/proc/{os.getpid()}/stat")
+    house.open(lambda *asked: before_6_5(lambda: CgroupIdentity(house.proc)(*asked)))
+    _, reply = house.ask(house.door(POD))
+    assert reply == Reply(accepted=True)
+    assert (house.ranks[0].peer.pid, house.ranks[0].peer.sent) == (os.getpid(), False)
 
 
 def test_where_the_kernel_tells_nobody_the_socket_for_all_pods_stays_shut(house: House) -> None:

@@ -206,10 +206,11 @@ def clear(cluster: Cluster) -> None:
     cluster.kubectl("delete", *volumes, "--ignore-not-found", "--wait", "--timeout=60s")
 
 
-def install(cluster: Cluster) -> None:
+def install(cluster: Cluster, injection: str = "volumes") -> None:
     """`helm install`, as a person would, with the chart's own requests and limits."""
     refuse_another_release(cluster)
-    _helm(cluster, {}, "install", "--create-namespace", "--take-ownership", "--wait", "--timeout", "120s")
+    chosen = ("--set", f"injection={injection}")
+    _helm(cluster, {}, "install", "--create-namespace", "--take-ownership", "--wait", "--timeout", "120s", *chosen)
 
 
 def upgrade(cluster: Cluster, agent: Mapping[str, Any]) -> None:

@@ -25,7 +25,6 @@ def given(*env: str, mounts: tuple[str, ...] = (), user_namespace: bool = False)
         ((), BOOTSTRAP),
         (("PYTHONPATH=",), BOOTSTRAP),
         (("A=PYTHONPATH=/no", "PYTHONPATH=/opt/user:/x=y"), f"{BOOTSTRAP}:/opt/user:/x=y"),
-        (("PYTHONPATH=/first", "PYTHONPATH=/last"), f"{BOOTSTRAP}:/last"),
     ],
 )
 def test_the_python_path_that_the_process_would_have_stays_behind_ours(env: tuple[str, ...], path: str) -> None:
@@ -54,6 +53,12 @@ def test_a_container_that_mounts_something_in_our_place_itself_is_unsuited(mount
 @pytest.mark.parametrize("mount", ["/joulepath2", "/run/joulepath-2", "/var/run/secrets/kubernetes.io/serviceaccount"])
 def test_a_mount_elsewhere_is_in_nobodys_way(mount: str) -> None:
     assert not unsuited(POD, given(mounts=(mount,)))
+
+
+def test_a_python_path_that_is_set_twice_is_left_alone() -> None:
+    twice = given("PYTHONPATH=/of/the/image", "A=1", "PYTHONPATH=/of/the/pod")
+    assert unsuited(POD, twice).startswith("Both image and pod set PYTHONPATH")
+    assert not unsuited(POD, given("PYTHONPATH=/of/the/image", "A=1"))
 
 
 def test_a_pod_with_a_user_namespace_of_its_own_is_unsuited() -> None:

@@ -75,13 +75,13 @@ def test_files_that_somebody_has_removed_are_put_there_again(package: Path, tmp_
     assert file.exists()
 
 
-def test_a_pods_folder_is_everybodys_to_look_into_and_roots_to_change(tmp_path: Path) -> None:
+def test_a_pods_folder_is_open_and_the_one_that_holds_it_roots_alone(tmp_path: Path) -> None:
     before = os.umask(0o077)
     try:
         made = PodFolders(tmp_path / "pods").make("c0ffee-1")
     finally:
         os.umask(before)
-    assert [one.stat().st_mode & 0o777 for one in (made, made.parent)] == [0o755, 0o755]
+    assert [one.stat().st_mode & 0o777 for one in (made, made.parent)] == [0o755, 0o700]
     assert PodFolders(tmp_path / "pods").make("c0ffee-1") == made
 
 

@@ -206,6 +206,15 @@ def test_a_python_path_of_the_pods_stays_behind_ours_by_value_and_by_reference(
         assert f"PYTHONPATH={BOOTSTRAP}:{path}\n" in place.said(pod)
 
 
+def test_a_python_path_of_both_the_image_and_the_pod_stays_as_it_is_and_the_agent_hears_why(
+    place: Place, agent: AgentDouble
+) -> None:
+    both = {"name": "pytorch", "image": PYTHON, "command": ["sh", "-c", SHOW]}
+    pod = place.run({**both, "env": [{"name": "PYTHONPATH", "value": "/of/the/pod"}]})
+    assert "PYTHONPATH=/of/the/pod\n" in place.said(pod)
+    assert wait_done(agent, pod).why.startswith("Both image and pod set PYTHONPATH")
+
+
 def test_only_what_is_named_gets_the_trainer_and_several_may(place: Place, agent: AgentDouble) -> None:
     pod = place.run(
         busybox(),

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from joulepath_crds import InjectionReport
 from joulepath_operator.facts.observation import NodeAgent, Pod
 from joulepath_operator.story.gathering import explain
 
@@ -87,6 +88,44 @@ def test_pods_that_do_not_run_are_told_with_the_kubelets_reason(new_world: NewWo
     reason, message = explain(observation, world.job, None)
     assert reason == "PodsNotRunning"
     assert "gpt3-worker-0: ImagePullBackOff" in message
+
+
+def told(outcome: str, why: str = "") -> InjectionReport:
+    return InjectionReport(
+        pod_uid="uid", namespace="team", pod="gpt3-worker-1", container="pytorch", outcome=outcome, why=why
+    )
+
+
+@pytest.mark.parametrize(
+    ("report", "reason", "says"),
+    [
+        (told("Late"), "AgentLate", "the agent of node node-1 had no answer within 100 ms. To inject them, create"),
+        (told("Before"), "PodsPredateInjector", "gpt3-worker-1 is older than the injector of its node. To inject"),
+        (
+            told("Unsuited", "The container mounts /run itself."),
+            "PodsUnsuited",
+            "gpt3-worker-1, container pytorch: The container mounts /run itself.",
+        ),
+        (None, "PodsNotInjected", "or NRI is switched off in the nodes' container runtime"),
+    ],
+)
+def test_where_nodes_inject_it_is_told_what_they_say_of_pods_without_the_trainer(
+    new_world: NewWorld, report: InjectionReport | None, reason: str, says: str
+) -> None:
+    world = new_world()
+    pods = (Pod("gpt3-worker-0", True, "node-0"), Pod("gpt3-worker-1", False, "node-1", without=report))
+    observation = replace(world.observe(), nodes=(), pods=pods, nodes_inject=True)
+    why, message = explain(observation, world.job, None)
+    assert why == reason
+    assert "1 of 2 pods" in message
+    assert says in message
+
+
+def test_where_nodes_inject_pods_that_are_not_made_yet_lack_nothing(new_world: NewWorld) -> None:
+    world = new_world()
+    pods = (Pod("gpt3-worker-0", False, "node-0", "ImagePullBackOff"),)
+    observation = replace(world.observe(), nodes=(), pods=pods, nodes_inject=True)
+    assert explain(observation, world.job, None)[0] == "PodsNotRunning"
 
 
 def test_ranks_that_fall_silent_are_not_told_as_if_training_had_never_begun(active: Any) -> None:

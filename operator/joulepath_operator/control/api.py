@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any, Final, cast
@@ -16,7 +16,7 @@ from typing import Any, Final, cast
 from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException
 
-from joulepath_crds import EnergyPlanStatus, content_hash
+from joulepath_crds import EnergyPlanStatus, InjectionReport, content_hash
 from joulepath_operator.facts.labels import (
     AGENT_PODS,
     INJECTED_ANNOTATION,
@@ -31,6 +31,8 @@ __all__ = ["Api", "Body", "ConflictError", "UnacceptableError"]
 
 Body = dict[str, Any]
 
+_INJECTED: Final = "Injected"
+"""What a node calls a container that has the trainer."""
 _STARTING: Final = frozenset({"PodInitializing", "ContainerCreating"})
 _UNACCEPTABLE: Final = frozenset(
     {HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.UNPROCESSABLE_ENTITY}
@@ -53,19 +55,27 @@ class UnacceptableError(Exception):
 class Api:
     """`timeout_s` holds for each request; `unlabelled` is the Pod Security level of namespaces that name none."""
 
-    def __init__(self, connection: client.ApiClient, timeout_s: float = 10.0, unlabelled: str = "privileged") -> None:
+    def __init__(
+        self,
+        connection: client.ApiClient,
+        timeout_s: float = 10.0,
+        unlabelled: str = "privileged",
+        nodes_inject: bool = False,
+    ) -> None:
         self._unlabelled = unlabelled
+        self.nodes_inject = nodes_inject
+        """Whether it is the nodes that put the trainer into pods, and not the webhook."""
         self._custom, self._core = client.CustomObjectsApi(connection), client.CoreV1Api(connection)
         self._timeout_s = timeout_s
 
     @classmethod
-    def connect(cls, timeout_s: float = 10.0, unlabelled: str = "privileged") -> Api:
+    def connect(cls, timeout_s: float = 10.0, unlabelled: str = "privileged", nodes_inject: bool = False) -> Api:
         """From inside the cluster, or by the kubeconfig (KUBECONFIG, else ~/.kube/config)."""
         try:
             config.load_incluster_config()
         except config.ConfigException:
             config.load_kube_config()
-        return cls(client.ApiClient(), timeout_s, unlabelled)
+        return cls(client.ApiClient(), timeout_s, unlabelled, nodes_inject)
 
     def list_all(self, resource: Resource) -> list[Body] | None:
         """All objects of a resource, page by page; None where the cluster doesn't know it, be it for a moment."""
@@ -131,15 +141,19 @@ class Api:
         found = self._core.read_namespace(namespace, _request_timeout=self._timeout_s)
         return str((found.metadata.labels or {}).get(POD_SECURITY_LABEL, self._unlabelled))
 
-    def pods(self, namespace: str, selector: str, job_uid: str) -> tuple[Pod, ...]:
-        """The pods that a selector finds, those of this very run of a job."""
+    def pods(
+        self, namespace: str, selector: str, job_uid: str, told: Mapping[str, Sequence[InjectionReport]]
+    ) -> tuple[Pod, ...]:
+        """The pods that a selector finds, those of this very run of a job; `told` by their nodes, by UID."""
         pods = self._core.list_namespaced_pod(namespace, label_selector=selector, _request_timeout=self._timeout_s)
         return tuple(
             Pod(
                 name=pod.metadata.name,
-                injected=INJECTED_ANNOTATION in (pod.metadata.annotations or {}),
+                injected=INJECTED_ANNOTATION in (pod.metadata.annotations or {})
+                or any(one.outcome == _INJECTED for one in told.get(pod.metadata.uid, ())),
                 node=pod.spec.node_name,
                 waiting=_waiting(pod.status),
+                without=next((one for one in told.get(pod.metadata.uid, ()) if one.outcome != _INJECTED), None),
             )
             for pod in pods.items
             if any(owner.uid == job_uid for owner in pod.metadata.owner_references or ())

@@ -15,7 +15,14 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from joulepath_crds import REPORT_INTERVAL_S, EnergyProfileSpec, JobPlanSpec, NodeReportStatus, content_hash
+from joulepath_crds import (
+    REPORT_INTERVAL_S,
+    EnergyProfileSpec,
+    InjectionReport,
+    JobPlanSpec,
+    NodeReportStatus,
+    content_hash,
+)
 from joulepath_operator.facts.labels import INPUTS_ANNOTATION, JOB_UID_LABEL
 from joulepath_operator.facts.names import (
     ENERGY_PLANS,
@@ -149,6 +156,15 @@ class Index:
             for job in report.status.jobs
             if (job.namespace, job.job_uid) == (namespace, job_uid)
         )
+
+    def injections(self, namespace: str) -> dict[str, list[InjectionReport]]:
+        """What the nodes say of containers that were to have the trainer, by the UID of the pod."""
+        found: dict[str, list[InjectionReport]] = {}
+        for report in list(self._objects[NODE_REPORTS].values()):
+            for one in report.status.injection:
+                if one.namespace == namespace:
+                    found.setdefault(one.pod_uid, []).append(one)
+        return found
 
     def reports(self, node: str) -> bool:
         """Whether a node has a NodeReport, of whatever jobs."""

@@ -35,13 +35,14 @@ def with_job(seen: Observation, api: Api, index: Index) -> Observation:
     gang = Gang.of(nodes)
     if gang is not None and gang.complete:
         return replace(seen, job=job, nodes=nodes, profiles=index.profiles(seen.namespace))
-    pods = api.pods(seen.namespace, kind.pod_selector(job.name), job.uid)
+    pods = api.pods(seen.namespace, kind.pod_selector(job.name), job.uid, index.injections(seen.namespace))
     quiet = {pod.node for pod in silent(pods, gang) if pod.node and not pod.waiting}
     return replace(
         seen,
         job=job,
         nodes=nodes,
-        pod_security=api.pod_security(seen.namespace),
+        pod_security=None if api.nodes_inject else api.pod_security(seen.namespace),
+        nodes_inject=api.nodes_inject,
         pods=pods,
         agents=tuple(_agent(node, api, index) for node in sorted(quiet)[:_AGENTS_ASKED]),
     )

@@ -13,6 +13,7 @@ from joulepath_crds import (
     EnergyPlanStatus,
     EnergyProfileSpec,
     GpuReport,
+    InjectionReport,
     JobPlanSpec,
     JobReport,
 )
@@ -45,12 +46,14 @@ class TrainingJob:
 
 @dataclass(frozen=True, slots=True)
 class Pod:
-    """A pod of the job: whether the webhook has injected it, its node, and why its training doesn't run yet, if so."""
+    """A pod of the job: whether it has the trainer, its node, and why its training doesn't run yet, if so."""
 
     name: str
     injected: bool
     node: str | None = None
     waiting: str | None = None
+    without: InjectionReport | None = None
+    """Why it hasn't, where its node has told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +112,9 @@ class Observation:
     plans: tuple[StoredPlan, ...] = ()
     profiles: tuple[StoredProfile, ...] = ()
     pod_security: str | None = None
-    """The level that the namespace enforces, if any."""
+    """The level that the namespace enforces, if any, and if it matters: not where nodes inject."""
+    nodes_inject: bool = False
+    """Whether it is the nodes that put the trainer into pods, and not the webhook."""
     pods: tuple[Pod, ...] = ()
     """The pods of the job; looked up only while ranks are missing."""
     agents: tuple[NodeAgent, ...] = ()

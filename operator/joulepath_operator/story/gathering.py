@@ -35,7 +35,9 @@ def explain(observation: Observation, job: TrainingJob, gang: Gang | None) -> tu
             f"{resource.kind} {job.name} has no pods yet. If that lasts, see why: "
             f"kubectl -n {observation.namespace} describe {resource.singular} {job.name}",
         )
-    if plain:
+    if told := [pod for pod in plain if pod.without]:
+        return _without_trainer(told, observation, job)
+    if plain and not observation.nodes_inject:
         return (
             "PodsPredateAnnotation",
             f"{len(plain)} of {len(pods)} pods of {resource.kind} {job.name} were created without the trainer: before "
@@ -43,18 +45,41 @@ def explain(observation: Observation, job: TrainingJob, gang: Gang | None) -> tu
             f"inject them, create them again: {_restart(observation, job)}",
         )
     quiet = silent(pods, gang)
-    told = f"{len(gang.ranks)} of {gang.world_size} ranks report. " if gang is not None else ""
+    reported = f"{len(gang.ranks)} of {gang.world_size} ranks report. " if gang is not None else ""
     if waiting := [pod for pod in quiet if pod.waiting]:
         first = waiting[0]
         return (
             "PodsNotRunning",
-            f"{told}{len(waiting)} of {len(pods)} pods don't run yet ({first.name}: {first.waiting}). "
+            f"{reported}{len(waiting)} of {len(pods)} pods don't run yet ({first.name}: {first.waiting}). "
             f"If that lasts: kubectl -n {observation.namespace} describe pod {first.name}",
         )
     for agent in observation.agents:
         if why := _without_agent(agent):
-            return why[0], told + why[1]
+            return why[0], reported + why[1]
+    if plain:
+        return (
+            "PodsNotInjected",
+            f"{len(plain)} of {len(pods)} pods of {resource.kind} {job.name} run without the trainer, and their nodes "
+            "say nothing of it: they were made before the annotation was there, the kubelet tells of no GPU of theirs, "
+            "or NRI is switched off in the nodes' container runtime (the log of the agent's container injector says "
+            f"so). They train unharmed, at default clocks. To inject them, create them again: "
+            f"{_restart(observation, job)}",
+        )
     return _not_training(observation, gang, quiet)
+
+
+def _without_trainer(pods: Sequence[Pod], observation: Observation, job: TrainingJob) -> tuple[str, str]:
+    """What the nodes say of these pods."""
+    first, why = pods[0], pods[0].without
+    assert why is not None
+    unharmed = f"{len(pods)} of {len(observation.pods)} pods train unharmed, at default clocks, without the trainer."
+    again = f"To inject them, create them again: {_restart(observation, job)}"
+    if why.outcome == "Unsuited":
+        return "PodsUnsuited", f"{unharmed} {first.name}, container {why.container}: {why.why}"
+    if why.outcome == "Late":
+        late = f"When {first.name} was made, the agent of node {first.node} had no answer within 100 ms."
+        return "AgentLate", f"{unharmed} {late} {again}"
+    return "PodsPredateInjector", f"{unharmed} {first.name} is older than the injector of its node. {again}"
 
 
 def _forbidden(observation: Observation, job: TrainingJob) -> str:
