@@ -45,7 +45,8 @@ class CurrentCluster:
         nvidia = self._options.gpu_kind == "nvidia"
         # Nothing labels nodes for virtual GPUs.
         agent = {"runtimeClassName": self._options.runtime_class} if nvidia else {"nodeSelector": None}
-        return {"image": {"registry": self._options.registry}, "agent": agent}
+        image = {"registry": self._options.registry}
+        return {"injection": self._options.injection, "image": image, "agent": agent}
 
     def training(self) -> TrainingPlace:
         image = self._options.training_image or f"{self._options.registry}/example-pytorchjob:1"

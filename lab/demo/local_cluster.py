@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import stat
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -127,6 +128,7 @@ class LocalCluster:
         state = str(_STATE.parent)
         library = str(library_dir() / _NVML)
         return {
+            "injection": self._options.injection,
             "image": {"registry": _REGISTRY, "tag": _TAG, "pullPolicy": "Never"},
             "agent": {
                 "extraEnv": [{"name": "VIRTUAL_GPUS_STATE", "value": str(_STATE)}],
@@ -145,7 +147,8 @@ class LocalCluster:
         environment = Path(sys.prefix)
         base = Path(sys.base_prefix)
         folders = (environment,) if base in (environment, Path("/usr")) else (environment, base)
-        return TrainingPlace(JOB_NAMESPACE, _TRAINING_IMAGE, "Never", Path(sys.executable), folders)
+        closed = tuple(dict.fromkeys(above for folder in folders if (above := _closed(folder)) is not None))
+        return TrainingPlace(JOB_NAMESPACE, _TRAINING_IMAGE, "Never", Path(sys.executable), folders, closed)
 
     def scrape(self) -> str:
         self._stop_prometheus()
@@ -181,6 +184,12 @@ class LocalCluster:
             f"kubectl --namespace {JOB_NAMESPACE} describe energyplan gpt3",
             "make down    removes all of it",
         ]
+
+
+def _closed(folder: Path) -> Path | None:
+    """The first folder on the way to one that only root may enter; None if anybody gets there."""
+    ways = (above for above in reversed(folder.parents) if not above.stat().st_mode & stat.S_IXOTH)
+    return next(ways, None)
 
 
 def _prometheus_record() -> Path:

@@ -13,7 +13,12 @@ from typing import Any, Final
 
 import yaml
 
-__all__ = ["EXAMPLE", "TrainingPlace", "energy_plan", "pytorch_job"]
+__all__ = ["EXAMPLE", "VOLUMES_LABEL", "TrainingPlace", "energy_plan", "job_namespace", "python_volumes", "pytorch_job"]
+
+_STORAGE: Final = {"storageClassName": "", "accessModes": ["ReadOnlyMany"]}
+_SIZE: Final = {"storage": "1Gi"}
+VOLUMES_LABEL: Final = "joulepath.dev/demo"
+"""On volumes, which are in no namespace: the one that they were made for."""
 
 EXAMPLE: Final = Path(__file__).resolve().parents[2] / "examples/01-pytorchjob"
 
@@ -29,6 +34,8 @@ class TrainingPlace:
     """The interpreter of the environment with torch, as the pods see it."""
     host_folders: tuple[Path, ...]
     """Folders of the nodes that make up that environment, mounted read-only under their own names."""
+    closed_folders: tuple[Path, ...] = ()
+    """Folders above these that only root may enter: in the pods, empty ones take their place."""
 
 
 def _load(name: str, namespace: str) -> dict[str, Any]:
@@ -54,11 +61,63 @@ def _overlay(pod: dict[str, Any], place: TrainingPlace, steps: int) -> None:
     container["command"] = [str(place.python), *container["command"][1:]]
     arguments = container["args"]
     arguments[arguments.index("--steps") + 1] = str(steps)
-    names = {f"python-{index}": str(folder) for index, folder in enumerate(place.host_folders)}
-    container["volumeMounts"] = [mount for mount in container["volumeMounts"] if mount["name"] != "python"]
-    container["volumeMounts"] += [{"name": name, "mountPath": path, "readOnly": True} for name, path in names.items()]
-    pod["volumes"] = [volume for volume in pod["volumes"] if volume["name"] != "python"]
-    pod["volumes"] += [{"name": name, "hostPath": {"path": path}} for name, path in names.items()]
+    mounts = [mount for mount in container["volumeMounts"] if mount["name"] != "python"]
+    volumes = [volume for volume in pod["volumes"] if volume["name"] != "python"]
+    for index, closed in enumerate(place.closed_folders):
+        mounts.append({"name": f"open-{index}", "mountPath": str(closed)})
+        volumes.append({"name": f"open-{index}", "emptyDir": {}})
+    for name, folder in _claims(place).items():
+        mounts.append({"name": name, "mountPath": str(folder), "readOnly": True})
+        volumes.append({"name": name, "persistentVolumeClaim": {"claimName": name, "readOnly": True}})
+    container["volumeMounts"], pod["volumes"] = mounts, volumes
+
+
+def _claims(place: TrainingPlace) -> dict[str, Path]:
+    return {f"python-{index}": folder for index, folder in enumerate(place.host_folders)}
+
+
+def python_volumes(place: TrainingPlace) -> tuple[dict[str, Any], ...]:
+    """A local volume for each folder of the Python environment, and the claim that the job's pods name.
+
+    Pod Security's level `restricted` allows claims, and no hostPath.
+    """
+    return tuple(
+        made
+        for name, folder in _claims(place).items()
+        for made in (_volume(place.namespace, name, folder), _claim(place.namespace, name))
+    )
+
+
+def _volume(namespace: str, claim: str, folder: Path) -> dict[str, Any]:
+    anywhere = {"key": "kubernetes.io/os", "operator": "In", "values": ["linux"]}
+    return {
+        "apiVersion": "v1",
+        "kind": "PersistentVolume",
+        "metadata": {"name": f"{namespace}-{claim}", "labels": {VOLUMES_LABEL: namespace}},
+        "spec": {
+            **_STORAGE,
+            "capacity": _SIZE,
+            "persistentVolumeReclaimPolicy": "Retain",
+            "claimRef": {"namespace": namespace, "name": claim},
+            "local": {"path": str(folder)},
+            "nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": [anywhere]}]}},
+        },
+    }
+
+
+def _claim(namespace: str, name: str) -> dict[str, Any]:
+    return {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": {**_STORAGE, "resources": {"requests": _SIZE}, "volumeName": f"{namespace}-{name}"},
+    }
+
+
+def job_namespace(name: str, *, restricted: bool) -> dict[str, Any]:
+    """The namespace of the job, at Pod Security's strictest level if so."""
+    labels = {"pod-security.kubernetes.io/enforce": "restricted"} if restricted else {}
+    return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
 
 
 def energy_plan(namespace: str, mode: str, granularity: str) -> dict[str, Any]:

@@ -32,6 +32,7 @@ class Options:
     lag_ms: float = 10.0
     mode: str = "Enforce"
     granularity: str = "auto"
+    injection: str = "nri"
     keep: bool = False
     cluster: str = "local"
     out: Path = Path("demo-out")
@@ -65,6 +66,12 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
         "--mode", choices=("Enforce", "Observe"), default=default.mode, help="Observe leaves the clocks alone: null run"
     )
     add("--granularity", choices=tuple(Granularity), default=default.granularity, help="(%(default)s)")
+    add(
+        "--injection",
+        choices=("nri", "volumes"),
+        default=default.injection,
+        help="by the nodes' runtime, in a namespace at Pod Security level restricted, or by the webhook (%(default)s)",
+    )
     add("--keep", action="store_true", help="leave all up at the end and print URLs and KUBECONFIG")
     add("--out", type=Path, default=default.out, help="folder of the report (%(default)s)")
     add("--steps", type=int, default=0, help="training steps (default: 200 or more, as many as a report takes)")

@@ -19,7 +19,7 @@ from rich.live import Live
 from demo import live, pictures, published
 from demo.current_cluster import CurrentCluster
 from demo.local_cluster import LocalCluster
-from demo.manifests import energy_plan, pytorch_job
+from demo.manifests import VOLUMES_LABEL, energy_plan, job_namespace, python_volumes, pytorch_job
 from demo.options import Options
 from demo.place import JOB_NAMESPACE, RELEASE, RELEASE_NAMESPACE, REPOSITORY, Place
 from demo.report import failures, notes, report, table
@@ -75,7 +75,9 @@ def installed(place: Place, options: Options, console: Console) -> Iterator[str 
             arguments.append("--take-ownership")  # CRDs outlive a release, whatever its namespace was
             place.helm("install", RELEASE, str(REPOSITORY / "charts/joulepath"), *arguments, *own)
         prometheus = place.scrape()
-        _apply(place, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": JOB_NAMESPACE}})
+        _apply(place, job_namespace(JOB_NAMESPACE, restricted=options.injection == "nri"))
+        for volume in python_volumes(place.training()):
+            _apply(place, volume)
         _apply(place, energy_plan(JOB_NAMESPACE, options.mode, options.granularity))
         _apply(place, pytorch_job(place.training(), options.training_steps))
         console.print("kubectl apply: pytorchjob.yaml (annotated) and energyplan.yaml of examples/01-pytorchjob")
@@ -91,6 +93,8 @@ def installed(place: Place, options: Options, console: Console) -> Iterator[str 
 
 def _clear(place: Place) -> None:
     place.kubectl("delete", "namespace", JOB_NAMESPACE, "--ignore-not-found", "--wait", "--timeout", "120s")
+    volumes = ("persistentvolumes", f"--selector={VOLUMES_LABEL}={JOB_NAMESPACE}")
+    place.kubectl("delete", *volumes, "--ignore-not-found", "--wait", "--timeout", "60s")
     place.helm("uninstall", RELEASE, "--namespace", RELEASE_NAMESPACE, "--ignore-not-found", "--wait")
     place.kubectl("delete", "namespace", RELEASE_NAMESPACE, "--ignore-not-found", "--wait", "--timeout", "120s")
 

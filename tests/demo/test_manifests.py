@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 
-from demo.manifests import EXAMPLE, TrainingPlace, energy_plan, pytorch_job
+from demo.manifests import EXAMPLE, TrainingPlace, energy_plan, python_volumes, pytorch_job
 from demo.options import Options, parse
 from joulepath_crds import ANNOTATION, EnergyPlanSpec, Granularity, Mode
 
@@ -59,7 +60,38 @@ def test_only_what_differs_between_machines_is_overlaid() -> None:
         mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
         assert mounts == {"shm": "/dev/shm", "python-0": "/env", "python-1": "/base"}
         assert {volume["name"] for volume in pod["volumes"]} == mounts.keys()
-        assert {"name": "python-0", "hostPath": {"path": "/env"}} in pod["volumes"]
+        claim = {"claimName": "python-0", "readOnly": True}
+        assert {"name": "python-0", "persistentVolumeClaim": claim} in pod["volumes"]
+
+
+def test_a_folder_that_only_root_may_enter_is_open_to_the_training() -> None:
+    place = replace(PLACE, closed_folders=(Path("/root"),), host_folders=(Path("/root/env"),))
+    job = pytorch_job(place, 77)
+    for replica in job["spec"]["pytorchReplicaSpecs"].values():
+        pod = replica["template"]["spec"]
+        assert {"name": "open-0", "mountPath": "/root"} in pod["containers"][0]["volumeMounts"]
+        assert {"name": "open-0", "emptyDir": {}} in pod["volumes"]
+
+
+def test_each_claim_of_the_job_is_bound_to_a_volume_of_its_folder() -> None:
+    volumes = python_volumes(PLACE)
+    claims = {one["metadata"]["name"]: one for one in volumes if one["kind"] == "PersistentVolumeClaim"}
+    by_claim = {one["spec"]["claimRef"]["name"]: one for one in volumes if one["kind"] == "PersistentVolume"}
+    job = pytorch_job(PLACE, 77)
+    for replica in job["spec"]["pytorchReplicaSpecs"].values():
+        pod = replica["template"]["spec"]
+        mounts = {one["name"]: one["mountPath"] for one in pod["containers"][0]["volumeMounts"]}
+        named = {
+            one["name"]: one["persistentVolumeClaim"]["claimName"]
+            for one in pod["volumes"]
+            if len(one) == 2 and "persistentVolumeClaim" in one
+        }
+        assert named.keys() == {"python-0", "python-1"}
+        for volume, claim in named.items():
+            made = by_claim[claim]
+            assert made["spec"]["local"]["path"] == mounts[volume]
+            assert made["metadata"]["name"] == claims[claim]["spec"]["volumeName"]
+            assert claims[claim]["metadata"]["namespace"] == made["spec"]["claimRef"]["namespace"] == "team"
 
 
 def test_the_training_lasts_five_minutes_at_least_at_any_scale() -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 import yaml
 
+from demo import manifests
 from demo.local_cluster import LocalCluster
-from demo.manifests import pytorch_job
 from demo.options import Options
 from joulepath_crds import ANNOTATION, GROUP, VERSION, Phase
 from real_cluster import Cluster, NotYetError, until
@@ -26,6 +27,7 @@ __all__ = [
     "energy_plan",
     "pods",
     "pods_as_made",
+    "python_volumes",
     "stop",
     "training_job",
     "waiting_job",
@@ -34,6 +36,7 @@ __all__ = [
 BLOCK_ITERATIONS: Final = 4
 """Of plan and control blocks."""
 
+_PLACE = replace(LocalCluster(Options()).training(), namespace=JOBS)
 _SCRIPTS = "training-script"
 _NODES = {"Master": "node0", "Worker": "node1"}
 _MICROBATCHES = 6
@@ -95,6 +98,11 @@ def asking_anew(
     return look
 
 
+def python_volumes() -> tuple[dict[str, Any], ...]:
+    """What `training_job` claims, and the claims."""
+    return manifests.python_volumes(_PLACE)
+
+
 def script() -> dict[str, Any]:
     """The ConfigMap with the training script."""
     text = Path(__file__).with_name("workload").joinpath("pipeline.py").read_text()
@@ -105,7 +113,7 @@ def training_job(
     name: str, *, first_kernel: int, ranks_per_pod: int = 2, workers: int = 0, cpu: str = "500m"
 ) -> dict[str, Any]:
     """A pipeline over two pods on two nodes, annotated, which trains until `stop`; needs `script()`."""
-    job = pytorch_job(LocalCluster(Options()).training(), steps=1)
+    job = manifests.pytorch_job(_PLACE, steps=1)
     job["metadata"] = {"name": name, "annotations": {ANNOTATION: name}}
     job["spec"]["nprocPerNode"] = str(ranks_per_pod)
     for role, replica in job["spec"]["pytorchReplicaSpecs"].items():

@@ -18,7 +18,7 @@ from typing import Any, Final
 import yaml
 
 from demo.local_cluster import LocalCluster
-from demo.manifests import EXAMPLE
+from demo.manifests import EXAMPLE, VOLUMES_LABEL
 from demo.options import Options
 from demo.place import REPOSITORY
 from real_cluster import Cluster, Node, NotYetError, images, until
@@ -202,6 +202,8 @@ def clear(cluster: Cluster) -> None:
     cluster.helm("uninstall", RELEASE, "--namespace", SYSTEM, "--ignore-not-found", "--wait")
     names = [SYSTEM, JOBS, f"{JOBS}-restricted"]
     cluster.kubectl("delete", "namespace", *names, "--ignore-not-found", "--wait", "--timeout=60s")
+    volumes = ("persistentvolumes", f"--selector={VOLUMES_LABEL}={JOBS}")
+    cluster.kubectl("delete", *volumes, "--ignore-not-found", "--wait", "--timeout=60s")
 
 
 def install(cluster: Cluster, injection: str = "volumes") -> None:
@@ -217,7 +219,7 @@ def upgrade(cluster: Cluster, agent: Mapping[str, Any]) -> None:
 
 
 def _helm(cluster: Cluster, agent: Mapping[str, Any], verb: str, *options: str) -> None:
-    values = json.loads(json.dumps(LocalCluster(Options()).values()))
+    values = json.loads(json.dumps(LocalCluster(Options(injection="volumes")).values()))
     environment = [{"name": name, "value": value} for name, value in WALL_CLOCK_ENVIRONMENT.items()]
     mine = values["agent"]
     mine["extraEnv"] += environment
