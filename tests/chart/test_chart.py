@@ -294,6 +294,38 @@ def test_accounts_write_what_is_ours_and_nothing_else(objects: list[Object]) -> 
 
 
 @pytest.mark.cluster
+@pytest.mark.parametrize("injection", ["volumes", "nri"])
+def test_helm_test_asks_the_cluster_by_an_account_that_lists_and_is_deleted(cluster: Cluster, injection: str) -> None:
+    made = [
+        one
+        for one in render(cluster, "--set", f"injection={injection}", "--set-json", 'image.pullSecrets=["key"]')
+        if one["metadata"]["name"] == "joulepath-preflight"
+    ]
+    hooks = {one["kind"]: one["metadata"]["annotations"] for one in made}
+    assert set(hooks) == {"ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding", "Pod"}
+    assert {one["helm.sh/hook"] for one in hooks.values()} == {"test"}
+    assert {kind for kind, one in hooks.items() if "hook-succeeded" in one["helm.sh/hook-delete-policy"]} == {
+        *hooks
+    } - {"Pod"}, "its log is read when it is over"
+    assert grants(made, "preflight") == {
+        ("list", "/nodes"),
+        ("list", "/namespaces"),
+        ("list", "resource.k8s.io/resourceslices"),
+        ("list", "joulepath.dev/nodereports"),
+        ("list", "/pods"),
+    }
+    assert [one["kind"] for one in made if {"pods"} in [set(rule["resources"]) for rule in one.get("rules", ())]] == [
+        "Role"
+    ]
+    pod = only(made, "Pod", "joulepath-preflight")["spec"]
+    (container,) = pod["containers"]
+    assert container["args"] == ["--namespace", NAMESPACE, "--injection", injection]
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+    assert pod["imagePullSecrets"] == [{"name": "key"}]
+
+
+@pytest.mark.cluster
 def test_where_the_node_injects_the_agent_reads_jobs_and_no_pods(cluster: Cluster, objects: list[Object]) -> None:
     before, after = (grants(made, "agent") for made in (objects, render(cluster, "--set", "injection=nri")))
     assert before - after == {("get", "/pods")}
