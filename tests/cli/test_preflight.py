@@ -123,16 +123,19 @@ def test_the_runtime_tells_who_can_inject(runtime: str, image: str, verdict: Ver
 
 
 def test_nodes_are_told_by_their_runtimes() -> None:
-    of = cluster(*(node(f"new{one}", "containerd://2.1.4") for one in range(5)), node("old", "containerd://1.7.24"))
+    of = cluster(
+        *(node(f"new{one}", f"containerd://2.{one}.0") for one in range(5)), node("old", "containerd://1.7.24")
+    )
     runtimes = [one for one in judge(of).findings if one.check == "runtime"]
     assert [one.seen.partition(":")[0] for one in runtimes] == [
+        "containerd 2.0.0, 2.1.0, 2.2.0 and 2 more on new0, new1, new2 and 2 more",
         "containerd 1.7.24 on old",
-        "containerd 2.1.4 on new0, new1, new2 and 2 more",
     ]
     assert "nri on 5 of 6 GPU nodes as it is, volumes on all" in only(of, "injection").seen
     wanted = only(of, "injection", Injection.NRI)
     assert (wanted.verdict, wanted.needed) == (LACKS, False)
     assert only(cluster(GKE), "injection", Injection.NRI).is_missing
+    assert only(cluster(node("a", "frakti://1.0")), "injection", Injection.NRI).verdict is UNKNOWN
 
 
 @pytest.mark.parametrize(
@@ -343,7 +346,7 @@ def test_the_command_tells_all_in_80_columns_and_exits_with_0(run: Run, double: 
     ran = run("preflight")
     assert (ran.status, ran.err) == (0, "")
     assert "ok       Kubernetes: v1.33.1." in ran.out
-    assert "lacks    runtime (optional): containerd 1.7.24" in ran.out
+    assert "lacks    runtime (no obstacle): containerd 1.7.24" in ran.out
     assert ran.out.endswith("missing, with injection: volumes.\n")
     assert max(map(len, ran.out.splitlines())) <= 80
     assert "\x1b" not in ran.out

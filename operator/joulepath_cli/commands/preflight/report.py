@@ -36,8 +36,8 @@ def as_json(judgement: Judgement) -> str:
 
 
 def _lines(finding: Finding) -> Iterator[str]:
-    optional = "" if finding.needed or finding.verdict is Verdict.OK else " (optional)"
-    yield _wrapped(f"{finding.verdict:<9}{finding.check}{optional}: {finding.seen}", _INDENT)
+    aside = "" if finding.needed or finding.verdict is Verdict.OK else " (no obstacle)"
+    yield _wrapped(f"{finding.verdict:<9}{finding.check}{aside}: {finding.seen}", _INDENT)
     if finding.remedy:
         yield _wrapped(f"{_INDENT}-> {finding.remedy}", _DEEPER)
     if finding.command:

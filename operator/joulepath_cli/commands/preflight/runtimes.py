@@ -14,10 +14,10 @@ runtime showed by NRI.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from itertools import groupby
 from typing import Final
 
 from joulepath_cli.commands.preflight.facts import Facts, Node, Unread
@@ -43,16 +43,16 @@ class _Way:
     remedy: str = ""
 
 
-_CONTAINERD_ON: Final = (
-    'set `disable = false` under [plugins."io.containerd.nri.v1.nri"] in /etc/containerd/config.toml'
-)
+_ON: Final = 'set `disable = false` under [plugins."io.containerd.nri.v1.nri"]'
 _RUNTIMES: Final[Mapping[str, tuple[tuple[int, int], tuple[int, int], str]]] = {
-    "containerd": ((2, 0), (1, 7), f"{_CONTAINERD_ON} and restart it, or take nodes with containerd 2"),
+    "containerd": ((2, 0), (1, 7), f"{_ON} in /etc/containerd/config.toml and restart it, or take containerd 2"),
     "cri-o": ((1, 30), (1, 26), "set `enable_nri = true` under [crio.nri] in /etc/crio/crio.conf and restart it"),
 }
 """Since when NRI is on by default, since when it is there, and how it is switched on."""
-_BY_DEFAULT: Final = _Way(True, "NRI is on by default; whether a site has switched it off shows once an agent is there")
-_SHOWN: Final = _Way(True, "NRI is on: the agent there was shown containers by it")
+_BY_DEFAULT: Final = _Way(
+    True, "NRI is on by default; that nobody has switched it off, NodeReports show once it injects"
+)
+_SHOWN: Final = _Way(True, "NRI is on: its agent was shown containers by it")
 _TALOS: Final = "Talos ("
 
 
@@ -65,10 +65,10 @@ def installed(facts: Facts) -> Injection | None:
 
 def possible(facts: Facts, nodes: Iterable[Node]) -> Injection | None:
     """What all of these nodes can have as they are, the better one first; None if neither."""
-    linux = [one for one in nodes if one.os == "linux"]
-    if not linux:
+    found = _ways(facts, nodes)
+    if not found:
         return None
-    return Injection.NRI if all(_way(facts, one).nri for one in linux) else Injection.VOLUMES
+    return Injection.NRI if all(way.nri for _, way in found) else Injection.VOLUMES
 
 
 def ways(facts: Facts, nodes: Iterable[Node], fixed: Injection | None) -> list[Finding]:
@@ -79,63 +79,64 @@ def ways(facts: Facts, nodes: Iterable[Node], fixed: Injection | None) -> list[F
         nodes: Those that have GPUs.
         fixed: The way that was asked for or is installed; None while that is open.
     """
-    linux = [one for one in nodes if one.os == "linux"]
-    if not linux:
-        return []
-    able = [one for one in linux if _way(facts, one).nri]
-    found = [_conclusion(len(able), len(linux), fixed)]
-
-    def kind(node: Node) -> tuple[str, str, str]:
-        way = _way(facts, node)
-        return node.runtime, way.told, way.remedy
-
-    for (runtime, told, remedy), some in groupby(sorted(linux, key=kind), kind):
-        group = list(some)
-        able_here = _way(facts, group[0]).nri
-        name = runtime.replace("://", " ") or "A runtime without a name"
-        seen = f"{name} on {names(one.name for one in group)}: {told}."
-        if able_here or fixed is Injection.VOLUMES:
-            found.append(Finding("runtime", Verdict.OK, seen, needed=False))
-        else:
-            verdict = Verdict.UNKNOWN if able_here is None else Verdict.LACKS
-            found.append(Finding("runtime", verdict, seen, remedy, needed=False))
-    return found
+    found = _ways(facts, nodes)
+    groups: dict[tuple[str, _Way], list[Node]] = defaultdict(list)
+    for node, way in found:
+        groups[node.runtime.partition("://")[0], way].append(node)
+    runtimes = [_runtime(name, way, group, fixed) for (name, way), group in groups.items()]
+    return [_conclusion([way.nri for _, way in found], fixed), *runtimes] if found else []
 
 
-def _conclusion(able: int, count: int, fixed: Injection | None) -> Finding:
+def _conclusion(has_nri: Sequence[bool | None], fixed: Injection | None) -> Finding:
+    able, count = sum(one is True for one in has_nri), len(has_nri)
     seen = f"This cluster can have injection: nri on {able} of {counted(count, 'GPU node')} as it is, volumes on all."
     if fixed is Injection.NRI and able < count:
-        remedy = "Switch NRI on (below), or --set injection=volumes."
-        return Finding("injection", Verdict.LACKS, seen, remedy, needed=not able)
+        verdict = Verdict.LACKS if False in has_nri else Verdict.UNKNOWN
+        return Finding(
+            "injection", verdict, seen, "Switch NRI on (below), or --set injection=volumes.", needed=not able
+        )
     if fixed is Injection.VOLUMES and able == count:
         return Finding("injection", Verdict.OK, seen, "--set injection=nri asks nothing of trainings' namespaces.")
     return Finding("injection", Verdict.OK, seen)
 
 
-def _way(facts: Facts, node: Node) -> _Way:
-    if not isinstance(facts.reports, Unread) and any(one.node == node.name and one.injections for one in facts.reports):
-        return _SHOWN
+def _runtime(name: str, way: _Way, nodes: Collection[Node], fixed: Injection | None) -> Finding:
+    versions = names({one.runtime.partition("://")[2] for one in nodes})
+    seen = f"{f'{name} {versions}'.strip() or 'None told'} on {names(one.name for one in nodes)}: {way.told}."
+    if way.nri or fixed is Injection.VOLUMES:
+        return Finding("runtime", Verdict.OK, seen, needed=False)
+    return Finding("runtime", Verdict.UNKNOWN if way.nri is None else Verdict.LACKS, seen, way.remedy, needed=False)
+
+
+def _ways(facts: Facts, nodes: Iterable[Node]) -> list[tuple[Node, _Way]]:
+    """What the runtime of each node with Linux can do, by the names of nodes."""
+    reports = () if isinstance(facts.reports, Unread) else facts.reports
+    shown = {one.node for one in reports if one.injections}
+    linux = sorted((one for one in nodes if one.os == "linux"), key=lambda one: one.name)
+    return [(one, _SHOWN if one.name in shown else _way(one)) for one in linux]
+
+
+def _way(node: Node) -> _Way:
     name, _, version = node.runtime.partition("://")
-    known = number(version)
+    if name == "docker":
+        return _Way(False, "Docker Engine has no NRI", "--set injection=volumes, or take containerd 2.")
     if name not in _RUNTIMES:
-        if name == "docker":
-            return _Way(False, "Docker Engine has no NRI", "Use --set injection=volumes, or containerd 2.")
         return _Way(
-            None, "whether it has NRI isn't known", "Use --set injection=volumes, or containerd 2 or CRI-O 1.30."
+            None, "whether it has NRI isn't known", "--set injection=volumes, or take containerd 2 or CRI-O 1.30."
         )
-    if known is None:
+    if (known := number(version)) is None:
         return _Way(None, "its version can't be read", "See kubectl get node -o wide.")
     by_default, there, how = _RUNTIMES[name]
     if known < there:
-        oldest = ".".join(map(str, there))
+        since = ".".join(map(str, there))
         return _Way(
-            False, f"it has no NRI, which is there since {oldest}", "Use --set injection=volumes, or a newer one."
+            False, f"it has no NRI, which is there since {since}", "--set injection=volumes, or take a newer one."
         )
     if known < by_default:
         return _Way(
             False, "NRI is off unless its configuration says otherwise", f"For nri, {how}; or injection=volumes."
         )
     if node.image.startswith(_TALOS) and (number(node.image) or (0, 0)) < (1, 14):
-        remedy = f"For nri, {_CONTAINERD_ON} by Talos's /etc/cri/conf.d/20-customization.part; or injection=volumes."
+        remedy = f"For nri, {_ON} in Talos's /etc/cri/conf.d/20-customization.part; or injection=volumes."
         return _Way(False, "Talos before 1.14 switches NRI off", remedy)
     return _BY_DEFAULT
