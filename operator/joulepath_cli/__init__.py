@@ -1,6 +1,6 @@
 """The command `joulepath`: the planner for people, from a profile on disk or in a cluster to tables, JSON and pictures.
 
-It computes nothing that the planner doesn't: it reads, asks, and shows.
+Of plans it computes nothing that the planner doesn't: it reads, asks, and shows. And it says what a cluster lacks.
 
 - `__main__`: the entry point
 - `command_line`: the commands by name, and what becomes of their errors

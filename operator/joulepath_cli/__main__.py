@@ -10,16 +10,16 @@ __all__ = ["main"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; returns 0, or 2 after a sentence on standard error that says what was wrong."""
+    """Run a command; returns its exit status, 2 after a sentence on standard error that says what was wrong."""
     try:
         from joulepath_cli import command_line
+
+        status = command_line.run(sys.argv[1:] if argv is None else argv)
+        sys.stdout.flush()
+        return status
     except ModuleNotFoundError as error:
         print(f"joulepath: the package {error.name} is missing; pip install 'joulepath[cli]'.", file=sys.stderr)
         return 2
-    try:
-        status = command_line.run(argv)
-        sys.stdout.flush()
-        return status
     except BrokenPipeError:  # the reader has seen enough, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

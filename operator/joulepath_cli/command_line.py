@@ -5,23 +5,25 @@ from __future__ import annotations
 import sys
 from argparse import ArgumentParser
 from collections.abc import Sequence
+from importlib import import_module
 from importlib.metadata import version
 from typing import Final, NoReturn
 
-from joulepath_cli.commands import compare, explain, frontier, plan, replay, stragglers
 from joulepath_planner import PlannerError
 
 __all__ = ["run"]
 
 _MOST_CHARACTERS: Final = 1000
 _COMMANDS: Final = {
-    "plan": (plan, "the clock of every instruction, and what that saves"),
-    "frontier": (frontier, "the least energy for each iteration time"),
-    "compare": (compare, "plans side by side"),
-    "explain": (explain, "what is saved where, and why instructions got their clocks"),
-    "replay": (replay, "somebody's own clocks, beside ours for the time that they take"),
-    "stragglers": (stragglers, "which iteration time for each pipeline of a data-parallel job"),
+    "plan": "the clock of every instruction, and what that saves",
+    "frontier": "the least energy for each iteration time",
+    "compare": "plans side by side",
+    "explain": "what is saved where, and why instructions got their clocks",
+    "replay": "somebody's own clocks, beside ours for the time that they take",
+    "stragglers": "which iteration time for each pipeline of a data-parallel job",
+    "preflight": "what a cluster lacks for Joulepath, with the remedy",
 }
+"""By the modules of `commands`. Only the one that is asked for is loaded: not all can be in the operator's image."""
 
 
 class _Parser(ArgumentParser):
@@ -31,20 +33,25 @@ class _Parser(ArgumentParser):
         self.exit(2, f"{self.prog}: {_sentence(message)} ({self.prog} --help tells more)\n")
 
 
-def run(argv: Sequence[str] | None) -> int:
+def run(argv: Sequence[str]) -> int:
     """Run what a command line asks for; returns the exit status.
 
     Raises:
         SystemExit: As argparse does.
+        ModuleNotFoundError: A package that the command needs is missing.
     """
     parser = _Parser(prog="joulepath", description="Plans clocks for pipeline-parallel training.")
     parser.add_argument("--version", action="version", version=f"joulepath {version('joulepath')}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
-    for name, (module, what) in _COMMANDS.items():
-        module.add_arguments(commands.add_parser(name, help=what, description=f"Shows {what}."))
+    first = [one for one in argv if not one.startswith("-")][:1]
+    asked = {one: import_module(f"joulepath_cli.commands.{one}") for one in first if one in _COMMANDS}
+    for name, what in _COMMANDS.items():
+        command = commands.add_parser(name, help=what, description=f"Shows {what}.")
+        if name in asked:
+            asked[name].add_arguments(command)
     options = parser.parse_args(argv)
     try:
-        _COMMANDS[options.command][0].run(options)
+        status: int | None = asked[options.command].run(options)
     except BrokenPipeError:
         raise
     except OSError as error:
@@ -52,7 +59,7 @@ def run(argv: Sequence[str] | None) -> int:
         return _refuse(f"{error.filename or repr(error.filename)}: {error.strerror}" if named else str(error))
     except PlannerError as error:  # all of them are sentences
         return _refuse(str(error))
-    return 0
+    return status or 0
 
 
 def _refuse(message: str) -> int:

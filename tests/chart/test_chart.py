@@ -130,6 +130,8 @@ def test_api_server_accepts_every_object(cluster: Cluster, arguments: tuple[str,
         # The release's namespace need not exist: only its name differs in a dry run.
         if one["metadata"].get("namespace") == NAMESPACE:
             one["metadata"]["namespace"] = "default"
+        if one["kind"] == "Pod":  # its account is made in the dry run only
+            one["spec"]["serviceAccountName"] = "default"
         namespaced.append(one)
     text = yaml.safe_dump_all(namespaced)
     cluster.kubectl("apply", "--server-side", "--force-conflicts", "--dry-run=server", "-f", "-", stdin=text)
@@ -292,6 +294,38 @@ def test_accounts_write_what_is_ours_and_nothing_else(objects: list[Object]) -> 
     assert writes["webhook"] == set()
     assert {verb for verb, _ in writes["agent"]} == {"create", "patch"}
     assert not any("secrets" in what for part in writes for _, what in grants(objects, part))
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize("injection", ["volumes", "nri"])
+def test_helm_test_asks_the_cluster_by_an_account_that_lists_and_is_deleted(cluster: Cluster, injection: str) -> None:
+    made = [
+        one
+        for one in render(cluster, "--set", f"injection={injection}", "--set-json", 'image.pullSecrets=["key"]')
+        if one["metadata"]["name"] == "joulepath-preflight"
+    ]
+    hooks = {one["kind"]: one["metadata"]["annotations"] for one in made}
+    assert set(hooks) == {"ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding", "Pod"}
+    assert {one["helm.sh/hook"] for one in hooks.values()} == {"test"}
+    assert {kind for kind, one in hooks.items() if "hook-succeeded" in one["helm.sh/hook-delete-policy"]} == {
+        *hooks
+    } - {"Pod"}, "its log is read when it is over"
+    assert grants(made, "preflight") == {
+        ("list", "/nodes"),
+        ("list", "/namespaces"),
+        ("list", "resource.k8s.io/resourceslices"),
+        ("list", "joulepath.dev/nodereports"),
+        ("list", "/pods"),
+    }
+    assert [one["kind"] for one in made if {"pods"} in [set(rule["resources"]) for rule in one.get("rules", ())]] == [
+        "Role"
+    ]
+    pod = only(made, "Pod", "joulepath-preflight")["spec"]
+    (container,) = pod["containers"]
+    assert container["args"] == ["--namespace", NAMESPACE, "--injection", injection]
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+    assert pod["imagePullSecrets"] == [{"name": "key"}]
 
 
 @pytest.mark.cluster

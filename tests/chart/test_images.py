@@ -87,6 +87,13 @@ def test_webhook_is_in_the_operators_image(cluster: Cluster, namespace: str) -> 
     assert "--trainer-image" in output(cluster, namespace, "operator", 65532, "webhook", "--help")
 
 
+def test_preflight_is_in_the_operators_image(cluster: Cluster, namespace: str) -> None:
+    said = output(
+        cluster, namespace, "operator", 65532, "-m", "joulepath_cli", "preflight", "--help", command=("python3",)
+    )
+    assert "--injection" in said
+
+
 def test_agent_runs_without_privileges(cluster: Cluster, namespace: str) -> None:
     assert "--pod-resources" in output(cluster, namespace, "agent", 0, "--help")
 

@@ -16,6 +16,8 @@ from kubernetes import client, config
 from joulepath_agent.cluster.api import NodeApi
 from joulepath_agent.cluster.failures import failures_as_oserror
 from joulepath_agent.cluster.heartbeat import Heartbeat
+from joulepath_cli.commands.preflight import cluster as preflight
+from joulepath_cli.commands.preflight.facts import Unread
 from joulepath_crds.serving.guard import Guard
 from joulepath_operator.control.api import Api
 from real_cluster import Cluster, until
@@ -99,13 +101,15 @@ def release(cluster: Cluster) -> Iterator[Release]:
         ("agent", "get", "/nodes"),
         ("webhook", "get", "kubeflow.org/pytorchjobs"),
         ("webhook", "get", "/namespaces"),
+        ("preflight", "list", "/nodes"),
+        ("preflight", "list", "joulepath.dev/nodereports"),
     ],
 )
 def test_accounts_may_do_their_work(release: Release, part: str, verb: str, what: str) -> None:
     assert release.may(part, verb, what)
 
 
-@pytest.mark.parametrize("part", ["operator", "agent", "webhook"])
+@pytest.mark.parametrize("part", ["operator", "agent", "webhook", "preflight"])
 @pytest.mark.parametrize(
     ("verb", "what"),
     [
@@ -178,6 +182,25 @@ def test_an_agent_writes_the_report_and_the_lease_of_its_own_node_and_no_other(r
         write(of_own, own)
     beat(of_own, own)
     assert refused(beat, of_other, own)
+
+
+def test_the_account_of_helm_test_may_read_all_that_preflight_asks_for(
+    release: Release, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster = release.cluster
+    token = cluster.kubectl("create", "token", release.account("preflight"), "-n", release.name).strip()
+    kubeconfig = yaml.safe_load(cluster.kubeconfig.read_text())
+    kubeconfig["users"] = [{**one, "user": {"token": token}} for one in kubeconfig["users"]]
+    path = tmp_path / "kubeconfig"
+    path.write_text(yaml.safe_dump(kubeconfig))
+    monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(path))
+    read = preflight.read(release.name)
+    assert not isinstance(read.nodes, Unread)
+    assert not {type(one) for one in (read.version, read.slices, read.namespaces, read.pods, *read.kinds.values())} & {
+        Unread
+    }
+    # Its right to NodeReports is to those of this test's own group.
+    assert isinstance(preflight.read("kube-system").pods, Unread), "elsewhere it sees no pod"
 
 
 @pytest.mark.parametrize("part", ["operator", "agent"])

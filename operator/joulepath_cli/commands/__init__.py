@@ -6,7 +6,7 @@
 - `document`: a plan as JSON
 - `files`: what may be written where
 - `drawing`: plans and frontiers as the pictures' data
-- `plan`, `frontier`, `compare`, `explain`, `replay`, `stragglers`: the commands
+- `plan`, `frontier`, `compare`, `explain`, `replay`, `stragglers`, and the wing `preflight`: the commands
 """
 
 from __future__ import annotations

@@ -1,0 +1,120 @@
+"""What else Joulepath stands on: Kubernetes, Pod Security, kinds of jobs; and Prometheus, if there is one."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from joulepath_cli.commands.preflight.facts import Facts, Unread
+from joulepath_cli.commands.preflight.finding import Finding, Verdict, names, number, unread
+from joulepath_cli.commands.preflight.runtimes import Injection
+
+__all__ = ["job_kinds", "kubernetes", "openshift", "prometheus", "release_namespace", "training_namespaces"]
+
+_OLDEST: Final = (1, 30)
+"""ValidatingAdmissionPolicy is `v1` since, and keeps each agent to its own node."""
+_LEVEL: Final = "pod-security.kubernetes.io/enforce"
+_FORBID_HOST_PATH: Final = frozenset({"baseline", "restricted"})
+"""https://kubernetes.io/docs/concepts/security/pod-security-standards"""
+_NOT_SERVED: Final = {"trainer.kubeflow.org": ("trainjobs", "TrainJob"), "jobset.x-k8s.io": ("jobsets", "JobSet")}
+_SYSTEM: Final = ("kube-", "openshift-")
+
+
+def kubernetes(facts: Facts) -> Finding:
+    """Whether the API server is new enough."""
+    if isinstance(facts.version, Unread):
+        return unread("Kubernetes", facts.version)
+    version = number(facts.version)
+    if version is None:
+        return Finding(
+            "Kubernetes", Verdict.UNKNOWN, f"Its version is told as {facts.version}.", "See kubectl version."
+        )
+    if version < _OLDEST:
+        return Finding("Kubernetes", Verdict.LACKS, f"{facts.version}.", "Joulepath needs 1.30 or newer: upgrade it.")
+    return Finding("Kubernetes", Verdict.OK, f"{facts.version}.")
+
+
+def release_namespace(facts: Facts) -> Finding:
+    """Whether agents, which need hostPath and CAP_SYS_ADMIN, are let into Joulepath's namespace."""
+    check, name = "Pod Security", facts.namespace
+    if isinstance(facts.namespaces, Unread):
+        return unread(check, facts.namespaces)
+    remedy = "Unless your cluster's default is privileged (Talos's is baseline), which no API tells:"
+    command = f"kubectl label namespace {name} {_LEVEL}=privileged"
+    if name not in facts.namespaces:
+        return Finding(check, Verdict.OK, f"There is no namespace {name} yet.", remedy, command)
+    level = facts.namespaces[name].get(_LEVEL)
+    if level in _FORBID_HOST_PATH:
+        seen = f"Namespace {name} is at {level}, which refuses hostPath and CAP_SYS_ADMIN."
+        return Finding(check, Verdict.LACKS, seen, "Let agents in:", command)
+    if level is None and not facts.agents:
+        return Finding(check, Verdict.OK, f"Namespace {name} names no level.", remedy, command)
+    return Finding(check, Verdict.OK, f"Namespace {name} {f'is at {level}' if level else 'has agents'}.")
+
+
+def training_namespaces(facts: Facts, likely: Injection | None) -> list[Finding]:
+    """Whether the trainer's volumes are let into namespaces; by NRI none asks."""
+    if likely is not Injection.VOLUMES or isinstance(facts.namespaces, Unread):
+        return []
+    forbid = [
+        name
+        for name, labels in facts.namespaces.items()
+        if labels.get(_LEVEL) in _FORBID_HOST_PATH and name != facts.namespace and not name.startswith(_SYSTEM)
+    ]
+    if not forbid:
+        return []
+    seen = f"By volumes nothing is injected in {names(forbid)}: their level refuses hostPath."
+    return [
+        Finding("Pod Security of trainings", Verdict.LACKS, seen, "Use injection: nri, at any level.", needed=False)
+    ]
+
+
+def openshift(facts: Facts) -> list[Finding]:
+    """What OpenShift asks for beside Pod Security: its own constraints, of which no API tells whom they let pass."""
+    if isinstance(served := facts.kinds["security.openshift.io"], Unread) or not served:
+        return []
+    if any(one.ready for one in facts.agents):
+        return [Finding("OpenShift", Verdict.OK, "Its security context constraints let agents pass.")]
+    seen = "Its security context constraints must let agents pass, and don't tell whether they do."
+    command = f"oc adm policy add-scc-to-user privileged -z joulepath-agent -n {facts.namespace}"
+    return [Finding("OpenShift", Verdict.UNKNOWN, seen, "For a release named joulepath:", command)]
+
+
+def job_kinds(facts: Facts) -> Finding:
+    """Whether there is a kind of job that can be planned."""
+    check = "job kinds"
+    served = facts.kinds["kubeflow.org"]
+    if isinstance(served, Unread):
+        return unread(check, served)
+    others = [kind for group, (plural, kind) in _NOT_SERVED.items() if _serves(facts, group, plural)]
+    seen = (
+        f" {' and '.join(others)} {'is' if len(others) == 1 else 'are'} there, but not planned yet." if others else ""
+    )
+    if "v1/pytorchjobs" in served:
+        return Finding(check, Verdict.OK, f"kubeflow.org/v1 PyTorchJob.{seen}")
+    return Finding(
+        check,
+        Verdict.LACKS,
+        f"There is no kubeflow.org/v1 PyTorchJob.{seen}",
+        "Install the Kubeflow training operator (v1.8 or newer of v1).",
+    )
+
+
+def prometheus(facts: Facts) -> Finding:
+    """Whether metrics can be asked for by a PodMonitor; they are served in any case."""
+    if isinstance(served := facts.kinds["monitoring.coreos.com"], Unread):
+        return unread("Prometheus", served, needed=False)
+    if "v1/podmonitors" in served:
+        seen = "The Prometheus operator's PodMonitor."
+        return Finding("Prometheus", Verdict.OK, seen, "--set metrics.podMonitor.enabled=true", needed=False)
+    return Finding(
+        "Prometheus",
+        Verdict.LACKS,
+        "There is no PodMonitor of the Prometheus operator.",
+        "Scrape pods by prometheus.io/scrape, which ours have, or ports 9708 (operator) and 9709 (agents).",
+        needed=False,
+    )
+
+
+def _serves(facts: Facts, group: str, plural: str) -> bool:
+    served = facts.kinds[group]
+    return not isinstance(served, Unread) and any(one.endswith(f"/{plural}") for one in served)
