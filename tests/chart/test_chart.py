@@ -27,8 +27,9 @@ CAPABILITIES = {"reset": ["SYS_ADMIN"], "warden": ["SYS_ADMIN"], "clocks": ["SYS
 
 
 def render(cluster: Cluster, *arguments: str, release: str = "joulepath") -> list[Object]:
-    """The objects that an install would make."""
-    text = cluster.helm("template", release, CHART, "--namespace", NAMESPACE, *arguments)
+    """The objects that an install would make; with the webhook, unless it is said otherwise."""
+    options = ("--namespace", NAMESPACE, "--set", "injection=volumes")
+    text = cluster.helm("template", release, CHART, *options, *arguments)
     return [one for one in yaml.safe_load_all(text) if one]
 
 
@@ -337,7 +338,7 @@ def test_where_the_node_injects_the_agent_reads_jobs_and_no_pods(cluster: Cluste
 
 @pytest.mark.cluster
 def test_where_the_node_injects_there_is_no_webhook_and_no_image_of_the_trainer(cluster: Cluster) -> None:
-    made = render(cluster, "--set", "injection=nri")
+    made = [one for one in yaml.safe_load_all(cluster.helm("template", "joulepath", CHART)) if one]  # as by default
     assert not [one["kind"] for one in made if "webhook" in one["metadata"]["name"] or "Webhook" in one["kind"]]
     assert [one["name"] for one in workloads(made)["agent"]["initContainers"]] == ["reset"]
     environment = {one["name"]: one.get("value") for one in workloads(made)["operator"]["containers"][0]["env"]}
@@ -582,13 +583,15 @@ def test_a_certificate_of_the_site_s_own_secures_the_metrics(cluster: Cluster) -
 
 @pytest.mark.cluster
 def test_notes_say_what_to_do_next(cluster: Cluster) -> None:
-    def notes(namespace: str) -> str:
-        return cluster.helm("install", "joulepath", CHART, "--namespace", namespace, "--dry-run=client")
+    def notes(namespace: str, injection: str = "volumes") -> str:
+        options = ("--dry-run=client", "--set", f"injection={injection}")
+        return cluster.helm("install", "joulepath", CHART, "--namespace", namespace, *options)
 
     assert "kubectl get energyplan NAME -w" in notes(NAMESPACE)
     assert "--take-ownership" in notes(NAMESPACE)
     assert "WARNING" not in notes(NAMESPACE)
-    assert "WARNING: pods of the release's own namespace are never touched" in notes("default")
+    assert "WARNING: the webhook never touches pods of the release's own namespace" in notes("default")
+    assert "WARNING" not in notes("default", "nri")
 
 
 def certificate(cluster: Cluster, *arguments: str) -> tuple[Object, Object, set[str]]:
@@ -647,7 +650,11 @@ def test_values_of_a_chart_before_the_certificate_s_mean_its_defaults(
     if left is not None:
         values["webhook"]["certificate"] = left
     (older / "values.yaml").write_text(yaml.safe_dump(values))
-    objects = [one for one in yaml.safe_load_all(cluster.helm("template", "joulepath", older)) if one]
+    objects = [
+        one
+        for one in yaml.safe_load_all(cluster.helm("template", "joulepath", older, "--set", "injection=volumes"))
+        if one
+    ]
     made = only(objects, "Secret", "joulepath-webhook")
     assert set(made["data"]) == {"ca.crt", "tls.crt", "tls.key"}
     (loaded,) = ssl.create_default_context(cadata=b64decode(made["data"]["ca.crt"]).decode()).get_ca_certs()
@@ -659,7 +666,7 @@ def test_upgrades_keep_the_certificate_that_was_made_at_install(cluster: Cluster
     release = f"kept-{uuid4().hex[:6]}"
 
     def rendered() -> tuple[Object, str]:
-        options = ("--namespace", release, "--dry-run=server", "--set", "crds.install=false")
+        options = ("--namespace", release, "--dry-run=server", "--set", "crds.install=false,injection=volumes")
         objects = list(yaml.safe_load_all(cluster.helm("template", release, CHART, *options)))
         name = f"{release}-joulepath-webhook"
         (hook,) = only(objects, "MutatingWebhookConfiguration", name)["webhooks"]

@@ -74,7 +74,7 @@ class Release:
 def release(cluster: Cluster) -> Iterator[Release]:
     name = f"rights-{uuid4().hex[:6]}"
     group = f"{name}.joulepath.test"
-    options = ("--namespace", name, "--set", "metrics.secure=true")
+    options = ("--namespace", name, "--set", "metrics.secure=true,injection=volumes")
     rendered = cluster.helm("template", name, CHART, *options).replace("joulepath.dev", group)
     objects = yaml.safe_dump_all([one for one in yaml.safe_load_all(rendered) if one and one["kind"] in RIGHTS])
     cluster.kubectl("create", "namespace", name)
