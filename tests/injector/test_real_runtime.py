@@ -251,6 +251,7 @@ def specification(place: Place, pod: str) -> str:
     found = place.status(pod)
     (container,) = found["status"]["containerStatuses"]
     info = json.loads(place.node.ctr("containers", "info", container["containerID"].removeprefix("containerd://")))
+    info["Spec"]["process"]["env"].sort()  # the kubelet names services in any order
     text = json.dumps(info["Spec"], indent=1, sort_keys=True)
     for name, pattern in {
         pod: re.escape(pod),
