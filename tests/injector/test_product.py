@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import pytest
 
@@ -18,35 +16,17 @@ from tests.end_to_end.watching import Recorder
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
 
 NAMESPACE: Final = product.JOBS
-ALLOWED: Final = {
-    "runAsNonRoot": True,
-    "runAsUser": 65532,
-    "allowPrivilegeEscalation": False,
-    "capabilities": {"drop": ["ALL"]},
-    "seccompProfile": {"type": "RuntimeDefault"},
-}
-OWN: Final = Path(sys.base_prefix) != Path("/usr")
-"""Whether the Python is one of its own, not the image's as well."""
-_VERSION: Final = f"python{sys.version_info[0]}.{sys.version_info[1]}"
-FOLDERS: Final = {
-    **({"python": (sys.base_prefix, "/opt/python")} if OWN else {}),
-    "packages": (
-        f"{sys.prefix}/lib/{_VERSION}/site-packages",
-        f"/opt/python/lib/{_VERSION}/site-packages" if OWN else f"/usr/local/lib/{_VERSION}/dist-packages",
-    ),
-}
-"""Of the nodes, and where pods mount them, by claims, which `restricted` allows."""
 
 
 @pytest.fixture(scope="module")
 def release(cluster: Cluster) -> Iterator[Product]:
     with only_release():
         product.refuse_another_release(cluster)
-        clear(cluster)
+        product.clear(cluster)
         product.prepare(cluster)
         cluster.kubectl("create", "namespace", NAMESPACE)
         cluster.kubectl("label", "namespace", NAMESPACE, "pod-security.kubernetes.io/enforce=restricted")
-        jobs.apply(cluster, *(one for name in FOLDERS for one in volume(name)))
+        jobs.apply(cluster, *jobs.python_volumes())
         try:
             product.install(cluster, injection="nri")
             yield Product(cluster, {})
@@ -54,13 +34,7 @@ def release(cluster: Cluster) -> Iterator[Product]:
             for part in ("operator", "agent"):
                 chosen = ("--selector", f"app.kubernetes.io/component={part}", "--namespace", product.SYSTEM)
                 print(cluster.kubectl("logs", *chosen, "--tail=100", "--prefix", "--all-containers"))
-            clear(cluster)
-
-
-def clear(cluster: Cluster) -> None:
-    """Removes the release, its job and the volumes, whatever is left of them."""
-    product.clear(cluster)
-    cluster.kubectl("delete", "persistentvolume", *(f"{NAMESPACE}-{name}" for name in FOLDERS), "--ignore-not-found")
+            product.clear(cluster)
 
 
 @pytest.fixture(scope="module")
@@ -69,64 +43,11 @@ def record(release: Product) -> Iterator[Recorder]:
         yield made
 
 
-def volume(name: str) -> tuple[dict[str, Any], ...]:
-    """A folder of every node as a PersistentVolume, and the claim that it is for."""
-    common = {"storageClassName": "", "accessModes": ["ReadOnlyMany"]}
-    claim = {"kind": "PersistentVolumeClaim", "namespace": NAMESPACE, "name": name}
-    return (
-        {
-            "apiVersion": "v1",
-            "kind": "PersistentVolume",
-            "metadata": {"name": f"{NAMESPACE}-{name}"},
-            "spec": {
-                **common,
-                "capacity": {"storage": "1Gi"},
-                "hostPath": {"path": FOLDERS[name][0]},
-                "claimRef": claim,
-                "persistentVolumeReclaimPolicy": "Retain",
-            },
-        },
-        {
-            "apiVersion": "v1",
-            "kind": "PersistentVolumeClaim",
-            "metadata": {"name": name, "namespace": NAMESPACE},
-            "spec": {
-                **common,
-                "volumeName": f"{NAMESPACE}-{name}",
-                "resources": {"requests": {"storage": "1Gi"}},
-            },
-        },
-    )
-
-
-def restricted_job(name: str) -> dict[str, Any]:
-    """The pipeline of four ranks on two nodes, by pods of nobody's that mount nothing of the host."""
-    job = jobs.training_job(name, first_kernel=product.UNEVEN)
-    for replica in job["spec"]["pytorchReplicaSpecs"].values():
-        pod = replica["template"]["spec"]
-        (container,) = pod["containers"]
-        pod["volumes"] = [one for one in pod["volumes"] if "hostPath" not in one]
-        there = {one["name"] for one in pod["volumes"]}
-        container["volumeMounts"] = [one for one in container["volumeMounts"] if one["name"] in there]
-        for folder, (_, path) in FOLDERS.items():
-            claim = {"claimName": folder, "readOnly": True}
-            pod["volumes"].append({"name": folder, "persistentVolumeClaim": claim})
-            container["volumeMounts"].append({"name": folder, "mountPath": path, "readOnly": True})
-        container["command"][0] = "/opt/python/bin/python3" if OWN else "python3"
-        container["securityContext"] = ALLOWED
-        container["env"] += [
-            {"name": "LD_LIBRARY_PATH", "value": "/opt/python/lib"},
-            {"name": "HOME", "value": "/tmp"},
-            {"name": "USER", "value": "nobody"},
-        ]
-    return job
-
-
 @pytest.fixture(scope="module")
 def training(release: Product, record: Recorder) -> str:
     """The job's name."""
     jobs.apply(release.cluster, jobs.script(), jobs.energy_plan("strict"))
-    jobs.apply(release.cluster, restricted_job("strict"))
+    jobs.apply(release.cluster, jobs.training_job("strict", first_kernel=product.UNEVEN))
     return "strict"
 
 
@@ -140,7 +61,9 @@ def test_a_restricted_namespace_trains_and_each_rank_is_seen(release: Product, r
 
 
 def test_its_pods_are_what_they_were_written_to_be(release: Product, training: str) -> None:
-    (wanted,) = restricted_job(training)["spec"]["pytorchReplicaSpecs"]["Master"]["template"]["spec"]["containers"]
+    (wanted,) = jobs.training_job(training, first_kernel=product.UNEVEN)["spec"]["pytorchReplicaSpecs"]["Master"][
+        "template"
+    ]["spec"]["containers"]
     written = {one["name"] for one in wanted["env"]}
     for pod in jobs.pods(release.cluster, training, count=2):
         (made,) = pod["spec"]["containers"]
