@@ -63,8 +63,6 @@ def test_a_restricted_namespace_trains_and_each_rank_is_seen(release: Product, r
 def test_its_pods_are_what_they_were_written_to_be(release: Product, training: str) -> None:
     job = jobs.training_job(training, first_kernel=product.UNEVEN)
     (wanted,) = job["spec"]["pytorchReplicaSpecs"]["Master"]["template"]["spec"]["containers"]
-        "template"
-    ]["spec"]["containers"]
     written = {one["name"] for one in wanted["env"]}
     for pod in jobs.pods(release.cluster, training, count=2):
         (made,) = pod["spec"]["containers"]
