@@ -1,4 +1,4 @@
-"""The image's environment keeps the heap of its processes small: what ends is given back at once, not to each thread."""
+"""The image's environment keeps the heap of its processes small: threads have no stores of what they have freed."""
 
 from __future__ import annotations
 
