@@ -61,8 +61,9 @@ COPY --from=operator-sources /src /opt/joulepath/src
 FROM ${BASE} AS agent
 USER 0:0
 ENV PATH=/opt/joulepath/bin:$PATH PYTHONPATH=/opt/joulepath/src PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
-# One heap for all threads, which hold Python's lock anyway; and no thread of OpenBLAS for each of the node's cores.
-ENV MALLOC_ARENA_MAX=1 OPENBLAS_NUM_THREADS=1
+# One heap for all threads, which hold Python's lock anyway, and no store of freed pieces for each of them, which fills up
+# for days; and no thread of OpenBLAS for each of the node's cores.
+ENV MALLOC_ARENA_MAX=1 GLIBC_TUNABLES=glibc.malloc.tcache_count=0 OPENBLAS_NUM_THREADS=1
 ENTRYPOINT ["joulepath-agent"]
 COPY --from=agent-packages /opt/joulepath /opt/joulepath
 COPY --from=agent-sources /src /opt/joulepath/src

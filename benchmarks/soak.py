@@ -12,8 +12,8 @@ Real: all three parts, but that the clocks take a rank's word for its pod (`lab/
 server and the kubelet, which can't be made faster. Not as often as in a day is what a timer of the parts does, though
 timers are set to less where that is possible (`tests/agent/soaking/part.py`): `fed` in the result tells how often each
 thing was done. The energy counter moves every 50 ms, a hundredth as often as in a day. What a rank's measurements keep
-(edges, runs, blocks) is bounded by numbers that a day hardly reaches; they are set to less as well, so that what is
-bounded is full after a tenth of the day.
+(edges, runs, blocks, timelines) is bounded by numbers that a day hardly reaches; they are set to less as well, so that
+what is bounded is full after a tenth of the day. The environment is that of the agent's image.
 
 Of each part, resident memory, descriptors, threads and mappings are looked at twice a second. The first tenth of the
 day fills what is bounded; the bars are on the slope over the rest (Theil and Sen's: the median of those of all pairs).

@@ -6,7 +6,6 @@ as `report`. It orders no clock: what it says to the clocks they play by their o
 
 from __future__ import annotations
 
-import gc
 import logging
 import math
 import threading
@@ -57,6 +56,7 @@ from joulepath_clocks.peers.refusal import PeerRefusedError
 from joulepath_clocks.ranks.reason import Obstacle, Reason
 from joulepath_crds import GpuReport, JobPlanSpec, JobReport, NodeReportStatus, RankReport, SwitchingLag
 from joulepath_trainer.wire.protocol import WireError
+from joulepath_warden.garbage import collect_often
 
 __all__ = ["Agent"]
 
@@ -123,7 +123,7 @@ class Agent:
 
     def start(self) -> None:
         """Starts to listen to the clocks."""
-        gc.freeze()  # what is there stays: collections, which are the sooner the less they look at, are for ranks
+        collect_often()
         for part in (self._sampler, self._discovery, self._rechecks, self._channel):
             part.start()
 

@@ -8,7 +8,6 @@ live; and takes no new ranks.
 from __future__ import annotations
 
 import faulthandler
-import gc
 import itertools
 import logging
 import math
@@ -57,6 +56,7 @@ from joulepath_clocks.ranks.page import SharedPage
 from joulepath_clocks.ranks.rank import Rank
 from joulepath_clocks.ranks.reason import Obstacle, Reason
 from joulepath_trainer.wire.messages import Hello
+from joulepath_warden.garbage import collect_often
 
 __all__ = ["Clocks", "Paths"]
 
@@ -169,7 +169,7 @@ class Clocks:
     def start(self) -> None:
         """Starts serving ranks."""
         self._started = True
-        gc.freeze()  # what is there stays: collections are short, and soon free the pages of ranks that are gone
+        collect_often()
         for part in (self._leasing, self._looks, self._server, self._endpoint, self._discovery):
             if part is not None:
                 part.start()

@@ -7,6 +7,7 @@ doesn't return in time, what a warden before this one left and whatever is in do
 - `session`: NVML, open while it is needed
 - `wire`: what agent and warden say to each other
 - `logs`: lines that nobody waits for
+- `garbage`: what Python gives back only when it collects garbage
 - `lock`: one warden a node
 - `journal`: the GPUs that may be locked, on the disk
 - `driver`: NVML, as far as a reset needs it

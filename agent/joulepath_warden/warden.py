@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Final
 
 from joulepath_warden.driver import AbsentError, Driver, DriverError
+from joulepath_warden.garbage import collect_often
 from joulepath_warden.journal import EVERY_GPU, Journal, is_uuid
 from joulepath_warden.leases import Leases
 from joulepath_warden.resets import Resets
@@ -101,6 +102,7 @@ class Warden:
             log_descriptor: Where a loop that hangs leaves its traceback.
         """
         begun_s = time.monotonic()
+        collect_often()
         try:
             while not stopping():
                 if not self._seen and time.monotonic() - begun_s > _BLIND_S and _DRIVER.exists():

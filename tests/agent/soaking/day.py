@@ -31,7 +31,7 @@ ITERATION_S: Final = 12.0
 HOUR_S: Final = 3600.0
 COUNTER_PERIOD_MS: Final = 50.0
 IN_THE_IMAGE: Final[dict[str, str]] = dict(
-    re.findall(r"\b(MALLOC_ARENA_MAX|OPENBLAS_NUM_THREADS)=(\d+)", (ROOT / "Dockerfile").read_text())
+    re.findall(r"\b(MALLOC_ARENA_MAX|GLIBC_TUNABLES|OPENBLAS_NUM_THREADS)=(\S+)", (ROOT / "Dockerfile").read_text())
 )
 """Of the agent's image: variables that its processes' memory depends on."""
 

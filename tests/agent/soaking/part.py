@@ -21,8 +21,8 @@ TIMERS: Final[dict[str, dict[str, dict[str, float]]]] = {
         "joulepath_agent.cluster.heartbeat": {"_RENEW_S": 0.1},
         "joulepath_agent.cluster.reporting": {"_SOON_S": 0.02, "_BLOCKS_S": 0.02, "REPORT_INTERVAL_S": 0.1},
         "joulepath_agent.channel": {"_AGAIN_S": 0.02},
-        "joulepath_agent.gpus.energy": {"_FINE": 200, "_COARSE": 200},
-        "joulepath_agent.measuring.history": {"_MOST_RUNS": 40, "MOST_BLOCKS": 40},
+        "joulepath_agent.gpus.energy": {"_FINE": 100, "_COARSE": 20},
+        "joulepath_agent.measuring.history": {"_MOST_RUNS": 8, "MOST_BLOCKS": 8, "_TIMELINES": 8},
     },
     "clocks": {
         "joulepath_clocks.channel.server": {"_TURN_S": 0.1},
