@@ -39,14 +39,15 @@ def diagnose(
         now: The time, likewise.
     """
     metadata = pod["metadata"]
-    told = {one.outcome: one.why for one in report.injection if one.pod_uid == metadata["uid"]} if report else {}
+    own = [one for one in report.injection if one.pod_uid == metadata["uid"]] if report else []
+    told = {one.outcome: f"container {one.container}: {one.why.rstrip('.')}" if one.why else "" for one in own}
     if INJECTED_ANNOTATION in (metadata.get("annotations") or {}) or INJECTED in told:
         return None
     if means.way is Way.VOLUMES:
         return _in_the_webhooks_way(pod["spec"], means.gpu_resources) or _unasked(metadata, annotated_at)
     for outcome, lack in OUTCOMES.items():
         if outcome in told:
-            return Absence(lack, told[outcome].rstrip("."))
+            return Absence(lack, told[outcome])
     if ruled_out := _no_injectors_business(pod["spec"]):
         return ruled_out
     if report is None or not _runs_for(pod, now, _SETTLED_S):
