@@ -7,7 +7,7 @@ pod that it says nothing of, the node's report says at least whether there is on
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -107,11 +107,7 @@ def _has_claims(spec: Mapping[str, Any]) -> bool:
 
 
 def _runs_for(pod: Mapping[str, Any], now: str, seconds: float) -> bool:
-    began = [one["startedAt"] for one in _running((pod.get("status") or {}).get("containerStatuses") or ())]
-    if not began:
-        return False
-    return (datetime.fromisoformat(now) - datetime.fromisoformat(max(began))).total_seconds() >= seconds
-
-
-def _running(containers: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    return [running for one in containers if (running := (one.get("state") or {}).get("running"))]
+    """Whether each of a pod's containers that runs has run for so long, and one does."""
+    states = [one.get("state") or {} for one in (pod.get("status") or {}).get("containerStatuses") or ()]
+    began = [at for state in states if (at := (state.get("running") or {}).get("startedAt"))]
+    return bool(began) and (datetime.fromisoformat(now) - datetime.fromisoformat(max(began))).total_seconds() >= seconds
