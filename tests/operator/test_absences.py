@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ REMEDIES = {
     Lack.LATE: "no answer within 0.1 s",
     Lack.NO_INJECTOR: "See the container injector of the agent's pod there",
     Lack.NRI_OFF: '[plugins."io.containerd.nri.v1.nri"]',
-    Lack.UNANNOTATED: "before the job's annotation was written",
+    Lack.UNANNOTATED: "before the job's annotation was last written",
     Lack.MISSED: "",
     Lack.NO_GPU: "Ask for a whole GPU for each rank",
 }
@@ -42,6 +43,11 @@ def test_each_reason_is_told_with_count_pod_why_and_remedy(new_world: NewWorld, 
     assert RESTART in message
     assert ("{its why}" in message) == (lack in (Lack.UNSUITED, Lack.UNANNOTATED, Lack.NO_GPU))
     assert world.decide().requeue_after_s is not None, "nobody watches pods"
+
+
+def test_the_runbook_has_each_reason() -> None:
+    table = (Path(__file__).parents[2] / "docs/runbook.md").read_text()
+    assert not [lack for lack in Lack if f"| `{lack.value}` |" not in table]
 
 
 def test_nobody_is_blamed_by_the_ways_of_the_other(new_world: NewWorld) -> None:

@@ -510,6 +510,23 @@ def test_where_the_node_injects_its_report_says_what_became_of_a_pod(
     assert message.startswith("1 of 2 pods of PyTorchJob gpt3 (gpt3-worker-1 on node node-1) ran before")
 
 
+def test_a_pod_without_a_gpu_needs_no_agent_on_its_node(
+    server: Server, api: Api, new_world: Callable[..., Any]
+) -> None:
+    world = new_world()
+    world.ranks = 0
+    index = watched(server, world)
+    master, worker = training_pod(0, world.job.uid), training_pod(1, world.job.uid)
+    del master["spec"]["containers"][0]["resources"]
+    server.objects["team/pods"] = {"items": [master, worker]}
+    server.objects["v1/pods"] = {"items": []}
+    made = InjectionReport(pod_uid="pod-1", namespace="team", pod="p", container="c", outcome="Injected")
+    status = NodeReportStatus(injection=(made,), injector="Ready").to_api()
+    index.put(NODE_REPORTS, {"metadata": {"name": "node-1"}, "status": status})
+    _, message = injected_condition(server, api, index, Means(Way.NRI))
+    assert message.startswith("Node node-1 has no agent"), "that of the pod that trains is looked for alone"
+
+
 def test_of_a_thousand_nodes_the_one_without_a_report_is_asked_for_its_agent(
     server: Server, api: Api, new_world: Callable[..., Any]
 ) -> None:

@@ -153,7 +153,7 @@ def test_the_story_through_a_real_api_server_with_the_operator_killed_in_mid_way
         api.until(lambda: "no PyTorchJob gpt3" in api.status().get("message", ""))
         api.create_job()
         # With a release beside it, the pods are injected by its webhook.
-        waiting = {"PodsPredateAnnotation", "PodsNotRunning", "NoAgent", "AgentNotReady", "WaitingForRanks"}
+        waiting = {"NotInjected", "PodsNotRunning", "NoAgent", "AgentNotReady", "WaitingForRanks"}
         api.until(lambda: api.reason("Injected") in waiting)
         api.phase("Profiling", training=True)
         api.until(lambda: api.items("jobplans")[0]["spec"].get("activateAt"), training=True)

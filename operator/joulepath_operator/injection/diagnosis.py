@@ -7,7 +7,7 @@ pod that it says nothing of, the node's report says at least whether there is on
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -39,14 +39,15 @@ def diagnose(
         now: The time, likewise.
     """
     metadata = pod["metadata"]
-    told = {one.outcome: one.why for one in report.injection if one.pod_uid == metadata["uid"]} if report else {}
+    own = [one for one in report.injection if one.pod_uid == metadata["uid"]] if report else []
+    told = {one.outcome: f"container {one.container}: {one.why.rstrip('.')}" if one.why else "" for one in own}
     if INJECTED_ANNOTATION in (metadata.get("annotations") or {}) or INJECTED in told:
         return None
     if means.way is Way.VOLUMES:
         return _in_the_webhooks_way(pod["spec"], means.gpu_resources) or _unasked(metadata, annotated_at)
     for outcome, lack in OUTCOMES.items():
         if outcome in told:
-            return Absence(lack, told[outcome].rstrip("."))
+            return Absence(lack, told[outcome])
     if ruled_out := _no_injectors_business(pod["spec"]):
         return ruled_out
     if report is None or not _runs_for(pod, now, _SETTLED_S):
@@ -106,11 +107,7 @@ def _has_claims(spec: Mapping[str, Any]) -> bool:
 
 
 def _runs_for(pod: Mapping[str, Any], now: str, seconds: float) -> bool:
-    began = [one["startedAt"] for one in _running((pod.get("status") or {}).get("containerStatuses") or ())]
-    if not began:
-        return False
-    return (datetime.fromisoformat(now) - datetime.fromisoformat(max(began))).total_seconds() >= seconds
-
-
-def _running(containers: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    return [running for one in containers if (running := (one.get("state") or {}).get("running"))]
+    """Whether each of a pod's containers that runs has run for so long, and one does."""
+    states = [one.get("state") or {} for one in (pod.get("status") or {}).get("containerStatuses") or ()]
+    began = [at for state in states if (at := (state.get("running") or {}).get("startedAt"))]
+    return bool(began) and (datetime.fromisoformat(now) - datetime.fromisoformat(max(began))).total_seconds() >= seconds

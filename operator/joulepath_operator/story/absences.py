@@ -36,7 +36,7 @@ _SENTENCES: Final = {
         '[plugins."io.containerd.nri.v1.nri"]; CRI-O: enable_nri = true in [crio.nri]), or install with the chart\'s '
         f"injection: volumes. {_INJECT}"
     ),
-    Lack.UNANNOTATED: f"{{pods}} were created before the job's annotation was written ({{why}}). {_INJECT}",
+    Lack.UNANNOTATED: f"{{pods}} were created before the job's annotation was last written ({{why}}). {_INJECT}",
     Lack.NO_GPU: (
         "{pods} hold no GPU: {why}. Ask for a whole GPU for each rank in the job's manifest (no MIG, time slicing or "
         "MPS), and create them again: {restart}"

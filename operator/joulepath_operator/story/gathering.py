@@ -21,9 +21,9 @@ from joulepath_operator.story.absences import lacking, told
 
 __all__ = ["explain", "how_to_annotate", "silent"]
 
-_POLICIES: Final = {
-    Way.VOLUMES: ", or a policy, such as one against the hostPath volume that the webhook adds",
-    Way.NRI: ", or a policy",
+_REFUSING: Final = {
+    Way.VOLUMES: "a quota, or a policy, such as one against the hostPath volume that the webhook adds",
+    Way.NRI: "a quota, or a policy",
 }
 
 
@@ -43,8 +43,9 @@ def explain(observation: Observation, job: TrainingJob, gang: Gang | None) -> tu
     if not pods:
         return (
             "NoPods",
-            f"{resource.kind} {job.name} has no pods yet. If that lasts, see what refuses them (a quota"
-            f"{_POLICIES[observation.way]}): kubectl -n {observation.namespace} describe {resource.singular} {job.name}",
+            f"{resource.kind} {job.name} has no pods yet. If that lasts, see what refuses them "
+            f"({_REFUSING[observation.way]}): kubectl -n {observation.namespace} "
+            f"describe {resource.singular} {job.name}",
         )
     amiss = next(filter(None, map(_amiss, observation.agents)), None)
     if lack and not (amiss and lack[0].reason.surmised and observation.way is Way.NRI):
@@ -117,8 +118,8 @@ def _not_training(observation: Observation, gang: Gang | None, quiet: Sequence[P
     return (
         "WaitingForRanks",
         "The pods run; waiting for the first training step of the ranks. They load libraries and data first; if "
-        f"training goes on and this stays: {log} (nothing there: its Python has not loaded the trainer; python -I, -E or "
-        "-S never does, nor one whose PYTHONPATH its command sets anew).",
+        f"training goes on and this stays: {log} (nothing there: its Python has not loaded the trainer; python -I, -E "
+        "or -S never does, nor one whose PYTHONPATH its command sets anew).",
     )
 
 
