@@ -22,7 +22,7 @@ from joulepath_injector.nri.frames import NriError
 from joulepath_injector.nri.messages import Adjustment, Container, Pod
 from joulepath_injector.nri.plugin import Session, connect
 from joulepath_injector.words import FOLDER, SOCKET_NAME, Done, Outcome
-from real_cluster import Cluster, Node, NotYetError, images, only_release, until
+from real_cluster import Cluster, Node, NotYetError, cluster_up, images, only_release, until
 from tests.injector.agent_double import TRAINS, AgentDouble
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
@@ -342,6 +342,19 @@ def test_an_injector_that_is_stopped_costs_one_pod_a_time_out_and_connects_anew(
     begun_s = time.monotonic()
     assert is_injected(place.said(place.run(busybox())))
     print(f"a pod with the trainer took {time.monotonic() - begun_s:.1f} s")
+
+
+def test_a_runtime_that_is_started_anew_has_its_plugin_again(place: Place, injector: int, agent: AgentDouble) -> None:
+    running = place.create(busybox(script="sleep 3600"))
+    place.wait(running, "Running")
+    assert wait_done(agent, running).outcome is Outcome.INJECTED
+    sessions = place.sessions()
+    place.node.stop("containerd")
+    with cluster_up(len(place.cluster.nodes)):
+        until("the next session", LIMIT_S, lambda: place.sessions() > sessions)
+        assert is_injected(place.said(place.run(busybox())))
+    assert agent.done[running]["pytorch"].outcome is Outcome.INJECTED
+    assert "hook.py" in place.kubectl("exec", running, "--", "ls", "/joulepath/joulepath_trainer")
 
 
 def test_a_second_injector_waits_until_the_first_one_has_ended(place: Place, injector: int) -> None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import threading
+from base64 import b64decode
 from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -23,7 +27,7 @@ class Recorder:
     """A plugin that notes what it is told."""
 
     def __init__(self) -> None:
-        self.told = list[object]()
+        self.told = list[Any]()
         self.adjustment: Adjustment | None = None
         self.fails = False
 
@@ -94,6 +98,26 @@ def test_sandboxes_come_and_go_by_calls_of_today_and_of_older_runtimes(
     assert runtime.call(method, TYPES["PodSandboxRequest"](pod=pod()).SerializeToString()) == b""
     assert runtime.call("StateChange", TYPES["StateChangeEvent"](event=event, pod=pod()).SerializeToString()) == b""
     assert plugin.told == told * 2
+
+
+def test_what_containerd_really_says_of_a_pod_and_its_container_is_read(
+    runtime: RuntimeDouble, plugin: Recorder
+) -> None:
+    """Recorded: a pod of a Python image with ENV PYTHONPATH, on a node of the real cluster (its folders renamed)."""
+    recorded = json.loads(Path(__file__).with_name("data").joinpath("containerd-2.4.2.json").read_text())
+    for method in ("Configure", "RunPodSandbox", "CreateContainer", "StopPodSandbox"):
+        request = TYPES["Request"].FromString(b64decode(recorded[method]))
+        assert request.method == method
+        runtime.call(method, request.payload)
+    came, (pod, container), left = plugin.told
+    assert (came, left) == (("came", pod.uid), ("left", pod.uid))
+    assert (pod.namespace, pod.labels["trains"], container.name) == ("default", "pytorch", "pytorch")
+    assert len(pod.uid) == 36
+    assert container.sandbox == pod.sandbox
+    assert {"PYTHONPATH=/opt/user", "A=1"} <= set(container.env)
+    assert "/dev/shm" in {mount.destination for mount in container.mounts}
+    assert not pod.user_namespace
+    assert not container.user_namespace
 
 
 def ask(runtime: RuntimeDouble) -> bytes:
