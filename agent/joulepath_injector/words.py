@@ -25,6 +25,7 @@ __all__ = [
     "InjectorWord",
     "Left",
     "Outcome",
+    "Runtime",
     "decode",
     "encode",
 ]
@@ -84,10 +85,19 @@ class Answer:
     """Whether it stays so: else another answer may follow, as the kubelet or the API server couldn't be asked."""
 
 
-InjectorWord = Came | Left | Done
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """Whether the container runtime tells the injector what is there: all of it, and what happens."""
+
+    told: bool
+    why: str = ""
+    """Why it doesn't, in a sentence; empty where it does, or that isn't known yet."""
+
+
+InjectorWord = Came | Left | Done | Runtime
 AgentWord = Answer
 
-_KINDS: Final = {kind.__name__: kind for kind in (Came, Left, Done, Answer)}
+_KINDS: Final = {kind.__name__: kind for kind in (Came, Left, Done, Runtime, Answer)}
 
 
 def encode(word: InjectorWord | AgentWord) -> bytes:
@@ -114,8 +124,9 @@ def _read(kind: type[Any], body: dict[str, Any]) -> Any:
     for name in ("uid", "namespace", "name", "container", "why"):
         if not isinstance(body.get(name, ""), str):
             raise TypeError(f"{name} must be a text")
-    if not isinstance(body.get("final", True), bool):
-        raise TypeError("final must be true or false")
+    for name in ("final", "told"):
+        if not isinstance(body.get(name, True), bool):
+            raise TypeError(f"{name} must be true or false")
     if "outcome" in body:
         body["outcome"] = Outcome(body["outcome"])
     if "containers" in body:
