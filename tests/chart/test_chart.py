@@ -346,6 +346,22 @@ def test_where_the_node_injects_there_is_no_webhook_and_no_image_of_the_trainer(
 
 
 @pytest.mark.cluster
+def test_values_of_a_chart_before_injection_by_the_node_mean_volumes(cluster: Cluster) -> None:
+    """`helm upgrade --reuse-values`."""
+    older = ("--set", "injection=null,agent.injectorResources=null")
+    made = [one for one in yaml.safe_load_all(cluster.helm("template", "joulepath", CHART, *older)) if one]
+    assert only(made, "MutatingWebhookConfiguration", "joulepath-webhook")
+    assert "injector" not in {one["name"] for one in workloads(made)["agent"]["containers"]}
+    environment = {one["name"]: one.get("value") for one in workloads(made)["operator"]["containers"][0]["env"]}
+    assert environment["JOULEPATH_INJECTION"] == "volumes"
+    (asks,) = only(made, "Pod", "joulepath-preflight")["spec"]["containers"]
+    assert asks["args"][-2:] == ["--injection", "volumes"]
+    switched = render(cluster, *older, "--set", "injection=nri")
+    (injector,) = (one for one in workloads(switched)["agent"]["containers"] if one["name"] == "injector")
+    assert injector["resources"]["limits"]["memory"]
+
+
+@pytest.mark.cluster
 def test_the_injector_has_the_runtimes_socket_and_nothing_else(cluster: Cluster, objects: list[Object]) -> None:
     pod = workloads(render(cluster, "--set", "injection=nri"))["agent"]
     (injector,) = (one for one in pod["containers"] if one["name"] == "injector")

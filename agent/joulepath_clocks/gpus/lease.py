@@ -57,11 +57,11 @@ class Lease:
         """Goes on or begins."""
         self._held = True
 
-    def order(self, wish: Wish) -> None:
-        """Has the clock ordered; nothing where it isn't held, however late a wish comes from another rank's thread."""
+    def order(self, wish: Wish) -> bool:
+        """Has the clock ordered, and says whether it will be: nothing where it isn't held, however late a wish comes
+        from another rank's thread, nor where the clock is still being released."""
         with self._lock:
-            if self._held:
-                self._setter.wish(wish)
+            return self._held and self._setter.wish(wish)
 
     def end(self, end: End) -> None:
         """Has the clock reset; nothing where it isn't held."""

@@ -134,12 +134,14 @@ class ClockSetter:
         """Takes over lags that a doctor has measured, while none has been measured here."""
         self._lags.begin_with(way, lags_s)
 
-    def wish(self, wish: Wish) -> None:
-        """Replaces the wish; returns at once."""
+    def wish(self, wish: Wish) -> bool:
+        """Replaces the wish, and returns at once; False where the clock is being released, and nothing else heard."""
         with self._lock:
-            if not self._releasing:
+            taken = not self._releasing
+            if taken:
                 self._wish, self._done_now = wish, False
         self.rouse()
+        return taken
 
     def contradict(self, ordered_mhz: int, seen_mhz: int) -> None:
         """Takes notice that a clock ordered isn't in force any more: it is ordered again, or yielded."""
@@ -187,9 +189,11 @@ class ClockSetter:
                 continue
             try:
                 self._do_what_is_due()
-            except Exception:
+            except Exception as error:
                 log.exception("setting the clock of %s failed; the GPU returns to its default clocks", self.gpu.uuid)
                 self.release()
+                with contextlib.suppress(Exception):  # what has failed may fail there as well
+                    self.on_failure(repr(error))
                 time.sleep(_RETRY_S)
 
     def _pause(self, pause_s: float) -> None:

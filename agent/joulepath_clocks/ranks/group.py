@@ -27,14 +27,15 @@ Position = tuple[int, int]
 
 @dataclass(slots=True, eq=False)
 class Member:
-    """One rank of a group. `order` is given what its GPU is to do."""
+    """One rank of a group. `order` is given what its GPU is to do, and says whether that was taken."""
 
-    order: Callable[[Wish], None]
+    order: Callable[[Wish], bool]
     wish: Wish | None = None
     """What it wants itself; None while it wants nothing."""
     position: Position = (-1, 0)
     behind_since_s: float = math.inf
     ordered: Wish | None = None
+    """What its GPU does; None where it has to be told."""
 
 
 def joint(wishes: Collection[Wish], now_s: float) -> Wish:
@@ -80,9 +81,7 @@ class Group:
             member.wish, member.position = wish, position
             if len(self._members) == 1:
                 member.behind_since_s = self.due_s = math.inf
-                if wish != member.ordered:
-                    member.ordered = wish
-                    member.order(wish)
+                self._tell(member, wish)
                 return
             member.ordered = None
             leads = not any(other.position > position for other in self._members)
@@ -113,6 +112,9 @@ class Group:
         for member in self._members:
             wanted = [one for one in (*heeded, member.wish) if one is not None]
             wish = wanted[0] if len(self._members) == 1 else joint(wanted, now_s)
-            if wish != member.ordered:
-                member.ordered = wish
-                member.order(wish)
+            self._tell(member, wish)
+
+    @staticmethod
+    def _tell(member: Member, wish: Wish) -> None:
+        if wish != member.ordered:
+            member.ordered = wish if member.order(wish) else None

@@ -17,8 +17,9 @@ class NotedSetter(ClockSetter):
     def __init__(self) -> None:
         self.told: list[Wish | None] = []
 
-    def wish(self, wish: Wish) -> None:
+    def wish(self, wish: Wish) -> bool:
         self.told.append(wish)
+        return True
 
     def release(self) -> None:
         self.told.append(None)

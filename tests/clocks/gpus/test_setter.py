@@ -186,6 +186,37 @@ def test_an_order_that_hangs_counts_as_stuck_until_it_returns(make: MakeSetter) 
     wait_until(lambda: setter.stuck_s(time.monotonic()) < 0, "it is well")
 
 
+def test_a_wish_is_not_taken_while_the_clock_is_being_released(make: MakeSetter) -> None:
+    gpu, setter = make()
+    order(setter, LOW_MHZ, measure=False)
+    gpu.returns.clear()
+    setter.release()
+    assert not setter.wish(Wish(LOW_MHZ))
+    gpu.returns.set()
+    wait_until(lambda: not setter.leased and setter.wish(Wish(LOW_MHZ)), "it is taken once it is released")
+    wait_until(lambda: gpu.at_mhz == LOW_MHZ, "and done")
+
+
+def test_whatever_fails_in_an_order_is_told_and_the_clock_released(make: MakeSetter, lessor: NotedLessor) -> None:
+    gpu, setter = make()
+    told: list[str] = []
+    setter.on_failure = told.append
+    order(setter, LOW_MHZ, measure=False)
+
+    class Full:
+        """What fails once."""
+
+        def wait(self) -> None:
+            gpu.returns = usual
+            raise MemoryError
+
+    usual, gpu.returns = gpu.returns, cast(threading.Event, Full())
+    setter.wish(Wish(HIGH_MHZ // 2))
+    wait_until(lambda: told == ["MemoryError()"], "it is told")
+    wait_until(lambda: not setter.leased and gpu.at_mhz == HIGH_MHZ, "the clock is released")
+    assert setter.alive
+
+
 def test_a_capped_gpu_that_wavers_below_its_highest_clock_has_lags_in_both_directions(make: MakeSetter) -> None:
     gpu, setter = make()
     chance = random.Random(3)

@@ -22,11 +22,14 @@ class Gpu:
 
     def __init__(self) -> None:
         self.wish, self.orders = Wish(DEFAULT), 0
+        self.takes = True
         self.member = Member(self.order)
 
-    def order(self, wish: Wish) -> None:
-        """Takes an order."""
-        self.wish, self.orders = wish, self.orders + 1
+    def order(self, wish: Wish) -> bool:
+        """Takes an order, if it does."""
+        if self.takes:
+            self.wish, self.orders = wish, self.orders + 1
+        return self.takes
 
 
 def at(wish: Wish, now_s: float) -> float:
@@ -130,3 +133,14 @@ def test_what_a_rank_by_itself_wants_already_is_not_ordered_again_but_after_it_h
     group.leave(gpu.member, 0.0)
     group.wish(gpu.member, Wish(900), (1, 3), 0.0)
     assert gpu.orders == 2
+
+
+@given(st.integers(1, 3))
+def test_what_was_not_taken_is_ordered_again(peers: int) -> None:
+    gpus, group = [Gpu() for _ in range(peers)], Group()
+    gpus[0].takes = False
+    for position in range(3):
+        for gpu in gpus:
+            group.wish(gpu.member, Wish(900), (1, position), 0.0)
+        gpus[0].takes = position > 0
+    assert [gpu.wish for gpu in gpus] == [Wish(900)] * peers
