@@ -78,7 +78,7 @@ class ClusterPods:
         Args:
             pod_resources: The kubelet's socket.
             read_pod: Reads a pod of the API server's.
-            told: Those who know the pod of a UID, and all that are there, without it.
+            told: Those who know the pod of a UID without it, and others on its node.
         """
         self._pod_resources, self._read_pod, self._told = pod_resources, read_pod, told
 
