@@ -3,7 +3,7 @@
 Where the webhook puts it into pods, the webhook's own patch says what is in the way, or that nothing is: then nobody
 asked it, or too early. Where the node injects, its injector has met the containers and told what became of each; of a
 pod that it says nothing of, the node's report says at least whether there is one, and whether the runtime tells it of
-pods. Where it doesn't, no agent knows whose a GPU is: so pods that the webhook had injected before aren't served either.
+pods. Where it doesn't, no agent knows whose a GPU is: pods that the webhook had injected before aren't served either.
 """
 
 from __future__ import annotations

@@ -16,8 +16,8 @@ __all__ = ["lacking", "told"]
 
 _INJECT: Final = "They train unharmed, at default clocks. To inject them, create them again: {restart}"
 _SERVE: Final = (
-    "They have the trainer, by the webhook of before, and train unharmed, at default clocks: without the runtime's word "
-    "no agent knows whose a GPU is. They are served again, as they run, once that is mended, or with the chart's "
+    "They have the trainer, by the webhook of before, and train unharmed, at default clocks: without the runtime's "
+    "word no agent knows whose a GPU is. They are served again, as they run, once that is mended, or with the chart's "
     "injection: volumes."
 )
 
@@ -49,8 +49,8 @@ _SENTENCES: Final = {
     Lack.UNREPORTED: (
         "{pods} run where the node's report doesn't say whether there is an injector: the agent there is of an older "
         "release, or the cluster's CRDs are, and drop what they don't know. Apply the chart's CRDs (helm "
-        "upgrade does with crds.install, kubectl apply --server-side -f crds/ by hand), and see that the agents' rollout "
-        "is complete. {then}"
+        "upgrade does with crds.install, kubectl apply --server-side -f crds/ by hand), and see that the agents' "
+        "rollout is complete. {then}"
     ),
     Lack.UNANNOTATED: f"{{pods}} were created before the job's annotation was last written ({{why}}). {_INJECT}",
     Lack.NO_GPU: (
