@@ -61,7 +61,8 @@ _SENTENCES: Final = {
 _MISSED: Final = {
     Way.VOLUMES: (
         "{pods} were created without the trainer, and nothing in them is in its way: the webhook wasn't asked, or had "
-        "no answer in time. See whether it runs (kubectl get pods -A -l app.kubernetes.io/part-of=joulepath,"
+        "no answer in time, or nodes have given it to them (injection: nri, before), and their ranks are to report "
+        "again. See whether it runs (kubectl get pods -A -l app.kubernetes.io/part-of=joulepath,"
         "app.kubernetes.io/component=webhook), its log, and whether it is asked about this namespace (the chart's "
         f"webhook.excludedNamespaces). {_INJECT}"
     ),
