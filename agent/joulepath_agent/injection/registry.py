@@ -156,7 +156,8 @@ class ToldPods:
         state, why = self._registry.injector
         found = self._registry.named(namespace, name)
         if found is None and state != INJECTOR_READY:
-            raise OSError(f"nobody tells whether pod {name} is there (injector: {state}{why and f', {why}'})")
+            told = f"injector: {state}, {why}" if why else f"injector: {state}"
+            raise PeerRefusedError("Unheard", f"nobody tells whether pod {name} is there ({told})")
         return None if found is None else found.uid
 
     def job(self, namespace: str, name: str) -> tuple[str, str]:

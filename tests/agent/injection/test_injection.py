@@ -267,8 +267,12 @@ def never(namespace: str, name: str) -> None:
 
 
 def located(node: Node, uid: str = "uid-0", gpu: str = "GPU-0") -> JobPod:
+    return pods_of(node)(uid, gpu, GPUS)
+
+
+def pods_of(node: Node) -> ClusterPods:
     told = ToldPods(node.registry, node.jobs)
-    return ClusterPods(node.kubelet, never, lambda one: told if told.knows(one) else None)(uid, gpu, GPUS)
+    return ClusterPods(node.kubelet, never, lambda one: told if told.knows(one) else None)
 
 
 def test_a_pod_that_the_injector_told_of_is_found_without_reading_any_pod(node: Node) -> None:
@@ -344,7 +348,9 @@ def test_a_holder_that_may_have_come_unheard_is_not_taken_for_gone(node: Node, w
     wait_until(lambda: node.registry.injector[0] != INJECTOR_READY, "its runtime is lost")
     assert located(node).name == "pod-0", "who holds it alone goes on"
     node.held["pod-1"] = {"c": ("GPU-0",)}
-    assert refused(lambda: located(node)) == "Unanswered"
+    assert refused(lambda: located(node)) == "Unheard"
+    found = JobPod("ns", "pod-0", "uid-0", "job", "uid-job")
+    assert pods_of(node).part(found, "GPU-0", GPUS).startswith("Unheard"), "so its clocks are let go"
     injector.tell(Runtime(told=True))
     wait_until(lambda: located_or_refused(node) == "pod-0", "now it would be known")
     injector.tell(replace(POD, uid="uid-1", name="pod-1"))
@@ -352,7 +358,7 @@ def test_a_holder_that_may_have_come_unheard_is_not_taken_for_gone(node: Node, w
     injector.tell(Left("uid-1"))
     wait_until(lambda: located_or_refused(node) == "pod-0", "it is gone")
     injector.hang_up()
-    wait_until(lambda: located_or_refused(node) == "Unanswered", "without an injector nobody is told of")
+    wait_until(lambda: located_or_refused(node) == "Unheard", "without an injector nobody is told of")
 
 
 def located_or_refused(node: Node) -> str:
