@@ -331,12 +331,14 @@ class Agent:
             except pydantic.ValidationError as error:
                 log.warning("rank %d of %s isn't reported: %s", rank.hello.rank, rank.pod.name, error)
             self._say_told(rank)
+        injector, injector_why = self.injected.injector
         return NodeReportStatus(
             agent_version=self.version,
             gpus=tuple(_gpu_report(gpu) for gpu in self.gpus.values()),
             jobs=tuple(_job_report(members) for _, members in sorted(jobs.items(), key=lambda item: item[0])),
             injection=self.injected.report(),
-            injector=self.injected.injector,
+            injector=injector,
+            injector_why=injector_why,
         )
 
 

@@ -17,6 +17,7 @@ from typing import Any, Final
 __all__ = [
     "FOLDER",
     "MOST_BYTES",
+    "NO_SOCKET",
     "SOCKET_NAME",
     "AgentWord",
     "Answer",
@@ -34,6 +35,8 @@ FOLDER: Final = "injector"
 """In the state folder; the injector may write there only."""
 SOCKET_NAME: Final = "injector.sock"
 MOST_BYTES: Final = 65536
+NO_SOCKET: Final = "no socket"
+"""How `Runtime.why` begins where the runtime has none: NRI is off."""
 
 
 class Outcome(StrEnum):

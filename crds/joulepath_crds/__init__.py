@@ -42,7 +42,9 @@ from joulepath_crds.jobplan import (
 )
 from joulepath_crds.metrics import MetricRow
 from joulepath_crds.nodereport import (
+    INJECTOR_ABSENT,
     INJECTOR_READY,
+    INJECTOR_UNHEARD,
     INJECTOR_UNTOLD,
     MOST_BLOCKS,
     MOST_INJECTIONS,
@@ -76,7 +78,9 @@ ANNOTATION: Final = f"{GROUP}/energy-plan"
 __all__ = [
     "ANNOTATION",
     "GROUP",
+    "INJECTOR_ABSENT",
     "INJECTOR_READY",
+    "INJECTOR_UNHEARD",
     "INJECTOR_UNTOLD",
     "INSTRUCTION_KINDS",
     "MARGIN",

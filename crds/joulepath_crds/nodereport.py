@@ -12,7 +12,9 @@ from joulepath_crds.topology import Coordinates
 from joulepath_rules import Arm, RankState
 
 __all__ = [
+    "INJECTOR_ABSENT",
     "INJECTOR_READY",
+    "INJECTOR_UNHEARD",
     "INJECTOR_UNTOLD",
     "MOST_BLOCKS",
     "MOST_INJECTIONS",
@@ -33,7 +35,9 @@ MOST_BLOCKS: Final = 256
 """Blocks that a rank reports: the newest ones, of the plan that is staged."""
 MOST_INJECTIONS: Final = 128
 """Containers that a node reports: two for each GPU that it may report, 100 KB at most."""
+INJECTOR_ABSENT: Final = "Absent"
 INJECTOR_READY: Final = "Ready"
+INJECTOR_UNHEARD: Final = "Unheard"
 INJECTOR_UNTOLD: Final = "Untold"
 REPORT_INTERVAL_S: Final = 30.0
 """Longest time between two reports of a node where anything changes; what is waited for is reported at once."""
@@ -253,5 +257,7 @@ class NodeReportStatus(Contract):
     ] = ()
     """Containers that the injector of the node has met, of pods that are there."""
     injector: Annotated[str, Field(max_length=64)] = ""
-    """The injector of the node: Ready, or Untold (the container runtime tells it of no pod: NRI is off); empty where
-    there is none."""
+    """The injector of the node: Ready, Untold (NRI is off: the container runtime has no socket for it), Unheard (the
+    runtime refuses it, or doesn't tell it of pods) or Absent; empty in a report of an older agent or CRD."""
+    injector_why: Annotated[str, Field(max_length=256)] = ""
+    """Why the container runtime doesn't tell the injector of pods."""

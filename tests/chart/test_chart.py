@@ -610,6 +610,29 @@ def test_notes_say_what_to_do_next(cluster: Cluster) -> None:
     assert "WARNING" not in notes("default", "nri")
 
 
+@pytest.mark.cluster
+def test_notes_warn_of_a_switch_that_takes_the_webhook_away(cluster: Cluster) -> None:
+    release = f"switched-{uuid4().hex[:6]}"
+    hook = {
+        "apiVersion": "admissionregistration.k8s.io/v1",
+        "kind": "MutatingWebhookConfiguration",
+        "metadata": {"name": f"{release}-joulepath-webhook"},
+    }
+
+    def notes() -> str:
+        options = ("--namespace", release, "--dry-run=server", "--set", "crds.install=false,injection=nri")
+        return cluster.helm("install", release, CHART, *options)
+
+    cluster.kubectl("create", "namespace", release)
+    try:
+        assert "WARNING" not in notes()
+        cluster.kubectl("apply", "-f", "-", stdin=yaml.safe_dump(hook))
+        assert "WARNING: this switches from injection: volumes to nri" in notes()
+    finally:
+        cluster.kubectl("delete", "mutatingwebhookconfiguration", f"{release}-joulepath-webhook", "--ignore-not-found")
+        cluster.kubectl("delete", "namespace", release, "--wait=false")
+
+
 def certificate(cluster: Cluster, *arguments: str) -> tuple[Object, Object, set[str]]:
     """The webhook's configuration, the volume of its certificate, and the kinds that are rendered."""
     objects = render(cluster, *arguments)

@@ -19,6 +19,8 @@ REMEDIES = {
     Lack.LATE: "no answer within 0.1 s",
     Lack.NO_INJECTOR: "See the container injector of the agent's pod there",
     Lack.NRI_OFF: '[plugins."io.containerd.nri.v1.nri"]',
+    Lack.NRI_FAILS: "so has the runtime's",
+    Lack.UNREPORTED: "Apply the chart's CRDs",
     Lack.UNANNOTATED: "before the job's annotation was last written",
     Lack.MISSED: "",
     Lack.NO_GPU: "Ask for a whole GPU for each rank",
@@ -41,8 +43,39 @@ def test_each_reason_is_told_with_count_pod_why_and_remedy(new_world: NewWorld, 
     assert message.startswith("3 of 3 pods of PyTorchJob gpt3 (such as gpt3-worker-0 on node node-0) ")
     assert REMEDIES[lack] in message
     assert RESTART in message
-    assert ("{its why}" in message) == (lack in (Lack.UNSUITED, Lack.UNANNOTATED, Lack.NO_GPU))
+    assert ("{its why}" in message) == (lack in (Lack.UNSUITED, Lack.NRI_FAILS, Lack.UNANNOTATED, Lack.NO_GPU))
     assert world.decide().requeue_after_s is not None, "nobody watches pods"
+
+
+SURMISED = [lack for lack in Lack if lack.surmised]
+
+
+@pytest.mark.parametrize("lack", [Lack.NO_INJECTOR, Lack.NRI_OFF, Lack.NRI_FAILS, Lack.UNREPORTED])
+def test_pods_that_the_webhook_injected_before_are_told_that_they_are_served_again_as_they_run(
+    new_world: NewWorld, lack: Lack
+) -> None:
+    world = new_world()
+    world.way, world.ranks, world.pods = Way.NRI, 0, (Absence(lack, by_webhook=True),) * 2
+    status, reason, message = injected(world)
+    assert (status, reason) == ("False", lack.value)
+    assert message.startswith("2 of 2 pods")
+    assert REMEDIES[lack] in message
+    assert "They are served again, as they run" in message
+    assert "injection: volumes" in message
+    assert RESTART not in message
+    world.pods = (Absence(lack, by_webhook=True), Absence(lack))
+    assert injected(world)[2].startswith("1 of 2 pods of PyTorchJob gpt3 (gpt3-worker-1 "), "those first that lack it"
+
+
+@pytest.mark.parametrize("way", Way)
+@pytest.mark.parametrize("lack", SURMISED)
+def test_what_is_surmised_of_pods_counts_for_nothing_once_they_report(
+    new_world: NewWorld, way: Way, lack: Lack
+) -> None:
+    """As of those that nodes injected before their cluster went back to volumes, or whose report lacks its fields."""
+    world = new_world()
+    world.way, world.ranks, world.pods = way, 4, (Absence(lack), None)
+    assert injected(world)[1] == "RanksMissing"
 
 
 def test_the_runbook_has_each_reason() -> None:
@@ -87,7 +120,7 @@ def test_of_several_reasons_the_surest_is_told_with_its_own_count(new_world: New
     assert message.startswith("2 of 4 pods of PyTorchJob gpt3 (such as gpt3-worker-1 on node node-1) ")
 
 
-@pytest.mark.parametrize("lack", [lack for lack in Lack if lack.surmised])
+@pytest.mark.parametrize("lack", SURMISED)
 def test_what_is_surmised_of_a_silent_agent_is_not_told_where_the_agent_is_amiss(
     new_world: NewWorld, lack: Lack
 ) -> None:

@@ -9,9 +9,17 @@ from typing import Any
 import jsonpatch
 import pytest
 
-from joulepath_crds import INJECTOR_READY, INJECTOR_UNTOLD, InjectionReport, NodeReportStatus
+from joulepath_crds import (
+    INJECTOR_ABSENT,
+    INJECTOR_READY,
+    INJECTOR_UNHEARD,
+    INJECTOR_UNTOLD,
+    InjectionReport,
+    NodeReportStatus,
+)
 from joulepath_injector.words import Outcome
 from joulepath_operator.facts.absence import Absence, Lack, Means, Way
+from joulepath_operator.facts.labels import INJECTED_ANNOTATION
 from joulepath_operator.injection.diagnosis import INJECTED, OUTCOMES, diagnose
 from joulepath_operator.injection.patch import Injection, inject
 
@@ -144,10 +152,43 @@ def test_the_word_of_another_pod_s_containers_counts_for_nothing() -> None:
     assert by_node(pod(), report("Injected", uid="uid-9")) == Absence(Lack.MISSED)
 
 
-@pytest.mark.parametrize(("injector", "lack"), [("", Lack.NO_INJECTOR), (INJECTOR_UNTOLD, Lack.NRI_OFF)])
+STATES = [
+    ("", Lack.UNREPORTED),
+    (INJECTOR_ABSENT, Lack.NO_INJECTOR),
+    (INJECTOR_UNTOLD, Lack.NRI_OFF),
+    (INJECTOR_UNHEARD, Lack.NRI_FAILS),
+]
+
+
+@pytest.mark.parametrize(("injector", "lack"), STATES)
 @pytest.mark.parametrize("annotated_at", [BEFORE, AFTER])
 def test_a_node_without_injector_or_nri_is_told_before_any_guess(injector: str, lack: Lack, annotated_at: str) -> None:
     assert by_node(pod(), report(injector=injector), annotated_at) == Absence(lack)
+
+
+def test_why_the_runtime_does_not_tell_the_injector_is_told() -> None:
+    told = NodeReportStatus(injector=INJECTOR_UNHEARD, injector_why="it refused: the message is too large.")
+    assert by_node(pod(), told) == Absence(Lack.NRI_FAILS, "it refused: the message is too large")
+
+
+def of_the_webhook(**fields: Any) -> dict[str, Any]:
+    made = pod(**fields)
+    made["metadata"]["annotations"] = {INJECTED_ANNOTATION: "pytorch"}
+    return made
+
+
+@pytest.mark.parametrize(("injector", "lack"), STATES)
+def test_a_pod_of_the_webhook_of_before_is_not_served_where_the_runtime_does_not_tell(
+    injector: str, lack: Lack
+) -> None:
+    assert by_node(of_the_webhook(), report(injector=injector)) == Absence(lack, by_webhook=True)
+    assert diagnose(of_the_webhook(), report(injector=injector), Means(), BEFORE, NOW) is None, "nor is it asked"
+
+
+@pytest.mark.parametrize("outcomes", [(), ("Before",), ("Unsuited",)])
+def test_a_pod_of_the_webhook_of_before_lacks_nothing_where_the_runtime_tells(outcomes: tuple[str, ...]) -> None:
+    assert by_node(of_the_webhook(), report(*outcomes)) is None
+    assert by_node(of_the_webhook(started=None), report(injector=INJECTOR_UNTOLD)) is None, "nor before it runs"
 
 
 @pytest.mark.parametrize("started", [None, "2026-01-01T00:02:55Z"], ids=["not yet", "just now"])

@@ -1,4 +1,4 @@
-"""When a report is worth a write: at once where the operator waits for what changed, else seldom. And how large it is.
+"""When a report is worth a write: at once where a plan waits for what changed, else seldom. And how large it is.
 
 Reports are the cluster's largest and most frequent writes: etcd keeps every version until it compacts, and takes none
 of more than 1.5 MB. Pure; the clock comes in.
@@ -14,10 +14,12 @@ __all__ = ["Pace", "awaited", "fitting"]
 
 _SOON_S: Final = 0.5
 _BLOCKS_S: Final = 5.0
+_INJECTION_S: Final = 5.0
+"""Pods may come and go by the second, on a node whose report is large."""
 
 
 def awaited(report: NodeReportStatus) -> object:
-    """The part of a report that the operator acts on."""
+    """The part of a report that the operator acts on at once."""
     return (
         [(gpu.uuid, gpu.refused, gpu.lag is None) for gpu in report.gpus],
         [
@@ -29,8 +31,11 @@ def awaited(report: NodeReportStatus) -> object:
             for job in report.jobs
             for rank in job.ranks
         ],
-        (report.injector, report.injection),
     )
+
+
+def _injection(report: NodeReportStatus) -> object:
+    return report.injector, report.injector_why, report.injection
 
 
 def _blocks(report: NodeReportStatus) -> object:
@@ -80,6 +85,8 @@ class Pace:
         if since_s < _SOON_S or report == self._written:
             return False
         if awaited(report) != awaited(self._written) or since_s >= REPORT_INTERVAL_S:
+            return True
+        if since_s >= _INJECTION_S and _injection(report) != _injection(self._written):
             return True
         return since_s >= _BLOCKS_S and _blocks(report) != _blocks(self._written)
 

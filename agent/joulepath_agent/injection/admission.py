@@ -2,7 +2,8 @@
 
 Those that hold a GPU by the kubelet's word, where the API server says that the pod's job is annotated. A container
 waits a tenth of a second for that, so both are asked at the same time, and never by the thread that listens. Where one
-can't be asked, the answer is not final, and both are asked again after pauses that grow.
+can't be asked, the answer is not final, and both are asked again after pauses that grow, while the pod is there: its
+containers may be made again, and what became of them is told by the answer.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ __all__ = ["Admission"]
 log = logging.getLogger(__name__)
 
 _JOB_S: Final = 5.0
-_PAUSES_S: Final = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
-"""Before it is asked again: images may take as long until a container is made."""
+_PAUSES_S: Final = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 30.0)
+"""Before it is asked again: images may take as long until a container is made. The last is repeated."""
 
 
 class Admission:
@@ -73,20 +74,20 @@ class Admission:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _answer(self, pod: Came, times: int) -> None:
-        last = times == len(_PAUSES_S)
         try:
             answer = Answer(pod.uid, self._containers(pod))
         except (OSError, PodResourcesError) as error:
-            answer = Answer(pod.uid, final=last)
-            if last:
-                log.warning("pod %s/%s gets no trainer: %s", pod.namespace, pod.name, error)
+            answer = Answer(pod.uid, final=False)
+            if times == len(_PAUSES_S) - 1:
+                log.warning("pod %s/%s gets no trainer as yet: %s", pod.namespace, pod.name, error)
         except Exception:
             log.exception("pod %s/%s gets no trainer", pod.namespace, pod.name)
             answer = Answer(pod.uid)
         self._say(answer)
         if not answer.final:
+            pause_s = _PAUSES_S[min(times, len(_PAUSES_S) - 1)]
             with self._lock:
-                self._later.append((time.monotonic() + _PAUSES_S[times], pod, times + 1))
+                self._later.append((time.monotonic() + pause_s, pod, times + 1))
 
     def _containers(self, pod: Came) -> tuple[str, ...]:
         """Those that get the trainer.

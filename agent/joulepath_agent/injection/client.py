@@ -15,7 +15,7 @@ from typing import Final
 
 from joulepath_agent.injection.admission import Admission
 from joulepath_agent.injection.registry import Registry
-from joulepath_injector.words import FOLDER, MOST_BYTES, SOCKET_NAME, Answer, Came, Done, Left, decode, encode
+from joulepath_injector.words import FOLDER, MOST_BYTES, SOCKET_NAME, Answer, Came, Done, Left, Runtime, decode, encode
 
 __all__ = ["Client"]
 
@@ -104,6 +104,8 @@ class Client:
                 self._registry.left(uid)
             case Done() as word:
                 self._registry.done(word)
+            case Runtime() as runtime:
+                self._registry.runtime(runtime)
             case Answer():
                 raise ValueError("it answers")
 

@@ -9,8 +9,15 @@ from typing import Final
 
 from joulepath_agent.injection.jobs import Job, Jobs, job_of
 from joulepath_clocks.peers.refusal import PeerRefusedError
-from joulepath_crds import INJECTOR_READY, INJECTOR_UNTOLD, MOST_INJECTIONS, InjectionReport
-from joulepath_injector.words import Came, Done
+from joulepath_crds import (
+    INJECTOR_ABSENT,
+    INJECTOR_READY,
+    INJECTOR_UNHEARD,
+    INJECTOR_UNTOLD,
+    MOST_INJECTIONS,
+    InjectionReport,
+)
+from joulepath_injector.words import NO_SOCKET, Came, Done, Runtime
 
 __all__ = ["Registry", "ToldPods"]
 
@@ -44,24 +51,35 @@ class Registry:
         self._pods: dict[str, _Known] = {}
         self._before: dict[str, _Known] = {}
         """As another injector had told them; those that are still there are told again."""
-        self._there = False
+        self._runtime: Runtime | None = None
+        """As the injector has it, of which nothing is known before it says so; None where there is no injector."""
 
     @property
-    def injector(self) -> str:
-        """What to report of it. A runtime that tells of pods tells of one at least: this agent's own."""
-        with self._lock:
-            return "" if not self._there else INJECTOR_READY if self._pods else INJECTOR_UNTOLD
+    def injector(self) -> tuple[str, str]:
+        """What to report of it, and why it isn't told what is there."""
+        runtime = self._runtime
+        if runtime is None:
+            return INJECTOR_ABSENT, ""
+        if runtime.told:
+            return INJECTOR_READY, ""
+        state = INJECTOR_UNTOLD if runtime.why.startswith(NO_SOCKET) else INJECTOR_UNHEARD
+        return state, runtime.why[:_LONGEST_WHY]
 
     def begin(self) -> None:
         """All pods that there are will be told."""
         with self._lock:
             self._before, self._pods = {**self._before, **self._pods}, {}
-            self._there = True
+            self._runtime = Runtime(told=False)
+
+    def runtime(self, word: Runtime) -> None:
+        """Whether pods that come and go are told, and all that were there have been."""
+        with self._lock:
+            self._runtime = word
 
     def end(self) -> None:
         """The injector is gone; the pods that it has told of needn't be."""
         with self._lock:
-            self._there = False
+            self._runtime = None
 
     def came(self, pod: Came) -> None:
         """A pod is there."""
@@ -130,12 +148,16 @@ class ToldPods:
         self._registry, self._jobs = registry, jobs
 
     def knows(self, pod_uid: str) -> bool:
-        """Whether the injector has told of this pod, hence of all that are there."""
+        """Whether the injector has told of this pod."""
         return self._registry.pod(pod_uid) is not None
 
     def uid(self, namespace: str, name: str) -> str | None:
-        """The UID of a pod that is there."""
+        """The UID of a pod that is there; where pods come unheard, one that isn't known may be."""
+        state, why = self._registry.injector
         found = self._registry.named(namespace, name)
+        if found is None and state != INJECTOR_READY:
+            told = f"injector: {state}, {why}" if why else f"injector: {state}"
+            raise PeerRefusedError("Unheard", f"nobody tells whether pod {name} is there ({told})")
         return None if found is None else found.uid
 
     def job(self, namespace: str, name: str) -> tuple[str, str]:

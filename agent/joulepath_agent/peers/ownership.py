@@ -21,7 +21,7 @@ ReadPod = Callable[[str, str], Mapping[str, Any] | None]
 """Namespace and name to the pod's API object, or None where there is none. Where the API doesn't answer, an OSError."""
 
 _ENDED: Final = ("Succeeded", "Failed")
-_NOT_WHOLE: Final = ("SharedGpu", "MigGpu", "AmbiguousGpu")
+_NOT_WHOLE: Final = ("SharedGpu", "MigGpu", "AmbiguousGpu", "Unheard")
 
 
 class Pods(Protocol):
@@ -31,6 +31,7 @@ class Pods(Protocol):
         """The UID of one that hasn't ended; None if there is none.
 
         Raises:
+            PeerRefusedError: Nobody will know, for as long as that lasts.
             OSError: Whoever knows doesn't answer.
         """
 
@@ -78,7 +79,7 @@ class ClusterPods:
         Args:
             pod_resources: The kubelet's socket.
             read_pod: Reads a pod of the API server's.
-            told: Those who know the pod of a UID, and all that are there, without it.
+            told: Those who know the pod of a UID without it, and others on its node.
         """
         self._pod_resources, self._read_pod, self._told = pod_resources, read_pod, told
 

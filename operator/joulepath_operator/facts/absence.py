@@ -43,6 +43,8 @@ class Lack(StrEnum):
     LATE = "InjectedTooLate"
     NO_INJECTOR = "InjectorAbsent", True
     NRI_OFF = "NRIOff", True
+    NRI_FAILS = "NRIFails", True
+    UNREPORTED = "InjectorUnreported", True
     UNANNOTATED = "PodsPredateAnnotation", True
     MISSED = "NotInjected", True
     NO_GPU = "NoGPUHeld"
@@ -59,3 +61,6 @@ class Absence:
 
     reason: Lack
     why: str = ""
+    by_webhook: bool = False
+    """Whether the trainer is there, by the webhook of before, and the agent would serve it but for this reason; it may
+    do so all the same."""

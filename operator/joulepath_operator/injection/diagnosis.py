@@ -2,7 +2,8 @@
 
 Where the webhook puts it into pods, the webhook's own patch says what is in the way, or that nothing is: then nobody
 asked it, or too early. Where the node injects, its injector has met the containers and told what became of each; of a
-pod that it says nothing of, the node's report says at least whether there is one.
+pod that it says nothing of, the node's report says at least whether there is one, and whether the runtime tells it of
+pods. Where it doesn't, no agent knows whose a GPU is: pods that the webhook had injected before aren't served either.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from joulepath_crds import INJECTOR_READY, INJECTOR_UNTOLD, NodeReportStatus
+from joulepath_crds import INJECTOR_ABSENT, INJECTOR_READY, INJECTOR_UNHEARD, INJECTOR_UNTOLD, NodeReportStatus
 from joulepath_operator.facts.absence import Absence, Lack, Means, Way
 from joulepath_operator.facts.labels import INJECTED_ANNOTATION
 from joulepath_operator.injection.patch import Injection, inject, system_of
@@ -21,15 +22,20 @@ __all__ = ["INJECTED", "OUTCOMES", "diagnose"]
 INJECTED: Final = "Injected"
 OUTCOMES: Final = {"Unsuited": Lack.UNSUITED, "Before": Lack.BEFORE, "Late": Lack.LATE}
 """What else the injector tells of a container, the worst first."""
+_STATES: Final = {
+    INJECTOR_ABSENT: Lack.NO_INJECTOR,
+    INJECTOR_UNTOLD: Lack.NRI_OFF,
+    INJECTOR_UNHEARD: Lack.NRI_FAILS,
+}
 _SETTLED_S: Final = 10.0
-"""How long a container runs until its node's report must have told of it: that is written within a second or two, and
+"""How long a container runs until its node's report must have told of it: that is written within seconds, and
 the clocks of two machines may differ."""
 
 
 def diagnose(
     pod: Mapping[str, Any], report: NodeReportStatus | None, means: Means, annotated_at: str | None, now: str
 ) -> Absence | None:
-    """Why none of a pod's containers has the trainer; None where one has, or it can't be told yet.
+    """Why none of a pod's containers has the trainer, or none is served; None where one is, or it can't be told yet.
 
     Args:
         pod: As the API server has it.
@@ -41,22 +47,22 @@ def diagnose(
     metadata = pod["metadata"]
     own = [one for one in report.injection if one.pod_uid == metadata["uid"]] if report else []
     told = {one.outcome: f"container {one.container}: {one.why.rstrip('.')}" if one.why else "" for one in own}
-    if INJECTED_ANNOTATION in (metadata.get("annotations") or {}) or INJECTED in told:
+    by_webhook = INJECTED_ANNOTATION in (metadata.get("annotations") or {})
+    if INJECTED in told or (by_webhook and means.way is Way.VOLUMES):
         return None
     if means.way is Way.VOLUMES:
         return _in_the_webhooks_way(pod["spec"], means.gpu_resources) or _unasked(metadata, annotated_at)
-    for outcome, lack in OUTCOMES.items():
-        if outcome in told:
-            return Absence(lack, told[outcome])
-    if ruled_out := _no_injectors_business(pod["spec"]):
-        return ruled_out
+    if not by_webhook:
+        for outcome, lack in OUTCOMES.items():
+            if outcome in told:
+                return Absence(lack, told[outcome])
+        if ruled_out := _no_injectors_business(pod["spec"]):
+            return ruled_out
     if report is None or not _runs_for(pod, now, _SETTLED_S):
         return None
-    if report.injector == INJECTOR_UNTOLD:
-        return Absence(Lack.NRI_OFF)
     if report.injector != INJECTOR_READY:
-        return Absence(Lack.NO_INJECTOR)
-    return _unasked(metadata, annotated_at)
+        return Absence(_STATES.get(report.injector, Lack.UNREPORTED), report.injector_why.rstrip("."), by_webhook)
+    return None if by_webhook else _unasked(metadata, annotated_at)
 
 
 def _in_the_webhooks_way(spec: Mapping[str, Any], resources: Sequence[str]) -> Absence | None:

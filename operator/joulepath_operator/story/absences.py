@@ -15,6 +15,11 @@ from joulepath_operator.facts.observation import Pod
 __all__ = ["lacking", "told"]
 
 _INJECT: Final = "They train unharmed, at default clocks. To inject them, create them again: {restart}"
+_SERVE: Final = (
+    "They have the trainer, by the webhook of before, and train unharmed, at default clocks: without the runtime's "
+    "word no agent knows whose a GPU is. They are served again, as they run, once that is mended, or with the chart's "
+    "injection: volumes."
+)
 
 _SENTENCES: Final = {
     Lack.UNSUITED: (
@@ -28,13 +33,24 @@ _SENTENCES: Final = {
     ),
     Lack.NO_INJECTOR: (
         "{pods} run where no injector is: the agent of the node has found none. See the container injector of the "
-        f"agent's pod there; it is one of those that the chart makes with injection: nri. {_INJECT}"
+        "agent's pod there; it is one of those that the chart makes with injection: nri. {then}"
     ),
     Lack.NRI_OFF: (
         "{pods} run where NRI is off: the container runtime of the node tells our injector of no pod. Switch it on and "
         "start the runtime anew, which ends no container (containerd before 2.0: disable = false in "
         '[plugins."io.containerd.nri.v1.nri"]; CRI-O: enable_nri = true in [crio.nri]), or install with the chart\'s '
-        f"injection: volumes. {_INJECT}"
+        "injection: volumes. {then}"
+    ),
+    Lack.NRI_FAILS: (
+        "{pods} run where the container runtime of the node has NRI on, but refuses our injector or tells it nothing: "
+        "{why}. The log of the container injector in the agent's pod there has more, and so has the runtime's. If it "
+        "can't be mended: the chart's injection: volumes. {then}"
+    ),
+    Lack.UNREPORTED: (
+        "{pods} run where the node's report doesn't say whether there is an injector: the agent there is of an older "
+        "release, or the cluster's CRDs are, and drop what they don't know. Apply the chart's CRDs (helm "
+        "upgrade does with crds.install, kubectl apply --server-side -f crds/ by hand), and see that the agents' "
+        "rollout is complete. {then}"
     ),
     Lack.UNANNOTATED: f"{{pods}} were created before the job's annotation was last written ({{why}}). {_INJECT}",
     Lack.NO_GPU: (
@@ -45,7 +61,8 @@ _SENTENCES: Final = {
 _MISSED: Final = {
     Way.VOLUMES: (
         "{pods} were created without the trainer, and nothing in them is in its way: the webhook wasn't asked, or had "
-        "no answer in time. See whether it runs (kubectl get pods -A -l app.kubernetes.io/part-of=joulepath,"
+        "no answer in time, or nodes have given it to them (injection: nri, before), and their ranks are to report "
+        "again. See whether it runs (kubectl get pods -A -l app.kubernetes.io/part-of=joulepath,"
         "app.kubernetes.io/component=webhook), its log, and whether it is asked about this namespace (the chart's "
         f"webhook.excludedNamespaces). {_INJECT}"
     ),
@@ -60,15 +77,16 @@ _MISSED: Final = {
 def lacking(pods: Sequence[Pod], quiet: Sequence[Pod]) -> tuple[Absence, tuple[Pod, ...]] | None:
     """The first of the reasons why pods have no trainer, as its first pod tells it, and all pods that it holds for.
 
-    A pod without a GPU is no rank, unless every pod that doesn't report, `quiet`, is such a one.
+    A pod without a GPU is no rank, unless every pod that doesn't report, `quiet`, is such a one. What is
+    surmised of a pod that reports is wrong.
     """
-    found = [(pod.absence, pod) for pod in pods if pod.absence is not None]
+    found = [(one.absence, one) for one in pods if one.absence and (one in quiet or not one.absence.reason.surmised)]
     if not all(pod.absence is not None and pod.absence.reason is Lack.NO_GPU for pod in quiet):
         found = [(absence, pod) for absence, pod in found if absence.reason is not Lack.NO_GPU]
     if not found:
         return None
-    worst = min((absence for absence, _ in found), key=lambda absence: absence.reason.rank)
-    return worst, tuple(pod for absence, pod in found if absence.reason is worst.reason)
+    worst = min((absence for absence, _ in found), key=_rank)
+    return worst, tuple(pod for absence, pod in found if _rank(absence) == _rank(worst))
 
 
 def told(absence: Absence, pods: Sequence[Pod], total: int, way: Way, job: str, restart: str) -> str:
@@ -76,4 +94,9 @@ def told(absence: Absence, pods: Sequence[Pod], total: int, way: Way, job: str, 
     where = f" on node {pods[0].node}" if pods[0].node else ""
     named = f"{len(pods)} of {total} pods of {job} ({'such as ' if len(pods) > 1 else ''}{pods[0].name}{where})"
     sentence = _MISSED[way] if absence.reason is Lack.MISSED else _SENTENCES[absence.reason]
-    return sentence.format(pods=named, why=absence.why, restart=restart)
+    then = (_SERVE if absence.by_webhook else _INJECT).format(restart=restart)
+    return sentence.format(pods=named, why=absence.why or "it hasn't said why", then=then, restart=restart)
+
+
+def _rank(absence: Absence) -> tuple[int, bool]:
+    return absence.reason.rank, absence.by_webhook

@@ -25,8 +25,8 @@ from joulepath_agent.peers.ownership import ClusterPods
 from joulepath_agent.peers.podresources import TYPES, held_devices
 from joulepath_clocks.peers.peer import JobPod
 from joulepath_clocks.peers.refusal import PeerRefusedError
-from joulepath_crds import INJECTOR_READY, INJECTOR_UNTOLD, MOST_INJECTIONS
-from joulepath_injector.words import Answer, Came, Done, Left, Outcome
+from joulepath_crds import INJECTOR_ABSENT, INJECTOR_READY, INJECTOR_UNHEARD, INJECTOR_UNTOLD, MOST_INJECTIONS
+from joulepath_injector.words import NO_SOCKET, Answer, Came, Done, Left, Outcome, Runtime
 from tests.agent.cluster.api_double import ApiDouble, api_double
 from tests.agent.injection.injector_double import InjectorDouble, injector_double
 from tests.agent.peers.kubelet_double import kubelet_double
@@ -164,15 +164,18 @@ def test_who_cannot_be_asked_is_asked_again(bare: Node) -> None:
     assert injector.hears_nothing(1.0)
 
 
-def test_who_never_answers_ends_as_a_final_answer(bare: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_cannot_be_asked_for_long_is_asked_on_while_the_pod_is_there(
+    bare: Node, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr("joulepath_agent.injection.admission._PAUSES_S", (0.01, 0.01))
     injector = bare.injector()
     injector.tell(POD)
-    assert [injector.hear() for _ in range(3)] == [
-        Answer("uid-0", final=False),
-        Answer("uid-0", final=False),
-        Answer("uid-0"),
-    ]
+    assert {injector.hear() for _ in range(6)} == {Answer("uid-0", final=False)}
+    assert sum("gets no trainer as yet" in line for line in caplog.messages) == 1
+    bare.start_kubelet()
+    while not (answer := injector.hear()).final:
+        pass
+    assert answer == Answer("uid-0", ("pytorch",))
     assert injector.hears_nothing(0.5)
 
 
@@ -264,8 +267,12 @@ def never(namespace: str, name: str) -> None:
 
 
 def located(node: Node, uid: str = "uid-0", gpu: str = "GPU-0") -> JobPod:
+    return pods_of(node)(uid, gpu, GPUS)
+
+
+def pods_of(node: Node) -> ClusterPods:
     told = ToldPods(node.registry, node.jobs)
-    return ClusterPods(node.kubelet, never, lambda one: told if told.knows(one) else None)(uid, gpu, GPUS)
+    return ClusterPods(node.kubelet, never, lambda one: told if told.knows(one) else None)
 
 
 def test_a_pod_that_the_injector_told_of_is_found_without_reading_any_pod(node: Node) -> None:
@@ -322,11 +329,43 @@ def test_whoever_does_not_hold_the_gpu_alone_is_refused(
 
 def test_a_holder_that_is_gone_takes_nothing(node: Node) -> None:
     node.held["pod-1"] = {"c": ("GPU-0",)}
+    node.registry.runtime(Runtime(told=True))
     node.registry.came(POD)
     node.registry.came(replace(POD, uid="uid-1", name="pod-1"))
     assert refused(lambda: located(node)) == "SharedGpu"
     node.registry.left("uid-1")
     assert located(node).name == "pod-0"
+
+
+@pytest.mark.parametrize(
+    "word", [None, Runtime(told=False), Runtime(told=False, why=NO_SOCKET), Runtime(told=False, why="it refused")]
+)
+def test_a_holder_that_may_have_come_unheard_is_not_taken_for_gone(node: Node, word: Runtime | None) -> None:
+    """Or a GPU that it shares would be the other's alone."""
+    injector = node.injector()
+    injector.tell(*([Runtime(told=True)] if word else []), POD, *([word] if word else []))
+    injector.hear()
+    wait_until(lambda: node.registry.injector[0] != INJECTOR_READY, "its runtime is lost")
+    assert located(node).name == "pod-0", "who holds it alone goes on"
+    node.held["pod-1"] = {"c": ("GPU-0",)}
+    assert refused(lambda: located(node)) == "Unheard"
+    found = JobPod("ns", "pod-0", "uid-0", "job", "uid-job")
+    assert pods_of(node).part(found, "GPU-0", GPUS).startswith("Unheard"), "so its clocks are let go"
+    injector.tell(Runtime(told=True))
+    wait_until(lambda: located_or_refused(node) == "pod-0", "now it would be known")
+    injector.tell(replace(POD, uid="uid-1", name="pod-1"))
+    wait_until(lambda: located_or_refused(node) == "SharedGpu", "it is told")
+    injector.tell(Left("uid-1"))
+    wait_until(lambda: located_or_refused(node) == "pod-0", "it is gone")
+    injector.hang_up()
+    wait_until(lambda: located_or_refused(node) == "Unheard", "without an injector nobody is told of")
+
+
+def located_or_refused(node: Node) -> str:
+    try:
+        return located(node).name
+    except PeerRefusedError as error:
+        return error.code
 
 
 def test_the_gpu_is_the_newest_pods_of_that_name(node: Node) -> None:
@@ -372,13 +411,17 @@ def test_what_became_of_containers_is_told_until_their_pod_is_gone(node: Node) -
 
 
 def test_whether_the_runtime_tells_of_pods_is_told_while_an_injector_is_there(node: Node) -> None:
-    assert node.registry.injector == ""
+    assert node.registry.injector == (INJECTOR_ABSENT, "")
     injector = node.injector()
-    wait_until(lambda: node.registry.injector == INJECTOR_UNTOLD, "it is there")
-    injector.tell(POD)
-    wait_until(lambda: node.registry.injector == INJECTOR_READY, "NRI is on: this agent's own pod would be told")
+    wait_until(lambda: node.registry.injector == (INJECTOR_UNHEARD, ""), "it is there")
+    injector.tell(POD, Runtime(told=True))
+    wait_until(lambda: node.registry.injector == (INJECTOR_READY, ""), "NRI is on")
+    injector.tell(Runtime(told=False, why=f"{NO_SOCKET} at /var/run/nri/nri.sock"))
+    wait_until(lambda: node.registry.injector == (INJECTOR_UNTOLD, f"{NO_SOCKET} at /var/run/nri/nri.sock"), "off")
+    injector.tell(Runtime(told=False, why="y" * 1000))
+    wait_until(lambda: node.registry.injector == (INJECTOR_UNHEARD, "y" * 256), "it refuses")
     injector.hang_up()
-    wait_until(lambda: node.registry.injector == "", "it is gone")
+    wait_until(lambda: node.registry.injector == (INJECTOR_ABSENT, ""), "it is gone")
 
 
 def test_what_is_remembered_and_told_is_bounded() -> None:
