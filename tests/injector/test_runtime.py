@@ -103,5 +103,10 @@ def test_the_agent_hears_when_the_runtime_tells_and_why_it_does_not(node: Node) 
 
 def test_an_agent_that_comes_hears_it_behind_all_pods(node: Node) -> None:
     heard = list[InjectorWord]()
-    node.sessions(lambda runtime: (synchronize(runtime), node.pods.listen(heard.append)))
+
+    def tell_and_let_in(runtime: RuntimeDouble) -> None:
+        synchronize(runtime)
+        node.pods.listen(heard.append)
+
+    node.sessions(tell_and_let_in)
     assert heard[:2] == [Came("uid", "team", "pod"), Runtime(True)]

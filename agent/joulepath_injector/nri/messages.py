@@ -123,9 +123,14 @@ class Adjustment:
 
 def pod(message: Any) -> Pod:
     """As it stands in a request."""
-    labels = {one.key: one.value[:_LONGEST_NAME] for one in message.labels if one.key in JOB_LABELS}
-    names = (one[:_LONGEST_NAME] for one in (message.id, message.uid, message.namespace, message.name))
-    return Pod(*names, labels, _user_namespace(message.linux))
+    return Pod(
+        _name(message.id),
+        _name(message.uid),
+        _name(message.namespace),
+        _name(message.name),
+        {one.key: _name(one.value) for one in message.labels if one.key in JOB_LABELS},
+        _user_namespace(message.linux),
+    )
 
 
 def being_made(message: Any) -> Container:
@@ -146,8 +151,8 @@ def _container(message: Any, longest: int) -> Container:
         if in_the_way(one.destination)
     ]
     return Container(
-        message.pod_sandbox_id[:_LONGEST_NAME],
-        message.name[:_LONGEST_NAME],
+        _name(message.pod_sandbox_id),
+        _name(message.name),
         tuple(env[-_MOST_VARIABLES:]),
         tuple(mounts[:_MOST_MOUNTS]),
         _user_namespace(message.linux),
@@ -172,6 +177,10 @@ def adjusted(adjustment: Adjustment) -> bytes:
         response.adjust.env.add(key=f"-{name}")
         response.adjust.env.add(key=name, value=value)
     return bytes(response.SerializeToString())
+
+
+def _name(text: str) -> str:
+    return text[:_LONGEST_NAME]
 
 
 def _user_namespace(linux: Any) -> bool:
