@@ -20,7 +20,8 @@ __all__ = ["TYPES", "Adjustment", "Container", "Mount", "Pod", "adjusted", "bein
 
 _LONGEST_NAME: Final = 253
 """The API server allows no longer name, UID or label."""
-_LONGEST_PATH: Final = 4096
+_LONGEST_PATH: Final = 512
+"""Ours are shorter, and others are only shown."""
 _LONGEST_VARIABLE: Final = 128 * 1024
 """No process is begun with a longer one."""
 _LONGEST_LOOK: Final = 256
