@@ -14,9 +14,8 @@ from typing import Final
 
 from joulepath_injector.folders import PodFolders, TrainerFiles, trainer_package
 from joulepath_injector.injector import Injector
-from joulepath_injector.nri.frames import NriError
-from joulepath_injector.nri.plugin import Session, connect
 from joulepath_injector.pods import Pods
+from joulepath_injector.runtime import Sessions
 from joulepath_injector.serving import Server
 from joulepath_injector.words import FOLDER
 from joulepath_warden.lock import Lock
@@ -28,7 +27,6 @@ __all__ = ["main"]
 log = logging.getLogger("joulepath_injector")
 
 _LOCK: Final = "injector.lock"
-_AGAIN_S: Final = 1.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -50,23 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         trainer.check()
     except OSError as error:
         log.error("the trainer's files are not on the node, it is tried again for each container: %s", error)
-    injector = Injector(pods, trainer, PodFolders(options.socket_dir / "pods"))
-    said = ""
+    sessions = Sessions(options.nri_socket, Injector(pods, trainer, PodFolders(options.socket_dir / "pods")), pods)
     while True:
-        why = _session(options.nri_socket, injector)
-        if why != said:
-            log.warning("no container gets the trainer until the runtime is there, at %s: %s", options.nri_socket, why)
-        said = why
-        time.sleep(_AGAIN_S)
-
-
-def _session(path: Path, injector: Injector) -> str:
-    """Serves the runtime until that is over; why it is."""
-    try:
-        with connect(path) as trunk:
-            Session(trunk, injector).serve()
-    except (OSError, NriError) as error:
-        return str(error)
+        time.sleep(sessions.serve())
 
 
 def _options() -> argparse.ArgumentParser:

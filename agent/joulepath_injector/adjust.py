@@ -6,20 +6,16 @@ PYTHONPATH stays what it was, behind ours.
 
 from __future__ import annotations
 
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Final
 
 from joulepath_injector.nri.messages import Adjustment, Container, Mount, Pod
+from joulepath_injector.places import BOOTSTRAP, FILES, PYTHON_PATH, SOCKET_FOLDER, in_the_way
 
-__all__ = ["BOOTSTRAP", "FILES", "SOCKET_FOLDER", "adjustment", "has_trainer", "unsuited"]
+__all__ = ["adjustment", "has_trainer", "unsuited"]
 
-FILES: Final = "/joulepath"
-SOCKET_FOLDER: Final = "/run/joulepath"
-BOOTSTRAP: Final = f"{FILES}/joulepath_trainer/bootstrap"
-
-_VARIABLE: Final = "PYTHONPATH"
-_ABOVE: Final = ("/", "/run", "/var/run")
-"""Where ours would be made in what somebody else has mounted; /var/run leads to /run in most images."""
+_LONGEST_BYTES: Final = 128 * 1024 - 1
+"""Of a variable with its name: no process is begun with a longer one (the kernel's MAX_ARG_STRLEN)."""
 _SHOWN: Final = 100
 
 
@@ -33,24 +29,29 @@ def unsuited(pod: Pod, container: Container) -> str:
     if pod.user_namespace or container.user_namespace:
         return "The pod has a user namespace of its own (hostUsers: false)."
     for mount in container.mounts:
-        path = PurePosixPath(mount.destination)
-        if str(path) in _ABOVE or any(path.is_relative_to(ours) for ours in (FILES, SOCKET_FOLDER)):
+        if in_the_way(mount.destination):
             return f"The container mounts {mount.destination[:_SHOWN]} itself."
     if len(_python_paths(container)) > 1:  # the runtime changes the first one, and the process would have the last
         return "Both image and pod set PYTHONPATH, which NRI can't change then: set it in one of them only."
+    if len(f"{PYTHON_PATH}={_joined(container)}".encode()) > _LONGEST_BYTES:
+        return "With the trainer in front its PYTHONPATH would pass 128 KiB, and Linux begins no process with that."
     return ""
 
 
 def adjustment(container: Container, files: Path, socket_folder: Path) -> Adjustment:
     """What is added, from these folders of the node."""
-    own = _python_path(container)
     return Adjustment(
         mounts=(Mount(FILES, str(files)), Mount(SOCKET_FOLDER, str(socket_folder))),
         env={
-            _VARIABLE: f"{BOOTSTRAP}:{own}" if own else BOOTSTRAP,
+            PYTHON_PATH: _joined(container),
             "JOULEPATH_SOCKET": f"{SOCKET_FOLDER}/agent.sock",
         },
     )
+
+
+def _joined(container: Container) -> str:
+    own = _python_path(container)
+    return f"{BOOTSTRAP}:{own}" if own else BOOTSTRAP
 
 
 def _python_path(container: Container) -> str:
@@ -60,4 +61,4 @@ def _python_path(container: Container) -> str:
 
 def _python_paths(container: Container) -> list[str]:
     """One, or none; containerd leaves an image's variable there where the pod sets it as well, behind it."""
-    return [value for name, _, value in (one.partition("=") for one in container.env) if name == _VARIABLE]
+    return [value for name, _, value in (one.partition("=") for one in container.env) if name == PYTHON_PATH]

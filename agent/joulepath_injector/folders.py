@@ -10,6 +10,7 @@ import importlib.util
 import logging
 import re
 import shutil
+import tempfile
 from collections.abc import Collection
 from pathlib import Path
 from typing import Final
@@ -62,9 +63,8 @@ class TrainerFiles:
             OSError: They can't be read or written.
         """
         there = self.folder / self._content
-        if there.exists() and _content(_sources(there / _NAME)) != self._content:
-            shutil.rmtree(there)
-        self.place()
+        if _content(_sources(there / _NAME)) != self._content:
+            self._copy(there)
 
     def forget(self, used: Collection[Path]) -> None:
         """Removes those of other releases, but for the folders that containers use."""
@@ -83,6 +83,10 @@ class TrainerFiles:
         for one in (partial, *partial.rglob("*")):  # pods of any user read them, whatever our umask
             one.chmod(0o755 if one.is_dir() else 0o644)
         self.folder.chmod(0o755)
+        if there.exists():  # moved away in one step: what is half removed could be taken for whole
+            away = Path(tempfile.mkdtemp(dir=self.folder))
+            there.rename(away / there.name)
+            shutil.rmtree(away, ignore_errors=True)  # what stays of it goes with those of other releases
         partial.rename(there)
 
 

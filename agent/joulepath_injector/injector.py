@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from joulepath_injector.adjust import FILES, adjustment, has_trainer, unsuited
+from joulepath_injector.adjust import adjustment, has_trainer, unsuited
 from joulepath_injector.folders import PodFolders, TrainerFiles
 from joulepath_injector.nri.messages import Adjustment, Container, Pod
+from joulepath_injector.places import FILES
 from joulepath_injector.pods import Pods
-from joulepath_injector.words import Done, Outcome
+from joulepath_injector.words import Done, Outcome, Runtime
 
 __all__ = ["Injector"]
 
@@ -35,6 +36,7 @@ class Injector:
                 self._pods.done(Done(uid, container.name, Outcome.INJECTED))
             elif not has_trainer(container):
                 self._pods.before(uid, container.name)
+        self._pods.runtime(Runtime(told=True))
         self._folders.forget(set(uids.values()))
         self._trainer.forget({used for container in containers for used in self._files(container)})
 

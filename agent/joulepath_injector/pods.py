@@ -1,7 +1,7 @@
 """The pods of the node: what the agent has answered of each, and what became of their containers.
 
 The runtime's thread asks, the agent's threads answer. Nobody waits here but a container that is being made, and it for
-the agent alone, while there is one that answers.
+the agent alone, while there is one that answers. A pod that names no job gets no trainer, and waits for nobody.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from joulepath_injector.nri.messages import Pod
-from joulepath_injector.words import Answer, Came, Done, InjectorWord, Left, Outcome
+from joulepath_injector.words import Answer, Came, Done, InjectorWord, Left, Outcome, Runtime
 
 __all__ = ["Pods", "Tell"]
 
@@ -42,6 +42,14 @@ class Pods:
         self._known: dict[str, _Known] = {}
         self._tell: Tell | None = None
         self._answers = True
+        self._runtime = Runtime(told=False)
+
+    def runtime(self, word: Runtime) -> None:
+        """Whether the runtime tells what is there, from now on."""
+        with self._changed:
+            if word != self._runtime:
+                self._runtime = word
+                self._say(word)
 
     def came(self, pod: Pod) -> None:
         """A sandbox was made, or is there."""
@@ -50,9 +58,9 @@ class Pods:
             if known is not None:
                 known.sandboxes.add(pod.sandbox)
                 return
-            known = _Known(Came(pod.uid, pod.namespace, pod.name, pod.labels), {pod.sandbox})
-            self._known[pod.uid] = known
-            self._say(known.came)
+            came = Came(pod.uid, pod.namespace, pod.name, pod.labels)
+            self._known[pod.uid] = _Known(came, {pod.sandbox}, None if pod.labels else Answer(pod.uid))
+            self._say(came)
 
     def left(self, pod: Pod) -> bool:
         """A sandbox is gone; whether the pod is, too: one may have had a second sandbox after the first."""
@@ -136,6 +144,7 @@ class Pods:
                 tell(known.came)
                 for done in known.done.values():
                     tell(done)
+            tell(self._runtime)  # the last: who hears that all is told has heard it
 
     def leave(self, tell: Tell) -> None:
         """That agent is gone; what it has answered stays."""

@@ -13,12 +13,11 @@ import socket
 import struct
 import threading
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from joulepath_injector.pods import Pods
-from joulepath_injector.words import MOST_BYTES, SOCKET_NAME, Answer, Came, InjectorWord, decode, encode
+from joulepath_injector.words import MOST_BYTES, SOCKET_NAME, Answer, InjectorWord, decode, encode
 
 __all__ = ["Server"]
 
@@ -55,13 +54,13 @@ class Server:
         while True:
             try:
                 connection, _ = self._listener.accept()
-            except OSError as error:  # too many files are open
-                log.error("no agent is let in: %s", error)
+                if before is not None:
+                    before.hang_up()
+                before = _Agent(connection, self._pods)
+                before.start()
+            except Exception:  # too many files are open, or no thread can be started
+                log.exception("no agent is let in; trying again")
                 time.sleep(_AGAIN_S)
-                continue
-            if before is not None:
-                before.hang_up()
-            before = _Agent(connection, self._pods)
 
 
 class _Agent:
@@ -70,12 +69,24 @@ class _Agent:
     def __init__(self, connection: socket.socket, pods: Pods) -> None:
         self._connection, self._pods = connection, pods
         self._queue: queue.Queue[InjectorWord | None] = queue.Queue(_MOST_WORDS)
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _TAKES_S)
-        log.info("an agent is there")
         self._writer = threading.Thread(target=self._write, name="agent-words", daemon=True)
-        self._writer.start()
-        pods.listen(self._tell)
-        threading.Thread(target=self._read, name="agent", daemon=True).start()
+
+    def start(self) -> None:
+        """Begins to talk; where it can't, the agent is hung up on.
+
+        Raises:
+            OSError: The connection has ended.
+            RuntimeError: No thread can be started.
+        """
+        try:
+            self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _TAKES_S)
+            self._writer.start()
+            self._pods.listen(self._tell)
+            threading.Thread(target=self._read, name="agent", daemon=True).start()
+        except BaseException:
+            self._end()
+            raise
+        log.info("an agent is there")
 
     def hang_up(self) -> None:
         """Ends the connection, and with it both threads."""
@@ -91,7 +102,7 @@ class _Agent:
     def _write(self) -> None:
         try:
             while (word := self._queue.get()) is not None:
-                self._connection.send(_packet(word), socket.MSG_NOSIGNAL)
+                self._connection.send(encode(word), socket.MSG_NOSIGNAL)
         except OSError:
             self.hang_up()
 
@@ -105,17 +116,13 @@ class _Agent:
         except (OSError, ValueError) as error:
             log.warning("the agent is hung up on: %s", error)
         finally:
-            self._pods.leave(self._tell)
-            self.hang_up()
-            with contextlib.suppress(queue.Full):  # then it is sending, which has failed
-                self._queue.put_nowait(None)
+            self._end()
+
+    def _end(self) -> None:
+        self._pods.leave(self._tell)
+        self.hang_up()
+        with contextlib.suppress(queue.Full):  # then it is sending, which has failed
+            self._queue.put_nowait(None)
+        if self._writer.ident is not None:  # it was started
             self._writer.join()
-            self._connection.close()
-
-
-def _packet(word: InjectorWord) -> bytes:
-    """A pod with so many labels that no packet holds them is told without: then it is nobody's."""
-    packet = encode(word)
-    if len(packet) > MOST_BYTES and isinstance(word, Came):
-        return encode(replace(word, labels={}))
-    return packet
+        self._connection.close()

@@ -3,7 +3,7 @@
 The injector serves it, for one agent at a time, in a folder of root's. It tells each pod sandbox of the node, all of
 them to an agent that comes, and each that ends; the agent answers once for each whether it trains, and which of its
 containers have GPUs. What becomes of these is told in turn. Both are of one image: a packet that can't be read ends the
-connection, and nothing else.
+connection, and nothing else. Whether the runtime tells the injector of pods is told as well, once these are.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any, Final
 
 __all__ = [
     "FOLDER",
+    "JOB_LABELS",
     "MOST_BYTES",
     "NO_SOCKET",
     "SOCKET_NAME",
@@ -31,6 +32,8 @@ __all__ = [
     "encode",
 ]
 
+JOB_LABELS: Final = ("training.kubeflow.org/job-name",)
+"""What the agent knows a pod's job by. Other labels aren't told, and a pod without any of these gets no trainer."""
 FOLDER: Final = "injector"
 """In the state folder; the injector may write there only."""
 SOCKET_NAME: Final = "injector.sock"
@@ -59,6 +62,7 @@ class Came:
     namespace: str
     name: str
     labels: Mapping[str, str] = field(default_factory=dict)
+    """Those of `JOB_LABELS`."""
 
 
 @dataclass(frozen=True, slots=True)

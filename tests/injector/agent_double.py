@@ -7,14 +7,13 @@ import threading
 import time
 from collections import defaultdict
 from pathlib import Path
-from typing import Final
 
-from joulepath_injector.words import MOST_BYTES, Answer, Came, Done, Left, decode, encode
+from joulepath_injector.words import JOB_LABELS, MOST_BYTES, Answer, Came, Done, Left, decode, encode
 
 __all__ = ["TRAINS", "AgentDouble"]
 
-TRAINS: Final = "trains"
-"""The label that names the containers that train, by underscores."""
+(TRAINS,) = JOB_LABELS
+"""The label that names the containers that train, by underscores; no other one is told."""
 
 
 class AgentDouble:

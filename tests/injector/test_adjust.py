@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from joulepath_injector.adjust import BOOTSTRAP, FILES, SOCKET_FOLDER, adjustment, has_trainer, unsuited
+from joulepath_injector.adjust import adjustment, has_trainer, unsuited
 from joulepath_injector.nri.messages import Container, Mount, Pod
+from joulepath_injector.places import BOOTSTRAP, FILES, SOCKET_FOLDER
 from joulepath_operator.injection import init_containers, patch
 from joulepath_trainer.wire.protocol import SOCKET_PATH
 
@@ -43,14 +45,19 @@ def test_both_ways_of_injection_lead_to_the_same_places() -> None:
     assert not has_trainer(given("PYTHONPATH=/opt/user"))
 
 
-@pytest.mark.parametrize(
-    "mount", ["/joulepath", "/joulepath/x", "/run/joulepath/", "/run/joulepath/a/b", "/run", "/var/run", "/"]
-)
+@pytest.mark.parametrize("mount", [
+    *("/joulepath", "/joulepath/x", "/run/joulepath/", "/run/joulepath/a/b", "/run", "/var/run", "/"),
+    *("/var/run/joulepath", "/var/run/joulepath/x", "//joulepath", "//run/joulepath/x", "/run/./joulepath/x", "/x/.."),
+    *("/x/../run/joulepath/x", "/var/run/../joulepath", "/var/../run/", "/../joulepath", "joulepath/x"),
+])  # fmt: skip
 def test_a_container_that_mounts_something_in_our_place_itself_is_unsuited(mount: str) -> None:
     assert unsuited(POD, given(mounts=(mount,))) == f"The container mounts {mount} itself."
 
 
-@pytest.mark.parametrize("mount", ["/joulepath2", "/run/joulepath-2", "/var/run/secrets/kubernetes.io/serviceaccount"])
+@pytest.mark.parametrize("mount", [
+    *("/joulepath2", "/run/joulepath-2", "/var/run/secrets/kubernetes.io/serviceaccount"),
+    *("/joulepath/../data", "/run/joulepath/../other", "/var/joulepath", "/data/joulepath", "/var"),
+])  # fmt: skip
 def test_a_mount_elsewhere_is_in_nobodys_way(mount: str) -> None:
     assert not unsuited(POD, given(mounts=(mount,)))
 
@@ -59,6 +66,16 @@ def test_a_python_path_that_is_set_twice_is_left_alone() -> None:
     twice = given("PYTHONPATH=/of/the/image", "A=1", "PYTHONPATH=/of/the/pod")
     assert unsuited(POD, twice).startswith("Both image and pod set PYTHONPATH")
     assert not unsuited(POD, given("PYTHONPATH=/of/the/image", "A=1"))
+
+
+def test_a_python_path_that_no_process_could_begin_with_is_left_alone(tmp_path: Path) -> None:
+    most = 128 * 1024 - 1 - len(f"PYTHONPATH={BOOTSTRAP}:")
+    longest = given(f"PYTHONPATH={'x' * most}")
+    assert not unsuited(POD, longest)
+    variable = f"PYTHONPATH={adjustment(longest, tmp_path, tmp_path).env['PYTHONPATH']}"
+    subprocess.run(["true"], env={"PYTHONPATH": variable.partition("=")[2]}, check=True)
+    for path in ("x" * (most + 1), "é" * (most // 2 + 1)):
+        assert "would pass 128 KiB" in unsuited(POD, given(f"PYTHONPATH={path}"))
 
 
 def test_a_pod_with_a_user_namespace_of_its_own_is_unsuited() -> None:

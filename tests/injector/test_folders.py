@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -65,6 +67,42 @@ def test_what_was_left_half_written_is_made_anew(package: Path, tmp_path: Path) 
     files.check()
     assert files.place() == there
     assert (there / "joulepath_trainer/bootstrap/sitecustomize.py").read_text() == "one = 1\n"
+
+
+@pytest.mark.parametrize("what", ["a folder", "a file"])
+def test_what_is_in_the_place_of_the_files_gives_way(package: Path, tmp_path: Path, what: str) -> None:
+    files = TrainerFiles(package, tmp_path / "trainer")
+    there = files.place()
+    (there / "joulepath_trainer/bootstrap/sitecustomize.py").unlink()
+    if what == "a file":
+        shutil.rmtree(there)
+        there.write_text("")
+    assert files.place() == there
+    assert (there / "joulepath_trainer/bootstrap/sitecustomize.py").read_text() == "one = 1\n"
+    assert [*there.parent.iterdir()] == [there]
+
+
+def test_a_removal_that_ends_half_way_leaves_nothing_that_is_taken_for_whole(
+    package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (package / "another.py").write_text("another = 1\n")
+    files = TrainerFiles(package, tmp_path / "trainer")
+    there = files.place()
+    (there / "joulepath_trainer/another.py").write_text("")
+
+    def remove_half(path: Path, ignore_errors: bool = False) -> None:
+        for file in path.rglob("another.py"):
+            file.unlink()
+        if not ignore_errors:
+            raise OSError("half way")
+
+    monkeypatch.setattr(shutil, "rmtree", remove_half)
+    with contextlib.suppress(OSError):
+        files.check()
+    assert (files.place() / "joulepath_trainer/another.py").read_text() == "another = 1\n"
+    monkeypatch.undo()
+    files.forget(set())
+    assert [*files.folder.iterdir()] == [there]
 
 
 def test_files_that_somebody_has_removed_are_put_there_again(package: Path, tmp_path: Path) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from joulepath_injector.words import AgentWord, Answer, Came, Done, InjectorWord, Left, decode, encode
+from joulepath_injector.words import AgentWord, Answer, Came, Done, InjectorWord, Left, Runtime, decode, encode
 
 TEXTS = st.dictionaries(st.text(), st.text())
-WORDS = [st.builds(Came, labels=TEXTS), *map(st.from_type, (Left, Done, Answer))]
+WORDS = [st.builds(Came, labels=TEXTS), *map(st.from_type, (Left, Done, Runtime, Answer))]
 
 
 @given(st.one_of(*WORDS))

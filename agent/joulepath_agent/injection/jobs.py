@@ -15,13 +15,13 @@ from threading import Lock
 from typing import Any, Final
 
 from joulepath_crds import ANNOTATION
+from joulepath_injector.words import JOB_LABELS
 
 __all__ = ["Job", "Jobs", "ReadJob", "job_of", "path_of"]
 
 ReadJob = Callable[[str, str], Mapping[str, Any] | None]
 """Namespace and name to the job's metadata, or None where there is none. Where the API doesn't answer, an OSError."""
 
-_LABEL: Final = "training.kubeflow.org/job-name"
 _NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
 _KNOWN_S: Final = 5.0
 _FAILED_S: Final = 0.2
@@ -45,7 +45,7 @@ def path_of(namespace: str, name: str) -> tuple[str, ...]:
 
 def job_of(labels: Mapping[str, str]) -> str | None:
     """The name of the job of a pod with these labels; None if it has none."""
-    name = labels.get(_LABEL, "")
+    name = next((labels[label] for label in JOB_LABELS if label in labels), "")
     return name if _NAME.fullmatch(name) else None
 
 

@@ -1,7 +1,8 @@
 """What calls carry, as far as it is needed here.
 
 Messages are declared instead of generated; names and numbers of the fields are those of ttrpc's request.proto and of
-NRI's pkg/api/api.proto. Fields that aren't declared are skipped, as protobuf allows.
+NRI's pkg/api/api.proto. Fields that aren't declared are skipped, as protobuf allows. What tenants have written, and as
+much of it as they like, is left behind here but for the little that anybody looks at.
 """
 
 from __future__ import annotations
@@ -12,7 +13,23 @@ from typing import Any, Final
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
-__all__ = ["TYPES", "Adjustment", "Container", "Mount", "Pod", "adjusted", "container", "pod"]
+from joulepath_injector.places import PYTHON_PATH, in_the_way, lexical
+from joulepath_injector.words import JOB_LABELS
+
+__all__ = ["TYPES", "Adjustment", "Container", "Mount", "Pod", "adjusted", "being_made", "pod", "there"]
+
+_LONGEST_NAME: Final = 253
+"""The API server allows no longer name, UID or label."""
+_LONGEST_PATH: Final = 512
+"""Ours are shorter, and others are only shown."""
+_LONGEST_VARIABLE: Final = 128 * 1024
+"""No process is begun with a longer one."""
+_LONGEST_LOOK: Final = 256
+"""Of a variable of a container that is there: the trainer's is in front of it, or not in it."""
+_MOST_VARIABLES: Final = 2
+"""Two of a name are as bad as more."""
+_MOST_MOUNTS: Final = 4
+"""Ours are two, and one that is in their way is enough."""
 
 _PACKAGE: Final = "nri"
 _MESSAGES: Final[dict[str, tuple[tuple[str, int, str], ...]]] = {
@@ -70,6 +87,7 @@ class Pod:
     namespace: str
     name: str
     labels: Mapping[str, str] = field(default_factory=dict)
+    """Those by which a pod's job is known."""
     user_namespace: bool = False
 
 
@@ -88,8 +106,9 @@ class Container:
     sandbox: str
     name: str
     env: tuple[str, ...] = ()
-    """`NAME=VALUE`; the image's own are among them."""
+    """Each `PYTHONPATH=VALUE`, the image's own among them."""
     mounts: tuple[Mount, ...] = ()
+    """Those in the way of ours, and ours."""
     user_namespace: bool = False
 
 
@@ -105,14 +124,40 @@ class Adjustment:
 
 def pod(message: Any) -> Pod:
     """As it stands in a request."""
-    labels = {one.key: one.value for one in message.labels}
-    return Pod(message.id, message.uid, message.namespace, message.name, labels, _user_namespace(message.linux))
+    return Pod(
+        _name(message.id),
+        _name(message.uid),
+        _name(message.namespace),
+        _name(message.name),
+        {one.key: _name(one.value) for one in message.labels if one.key in JOB_LABELS},
+        _user_namespace(message.linux),
+    )
 
 
-def container(message: Any) -> Container:
-    """As it stands in a request."""
-    mounts = tuple(Mount(one.destination, one.source) for one in message.mounts)
-    return Container(message.pod_sandbox_id, message.name, tuple(message.env), mounts, _user_namespace(message.linux))
+def being_made(message: Any) -> Container:
+    """One that is to get the trainer, maybe."""
+    return _container(message, _LONGEST_VARIABLE)
+
+
+def there(message: Any) -> Container:
+    """One that has the trainer, or won't have it; there may be thousands."""
+    return _container(message, _LONGEST_LOOK)
+
+
+def _container(message: Any, longest: int) -> Container:
+    env = [one[:longest] for one in message.env if one.startswith(f"{PYTHON_PATH}=")]
+    mounts = [
+        Mount(lexical(one.destination)[:_LONGEST_PATH], one.source[:_LONGEST_PATH])
+        for one in message.mounts
+        if in_the_way(one.destination)
+    ]
+    return Container(
+        _name(message.pod_sandbox_id),
+        _name(message.name),
+        tuple(env[-_MOST_VARIABLES:]),
+        tuple(mounts[:_MOST_MOUNTS]),
+        _user_namespace(message.linux),
+    )
 
 
 def adjusted(adjustment: Adjustment) -> bytes:
@@ -133,6 +178,10 @@ def adjusted(adjustment: Adjustment) -> bytes:
         response.adjust.env.add(key=f"-{name}")
         response.adjust.env.add(key=name, value=value)
     return bytes(response.SerializeToString())
+
+
+def _name(text: str) -> str:
+    return text[:_LONGEST_NAME]
 
 
 def _user_namespace(linux: Any) -> bool:

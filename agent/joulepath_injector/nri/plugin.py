@@ -16,7 +16,7 @@ from google.protobuf.message import DecodeError
 
 from joulepath_injector.nri import frames
 from joulepath_injector.nri.frames import PLUGIN, RUNTIME, NriError
-from joulepath_injector.nri.messages import TYPES, Adjustment, Container, Pod, adjusted, container, pod
+from joulepath_injector.nri.messages import TYPES, Adjustment, Container, Pod, adjusted, being_made, pod, there
 from joulepath_injector.nri.ttrpc import REQUEST, RESPONSE, Message, Messages, pack
 
 __all__ = ["Plugin", "Session", "connect"]
@@ -72,6 +72,8 @@ class Session:
 
     def __init__(self, trunk: socket.socket, plugin: Plugin) -> None:
         self._trunk, self._plugin = trunk, plugin
+        self.synchronized = False
+        """Whether all that was there has been told."""
         self._pods: list[Pod] = []
         self._containers: list[Container] = []
         self._calls: Mapping[str, Callable[[bytes], bytes]] = {
@@ -131,10 +133,11 @@ class Session:
     def _synchronize(self, body: bytes) -> bytes:
         told = TYPES["SynchronizeRequest"].FromString(body)
         self._pods += map(pod, told.pods)
-        self._containers += map(container, told.containers)
+        self._containers += map(there, told.containers)
         if not told.more:
             pods, containers = self._pods, self._containers
             self._pods, self._containers = [], []
+            self.synchronized = True
             log.info("%d sandboxes are there, and %d containers", len(pods), len(containers))
             self._plugin.synchronized(pods, containers)
         return bytes(TYPES["SynchronizeResponse"](more=told.more).SerializeToString())
@@ -154,7 +157,7 @@ class Session:
 
     def _create(self, body: bytes) -> bytes:
         asked = TYPES["CreateContainerRequest"].FromString(body)
-        adjustment = self._plugin.created(pod(asked.pod), container(asked.container))
+        adjustment = self._plugin.created(pod(asked.pod), being_made(asked.container))
         return b"" if adjustment is None else adjusted(adjustment)
 
 

@@ -7,6 +7,7 @@ import socket
 import threading
 from base64 import b64decode
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,10 @@ from hypothesis import strategies as st
 from joulepath_injector.nri.frames import NriError
 from joulepath_injector.nri.messages import TYPES, Adjustment, Container, Mount, Pod
 from joulepath_injector.nri.plugin import Session
+from joulepath_injector.words import JOB_LABELS, MOST_BYTES, Came, encode
 from tests.injector.runtime_double import RuntimeDouble, container, pod
 
+(JOB,) = JOB_LABELS
 RUN, STOP, REMOVE, CREATE = 1, 2, 3, 4
 METHODS = ["Configure", "Synchronize", "RunPodSandbox", "StateChange", "CreateContainer", "Shutdown", "Unheard"]
 
@@ -28,10 +31,12 @@ class Recorder:
 
     def __init__(self) -> None:
         self.told = list[Any]()
+        self.containers: Sequence[Container] = ()
         self.adjustment: Adjustment | None = None
         self.fails = False
 
     def synchronized(self, pods: Sequence[Pod], containers: Sequence[Container]) -> None:
+        self.containers = containers
         self.told.append(("synchronized", [one.uid for one in pods], [one.name for one in containers]))
 
     def came(self, pod: Pod) -> None:
@@ -111,19 +116,21 @@ def test_what_containerd_really_says_of_a_pod_and_its_container_is_read(
         runtime.call(method, request.payload)
     came, (pod, container), left = plugin.told
     assert (came, left) == (("came", pod.uid), ("left", pod.uid))
-    assert (pod.namespace, pod.labels["trains"], container.name) == ("default", "pytorch", "pytorch")
+    assert (pod.namespace, pod.labels, container.name) == ("default", {}, "pytorch")
     assert len(pod.uid) == 36
     assert container.sandbox == pod.sandbox
-    assert {"PYTHONPATH=/opt/user", "A=1"} <= set(container.env)
-    assert "/dev/shm" in {mount.destination for mount in container.mounts}
+    assert container.env == ("PYTHONPATH=/opt/user",)
+    assert container.mounts == ()
     assert not pod.user_namespace
     assert not container.user_namespace
 
 
 def ask(runtime: RuntimeDouble) -> bytes:
     user = {"namespaces": [{"type": "user"}]}
-    made = container(env=["A=1"], mounts=[{"destination": "/data", "source": "/node"}], linux=user)
-    asked = TYPES["CreateContainerRequest"](pod=pod(labels=[{"key": "job", "value": "gpt"}]), container=made)
+    mounts = [{"destination": place, "source": "/node"} for place in ("/data", "/var/run/joulepath")]
+    made = container(env=["A=1", "PYTHONPATH=/own", "PYTHONPATHS=2"], mounts=mounts, linux=user)
+    labels = [{"key": key, "value": "gpt"} for key in ("app", JOB)]
+    asked = TYPES["CreateContainerRequest"](pod=pod(labels=labels), container=made)
     return runtime.call("CreateContainer", asked.SerializeToString())
 
 
@@ -132,13 +139,35 @@ def test_a_container_gets_what_the_plugin_says_read_only_and_in_the_place_of_its
 ) -> None:
     plugin.adjustment = Adjustment((Mount("/joulepath", "/files"),), {"PYTHONPATH": "/joulepath:/own"})
     adjust = TYPES["CreateContainerResponse"].FromString(ask(runtime)).adjust
-    asked_of = Pod("sandbox", "uid", "team", "pod", {"job": "gpt"})
-    made = Container("sandbox", "pytorch", ("A=1",), (Mount("/data", "/node"),), user_namespace=True)
+    asked_of = Pod("sandbox", "uid", "team", "pod", {JOB: "gpt"})
+    mounts = (Mount("/run/joulepath", "/node"),)
+    made = Container("sandbox", "pytorch", ("PYTHONPATH=/own",), mounts, user_namespace=True)
     assert plugin.told == [(asked_of, made)]
     (mount,) = adjust.mounts
     assert (mount.destination, mount.source, mount.type) == ("/joulepath", "/files", "bind")
     assert {"ro", "nosuid", "nodev", "rprivate"} <= set(mount.options)
     assert [(one.key, one.value) for one in adjust.env] == [("-PYTHONPATH", ""), ("PYTHONPATH", "/joulepath:/own")]
+
+
+def test_what_nobody_looks_at_is_not_kept_and_what_is_kept_is_short(runtime: RuntimeDouble, plugin: Recorder) -> None:
+    long = "x" * 60_000
+    env = [f"A={long}", *[f"PYTHONPATH={long}"] * 9]
+    mounts = [{"destination": f"{place}/{long}", "source": long} for place in ("/data", *["/run/joulepath"] * 9)]
+    labels = [{"key": f"label-{number}", "value": "x" * 60} for number in range(2000)] + [{"key": JOB, "value": long}]
+    large, named = container(long, env=env, mounts=mounts), pod(long, long, labels=labels)
+    named.namespace = named.name = long
+    told = TYPES["SynchronizeRequest"](pods=[named], containers=[large]).SerializeToString()
+    runtime.call("Synchronize", told)
+    asked = TYPES["CreateContainerRequest"](pod=named, container=large).SerializeToString()
+    runtime.call("CreateContainer", asked)
+    (made_pod, made), there = plugin.told[1], plugin.containers[0]
+    assert made_pod.labels == {JOB: "x" * 253}
+    assert len(repr(made_pod)) < 2000
+    assert made.env == (f"PYTHONPATH={long}",) * 2
+    assert len(repr(replace(made, env=()))) < 10_000
+    assert len(repr(there)) < 10_000
+    assert len(repr(there.env)) < 1000
+    assert len(encode(Came(made_pod.uid, made_pod.namespace, made_pod.name, made_pod.labels))) < MOST_BYTES
 
 
 def test_nothing_to_add_is_an_empty_answer(runtime: RuntimeDouble) -> None:
