@@ -46,6 +46,11 @@ def restarted(release: Product, record: Recorder) -> bool:
     return len(ranks) == 4 and {rank.pod_uid for rank in ranks} == uids
 
 
+def timed(record: Recorder) -> bool:
+    """Whether an iteration at default clocks is known of each rank: another plan may be made without asking it."""
+    return all(rank.timeline for rank in record.ranks("uneven").values())
+
+
 def ready_on_node1(release: Product, record: Recorder, slowdown_percent: int) -> bool:
     """Allows another slowdown, and waits until the plan for it is ready on node1; False if it is refused."""
     before, generation = record.plan("uneven"), record.living("energyplans")["uneven"].body["metadata"]["generation"]
@@ -72,12 +77,16 @@ def test_a_node_that_hears_of_a_switch_late_runs_default_clocks_and_joins_at_a_b
     in_force(release, record)
     pids = [processes.process(agent_pod(release, node), processes.HEARS) for node in ("node0", "node1")]
     with processes.cut_off(pids[0]) as first, processes.cut_off(pids[1]) as second:
+        until(
+            "every rank timed", BACK_S, lambda: timed(record)
+        )  # an agent that is new isn't for a while, nor cut off ever
         first.cut()  # so that the plan can't be activated before the other node is cut off as well
         for slowdown_percent in range(3, 3 + RUNS):
             if ready_on_node1(release, record, slowdown_percent):
                 break
             first.mend()  # for a plan that was refused, on two busy cores, all is measured anew
             in_force(release, record)
+            until("every rank timed", BACK_S, lambda: timed(record))
             first.cut()
         else:
             pytest.fail(f"{RUNS} changed plans were refused: {record.status('uneven').message}")
