@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from threading import Lock
 from typing import Final
 
-from joulepath_agent.injection.jobs import Jobs, job_of
+from joulepath_agent.injection.jobs import LIMIT_S, Jobs, job_of
 from joulepath_agent.injection.registry import Registry
 from joulepath_agent.peers.devices import NodeGpu, granted
 from joulepath_agent.peers.podresources import Held, PodResourcesError
@@ -25,7 +25,6 @@ __all__ = ["Admission"]
 
 log = logging.getLogger(__name__)
 
-_JOB_S: Final = 5.0
 _PAUSES_S: Final = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 30.0)
 """Before it is asked again: images may take as long until a container is made. The last is repeated."""
 
@@ -99,7 +98,7 @@ class Admission:
         if (name := job_of(pod.labels)) is None:
             return ()
         asked, held, gpus = self._jobs.ask(pod.namespace, name), self._held(), self._gpus()
-        job = asked.result(_JOB_S)
+        job = asked.result(LIMIT_S)
         if job is None:
             return ()
         self._registry.belongs(pod.uid, job)

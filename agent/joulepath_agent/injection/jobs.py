@@ -17,10 +17,13 @@ from typing import Any, Final
 from joulepath_crds import ANNOTATION
 from joulepath_injector.words import JOB_LABELS
 
-__all__ = ["Job", "Jobs", "ReadJob", "job_of", "path_of"]
+__all__ = ["LIMIT_S", "Job", "Jobs", "ReadJob", "job_of", "path_of"]
 
 ReadJob = Callable[[str, str], Mapping[str, Any] | None]
 """Namespace and name to the job's metadata, or None where there is none. Where the API doesn't answer, an OSError."""
+
+LIMIT_S: Final = 5.0
+"""What whoever asks for a job waits for it."""
 
 _NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
 _KNOWN_S: Final = 5.0

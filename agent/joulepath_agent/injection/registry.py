@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from threading import Lock
 from typing import Final
 
-from joulepath_agent.injection.jobs import Job, Jobs, job_of
+from joulepath_agent.injection.jobs import LIMIT_S, Job, Jobs, job_of
 from joulepath_clocks.peers.refusal import PeerRefusedError
 from joulepath_crds import (
     INJECTOR_ABSENT,
@@ -25,7 +25,6 @@ _MOST_PODS: Final = 1024
 """Twice what the largest nodes run."""
 _MOST_CONTAINERS: Final = 16
 """Of a pod: it has no more GPUs."""
-_JOB_S: Final = 5.0
 _LONGEST_NAME: Final = 253
 _LONGEST_WHY: Final = 256
 
@@ -170,9 +169,9 @@ class ToldPods:
         job = known[1]
         if job is None:
             try:
-                job = self._jobs.ask(namespace, job_name).result(_JOB_S)
+                job = self._jobs.ask(namespace, job_name).result(LIMIT_S)
             except TimeoutError:
-                raise OSError(f"PyTorchJob {job_name} couldn't be read within {_JOB_S:.0f} s") from None
+                raise OSError(f"PyTorchJob {job_name} couldn't be read within {LIMIT_S:.0f} s") from None
         if job is None:
             raise PeerRefusedError("NoJob", f"pod {name} names PyTorchJob {job_name}, which isn't there")
         return job.name, job.uid
