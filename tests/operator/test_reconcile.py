@@ -492,6 +492,13 @@ def test_a_pod_that_the_webhook_leaves_alone_is_told_with_the_webhooks_own_reaso
     assert "(hostUsers: false)" in message
 
 
+def node_tells(index: Index, number: int, outcome: str) -> None:
+    """The node of this number reports what became of the pod of the same number."""
+    made = InjectionReport(pod_uid=f"pod-{number}", namespace="team", pod="p", container="c", outcome=outcome)
+    status = NodeReportStatus(injection=(made,), injector="Ready")
+    index.put(NODE_REPORTS, {"metadata": {"name": f"node-{number}"}, "status": status.to_api()})
+
+
 def test_where_the_node_injects_its_report_says_what_became_of_a_pod(
     server: Server, api: Api, new_world: Callable[..., Any]
 ) -> None:
@@ -502,9 +509,7 @@ def test_where_the_node_injects_its_report_says_what_became_of_a_pod(
     server.objects["v1/pods"] = {"items": []}
     server.objects["team/pods"] = {"items": [training_pod(number, world.job.uid) for number in range(2)]}
     for number, outcome in enumerate(("Injected", "Before")):
-        made = InjectionReport(pod_uid=f"pod-{number}", namespace="team", pod="p", container="c", outcome=outcome)
-        status = NodeReportStatus(injection=(made,), injector="Ready")
-        index.put(NODE_REPORTS, {"metadata": {"name": f"node-{number}"}, "status": status.to_api()})
+        node_tells(index, number, outcome)
     reason, message = injected_condition(server, api, index, Means(Way.NRI))
     assert reason == "PodsPredateInjector"
     assert message.startswith("1 of 2 pods of PyTorchJob gpt3 (gpt3-worker-1 on node node-1) ran before")
@@ -520,9 +525,7 @@ def test_a_pod_without_a_gpu_needs_no_agent_on_its_node(
     del master["spec"]["containers"][0]["resources"]
     server.objects["team/pods"] = {"items": [master, worker]}
     server.objects["v1/pods"] = {"items": []}
-    made = InjectionReport(pod_uid="pod-1", namespace="team", pod="p", container="c", outcome="Injected")
-    status = NodeReportStatus(injection=(made,), injector="Ready").to_api()
-    index.put(NODE_REPORTS, {"metadata": {"name": "node-1"}, "status": status})
+    node_tells(index, 1, "Injected")
     _, message = injected_condition(server, api, index, Means(Way.NRI))
     assert message.startswith("Node node-1 has no agent"), "that of the pod that trains is looked for alone"
 
@@ -536,10 +539,8 @@ def test_of_a_thousand_nodes_the_one_without_a_report_is_asked_for_its_agent(
     server.objects["v1/pods"] = {"items": []}
     server.objects["team/pods"] = {"items": [training_pod(number, world.job.uid) for number in range(1000)]}
     for number in range(1000):
-        made = InjectionReport(pod_uid=f"pod-{number}", namespace="team", pod="p", container="c", outcome="Injected")
         if number != 700:
-            status = NodeReportStatus(injection=(made,), injector="Ready").to_api()
-            index.put(NODE_REPORTS, {"metadata": {"name": f"node-{number}"}, "status": status})
+            node_tells(index, number, "Injected")
     reason, message = injected_condition(server, api, index, Means(Way.NRI))
     assert reason == "NoAgent"
     assert message.startswith("Node node-700 has no agent")
