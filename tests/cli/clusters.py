@@ -15,13 +15,13 @@ their versions are examples, which nobody has recorded together:
 
 from __future__ import annotations
 
-import json
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
+
+from tests.json_server import JsonHandler, serving
 
 __all__ = ["EKS", "GKE", "KIND", "OPENSHIFT", "OURS", "ApiDouble", "api_double", "node"]
 
@@ -143,30 +143,12 @@ def api_double() -> Iterator[ApiDouble]:
     """Runs one."""
     double = ApiDouble()
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def log_message(self, *_: object) -> None:
-            """Says nothing."""
-
+    class Handler(JsonHandler, BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             asked = urlsplit(self.path)
             double.asked.append((self.command, asked.path))
             query = {name: values[0] for name, values in parse_qs(asked.query).items()}
-            status, body = double.answer(asked.path, query)
-            content = json.dumps(body).encode()
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
+            self.answer(*double.answer(asked.path, query))
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
-    double.address = f"http://127.0.0.1:{server.server_address[1]}"
-    try:
+    with serving(Handler) as double.address:
         yield double
-    finally:
-        server.shutdown()
-        server.server_close()

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from kubernetes import client
+
+from tests.json_server import JsonHandler, serving
 
 __all__ = ["ApiDouble", "api_double"]
 
@@ -46,12 +47,7 @@ def api_double() -> Iterator[ApiDouble]:
     """Runs one."""
     double = ApiDouble()
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def log_message(self, *_: object) -> None:
-            """Says nothing."""
-
+    class Handler(JsonHandler, BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             asked = {name: values[0] for name, values in parse_qs(urlsplit(self.path).query).items()}
             if "watch" in asked:
@@ -62,50 +58,38 @@ def api_double() -> Iterator[ApiDouble]:
                 return
             double.lists += 1
             if double.lists_fail:
-                self._answer(503, {})
+                self.answer(503, {})
             else:
-                self._answer(200, {"items": double.plans, "metadata": {"resourceVersion": "1"}})
+                self.answer(200, {"items": double.plans, "metadata": {"resourceVersion": "1"}})
 
         def _read_job(self) -> None:
             double.job_reads.append((self.path, self.headers["Accept"]))
             double.job_reads_hang.wait(30)
             if double.job_reads_fail:
-                self._answer(503, {})
+                self.answer(503, {})
             elif self.path in double.jobs:
                 name = self.path.rpartition("/")[2]
                 metadata = {"name": name, "uid": f"uid-{name}", "annotations": double.jobs[self.path]}
-                self._answer(200, {"kind": "PartialObjectMetadata", "metadata": metadata})
+                self.answer(200, {"kind": "PartialObjectMetadata", "metadata": metadata})
             else:
-                self._answer(404, {})
+                self.answer(404, {})
 
         def do_PATCH(self) -> None:
             self.rfile.read(int(self.headers["Content-Length"]))
             double.beats += "/leases/" in self.path
-            self._answer(200, {})
+            self.answer(200, {})
 
         def _watch(self, asked: dict[str, str]) -> None:
             double.watches.append(asked)
             double.over.wait(None if double.watches_hang else float(asked["timeoutSeconds"]))
-            self._answer(200, None)
+            self.answer(200, None)
 
-        def _answer(self, status: int, body: Any) -> None:
-            content = b"" if body is None else json.dumps(body).encode()
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
-    settings = client.Configuration(host=f"http://127.0.0.1:{server.server_address[1]}")
-    settings.retries = False
-    double.connection = client.ApiClient(settings)
-    try:
-        yield double
-    finally:
-        double.over.set()
-        double.job_reads_hang.set()
-        server.shutdown()
-        server.server_close()
+    with serving(Handler) as url:
+        settings = client.Configuration(host=url)
+        settings.retries = False
+        double.connection = client.ApiClient(settings)
+        try:
+            yield double
+        finally:
+            double.over.set()
+            double.job_reads_hang.set()

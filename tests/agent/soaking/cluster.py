@@ -18,6 +18,7 @@ from urllib.parse import parse_qs, urlsplit
 from joulepath_agent.peers.podresources import TYPES
 from joulepath_crds import Blocks, JobPlanSpec, Purpose, StagePlan, Sweep, content_hash
 from tests.agent.soaking import CLOCKS_MHZ, GPUS_OF_A_JOB, ORDER
+from tests.json_server import JsonHandler, serving
 
 __all__ = ["Cluster", "plan_of", "served"]
 
@@ -103,14 +104,10 @@ class Cluster:
                 self.blocks += len(rank.get("blocks", ())) > 0
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(JsonHandler, BaseHTTPRequestHandler):
     """The API server's answers."""
 
     cluster: Cluster
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, *_: object) -> None:
-        """Says nothing."""
 
     def do_GET(self) -> None:
         url = urlsplit(self.path)
@@ -125,32 +122,32 @@ class _Handler(BaseHTTPRequestHandler):
                     "items": list(self.cluster.plans.values()),
                     "metadata": {"resourceVersion": str(len(self.cluster.told))},
                 }
-                self._answer(200, listed)
+                self.answer(200, listed)
         elif "/pods/" in url.path:
             self.cluster.fed["reads of pods"] += 1
-            self._answer(200, self.cluster.pod(last)) if last in self.cluster.pods else self._answer(404, {})
+            self.answer(200, self.cluster.pod(last)) if last in self.cluster.pods else self.answer(404, {})
         else:
-            self._answer(200, {"metadata": {"name": last, "uid": "node-uid"}})
+            self.answer(200, {"metadata": {"name": last, "uid": "node-uid"}})
 
     def do_PATCH(self) -> None:
         body = self._body()
         path = self.path.removesuffix("/status")
         if path not in self.cluster.made:
-            self._answer(404, {})
+            self.answer(404, {})
             return
         if "/leases/" in path:
             self.cluster.fed["signs of life"] += 1
         else:
             self.cluster.report(body)
-        self._answer(200, body)
+        self.answer(200, body)
 
     def do_POST(self) -> None:
         body = self._body()
         if "metadata" in body:
             self.cluster.made[f"{self.path}/{body['metadata']['name']}"] = body
-            self._answer(201, body)
+            self.answer(201, body)
         else:
-            self._answer(201, body | {"status": {"reviewed": body["spec"]}})
+            self.answer(201, body | {"status": {"reviewed": body["spec"]}})
 
     def _body(self) -> Any:
         return json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -178,14 +175,6 @@ class _Handler(BaseHTTPRequestHandler):
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
         self.close_connection = True
 
-    def _answer(self, status: int, body: Any) -> None:
-        content = json.dumps(body).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-
 
 class _Server(ThreadingHTTPServer):
     def handle_error(self, request: object, client_address: object) -> None:
@@ -195,14 +184,8 @@ class _Server(ThreadingHTTPServer):
 @contextmanager
 def served(cluster: Cluster) -> Iterator[str]:
     """Serves its API; the URL."""
-    server = _Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"cluster": cluster}))
-    server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-    finally:
-        server.shutdown()
-        server.server_close()
+    with serving(type("Handler", (_Handler,), {"cluster": cluster}), _Server) as url:
+        yield url
 
 
 def plan_of(job: str, number: int) -> JobPlanSpec:
