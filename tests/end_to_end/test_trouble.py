@@ -8,8 +8,6 @@ from __future__ import annotations
 import json
 import signal
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
 
 import pytest
 
@@ -110,26 +108,6 @@ def test_a_node_that_hears_of_a_switch_late_runs_default_clocks_and_joins_at_a_b
     until("a whole block on node1", BACK_S, lambda: blocks("node1") > blocks("node0"))
 
 
-@dataclass(frozen=True, slots=True)
-class CutNode:
-    """A node that has been cut off under a plan, and that other tests work beside until its plans are over."""
-
-    agent: processes.CutOff
-    gpus: set[str]
-    """Those that were locked."""
-    since_ns: int
-
-
-@pytest.fixture(scope="module")
-def node1_cut_off(release: Product, record: Recorder) -> Iterator[CutNode]:
-    in_force(release, record)
-    gpus = while_locked(release, record, "uneven", "node1")
-    with processes.cut_off(processes.process(agent_pod(release, "node1"), processes.HEARS)) as agent:
-        agent.cut()
-        yield CutNode(agent, gpus, time.monotonic_ns())
-
-
-@pytest.mark.usefixtures("node1_cut_off")
 def test_an_agent_that_is_killed_stops_no_plan_and_the_next_one_is_told_of_the_ranks(
     release: Product, record: Recorder
 ) -> None:
@@ -144,7 +122,6 @@ def test_an_agent_that_is_killed_stops_no_plan_and_the_next_one_is_told_of_the_r
     assert processes.process(pod, processes.SETS) == clocks, "who sets clocks has gone on"
 
 
-@pytest.mark.usefixtures("node1_cut_off")
 def test_clocks_that_are_killed_leave_none_locked(release: Product, record: Recorder) -> None:
     in_force(release, record)
     pod = agent_pod(release, "node0")
@@ -169,7 +146,6 @@ def test_clocks_that_are_killed_leave_none_locked(release: Product, record: Reco
     wait_resumed(release, record, "node0", version)
 
 
-@pytest.mark.usefixtures("node1_cut_off")
 @pytest.mark.parametrize("down", ["kubelet", "containerd"])
 def test_clocks_that_are_killed_while_nobody_can_start_them_anew_leave_none_locked(
     release: Product, record: Recorder, down: str
@@ -195,15 +171,19 @@ def test_clocks_that_are_killed_while_nobody_can_start_them_anew_leave_none_lock
 
 
 def test_a_node_that_stays_cut_off_returns_to_default_clocks_and_is_slowed_again_once_it_hears(
-    release: Product, record: Recorder, node1_cut_off: CutNode
+    release: Product, record: Recorder
 ) -> None:
-    gpus = node1_cut_off.gpus
-    wait_at_default(release, {"node1": gpus}, limit_s=3 * PLANS_LIVE_S)
-    played_s = (release.gpus("node1").last_locked_ns(gpus) - node1_cut_off.since_ns) / 1e9
-    assert played_s > PLANS_LIVE_S / 2, "a plan lives on while news of it is young"
-    version = report_version(release, "node1")
-    node1_cut_off.agent.mend()
-    wait_resumed(release, record, "node1", version)
+    in_force(release, record)
+    gpus = while_locked(release, record, "uneven", "node1")
+    with processes.cut_off(processes.process(agent_pod(release, "node1"), processes.HEARS)) as agent:
+        agent.cut()
+        since_ns = time.monotonic_ns()
+        wait_at_default(release, {"node1": gpus}, limit_s=3 * PLANS_LIVE_S)
+        played_s = (release.gpus("node1").last_locked_ns(gpus) - since_ns) / 1e9
+        assert played_s > PLANS_LIVE_S / 2, "a plan lives on while news of it is young"
+        version = report_version(release, "node1")
+        agent.mend()
+        wait_resumed(release, record, "node1", version)
 
 
 def test_an_agent_pod_that_is_deleted_by_force_leaves_no_clock_locked(release: Product, record: Recorder) -> None:

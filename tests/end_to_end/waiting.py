@@ -21,6 +21,7 @@ __all__ = [
     "agent_pod",
     "gpus_of",
     "in_force",
+    "kept_in_force",
     "report_version",
     "wait_at_default",
     "wait_iterations",
@@ -56,11 +57,14 @@ def gpus_of(record: Recorder, job: str, node: str) -> set[str]:
 
 
 def while_locked(release: Product, record: Recorder, job: str, node: str) -> set[str]:
-    """Returns at a moment when clocks of a job are locked on a node; those GPUs."""
+    """Returns at a moment when clocks of a job are locked on a node; those GPUs. Its plan is `kept_in_force`."""
     gpus, locked = gpus_of(record, job, node), set[str]()
+    keep = kept_in_force(release, record, job)
 
     def look() -> bool:
         locked.update(release.gpus(node).locked() & gpus)
+        if not locked:
+            keep()
         return bool(locked)
 
     until(f"locks of {job} on {node}", BACK_S, look, 0.005)
@@ -132,11 +136,12 @@ def wait_iterations(
     until("the training goes on", BACK_S, look)
 
 
-def in_force(release: Product, record: Recorder, job: str = "uneven") -> None:
-    """Until a plan is in force for a job; one that the guard has stopped, on two busy cores, is asked for anew.
+def kept_in_force(release: Product, record: Recorder, job: str) -> Callable[[], None]:
+    """To be called again and again: a plan that the guard has stopped, on two busy cores, is asked for anew.
 
     So is one of ranks that were started anew: they would wait for the iteration at which their predecessors' began.
     """
+    looked_at_s = 0.0
 
     def early() -> bool:
         plan, ranks = record.plan(job), record.ranks(job).values()
@@ -145,7 +150,20 @@ def in_force(release: Product, record: Recorder, job: str = "uneven") -> None:
     ask = jobs.asking_anew(release.cluster, record, job, early)
 
     def look() -> None:
-        ask()
+        nonlocal looked_at_s
+        if time.monotonic() - looked_at_s > 1:
+            looked_at_s = time.monotonic()
+            ask()
+
+    return look
+
+
+def in_force(release: Product, record: Recorder, job: str = "uneven") -> None:
+    """Until a plan is in force for a job, which is `kept_in_force`."""
+    keep = kept_in_force(release, record, job)
+
+    def look() -> None:
+        keep()
         record.applied(job, limit_s=0)
 
     until(f"a plan in force for {job}", 2 * BACK_S, look, 0.2)
