@@ -5,6 +5,7 @@ export JOULEPATH_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/joulepath
 UV_VERSION := 0.13.9
 UV := $(or $(shell command -v uv),$(JOULEPATH_CACHE)/uv-$(UV_VERSION)/bin/uv)
 PY := .venv/bin/python
+export UV
 
 # Tests start processes by the hundred: the bytecode of what they import is kept, whatever the shell says.
 unexport PYTHONDONTWRITEBYTECODE
@@ -34,6 +35,11 @@ $(JOULEPATH_CACHE)/uv-$(UV_VERSION)/bin/uv:
 lock: ## Pin the dependencies again, with hashes (locks/)
 	@$(UV) pip compile -q --upgrade --generate-hashes --no-header --all-extras pyproject.toml -o locks/dev.txt
 	@for part in operator agent; do $(UV) pip compile -q --generate-hashes --no-header --extra $$part --constraint locks/dev.txt pyproject.toml -o locks/$$part.txt; done
+# What the framework itself asks for is far more than its schedules import: they are given torch and little else.
+	@cd locks/frameworks; for framework in *.in; do python=$$(sed -n 's/^# python //p' $$framework); \
+	  for what in "--constraint ../dev.txt ../frameworks.in" "--no-deps $$framework"; do \
+	    $(UV) pip compile -q --generate-hashes --no-header --no-annotate --python-version $$python $$what; \
+	  done > $${framework%.in}.txt; done
 
 .PHONY: lint
 lint: venv ## ruff, mypy strict, the import walls, the chart

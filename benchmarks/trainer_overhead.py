@@ -69,8 +69,8 @@ def train(folder: Path) -> dict[str, float]:
     def hooked(socket_path: Path) -> list[Callable[..., Any]]:
         use(original)
         adapters = Adapters(str(socket_path))
-        adapters.observe_stages(stage)
-        adapters.observe_schedules(schedules)
+        adapters.observe(stage)
+        adapters.observe(schedules)
         return [getattr(owner, name) for owner, name in methods]
 
     layer = pipelining.PipelineStage(torch.nn.Linear(8, 8), 0, 1, torch.device("cpu"))

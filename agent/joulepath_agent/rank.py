@@ -19,7 +19,7 @@ __all__ = ["Rank"]
 
 log = logging.getLogger(__name__)
 
-_SCHEDULES: Final = {"Schedule1F1B": "1F1B", "ScheduleGPipe": "GPipe"}
+_SCHEDULES: Final = {"Schedule1F1B": "1F1B", "ScheduleGPipe": "GPipe", "Megatron1F1B": "1F1B"}
 
 
 class Rank:

@@ -1,7 +1,7 @@
 """Runs a callback right after a given module has been imported, whoever imports it.
 
 This is how the trainer gets into a process that knows nothing of it: nothing happens until user code imports
-`torch.distributed.pipelining` or `torch.optim`, and until then the cost is one look-up in a dictionary per import.
+one of `MODULES`, and until then the cost is one look-up in a dictionary per import.
 It must import nothing itself: it runs at the start of every Python process of a pod.
 """
 
@@ -18,7 +18,15 @@ if TYPE_CHECKING:
 
     from joulepath_trainer.frameworks.adapters import Adapters
 
-__all__ = ["PostImportHook", "install"]
+__all__ = ["MODULES", "PostImportHook", "install"]
+
+MODULES: Final = (
+    "torch.distributed.pipelining.stage",
+    "torch.distributed.pipelining.schedules",
+    "torch.optim.optimizer",
+    "megatron.core.pipeline_parallel.schedules",
+)
+"""Whose import is followed; `joulepath_trainer.frameworks.adapters` says by what."""
 
 
 class PostImportHook:
@@ -91,13 +99,7 @@ class _OnDemand:
 def install(socket_path: str) -> None:
     """Observes training in this process, once it trains, and tells the agent that listens at the socket."""
     adapters = _OnDemand(socket_path)
-    hook = PostImportHook(
-        {
-            "torch.distributed.pipelining.stage": lambda module: adapters.get().observe_stages(module),
-            "torch.distributed.pipelining.schedules": lambda module: adapters.get().observe_schedules(module),
-            "torch.optim.optimizer": lambda module: adapters.get().observe_optimizers(module),
-        }
-    )
+    hook = PostImportHook(dict.fromkeys(MODULES, lambda module: adapters.get().observe(module)))
     sys.meta_path.insert(0, hook)  # type: ignore[arg-type]
 
 

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from joulepath_trainer.marking.marks import Marker
-from joulepath_trainer.placement import place
+from joulepath_trainer.placement import Placement, place
 from joulepath_trainer.wire.messages import Hello, PipelinePlace
 
-__all__ = ["Work", "default_store", "hello_of", "pipeline_work", "rank_and_world", "single_stage_work"]
+__all__ = ["Work", "default_store", "group_ranks", "hello_of", "pipeline_work", "rank_and_world", "single_stage_work"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +26,8 @@ class Work:
     pipeline: PipelinePlace
     device_type: str
     """Type of the torch device that computes: cpu, cuda, ..."""
+    placement: Placement | None = None
+    """Among the other ranks, where the framework tells it; else it is guessed."""
 
 
 def pipeline_work(schedule: Any) -> Work:
@@ -38,7 +40,7 @@ def pipeline_work(schedule: Any) -> Work:
             stage_count=int(first.num_stages),
             microbatches=int(schedule._n_microbatches),
             stages=tuple(int(stage.stage_index) for stage in stages),
-            ranks=_group_ranks(first.group),
+            ranks=group_ranks(first.group),
         ),
         first.device.type,
     )
@@ -55,7 +57,7 @@ def single_stage_work(optimizer: Any) -> Work:
 def hello_of(work: Work, marker: Marker, attempt: int, environ: Mapping[str, str] = os.environ) -> Hello:
     """What this rank says to the agent."""
     rank, world_size = rank_and_world()
-    placement = place(rank, world_size, work.pipeline.ranks, _tensor_group())
+    placement = work.placement or place(rank, world_size, work.pipeline.ranks, _tensor_group())
     return Hello(
         rank=rank,
         local_rank=int(environ.get("LOCAL_RANK", "0")),
@@ -92,7 +94,8 @@ def default_store() -> Any:
     return None if distributed is None else distributed.distributed_c10d._get_default_store()
 
 
-def _group_ranks(group: Any) -> tuple[int, ...]:
+def group_ranks(group: Any) -> tuple[int, ...]:
+    """The global ranks of a process group, in its order; None is the default one."""
     distributed = _distributed()
     if distributed is None:
         return (rank_and_world()[0],)
@@ -102,7 +105,7 @@ def _group_ranks(group: Any) -> tuple[int, ...]:
 def _tensor_group() -> tuple[int, ...]:
     """Ranks of the process group that a DeviceMesh made for its dimension "tp"; empty where there is none."""
     distributed = _distributed()
-    groups = getattr(getattr(distributed, "distributed_c10d", None), "_pg_group_ranks", None) or {}
+    groups = getattr(getattr(distributed, "distributed_c10d", None), "_pggroup_ranks", None) or {}
     for group, ranks in groups.items():
         if getattr(group, "group_desc", "") == "mesh_tp":
             return tuple(ranks)

@@ -25,14 +25,28 @@ class Nursery:
     All processes of a test run share that process: torch takes seconds to import.
     """
 
-    def __init__(self, folder: Path, shared: Path) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        shared: Path,
+        scenarios: str = "tests.trainer.scenarios",
+        python: str = sys.executable,
+    ) -> None:
+        """Args:
+        folder: Its own.
+        shared: That of the whole test run.
+        scenarios: The module of what is run.
+        python: The interpreter that runs it.
+        """
+        self._scenarios, self._python = scenarios, python
         self.socket = folder / "agent.sock"
         self._folder, self._count = folder, 0
         self.errors = folder / "stderr"
         self._process: subprocess.Popen[bytes] | None = None
         with (shared / "lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            lines = self._meet(shared / "nursery.sock") or self._meet(shared / "nursery.sock", start=True)
+            meeting = shared / f"{Path(python).parents[1].name}.sock"
+            lines = self._meet(meeting) or self._meet(meeting, start=True)
         assert lines is not None, "the nursery doesn't start"
         self._lines = lines
 
@@ -40,12 +54,12 @@ class Nursery:
         if start:
             environment = {
                 **os.environ,
-                "PYTHONPATH": str(BOOTSTRAP),
+                "PYTHONPATH": os.pathsep.join(map(str, (BOOTSTRAP, ROOT / "agent", ROOT / "lab"))),
                 "JOULEPATH_SOCKET": self.socket.name,
                 "LD_LIBRARY_PATH": str(library_dir()),
             }
             path.unlink(missing_ok=True)
-            command = [sys.executable, "-m", "tests.trainer.nursery", str(path)]
+            command = [self._python, "-m", "tests.trainer.nursery", str(path), self._scenarios]
             self._process = subprocess.Popen(command, env=environment, cwd=ROOT)
             while not path.exists():
                 assert self._process.poll() is None, "the nursery has ended"

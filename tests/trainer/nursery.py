@@ -1,27 +1,29 @@
 """Imports torch once, with the hook in place, and then forks the ranks of one training after another.
 
-    python -m tests.trainer.nursery SOCKET
+    python -m tests.trainer.nursery SOCKET SCENARIOS
 
 It is started as a training process is (its `sitecustomize` is Joulepath's). It listens at a
 unix socket for the processes of the test run; each says in which folder it works, and then sends one JSON object a
 line, {"scenario", "world", "store", ...}, answered with one line: the ranks' results. It ends with the last of them.
+SCENARIOS is the module whose functions are the scenarios.
 """
 
 from __future__ import annotations
 
+import atexit
+import importlib
 import json
 import os
 import socket
 import sys
 import traceback
+from types import ModuleType
 from typing import Any
 
 import torch.distributed as dist
 
-from tests.trainer import scenarios
 
-
-def rank_process(rank: int, order: dict[str, Any]) -> Any:
+def rank_process(scenarios: ModuleType, rank: int, order: dict[str, Any]) -> Any:
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(order["world"]))
     dist.init_process_group("gloo", f"file://{order['store']}", rank=rank, world_size=order["world"])
     try:
@@ -30,7 +32,15 @@ def rank_process(rank: int, order: dict[str, Any]) -> Any:
         dist.destroy_process_group()
 
 
-def run(order: dict[str, Any]) -> list[Any]:
+def end_of_process() -> None:
+    """What the interpreter does at its end, without destroying what the parent of a fork owns."""
+    sys.stdout.flush()
+    atexit._run_exitfuncs()
+    sys.stderr.flush()
+    os._exit(0)
+
+
+def run(scenarios: ModuleType, order: dict[str, Any]) -> list[Any]:
     children = []
     for rank in range(order["world"]):
         reading, writing = os.pipe()
@@ -38,11 +48,11 @@ def run(order: dict[str, Any]) -> list[Any]:
         if pid == 0:
             os.close(reading)
             try:
-                answer = json.dumps({"result": rank_process(rank, order)})
+                answer = json.dumps({"result": rank_process(scenarios, rank, order)})
             except BaseException:
                 answer = json.dumps({"error": traceback.format_exc()})
             os.write(writing, answer.encode())
-            scenarios.end_of_process()
+            end_of_process()
         os.close(writing)
         children.append((pid, reading))
     answers = []
@@ -53,17 +63,17 @@ def run(order: dict[str, Any]) -> list[Any]:
     return answers
 
 
-def serve(client: socket.socket) -> None:
+def serve(client: socket.socket, scenarios: ModuleType) -> None:
     """One process of the test run, in its own folder: the hook has a relative path for the agent's socket."""
     with client.makefile("rw") as lines:
         os.chdir(lines.readline().strip())
         os.dup2(os.open("stderr", os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
         print("ready", file=lines, flush=True)
         for line in lines:
-            print(json.dumps(run(json.loads(line))), file=lines, flush=True)
+            print(json.dumps(run(scenarios, json.loads(line))), file=lines, flush=True)
 
 
-def main(path: str) -> None:
+def main(path: str, scenarios: ModuleType) -> None:
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(path)
     listener.listen()
@@ -80,7 +90,7 @@ def main(path: str) -> None:
         with client:
             if (pid := os.fork()) == 0:
                 listener.close()
-                serve(client)
+                serve(client, scenarios)
                 # Nothing is left to tidy up, and torch takes seconds for it.
                 os._exit(0)
         serving.add(pid)
@@ -89,4 +99,4 @@ def main(path: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(sys.argv[1], importlib.import_module(sys.argv[2]))

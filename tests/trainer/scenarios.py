@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import atexit
 import inspect
 import os
 import socket
-import sys
 import threading
 import time
 from contextlib import suppress
@@ -30,14 +28,6 @@ from virtual_gpus import stream
 
 MICROBATCHES = 4
 WIDTH = 8
-
-
-def end_of_process() -> None:
-    """What the interpreter does at its end, without destroying what the parent of a fork owns."""
-    sys.stdout.flush()
-    atexit._run_exitfuncs()
-    sys.stderr.flush()
-    os._exit(0)
 
 
 def unhook() -> None:

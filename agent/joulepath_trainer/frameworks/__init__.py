@@ -1,7 +1,9 @@
 """What is watched in a training process.
 
 - `pipelining`: the steps of `torch.distributed.pipelining`
+- `megatron`: the iterations of Megatron-core's schedules
 - `optimizers`: the steps of an optimizer, where there is no pipeline
+- `steps`: what pipelines of whichever framework have in common
 - `adapters`: one observer, told by these
 """
 

@@ -4,29 +4,30 @@ from __future__ import annotations
 
 from types import ModuleType
 
+from joulepath_trainer.frameworks.megatron import MegatronSteps
 from joulepath_trainer.frameworks.optimizers import OptimizerSteps
 from joulepath_trainer.frameworks.pipelining import PipelineSteps
+from joulepath_trainer.frameworks.steps import Steps
 from joulepath_trainer.observer import Observer
 
 __all__ = ["Adapters"]
 
 
 class Adapters:
-    """One observer, told by the pipeline's steps, or by the optimizer's until there is a pipeline."""
+    """One observer, told by a pipeline's steps, or by the optimizer's until there is a pipeline."""
 
     def __init__(self, socket_path: str) -> None:
         observer = Observer(socket_path)
-        self._optimizers = OptimizerSteps(observer)
-        self._pipelines = PipelineSteps(observer, on_first=self._optimizers.stand_aside)
+        optimizers = OptimizerSteps(observer)
+        steps = Steps(observer, on_first=optimizers.stand_aside)
+        pipelining, megatron = PipelineSteps(steps), MegatronSteps(steps)
+        self._observe = {
+            "torch.distributed.pipelining.stage": pipelining.observe_stages,
+            "torch.distributed.pipelining.schedules": pipelining.observe_schedules,
+            "torch.optim.optimizer": optimizers.observe,
+            "megatron.core.pipeline_parallel.schedules": megatron.observe_schedules,
+        }
 
-    def observe_stages(self, module: ModuleType) -> None:
-        """For `torch.distributed.pipelining.stage`."""
-        self._pipelines.observe_stages(module)
-
-    def observe_schedules(self, module: ModuleType) -> None:
-        """For `torch.distributed.pipelining.schedules`."""
-        self._pipelines.observe_schedules(module)
-
-    def observe_optimizers(self, module: ModuleType) -> None:
-        """For `torch.optim.optimizer`."""
-        self._optimizers.observe(module.register_optimizer_step_post_hook)
+    def observe(self, module: ModuleType) -> None:
+        """For a module that has just been imported, one of `joulepath_trainer.hook.MODULES`."""
+        self._observe[module.__name__](module)

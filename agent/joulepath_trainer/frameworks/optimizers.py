@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any, Final
 
 from joulepath_trainer.identity import single_stage_work
@@ -28,15 +29,15 @@ class OptimizerSteps:
         self._steps = 0
         self._aside = False
 
-    def observe(self, register: Callable[[Callable[..., None]], Any]) -> None:
-        """Registers with torch's `register_optimizer_step_post_hook`."""
+    def observe(self, module: ModuleType) -> None:
+        """Registers a hook; for `torch.optim.optimizer`."""
 
         def stepped(optimizer: Any, _args: object, _kwargs: object) -> None:
             self._stepped(optimizer)
 
         # Should a user compile the optimizer's step, this isn't a part of it.
         stepped._torchdynamo_disable = True  # type: ignore[attr-defined]
-        register(stepped)
+        module.register_optimizer_step_post_hook(stepped)
 
     def stand_aside(self) -> None:
         """There is a pipeline: its steps are the iterations, from now on."""

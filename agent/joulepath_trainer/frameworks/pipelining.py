@@ -22,33 +22,20 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
+from joulepath_trainer.frameworks.steps import Steps
 from joulepath_trainer.identity import Work, pipeline_work
-from joulepath_trainer.observer import Observer
-from joulepath_trainer.session import BegunInstruction
 
 __all__ = ["PipelineSteps"]
 
 
 class PipelineSteps:
-    """The training steps of this process's pipeline.
+    """The steps of a schedule."""
 
-    The pipeline of the first training step is the one that is observed. Steps of a schedule that differs from it (in
-    class, stages, microbatches or ranks) are neither marked nor counted; on every rank alike.
-    """
-
-    def __init__(self, observer: Observer, on_first: Callable[[], None]) -> None:
-        """Nothing is observed before a module has been given to `observe_stages` and `observe_schedules`.
-
-        Args:
-            observer: Is told of every step.
-            on_first: Called at the first training step of a pipeline, before it is observed.
-        """
-        self._observer = observer
-        self._on_first = on_first
-        self._work: Work | None = None
-        self._schedule: Callable[[], object | None] = lambda: None
-        self._in_step = False
-        self._marking = False
+    def __init__(self, steps: Steps) -> None:
+        """Nothing is observed before a module has been given to `observe_stages` and `observe_schedules`."""
+        self._steps = steps
+        self._known: tuple[Callable[[], object | None], Work | None] = lambda: None, None
+        """The last schedule, and what it trains."""
 
     def observe_stages(self, stage_module: ModuleType) -> None:
         """Wraps the computations of a stage; for `torch.distributed.pipelining.stage`."""
@@ -65,7 +52,7 @@ class PipelineSteps:
     def _observed_step(self, original: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(original)
         def step(schedule: Any, *args: Any, **kwargs: Any) -> Any:
-            if not self._begin_step(schedule):
+            if not self._steps.begin(lambda: self._recognise(schedule)):
                 return original(schedule, *args, **kwargs)
             whole = False
             try:
@@ -73,8 +60,7 @@ class PipelineSteps:
                 whole = True
                 return result
             finally:
-                self._in_step = self._marking = False
-                self._observer.end_step(whole)
+                self._steps.end(whole)
 
         return step
 
@@ -83,48 +69,26 @@ class PipelineSteps:
     ) -> Callable[..., Any]:
         @functools.wraps(original)
         def observed(stage: Any, *args: Any, **kwargs: Any) -> Any:
-            token = self._begin_instruction(stage, instruction, args, kwargs) if self._marking else None
+            def name() -> tuple[str, int, int]:
+                kind, microbatch = instruction(*args, **kwargs)
+                return kind, stage.stage_index, microbatch
+
+            token = self._steps.begin_instruction(name)
             if token is None:
                 return original(stage, *args, **kwargs)
             try:
                 return original(stage, *args, **kwargs)
             finally:
-                self._observer.end_instruction(token)
+                self._steps.end_instruction(token)
 
         return observed
 
-    def _begin_step(self, schedule: Any) -> bool:
-        try:
-            if self._observer.off or self._in_step or not _trains(schedule):
-                return False
-            work = self._work if self._schedule() is schedule else self._recognise(schedule)
-            if work is None:
-                return False
-            self._in_step = True
-            self._marking = bool(self._observer.begin_step(work))
-            return True
-        except Exception as error:
-            self._observer.switch_off(error)
-            return False
-
     def _recognise(self, schedule: Any) -> Work | None:
-        work = pipeline_work(schedule)
-        if self._work is None:
-            self._on_first()
-        elif work != self._work:
+        if not _trains(schedule):
             return None
-        self._work, self._schedule = work, weakref.ref(schedule)
-        return work
-
-    def _begin_instruction(
-        self, stage: Any, instruction: Callable[..., tuple[str, int]], args: Any, kwargs: Any
-    ) -> BegunInstruction | None:
-        try:
-            kind, microbatch = instruction(*args, **kwargs)
-            return self._observer.begin_instruction(kind, stage.stage_index, microbatch)
-        except Exception as error:
-            self._observer.switch_off(error)
-            return None
+        if self._known[0]() is not schedule:
+            self._known = weakref.ref(schedule), pipeline_work(schedule)
+        return self._known[1]
 
 
 def _trains(schedule: Any) -> bool:

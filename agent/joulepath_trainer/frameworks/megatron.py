@@ -1,0 +1,161 @@
+"""Observes Megatron-core: the functions of `megatron.core.pipeline_parallel.schedules`.
+
+NeMo, Megatron-Bridge and verl train by the same functions. Facts about megatron-core (0.12.3, 0.16.1 and 0.19.2, read
+in their sources):
+
+- Each of the three functions `forward_backward_*` runs one iteration of all microbatches, `forward_only` where it
+  evaluates. All arguments are keywords. `model` is a list of the rank's chunks, or the only one.
+- They find each other, `forward_step` and `backward_step` by their names in the module, so that what stands there is
+  what is called. What a chunk receives has been waited for by then.
+- A backward is told no chunk, but the very tensor (or list of one) that the chunk's forward returned.
+- Chunk c of a rank is stage `rank + c * ranks` of the pipeline.
+- Where `overlap_moe_expert_parallel_comm` is set, a forward and a backward run interleaved in one call of another
+  module: such a training has iterations only.
+
+A wrapped function keeps its signature, result and exceptions.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any, Final
+
+from joulepath_trainer.frameworks.steps import Steps
+from joulepath_trainer.identity import Work, group_ranks, rank_and_world
+from joulepath_trainer.placement import Placement
+from joulepath_trainer.wire.messages import PipelinePlace
+
+__all__ = ["MegatronSteps"]
+
+_SCHEDULES: Final = {
+    "forward_backward_no_pipelining": "",
+    "forward_backward_pipelining_without_interleaving": "Megatron1F1B",
+    "forward_backward_pipelining_with_interleaving": "MegatronInterleaved1F1B",
+}
+
+
+_STATE: Final = "megatron.core.parallel_state"
+
+
+class MegatronSteps:
+    """The iterations of Megatron's schedules."""
+
+    def __init__(self, steps: Steps) -> None:
+        """Nothing is observed before a module has been given to `observe_schedules`."""
+        self._steps = steps
+        self._stages: dict[int, int] = {}
+        """Of the rank's chunks, by identity."""
+        self._forwards: dict[int, int] = {}
+        """How many there were in this step, by stage."""
+        self._outputs: dict[int, tuple[int, int]] = {}
+        """Stage and microbatch of what wasn't gone back through yet, by the identity of the output."""
+
+    def observe_schedules(self, module: ModuleType) -> None:
+        """Wraps what stands there."""
+        for name, schedule in _SCHEDULES.items():
+            setattr(module, name, self._observed_step(getattr(module, name), schedule))
+        module.forward_step = self._observed_forward(module.forward_step)  # type: ignore[attr-defined]
+        module.backward_step = self._observed_backward(module.backward_step)  # type: ignore[attr-defined]
+
+    def _observed_step(self, original: Callable[..., Any], schedule: str) -> Callable[..., Any]:
+        @functools.wraps(original)
+        def step(*args: Any, **kwargs: Any) -> Any:
+            if not self._steps.begin(lambda: self._recognise(schedule, **kwargs)):
+                return original(*args, **kwargs)
+            whole = False
+            try:
+                result = original(*args, **kwargs)
+                whole = True
+                return result
+            finally:
+                self._steps.end(whole)
+                self._stages, self._forwards, self._outputs = {}, {}, {}
+
+        return step
+
+    def _observed_forward(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(original)
+        def forward_step(forward_step_func: Any, data_iterator: Any, model: Any, *args: Any, **kwargs: Any) -> Any:
+            place = self._begins(model)
+            token = None if place is None else self._steps.begin_instruction(lambda: ("F", *place))
+            if place is None or token is None:
+                return original(forward_step_func, data_iterator, model, *args, **kwargs)
+            try:
+                result = original(forward_step_func, data_iterator, model, *args, **kwargs)
+            finally:
+                self._steps.end_instruction(token)
+            self._outputs[_identity(result[0])] = place
+            return result
+
+        return forward_step
+
+    def _observed_backward(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(original)
+        def backward_step(input_tensor: Any, output_tensor: Any, *args: Any, **kwargs: Any) -> Any:
+            token = self._steps.begin_instruction(lambda: ("B", *self._outputs.pop(_identity(output_tensor))))
+            if token is None:
+                return original(input_tensor, output_tensor, *args, **kwargs)
+            try:
+                return original(input_tensor, output_tensor, *args, **kwargs)
+            finally:
+                self._steps.end_instruction(token)
+
+        return backward_step
+
+    def _begins(self, model: Any) -> tuple[int, int] | None:
+        """Stage and microbatch of a forward; None outside of an observed step."""
+        stage = self._stages.get(id(model)) if self._steps.marking else None
+        if stage is None:
+            return None
+        microbatch = self._forwards.get(stage, 0)
+        self._forwards[stage] = microbatch + 1
+        return stage, microbatch
+
+    def _recognise(
+        self,
+        schedule: str,
+        *,
+        model: Any,
+        num_microbatches: int,
+        forward_only: bool = False,
+        pg_collection: Any = None,
+        **_others: object,
+    ) -> Work | None:
+        if forward_only:
+            return None
+        chunks = list(model) if isinstance(model, (list, tuple)) else [model]
+        ranks, placement = _coordinates(pg_collection)
+        number, count = ranks.index(rank_and_world()[0]), len(ranks)
+        stages = tuple(number + chunk * count for chunk in range(len(chunks)))
+        self._stages = {id(chunk): stage for chunk, stage in zip(chunks, stages, strict=True)}
+        place = PipelinePlace(
+            schedule=schedule,
+            stage_count=count * len(chunks),
+            microbatches=num_microbatches,
+            stages=stages,
+            ranks=ranks,
+        )
+        return Work(place, next(chunks[0].parameters()).device.type, placement)
+
+
+def _coordinates(collection: Any) -> tuple[tuple[int, ...], Placement]:
+    """The ranks of this one's pipeline, and where it stands among the others. Context-parallel peers compute in step
+    with each other, as tensor-parallel ones do."""
+    pipeline, peers, replicas = (
+        group_ranks(getattr(collection, field, None) or getattr(sys.modules[_STATE], getter)())
+        for field, getter in (
+            ("pp", "get_pipeline_model_parallel_group"),
+            ("tp_cp", "get_tensor_and_context_parallel_group"),
+            ("dp", "get_data_parallel_group"),
+        )
+    )
+    rank = rank_and_world()[0]
+    return pipeline, Placement(replicas.index(rank), peers.index(rank), len(replicas), len(peers))
+
+
+def _identity(output: Any) -> int:
+    """Of a tensor, or of the one of a list."""
+    return id(output[0] if isinstance(output, list) else output)

@@ -1,0 +1,111 @@
+"""Real schedules of Megatron-core over gloo, observed through the hook, in versions from the oldest to the newest."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from itertools import groupby
+from typing import Any
+
+import pytest
+
+import frameworks
+from agent_double import AgentDouble, ConnectedRank
+from joulepath_trainer.wire.page import MarkerEvent
+from tests.trainer.conftest import Nursery
+
+pytestmark = pytest.mark.slow
+
+MICROBATCHES, STEPS = 4, 5
+
+
+@pytest.fixture(scope="module", params=frameworks.names("megatron"))
+def megatron(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nursery]:
+    try:
+        python = frameworks.environment(request.param)
+    except frameworks.NoPythonError as error:
+        pytest.skip(str(error))
+    folder = tmp_path_factory.mktemp("nursery")
+    shared = tmp_path_factory.getbasetemp().parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+    started = Nursery(folder, shared, "tests.trainer.frameworks.megatron_scenarios", str(python))
+    yield started
+    started.close()
+
+
+def check(rank: ConnectedRank, ran: dict[str, Any]) -> None:
+    """What a rank told is what the model itself saw, iteration by iteration."""
+    marked = {
+        number: [(e.event, e.kind, e.stage, e.microbatch) for e in group]
+        for number, group in groupby(rank.entries(), lambda entry: entry.iteration)
+    }
+    assert marked
+    for number, events in marked.items():
+        expected = [
+            (event, kind, stage, microbatch)
+            for kind, stage, microbatch in ran["orders"][number]
+            for event in (MarkerEvent.BEGIN, MarkerEvent.END)
+        ]
+        assert events[1:-1] == expected, number
+        assert [events[0][0], events[-1][0]] == [MarkerEvent.STEP_BEGIN, MarkerEvent.STEP_END]
+    assert rank.records
+    for record in rank.records:
+        assert [[s.kind, s.stage, s.microbatch] for s in record.spans] == ran["orders"][record.iteration]
+        times = [time for span in record.spans for time in (span.begin_s, span.end_s)]
+        assert times == sorted(times)
+        assert times[-1] <= record.end_s
+
+
+@pytest.mark.parametrize(
+    ("schedule", "options"),
+    [
+        ("Megatron1F1B", {"pipeline": 2}),
+        ("Megatron1F1B", {"pipeline": 2, "batched": True}),
+        ("MegatronInterleaved1F1B", {"pipeline": 2, "chunks": 2}),
+        ("MegatronInterleaved1F1B", {"pipeline": 2, "chunks": 2, "batched": True}),
+        ("", {"pipeline": 1}),
+    ],
+)
+def test_what_each_rank_ran_is_told_instruction_for_instruction(
+    megatron: Nursery, schedule: str, options: dict[str, Any]
+) -> None:
+    with AgentDouble(megatron.socket) as agent:
+        ran = megatron.run("train", 2, steps=STEPS, evaluate_after=2, **options)
+        ranks = agent.ranks(2)
+    chunks = options.get("chunks", 1)
+    for number, rank in enumerate(ranks):
+        place = rank.hello.pipeline
+        index = place.ranks.index(number)
+        assert (place.schedule, place.microbatches, place.stage_count) == (
+            schedule,
+            MICROBATCHES,
+            options["pipeline"] * chunks,
+        )
+        assert place.stages == tuple(index + options["pipeline"] * chunk for chunk in range(chunks))
+        assert list(place.ranks) == ran[number]["pipeline"]
+        assert {record.iteration for record in rank.records} >= set(range(1, STEPS)), "an evaluation isn't counted"
+        check(rank, ran[number])
+
+
+@pytest.mark.parametrize(
+    "options", [{"pipeline": 2, "tensor": 2}, {"pipeline": 2, "context": 2}, {"pipeline": 2}, {"pipeline": 1}]
+)
+def test_coordinates_are_those_of_megatron(megatron: Nursery, options: dict[str, Any]) -> None:
+    with AgentDouble(megatron.socket) as agent:
+        ran = megatron.run("train", 4, steps=3, **options)
+        ranks = agent.ranks(4)
+    peers = options.get("tensor", 1) * options.get("context", 1)
+    for told, rank in zip(ran, ranks, strict=True):
+        assert [rank.hello.data, rank.hello.tensor] == [told["data"], told["tensor"]]
+        assert list(rank.hello.pipeline.ranks) == told["pipeline"]
+        assert rank.hello.tensor_parallel == peers
+        assert rank.hello.data_parallel == 4 // (peers * options["pipeline"])
+
+
+def test_training_computes_the_same_with_an_agent_and_without(megatron: Nursery) -> None:
+    options = {"pipeline": 2, "chunks": 2, "steps": 4}
+    alone = megatron.run("train", 2, **options)
+    with AgentDouble(megatron.socket) as agent:
+        observed = megatron.run("train", 2, **options)
+        agent.ranks(2)
+    assert [one["losses"] for one in alone] == [one["losses"] for one in observed]
+    assert alone[1]["losses"][0] != alone[1]["losses"][-1]
