@@ -93,7 +93,8 @@ def energy_windows(run: Run, trace: Trace, least_s: float, most_cells: int) -> E
 def fit_power(windows: Sequence[EnergyWindows]) -> PowerFit:
     """Weighted least squares over windows at one clock, with the mean power as what is known before.
 
-    What hardly occurs is left out, as is what would draw less than nothing; a short tail counts as wait.
+    Of an instruction that hardly occurs no more is known than before: it draws about what all do. What would draw less
+    than nothing is left out; a short tail counts as wait.
     """
     if not windows:
         return PowerFit({}, {})
@@ -121,7 +122,10 @@ def fit_power(windows: Sequence[EnergyWindows]) -> PowerFit:
     prior = np.eye(len(used)) / (_PRIOR_SHARE * mean_w) ** 2
     power += np.linalg.solve(precision + prior, prior @ (mean_w - power))
     errors = np.sqrt(np.diag(np.linalg.inv(precision + prior)))
-    told = {regressors[i]: (float(p), float(e)) for i, p, e in zip(used, power, errors, strict=True) if p > 0}
+    told = {one: (float(mean_w), _PRIOR_SHARE * float(mean_w)) for one in regressors if one not in (WAIT, TAIL)}
+    for at, watts, error in zip(used, power, errors, strict=True):
+        told[regressors[at]] = float(watts), float(error)
+    told = {one: (watts, error) for one, (watts, error) in told.items() if watts > 0}
     return PowerFit({name: p for name, (p, _) in told.items()}, {name: e for name, (_, e) in told.items()})
 
 

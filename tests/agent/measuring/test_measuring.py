@@ -87,6 +87,23 @@ def test_the_regression_recovers_power_by_kind_and_of_waiting(seed: int) -> None
         assert abs(fit.power_w[regressor] - true_w) < 6 * fit.standard_error_w[regressor] + 1.0
 
 
+def test_an_instruction_that_takes_no_time_draws_about_what_all_do_and_disturbs_nothing() -> None:
+    chance = random.Random(7)
+    done = iterations(12, chance)
+    steps = KnownSteps()  # a first stage has an input gradient of no input in the schedules that split backwards
+    empty = [InstructionSpan("I", 2, number, 0.0, 0.0) for number in range(4)]
+    with_it = [replace(one, spans=steps.spans((*empty, *told(one)))) for one in done]
+    run = Run(Applied(Arm.SWEEP, 0, "h", 900, 12), False, tuple(with_it))
+    windows = energy_windows(run, counter(done, 0.1, 0.0005, chance), 0.02, MOST_CELLS)
+    assert windows is not None
+    fit = fit_power([windows])
+    assert fit.power_w[2, "F"] == pytest.approx(POWER_W["F"], rel=0.03)
+    assert fit.power_w[2, "B"] == pytest.approx(POWER_W["B"], rel=0.03)
+    mean_w = windows.joules.sum() / windows.seconds.sum()
+    assert fit.power_w[2, "I"] == pytest.approx(mean_w)
+    assert fit.standard_error_w[2, "I"] == pytest.approx(mean_w)
+
+
 def test_a_host_so_busy_that_its_edges_come_late_measures_no_power_of_nothing_and_says_how_little_it_knows() -> None:
     for seed in range(200):
         chance = random.Random(seed)
