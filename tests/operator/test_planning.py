@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -242,3 +243,36 @@ def test_a_profile_of_absurd_figures_is_refused_whatever_a_library_prints(reques
     assert isinstance(refusal, PlanRefusal)
     assert refusal.reason == "NotPlannable"
     assert "seconds and joules" in refusal.message
+
+
+def test_an_input_gradient_of_no_input_which_takes_no_time_is_planned_around(
+    request_for: PlanRequest, result: PlanResult
+) -> None:
+    """As the first stage has it under the schedules that split backwards: its whole backward is one for weights."""
+    first, *others = request_for.profile.stages
+    (forward,) = (kind for kind in first.kinds if kind.kind == "F")
+    (backward,) = (kind for kind in first.kinds if kind.kind == "B")
+    nothing = tuple(
+        ProfilePoint(
+            clock_mhz=one.clock_mhz, time_s=1e-9, energy_j=3e-7, energy_standard_error_j=3e-7, samples=one.samples
+        )
+        for one in backward.points
+    )
+    kinds = (
+        forward,
+        KindProfile(kind="I", points=nothing),
+        KindProfile(kind="W", points=backward.points),
+    )
+    stages = (first.model_copy(update={"kinds": kinds}), *others)
+    order = " ".join(request_for.orders[0])
+    order = re.sub(r"0:B(\d+)", r"0:I\1 0:W\1", order)
+    split = compute(
+        replace(
+            request_for,
+            profile=request_for.profile.model_copy(update={"stages": stages}),
+            orders=(tuple(order.split()), *request_for.orders[1:]),
+        )
+    )
+    assert isinstance(split, PlanResult)
+    assert split.predicted_savings == pytest.approx(result.predicted_savings, abs=0.005)
+    assert len(split.stages[0].order) == len(order.split())
