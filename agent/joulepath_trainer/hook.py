@@ -25,6 +25,8 @@ MODULES: Final = (
     "torch.distributed.pipelining.schedules",
     "torch.optim.optimizer",
     "megatron.core.pipeline_parallel.schedules",
+    "deepspeed.runtime.engine",
+    "deepspeed.runtime.pipe.engine",
 )
 """Whose import is followed; `joulepath_trainer.frameworks.adapters` says by what."""
 

@@ -46,12 +46,10 @@ def pipeline_work(schedule: Any) -> Work:
     )
 
 
-def single_stage_work(optimizer: Any) -> Work:
-    """What an optimizer trains where there is no pipeline: one stage, one microbatch, one rank."""
-    device = next(parameter.device.type for group in optimizer.param_groups for parameter in group["params"])
-    return Work(
-        PipelinePlace(schedule="", stage_count=1, microbatches=1, stages=(0,), ranks=(rank_and_world()[0],)), device
-    )
+def single_stage_work(device_type: str) -> Work:
+    """What a rank trains where there is no pipeline: one stage, one microbatch, one rank."""
+    place = PipelinePlace(schedule="", stage_count=1, microbatches=1, stages=(0,), ranks=(rank_and_world()[0],))
+    return Work(place, device_type)
 
 
 def hello_of(work: Work, marker: Marker, attempt: int, environ: Mapping[str, str] = os.environ) -> Hello:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from types import ModuleType
 
+from joulepath_trainer.frameworks.deepspeed import DeepSpeedSteps
 from joulepath_trainer.frameworks.megatron import MegatronSteps
 from joulepath_trainer.frameworks.optimizers import OptimizerSteps
 from joulepath_trainer.frameworks.pipelining import PipelineSteps
@@ -20,12 +21,14 @@ class Adapters:
         observer = Observer(socket_path)
         optimizers = OptimizerSteps(observer)
         steps = Steps(observer, on_first=optimizers.stand_aside)
-        pipelining, megatron = PipelineSteps(steps), MegatronSteps(steps)
+        pipelining = PipelineSteps(steps)
         self._observe = {
             "torch.distributed.pipelining.stage": pipelining.observe_stages,
             "torch.distributed.pipelining.schedules": pipelining.observe_schedules,
             "torch.optim.optimizer": optimizers.observe,
-            "megatron.core.pipeline_parallel.schedules": megatron.observe_schedules,
+            "megatron.core.pipeline_parallel.schedules": MegatronSteps(steps).observe_schedules,
+            "deepspeed.runtime.engine": optimizers.observe_deepspeed,
+            "deepspeed.runtime.pipe.engine": DeepSpeedSteps(steps).observe_engine,
         }
 
     def observe(self, module: ModuleType) -> None:

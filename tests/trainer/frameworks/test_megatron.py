@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from itertools import groupby
 from typing import Any
 
 import pytest
 
 import frameworks
-from agent_double import AgentDouble, ConnectedRank
-from joulepath_trainer.wire.page import MarkerEvent
+from agent_double import AgentDouble
 from tests.trainer.conftest import Nursery
+from tests.trainer.frameworks.versions import assert_told, nursery_of
 
 pytestmark = pytest.mark.slow
 
@@ -21,38 +19,7 @@ MICROBATCHES, STEPS = 4, 5
 
 @pytest.fixture(scope="module", params=frameworks.names("megatron"))
 def megatron(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nursery]:
-    try:
-        python = frameworks.environment(request.param)
-    except frameworks.NoPythonError as error:
-        pytest.skip(str(error))
-    folder = tmp_path_factory.mktemp("nursery")
-    shared = tmp_path_factory.getbasetemp().parent if "PYTEST_XDIST_WORKER" in os.environ else folder
-    started = Nursery(folder, shared, "tests.trainer.frameworks.megatron_scenarios", str(python))
-    yield started
-    started.close()
-
-
-def check(rank: ConnectedRank, ran: dict[str, Any]) -> None:
-    """What a rank told is what the model itself saw, iteration by iteration."""
-    marked = {
-        number: [(e.event, e.kind, e.stage, e.microbatch) for e in group]
-        for number, group in groupby(rank.entries(), lambda entry: entry.iteration)
-    }
-    assert marked
-    for number, events in marked.items():
-        expected = [
-            (event, kind, stage, microbatch)
-            for kind, stage, microbatch in ran["orders"][number]
-            for event in (MarkerEvent.BEGIN, MarkerEvent.END)
-        ]
-        assert events[1:-1] == expected, number
-        assert [events[0][0], events[-1][0]] == [MarkerEvent.STEP_BEGIN, MarkerEvent.STEP_END]
-    assert rank.records
-    for record in rank.records:
-        assert [[s.kind, s.stage, s.microbatch] for s in record.spans] == ran["orders"][record.iteration]
-        times = [time for span in record.spans for time in (span.begin_s, span.end_s)]
-        assert times == sorted(times)
-        assert times[-1] <= record.end_s
+    yield from nursery_of(request.param, "megatron_scenarios", tmp_path_factory)
 
 
 @pytest.mark.parametrize(
@@ -83,7 +50,7 @@ def test_what_each_rank_ran_is_told_instruction_for_instruction(
         assert place.stages == tuple(index + options["pipeline"] * chunk for chunk in range(chunks))
         assert list(place.ranks) == ran[number]["pipeline"]
         assert {record.iteration for record in rank.records} >= set(range(1, STEPS)), "an evaluation isn't counted"
-        check(rank, ran[number])
+        assert_told(rank, ran[number]["orders"])
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,103 @@
+"""Trainings by DeepSpeed that know nothing of Joulepath, on CPUs."""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import Any
+
+os.environ |= {"DS_ACCELERATOR": "cpu", "PYTORCH_NVML_BASED_CUDA_CHECK": "0"}
+
+import deepspeed
+import torch
+import torch.distributed as dist
+from deepspeed.pipe import PipelineModule
+from deepspeed.runtime.pipe.topology import PipeModelDataParallelTopology
+
+logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+
+WIDTH, MICROBATCHES = 4, 4
+CONFIG = {
+    "train_micro_batch_size_per_gpu": 1,
+    "gradient_accumulation_steps": MICROBATCHES,
+    "optimizer": {"type": "SGD", "params": {"lr": 0.1}},
+    "zero_allow_untested_optimizer": True,
+    "steps_per_print": 10**9,
+}
+RAN: list[list[Any]] = []
+"""Kind, stage and microbatch of what has run in this iteration."""
+
+
+class Ran(torch.autograd.Function):  # type: ignore[misc]
+    """Notes when something was gone forward and back through."""
+
+    @staticmethod
+    def forward(ctx: Any, value: torch.Tensor, stage: int, microbatch: int) -> torch.Tensor:
+        ctx.what = stage, microbatch
+        RAN.append(["F", stage, microbatch])
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        RAN.append(["B", *ctx.what])
+        return gradient.clone(), None, None
+
+
+class Layer(torch.nn.Module):  # type: ignore[misc]
+    """The one layer of a stage."""
+
+    def __init__(self, stage: int) -> None:
+        super().__init__()
+        self.stage, self.layer = stage, torch.nn.Linear(WIDTH, WIDTH)
+        self.forwards = 0
+
+    def forward(self, value: torch.Tensor) -> torch.Tensor:
+        """Of the microbatch that comes next."""
+        value = Ran.apply(self.layer(value), self.stage, self.forwards)
+        self.forwards += 1
+        return value
+
+
+def train_pipeline(rank: int, steps: int, pipeline: int, tensor: int = 1, evaluate_after: int = -1) -> dict[str, Any]:
+    """Trains a pipeline; what ran in each step, the losses, and where this rank stands."""
+    _begin()
+    replicas = dist.get_world_size() // (pipeline * tensor)
+    topology = PipeModelDataParallelTopology(num_pp=pipeline, num_mp=tensor, num_dp=replicas)
+    model = PipelineModule(
+        [Layer(stage) for stage in range(pipeline)],
+        topology=topology,
+        loss_fn=torch.nn.functional.mse_loss,
+        partition_method="uniform",
+    )
+    engine, *_ = deepspeed.initialize(model=model, model_parameters=list(model.parameters()), config=CONFIG)
+    own = [layer for layer in model.forward_funcs if isinstance(layer, Layer)]
+    data = (torch.ones(1, WIDTH), torch.zeros(1, WIDTH))
+    orders, losses = [], []
+    for number in range(steps):
+        RAN.clear()
+        for layer in own:
+            layer.forwards = 0
+        losses.append(float(engine.train_batch(iter([data] * MICROBATCHES))))
+        orders.append(list(RAN))
+        if number == evaluate_after:
+            engine.eval_batch(iter([data] * MICROBATCHES))
+    return {"orders": orders, "losses": losses, "data": engine.grid.data_parallel_id, "pipeline": engine.grid.pp_group}
+
+
+def train_in_groups(rank: int, steps: int, zero: int) -> None:
+    """Trains without a pipeline, four groups of parameters, which ZeRO steps one by one."""
+    _begin()
+    model = torch.nn.Sequential(*(torch.nn.Linear(WIDTH, WIDTH) for _ in range(4)))
+    groups = [{"params": list(layer.parameters())} for layer in model]
+    config = {**CONFIG, "gradient_accumulation_steps": 1, "zero_optimization": {"stage": zero}}
+    engine, *_ = deepspeed.initialize(model=model, model_parameters=groups, config=config)
+    for _ in range(steps):
+        dist.barrier()
+        engine.backward(engine(torch.ones(1, WIDTH)).square().mean())
+        engine.step()
+
+
+def _begin() -> None:
+    torch.set_num_threads(1)
+    torch.manual_seed(7)
+    deepspeed.init_distributed("gloo")

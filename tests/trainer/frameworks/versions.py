@@ -1,0 +1,49 @@
+"""What tests of frameworks share: trainings in an environment of their own, and what must be told of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from typing import Any
+
+import pytest
+
+import frameworks
+from agent_double import ConnectedRank
+from joulepath_trainer.wire.page import MarkerEvent
+from tests.trainer.conftest import Nursery
+
+__all__ = ["assert_told", "nursery_of"]
+
+
+def nursery_of(environment: str, scenarios: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nursery]:
+    """Runs the scenarios of this module in that environment; skips where it can't be made."""
+    try:
+        python = frameworks.environment(environment)
+    except frameworks.NoPythonError as error:
+        pytest.skip(str(error))
+    folder = tmp_path_factory.mktemp("nursery")
+    shared = tmp_path_factory.getbasetemp().parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+    started = Nursery(folder, shared, f"tests.trainer.frameworks.{scenarios}", str(python))
+    yield started
+    started.close()
+
+
+def assert_told(rank: ConnectedRank, orders: Sequence[Sequence[Sequence[Any]]]) -> None:
+    """What a rank told of each iteration is what the model itself saw: kind, stage and microbatch, in their order."""
+    marked = {
+        number: [(e.event, e.kind, e.stage, e.microbatch) for e in group]
+        for number, group in groupby(rank.entries(), lambda entry: entry.iteration)
+    }
+    assert marked
+    for number, events in marked.items():
+        sides = (MarkerEvent.BEGIN, MarkerEvent.END)
+        assert events[1:-1] == [(side, *what) for what in orders[number] for side in sides], number
+        assert [events[0][0], events[-1][0]] == [MarkerEvent.STEP_BEGIN, MarkerEvent.STEP_END]
+    assert rank.records
+    for record in rank.records:
+        assert [[s.kind, s.stage, s.microbatch] for s in record.spans] == orders[record.iteration]
+        times = [time for span in record.spans for time in (span.begin_s, span.end_s)]
+        assert times == sorted(times)
+        assert times[-1] <= record.end_s
