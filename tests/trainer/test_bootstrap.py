@@ -293,3 +293,51 @@ def test_behind_a_sitecustomize_that_runs_no_other_ours_comes_by_usercustomize(p
     assert done["path"][1:3] == [f"{image}/first", f"{image}/second"]
     assert done["path"][-1] == "/added"
     assert done["sitecustomize"] == str(image / "first/sitecustomize.py")
+
+
+def test_before_a_sitecustomize_that_moves_itself_to_the_front_children_are_led_in_as_well(
+    python: Python, image: Path
+) -> None:
+    """As OpenTelemetry's does."""
+    front = "import os; p = os.environ['PYTHONPATH'].split(':'); h = os.path.dirname(os.path.abspath(__file__))\n"
+    front += "os.environ['PYTHONPATH'] = ':'.join([h] + [one for one in p if one != h])\n"
+    (image / "first" / "sitecustomize.py").write_text(front)
+    code = f"import subprocess, sys; sys.exit(subprocess.call([sys.executable, '-c', {REPORT!r}]))"
+    done = run(python, "-c", code, PYTHONPATH=f"{BOOTSTRAP}:{image}/first")
+    child = json.loads(done.stdout)
+    assert child["environment"] == f"{image}/first:{BOOTSTRAP}"
+    assert child["hooks"]
+    assert child["path"] == report(python, PYTHONPATH=f"{image}/first")["path"]
+
+
+@pytest.mark.parametrize("order", ["{tool}:{ours}", "{ours}:{tool}"])
+def test_a_sitecustomize_that_runs_the_one_behind_it_runs_ours_or_is_run(
+    python: Python, image: Path, order: str
+) -> None:
+    """As ddtrace's does."""
+    (image / "first" / "sitecustomize.py").write_text(CHAINING)
+    (image / "second" / "sitecustomize.py").write_text("import sys; sys.path.append('/behind')")
+    path = order.format(tool=image / "first", ours=BOOTSTRAP)
+    done, plain = (
+        report(python, PYTHONPATH=f"{path}:{image}/second"),
+        report(python, PYTHONPATH=f"{image}/first:{image}/second"),
+    )
+    assert facts(done) == facts(plain)
+    assert done["hooks"]
+    assert done["path"][-2:] == ["/behind", "/tool"]
+    assert facts(report(python, PYTHONPATH=path)) == facts(report(python, PYTHONPATH=f"{image}/first"))
+
+
+CHAINING: Final = """
+import os, sys
+here = os.path.dirname(os.path.abspath(__file__))
+at, own = sys.path.index(here), sys.modules.pop("sitecustomize")
+del sys.path[at]
+try:
+    import sitecustomize
+except ImportError:
+    sys.modules["sitecustomize"] = own
+finally:
+    sys.path.insert(at, here)
+sys.path.append("/tool")
+"""
