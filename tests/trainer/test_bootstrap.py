@@ -237,6 +237,20 @@ def test_a_pth_file_may_import_from_the_image_where_the_node_injects(
     assert ("No module named" in done.stderr) != by_node
 
 
+@pytest.mark.slow
+def test_whatever_others_have_put_into_the_path_stays(python: Python, image: Path) -> None:
+    base = {"PYTHONUSERBASE": str(image / "base")}
+    site = Path(run(python, "-c", "import site; print(site.getusersitepackages())", **base).stdout.strip())
+    site.mkdir(parents=True)
+    (site / "a.pth").write_text("import sys; sys.path += [None, 1, b'/bytes', u'/text', b'\\xff']\n")
+    code = "import sys; print(sys.path, '|', [type(one).__name__ for one in sys.meta_path])"
+    plain, hooked = (run(python, "-bb", "-c", code, **base, **path) for path in ({"PYTHONPATH": ""}, {}))
+    assert (hooked.returncode, hooked.stderr) == (plain.returncode, plain.stderr)
+    assert hooked.stdout.partition("|")[0] == plain.stdout.partition("|")[0]
+    assert "/bytes" in hooked.stdout
+    assert "Watch" in hooked.stdout or "PostImportHook" in hooked.stdout
+
+
 def test_an_unset_path_of_the_image_changes_nothing(python: Python, image: Path) -> None:
     (image / "pythonpath").write_text("")
     told = report(python, JOULEPATH_IMAGE_PYTHONPATH_FILE=str(image / "pythonpath"))

@@ -61,7 +61,7 @@ def in_our_place(value, own):
 def _restore_path():
     # type: () -> None
     """Puts into `sys.path`, in the place of this folder, what belongs there, and so for child processes."""
-    places = [at for at, entry in enumerate(sys.path) if _absolute(entry) == _HERE]
+    places = [at for at, entry in enumerate(sys.path) if isinstance(entry, str) and _absolute(entry) == _HERE]
     for at in reversed(places):
         del sys.path[at]
     own, value = _own_value(), os.environ.get("PYTHONPATH", "")
@@ -93,7 +93,7 @@ def _absolute(entry):
     """As Python's `site` makes it, also where the working directory is gone."""
     try:
         return os.path.abspath(entry)
-    except OSError:
+    except Exception:
         return entry
 
 
