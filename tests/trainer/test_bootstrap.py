@@ -201,6 +201,41 @@ def test_a_virtual_environment_is_one(python: Python, tmp_path: Path) -> None:
     assert facts(report(within)) == facts(report(within, PYTHONPATH=""))
 
 
+EMBEDDING: Final = """
+#include <Python.h>
+int main(int count, char **words) {
+    PyConfig config;
+    PyConfig_InitIsolatedConfig(&config);
+    if (count > 2) Py_InitializeFromConfig(&config); else Py_Initialize();
+    return PyRun_SimpleString(words[1]) || Py_FinalizeEx();
+}
+"""
+
+
+@pytest.mark.slow
+def test_a_program_that_embeds_python_begins_as_it_would(python: Python, tmp_path: Path) -> None:
+    config = Path(os.path.realpath(python.path)).with_name("python{}.{}-config".format(*python.version))
+    if python.is_pypy or python.version < (3, 8) or not config.exists():
+        pytest.skip("this Python can't be embedded so, or not here")
+    (tmp_path / "main.c").write_text(EMBEDDING)
+    flags = subprocess.run(
+        [str(config), "--includes", "--ldflags", "--embed"], capture_output=True, text=True, check=True
+    )
+    compiler = ["cc", "main.c", "-o", "main", *flags.stdout.split()]
+    if subprocess.run(compiler, cwd=tmp_path, capture_output=True, check=False).returncode:
+        pytest.skip("its library isn't here")
+    for isolated in ((), ("isolated",)):
+        told = []
+        for path in ({}, {"PYTHONPATH": str(BOOTSTRAP)}):
+            environment = {"PATH": os.environ["PATH"], "JOULEPATH_SOCKET": "/nowhere", **path}
+            command = [str(tmp_path / "main"), REPORT.replace('"argv": sys.argv, ', ""), *isolated]
+            done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+            assert not done.stderr
+            told.append(json.loads(done.stdout))
+        assert facts(told[0]) == facts(told[1])
+        assert bool(told[1]["hooks"]) == (not isolated)
+
+
 # the image's path
 
 
