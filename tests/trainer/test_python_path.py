@@ -52,14 +52,14 @@ def by_webhook(own: str, file: Path) -> Mapping[str, str]:
     return {one["name"]: one["value"].replace("/joulepath/pythonpath-pytorch", str(file)) for one in added}
 
 
-def by_webhook_before_the_pods(own: str, _: Path) -> Mapping[str, str]:
+def by_webhook_with_its_own(own: str, _: Path) -> Mapping[str, str]:
     """The same of a pod that sets it itself."""
     limits, env = {"limits": {"nvidia.com/gpu": 1}}, [{"name": "PYTHONPATH", "value": own}]
     pod = {"spec": {"containers": [{"name": "pytorch", "image": "i", "resources": limits, "env": env}]}}
     return {one["name"]: one["value"] for one in inject(pod, Injection("trainer")).patch[2]["value"][0]["env"]}
 
 
-WAYS: Final = {"node": lambda own, _: by_node(own), "image": by_webhook, "pod": by_webhook_before_the_pods}
+WAYS: Final = {"node": lambda own, _: by_node(own), "image": by_webhook, "pod": by_webhook_with_its_own}
 
 
 def paths(python: Python, edits: Sequence[str], folder: Path, environment: Mapping[str, str]) -> list[list[str]]:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-__all__ = ["begin", "in_our_place"]
+__all__ = ["begin"]
 
 _NEEDED = (3, 10)
 """The oldest Python that the trainer runs on."""
@@ -38,7 +38,7 @@ def begin(name):
     del ours
 
 
-def in_our_place(value, own):
+def _in_our_place(value, own):
     # type: (str, str | None) -> list[str]
     """The entries that belong in PYTHONPATH where it has this folder, and don't stand there.
 
@@ -65,7 +65,7 @@ def _restore_path():
     for at in reversed(places):
         del sys.path[at]
     own, value = _own_value(), os.environ.get("PYTHONPATH", "")
-    missing = in_our_place(value, own)
+    missing = _in_our_place(value, own)
     if not places or not missing:
         return
     if own:
