@@ -40,13 +40,11 @@ def unsuited(pod: Pod, container: Container) -> str:
 
 def adjustment(container: Container, files: Path, socket_folder: Path) -> Adjustment:
     """What is added, from these folders of the node."""
-    return Adjustment(
-        mounts=(Mount(FILES, str(files)), Mount(SOCKET_FOLDER, str(socket_folder))),
-        env={
-            PYTHON_PATH: _joined(container),
-            "JOULEPATH_SOCKET": f"{SOCKET_FOLDER}/agent.sock",
-        },
-    )
+    env = {PYTHON_PATH: _joined(container), "JOULEPATH_SOCKET": f"{SOCKET_FOLDER}/agent.sock"}
+    if not _python_path(container):
+        # What the user's script appends to an empty PYTHONPATH stands beside an empty entry, and not beside ours.
+        env["JOULEPATH_IMAGE_PYTHONPATH_FILE"] = "/dev/null"
+    return Adjustment(mounts=(Mount(FILES, str(files)), Mount(SOCKET_FOLDER, str(socket_folder))), env=env)
 
 
 def _joined(container: Container) -> str:

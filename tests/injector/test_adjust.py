@@ -31,7 +31,8 @@ def given(*env: str, mounts: tuple[str, ...] = (), user_namespace: bool = False)
 )
 def test_the_python_path_that_the_process_would_have_stays_behind_ours(env: tuple[str, ...], path: str) -> None:
     made = adjustment(given(*env), Path("/files"), Path("/pod"))
-    assert made.env == {"PYTHONPATH": path, "JOULEPATH_SOCKET": "/run/joulepath/agent.sock"}
+    empty = {"JOULEPATH_IMAGE_PYTHONPATH_FILE": "/dev/null"} if path == BOOTSTRAP else {}
+    assert made.env == {"PYTHONPATH": path, "JOULEPATH_SOCKET": "/run/joulepath/agent.sock", **empty}
     assert made.mounts == (Mount("/joulepath", "/files"), Mount("/run/joulepath", "/pod"))
 
 

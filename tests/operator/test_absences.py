@@ -17,6 +17,7 @@ REMEDIES = {
     Lack.UNSUITED: "change that in the job's manifest",
     Lack.BEFORE: "before the injector of their node did",
     Lack.LATE: "no answer within 0.1 s",
+    Lack.OLD_PYTHON: "take an image whose Python is new enough",
     Lack.NO_INJECTOR: "See the container injector of the agent's pod there",
     Lack.NRI_OFF: '[plugins."io.containerd.nri.v1.nri"]',
     Lack.NRI_FAILS: "so has the runtime's",
@@ -43,7 +44,9 @@ def test_each_reason_is_told_with_count_pod_why_and_remedy(new_world: NewWorld, 
     assert message.startswith("3 of 3 pods of PyTorchJob gpt3 (such as gpt3-worker-0 on node node-0) ")
     assert REMEDIES[lack] in message
     assert RESTART in message
-    assert ("{its why}" in message) == (lack in (Lack.UNSUITED, Lack.NRI_FAILS, Lack.UNANNOTATED, Lack.NO_GPU))
+    assert ("{its why}" in message) == (
+        lack in (Lack.UNSUITED, Lack.OLD_PYTHON, Lack.NRI_FAILS, Lack.UNANNOTATED, Lack.NO_GPU)
+    )
     assert world.decide().requeue_after_s is not None, "nobody watches pods"
 
 

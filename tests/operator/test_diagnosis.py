@@ -16,6 +16,7 @@ from joulepath_crds import (
     INJECTOR_UNTOLD,
     InjectionReport,
     NodeReportStatus,
+    OldPythonReport,
 )
 from joulepath_injector.words import Outcome
 from joulepath_operator.facts.absence import Absence, Lack, Means, Way
@@ -56,6 +57,23 @@ def by_node(
     body: dict[str, Any], told: NodeReportStatus | None, annotated_at: str | None = BEFORE, now: str = NOW
 ) -> Absence | None:
     return diagnose(body, told, Means(Way.NRI), annotated_at, now)
+
+
+@pytest.mark.parametrize("way", Way)
+@pytest.mark.parametrize("hand", ["webhook", "node"])
+def test_an_injected_pod_whose_python_is_too_old_is_told_both_versions(way: Way, hand: str) -> None:
+    """Of whichever release pods were given the trainer, and even if the injector is gone by now."""
+    body = pod()
+    if hand == "webhook":
+        body = jsonpatch.apply_patch(body, json.loads(json.dumps(inject(body, Injection("trainer")).patch)))
+    other, its = (OldPythonReport(pod_uid=uid, version="3.8", needed="3.10") for uid in ("other", "uid-0"))
+    for injector in (INJECTOR_READY, INJECTOR_ABSENT):
+        told = report(*(["Injected"] if hand == "node" else []), injector=injector)
+        assert diagnose(
+            body, told.model_copy(update={"old_pythons": (other, its)}), Means(way), BEFORE, NOW
+        ) == Absence(Lack.OLD_PYTHON, "its Python 3.8 is older than the 3.10 that the trainer needs")
+    unsure = report("Injected").model_copy(update={"old_pythons": (other,)})
+    assert diagnose(pod(), unsure, Means(way), BEFORE, NOW) is None
 
 
 # the webhook's way

@@ -56,6 +56,8 @@ def test_injected_pods_that_do_not_train_yet_are_waited_for(new_world: NewWorld)
     _, reason, message = injected(world)
     assert reason == "WaitingForRanks"
     assert "kubectl -n team logs gpt3-worker-0 | grep joulepath" in message
+    for possibility in ("python -I, -E and -S", "PYTHONPATH anew", "sitecustomize", "too old", "optimizer of torch"):
+        assert possibility in message, "nobody knows which"
     world.pods = ()
     _, reason, message = injected(world)
     assert reason == "NoPods"

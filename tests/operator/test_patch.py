@@ -140,6 +140,13 @@ def test_a_pythonpath_by_value_stays_behind_ours_at_its_place() -> None:
     assert [one["name"] for one in result["spec"]["initContainers"]] == ["joulepath-trainer"]
 
 
+def test_an_empty_pythonpath_is_told_to_be_empty() -> None:
+    body = pod(container(env=[{"name": "PYTHONPATH"}]))
+    result = applied(body, inject(body, INJECTION))
+    assert variables(result)["PYTHONPATH"] == "/joulepath/joulepath_trainer/bootstrap"
+    assert variables(result)["JOULEPATH_IMAGE_PYTHONPATH_FILE"] == "/dev/null"
+
+
 def test_a_pythonpath_by_valuefrom_is_left_with_a_warning() -> None:
     source = {"configMapKeyRef": {"name": "c", "key": "k"}}
     body = pod(container(env=[{"name": "PYTHONPATH", "valueFrom": source}]), container("second"))

@@ -45,6 +45,10 @@ def diagnose(
         now: The time, likewise.
     """
     metadata = pod["metadata"]
+    for python in report.old_pythons if report else ():
+        if python.pod_uid == metadata["uid"]:
+            what = f"its Python {python.version} is older than the {python.needed} that the trainer needs"
+            return Absence(Lack.OLD_PYTHON, what)
     own = [one for one in report.injection if one.pod_uid == metadata["uid"]] if report else []
     told = {one.outcome: f"container {one.container}: {one.why.rstrip('.')}" if one.why else "" for one in own}
     by_webhook = INJECTED_ANNOTATION in (metadata.get("annotations") or {})

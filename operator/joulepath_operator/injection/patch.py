@@ -133,6 +133,8 @@ def _with_trainer(container: Mapping[str, Any]) -> Json:
         variables.append({"name": "JOULEPATH_IMAGE_PYTHONPATH_FILE", "value": path_file(container)})
     else:
         own["value"] = f"{_BOOTSTRAP}:{own['value']}" if own.get("value") else _BOOTSTRAP
+        if own["value"] == _BOOTSTRAP:  # it is empty, whatever the image has
+            variables.append({"name": "JOULEPATH_IMAGE_PYTHONPATH_FILE", "value": "/dev/null"})
     variables.append({"name": "JOULEPATH_SOCKET", "value": f"{_SOCKET_FOLDER}/agent.sock"})
     mounts = [
         *(container.get("volumeMounts") or ()),

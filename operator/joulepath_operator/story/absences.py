@@ -31,6 +31,11 @@ _SENTENCES: Final = {
         "{pods} started without the trainer: the agent of the node had no answer within 0.1 s. Where that comes again, "
         f"its log says who is slow, the kubelet or the API server. {_INJECT}"
     ),
+    Lack.OLD_PYTHON: (
+        "{pods} import torch where the trainer can't run: {why}. They train unharmed, at default clocks. To have them "
+        "observed, take an image whose Python is new enough, and create them again: {restart} (If another Python of "
+        "theirs trains, its first training step is waited for.)"
+    ),
     Lack.NO_INJECTOR: (
         "{pods} run where no injector is: the agent of the node has found none. See the container injector of the "
         "agent's pod there; it is one of those that the chart makes with injection: nri. {then}"

@@ -25,6 +25,12 @@ _REFUSING: Final = {
     Way.VOLUMES: "a quota, or a policy, such as one against the hostPath volume that the webhook adds",
     Way.NRI: "a quota, or a policy",
 }
+_UNHEARD: Final = (
+    "Nothing there: no Python of that pod that trains has loaded the trainer, or none has taken a training step by "
+    "torch's pipelining or an optimizer of torch. python -I, -E and -S never load it, nor does one that is embedded "
+    "with a path of its own, whose command sets PYTHONPATH anew, or in a virtual environment behind another tool's "
+    "sitecustomize; one that is too old for it may have told an agent that is gone."
+)
 
 
 def silent(pods: Sequence[Pod], gang: Gang | None) -> tuple[Pod, ...]:
@@ -107,7 +113,7 @@ def _not_training(observation: Observation, gang: Gang | None, quiet: Sequence[P
         return (
             "RanksMissing",
             f"{len(gang.ranks)} of {gang.world_size} ranks report, each from its first training step on.{where} Until "
-            f"all do, the clocks of none are changed. If that lasts while training goes on: {log}",
+            f"all do, the clocks of none are changed. If that lasts while training goes on: {log}. {_UNHEARD}",
         )
     if (topology := observation.status.topology) is not None and observation.status.job_uid:
         return (
@@ -118,8 +124,7 @@ def _not_training(observation: Observation, gang: Gang | None, quiet: Sequence[P
     return (
         "WaitingForRanks",
         "The pods run; waiting for the first training step of the ranks. They load libraries and data first; if "
-        f"training goes on and this stays: {log} (nothing there: its Python has not loaded the trainer; python -I, -E "
-        "or -S never does, nor one whose PYTHONPATH its command sets anew).",
+        f"training goes on and this stays: {log}. {_UNHEARD}",
     )
 
 
