@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -90,11 +91,35 @@ def test_an_unset_path_of_the_image_changes_nothing(image: Path) -> None:
     assert report(JOULEPATH_IMAGE_PYTHONPATH_FILE=str(image / "pythonpath"))["path"] == report(PYTHONPATH="")["path"]
 
 
-def test_a_missing_file_is_said_in_one_line_and_python_runs(tmp_path: Path) -> None:
+def test_a_file_that_was_never_written_is_nothing_to_speak_of(tmp_path: Path) -> None:
+    """As where somebody's webhook has taken out the init container that writes it."""
+    missing = report(JOULEPATH_IMAGE_PYTHONPATH_FILE=str(tmp_path / "none"))
+    assert missing["path"] == report()["path"]
     done = python(code="print(1)", JOULEPATH_IMAGE_PYTHONPATH_FILE=str(tmp_path / "none"))
+    assert (done.returncode, done.stdout, done.stderr) == (0, "1\n", "")
+
+
+def test_a_file_that_cannot_be_read_is_said_in_one_line_and_python_runs(tmp_path: Path) -> None:
+    done = python(code="print(1)", JOULEPATH_IMAGE_PYTHONPATH_FILE=str(tmp_path))
     assert (done.returncode, done.stdout) == (0, "1\n")
     assert len(done.stderr.splitlines()) == 1
     assert "PYTHONPATH" in done.stderr
+
+
+def test_files_that_a_link_leads_to_stay_those_of_a_process_when_it_leads_elsewhere(tmp_path: Path) -> None:
+    for name in ("old", "new"):
+        shutil.copytree(BOOTSTRAP.parent, tmp_path / name / "joulepath_trainer")
+    (tmp_path / "current").symlink_to("old")
+    code = f"""if True:
+        import os, sys
+        os.unlink({str(tmp_path / "current")!r})
+        os.symlink("new", {str(tmp_path / "current")!r})
+        import joulepath_trainer.session
+        print(joulepath_trainer.session.__file__, os.environ["PYTHONPATH"] in sys.path)
+    """
+    bootstrap = str(tmp_path / "current/joulepath_trainer/bootstrap")
+    done = python(code=code, PYTHONPATH=bootstrap, JOULEPATH_SOCKET="/nowhere")
+    assert (done.stdout.split(), done.stderr) == ([f"{tmp_path}/old/joulepath_trainer/session.py", "False"], "")
 
 
 @pytest.mark.parametrize("where", ["pod", "image"])

@@ -3,7 +3,7 @@
 It does three things and leaves no trace of itself in `sys.path`:
 
 1. restores the image's own `ENV PYTHONPATH`, which a PYTHONPATH in the pod's spec hides. Its value is in the file
-   that `JOULEPATH_IMAGE_PYTHONPATH_FILE` names;
+   that `JOULEPATH_IMAGE_PYTHONPATH_FILE` names, if it was written;
 2. installs the import hook of `joulepath_trainer` (nothing of torch or of ours is imported for it);
 3. runs the `sitecustomize` that this one shadows. It comes last, so that what it raises reaches Python as it would
    without us.
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 __all__: list[str] = []
 
 _HERE: Final = os.path.dirname(os.path.abspath(__file__))
-_PACKAGE_ROOT: Final = os.path.dirname(os.path.dirname(_HERE))
+# Not through a link that may lead to another release's files while this process runs.
+_PACKAGE_ROOT: Final = os.path.dirname(os.path.dirname(os.path.realpath(_HERE)))
 
 
 def _leave_path() -> int:
@@ -39,7 +40,7 @@ def _restore_path() -> None:
     """Puts the entries of the image's PYTHONPATH into `sys.path` and into the environment of child processes."""
     place = _leave_path()
     file = os.environ.get("JOULEPATH_IMAGE_PYTHONPATH_FILE")
-    if not file:
+    if not file or not os.path.exists(file):
         return
     with open(file, "rb") as stream:
         value = os.fsdecode(stream.read()).rstrip("\n")
