@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from joulepath_operator.facts.absence import Absence, Lack
+from joulepath_operator.facts.admission import Admission
 from joulepath_operator.facts.observation import NodeAgent, Pod
 from joulepath_operator.story.gathering import explain
 
@@ -42,7 +43,7 @@ def test_a_gang_that_is_injected_in_part_is_never_slowed(new_world: NewWorld) ->
 @pytest.mark.parametrize("level", ["baseline", "restricted"])
 def test_a_namespace_that_forbids_hostpath_is_told_label_and_remedy(new_world: NewWorld, level: str) -> None:
     world = new_world()
-    world.ranks, world.pods, world.pod_security = 0, (PREDATES, PREDATES), level
+    world.ranks, world.pods, world.admission = 0, (PREDATES, PREDATES), Admission("team", level)
     _, reason, message = injected(world)
     assert reason == "PodSecurityForbids"
     assert "hostPath" in message
@@ -100,6 +101,6 @@ def test_ranks_that_fall_silent_are_not_told_as_if_training_had_never_begun(acti
 
 
 def test_a_namespace_that_is_restricted_later_is_not_blamed_for_silence(active: Any) -> None:
-    active.ranks, active.pods, active.pod_security = 4, (None, None), "restricted"
+    active.ranks, active.pods, active.admission = 4, (None, None), Admission("team", "restricted")
     active.settle()
     assert active.condition("Degraded").reason == "RanksMissing"

@@ -1,0 +1,68 @@
+"""What of a namespace decides whether the webhook gives its pods the trainer: its labels, and whether that is stopped.
+
+It is stopped where the init container that comes with the trainer has kept a pod from starting. One namespace at a
+time: pods are their makers' word, so nobody should stop another's; and what is amiss with a node or an image shows in
+each namespace that has to do with it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+__all__ = ["Admission", "Stop", "read_stops"]
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Injection is stopped, or was. Times are RFC 3339, in UTC."""
+
+    since: str
+    until: str
+    """From then on one pod may try."""
+    pause_s: int
+    """How long it was until then; the next time it is twice as long."""
+    why: str
+    """Which pod failed, where and how."""
+    over_at: str = ""
+    """When a pod had passed; empty until then."""
+
+    @property
+    def holds(self) -> bool:
+        return not self.over_at
+
+    def covers(self, created_at: str) -> bool:
+        """Whether a pod of that time may have been left without the trainer by it."""
+        return self.since <= created_at and (self.holds or created_at <= self.over_at)
+
+    def written(self) -> str:
+        """As it stands in the ConfigMap, under the namespace's name."""
+        return json.dumps(asdict(self))
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """One namespace."""
+
+    namespace: str
+    level: str = "privileged"
+    """Of Pod Security, as it is enforced there."""
+    labelled: bool = True
+    """Whether the webhook is asked about its pods."""
+    labelled_at: str | None = None
+    """Since when at the latest, in RFC 3339, as far as the API server tells."""
+    stop: Stop | None = None
+
+
+def read_stops(written: Mapping[str, str]) -> dict[str, Stop]:
+    """Those of a ConfigMap, by namespace; what can't be read is none."""
+    found = {}
+    for namespace, text in written.items():
+        try:
+            stop = Stop(**json.loads(text))
+        except (ValueError, TypeError):
+            continue
+        if all(isinstance(time, str) for time in (stop.since, stop.until, stop.why, stop.over_at)):
+            found[namespace] = stop
+    return found
