@@ -69,7 +69,7 @@ async def run(
         asyncio.create_task(queue.run(_RESYNC_S, lambda: index.keys(ENERGY_PLANS))),
         asyncio.create_task(_relist_forever(api, index, queue)),
     ]
-    if means.way is Way.VOLUMES:
+    if means.way is Way.VOLUMES and api.stops_anything:
         parts.append(asyncio.create_task(stopping.run(lambda namespace: _concern(namespace, index, queue))))
     try:
         done, _ = await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)

@@ -24,6 +24,7 @@ def _installed(cluster: Cluster) -> Iterator[product.Product]:
     product.clear(cluster)
     product.prepare(cluster)
     cluster.kubectl("create", "namespace", product.JOBS)
+    product.ask_for_the_webhook(cluster, product.JOBS)
     jobs.apply(cluster, *jobs.python_volumes())
     untouched = jobs.pods_as_made(cluster)
     try:

@@ -10,13 +10,14 @@ from joulepath_crds import ANNOTATION
 from joulepath_operator.facts.labels import INJECTED_ANNOTATION
 from real_cluster import CommandError
 from tests.end_to_end import jobs
-from tests.end_to_end.product import JOBS, PYTHONPATH_IMAGE, Product, wait_ready
+from tests.end_to_end.product import JOBS, PYTHONPATH_IMAGE, Product, ask_for_the_webhook, wait_ready
 from tests.end_to_end.watching import Recorder
 
 # The jobs of the next modules start meanwhile.
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600), pytest.mark.usefixtures("uneven", "even")]
 
 RESTRICTED = f"{JOBS}-restricted"
+UNLABELLED = f"{JOBS}-unlabelled"
 _SAY = """
 import json, subprocess, sys, users_module
 child = subprocess.run([sys.executable, "-c", "import users_module; print(users_module.__file__)"], capture_output=True)
@@ -89,6 +90,7 @@ def test_a_restricted_namespace_trains_unharmed_and_is_told_why_it_saves_nothing
 ) -> None:
     cluster = release.cluster
     cluster.kubectl("create", "namespace", RESTRICTED)
+    ask_for_the_webhook(cluster, RESTRICTED)
     cluster.kubectl("label", "namespace", RESTRICTED, "pod-security.kubernetes.io/enforce=restricted")
     job, plan = jobs.waiting_job("strict", security=_ALLOWED), jobs.energy_plan("strict")
     jobs.apply(cluster, job, plan, namespace=RESTRICTED)
@@ -98,6 +100,21 @@ def test_a_restricted_namespace_trains_unharmed_and_is_told_why_it_saves_nothing
     jobs.stop(cluster, "strict")
     jobs.phase(cluster, "strict", "Succeeded", namespace=RESTRICTED)
     assert not injected(jobs.pods(cluster, "strict", namespace=RESTRICTED)[0])
+
+
+def test_a_namespace_without_the_label_trains_unharmed_and_is_told_the_command(
+    release: Product, record: Recorder
+) -> None:
+    cluster = release.cluster
+    cluster.kubectl("create", "namespace", UNLABELLED)
+    try:
+        jobs.apply(cluster, jobs.waiting_job("unasked"), jobs.energy_plan("unasked"), namespace=UNLABELLED)
+        command = f"kubectl label namespace {UNLABELLED} joulepath.dev/injection=volumes"
+        record.wait("unasked", "the remedy", 30, lambda status: command in status.message)
+        jobs.phase(cluster, "unasked", "Running", namespace=UNLABELLED)
+        assert not injected(jobs.pods(cluster, "unasked", namespace=UNLABELLED)[0])
+    finally:
+        cluster.kubectl("delete", "namespace", UNLABELLED, "--wait=false")
 
 
 def test_without_the_webhook_pods_are_created_all_the_same(release: Product) -> None:

@@ -114,7 +114,7 @@ def test_what_is_in_the_webhooks_way_is_told_before_any_guess(
 
 def unlabelled(*containers: dict[str, Any], **spec: Any) -> Lack | None:
     found = by_webhook(pod(*containers, **spec), admission=Admission("team", labelled=False))
-    return found and found.reason
+    return None if found is None else found.reason
 
 
 def test_a_pod_of_a_namespace_without_the_label_lacks_that_before_all_else_and_a_gpu_before() -> None:

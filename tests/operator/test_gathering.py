@@ -51,6 +51,23 @@ def test_a_namespace_that_forbids_hostpath_is_told_label_and_remedy(new_world: N
     assert "pod-security.kubernetes.io/enforce=privileged" in message
 
 
+def test_a_namespace_without_the_label_is_told_the_command_before_there_are_pods(new_world: NewWorld) -> None:
+    world = new_world()
+    world.ranks, world.pods, world.admission = 0, (), Admission("team", "restricted", labelled=False)
+    _, reason, message = injected(world)
+    assert reason == "NamespaceNotLabelled"
+    assert "kubectl label namespace team joulepath.dev/injection=volumes" in message
+
+
+@pytest.mark.parametrize("lack", [Lack.UNLABELLED, Lack.FAILS])
+def test_a_level_is_not_blamed_where_the_webhook_was_not_even_asked_or_has_injected_before(
+    new_world: NewWorld, lack: Lack
+) -> None:
+    world = new_world()
+    world.ranks, world.pods, world.admission = 0, (Absence(lack, "why"),), Admission("team", "restricted")
+    assert injected(world)[1] == lack.value
+
+
 def test_injected_pods_that_do_not_train_yet_are_waited_for(new_world: NewWorld) -> None:
     world = new_world()
     world.ranks, world.pods = 0, (None, None)

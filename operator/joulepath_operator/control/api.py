@@ -152,6 +152,11 @@ class Api:
             first_written(metadata, "labels", INJECTION_LABEL),
         )
 
+    @property
+    def stops_anything(self) -> bool:
+        """Whether there is a ConfigMap for that."""
+        return self._stops is not None
+
     def stops(self) -> dict[str, Stop]:
         """Where injection is stopped, or was."""
         if self._stops is None:
