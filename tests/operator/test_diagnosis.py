@@ -135,7 +135,7 @@ def test_a_pod_that_was_there_before_the_label_predates_it() -> None:
 
 
 STOPPED = Stop(BEFORE, AFTER, 600, "pod p: StartError")
-OVER = Stop(BEFORE, BEFORE, 600, "pod p: StartError", over_at=BEFORE)
+OVER = replace(STOPPED, over_at=BEFORE)
 
 
 @pytest.mark.parametrize(
@@ -143,10 +143,11 @@ OVER = Stop(BEFORE, BEFORE, 600, "pod p: StartError", over_at=BEFORE)
     [
         (STOPPED, Absence(Lack.STOPPED, f"since {BEFORE}: pod p: StartError")),
         (replace(STOPPED, over_at=AFTER), Absence(Lack.STOPPED, f"since {BEFORE}: pod p: StartError")),
+        (replace(STOPPED, over_at="2026-01-01T00:00:55Z"), Absence(Lack.STOPPED, f"since {BEFORE}: pod p: StartError")),
         (replace(STOPPED, since=AFTER), Absence(Lack.MISSED)),
         (OVER, Absence(Lack.MISSED)),
     ],
-    ids=["holds", "held then", "came later", "was over"],
+    ids=["holds", "held then", "not heard of yet", "came later", "was over"],
 )
 def test_a_pod_of_a_time_at_which_injection_was_stopped_is_told_so(stop: Stop, found: Absence) -> None:
     assert by_webhook(pod(), admission=Admission("team", stop=stop)) == found

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import jsonpatch
@@ -116,6 +118,15 @@ def test_cpus_that_are_shared_anyway_are_asked_for_alike(request_: str, limit: s
     """So that the ratio of limit and request stays, for which a LimitRange may have a greatest."""
     body = pod(container(resources={"requests": {"cpu": request_}, "limits": {"cpu": limit, **GPU["limits"]}}))
     assert reader_of(body)["resources"] == {"requests": {"cpu": request_}, "limits": {"cpu": limit}}
+
+
+@pytest.mark.parametrize(("path", "written"), [("/app:/lib", True), ("", True), ("/app", False)])
+def test_the_init_container_writes_the_pythonpath_down_and_passes_where_it_cannot(
+    tmp_path: Path, path: str, written: bool
+) -> None:
+    said = reader_of(pod())["command"][-1].replace("/joulepath-image/", f"{tmp_path}/{'' if written else 'missing/'}")
+    subprocess.run(["sh", "-c", said], env={"PYTHONPATH": path} if path else {}, check=True)
+    assert [one.read_text() for one in tmp_path.iterdir()] == ([path] if written else [])
 
 
 def test_the_user_s_own_user_runs_the_user_s_image() -> None:

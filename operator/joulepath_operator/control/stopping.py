@@ -37,12 +37,16 @@ class Stopping:
 
     async def run(self, changed: Callable[[str], object]) -> None:
         """Looks again and again, until it is cancelled; `changed` is called with each namespace where it changed."""
+        failing = False
         while True:
             try:
                 for namespace in await asyncio.to_thread(self.look, _utc_now()):
                     changed(namespace)
+                failing = False
             except Exception:  # what holds goes on
-                log.warning("whether injection has to stop can't be told for now", exc_info=True)
+                if not failing:
+                    log.warning("whether injection has to stop can't be told for now", exc_info=True)
+                failing = True
             await asyncio.sleep(_AGAIN_S)
 
     def look(self, now: str) -> list[str]:

@@ -10,8 +10,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+from typing import Final
 
 __all__ = ["Admission", "Stop", "read_stops"]
+
+_HEARD: Final = timedelta(seconds=10)
+"""When the webhooks have heard that one is over, at the latest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +39,9 @@ class Stop:
 
     def covers(self, created_at: str) -> bool:
         """Whether a pod of that time may have been left without the trainer by it."""
-        return self.since <= created_at and (self.holds or created_at <= self.over_at)
+        if created_at < self.since:
+            return False
+        return self.holds or datetime.fromisoformat(created_at) <= datetime.fromisoformat(self.over_at) + _HEARD
 
     def written(self) -> str:
         """As it stands in the ConfigMap, under the namespace's name."""

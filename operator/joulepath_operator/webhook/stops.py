@@ -28,6 +28,7 @@ class Stops:
         self._read = read
         self._known: Mapping[str, Stop] = {}
         self._tried: dict[str, str] = {}
+        self._failing = False
 
     async def follow(self) -> None:
         """Looks again and again, until it is cancelled."""
@@ -40,8 +41,11 @@ class Stops:
         try:
             self._known = await asyncio.to_thread(self._read)
         except Exception as error:
-            log.warning("whether injection is stopped somewhere can't be read, it goes on as it was: %s", error)
+            if not self._failing:
+                log.warning("whether injection is stopped somewhere can't be read, it goes on as it was: %s", error)
+            self._failing = True
             return
+        self._failing = False
         self._tried = {namespace: tried for namespace, tried in self._tried.items() if namespace in self._known}
 
     def obstacle(self, namespace: str) -> str:
