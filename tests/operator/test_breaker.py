@@ -161,11 +161,9 @@ def test_a_message_of_any_length_leaves_room_for_others() -> None:
 
 
 def test_stops_are_written_and_read_and_what_cannot_be_read_is_none() -> None:
-    written = {
-        "team": HOLDS.written(),
-        "a": "",
-        "b": "[]",
-        "c": "{}",
-        "d": json.dumps({**json.loads(HOLDS.written()), "until": 3}),
-    }
+    written = {"team": HOLDS.written(), "a": "", "b": "[]", "c": "{}"}
+    for index, wrong in enumerate(
+        ({"until": 3}, {"since": ""}, {"over_at": "soon"}, {"until": "2026-01-01T00:00:00"}, {"pause_s": "1"})
+    ):
+        written[f"d-{index}"] = json.dumps({**json.loads(HOLDS.written()), **wrong})
     assert read_stops(written) == {"team": HOLDS}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Final
@@ -66,10 +67,16 @@ def read_stops(written: Mapping[str, str]) -> dict[str, Stop]:
     """Those of a ConfigMap, by namespace; what can't be read is none."""
     found = {}
     for namespace, text in written.items():
-        try:
-            stop = Stop(**json.loads(text))
-        except (ValueError, TypeError):
-            continue
-        if all(isinstance(time, str) for time in (stop.since, stop.until, stop.why, stop.over_at)):
-            found[namespace] = stop
+        with suppress(ValueError, TypeError):
+            found[namespace] = _read(text)
     return found
+
+
+def _read(text: str) -> Stop:
+    stop = Stop(**json.loads(text))
+    for time in filter(None, (stop.since, stop.until, stop.over_at)):
+        if datetime.fromisoformat(time).tzinfo is None:
+            raise ValueError(f"{time} names no time zone")
+    if not (isinstance(stop.why, str) and isinstance(stop.pause_s, int) and stop.since and stop.until):
+        raise TypeError("not as it is written")
+    return stop
