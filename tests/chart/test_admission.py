@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import jsonpatch
 import pytest
 import yaml
 
+from joulepath_operator.injection.patch import Outcome, inject
 from real_cluster import Cluster, until
 
 pytestmark = pytest.mark.cluster
@@ -165,3 +167,24 @@ def test_it_asks_about_no_pod_of_a_namespace_without_the_label(door: Door, names
 def test_it_asks_about_no_pod_that_is_no_jobs(door: Door) -> None:
     assert not door.asks(pod(), labels={})
     assert not door.asks(pod(), labels={"training.kubeflow.org/replica-type": "worker"})
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"env": [{"name": "PYTHONPATH", "value": "/app"}]},
+        {"envFrom": [{"configMapRef": {"name": "c"}}], "securityContext": {"runAsUser": 1000, "runAsNonRoot": True}},
+        {"resources": {"limits": {"nvidia.com/gpu": 8, "cpu": 8, "memory": "64Gi", "hugepages-2Mi": "2Mi"}}},
+    ],
+    ids=["bare", "its own path", "as a user", "exclusive CPUs"],
+)
+def test_a_patched_pod_is_one_that_the_api_server_takes(door: Door, fields: dict[str, Any]) -> None:
+    metadata = {"name": "patched", "namespace": door.namespaces["volumes"], "labels": JOB}
+    spec = {"serviceAccountName": "trains", "containers": [{**container(nvidia_com__gpu=1), **fields}]}
+    body = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
+    patched = jsonpatch.apply_patch(body, list(inject(body, ["nvidia.com/gpu"]).patch))
+    assert patched != body
+    options = ("--dry-run=server", "-o", "json", "-f", "-")
+    made = json.loads(door.cluster.kubectl("create", *options, stdin=json.dumps(patched)))
+    assert inject(made, ["nvidia.com/gpu"]) == Outcome(), "a second time changes nothing"

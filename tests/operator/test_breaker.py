@@ -161,9 +161,8 @@ def test_a_message_of_any_length_leaves_room_for_others() -> None:
 
 
 def test_stops_are_written_and_read_and_what_cannot_be_read_is_none() -> None:
-    written = {"team": HOLDS.written(), "a": "", "b": "[]", "c": "{}"}
-    for index, wrong in enumerate(
-        ({"until": 3}, {"since": ""}, {"over_at": "soon"}, {"until": "2026-01-01T00:00:00"}, {"pause_s": "1"})
-    ):
-        written[f"d-{index}"] = json.dumps({**json.loads(HOLDS.written()), **wrong})
+    sound = json.loads(HOLDS.written())
+    wrong = ({"until": 3}, {"since": ""}, {"over_at": "soon"}, {"until": "2026-01-01T00:00:00"}, {"pause_s": "1"})
+    written = {str(index): json.dumps(sound | one) for index, one in enumerate(wrong)}
+    written |= {"team": HOLDS.written(), "a": "", "b": "[]", "c": "{}"}
     assert read_stops(written) == {"team": HOLDS}
