@@ -77,6 +77,27 @@ def test_a_pod_that_the_webhook_has_patched_lacks_nothing() -> None:
     assert by_node(patched, report()) is None, "nor where the node injects from now on"
 
 
+@pytest.mark.parametrize(
+    ("second", "word"),
+    [
+        ({"image": "example.test/other:1"}, "its container second has another image or envFrom"),
+        ({"env": [{"name": "PYTHONPATH", "valueFrom": {}}]}, "its container second comes by valueFrom"),
+        ({}, None),
+        ({"resources": {}, "image": "example.test/other:1"}, None),
+    ],
+)
+def test_a_container_that_the_webhook_left_out_beside_others_is_told_with_its_own_reason(
+    second: dict[str, Any], word: str | None
+) -> None:
+    body = pod(container(), container(**{"name": "second", **second}))
+    found = by_webhook(jsonpatch.apply_patch(body, json.loads(json.dumps(inject(body, GPUS).patch))))
+    if word is None:
+        assert found is None
+    else:
+        assert found is not None
+        assert (found.reason, word in found.why) == (Lack.UNSUITED, True)
+
+
 def test_a_pod_that_the_node_has_injected_lacks_nothing_where_a_webhook_does_it_from_now_on() -> None:
     assert diagnose(pod(), report("Injected"), Means(), ASKED, BEFORE, NOW) is None
 

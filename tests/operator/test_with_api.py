@@ -294,10 +294,10 @@ def test_a_pod_that_our_init_container_holds_up_stops_injection_until_it_has_pas
     stopping = Stopping(OperatorsApi(connection, stops=(api.namespace, "stops")))
     assert api.namespace not in stopping.look("2026-01-01T00:00:00Z")
     is_now("Pending", {"waiting": {"reason": "CrashLoopBackOff"}}, 3)
-    assert api.namespace in stopping.look("2026-01-01T00:01:00Z")
+    api.until(lambda: api.namespace in stopping.look("2026-01-01T00:01:00Z"))
     assert stopping.known[api.namespace].why == "pod held-up: CrashLoopBackOff"
     is_now("Running", {"terminated": {"exitCode": 0, "finishedAt": "2026-01-01T00:02:00Z"}}, 4)
-    assert api.namespace in stopping.look("2026-01-01T00:03:00Z")
+    api.until(lambda: api.namespace in stopping.look("2026-01-01T00:03:00Z"))
     assert api.namespace not in stopping.holding()
     written = json.loads(kubectl("get", "configmap", "stops", *where, "-o", "json"))["data"]
     assert read_stops(written)[api.namespace] == stopping.known[api.namespace]

@@ -178,7 +178,12 @@ class Api:
             call = partial(self._core.list_pod_for_all_namespaces, field_selector=_NOT_RUNNING)
         else:
             call = partial(self._core.list_namespaced_pod, namespace)
-        found = call(label_selector=selector, _request_timeout=self._timeout_s, _preload_content=False)
+        found = call(
+            label_selector=selector,
+            resource_version="0",  # of the API server's memory: a moment old, and etcd isn't asked for all pods
+            _request_timeout=self._timeout_s,
+            _preload_content=False,
+        )
         return cast("list[Body]", json.loads(found.data)["items"])
 
     def pods(self, namespace: str, selector: str, job_uid: str) -> tuple[Body, ...]:

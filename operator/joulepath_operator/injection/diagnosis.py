@@ -18,7 +18,7 @@ from joulepath_operator.facts.absence import Absence, Lack, Means, Way
 from joulepath_operator.facts.admission import Admission
 from joulepath_operator.facts.labels import INJECTED_ANNOTATION
 from joulepath_operator.injection.breaker import failure
-from joulepath_operator.injection.patch import inject, system_of
+from joulepath_operator.injection.patch import inject, left_out, system_of
 
 __all__ = ["INJECTED", "OUTCOMES", "diagnose"]
 
@@ -43,8 +43,8 @@ def diagnose(
     annotated_at: str | None,
     now: str,
 ) -> Absence | None:
-    """Why none of a pod's containers has the trainer, or none is served, or the trainer's init container holds it up;
-    None where all is well, or it can't be told yet.
+    """Why a pod's containers have no trainer, or aren't served, or the trainer's init container holds the pod up; None
+    where all is well, or it can't be told yet.
 
     Args:
         pod: As the API server has it.
@@ -60,22 +60,25 @@ def diagnose(
     by_webhook = INJECTED_ANNOTATION in (metadata.get("annotations") or {})
     if by_webhook and (why := failure(pod)):
         return Absence(Lack.FAILS, why)
-    if INJECTED in told or (by_webhook and means.way is Way.VOLUMES):
+    if by_webhook and means.way is Way.VOLUMES:
+        return Absence(Lack.UNSUITED, why) if (why := left_out(pod, means.gpu_resources)) else None
+    if INJECTED in told:
         return None
     if means.way is Way.VOLUMES:
         asked = admission or Admission(metadata.get("namespace", ""))
         return _in_the_webhooks_way(pod, means.gpu_resources, asked) or _unasked(metadata, annotated_at, asked)
-    if not by_webhook:
-        for outcome, lack in OUTCOMES.items():
-            if outcome in told:
-                return Absence(lack, told[outcome])
-        if ruled_out := _no_injectors_business(pod["spec"]):
-            return ruled_out
+    if not by_webhook and (absence := _as_told(told) or _no_injectors_business(pod["spec"])):
+        return absence
     if report is None or not _runs_for(pod, now, _SETTLED_S):
         return None
     if report.injector != INJECTOR_READY:
         return Absence(_STATES.get(report.injector, Lack.UNREPORTED), report.injector_why.rstrip("."), by_webhook)
     return None if by_webhook else _unasked(metadata, annotated_at)
+
+
+def _as_told(told: Mapping[str, str]) -> Absence | None:
+    """The worst that the injector has told of one of the pod's containers."""
+    return next((Absence(lack, told[outcome]) for outcome, lack in OUTCOMES.items() if outcome in told), None)
 
 
 def _in_the_webhooks_way(pod: Mapping[str, Any], resources: Sequence[str], asked: Admission) -> Absence | None:

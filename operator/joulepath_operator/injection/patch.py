@@ -24,7 +24,7 @@ from joulepath_operator.injection.init_container import (
     path_reader,
 )
 
-__all__ = ["Outcome", "inject", "system_of"]
+__all__ = ["Outcome", "inject", "left_out", "system_of"]
 
 Json = dict[str, Any]
 
@@ -32,6 +32,7 @@ _NODES_FILES: Final = "/var/lib/joulepath/trainer"
 """Where the agent's pod puts them."""
 _SOCKET_FOLDER: Final = "/run/joulepath"
 _BOOTSTRAP: Final = f"{FILES}/current/joulepath_trainer/bootstrap"
+_PATH_FILE_VARIABLE: Final = "JOULEPATH_IMAGE_PYTHONPATH_FILE"
 _SOCKET_VOLUME: Final = "joulepath-socket"
 
 
@@ -91,6 +92,14 @@ def inject(pod: Mapping[str, Any], resources: Sequence[str]) -> Outcome:
     )
 
 
+def left_out(pod: Mapping[str, Any], resources: Sequence[str]) -> str:
+    """Why a container that trains has no trainer in a pod that was injected, as a clause; empty where all have it."""
+    names = pod["metadata"]["annotations"][INJECTED_ANNOTATION].split(",")
+    training = [one for one in pod["spec"]["containers"] if _has_gpu(one, resources)]
+    read = next((one for one in training if _variable(one, _PATH_FILE_VARIABLE)), None)
+    return next((why for one in training if one["name"] not in names and (why := _obstacle(one, read))), "")
+
+
 def system_of(spec: Mapping[str, Any]) -> str:
     """The operating system that a pod is for."""
     named = (spec.get("os") or {}).get("name") or (spec.get("nodeSelector") or {}).get("kubernetes.io/os")
@@ -134,7 +143,7 @@ def _with_trainer(container: Mapping[str, Any]) -> Json:
     own = next((one for one in variables if one["name"] == "PYTHONPATH"), None)
     if own is None:
         variables.append({"name": "PYTHONPATH", "value": _BOOTSTRAP})
-        variables.append({"name": "JOULEPATH_IMAGE_PYTHONPATH_FILE", "value": PATH_FILE})
+        variables.append({"name": _PATH_FILE_VARIABLE, "value": PATH_FILE})
     else:
         own["value"] = f"{_BOOTSTRAP}:{own['value']}" if own.get("value") else _BOOTSTRAP
     variables.append({"name": "JOULEPATH_SOCKET", "value": f"{_SOCKET_FOLDER}/agent.sock"})
