@@ -10,7 +10,8 @@ import pytest
 
 from joulepath_operator.facts.admission import Stop, read_stops
 from joulepath_operator.facts.labels import INJECTED_ANNOTATION
-from joulepath_operator.injection.breaker import failure, next_stop
+from joulepath_operator.injection.breaker import failure
+from joulepath_operator.injection.breaker import next_stop as decide
 from joulepath_operator.injection.init_container import READER
 
 IMAGE = "example.test/user:1"
@@ -23,6 +24,11 @@ def at(minute: int) -> str:
 
 
 NOW = at(60)
+
+
+def next_stop(old: Stop | None, pods: list[dict[str, Any]], now: str, *agents: str) -> Stop | None:
+    """With agents that are ready on these nodes; of those that fail the node has one unless it is said otherwise."""
+    return decide(old, pods, now, lambda node: node in (agents or ("n",)))
 
 
 def passed(minute: int) -> dict[str, Any]:
@@ -107,13 +113,13 @@ def test_within_that_while_nothing_is_written_anew() -> None:
 
 
 @pytest.mark.parametrize("pods", [[pod(MISSING)], [pod(failed(61), created=60)]], ids=["held up still", "the try"])
-def test_who_fails_after_that_while_doubles_the_next_up_to_an_hour(pods: list[dict[str, Any]]) -> None:
+def test_who_fails_after_that_while_doubles_the_next_up_to_a_day(pods: list[dict[str, Any]]) -> None:
     stop = next_stop(HOLDS, pods, at(62))
     assert stop is not None
     assert (stop.since, stop.until, stop.pause_s) == (HOLDS.since, at(82), 1200)
-    long = next_stop(replace(HOLDS, pause_s=3600), pods, at(62))
+    long = next_stop(replace(HOLDS, pause_s=86400), pods, at(62))
     assert long is not None
-    assert long.pause_s == 3600
+    assert long.pause_s == 86400
 
 
 def test_a_failure_from_before_the_try_says_nothing_of_it() -> None:
@@ -141,13 +147,26 @@ def test_pods_that_passed_and_were_no_try_end_nothing(one: dict[str, Any]) -> No
     assert next_stop(HOLDS, [one], at(56)) == HOLDS
 
 
+def test_it_is_over_once_the_node_that_had_no_agent_has_one() -> None:
+    stop = next_stop(None, [pod(MISSING)], NOW, "another")
+    assert stop is not None
+    assert stop.node == "n"
+    assert next_stop(stop, [], at(61), "another") == stop
+    assert next_stop(stop, [], at(61), "n") == replace(stop, over_at=at(61))
+    assert next_stop(stop, [pod(MISSING)], at(61), "n") == stop, "it goes on by itself, when the kubelet tries again"
+    with_agent = next_stop(None, [pod(MISSING)], NOW)
+    assert with_agent is not None
+    assert with_agent.node == "", "that isn't what it lacks"
+    assert next_stop(with_agent, [], at(61)) == with_agent
+
+
 def test_where_whoever_was_let_try_was_never_made_another_may() -> None:
     assert next_stop(HOLDS, [], at(69)) == HOLDS
     assert next_stop(HOLDS, [], at(70)) == replace(HOLDS, until=at(70))
 
 
 def test_one_that_is_over_is_remembered_for_a_month_and_begins_anew_with_a_new_failure() -> None:
-    over = replace(HOLDS, pause_s=3600, over_at=at(55))
+    over = replace(HOLDS, pause_s=86400, over_at=at(55))
     assert next_stop(over, [pod(failed(54))], NOW) == over, "that was before"
     assert next_stop(over, [], "2026-01-30T00:00:00Z") == over
     assert next_stop(over, [], "2026-02-01T00:00:00Z") is None
@@ -162,7 +181,14 @@ def test_a_message_of_any_length_leaves_room_for_others() -> None:
 
 def test_stops_are_written_and_read_and_what_cannot_be_read_is_none() -> None:
     sound = json.loads(HOLDS.written())
-    wrong = ({"until": 3}, {"since": ""}, {"over_at": "soon"}, {"until": "2026-01-01T00:00:00"}, {"pause_s": "1"})
+    wrong = (
+        {"until": 3},
+        {"since": ""},
+        {"over_at": "soon"},
+        {"until": "2026-01-01T00:00:00"},
+        {"pause_s": "1"},
+        {"node": 1},
+    )
     written = {str(index): json.dumps(sound | one) for index, one in enumerate(wrong)}
     written |= {"team": HOLDS.written(), "a": "", "b": "[]", "c": "{}"}
     assert read_stops(written) == {"team": HOLDS}

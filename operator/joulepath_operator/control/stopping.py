@@ -57,7 +57,10 @@ class Stopping:
         """
         before = self._api.stops()
         pods = self._pods(before)
-        after = {namespace: next_stop(before.get(namespace), pods[namespace], now) for namespace in {*before, *pods}}
+        after = {
+            namespace: next_stop(before.get(namespace), pods[namespace], now, lambda node: self._api.agent(node)[1])
+            for namespace in {*before, *pods}
+        }
         changed = {namespace: stop for namespace, stop in after.items() if stop != before.get(namespace)}
         if changed:
             self._api.write_stops(changed)
@@ -85,7 +88,7 @@ def _tell(namespace: str, stop: Stop | None) -> None:
     if stop.holds:
         log.warning("injection is stopped in namespace %s until %s: %s", namespace, stop.until, stop.why)
     else:
-        log.info("injection goes on in namespace %s: a pod has passed", namespace)
+        log.info("injection goes on in namespace %s", namespace)
 
 
 def _utc_now() -> str:

@@ -31,6 +31,8 @@ class Stop:
     """How long it was until then; the next time it is twice as long."""
     why: str
     """Which pod failed, where and how."""
+    node: str = ""
+    """Where, if no agent was ready there: it is the agent's pod that puts the trainer's files on a node."""
     over_at: str = ""
     """When a pod had passed; empty until then."""
 
@@ -77,6 +79,7 @@ def _read(text: str) -> Stop:
     for time in filter(None, (stop.since, stop.until, stop.over_at)):
         if datetime.fromisoformat(time).tzinfo is None:
             raise ValueError(f"{time} names no time zone")
-    if not (isinstance(stop.why, str) and isinstance(stop.pause_s, int) and stop.since and stop.until):
+    texts = all(isinstance(one, str) for one in (stop.why, stop.node))
+    if not (texts and isinstance(stop.pause_s, int) and stop.since and stop.until):
         raise TypeError("not as it is written")
     return stop

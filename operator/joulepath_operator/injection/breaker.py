@@ -2,12 +2,13 @@
 
 A stop lasts for a while, in which the pods that come have no trainer; then one may try. If that one fails as well, or
 one is still held up, the next while is twice as long. It is over when a pod has passed that was let try, or that had
-failed before: pods of the same gang on sound nodes prove nothing of the node that isn't.
+failed before: pods of the same gang on sound nodes prove nothing of the node that isn't. So it is when the node has an
+agent at last, and no pod is held up elsewhere.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -19,7 +20,7 @@ from joulepath_operator.injection.init_container import READER
 __all__ = ["failure", "next_stop"]
 
 _PAUSE_S: Final = 600
-_LONGEST_PAUSE_S: Final = 3600
+_LONGEST_PAUSE_S: Final = 86400
 _REMEMBERED_S: Final = 30 * 86400
 """How long it is known why pods of a stop that is over have no trainer."""
 _STARTING: Final = frozenset({"PodInitializing", "ContainerCreating"})
@@ -29,26 +30,30 @@ _PULLING: Final = frozenset(
 _LONGEST: Final = 160
 
 
-def next_stop(old: Stop | None, pods: Iterable[Mapping[str, Any]], now: str) -> Stop | None:
+def next_stop(
+    old: Stop | None, pods: Iterable[Mapping[str, Any]], now: str, has_agent: Callable[[str], bool]
+) -> Stop | None:
     """The stop that holds from now on in a namespace, one that is over, or None where nothing is known.
 
     Args:
         old: What was before.
         pods: Those of the namespace that don't run; all that there are, where the old one holds.
         now: The time, in RFC 3339.
+        has_agent: Whether the agent of a node is ready.
     """
     seen = list(pods)
-    failures = {_ended_at(pod) or now: why for pod in seen if (why := failure(pod))}
+    failed = {_ended_at(pod) or now: pod for pod in seen if failure(pod)}
     if old is None or not old.holds:
         # What failed long ago, or before a pod passed, tells nothing of now.
         known = max(_later(now, -_PAUSE_S), old.over_at if old else "")
-        if recent := [at for at in failures if at > known]:
-            return Stop(now, _later(now, _PAUSE_S), _PAUSE_S, failures[max(recent)])
+        if recent := [at for at in failed if at > known]:
+            return _stopped(Stop(now, now, _PAUSE_S, ""), failed[max(recent)], now, has_agent)
         return old if old and old.over_at > _later(now, -_REMEMBERED_S) else None
-    if tried := [at for at in failures if at >= old.until]:
-        pause_s = min(2 * old.pause_s, _LONGEST_PAUSE_S)
-        return replace(old, until=_later(now, pause_s), pause_s=pause_s, why=failures[max(tried)])
-    if now not in failures and any(_has_passed(pod, old) for pod in seen):
+    if tried := [at for at in failed if at >= old.until]:
+        longer = replace(old, pause_s=min(2 * old.pause_s, _LONGEST_PAUSE_S))
+        return _stopped(longer, failed[max(tried)], now, has_agent)
+    mended = any(_has_passed(pod, old) for pod in seen) or (old.node and has_agent(old.node))
+    if mended and now not in failed:
         return replace(old, over_at=now)
     if now >= _later(old.until, old.pause_s):  # whoever was let try was never made
         return replace(old, until=now)
@@ -69,6 +74,13 @@ def failure(pod: Mapping[str, Any]) -> str:
     if not ended.get("exitCode") or ends:
         return ""
     return _clause(pod, f"{ended.get('reason')}, exit code {ended['exitCode']}", ended.get("message"))
+
+
+def _stopped(stop: Stop, pod: Mapping[str, Any], now: str, has_agent: Callable[[str], bool]) -> Stop:
+    """From now on for as long as it pauses, because of this pod."""
+    node = pod["spec"].get("nodeName", "")
+    without_agent = node if node and not has_agent(node) else ""
+    return replace(stop, until=_later(now, stop.pause_s), why=failure(pod), node=without_agent)
 
 
 def _has_passed(pod: Mapping[str, Any], stop: Stop) -> bool:
