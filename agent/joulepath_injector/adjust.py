@@ -10,7 +10,14 @@ from pathlib import Path
 from typing import Final
 
 from joulepath_injector.nri.messages import Adjustment, Container, Mount, Pod
-from joulepath_injector.places import BOOTSTRAP, FILES, PYTHON_PATH, SOCKET_FOLDER, in_the_way
+from joulepath_injector.places import (
+    BOOTSTRAP,
+    FILES,
+    PYTHON_PATH,
+    SOCKET_FOLDER,
+    WEBHOOKS_BOOTSTRAP,
+    in_the_way,
+)
 
 __all__ = ["adjustment", "has_trainer", "unsuited"]
 
@@ -21,7 +28,7 @@ _SHOWN: Final = 100
 
 def has_trainer(container: Container) -> bool:
     """Whether it has the trainer already: from the webhook, or an injector before this one."""
-    return BOOTSTRAP in _python_path(container).split(":")
+    return not {BOOTSTRAP, WEBHOOKS_BOOTSTRAP}.isdisjoint(_python_path(container).split(":"))
 
 
 def unsuited(pod: Pod, container: Container) -> str:

@@ -24,7 +24,7 @@ def _installed(cluster: Cluster) -> Iterator[product.Product]:
     product.refuse_another_release(cluster)
     product.clear(cluster)
     product.prepare(cluster)
-    jobs.apply(cluster, manifests.job_namespace(product.JOBS, restricted=True))
+    jobs.apply(cluster, manifests.job_namespace(product.JOBS, "nri"))
     jobs.apply(cluster, *jobs.python_volumes())
     untouched = jobs.pods_as_made(cluster)
     try:

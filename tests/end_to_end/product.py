@@ -21,6 +21,7 @@ from demo.local_cluster import LocalCluster
 from demo.manifests import EXAMPLE, VOLUMES_LABEL
 from demo.options import Options
 from demo.place import REPOSITORY
+from joulepath_operator.facts.labels import INJECTION_LABEL
 from real_cluster import Cluster, Node, NotYetError, images, until
 from virtual_gpus import model, state
 
@@ -187,7 +188,7 @@ def prepare(cluster: Cluster) -> None:
         cluster.load(archive)
 
 
-_PARTS = ("operator", "agent", "trainer")
+_PARTS = ("operator", "agent")
 
 
 def refuse_another_release(cluster: Cluster) -> None:
@@ -203,6 +204,11 @@ def clear(cluster: Cluster) -> None:
     cluster.kubectl("delete", "namespace", SYSTEM, JOBS, "--ignore-not-found", "--wait", "--timeout=60s")
     volumes = ("persistentvolumes", f"--selector={VOLUMES_LABEL}={JOBS}")
     cluster.kubectl("delete", *volumes, "--ignore-not-found", "--wait", "--timeout=60s")
+
+
+def ask_for_the_webhook(cluster: Cluster, namespace: str) -> None:
+    """So that pods of a namespace get the trainer by volumes."""
+    cluster.kubectl("label", "namespace", namespace, f"{INJECTION_LABEL}=volumes")
 
 
 def install(cluster: Cluster, injection: str = "nri") -> None:

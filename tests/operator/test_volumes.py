@@ -8,7 +8,6 @@ from typing import Final
 
 import pytest
 
-from demo import manifests
 from joulepath_operator.facts.labels import INJECTED_ANNOTATION
 from real_cluster import Cluster, only_release
 from tests.end_to_end import jobs, product, watching
@@ -19,6 +18,7 @@ from tests.end_to_end.watching import Recorder
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
 RESTRICTED: Final = f"{JOBS}-restricted"
+UNLABELLED: Final = f"{JOBS}-unlabelled"
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,10 @@ def release(cluster: Cluster) -> Iterator[Product]:
         product.clear(cluster)
         product.prepare(cluster)
         for name in (JOBS, RESTRICTED):
-            jobs.apply(cluster, manifests.job_namespace(name, restricted=name == RESTRICTED))
+            cluster.kubectl("create", "namespace", name)
+            product.ask_for_the_webhook(cluster, name)
+        cluster.kubectl("label", "namespace", RESTRICTED, "pod-security.kubernetes.io/enforce=restricted")
+        cluster.kubectl("create", "namespace", UNLABELLED)
         jobs.apply(cluster, *jobs.python_volumes())
         try:
             product.install(cluster, injection="volumes")
@@ -37,7 +40,7 @@ def release(cluster: Cluster) -> Iterator[Product]:
             for part in ("operator", "webhook"):
                 chosen = ("--selector", f"app.kubernetes.io/component={part}", "--namespace", product.SYSTEM)
                 print(cluster.kubectl("logs", *chosen, "--tail=100", "--prefix", "--all-containers"))
-            cluster.kubectl("delete", "namespace", RESTRICTED, "--wait=false")
+            cluster.kubectl("delete", "namespace", RESTRICTED, UNLABELLED, "--wait=false")
             product.clear(cluster)
 
 
@@ -74,6 +77,17 @@ def test_a_restricted_namespace_trains_unharmed_and_is_told_why_it_saves_nothing
     jobs.stop(cluster, "strict")
     jobs.phase(cluster, "strict", "Succeeded", namespace=RESTRICTED)
     assert not injected(jobs.pods(cluster, "strict", namespace=RESTRICTED)[0])
+
+
+def test_a_namespace_without_the_label_trains_unharmed_and_is_told_the_command(
+    release: Product, record: Recorder
+) -> None:
+    cluster = release.cluster
+    jobs.apply(cluster, jobs.waiting_job("unasked"), jobs.energy_plan("unasked"), namespace=UNLABELLED)
+    command = f"kubectl label namespace {UNLABELLED} joulepath.dev/injection=volumes"
+    record.wait("unasked", "the remedy", 30, lambda status: command in status.message)
+    jobs.phase(cluster, "unasked", "Running", namespace=UNLABELLED)
+    assert not injected(jobs.pods(cluster, "unasked", namespace=UNLABELLED)[0])
 
 
 def test_without_the_webhook_pods_are_created_all_the_same(release: Product) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import zipfile
 from pathlib import Path
@@ -292,11 +293,37 @@ def test_an_unset_path_of_the_image_changes_nothing(python: Python, image: Path)
     assert facts(told) == facts(report(python, PYTHONPATH=""))
 
 
-def test_a_missing_file_is_said_in_one_line_and_python_runs(python: Python, tmp_path: Path) -> None:
-    done = run(python, "-c", "print(1)", JOULEPATH_IMAGE_PYTHONPATH_FILE=str(tmp_path / "none"))
+def test_a_file_that_was_never_written_is_nothing_to_speak_of(python: Python, tmp_path: Path) -> None:
+    """As where somebody's webhook has taken out the init container that writes it."""
+    missing = report(python, JOULEPATH_IMAGE_PYTHONPATH_FILE=str(tmp_path / "none"))
+    assert facts(missing) == facts(report(python))
+
+
+def test_a_file_that_cannot_be_read_is_said_in_one_line_and_python_runs(python: Python, tmp_path: Path) -> None:
+    done = run(python, "-c", "print(1)", JOULEPATH_IMAGE_PYTHONPATH_FILE=str(tmp_path))
     assert (done.returncode, done.stdout) == (0, "1\n")
     assert len(done.stderr.splitlines()) == 1
     assert "PYTHONPATH" in done.stderr
+
+
+def test_files_that_a_link_leads_to_stay_those_of_a_process_when_it_leads_elsewhere(
+    python: Python, tmp_path: Path
+) -> None:
+    for name in ("old", "new"):
+        shutil.copytree(BOOTSTRAP.parent, tmp_path / name / "joulepath_trainer")
+    (tmp_path / "current").symlink_to("old")
+    code = f"""if True:
+        import os, sys
+        os.unlink({str(tmp_path / "current")!r})
+        os.symlink("new", {str(tmp_path / "current")!r})
+        module = "joulepath_old_python" if "joulepath_old_python" in sys.modules else "joulepath_trainer.session"
+        __import__(module)
+        print(sys.modules[module].__file__)
+    """
+    bootstrap = str(tmp_path / "current/joulepath_trainer/bootstrap")
+    done = run(python, "-c", code, PYTHONPATH=bootstrap)
+    assert done.stdout.startswith(f"{tmp_path}/old/joulepath_trainer/")
+    assert not done.stderr
 
 
 # other tools

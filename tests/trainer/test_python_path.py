@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 from joulepath_injector.adjust import adjustment
 from joulepath_injector.nri.messages import Container
 from joulepath_injector.places import BOOTSTRAP as BOOTSTRAP_OF_POD
-from joulepath_operator.injection.patch import Injection, inject
+from joulepath_operator.injection.patch import inject
 from tests.trainer.conftest import BOOTSTRAP
 from tests.trainer.pythons import Python, available, found
 
+GPUS: Final = ("nvidia.com/gpu",)
 ENTRIES: Final = ("/a", "/b", "/a/b/../c", "", ".", "relative", "/usr/lib/python3")
 EDITS: Final = (
     *("$PYTHONPATH", "$PYTHONPATH:/x", "/x:$PYTHONPATH", "/x:$PYTHONPATH:/y:/a", "$PYTHONPATH:", ":$PYTHONPATH"),
@@ -43,20 +44,23 @@ def by_node(own: str) -> Mapping[str, str]:
     return adjustment(Container("sandbox", "pytorch", env), Path("/files"), Path("/pod")).env
 
 
-def by_webhook(own: str, file: Path) -> Mapping[str, str]:
-    """The environment of a container that the webhook has injected, and whose image has that PYTHONPATH."""
+def patched(container: Mapping[str, object]) -> dict[str, str]:
+    """The environment of a container that the webhook has injected."""
     limits = {"limits": {"nvidia.com/gpu": 1}}
-    pod = {"spec": {"containers": [{"name": "pytorch", "image": "i", "resources": limits}]}}
-    added = inject(pod, Injection("trainer")).patch[2]["value"][0]["env"]
+    made = inject({"spec": {"containers": [{"name": "pytorch", "image": "i", "resources": limits, **container}]}}, GPUS)
+    (containers,) = (one["value"] for one in made.patch if one["path"] == "/spec/containers")
+    return {one["name"]: one["value"].replace("/joulepath/current/", "/joulepath/") for one in containers[0]["env"]}
+
+
+def by_webhook(own: str, file: Path) -> Mapping[str, str]:
+    """Where it is the image that has that PYTHONPATH."""
     file.write_text(own)
-    return {one["name"]: one["value"].replace("/joulepath/pythonpath-pytorch", str(file)) for one in added}
+    return patched({}) | {"JOULEPATH_IMAGE_PYTHONPATH_FILE": str(file)}
 
 
 def by_webhook_with_its_own(own: str, _: Path) -> Mapping[str, str]:
-    """The same of a pod that sets it itself."""
-    limits, env = {"limits": {"nvidia.com/gpu": 1}}, [{"name": "PYTHONPATH", "value": own}]
-    pod = {"spec": {"containers": [{"name": "pytorch", "image": "i", "resources": limits, "env": env}]}}
-    return {one["name"]: one["value"] for one in inject(pod, Injection("trainer")).patch[2]["value"][0]["env"]}
+    """Where it is the pod."""
+    return patched({"env": [{"name": "PYTHONPATH", "value": own}]})
 
 
 WAYS: Final = {"node": lambda own, _: by_node(own), "image": by_webhook, "pod": by_webhook_with_its_own}

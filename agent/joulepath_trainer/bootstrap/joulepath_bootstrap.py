@@ -25,7 +25,9 @@ __all__ = ["begin"]
 _NEEDED = (3, 10)
 """The oldest Python that the trainer runs on."""
 _HERE = os.path.dirname(os.path.abspath(__file__))
-_PACKAGE_ROOT = os.path.dirname(os.path.dirname(_HERE))
+# Not through a link that may lead to another release's files while this process runs.
+_FOLDER = os.path.realpath(_HERE)
+_PACKAGE_ROOT = os.path.dirname(os.path.dirname(_FOLDER))
 
 
 def begin(name):
@@ -81,7 +83,7 @@ def _restore_path():
 def _own_value():
     # type: () -> str | None
     file = os.environ.get("JOULEPATH_IMAGE_PYTHONPATH_FILE")
-    if not file:
+    if not file or not os.path.exists(file):  # nobody may have written it
         return None
     with open(file, "rb") as stream:
         value = stream.read().rstrip(b"\n")
@@ -105,7 +107,7 @@ def _install_hook():
     if sys.version_info >= _NEEDED:
         _imported(_PACKAGE_ROOT, "joulepath_trainer.hook").install(socket_path)
     else:
-        _imported(_HERE, "joulepath_old_python").install(socket_path, _NEEDED)
+        _imported(_FOLDER, "joulepath_old_python").install(socket_path, _NEEDED)
 
 
 def _imported(folder, name):

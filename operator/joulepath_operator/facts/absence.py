@@ -38,6 +38,8 @@ class Lack(StrEnum):
         one._value_, one.surmised = code, surmised
         return one
 
+    FAILS = "InitContainerFails"
+    UNLABELLED = "NamespaceNotLabelled", True
     UNSUITED = "PodsUnsuited"
     BEFORE = "PodsPredateInjector"
     LATE = "InjectedTooLate"
@@ -47,6 +49,8 @@ class Lack(StrEnum):
     NRI_FAILS = "NRIFails", True
     UNREPORTED = "InjectorUnreported", True
     UNANNOTATED = "PodsPredateAnnotation", True
+    BEFORE_LABEL = "PodsPredateLabel", True
+    STOPPED = "InjectionStopped", True
     MISSED = "NotInjected", True
     NO_GPU = "NoGPUHeld"
 
