@@ -1,4 +1,4 @@
-# The images of Joulepath: operator (also the webhook), agent, trainer.
+# The images of Joulepath: operator (also the webhook), agent.
 #
 #   docker build --target operator --tag REGISTRY/operator:0.1.0 .        and so on
 #
@@ -40,13 +40,9 @@ FROM tools AS agent-sources
 COPY crds agent pyproject.toml /src/
 RUN sh /sources.sh
 
-# Every training image has a Python of its own version, so there is nothing to compile. Pods of any user read this.
-FROM ${BASE} AS trainer-files
-RUN apt-get update -q && apt-get install -q -y --no-install-recommends busybox-static \
-    && mkdir -p /image/bin /image/joulepath && cp /bin/busybox /image/joulepath/ \
-    && for applet in $(/bin/busybox --list); do ln -s /joulepath/busybox "/image/bin/$applet"; done
-COPY agent/joulepath_trainer /image/joulepath/joulepath_trainer
-RUN chmod -R a+rX,go-w /image
+# For nodes whose training pods mount the trainer's files: their init container runs it, in whatever image they have.
+FROM ${BASE} AS busybox
+RUN apt-get update -q && apt-get install -q -y --no-install-recommends busybox-static
 
 # USER is for kopf, which asks for its user's name; nobody else knows one.
 FROM ${BASE} AS operator
@@ -67,9 +63,4 @@ ENV MALLOC_ARENA_MAX=1 GLIBC_TUNABLES=glibc.malloc.tcache_count=0 OPENBLAS_NUM_T
 ENTRYPOINT ["joulepath-agent"]
 COPY --from=agent-packages /opt/joulepath /opt/joulepath
 COPY --from=agent-sources /src /opt/joulepath/src
-
-# Copied into every training pod: small, so that no pod waits for it.
-FROM scratch AS trainer
-USER 65532:65532
-ENTRYPOINT ["/joulepath/busybox"]
-COPY --from=trainer-files /image /
+COPY --from=busybox /bin/busybox /opt/joulepath/bin/busybox

@@ -21,6 +21,7 @@ settings.load_profile("any machine")
 
 _API_SERVER_ALONE: Final = (
     "tests/agent/cluster/",
+    "tests/chart/test_admission.py",
     "tests/chart/test_chart.py",
     "tests/chart/test_rights.py",
     "tests/cli/",

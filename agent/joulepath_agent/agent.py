@@ -42,6 +42,7 @@ from joulepath_clocks.channel.words import (
     NodeNews,
     Placed,
     Play,
+    PythonNews,
     RankNews,
     Recorded,
     Told,
@@ -54,7 +55,16 @@ from joulepath_clocks.peers.budget import BUDGET, Budget
 from joulepath_clocks.peers.peer import JobKey
 from joulepath_clocks.peers.refusal import PeerRefusedError
 from joulepath_clocks.ranks.reason import Obstacle, Reason
-from joulepath_crds import GpuReport, JobPlanSpec, JobReport, NodeReportStatus, RankReport, SwitchingLag
+from joulepath_crds import (
+    MOST_OLD_PYTHONS,
+    GpuReport,
+    JobPlanSpec,
+    JobReport,
+    NodeReportStatus,
+    OldPythonReport,
+    RankReport,
+    SwitchingLag,
+)
 from joulepath_trainer.wire.protocol import WireError
 from joulepath_warden.garbage import collect_often
 
@@ -98,6 +108,8 @@ class Agent:
         self.meters: dict[str, Gpu] = {}
         """The same GPUs, to be read here."""
         self.node = _NO_NEWS
+        self.pythons: dict[str, PythonNews] = {}
+        """Of pods, by UID, that are too old for the trainer, as clocks told last."""
         self._locate, self._state_dir, self._budget = locate, state_dir, budget
         self._with_lags: set[str] = set()
         """GPUs of which these clocks were told what a doctor has measured."""
@@ -213,6 +225,8 @@ class Agent:
                     self._say_lags(word)
             case Came():
                 self._welcome(word)
+            case PythonNews(uid):
+                self.pythons = dict(list((self.pythons | {uid: word}).items())[-MOST_OLD_PYTHONS:])
             case Asked():
                 self._pool.submit(self._place, word)
             case Looked():
@@ -339,6 +353,7 @@ class Agent:
             injection=self.injected.report(),
             injector=injector,
             injector_why=injector_why,
+            old_pythons=tuple(OldPythonReport(**asdict(python)) for python in self.pythons.values()),
         )
 
 

@@ -37,6 +37,7 @@ from joulepath_clocks.channel.words import (
     NodeNews,
     Placed,
     Play,
+    PythonNews,
     Told,
 )
 from joulepath_clocks.endpoint import Endpoint
@@ -55,7 +56,7 @@ from joulepath_clocks.ranks.lifetime import DEFAULT_TIME_TO_LIVE_S, TimeToLive
 from joulepath_clocks.ranks.page import SharedPage
 from joulepath_clocks.ranks.rank import Rank
 from joulepath_clocks.ranks.reason import Obstacle, Reason
-from joulepath_trainer.wire.messages import Hello
+from joulepath_trainer.wire.messages import Hello, OldPython
 from joulepath_warden.garbage import collect_often
 
 __all__ = ["Clocks", "Paths"]
@@ -142,6 +143,8 @@ class Clocks:
         self._groups: WeakValueDictionary[tuple[object, ...], Group] = WeakValueDictionary()
         """Of tensor-parallel peers, for as long as one of them is there."""
         self._questions: dict[int, tuple[Asked, SimpleQueue[Placed]]] = {}
+        self._pythons: dict[str, PythonNews] = {}
+        """Of the pods, by UID, that told of one that is too old, the last ones: nobody says when such a pod goes."""
         self._time_to_live = TimeToLive(plan_time_to_live_s)
         self._expired = False
         self._armed_at_s, self._log_descriptor = 0.0, log_descriptor
@@ -157,6 +160,7 @@ class Clocks:
             self._tick,
             on_refusal=self._count_refusal,
             budget=budget,
+            on_old_python=self._learn_python,
             pods=paths.pods,
             proc=paths.proc,
         )
@@ -335,6 +339,11 @@ class Clocks:
     def _count_refusal(self, code: str) -> None:
         self._refusals[code] += 1
 
+    def _learn_python(self, pod_uid: str, python: OldPython) -> None:
+        known = self._pythons | {pod_uid: PythonNews(pod_uid, python.version, python.needed)}
+        self._pythons = dict(list(known.items())[-self._budget.pods :])  # replaced: another thread reads it
+        self._server.wake()
+
     # the agent
 
     def _hear(self, word: AgentWord) -> None:
@@ -375,6 +384,7 @@ class Clocks:
         news: dict[object, ClocksWord] = dict(gpus.items())
         news["node"] = self._node_news(now)
         news |= {("asked", number): asked for number, (asked, _) in tuple(self._questions.items())}
+        news |= {("python", uid): python for uid, python in self._pythons.items()}
         for rank in self.ranks:
             news[rank.number] = rank.came
             news["now", rank.number] = rank.news

@@ -35,7 +35,7 @@ from joulepath_clocks.peers.refusal import PeerRefusedError
 from joulepath_clocks.peers.sent import sent_process
 from joulepath_clocks.ranks.page import SharedPage
 from joulepath_clocks.ranks.rank import Rank
-from joulepath_trainer.wire.messages import PROCESS, Hello, Reply
+from joulepath_trainer.wire.messages import PROCESS, Hello, OldPython, Reply
 from joulepath_trainer.wire.protocol import MAX_MESSAGE_BYTES, OtherVersionError, WireError
 
 __all__ = ["Admit", "Endpoint"]
@@ -86,6 +86,7 @@ class Endpoint:
         on_refusal: Callable[[str], None] = lambda _: None,
         budget: Budget = BUDGET,
         *,
+        on_old_python: Callable[[str, OldPython], None] = lambda *_: None,
         pods: Path | None = None,
         proc: Path = Path("/proc"),
     ) -> None:
@@ -98,6 +99,7 @@ class Endpoint:
             on_tick: Runs four times a second in this thread.
             on_refusal: Is told each refusal's code.
             budget: What peers may make it do.
+            on_old_python: Is told the UID of each pod with a Python that is too old for the trainer.
             pods: Where each pod may have a folder with a socket of its own.
             proc: The host's /proc.
 
@@ -107,7 +109,7 @@ class Endpoint:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._pods, self._proc = None if pods is None else PodDoors(pods, budget.pods), proc
         self._identify, self._admit = identify, admit
-        self._on_tick, self._on_refusal = on_tick, on_refusal
+        self._on_tick, self._on_refusal, self._on_old_python = on_tick, on_refusal, on_old_python
         self._selector = selectors.DefaultSelector()
         self._doors: set[Door] = set()
         self._listen_at(Door(path))
@@ -252,7 +254,10 @@ class Endpoint:
                 self._end(connection, why=str(error))
                 return
             if connection.hello is None and message:
-                self._greet(connection, message, descriptors)
+                if OldPython.is_meant(message):
+                    self._learn_python(connection, message, descriptors)
+                else:
+                    self._greet(connection, message, descriptors)
                 return
             asked, connection.asked_for_process = connection.asked_for_process, False
             if asked and message == PROCESS:
@@ -295,6 +300,17 @@ class Endpoint:
             self._disposal.take(descriptors)
         else:
             os.close(descriptors[0])  # the mapping is enough
+
+    def _learn_python(self, connection: _Connection, message: bytes, descriptors: list[int]) -> None:
+        """Takes note of a process that no trainer speaks for, and lets it go: it says nothing else."""
+        self._disposal.take(descriptors)
+        why = ""
+        try:
+            self._on_old_python(connection.peer.pod_uid, OldPython.decode(message))
+        except WireError as error:
+            self._on_refusal("BadMessage")
+            why = str(error)
+        self._end(connection, why=why)
 
     def _turn_down(self, connection: _Connection, refusal: PeerRefusedError) -> None:
         self._tell_refusal(connection.socket, refusal)

@@ -1,10 +1,11 @@
-"""`joulepath-injector`: the process of a node that puts the trainer into containers."""
+"""`joulepath-injector`: the process of a node that puts the trainer into containers, or only its files on the node."""
 
 from __future__ import annotations
 
 import argparse
 import logging
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -35,13 +36,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Log(options.log_level)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(0))  # whatever waits: the runtime goes on without
-    own = options.state_dir / FOLDER
+    own, files = options.state_dir / FOLDER, options.state_dir / "trainer"
     try:
         Lock(own / _LOCK).wait("another injector", threading.Event())
-        trainer = TrainerFiles(trainer_package(), options.state_dir / "trainer")
+        if options.files_only is not None:
+            return _put_there(TrainerFiles(trainer_package(), files, options.files_only), options.files_only)
+        trainer = TrainerFiles(trainer_package(), files)
         pods = Pods()
         Server(own, pods).start()
-    except OSError as error:
+    except (OSError, subprocess.SubprocessError) as error:
         log.error("%s", error)
         return 1
     try:
@@ -51,6 +54,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sessions = Sessions(options.nri_socket, Injector(pods, trainer, PodFolders(options.socket_dir / "pods")), pods)
     while True:
         time.sleep(sessions.serve())
+
+
+def _put_there(trainer: TrainerFiles, busybox: Path) -> int:
+    """For pods that have the trainer by a volume: an init container of theirs runs that busybox, so it has to run.
+
+    Raises:
+        OSError: They can't be written, or it can't be run, as on a disk that is mounted with noexec.
+        subprocess.SubprocessError: It runs and fails.
+    """
+    trainer.check()
+    subprocess.run([trainer.place() / busybox.name, "true"], check=True)
+    trainer.lead()
+    return 0
 
 
 def _options() -> argparse.ArgumentParser:
@@ -63,6 +79,12 @@ def _options() -> argparse.ArgumentParser:
     take("--nri-socket", "JOULEPATH_NRI_SOCKET", "/var/run/nri/nri.sock", Path, "socket of the container runtime")
     take("--state-dir", "JOULEPATH_STATE_DIR", "/var/lib/joulepath", Path, "folder of the trainer's files and our own")
     take("--socket-dir", "JOULEPATH_SOCKET_DIR", "/run/joulepath", Path, "folder of the pods' folders")
+    parser.add_argument(
+        "--files-only",
+        type=Path,
+        metavar="BUSYBOX",
+        help="put the trainer's files and this static busybox on the node, for pods that mount them, and end",
+    )
     take("--log-level", "JOULEPATH_LOG_LEVEL", "info", str, "debug, info, warning or error")
     return parser
 

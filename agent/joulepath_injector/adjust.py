@@ -10,7 +10,14 @@ from pathlib import Path
 from typing import Final
 
 from joulepath_injector.nri.messages import Adjustment, Container, Mount, Pod
-from joulepath_injector.places import BOOTSTRAP, FILES, PYTHON_PATH, SOCKET_FOLDER, in_the_way
+from joulepath_injector.places import (
+    BOOTSTRAP,
+    FILES,
+    PYTHON_PATH,
+    SOCKET_FOLDER,
+    WEBHOOKS_BOOTSTRAP,
+    in_the_way,
+)
 
 __all__ = ["adjustment", "has_trainer", "unsuited"]
 
@@ -21,7 +28,7 @@ _SHOWN: Final = 100
 
 def has_trainer(container: Container) -> bool:
     """Whether it has the trainer already: from the webhook, or an injector before this one."""
-    return BOOTSTRAP in _python_path(container).split(":")
+    return not {BOOTSTRAP, WEBHOOKS_BOOTSTRAP}.isdisjoint(_python_path(container).split(":"))
 
 
 def unsuited(pod: Pod, container: Container) -> str:
@@ -40,13 +47,11 @@ def unsuited(pod: Pod, container: Container) -> str:
 
 def adjustment(container: Container, files: Path, socket_folder: Path) -> Adjustment:
     """What is added, from these folders of the node."""
-    return Adjustment(
-        mounts=(Mount(FILES, str(files)), Mount(SOCKET_FOLDER, str(socket_folder))),
-        env={
-            PYTHON_PATH: _joined(container),
-            "JOULEPATH_SOCKET": f"{SOCKET_FOLDER}/agent.sock",
-        },
-    )
+    env = {PYTHON_PATH: _joined(container), "JOULEPATH_SOCKET": f"{SOCKET_FOLDER}/agent.sock"}
+    if not _python_path(container):
+        # What the user's script appends to an empty PYTHONPATH stands beside an empty entry, and not beside ours.
+        env["JOULEPATH_IMAGE_PYTHONPATH_FILE"] = "/dev/null"
+    return Adjustment(mounts=(Mount(FILES, str(files)), Mount(SOCKET_FOLDER, str(socket_folder))), env=env)
 
 
 def _joined(container: Container) -> str:

@@ -1,6 +1,7 @@
 """Folders of the node that containers mount: the trainer's files, once for each content, and one for each pod.
 
-The clocks listen in a pod's folder; to see it is to be that pod.
+The clocks listen in a pod's folder; to see it is to be that pod. A pod that has the trainer by a volume mounts the
+folder of all contents, in which `current` leads to one: the volume is always there, whatever is in it.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ log = logging.getLogger(__name__)
 _UID: Final = re.compile(r"[0-9A-Za-z-]{1,64}")
 _NAME: Final = "joulepath_trainer"
 _PARTIAL: Final = "partial"
+_CURRENT: Final = "current"
 
 
 def trainer_package() -> Path:
@@ -35,13 +37,14 @@ def trainer_package() -> Path:
 class TrainerFiles:
     """The trainer's files on the node, in a folder named by their content: what a container mounts never changes."""
 
-    def __init__(self, package: Path, folder: Path) -> None:
-        """Takes the sources of this package; nothing is written yet.
+    def __init__(self, package: Path, folder: Path, *programs: Path) -> None:
+        """Takes the sources of this package, and programs to be beside it; nothing is written yet.
 
         Raises:
             OSError: They can't be read.
         """
-        self._sources = _sources(package)
+        self._programs = tuple(one.name for one in programs)
+        self._sources = _sources(package) | {one.name: one.read_bytes() for one in programs}
         self.folder = folder
         self._content = _content(self._sources)
 
@@ -63,13 +66,35 @@ class TrainerFiles:
             OSError: They can't be read or written.
         """
         there = self.folder / self._content
-        if _content(_sources(there / _NAME)) != self._content:
+        programs = (there / name for name in self._programs)
+        found = _sources(there / _NAME) | {one.name: one.read_bytes() for one in programs if one.exists()}
+        if _content(found) != self._content:
             self._copy(there)
 
+    def lead(self) -> None:
+        """Lets volumes find them: `current` leads to them from now on.
+
+        Raises:
+            OSError: It can't be written.
+        """
+        leading = self.folder / f"{_CURRENT}.{_PARTIAL}"
+        leading.unlink(missing_ok=True)
+        leading.symlink_to(self._content)
+        leading.replace(self.folder / _CURRENT)
+
     def forget(self, used: Collection[Path]) -> None:
-        """Removes those of other releases, but for the folders that containers use."""
+        """Removes those of other releases, but for the folders that containers use, and the one that volumes find.
+
+        Of a container that mounts the folder of all nobody knows which it uses.
+        """
+        if self.folder in used:
+            return
+        current = self.folder / _CURRENT
+        kept = {self.folder / self._content, *used}
+        if current.is_symlink():
+            kept |= {current, self.folder / current.readlink()}
         for folder in self.folder.glob("*"):
-            if folder.name != self._content and folder not in used:
+            if folder not in kept:
                 log.info("no container uses %s: removed", folder)
                 shutil.rmtree(folder, ignore_errors=True)
 
@@ -77,11 +102,11 @@ class TrainerFiles:
         partial = self.folder / _PARTIAL
         shutil.rmtree(partial, ignore_errors=True)
         for name, text in self._sources.items():
-            file = partial / _NAME / name
+            file = partial / name
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(text)
         for one in (partial, *partial.rglob("*")):  # pods of any user read them, whatever our umask
-            one.chmod(0o755 if one.is_dir() else 0o644)
+            one.chmod(0o755 if one.is_dir() or one.name in self._programs else 0o644)
         self.folder.chmod(0o755)
         if there.exists():  # moved away in one step: what is half removed could be taken for whole
             away = Path(tempfile.mkdtemp(dir=self.folder))
@@ -123,7 +148,7 @@ class PodFolders:
 
 
 def _sources(package: Path) -> dict[str, bytes]:
-    return {str(file.relative_to(package)): file.read_bytes() for file in sorted(package.rglob("*.py"))}
+    return {f"{_NAME}/{file.relative_to(package)}": file.read_bytes() for file in sorted(package.rglob("*.py"))}
 
 
 def _content(sources: dict[str, bytes]) -> str:

@@ -32,7 +32,7 @@ class Injector:
         for container in containers:
             if (uid := uids.get(container.sandbox)) is None:
                 continue
-            if self._files(container):
+            if self._files(container) - {self._trainer.folder}:
                 self._pods.done(Done(uid, container.name, Outcome.INJECTED))
             elif not has_trainer(container):
                 self._pods.before(uid, container.name)
@@ -72,6 +72,7 @@ class Injector:
             return None, f"The node has no files for it: {error}."
 
     def _files(self, container: Container) -> set[Path]:
-        """The folder of the trainer's files, of whichever release, that a container has from an injector."""
+        """The folder of the trainer's files, of whichever release, that a container has from an injector; or that of
+        all releases, which it has from the webhook."""
         mounted = {Path(mount.source) for mount in container.mounts if mount.destination == FILES}
-        return {source for source in mounted if source.parent == self._trainer.folder}
+        return {source for source in mounted if self._trainer.folder in (source, source.parent)}

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["BOOTSTRAP", "FILES", "PYTHON_PATH", "SOCKET_FOLDER", "in_the_way", "lexical"]
+__all__ = ["BOOTSTRAP", "FILES", "PYTHON_PATH", "SOCKET_FOLDER", "WEBHOOKS_BOOTSTRAP", "in_the_way", "lexical"]
 
 FILES: Final = "/joulepath"
 SOCKET_FOLDER: Final = "/run/joulepath"
 BOOTSTRAP: Final = f"{FILES}/joulepath_trainer/bootstrap"
+WEBHOOKS_BOOTSTRAP: Final = f"{FILES}/current/joulepath_trainer/bootstrap"
+"""Where it is in pods that have it by a volume."""
 PYTHON_PATH: Final = "PYTHONPATH"
 
 _ABOVE: Final = ("/", "/run")

@@ -18,6 +18,7 @@ __all__ = [
     "INJECTOR_UNTOLD",
     "MOST_BLOCKS",
     "MOST_INJECTIONS",
+    "MOST_OLD_PYTHONS",
     "REPORT_INTERVAL_S",
     "BlockReport",
     "GpuReport",
@@ -26,6 +27,7 @@ __all__ = [
     "InstructionTime",
     "JobReport",
     "NodeReportStatus",
+    "OldPythonReport",
     "RankReport",
     "SwitchingLag",
     "WaitMeasurement",
@@ -35,6 +37,8 @@ MOST_BLOCKS: Final = 256
 """Blocks that a rank reports: the newest ones, of the plan that is staged."""
 MOST_INJECTIONS: Final = 128
 """Containers that a node reports: two for each GPU that it may report, 100 KB at most."""
+MOST_OLD_PYTHONS: Final = 64
+"""Pods that a node reports for their Python, the newest: as many as have a GPU of their own."""
 INJECTOR_ABSENT: Final = "Absent"
 INJECTOR_READY: Final = "Ready"
 INJECTOR_UNHEARD: Final = "Unheard"
@@ -242,6 +246,17 @@ class InjectionReport(Contract):
     """What is in the way, in a sentence."""
 
 
+class OldPythonReport(Contract):
+    """A pod in which a Python imports torch that is too old for the trainer."""
+
+    pod_uid: UID
+    """UID of the pod."""
+    version: Annotated[str, Field(max_length=16)]
+    """Of that Python, such as 3.8."""
+    needed: Annotated[str, Field(max_length=16)]
+    """The oldest version that the trainer runs on."""
+
+
 class NodeReportStatus(Contract):
     """All that the node's agent knows."""
 
@@ -261,3 +276,7 @@ class NodeReportStatus(Contract):
     runtime refuses it, or doesn't tell it of pods) or Absent; empty in a report of an older agent or CRD."""
     injector_why: Annotated[str, Field(max_length=256)] = ""
     """Why the container runtime doesn't tell the injector of pods."""
+    old_pythons: Annotated[
+        tuple[OldPythonReport, ...], Field(max_length=MOST_OLD_PYTHONS, json_schema_extra=list_by("podUID"))
+    ] = ()
+    """Pods, here or gone, in which a Python imports torch that is too old for the trainer."""

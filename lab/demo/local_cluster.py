@@ -121,7 +121,7 @@ class LocalCluster:
     def _images() -> list[Path]:
         main, example = REPOSITORY / "Dockerfile", EXAMPLE / "Dockerfile"
         build = real_cluster.images.build
-        parts = [build(main, part, f"{_REGISTRY}/{part}:{_TAG}") for part in ("operator", "agent", "trainer")]
+        parts = [build(main, part, f"{_REGISTRY}/{part}:{_TAG}") for part in ("operator", "agent")]
         return [*parts, build(example, None, _TRAINING_IMAGE, context=REPOSITORY)]
 
     def values(self) -> Mapping[str, Any]:

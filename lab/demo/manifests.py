@@ -114,9 +114,10 @@ def _claim(namespace: str, name: str) -> dict[str, Any]:
     }
 
 
-def job_namespace(name: str, *, restricted: bool) -> dict[str, Any]:
-    """The namespace of the job, at Pod Security's strictest level if so."""
-    labels = {"pod-security.kubernetes.io/enforce": "restricted"} if restricted else {}
+def job_namespace(name: str, injection: str) -> dict[str, Any]:
+    """The namespace of the job: it asks for volumes, or is at Pod Security's strictest level."""
+    volumes = injection == "volumes"
+    labels = {"joulepath.dev/injection": "volumes"} if volumes else {"pod-security.kubernetes.io/enforce": "restricted"}
     return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
 
 

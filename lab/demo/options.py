@@ -78,7 +78,7 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
     add("--cluster", choices=("local", "current"), default=default.cluster, help="current: that of your kubeconfig")
     current = parser.add_argument_group("with --cluster current")
     add = current.add_argument
-    add("--registry", default=default.registry, help="where the images operator, agent and trainer are (%(default)s)")
+    add("--registry", default=default.registry, help="where the images operator and agent are (%(default)s)")
     add("--gpu-kind", choices=("virtual", "nvidia"), default=default.gpu_kind, help="what the nodes have (%(default)s)")
     add("--training-image", default="", help="image with /workload/train.py (default: REGISTRY/example-pytorchjob:1)")
     add("--python", type=Path, default=default.python, help="Python with torch, as the nodes see it (%(default)s)")

@@ -75,7 +75,7 @@ def installed(place: Place, options: Options, console: Console) -> Iterator[str 
             arguments.append("--take-ownership")  # CRDs outlive a release, whatever its namespace was
             place.helm("install", RELEASE, str(REPOSITORY / "charts/joulepath"), *arguments, *own)
         prometheus = place.scrape()
-        _apply(place, job_namespace(JOB_NAMESPACE, restricted=options.injection == "nri"))
+        _apply(place, job_namespace(JOB_NAMESPACE, options.injection))
         for volume in python_volumes(place.training()):
             _apply(place, volume)
         _apply(place, energy_plan(JOB_NAMESPACE, options.mode, options.granularity))

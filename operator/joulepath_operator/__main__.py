@@ -37,7 +37,7 @@ def _operator(options: argparse.Namespace) -> Coroutine[None, None, None]:
     from joulepath_operator.runner import run
 
     means = Means(Way(options.injection), tuple(options.gpu_resource.split(",")))
-    api = Api.connect(unlabelled=options.unlabelled_namespaces)
+    api = Api.connect(unlabelled=options.unlabelled_namespaces, stops=options.stops)
     return run(
         api,
         means,
@@ -51,14 +51,10 @@ def _operator(options: argparse.Namespace) -> Coroutine[None, None, None]:
 
 def _webhook(options: argparse.Namespace) -> Coroutine[None, None, None]:
     from joulepath_operator.control.api import Api
-    from joulepath_operator.injection.patch import Injection
     from joulepath_operator.webhook.server import LOOKUP_TIMEOUT_S, Webhook, serve
 
-    if not options.trainer_image:
-        raise SystemExit("the webhook must know the trainer's image: set JOULEPATH_TRAINER_IMAGE or --trainer-image")
-    injection = Injection(options.trainer_image, options.trainer_pull_policy, tuple(options.gpu_resource.split(",")))
-    api = Api.connect(LOOKUP_TIMEOUT_S, options.unlabelled_namespaces)
-    webhook = Webhook.of(api, injection)
+    api = Api.connect(LOOKUP_TIMEOUT_S, options.unlabelled_namespaces, options.stops)
+    webhook = Webhook.of(api, options.gpu_resource.split(","))
     return serve(webhook, options.tls_cert, options.tls_key, options.host, options.port, options.health_port)
 
 
@@ -76,6 +72,11 @@ def _folder(text: str) -> Path | None:
     return Path(text) if text else None
 
 
+def _object(text: str) -> tuple[str, str] | None:
+    namespace, _, name = text.partition("/")
+    return (namespace, name) if name else None
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="joulepath-operator", description=__doc__)
     parser.add_argument("--log-level", default=os.environ.get("JOULEPATH_LOG_LEVEL", "info"))
@@ -89,6 +90,13 @@ def _parser() -> argparse.ArgumentParser:
         "--gpu-resource",
         default=os.environ.get("JOULEPATH_GPU_RESOURCE", "nvidia.com/gpu"),
         help="resource names, by commas, of which a container that trains has a limit",
+    )
+    parser.add_argument(
+        "--stops",
+        type=_object,
+        default=os.environ.get("JOULEPATH_STOPS", ""),
+        metavar="NAMESPACE/NAME",
+        help="ConfigMap that tells where injection by the webhook is stopped",
     )
     commands = parser.add_subparsers(dest="command", required=True)
     running = commands.add_parser("run", help="the operator")
@@ -112,8 +120,6 @@ def _parser() -> argparse.ArgumentParser:
     running.add_argument("--planner-timeout", type=int, default=120, metavar="SECONDS")
     hook = commands.add_parser("webhook", help="the admission webhook")
     hook.set_defaults(work=_webhook)
-    hook.add_argument("--trainer-image", default=os.environ.get("JOULEPATH_TRAINER_IMAGE", ""))
-    hook.add_argument("--trainer-pull-policy", default=os.environ.get("JOULEPATH_TRAINER_PULL_POLICY", "IfNotPresent"))
     hook.add_argument(
         "--tls-cert", type=Path, default=os.environ.get("JOULEPATH_TLS_CERT", "/etc/joulepath/tls/tls.crt")
     )

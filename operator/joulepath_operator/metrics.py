@@ -17,6 +17,7 @@ from joulepath_operator.facts.names import NamespacedName
 __all__ = ["TABLE", "Metrics"]
 
 _PLAN: Final = ("namespace", "name", "job")
+_STOPPED: Final = "joulepath_injection_stopped"
 
 TABLE: Final[tuple[MetricRow, ...]] = (
     MetricRow(
@@ -50,14 +51,23 @@ TABLE: Final[tuple[MetricRow, ...]] = (
     MetricRow("joulepath_planner_seconds", "histogram", (), "Seconds that the planner took."),
     MetricRow("joulepath_reconcile_errors_total", "counter", (), "Times that handling an EnergyPlan failed."),
     MetricRow("joulepath_queue_depth", "gauge", (), "EnergyPlans that wait to be handled, or are."),
+    MetricRow(
+        _STOPPED,
+        "gauge",
+        ("namespace",),
+        "1 for each namespace in which pods get no init container for now, as ours has kept one from starting.",
+    ),
 )
 _HELP: Final = {row.name: row for row in TABLE}
 
 
 class Metrics:
-    """All metrics of one operator; `statuses` is what the series of plans come from."""
+    """All metrics of one operator; `stopped` tells the namespaces in which injection is."""
 
-    def __init__(self, queue_depth: Callable[[], int] = lambda: 0) -> None:
+    def __init__(
+        self, queue_depth: Callable[[], int] = lambda: 0, stopped: Callable[[], Iterable[str]] = tuple
+    ) -> None:
+        self._stopped = stopped
         self.registry = CollectorRegistry()
         self._statuses: dict[NamespacedName, tuple[str, EnergyPlanStatus]] = {}
         self.planner_seconds = Histogram(
@@ -84,8 +94,10 @@ class Metrics:
         families = {
             row.name: GaugeMetricFamily(row.name, row.help, labels=row.labels)
             for row in TABLE
-            if row.labels[:3] == _PLAN
+            if row.labels[:3] == _PLAN or row.name == _STOPPED
         }
+        for namespace in self._stopped():
+            families[_STOPPED].add_metric([namespace], 1)
         for (namespace, name), (job, status) in list(self._statuses.items()):
             for metric, extra, value in _series(status):
                 families[metric].add_metric([namespace, name, job, *extra], value)

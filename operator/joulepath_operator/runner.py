@@ -19,7 +19,8 @@ from joulepath_operator.control.index import WATCHED, Index
 from joulepath_operator.control.queue import KeyedQueue
 from joulepath_operator.control.reconcile import Reconciler
 from joulepath_operator.control.settings import settings
-from joulepath_operator.facts.absence import Means
+from joulepath_operator.control.stopping import Stopping
+from joulepath_operator.facts.absence import Means, Way
 from joulepath_operator.facts.names import ENERGY_PLANS, NamespacedName
 from joulepath_operator.metrics import Metrics
 from joulepath_operator.planning.pool import PlannerPool
@@ -45,9 +46,10 @@ async def run(
 ) -> None:
     """Runs until SIGTERM or SIGINT (kopf listens for them), or until a part fails."""
     index = Index()
-    metrics = Metrics(queue_depth=lambda: len(queue))
+    stopping = Stopping(api)
+    metrics = Metrics(queue_depth=lambda: len(queue), stopped=stopping.holding)
     pool = PlannerPool(planner_timeout_s, observe=metrics.planner_seconds.observe)
-    reconciler = Reconciler(api, index, pool, metrics, again=lambda key: queue.add(key), means=means)
+    reconciler = Reconciler(api, index, pool, metrics, again=lambda key: queue.add(key), means=means, stops=stopping)
     queue: KeyedQueue[NamespacedName] = KeyedQueue(reconciler, on_error=lambda key: metrics.errors.inc())
     # Before anything is decided, everything is known: an empty index would look like a cluster without jobs.
     await relist(api, index, queue)
@@ -67,6 +69,8 @@ async def run(
         asyncio.create_task(queue.run(_RESYNC_S, lambda: index.keys(ENERGY_PLANS))),
         asyncio.create_task(_relist_forever(api, index, queue)),
     ]
+    if means.way is Way.VOLUMES and api.stops_anything:
+        parts.append(asyncio.create_task(stopping.run(lambda namespace: _concern(namespace, index, queue))))
     try:
         done, _ = await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
         for part in done:
@@ -86,6 +90,12 @@ async def relist(api: Api, index: Index, queue: KeyedQueue[NamespacedName]) -> N
         if bodies is None:  # what is known stays: an API server that has just started may not know ours yet
             continue
         for key in index.replace(resource, bodies, known):
+            queue.add(key)
+
+
+def _concern(namespace: str, index: Index, queue: KeyedQueue[NamespacedName]) -> None:
+    for key in index.keys(ENERGY_PLANS):
+        if key[0] == namespace:
             queue.add(key)
 
 

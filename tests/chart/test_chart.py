@@ -200,6 +200,8 @@ def test_no_pod_has_more_than_it_needs(objects: list[Object]) -> None:
                 for one in container.get("volumeMounts", ())
             }
             assert mounts == {
+                ("trainer-files", "/var/lib/joulepath/injector"): "rw",
+                ("trainer-files", "/var/lib/joulepath/trainer"): "rw",
                 ("reset", "/var/lib/joulepath"): "rw",
                 ("warden", "/var/lib/joulepath"): "rw",
                 ("clocks", "/var/lib/joulepath"): "rw",
@@ -213,6 +215,8 @@ def test_no_pod_has_more_than_it_needs(objects: list[Object]) -> None:
             assert host_paths == {
                 "/run/joulepath",
                 "/var/lib/joulepath",
+                "/var/lib/joulepath/injector",
+                "/var/lib/joulepath/trainer",
                 "/proc",
                 "/var/lib/kubelet/pod-resources",
             }
@@ -286,6 +290,7 @@ def test_accounts_write_what_is_ours_and_nothing_else(objects: list[Object]) -> 
         "joulepath.dev/energyprofiles",
         "joulepath.dev/jobplans",
         "/events",
+        "/configmaps",
     }
     assert {what for _, what in writes["agent"]} == {
         "joulepath.dev/nodereports",
@@ -334,6 +339,29 @@ def test_where_the_node_injects_the_agent_reads_jobs_and_no_pods(cluster: Cluste
     before, after = (grants(made, "agent") for made in (objects, render(cluster, "--set", "injection=nri")))
     assert before - after == {("get", "/pods")}
     assert after - before == {("get", "kubeflow.org/pytorchjobs")}
+
+
+@pytest.mark.cluster
+def test_where_injection_is_stopped_the_operator_writes_and_the_webhook_reads_and_nobody_else(
+    cluster: Cluster, objects: list[Object]
+) -> None:
+    (written,) = (one for one in objects if one["metadata"]["name"] == "joulepath-injection")
+    assert written["kind"] == "ConfigMap"
+    assert "data" not in written, "an upgrade leaves what is there"
+    verbs = {
+        one["metadata"]["name"]: rule["verbs"]
+        for one in objects
+        if one["kind"] in {"Role", "ClusterRole"}
+        for rule in one["rules"]
+        if "configmaps" in rule["resources"] and rule["resourceNames"] == ["joulepath-injection"]
+    }
+    assert verbs == {"joulepath-operator": ["get", "patch"], "joulepath-webhook": ["get"]}
+    for part in ("operator", "webhook"):
+        environment = {one["name"]: one.get("value") for one in workloads(objects)[part]["containers"][0]["env"]}
+        assert environment["JOULEPATH_STOPS"] == f"{NAMESPACE}/joulepath-injection"
+    by_node = render(cluster, "--set", "injection=nri")
+    assert not [one for one in by_node if one["metadata"]["name"] == "joulepath-injection"]
+    assert not any("configmaps" in what for _, what in grants(by_node, "operator"))
 
 
 @pytest.mark.cluster
@@ -399,15 +427,13 @@ def test_the_operator_is_told_by_which_way_pods_get_the_trainer(cluster: Cluster
 def test_webhook_can_neither_block_nor_slow_other_pods(objects: list[Object]) -> None:
     (hook,) = only(objects, "MutatingWebhookConfiguration", "joulepath-webhook")["webhooks"]
     assert hook["failurePolicy"] == "Ignore"
-    assert hook["timeoutSeconds"] <= 3
+    assert hook["timeoutSeconds"] == 1
     assert hook["sideEffects"] == "None"
     assert [(rule["operations"], rule["resources"]) for rule in hook["rules"]] == [(["CREATE"], ["pods"])]
     assert hook["objectSelector"]["matchExpressions"] == [
         {"key": "training.kubeflow.org/job-name", "operator": "Exists"}
     ]
-    (expression,) = hook["namespaceSelector"]["matchExpressions"]
-    assert expression["operator"] == "NotIn"
-    assert set(expression["values"]) == {"kube-system", NAMESPACE}
+    assert hook["namespaceSelector"] == {"matchLabels": {"joulepath.dev/injection": "volumes"}}
 
 
 def policies(objects: list[Object]) -> dict[str, Object]:
@@ -482,6 +508,7 @@ def test_two_releases_share_no_name(cluster: Cluster, objects: list[Object]) -> 
     ("arguments", "sentence"),
     [
         (("--set", "agent.runtimeClass=nvidia"), "at '/agent': additional properties 'runtimeClass' not allowed"),
+        (("--set", "trainer.image=x"), "additional properties 'trainer' not allowed"),
         (("--set", "webhook.replicas=0"), "at '/webhook/replicas': minimum: got 0, want 1"),
         (("--set", "image.pullPolicy=Sometimes"), "at '/image/pullPolicy': value must be one of 'Always'"),
         (("--set", "agent.siteClocks=1200"), "at '/agent/siteClocks'"),
@@ -528,8 +555,8 @@ def test_images_follow_registry_and_tag_unless_given_whole(cluster: Cluster) -> 
         "webhook": "r.example/jp/operator:v7",
         "agent": "other/agent:1",
     }
-    environment = {one["name"]: one.get("value") for one in pods["webhook"]["containers"][0]["env"]}
-    assert environment["JOULEPATH_TRAINER_IMAGE"] == "r.example/jp/trainer:v7"
+    every = {one["image"] for pod in pods.values() for one in (*pod["containers"], *pod.get("initContainers", ()))}
+    assert every == {*images.values()}
 
 
 @pytest.mark.cluster
@@ -606,8 +633,8 @@ def test_notes_say_what_to_do_next(cluster: Cluster) -> None:
     assert "kubectl get energyplan NAME -w" in notes(NAMESPACE)
     assert "--take-ownership" in notes(NAMESPACE)
     assert "WARNING" not in notes(NAMESPACE)
-    assert "WARNING: the webhook never touches pods of the release's own namespace" in notes("default")
-    assert "WARNING" not in notes("default", "nri")
+    assert "kubectl label namespace NAMESPACE joulepath.dev/injection=volumes" in notes(NAMESPACE)
+    assert "kubectl label namespace NAMESPACE" not in notes(NAMESPACE, "nri")
 
 
 @pytest.mark.cluster

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from pathlib import Path
 from uuid import uuid4
@@ -12,6 +12,7 @@ from uuid import uuid4
 import pytest
 import yaml
 from kubernetes import client, config
+from kubernetes.client.exceptions import ApiException
 
 from joulepath_agent.cluster.api import NodeApi
 from joulepath_agent.cluster.failures import failures_as_oserror
@@ -20,6 +21,7 @@ from joulepath_cli.commands.preflight import cluster as preflight
 from joulepath_cli.commands.preflight.facts import Unread
 from joulepath_crds.serving.guard import Guard
 from joulepath_operator.control.api import Api
+from joulepath_operator.facts.admission import Stop
 from real_cluster import Cluster, until
 
 pytestmark = [
@@ -54,7 +56,7 @@ class Release:
         """Name of the ServiceAccount of a part."""
         return f"{self.name}-joulepath-{part}"
 
-    def may(self, part: str, verb: str, what: str, namespace: str = "") -> bool:
+    def may(self, part: str, verb: str, what: str, namespace: str = "", name: str = "") -> bool:
         """Whether a part may do this to GROUP/RESOURCE[/SUBRESOURCE]; in all namespaces unless one is given."""
         group, resource, *subresource = what.split("/")
         attributes = {
@@ -63,6 +65,7 @@ class Release:
             "subresource": "".join(subresource),
             "verb": verb,
             "namespace": namespace,
+            "name": name,
         }
         user = f"system:serviceaccount:{self.name}:{self.account(part)}"
         review = {"spec": {"user": user, "resourceAttributes": attributes}}
@@ -140,6 +143,23 @@ def test_operator_and_agents_write_each_their_own_side_of_the_contract(release: 
 def test_agents_hold_leases_in_their_own_namespace(release: Release) -> None:
     assert release.may("agent", "create", "coordination.k8s.io/leases", release.name)
     assert not release.may("agent", "create", "coordination.k8s.io/leases", "kube-node-lease")
+
+
+def test_where_injection_is_stopped_the_operator_writes_and_the_webhook_reads(release: Release) -> None:
+    """By their own code, with the tokens that pods of theirs have."""
+    stops = (release.name, f"{release.name}-joulepath-injection")
+    release.cluster.kubectl("create", "configmap", stops[1], "-n", release.name)
+    stop = Stop("2026-01-01T00:00:00Z", "2026-01-01T00:10:00Z", 600, "pod p: StartError")
+    operator, webhook = (Api(_api(release, part), stops=stops) for part in ("operator", "webhook"))
+    assert webhook.stops() == {}
+    operator.write_stops({"team": stop, "another": stop})
+    operator.write_stops({"team": replace(stop, over_at="2026-01-01T00:20:00Z"), "another": None, "never": None})
+    assert operator.stops() == webhook.stops() == {"team": replace(stop, over_at="2026-01-01T00:20:00Z")}
+    with pytest.raises(ApiException, match="403"):
+        webhook.write_stops({"team": None})
+    for part in ("operator", "webhook", "agent"):
+        for verb in ("get", "patch", "update", "create", "delete"):
+            assert not release.may(part, verb, "/configmaps", release.name, "another"), (part, verb)
 
 
 @pytest.mark.parametrize("verb", ["get", "list", "watch", "update", "delete"])

@@ -278,11 +278,24 @@ def test_our_namespace_has_to_let_agents_in(levels: dict[str, str | None], verdi
         assert found.command.endswith("joulepath-system pod-security.kubernetes.io/enforce=privileged")
 
 
-def test_trainings_namespaces_matter_where_volumes_inject() -> None:
-    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
-    of = replace(cluster(OURS), namespaces={"ml": labels, "kube-system": labels, NAMESPACE: {}})
-    assert "nothing is injected in ml:" in only(of, "Pod Security of trainings", Injection.VOLUMES).seen
-    assert "Pod Security of trainings" not in {one.check for one in judge(of).findings}
+def test_trainings_namespaces_have_to_ask_and_to_allow_hostpath_where_volumes_inject() -> None:
+    check, asks = "namespaces of trainings", {"joulepath.dev/injection": "volumes"}
+    restricted = {"pod-security.kubernetes.io/enforce": "restricted"}
+
+    def told(**namespaces: dict[str, str]) -> Finding:
+        found = only(replace(cluster(OURS), namespaces={**namespaces, NAMESPACE: {}}), check, Injection.VOLUMES)
+        assert not found.is_missing
+        return found
+
+    nobody = told(ml=restricted, other={"joulepath.dev/injection": "nri"})
+    assert (nobody.verdict, nobody.command) == (
+        LACKS,
+        "kubectl label namespace NAMESPACE joulepath.dev/injection=volumes",
+    )
+    assert "nothing is injected in ml:" in told(ml=asks | restricted, other=asks).seen
+    asked = told(ml=asks, other=restricted)
+    assert (asked.verdict, asked.seen) == (OK, "The webhook is asked about pods of ml.")
+    assert check not in {one.check for one in judge(cluster(OURS)).findings}
 
 
 @pytest.mark.parametrize(

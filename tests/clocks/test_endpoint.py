@@ -25,7 +25,7 @@ from joulepath_clocks.ranks.page import SharedPage
 from joulepath_clocks.ranks.rank import Rank
 from joulepath_trainer.connection import AgentBusyError, AgentUnwillingError, Handshake
 from joulepath_trainer.memory import OwnPage
-from joulepath_trainer.wire.messages import Hello, PipelinePlace, Reply
+from joulepath_trainer.wire.messages import Hello, OldPython, PipelinePlace, Reply
 from joulepath_trainer.wire.page import PAGE_BYTES, SEALS, format_page
 from tests.agent.room import wait_until
 
@@ -45,7 +45,15 @@ class Door:
         self.page = OwnPage().descriptor
         stack.callback(os.close, self.page)
         self._folder, self._stack, self._numbers = folder, stack, count()
-        self._endpoint = Endpoint(folder / "s", self._identify, self._admit, lambda _: None, self._refused)
+        self.pythons: list[tuple[str, OldPython]] = []
+        self._endpoint = Endpoint(
+            folder / "s",
+            self._identify,
+            self._admit,
+            lambda _: None,
+            self._refused,
+            on_old_python=lambda uid, python: self.pythons.append((uid, python)),
+        )
         self._endpoint.start()
         stack.callback(self._endpoint.stop)
         stack.callback(self.slow.set)
@@ -271,6 +279,18 @@ def test_descriptors_that_come_with_anything_else_are_closed(door: Door) -> None
     loud.close()
     door.slow.set()
     wait_until(lambda: descriptors() <= before, "all that was sent is closed")
+
+
+def test_a_python_too_old_for_the_trainer_is_noted_and_hung_up_on(door: Door) -> None:
+    door.ask("quiet")
+    before = descriptors()
+    assert door.ask("old", [door.page] * 7, b"JPV1 3.8 3.10") == b""
+    for nonsense in (b"JPV1", b"JPV1 3.8", b"JPV1 3.8 3.10 ", b"JPV1 3.8 3.1000", b"JPV1 a b", b"JPV1" + b"1" * 60_000):
+        assert door.ask("loud", (), nonsense) == b""
+    assert door.pythons == [("old", OldPython("3.8", "3.10"))]
+    assert door.refusals["BadMessage"] == 6
+    wait_until(lambda: descriptors() <= before, "all that was sent is closed")
+    assert answered(door.ask("quiet"))
 
 
 def test_a_trainer_of_another_release_is_told_so_in_one_sentence_and_may_ask_again(door: Door) -> None:

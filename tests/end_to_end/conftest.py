@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from demo import manifests
 from real_cluster import Cluster, CommandError, only_release
 from tests.end_to_end import jobs, product, watching
 
@@ -23,7 +24,7 @@ def _installed(cluster: Cluster) -> Iterator[product.Product]:
     product.refuse_another_release(cluster)
     product.clear(cluster)
     product.prepare(cluster)
-    cluster.kubectl("create", "namespace", product.JOBS)
+    jobs.apply(cluster, manifests.job_namespace(product.JOBS, "nri"))
     jobs.apply(cluster, *jobs.python_volumes())
     untouched = jobs.pods_as_made(cluster)
     try:
@@ -36,7 +37,7 @@ def _installed(cluster: Cluster) -> Iterator[product.Product]:
 
 def _tell(cluster: Cluster) -> None:
     """The logs; pytest shows them where a test has failed."""
-    chosen = [(product.SYSTEM, f"app.kubernetes.io/component={part}") for part in ("operator", "agent", "webhook")]
+    chosen = [(product.SYSTEM, f"app.kubernetes.io/component={part}") for part in ("operator", "agent")]
     for namespace, selector in (*chosen, (product.JOBS, "training.kubeflow.org/job-name in (uneven, even, again)")):
         with contextlib.suppress(CommandError):
             where = ("--namespace", namespace, "--selector", selector)

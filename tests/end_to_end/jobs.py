@@ -16,15 +16,17 @@ from demo.local_cluster import LocalCluster
 from demo.options import Options
 from joulepath_crds import ANNOTATION, GROUP, VERSION, Phase
 from real_cluster import Cluster, NotYetError, until
-from tests.end_to_end.product import JOBS, WALL_CLOCK_ENVIRONMENT, Gpus
+from tests.end_to_end.product import JOBS, PYTHONPATH_IMAGE, WALL_CLOCK_ENVIRONMENT, Gpus
 from tests.end_to_end.watching import Recorder
 
 __all__ = [
     "BLOCK_ITERATIONS",
     "KERNELS",
+    "PYTHONPATH_KEPT",
     "apply",
     "asking_anew",
     "energy_plan",
+    "own_pythonpath",
     "pods",
     "pods_as_made",
     "python_volumes",
@@ -42,6 +44,27 @@ _NODES = {"Master": "node0", "Worker": "node1"}
 _MICROBATCHES = 6
 KERNELS: Final = 2 * _MICROBATCHES
 """That a GPU computes for an iteration of `training_job`: forward and backward of each microbatch."""
+_ALLOWED = {
+    "runAsNonRoot": True,
+    "runAsUser": 65532,
+    "allowPrivilegeEscalation": False,
+    "capabilities": {"drop": ["ALL"]},
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
+_SAY = """
+import json, subprocess, sys, users_module
+child = subprocess.run([sys.executable, "-c", "import users_module; print(users_module.__file__)"], capture_output=True)
+print(json.dumps({
+    "greeting": users_module.GREETING, "child": child.stdout.decode().strip(),
+    "trainer": "joulepath_trainer.hook" in sys.modules,
+}))
+"""
+PYTHONPATH_KEPT: Final = {
+    "greeting": "hello from the image's own PYTHONPATH",
+    "child": "/opt/user/users_module.py",
+    "trainer": True,
+}
+"""What `own_pythonpath` says where image and trainer both are heard."""
 _WAIT = "until [ -e /run/virtual-gpus/stop-{name} ]; do sleep 0.2; done"
 
 
@@ -140,9 +163,8 @@ def waiting_job(
     annotated: bool = True,
     image: str = "localhost/joulepath/busybox:1",
     roles: Sequence[str] = ("Master",),
-    security: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """A job whose pods have one GPU each and run `command`, else wait for `stop`."""
+    """A job whose pods have one GPU each and run `command`, else wait for `stop`; a restricted namespace takes them."""
     container = {
         "name": "pytorch",
         "image": image,
@@ -150,7 +172,7 @@ def waiting_job(
         "command": list(command or ("sh", "-c", _WAIT.format(name=name))),
         "env": [{"name": "GREETING", "value": "hello"}],
         "resources": {"limits": {"nvidia.com/gpu": 1}},
-        "securityContext": dict(security or {}),
+        "securityContext": _ALLOWED,
     }
     pod = {"terminationGracePeriodSeconds": 0, "containers": [container]}
     replica = {"replicas": 1, "restartPolicy": "Never", "template": {"spec": pod}}
@@ -196,6 +218,14 @@ def phase(cluster: Cluster, job: str, wanted: str, *, namespace: str = JOBS, lim
         return all(pod["status"]["phase"] == wanted for pod in pods(cluster, job, namespace=namespace))
 
     until(f"{job} {wanted}", limit_s, look)
+
+
+def own_pythonpath(cluster: Cluster) -> dict[str, Any]:
+    """Runs a job whose image has a PYTHONPATH of its own; what it and a child process find there."""
+    apply(cluster, waiting_job("pythonpath", ("python3", "-c", _SAY), image=PYTHONPATH_IMAGE))
+    phase(cluster, "pythonpath", "Succeeded")
+    (pod,) = pods(cluster, "pythonpath")
+    return dict(json.loads(cluster.kubectl("logs", "--namespace", JOBS, pod["metadata"]["name"])))
 
 
 def pods_as_made(cluster: Cluster) -> dict[str, str]:

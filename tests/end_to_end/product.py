@@ -21,6 +21,7 @@ from demo.local_cluster import LocalCluster
 from demo.manifests import EXAMPLE, VOLUMES_LABEL
 from demo.options import Options
 from demo.place import REPOSITORY
+from joulepath_operator.facts.labels import INJECTION_LABEL
 from real_cluster import Cluster, Node, NotYetError, images, until
 from virtual_gpus import model, state
 
@@ -187,7 +188,7 @@ def prepare(cluster: Cluster) -> None:
         cluster.load(archive)
 
 
-_PARTS = ("operator", "agent", "trainer")
+_PARTS = ("operator", "agent")
 
 
 def refuse_another_release(cluster: Cluster) -> None:
@@ -200,17 +201,21 @@ def refuse_another_release(cluster: Cluster) -> None:
 def clear(cluster: Cluster) -> None:
     """Removes the release and its jobs, whatever is left of them."""
     cluster.helm("uninstall", RELEASE, "--namespace", SYSTEM, "--ignore-not-found", "--wait")
-    names = [SYSTEM, JOBS, f"{JOBS}-restricted"]
-    cluster.kubectl("delete", "namespace", *names, "--ignore-not-found", "--wait", "--timeout=60s")
+    cluster.kubectl("delete", "namespace", SYSTEM, JOBS, "--ignore-not-found", "--wait", "--timeout=60s")
     volumes = ("persistentvolumes", f"--selector={VOLUMES_LABEL}={JOBS}")
     cluster.kubectl("delete", *volumes, "--ignore-not-found", "--wait", "--timeout=60s")
 
 
-def install(cluster: Cluster, injection: str = "volumes") -> None:
+def ask_for_the_webhook(cluster: Cluster, namespace: str) -> None:
+    """So that pods of a namespace get the trainer by volumes."""
+    cluster.kubectl("label", "namespace", namespace, f"{INJECTION_LABEL}=volumes")
+
+
+def install(cluster: Cluster, injection: str = "nri") -> None:
     """`helm install`, as a person would, with the chart's own requests and limits."""
     refuse_another_release(cluster)
-    chosen = ("--set", f"injection={injection}")
-    _helm(cluster, {}, "install", "--create-namespace", "--take-ownership", "--wait", "--timeout", "120s", *chosen)
+    waiting = ("--create-namespace", "--take-ownership", "--wait", "--timeout", "120s")
+    _helm(cluster, {}, "install", *waiting, "--set", f"injection={injection}")
 
 
 def upgrade(cluster: Cluster, agent: Mapping[str, Any]) -> None:
@@ -219,7 +224,7 @@ def upgrade(cluster: Cluster, agent: Mapping[str, Any]) -> None:
 
 
 def _helm(cluster: Cluster, agent: Mapping[str, Any], verb: str, *options: str) -> None:
-    values = json.loads(json.dumps(LocalCluster(Options(injection="volumes")).values()))
+    values = json.loads(json.dumps(LocalCluster(Options()).values()))
     environment = [{"name": name, "value": value} for name, value in WALL_CLOCK_ENVIRONMENT.items()]
     mine = values["agent"]
     mine["extraEnv"] += environment

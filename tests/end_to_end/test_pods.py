@@ -1,42 +1,20 @@
-"""What happens to pods at their creation: injected where it is asked for and can be, untouched everywhere else."""
+"""What happens to pods: they stay as they were written, and where it is asked for their containers get the trainer.
+
+Their namespace enforces Pod Security's level restricted.
+"""
 
 from __future__ import annotations
-
-import json
 
 import pytest
 
 from joulepath_crds import ANNOTATION
-from joulepath_operator.facts.labels import INJECTED_ANNOTATION
 from real_cluster import CommandError
 from tests.end_to_end import jobs
-from tests.end_to_end.product import JOBS, PYTHONPATH_IMAGE, Product, wait_ready
+from tests.end_to_end.product import JOBS, UNEVEN, Product
 from tests.end_to_end.watching import Recorder
 
 # The jobs of the next modules start meanwhile.
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600), pytest.mark.usefixtures("uneven", "even")]
-
-RESTRICTED = f"{JOBS}-restricted"
-_SAY = """
-import json, subprocess, sys, users_module
-child = subprocess.run([sys.executable, "-c", "import users_module; print(users_module.__file__)"], capture_output=True)
-print(json.dumps({
-    "greeting": users_module.GREETING, "child": child.stdout.decode().strip(),
-    "trainer": "joulepath_trainer.hook" in sys.modules,
-}))
-"""
-_ALLOWED = {
-    "runAsNonRoot": True,
-    "runAsUser": 65532,
-    "allowPrivilegeEscalation": False,
-    "capabilities": {"drop": ["ALL"]},
-    "seccompProfile": {"type": "RuntimeDefault"},
-}
-
-
-def injected(pod: dict[str, object]) -> bool:
-    """Whether the webhook has given the trainer to a pod."""
-    return INJECTED_ANNOTATION in json.dumps(pod)
 
 
 def test_a_bad_energyplan_is_refused_with_a_sentence(release: Product) -> None:
@@ -47,6 +25,18 @@ def test_a_bad_energyplan_is_refused_with_a_sentence(release: Product) -> None:
 
 def test_pods_of_a_job_without_annotation_are_byte_for_byte_what_they_were_before(release: Product) -> None:
     assert jobs.pods_as_made(release.cluster) == release.untouched
+
+
+def test_pods_of_an_annotated_job_are_what_they_were_written_to_be(release: Product, uneven: str) -> None:
+    job = jobs.training_job(uneven, first_kernel=UNEVEN, workers=1)
+    (wanted,) = job["spec"]["pytorchReplicaSpecs"]["Master"]["template"]["spec"]["containers"]
+    written = {one["name"] for one in wanted["env"]}
+    for pod in jobs.pods(release.cluster, uneven, count=2):
+        (made,) = pod["spec"]["containers"]
+        mounted = [one["name"] for one in made["volumeMounts"] if not one["name"].startswith("kube-api-access")]
+        assert mounted == [one["name"] for one in wanted["volumeMounts"]]
+        assert not {one["name"] for one in made["env"]} & {"PYTHONPATH", "JOULEPATH_SOCKET"} - written
+        assert not any("joulepath" in name for name in pod["metadata"].get("annotations") or {})
 
 
 def test_a_job_without_annotation_is_told_which_one_to_add(release: Product, record: Recorder) -> None:
@@ -71,43 +61,4 @@ def test_a_job_annotated_while_it_runs_is_told_the_command_that_injects_it(relea
 
 
 def test_an_images_own_pythonpath_is_kept(release: Product) -> None:
-    cluster = release.cluster
-    jobs.apply(cluster, jobs.waiting_job("pythonpath", ("python3", "-c", _SAY), image=PYTHONPATH_IMAGE))
-    jobs.phase(cluster, "pythonpath", "Succeeded")
-    (pod,) = jobs.pods(cluster, "pythonpath")
-    said = json.loads(cluster.kubectl("logs", "--namespace", JOBS, pod["metadata"]["name"]))
-    assert injected(pod)
-    assert said == {
-        "greeting": "hello from the image's own PYTHONPATH",
-        "child": "/opt/user/users_module.py",
-        "trainer": True,
-    }
-
-
-def test_a_restricted_namespace_trains_unharmed_and_is_told_why_it_saves_nothing(
-    release: Product, record: Recorder
-) -> None:
-    cluster = release.cluster
-    cluster.kubectl("create", "namespace", RESTRICTED)
-    cluster.kubectl("label", "namespace", RESTRICTED, "pod-security.kubernetes.io/enforce=restricted")
-    job, plan = jobs.waiting_job("strict", security=_ALLOWED), jobs.energy_plan("strict")
-    jobs.apply(cluster, job, plan, namespace=RESTRICTED)
-    status = record.wait("strict", "the reason", 30, lambda status: "Pod Security" in status.message)
-    assert f"Namespace {RESTRICTED} enforces Pod Security level restricted" in status.message
-    jobs.phase(cluster, "strict", "Running", namespace=RESTRICTED)
-    jobs.stop(cluster, "strict")
-    jobs.phase(cluster, "strict", "Succeeded", namespace=RESTRICTED)
-    assert not injected(jobs.pods(cluster, "strict", namespace=RESTRICTED)[0])
-
-
-def test_without_the_webhook_pods_are_created_all_the_same(release: Product) -> None:
-    cluster, webhook = release.cluster, "deployment/joulepath-webhook"
-    release.kubectl("scale", webhook, "--replicas=0")
-    release.kubectl("wait", "--for=delete", "pod", "--selector=app.kubernetes.io/component=webhook", "--timeout=60s")
-    try:
-        jobs.apply(cluster, jobs.waiting_job("unseen", ("true",)))
-        jobs.phase(cluster, "unseen", "Succeeded")
-        assert not injected(jobs.pods(cluster, "unseen")[0])
-    finally:
-        release.kubectl("scale", webhook, "--replicas=2")
-        wait_ready(release, webhook)
+    assert jobs.own_pythonpath(release.cluster) == jobs.PYTHONPATH_KEPT

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from demo.scraping import configuration, query
-from joulepath_crds import EnergyPlanStatus, Estimate, JobPlanSpec, Phase, Purpose
+from joulepath_crds import EnergyPlanStatus, Estimate, JobPlanSpec, NodeReportStatus, Phase, Purpose
 from real_cluster import NotYetError, prometheus, until
 from tests.end_to_end import jobs
 from tests.end_to_end.product import JOBS, WALL_CLOCK_AHEAD_S, Product, wait_ready
@@ -81,6 +81,15 @@ def test_pods_of_an_annotated_job_are_injected_and_all_ranks_report(release: Pro
         lambda status: any((one.type, one.status) == ("Injected", "True") for one in status.conditions),
     )
     assert sorted(record.ranks("uneven")) == [0, 1, 2, 3]
+
+
+def test_what_became_of_each_container_stands_in_the_nodes_reports(record: Recorder) -> None:
+    told = {}
+    for one in record.living("nodereports").values():
+        for injection in NodeReportStatus.from_api(one.body["status"]).injection:
+            told[injection.pod, injection.container] = injection.outcome
+    for role in ("master", "worker"):
+        assert told[f"uneven-{role}-0", "pytorch"] == "Injected"
 
 
 def test_observing_measures_no_saving(release: Product, record: Recorder) -> None:

@@ -11,7 +11,7 @@ from typing import Any, Final
 import pytest
 from hypothesis import strategies as st
 
-from joulepath_trainer.wire.messages import Hello, IterationRecord, PipelinePlace, Reply
+from joulepath_trainer.wire.messages import Hello, IterationRecord, OldPython, PipelinePlace, Reply
 from joulepath_trainer.wire.protocol import MAX_MESSAGE_BYTES, WireError
 from joulepath_warden.wire import Answer, Request, Verb
 from tests.fuzz.drawing import changed, fuzz
@@ -36,9 +36,11 @@ class Side:
     error: type[ValueError]
 
 
+versions = st.builds(lambda major, minor: f"{major}.{minor}", st.integers(0, 99), st.integers(0, 99))
 uuids = st.lists(st.text(max_size=40), max_size=5).map(tuple)
 SIDES: Final = {
     "hello to the agent": Side(Hello.decode, hellos(), WireError),
+    "old Python to the agent": Side(OldPython.decode, st.builds(OldPython, versions, versions), WireError),
     "record to the agent": Side(IterationRecord.decode, records, WireError),
     "reply to the trainer": Side(
         Reply.decode, st.builds(Reply, st.booleans(), st.text(max_size=300), st.booleans()), WireError

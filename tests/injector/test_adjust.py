@@ -10,7 +10,7 @@ import pytest
 from joulepath_injector.adjust import adjustment, has_trainer, unsuited
 from joulepath_injector.nri.messages import Container, Mount, Pod
 from joulepath_injector.places import BOOTSTRAP, FILES, SOCKET_FOLDER
-from joulepath_operator.injection import init_containers, patch
+from joulepath_operator.injection import init_container, patch
 from joulepath_trainer.wire.protocol import SOCKET_PATH
 
 POD = Pod("sandbox", "uid", "team", "pod")
@@ -31,15 +31,16 @@ def given(*env: str, mounts: tuple[str, ...] = (), user_namespace: bool = False)
 )
 def test_the_python_path_that_the_process_would_have_stays_behind_ours(env: tuple[str, ...], path: str) -> None:
     made = adjustment(given(*env), Path("/files"), Path("/pod"))
-    assert made.env == {"PYTHONPATH": path, "JOULEPATH_SOCKET": "/run/joulepath/agent.sock"}
+    empty = {"JOULEPATH_IMAGE_PYTHONPATH_FILE": "/dev/null"} if path == BOOTSTRAP else {}
+    assert made.env == {"PYTHONPATH": path, "JOULEPATH_SOCKET": "/run/joulepath/agent.sock", **empty}
     assert made.mounts == (Mount("/joulepath", "/files"), Mount("/run/joulepath", "/pod"))
 
 
 def test_both_ways_of_injection_lead_to_the_same_places() -> None:
     assert f"{SOCKET_FOLDER}/agent.sock" == SOCKET_PATH
-    assert init_containers.FILES == FILES
+    assert init_container.FILES == FILES
     pod = {"spec": {"containers": [{"name": "pytorch", "image": "i", "resources": {"limits": {"nvidia.com/gpu": 1}}}]}}
-    added = patch.inject(pod, patch.Injection("trainer")).patch[2]["value"][0]["env"]
+    added = patch.inject(pod, ["nvidia.com/gpu"]).patch[2]["value"][0]["env"]
     webhooks = given(*(f"{one['name']}={one['value']}" for one in added))
     assert has_trainer(webhooks)
     assert not has_trainer(given("PYTHONPATH=/opt/user"))

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -113,6 +114,57 @@ def test_files_that_somebody_has_removed_are_put_there_again(package: Path, tmp_
     assert file.exists()
 
 
+@pytest.fixture
+def busybox(tmp_path: Path) -> Path:
+    made = tmp_path / "busybox"
+    made.write_bytes(b"#!/bin/sh\n")
+    return made
+
+
+def test_volumes_find_the_files_and_a_program_that_runs_by_a_name_that_stays(
+    package: Path, busybox: Path, tmp_path: Path
+) -> None:
+    before = os.umask(0o077)
+    try:
+        for content in ("one = 1\n", "two = 2\n"):
+            (package / "bootstrap/sitecustomize.py").write_text(content)
+            files = TrainerFiles(package, tmp_path / "trainer", busybox)
+            files.check()
+            files.lead()
+            current = files.folder / "current"
+            assert (current / "joulepath_trainer/bootstrap/sitecustomize.py").read_text() == content
+            assert (current / "busybox").stat().st_mode & 0o777 == 0o755
+            assert not Path(os.readlink(current)).is_absolute(), "it is followed from within containers"
+    finally:
+        os.umask(before)
+    assert len([*files.folder.glob("*/busybox")]) == 3, "what a container may run from is kept"
+
+
+@pytest.mark.parametrize("harm", [Path.unlink, lambda path: path.write_text("")])
+def test_a_program_that_is_not_there_as_it_should_be_is_put_there_anew(
+    package: Path, busybox: Path, tmp_path: Path, harm: Callable[[Path], object]
+) -> None:
+    files = TrainerFiles(package, tmp_path / "trainer", busybox)
+    harm(files.place() / "busybox")
+    files.check()
+    assert (files.place() / "busybox").read_bytes() == busybox.read_bytes()
+
+
+def test_an_injector_leaves_what_volumes_find_and_all_that_a_container_with_such_a_volume_may_use(
+    package: Path, busybox: Path, tmp_path: Path
+) -> None:
+    of_volumes = TrainerFiles(package, tmp_path / "trainer", busybox)
+    found = of_volumes.place()
+    of_volumes.lead()
+    (of_volumes.folder / "older").mkdir()
+    files = TrainerFiles(package, tmp_path / "trainer")
+    own = files.place()
+    files.forget({files.folder})
+    assert (files.folder / "older").exists()
+    files.forget(set())
+    assert {*files.folder.iterdir()} == {found, own, files.folder / "current"}
+
+
 def test_a_pods_folder_is_open_and_the_one_that_holds_it_roots_alone(tmp_path: Path) -> None:
     before = os.umask(0o077)
     try:
@@ -141,3 +193,15 @@ def test_a_name_that_leads_elsewhere_makes_and_removes_nothing(tmp_path: Path, u
         folders.make(uid)
     folders.remove(uid)
     assert [one.name for one in tmp_path.iterdir()] == ["pods"]
+
+
+@pytest.mark.parametrize(("says", "led"), [("exit 0", True), ("exit 1", False)])
+def test_the_command_puts_files_there_for_volumes_once_what_they_run_has_run(
+    tmp_path: Path, busybox: Path, says: str, led: bool
+) -> None:
+    busybox.write_text(f"#!/bin/sh\n{says}\n")
+    command = [sys.executable, "-m", "joulepath_injector", "--files-only", busybox, "--state-dir", tmp_path / "state"]
+    done = subprocess.run([*map(str, command)], capture_output=True, text=True, check=False)
+    assert (done.returncode == 0) == led
+    assert (tmp_path / "state/trainer/current/joulepath_trainer/hook.py").exists() == led
+    assert led or "exit status 1" in done.stderr

@@ -12,6 +12,7 @@ import pytest
 from joulepath_injector.folders import PodFolders, TrainerFiles, trainer_package
 from joulepath_injector.injector import Injector
 from joulepath_injector.nri.messages import Container, Mount, Pod
+from joulepath_injector.places import WEBHOOKS_BOOTSTRAP
 from joulepath_injector.pods import Pods
 from joulepath_injector.serving import Server
 from joulepath_injector.words import (
@@ -199,7 +200,7 @@ def test_a_container_that_is_unsuited_is_told_of_and_one_of_the_webhook_left_alo
     node.injector.came(POD)
     agent.hear()
     agent.say("pytorch", "webhooks")
-    webhooks = Container("sandbox", "webhooks", ("PYTHONPATH=/joulepath/joulepath_trainer/bootstrap:/x",))
+    webhooks = Container("sandbox", "webhooks", (f"PYTHONPATH={WEBHOOKS_BOOTSTRAP}:/x",))
     mounts = Container("sandbox", "pytorch", (), (Mount("/joulepath", "/mine"),))
     assert node.injector.created(POD, webhooks) is None
     assert node.injector.created(POD, mounts) is None
@@ -226,6 +227,21 @@ def test_an_injector_that_comes_later_knows_what_one_before_it_has_done(node: No
     node.injector.synchronized([], [])
     assert agent.hear() == Left("uid")
     assert not old.exists()
+
+
+@pytest.mark.usefixtures("patient")
+def test_a_container_of_the_webhook_is_not_told_as_injected_here_and_keeps_its_files(node: Node) -> None:
+    older = node.trainer.folder / "older"
+    older.mkdir(parents=True)
+    mounts = (Mount("/joulepath", str(node.trainer.folder)),)
+    node.injector.synchronized(
+        [POD], [Container("sandbox", "webhooks", (f"PYTHONPATH={WEBHOOKS_BOOTSTRAP}",), mounts), TRAINS]
+    )
+    agent = node.agent()
+    assert agent.hear() == CAME
+    agent.say("webhooks", "pytorch")
+    assert agent.hear() == Done("uid", "pytorch", Outcome.BEFORE)
+    assert older.exists()
 
 
 @pytest.mark.usefixtures("patient")

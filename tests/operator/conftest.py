@@ -37,6 +37,7 @@ from joulepath_crds import (
     arm_of,
 )
 from joulepath_operator.facts.absence import Absence, Way
+from joulepath_operator.facts.admission import Admission
 from joulepath_operator.facts.observation import (
     Decision,
     NodeAgent,
@@ -138,7 +139,7 @@ class World:
         """One for each pod: why it has no trainer."""
         self.way = Way.VOLUMES
         self.agents: tuple[NodeAgent, ...] = ()
-        self.pod_security: str | None = None
+        self.admission = Admission("team")
         self.plans_computed = 0
         self.writes: list[JobPlanSpec] = []
         self._version = 0
@@ -217,7 +218,7 @@ class World:
             way=self.way,
             pods=tuple(Pod(f"gpt3-worker-{one}", f"node-{one}", None, lack) for one, lack in enumerate(self.pods)),
             agents=self.agents,
-            pod_security=self.pod_security,
+            admission=self.admission,
         )
 
     def nodes(self) -> tuple[NodeJob, ...]:

@@ -14,16 +14,26 @@ from joulepath_operator.facts.observation import NodeAgent
 NewWorld = Callable[..., Any]
 RESTART = "kubectl -n team get pytorchjob gpt3 -o yaml | kubectl -n team replace --force -f -"
 REMEDIES = {
+    Lack.FAILS: "See that an agent runs on that node",
+    Lack.UNLABELLED: "kubectl label namespace {its why} joulepath.dev/injection=volumes",
     Lack.UNSUITED: "change that in the job's manifest",
     Lack.BEFORE: "before the injector of their node did",
     Lack.LATE: "no answer within 0.1 s",
+    Lack.OLD_PYTHON: "take an image whose Python is new enough",
     Lack.NO_INJECTOR: "See the container injector of the agent's pod there",
     Lack.NRI_OFF: '[plugins."io.containerd.nri.v1.nri"]',
     Lack.NRI_FAILS: "so has the runtime's",
     Lack.UNREPORTED: "Apply the chart's CRDs",
     Lack.UNANNOTATED: "before the job's annotation was last written",
+    Lack.BEFORE_LABEL: "before the label joulepath.dev/injection=volumes was last written",
+    Lack.STOPPED: "set PYTHONPATH in their env need no init container",
     Lack.MISSED: "",
     Lack.NO_GPU: "Ask for a whole GPU for each rank",
+}
+
+TOLD_WHY = {
+    *(Lack.FAILS, Lack.UNLABELLED, Lack.UNSUITED, Lack.OLD_PYTHON, Lack.NRI_FAILS),
+    *(Lack.UNANNOTATED, Lack.BEFORE_LABEL, Lack.STOPPED, Lack.NO_GPU),
 }
 
 
@@ -43,7 +53,7 @@ def test_each_reason_is_told_with_count_pod_why_and_remedy(new_world: NewWorld, 
     assert message.startswith("3 of 3 pods of PyTorchJob gpt3 (such as gpt3-worker-0 on node node-0) ")
     assert REMEDIES[lack] in message
     assert RESTART in message
-    assert ("{its why}" in message) == (lack in (Lack.UNSUITED, Lack.NRI_FAILS, Lack.UNANNOTATED, Lack.NO_GPU))
+    assert ("{its why}" in message) == (lack in TOLD_WHY)
     assert world.decide().requeue_after_s is not None, "nobody watches pods"
 
 
@@ -86,7 +96,7 @@ def test_the_runbook_has_each_reason() -> None:
 def test_nobody_is_blamed_by_the_ways_of_the_other(new_world: NewWorld) -> None:
     world = new_world()
     world.ranks, world.pods = 0, (Absence(Lack.MISSED),)
-    assert "webhook.excludedNamespaces" in injected(world)[2]
+    assert "See whether it runs" in injected(world)[2]
     world.way = Way.NRI
     _, _, message = injected(world)
     assert "webhook" not in message

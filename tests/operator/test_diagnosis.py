@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from typing import Any
 
 import jsonpatch
@@ -16,14 +17,19 @@ from joulepath_crds import (
     INJECTOR_UNTOLD,
     InjectionReport,
     NodeReportStatus,
+    OldPythonReport,
 )
 from joulepath_injector.words import Outcome
 from joulepath_operator.facts.absence import Absence, Lack, Means, Way
+from joulepath_operator.facts.admission import Admission, Stop
 from joulepath_operator.facts.labels import INJECTED_ANNOTATION
 from joulepath_operator.injection.diagnosis import INJECTED, OUTCOMES, diagnose
-from joulepath_operator.injection.patch import Injection, inject
+from joulepath_operator.injection.init_container import READER
+from joulepath_operator.injection.patch import inject
 
 WHOLE = {"limits": {"nvidia.com/gpu": "4"}}
+GPUS = ("nvidia.com/gpu",)
+ASKED = Admission("team")
 BEFORE, CREATED, AFTER, NOW = (f"2026-01-01T00:0{minute}:00Z" for minute in range(4))
 
 
@@ -48,27 +54,70 @@ def report(*outcomes: str, why: str = "", uid: str = "uid-0", injector: str = IN
     return NodeReportStatus(injection=told, injector=injector)
 
 
-def by_webhook(body: dict[str, Any], annotated_at: str | None = BEFORE, means: Means | None = None) -> Absence | None:
-    return diagnose(body, None, means or Means(), annotated_at, NOW)
+def by_webhook(
+    body: dict[str, Any],
+    annotated_at: str | None = BEFORE,
+    means: Means | None = None,
+    admission: Admission = ASKED,
+) -> Absence | None:
+    return diagnose(body, None, means or Means(), admission, annotated_at, NOW)
 
 
 def by_node(
     body: dict[str, Any], told: NodeReportStatus | None, annotated_at: str | None = BEFORE, now: str = NOW
 ) -> Absence | None:
-    return diagnose(body, told, Means(Way.NRI), annotated_at, now)
+    return diagnose(body, told, Means(Way.NRI), None, annotated_at, now)
+
+
+@pytest.mark.parametrize("way", Way)
+@pytest.mark.parametrize("hand", ["webhook", "node"])
+def test_an_injected_pod_whose_python_is_too_old_is_told_both_versions(way: Way, hand: str) -> None:
+    """Of whichever release pods were given the trainer, and even if the injector is gone by now."""
+    body = pod()
+    if hand == "webhook":
+        body = jsonpatch.apply_patch(body, json.loads(json.dumps(inject(body, GPUS).patch)))
+    other, its = (OldPythonReport(pod_uid=uid, version="3.8", needed="3.10") for uid in ("other", "uid-0"))
+    for injector in (INJECTOR_READY, INJECTOR_ABSENT):
+        told = report(*(["Injected"] if hand == "node" else []), injector=injector)
+        assert diagnose(
+            body, told.model_copy(update={"old_pythons": (other, its)}), Means(way), ASKED, BEFORE, NOW
+        ) == Absence(Lack.OLD_PYTHON, "its Python 3.8 is older than the 3.10 that the trainer needs")
+    unsure = report("Injected").model_copy(update={"old_pythons": (other,)})
+    assert diagnose(pod(), unsure, Means(way), ASKED, BEFORE, NOW) is None
 
 
 # the webhook's way
 
 
 def test_a_pod_that_the_webhook_has_patched_lacks_nothing() -> None:
-    patched = jsonpatch.apply_patch(pod(), json.loads(json.dumps(inject(pod(), Injection("trainer")).patch)))
+    patched = jsonpatch.apply_patch(pod(), json.loads(json.dumps(inject(pod(), GPUS).patch)))
     assert by_webhook(patched) is None
     assert by_node(patched, report()) is None, "nor where the node injects from now on"
 
 
+@pytest.mark.parametrize(
+    ("second", "word"),
+    [
+        ({"image": "example.test/other:1"}, "its container second has another image or envFrom"),
+        ({"env": [{"name": "PYTHONPATH", "valueFrom": {}}]}, "its container second comes by valueFrom"),
+        ({}, None),
+        ({"resources": {}, "image": "example.test/other:1"}, None),
+    ],
+)
+def test_a_container_that_the_webhook_left_out_beside_others_is_told_with_its_own_reason(
+    second: dict[str, Any], word: str | None
+) -> None:
+    body = pod(container(), container(**{"name": "second", **second}))
+    found = by_webhook(jsonpatch.apply_patch(body, json.loads(json.dumps(inject(body, GPUS).patch))))
+    if word is None:
+        assert found is None
+    else:
+        assert found is not None
+        assert (found.reason, word in found.why) == (Lack.UNSUITED, True)
+
+
 def test_a_pod_that_the_node_has_injected_lacks_nothing_where_a_webhook_does_it_from_now_on() -> None:
-    assert diagnose(pod(), report("Injected"), Means(), BEFORE, NOW) is None
+    assert diagnose(pod(), report("Injected"), Means(), ASKED, BEFORE, NOW) is None
 
 
 def test_a_pod_that_was_there_before_the_annotation_predates_it() -> None:
@@ -87,7 +136,7 @@ def test_a_pod_that_nothing_was_in_the_way_of_was_missed(annotated_at: str | Non
         ({"os": {"name": "windows"}}, "windows"),
         ({"hostUsers": False}, "hostUsers"),
         ({"volumes": [{"name": "joulepath", "emptyDir": {}}]}, "the name joulepath itself"),
-        ({"initContainers": [{"name": "joulepath-trainer", "image": "i"}]}, "the name joulepath-trainer itself"),
+        ({"initContainers": [{"name": READER, "image": "i"}]}, f"the name {READER} itself"),
         ({"containers": [container(volumeMounts=[{"name": "v", "mountPath": "/joulepath"}])]}, "mounts /joulepath"),
         ({"containers": [container(env=[{"name": "PYTHONPATH", "valueFrom": {}}])]}, "comes by valueFrom"),
     ],
@@ -100,6 +149,61 @@ def test_what_is_in_the_webhooks_way_is_told_before_any_guess(
     assert found is not None
     assert found.reason is Lack.UNSUITED
     assert word in found.why
+
+
+def unlabelled(*containers: dict[str, Any], **spec: Any) -> Lack | None:
+    found = by_webhook(pod(*containers, **spec), admission=Admission("team", labelled=False))
+    return None if found is None else found.reason
+
+
+def test_a_pod_of_a_namespace_without_the_label_lacks_that_before_all_else_and_a_gpu_before() -> None:
+    found = by_webhook(pod(), AFTER, admission=Admission("team", labelled=False, stop=STOPPED))
+    assert found == Absence(Lack.UNLABELLED, "team")
+    assert unlabelled(hostUsers=False) is Lack.UNLABELLED
+    assert unlabelled(container(resources={})) is Lack.NO_GPU, "the webhook would have left it alone"
+    injected = pod()
+    injected["metadata"]["annotations"] = {INJECTED_ANNOTATION: "pytorch"}
+    assert by_webhook(injected, admission=Admission("team", labelled=False)) is None, "it came before that"
+
+
+def test_a_pod_that_was_there_before_the_label_predates_it() -> None:
+    asked = Admission("team", labelled_at=AFTER)
+    assert by_webhook(pod(), admission=asked) == Absence(Lack.BEFORE_LABEL, AFTER)
+    assert by_webhook(pod(), AFTER, admission=asked) == Absence(Lack.UNANNOTATED, AFTER)
+    assert by_webhook(pod(), admission=Admission("team", labelled_at=CREATED)) == Absence(Lack.MISSED)
+
+
+STOPPED = Stop(BEFORE, AFTER, 600, "pod p: StartError")
+OVER = replace(STOPPED, over_at=BEFORE)
+
+
+@pytest.mark.parametrize(
+    ("stop", "found"),
+    [
+        (STOPPED, Absence(Lack.STOPPED, f"since {BEFORE}: pod p: StartError")),
+        (replace(STOPPED, over_at=AFTER), Absence(Lack.STOPPED, f"since {BEFORE}: pod p: StartError")),
+        (replace(STOPPED, over_at="2026-01-01T00:00:55Z"), Absence(Lack.STOPPED, f"since {BEFORE}: pod p: StartError")),
+        (replace(STOPPED, since=AFTER), Absence(Lack.MISSED)),
+        (OVER, Absence(Lack.MISSED)),
+    ],
+    ids=["holds", "held then", "not heard of yet", "came later", "was over"],
+)
+def test_a_pod_of_a_time_at_which_injection_was_stopped_is_told_so(stop: Stop, found: Absence) -> None:
+    assert by_webhook(pod(), admission=Admission("team", stop=stop)) == found
+
+
+def test_a_pod_that_needs_no_init_container_was_not_left_out_by_a_stop() -> None:
+    body = pod(container(env=[{"name": "PYTHONPATH", "value": "/app"}]))
+    assert by_webhook(body, admission=Admission("team", stop=STOPPED)) == Absence(Lack.MISSED)
+
+
+@pytest.mark.parametrize("way", Way)
+def test_a_pod_that_our_init_container_holds_up_is_told_so(way: Way) -> None:
+    body = of_the_webhook(started=None)
+    waiting = {"reason": "RunContainerError", "message": "no such file"}
+    body["status"]["initContainerStatuses"] = [{"name": READER, "state": {"waiting": waiting}}]
+    found = diagnose(body, None, Means(way), ASKED, BEFORE, NOW)
+    assert found == Absence(Lack.FAILS, "pod gpt3-worker-0 on node node-0: RunContainerError: no such file")
 
 
 @pytest.mark.parametrize(
@@ -182,7 +286,7 @@ def test_a_pod_of_the_webhook_of_before_is_not_served_where_the_runtime_does_not
     injector: str, lack: Lack
 ) -> None:
     assert by_node(of_the_webhook(), report(injector=injector)) == Absence(lack, by_webhook=True)
-    assert diagnose(of_the_webhook(), report(injector=injector), Means(), BEFORE, NOW) is None, "nor is it asked"
+    assert diagnose(of_the_webhook(), report(injector=injector), Means(), ASKED, BEFORE, NOW) is None, "nor is it asked"
 
 
 @pytest.mark.parametrize("outcomes", [(), ("Before",), ("Unsuited",)])

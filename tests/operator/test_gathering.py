@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from joulepath_operator.facts.absence import Absence, Lack
+from joulepath_operator.facts.admission import Admission
 from joulepath_operator.facts.observation import NodeAgent, Pod
 from joulepath_operator.story.gathering import explain
 
@@ -42,12 +43,29 @@ def test_a_gang_that_is_injected_in_part_is_never_slowed(new_world: NewWorld) ->
 @pytest.mark.parametrize("level", ["baseline", "restricted"])
 def test_a_namespace_that_forbids_hostpath_is_told_label_and_remedy(new_world: NewWorld, level: str) -> None:
     world = new_world()
-    world.ranks, world.pods, world.pod_security = 0, (PREDATES, PREDATES), level
+    world.ranks, world.pods, world.admission = 0, (PREDATES, PREDATES), Admission("team", level)
     _, reason, message = injected(world)
     assert reason == "PodSecurityForbids"
     assert "hostPath" in message
     assert f"level {level}" in message
     assert "pod-security.kubernetes.io/enforce=privileged" in message
+
+
+def test_a_namespace_without_the_label_is_told_the_command_before_there_are_pods(new_world: NewWorld) -> None:
+    world = new_world()
+    world.ranks, world.pods, world.admission = 0, (), Admission("team", "restricted", labelled=False)
+    _, reason, message = injected(world)
+    assert reason == "NamespaceNotLabelled"
+    assert "kubectl label namespace team joulepath.dev/injection=volumes" in message
+
+
+@pytest.mark.parametrize("lack", [Lack.UNLABELLED, Lack.FAILS])
+def test_a_level_is_not_blamed_where_the_webhook_was_not_even_asked_or_has_injected_before(
+    new_world: NewWorld, lack: Lack
+) -> None:
+    world = new_world()
+    world.ranks, world.pods, world.admission = 0, (Absence(lack, "why"),), Admission("team", "restricted")
+    assert injected(world)[1] == lack.value
 
 
 def test_injected_pods_that_do_not_train_yet_are_waited_for(new_world: NewWorld) -> None:
@@ -56,6 +74,8 @@ def test_injected_pods_that_do_not_train_yet_are_waited_for(new_world: NewWorld)
     _, reason, message = injected(world)
     assert reason == "WaitingForRanks"
     assert "kubectl -n team logs gpt3-worker-0 | grep joulepath" in message
+    for possibility in ("python -I, -E and -S", "PYTHONPATH anew", "sitecustomize", "too old", "optimizer of torch"):
+        assert possibility in message, "nobody knows which"
     world.pods = ()
     _, reason, message = injected(world)
     assert reason == "NoPods"
@@ -100,6 +120,6 @@ def test_ranks_that_fall_silent_are_not_told_as_if_training_had_never_begun(acti
 
 
 def test_a_namespace_that_is_restricted_later_is_not_blamed_for_silence(active: Any) -> None:
-    active.ranks, active.pods, active.pod_security = 4, (None, None), "restricted"
+    active.ranks, active.pods, active.admission = 4, (None, None), Admission("team", "restricted")
     active.settle()
     assert active.condition("Degraded").reason == "RanksMissing"

@@ -19,7 +19,7 @@ def test_every_metric_of_the_table_is_there_with_its_type_and_labels(new_world: 
     world = new_world()
     world.settle()
     world.run(200)
-    metrics = Metrics(queue_depth=lambda: 3)
+    metrics = Metrics(queue_depth=lambda: 3, stopped=lambda: ["team"])
     metrics.tell(("team", "plan"), "gpt3", world.status)
     found = families(metrics)
     for row in TABLE:

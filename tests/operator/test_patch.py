@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import jsonpatch
@@ -11,9 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from joulepath_operator.injection.patch import Injection, Outcome, inject
+from joulepath_operator.injection.patch import Outcome, inject, left_out
 
-INJECTION = Injection("example.test/trainer:1")
+GPUS = ("nvidia.com/gpu",)
+BOOTSTRAP = "/joulepath/current/joulepath_trainer/bootstrap"
 ANNOTATION = "joulepath.dev/injected"
 GPU = {"limits": {"nvidia.com/gpu": "4"}}
 
@@ -38,34 +41,49 @@ def variables(body: dict[str, Any], index: int = 0) -> dict[str, str]:
     return {one["name"]: one.get("value") for one in body["spec"]["containers"][index].get("env", [])}
 
 
-def test_a_training_pod_gets_all_that_the_trainer_needs() -> None:
-    body = applied(pod(), inject(pod(), INJECTION))
-    assert [one["name"] for one in body["spec"]["initContainers"]] == ["joulepath-trainer", "joulepath-pythonpath"]
-    filler, reader = body["spec"]["initContainers"]
-    assert filler["image"] == "example.test/trainer:1"
+def reader_of(body: dict[str, Any]) -> dict[str, Any]:
+    """The one init container that there is."""
+    (reader,) = applied(body, inject(body, GPUS))["spec"]["initContainers"]
+    assert isinstance(reader, dict)
+    return reader
+
+
+def test_a_training_pod_gets_all_that_the_trainer_needs_and_no_image_of_ours() -> None:
+    outcome = inject(pod(), GPUS)
+    body = applied(pod(), outcome)
+    assert outcome.starts_first
+    (reader,) = body["spec"]["initContainers"]
+    assert reader["name"] == "joulepath-pythonpath"
     assert reader["image"] == "example.test/user:1"
-    assert reader["command"][-1] == 'printf %s "$PYTHONPATH" > /joulepath/pythonpath-pytorch || true'
+    said = 'printf %s "$PYTHONPATH" > /joulepath-image/pythonpath || true'
+    assert reader["command"] == ["/joulepath/current/busybox", "sh", "-c", said]
+    assert [(one["mountPath"], one.get("readOnly", False)) for one in reader["volumeMounts"]] == [
+        ("/joulepath", True),
+        ("/joulepath-image", False),
+    ]
     assert variables(body) == {
-        "PYTHONPATH": "/joulepath/joulepath_trainer/bootstrap",
-        "JOULEPATH_IMAGE_PYTHONPATH_FILE": "/joulepath/pythonpath-pytorch",
+        "PYTHONPATH": BOOTSTRAP,
+        "JOULEPATH_IMAGE_PYTHONPATH_FILE": "/joulepath-image/pythonpath",
         "JOULEPATH_SOCKET": "/run/joulepath/agent.sock",
     }
-    volumes = {one["name"]: one for one in body["spec"]["volumes"]}
-    assert volumes["joulepath-socket"]["hostPath"] == {"path": "/run/joulepath", "type": "DirectoryOrCreate"}
-    assert volumes["joulepath"] == {"name": "joulepath", "emptyDir": {"medium": "Memory", "sizeLimit": "32Mi"}}
+    volumes = {one.pop("name"): one for one in body["spec"]["volumes"]}
+    assert volumes == {
+        "joulepath": {"hostPath": {"path": "/var/lib/joulepath/trainer", "type": "DirectoryOrCreate"}},
+        "joulepath-socket": {"hostPath": {"path": "/run/joulepath", "type": "DirectoryOrCreate"}},
+        "joulepath-image": {"emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}},
+    }
     assert all(one["readOnly"] for one in body["spec"]["containers"][0]["volumeMounts"])
     assert body["metadata"]["annotations"] == {ANNOTATION: "pytorch"}
 
 
-def test_init_containers_pass_the_restricted_level_but_for_hostpath() -> None:
-    for one in applied(pod(), inject(pod(), INJECTION))["spec"]["initContainers"]:
-        context = one["securityContext"]
-        assert context["allowPrivilegeEscalation"] is False
-        assert context["capabilities"] == {"drop": ["ALL"]}
-        assert context["seccompProfile"] == {"type": "RuntimeDefault"}
+def test_the_init_container_passes_the_restricted_level_but_for_hostpath() -> None:
+    context = reader_of(pod())["securityContext"]
+    assert context["allowPrivilegeEscalation"] is False
+    assert context["capabilities"] == {"drop": ["ALL"]}
+    assert context["seccompProfile"] == {"type": "RuntimeDefault"}
 
 
-def test_init_containers_ask_for_what_their_training_container_does_but_for_gpus() -> None:
+def test_the_init_container_asks_for_what_its_training_container_does_but_for_gpus() -> None:
     """What a LimitRange or a quota lets train, it lets be prepared; and the pod's own request doesn't grow."""
     gpus = {"nvidia.com/gpu": "4", "hugepages-2Mi": "1Gi"}
     one = container(
@@ -75,50 +93,46 @@ def test_init_containers_ask_for_what_their_training_container_does_but_for_gpus
             "claims": [{"name": "nic"}],
         }
     )
-    two = container("two", resources={"requests": {"cpu": "2"}, **GPU})
-    body = pod(one, two)
-    filler, first, second = applied(body, inject(body, INJECTION))["spec"]["initContainers"]
-    assert (
-        filler["resources"]
-        == first["resources"]
-        == {
-            "requests": {"cpu": "8", "memory": "64Gi"},
-            "limits": {"memory": "64Gi"},
-        }
-    )
-    assert second["resources"] == {"requests": {"cpu": "2"}}
-    plain = pod()
-    assert [it["resources"] for it in applied(plain, inject(plain, INJECTION))["spec"]["initContainers"]] == [{}, {}]
+    assert reader_of(pod(one))["resources"] == {
+        "requests": {"cpu": "8", "memory": "64Gi"},
+        "limits": {"memory": "64Gi"},
+    }
+    assert reader_of(pod())["resources"] == {}
 
 
 @pytest.mark.parametrize("whole", [8, "8", "8000m", 8.0])
-def test_init_containers_take_no_cpus_to_themselves(whole: Any) -> None:
+def test_the_init_container_takes_no_cpus_to_itself(whole: Any) -> None:
     """Exclusive CPUs without a GPU could lie on another NUMA node than the GPUs of the training container."""
     guaranteed = {"cpu": whole, "memory": "64Gi"}
     body = pod(container(resources={"requests": guaranteed, "limits": guaranteed | GPU["limits"]}))
-    result = applied(body, inject(body, INJECTION))
+    result = applied(body, inject(body, GPUS))
     shared = {"cpu": "7999m", "memory": "64Gi"}
-    for one in result["spec"]["initContainers"]:
-        assert one["resources"] == {"requests": shared, "limits": shared}
+    assert reader_of(body)["resources"] == {"requests": shared, "limits": shared}
     assert result["spec"]["containers"][0]["resources"] == body["spec"]["containers"][0]["resources"]
     defaulted = pod(container(resources={"limits": {"cpu": whole, **GPU["limits"]}}))
-    assert applied(defaulted, inject(defaulted, INJECTION))["spec"]["initContainers"][0]["resources"] == {
-        "limits": {"cpu": "7999m"}
-    }
+    assert reader_of(defaulted)["resources"] == {"limits": {"cpu": "7999m"}}
 
 
 @pytest.mark.parametrize(("request_", "limit"), [("4", "8"), ("7500m", "7500m"), ("0", "0"), ("500m", "8")])
 def test_cpus_that_are_shared_anyway_are_asked_for_alike(request_: str, limit: str) -> None:
     """So that the ratio of limit and request stays, for which a LimitRange may have a greatest."""
     body = pod(container(resources={"requests": {"cpu": request_}, "limits": {"cpu": limit, **GPU["limits"]}}))
-    filler = applied(body, inject(body, INJECTION))["spec"]["initContainers"][0]
-    assert filler["resources"] == {"requests": {"cpu": request_}, "limits": {"cpu": limit}}
+    assert reader_of(body)["resources"] == {"requests": {"cpu": request_}, "limits": {"cpu": limit}}
+
+
+@pytest.mark.parametrize(("path", "written"), [("/app:/lib", True), ("", True), ("/app", False)])
+def test_the_init_container_writes_the_pythonpath_down_and_passes_where_it_cannot(
+    tmp_path: Path, path: str, written: bool
+) -> None:
+    said = reader_of(pod())["command"][-1].replace("/joulepath-image/", f"{tmp_path}/{'' if written else 'missing/'}")
+    subprocess.run(["sh", "-c", said], env={"PYTHONPATH": path} if path else {}, check=True)
+    assert [one.read_text() for one in tmp_path.iterdir()] == ([path] if written else [])
 
 
 def test_the_user_s_own_user_runs_the_user_s_image() -> None:
     """A pod that must not run as root starts, though the image's own user is root."""
     body = pod(container(securityContext={"runAsUser": 1000, "runAsNonRoot": True, "privileged": False}))
-    reader = applied(body, inject(body, INJECTION))["spec"]["initContainers"][1]
+    reader = reader_of(body)
     assert reader["securityContext"]["runAsUser"] == 1000
     assert reader["securityContext"]["runAsNonRoot"] is True
     assert "privileged" not in reader["securityContext"]
@@ -131,51 +145,75 @@ def test_a_pythonpath_by_value_stays_behind_ours_at_its_place() -> None:
         {"name": "Z", "value": "1"},
     ]
     body = pod(container(env=env))
-    result = applied(body, inject(body, INJECTION))
+    outcome = inject(body, GPUS)
+    assert not outcome.starts_first
+    result = applied(body, outcome)
     assert result["spec"]["containers"][0]["env"][1] == {
         "name": "PYTHONPATH",
-        "value": "/joulepath/joulepath_trainer/bootstrap:$(ROOT)/src",
+        "value": f"{BOOTSTRAP}:$(ROOT)/src",
     }
     assert "JOULEPATH_IMAGE_PYTHONPATH_FILE" not in variables(result)
-    assert [one["name"] for one in result["spec"]["initContainers"]] == ["joulepath-trainer"]
+    assert "initContainers" not in result["spec"], "nothing could fail"
+    assert [one["name"] for one in result["spec"]["volumes"]] == ["joulepath", "joulepath-socket"]
+
+
+def test_an_empty_pythonpath_is_told_to_be_empty() -> None:
+    body = pod(container(env=[{"name": "PYTHONPATH"}]))
+    result = applied(body, inject(body, GPUS))
+    assert variables(result)["PYTHONPATH"] == BOOTSTRAP
+    assert variables(result)["JOULEPATH_IMAGE_PYTHONPATH_FILE"] == "/dev/null"
+
+
+def test_which_container_was_left_out_is_told_beside_one_whose_pythonpath_is_empty() -> None:
+    empty = container("empty", env=[{"name": "PYTHONPATH"}])
+    body = pod(empty, container("second", image="b"), container("third", image="c"))
+    assert left_out(applied(body, inject(body, GPUS)), GPUS).startswith("its container third has another image")
 
 
 def test_a_pythonpath_by_valuefrom_is_left_with_a_warning() -> None:
     source = {"configMapKeyRef": {"name": "c", "key": "k"}}
     body = pod(container(env=[{"name": "PYTHONPATH", "valueFrom": source}]), container("second"))
-    outcome = inject(body, INJECTION)
+    outcome = inject(body, GPUS)
     result = applied(body, outcome)
     assert "pytorch" in outcome.warnings[0]
     assert result["spec"]["containers"][0] == body["spec"]["containers"][0]
     assert result["metadata"]["annotations"] == {ANNOTATION: "second"}
-    assert inject(pod(body["spec"]["containers"][0]), INJECTION).patch == ()
+    assert inject(pod(body["spec"]["containers"][0]), GPUS).patch == ()
 
 
 def test_a_pythonpath_by_envfrom_is_read_where_it_is_used() -> None:
     body = pod(container(envFrom=[{"configMapRef": {"name": "c"}}]))
-    reader = applied(body, inject(body, INJECTION))["spec"]["initContainers"][1]
-    assert reader["envFrom"] == [{"configMapRef": {"name": "c"}}]
+    assert reader_of(body)["envFrom"] == [{"configMapRef": {"name": "c"}}]
 
 
-def test_only_containers_with_gpus_are_injected_each_with_its_own_path() -> None:
-    body = pod(container("side", resources={}), container("one"), container("two", image="example.test/other:1"))
-    result = applied(body, inject(body, INJECTION))
+def test_only_containers_with_gpus_are_injected() -> None:
+    body = pod(container("side", resources={}), container("one"), container("two"))
+    result = applied(body, inject(body, GPUS))
     assert result["spec"]["containers"][0] == body["spec"]["containers"][0]
-    assert [one["name"] for one in result["spec"]["initContainers"]] == [
-        "joulepath-trainer",
-        "joulepath-pythonpath",
-        "joulepath-pythonpath-1",
-    ]
-    assert result["spec"]["initContainers"][2]["image"] == "example.test/other:1"
+    assert len(result["spec"]["initContainers"]) == 1, "of one image"
     assert result["metadata"]["annotations"][ANNOTATION] == "one,two"
-    assert inject(pod(container(resources={})), INJECTION) == Outcome()
-    assert inject(pod(container(resources={"limits": {"nvidia.com/gpu": "0"}})), INJECTION) == Outcome()
+    assert inject(pod(container(resources={})), GPUS) == Outcome()
+    assert inject(pod(container(resources={"limits": {"nvidia.com/gpu": "0"}})), GPUS) == Outcome()
+
+
+@pytest.mark.parametrize("other", [{"image": "example.test/other:1"}, {"envFrom": [{"secretRef": {"name": "s"}}]}])
+def test_only_one_images_pythonpath_is_kept_and_others_are_left_with_a_warning(other: dict[str, Any]) -> None:
+    own = container("own", image="example.test/third:1", env=[{"name": "PYTHONPATH", "value": "/app"}])
+    body = pod(container("one"), container("two", **other), own)
+    outcome = inject(body, GPUS)
+    result = applied(body, outcome)
+    assert [one["image"] for one in result["spec"]["initContainers"]] == ["example.test/user:1"]
+    assert result["spec"]["containers"][1] == body["spec"]["containers"][1]
+    assert result["metadata"]["annotations"][ANNOTATION] == "one,own"
+    (warning,) = outcome.warnings
+    assert "its container two has another image or envFrom than its container one" in warning
+    assert "set PYTHONPATH in its env" in warning
 
 
 def test_other_resources_can_stand_for_gpus() -> None:
     body = pod(container(resources={"limits": {"site.example/gpu": 1}}))
-    assert inject(body, INJECTION) == Outcome()
-    assert inject(body, Injection("i", resources=("nvidia.com/gpu", "site.example/gpu"))).patch
+    assert inject(body, GPUS) == Outcome()
+    assert inject(body, ("nvidia.com/gpu", "site.example/gpu")).patch
 
 
 @pytest.mark.parametrize(
@@ -185,13 +223,18 @@ def test_other_resources_can_stand_for_gpus() -> None:
         ({"nodeSelector": {"kubernetes.io/os": "windows"}}, "windows"),
         ({"hostUsers": False}, "hostUsers"),
         ({"volumes": [{"name": "joulepath", "emptyDir": {}}]}, "joulepath"),
-        ({"initContainers": [{"name": "joulepath-trainer", "image": "i"}]}, "joulepath-trainer"),
+        ({"volumes": [{"name": "joulepath-image", "emptyDir": {}}]}, "joulepath-image"),
+        ({"initContainers": [{"name": "joulepath-pythonpath", "image": "i"}]}, "joulepath-pythonpath"),
+        (
+            {"containers": [container(volumeMounts=[{"name": "v", "mountPath": "/joulepath-image"}])]},
+            "/joulepath-image",
+        ),
         ({"containers": [container(volumeMounts=[{"name": "v", "mountPath": "/joulepath/"}])]}, "/joulepath"),
         ({"containers": [container(volumeMounts=[{"name": "v", "mountPath": "/run/joulepath/x"}])]}, "/run/joulepath"),
     ],
 )
 def test_whatever_would_clash_is_left_alone_with_a_warning(spec: dict[str, Any], word: str) -> None:
-    outcome = inject(pod(**spec) if "containers" not in spec else {"metadata": {}, "spec": spec}, INJECTION)
+    outcome = inject(pod(**spec) if "containers" not in spec else {"metadata": {}, "spec": spec}, GPUS)
     assert outcome.patch == ()
     assert word in outcome.warnings[0]
 
@@ -233,18 +276,19 @@ def pods(draw: st.DrawFn) -> dict[str, Any]:
 @given(pods())
 def test_whatever_the_user_wrote_stays(body: dict[str, Any]) -> None:
     before = copy.deepcopy(body)
-    outcome = inject(body, INJECTION)
+    outcome = inject(body, GPUS)
     assert body == before, "the pod that was given is not touched"
     after = applied(body, outcome)
     if not outcome.patch:
         assert after == body
         return
-    assert inject(after, INJECTION) == Outcome(), "a second time changes nothing"
+    assert inject(after, GPUS) == Outcome(), "a second time changes nothing"
     ours = ("containers", "initContainers", "volumes")
     rest = {key: value for key, value in after["spec"].items() if key not in ours}
     assert rest == {key: value for key, value in body["spec"].items() if key not in ours}
-    own = body["spec"].get("initContainers", [])
-    assert after["spec"]["initContainers"][len(after["spec"]["initContainers"]) - len(own) :] == own
+    own, init = body["spec"].get("initContainers", []), after["spec"].get("initContainers", [])
+    assert init[len(init) - len(own) :] == own
+    assert len(init) - len(own) == outcome.starts_first
     assert after["spec"]["volumes"][: len(body["spec"].get("volumes", []))] == body["spec"].get("volumes", [])
     assert body["metadata"].get("annotations", {}).items() <= after["metadata"]["annotations"].items()
     for old, new in zip(body["spec"]["containers"], after["spec"]["containers"], strict=True):
@@ -256,5 +300,5 @@ def test_whatever_the_user_wrote_stays(body: dict[str, Any]) -> None:
             assert now == was or (was["name"] == "PYTHONPATH" and now["value"].endswith(was["value"]))
         paths = [mount["mountPath"] for mount in new.get("volumeMounts", [])]
         assert len(paths) == len(set(paths))
-    names = [one["name"] for one in (*after["spec"]["initContainers"], *after["spec"]["containers"])]
+    names = [one["name"] for one in (*init, *after["spec"]["containers"])]
     assert len(names) == len(set(names))

@@ -218,7 +218,8 @@ def test_nobody_waits_for_the_planner(server: Server, api: Api, active: Any) -> 
 def test_a_node_that_is_silent_for_a_moment_does_not_end_the_planner(server: Server, api: Api, active: Any) -> None:
     """An upgrade restarts one agent after the other: a plan that takes longer than a restart would never come."""
     server.objects["team/pods"] = {"items": []}
-    server.objects["namespaces/team"] = {"metadata": {"name": "team"}}
+    labels = {"joulepath.dev/injection": "volumes"}
+    server.objects["namespaces/team"] = {"metadata": {"name": "team", "labels": labels}}
 
     async def play() -> None:
         index, planner = watched(server, active), SlowPlanner(active)
@@ -479,7 +480,8 @@ def test_a_pod_that_the_webhook_leaves_alone_is_told_with_the_webhooks_own_reaso
     world = new_world()
     world.ranks = 0
     index = watched(server, world)
-    server.objects["namespaces/team"] = {"metadata": {"name": "team"}}
+    labels = {"joulepath.dev/injection": "volumes"}
+    server.objects["namespaces/team"] = {"metadata": {"name": "team", "labels": labels}}
     server.objects["v1/pods"] = {"items": []}
     pods = [training_pod(0, world.job.uid), training_pod(1, world.job.uid, hostUsers=False), training_pod(2, "other")]
     pods[0]["metadata"]["annotations"] = {INJECTED_ANNOTATION: "c"}
@@ -574,4 +576,4 @@ def test_why_a_pod_does_not_run_is_told_in_the_kubelets_or_the_schedulers_words(
 ) -> None:
     job = TrainingJob("u", "gpt3", "plan", None)
     body = {**training_pod(0, "u"), "status": status}
-    assert as_seen(body, job, Index(), Means(), "2026-01-01T00:00:00Z").waiting == waiting
+    assert as_seen(body, job, Index(), Means(), None, "2026-01-01T00:00:00Z").waiting == waiting

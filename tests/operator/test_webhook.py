@@ -11,18 +11,19 @@ import ssl
 import subprocess
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import aiohttp
 import pytest
 
+from joulepath_operator.facts.admission import Stop
 from joulepath_operator.facts.names import NamespacedName, Resource
-from joulepath_operator.injection.patch import Injection
 from joulepath_operator.jobs.pytorchjob import PYTORCH_JOBS
 from joulepath_operator.webhook import connections
 from joulepath_operator.webhook.server import Webhook, serve
+from joulepath_operator.webhook.stops import Stops
 
 T = TypeVar("T")
 
@@ -54,8 +55,8 @@ class Lookups:
     async def level(self, namespace: str) -> Any:
         return self._level
 
-    def webhook(self) -> Webhook:
-        return Webhook(Injection("example.test/trainer:1"), self.annotations, self.level)
+    def webhook(self, stops: Stops | None = None) -> Webhook:
+        return Webhook(("nvidia.com/gpu",), stops or Stops(dict), self.annotations, self.level)
 
 
 def answer(lookups: Lookups, body: dict[str, Any]) -> dict[str, Any]:
@@ -97,6 +98,75 @@ def test_a_namespace_that_forbids_hostpath_is_left_with_a_warning(level: str) ->
     assert "patch" not in response
     assert level in response["warnings"][0]
     assert "patch" in answer(Lookups(ANNOTATED, "privileged"), review())
+
+
+NOW, SOON, LONG_AGO = "2026-01-01T01:00:00Z", "2026-01-01T01:01:00Z", "2026-01-01T00:00:00Z"
+STOP = Stop(LONG_AGO, SOON, 600, "pod p on node n: StartError")
+
+
+class Stopped:
+    """A webhook and what the operator has written down, at a time that stands."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.written: Any = {}
+        self.now = NOW
+        monkeypatch.setattr("joulepath_operator.webhook.stops._now", lambda: self.now)
+        self.webhook = Lookups(ANNOTATED).webhook(Stops(self._read))
+
+    def _read(self) -> Any:
+        if isinstance(self.written, Exception):
+            raise self.written
+        return self.written
+
+    def injects(self, body: dict[str, Any] | None = None) -> bool:
+        """Whether it injects a pod that comes after it has looked."""
+
+        async def looked() -> dict[str, Any]:
+            await self.webhook.stops.look()
+            return await self.webhook.answer(body or review())
+
+        self.response = asyncio.run(looked())["response"]
+        assert self.response["allowed"] is True
+        return "patch" in self.response
+
+
+@pytest.fixture
+def stopped(monkeypatch: pytest.MonkeyPatch) -> Stopped:
+    return Stopped(monkeypatch)
+
+
+def test_where_injection_is_stopped_pods_are_left_with_a_warning_and_elsewhere_not(stopped: Stopped) -> None:
+    stopped.written = {"team": STOP}
+    assert not stopped.injects()
+    assert "pod p on node n: StartError" in stopped.response["warnings"][0]
+    stopped.written = {"another": STOP}
+    assert stopped.injects()
+    stopped.written = {"team": replace(STOP, over_at=LONG_AGO)}
+    assert stopped.injects()
+
+
+def test_a_pod_that_needs_no_init_container_is_injected_all_the_same(stopped: Stopped) -> None:
+    stopped.written = {"team": STOP}
+    body = review()
+    body["request"]["object"]["spec"]["containers"][0]["env"] = [{"name": "PYTHONPATH", "value": "/app"}]
+    assert stopped.injects(body)
+
+
+def test_after_a_while_one_pod_may_try_and_after_another_one_more(stopped: Stopped) -> None:
+    stopped.written = {"team": STOP}
+    stopped.now = SOON
+    assert [stopped.injects() for _ in range(3)] == [True, False, False]
+    stopped.written = {"team": replace(STOP, until=NOW)}
+    assert [stopped.injects() for _ in range(3)] == [True, False, False]
+
+
+def test_what_cannot_be_read_leaves_things_as_they_are_known(stopped: Stopped) -> None:
+    stopped.written = OSError("no answer")
+    assert stopped.injects(), "nothing is known yet"
+    stopped.written = {"team": STOP}
+    assert not stopped.injects()
+    stopped.written = OSError("no answer")
+    assert not stopped.injects()
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,12 @@ import pytest
 from kubernetes import client, config
 
 from joulepath_crds import ANNOTATION, JobPlanSpec, NodeReportStatus
+from joulepath_operator.control.api import Api as OperatorsApi
+from joulepath_operator.control.stopping import Stopping
+from joulepath_operator.facts.admission import read_stops
+from joulepath_operator.facts.labels import INJECTED_ANNOTATION
 from joulepath_operator.facts.observation import StoredPlan, TrainingJob
+from joulepath_operator.injection.init_container import READER
 from real_cluster import Cluster
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
@@ -139,6 +144,7 @@ def api(cluster: Cluster, new_world: Callable[..., Any]) -> Iterator[Api]:
     one = Api(cluster, new_world())
     cluster.kubectl("apply", "--server-side", "--force-conflicts", "-f", DEFINITIONS)
     cluster.kubectl("create", "namespace", one.namespace)
+    cluster.kubectl("label", "namespace", one.namespace, "joulepath.dev/injection=volumes")
     try:
         yield one
     finally:
@@ -238,6 +244,63 @@ def test_a_namespace_that_enforces_restricted_is_told(api: Api) -> None:
         api.create_energy_plan()
         api.create_job()
         api.until(lambda: "level restricted" in api.status().get("message", ""))
+
+
+def test_a_namespace_without_the_label_is_told_the_command_and_that_pods_were_there_before_it(api: Api) -> None:
+    api.cluster.kubectl("label", "namespace", api.namespace, "joulepath.dev/injection-")
+    with api.operator():
+        api.create_energy_plan()
+        api.create_job()
+        api.until(lambda: api.reason("Injected") == "NamespaceNotLabelled")
+        command = f"kubectl label namespace {api.namespace} joulepath.dev/injection=volumes"
+        assert command in api.status()["message"]
+        api.until(lambda: "1 of 1 pods" in api.status()["message"])
+        api.cluster.kubectl(*command.split()[1:])
+        api.until(lambda: api.reason("Injected") == "PodsPredateLabel")
+
+
+def test_a_pod_that_our_init_container_holds_up_stops_injection_until_it_has_passed(api: Api) -> None:
+    """By the states of a pod as a kubelet would write them, and a ConfigMap as the chart makes it."""
+    kubectl, where = api.cluster.kubectl, ("-n", api.namespace)
+    kubectl("create", "configmap", "stops", *where)
+    kubectl("create", "serviceaccount", "trains", *where)
+    metadata = {
+        "name": "held-up",
+        "labels": {"training.kubeflow.org/job-name": "gpt3"},
+        "annotations": {INJECTED_ANNOTATION: "pytorch"},
+    }
+    spec = {
+        "serviceAccountName": "trains",
+        "schedulerName": "nobody",
+        "initContainers": [{"name": READER, "image": "none"}],
+        "containers": [{"name": "pytorch", "image": "none"}],
+    }
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
+    kubectl("create", "-f", "-", *where, stdin=json.dumps(pod))
+
+    def is_now(phase: str, state: dict[str, Any], restarts: int) -> None:
+        told = {
+            "name": READER,
+            "image": "none",
+            "imageID": "",
+            "ready": False,
+            "restartCount": restarts,
+            "state": state,
+        }
+        patch = json.dumps({"status": {"phase": phase, "initContainerStatuses": [told]}})
+        kubectl("patch", "pod", "held-up", *where, "--subresource=status", "--type=merge", "-p", patch)
+
+    connection = config.new_client_from_config(str(api.cluster.kubeconfig))
+    stopping = Stopping(OperatorsApi(connection, stops=(api.namespace, "stops")))
+    assert api.namespace not in stopping.look("2026-01-01T00:00:00Z")
+    is_now("Pending", {"waiting": {"reason": "CrashLoopBackOff"}}, 3)
+    api.until(lambda: api.namespace in stopping.look("2026-01-01T00:01:00Z"))
+    assert stopping.known[api.namespace].why == "pod held-up: CrashLoopBackOff"
+    is_now("Running", {"terminated": {"exitCode": 0, "finishedAt": "2026-01-01T00:02:00Z"}}, 4)
+    api.until(lambda: api.namespace in stopping.look("2026-01-01T00:03:00Z"))
+    assert api.namespace not in stopping.holding()
+    written = json.loads(kubectl("get", "configmap", "stops", *where, "-o", "json"))["data"]
+    assert read_stops(written)[api.namespace] == stopping.known[api.namespace]
 
 
 def _free_port() -> int:

@@ -186,6 +186,6 @@ def test_a_span_is_of_the_kinds_that_the_contract_has() -> None:
 
 
 def test_the_bootstrap_knows_the_name_of_the_socket_variable() -> None:
-    bootstrap = hook.__file__.replace("hook.py", "bootstrap/sitecustomize.py")
+    bootstrap = hook.__file__.replace("hook.py", "bootstrap/joulepath_bootstrap.py")
     with open(bootstrap) as source:
         assert f'"{SOCKET_ENV}"' in source.read()

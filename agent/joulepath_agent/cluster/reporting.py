@@ -35,7 +35,7 @@ def awaited(report: NodeReportStatus) -> object:
 
 
 def _injection(report: NodeReportStatus) -> object:
-    return report.injector, report.injector_why, report.injection
+    return report.injector, report.injector_why, report.injection, report.old_pythons
 
 
 def _blocks(report: NodeReportStatus) -> object:

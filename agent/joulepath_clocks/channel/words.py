@@ -43,6 +43,7 @@ __all__ = [
     "NodeNews",
     "Placed",
     "Play",
+    "PythonNews",
     "RankNews",
     "Recorded",
     "Told",
@@ -172,6 +173,15 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
+class PythonNews:
+    """A pod in which a Python that is too old for the trainer imports torch."""
+
+    pod_uid: str
+    version: str
+    needed: str
+
+
+@dataclass(frozen=True, slots=True)
 class NodeNews:
     """All else that is as it is."""
 
@@ -247,7 +257,7 @@ class KnownLags:
     down_s: tuple[float, ...]
 
 
-ClocksWord = GpuNews | Came | RankNews | Gone | Began | Recorded | Looked | Asked | NodeNews
+ClocksWord = GpuNews | Came | RankNews | Gone | Began | Recorded | Looked | Asked | PythonNews | NodeNews
 AgentWord = Play | Heard | Told | Placed | Dismiss | KnownLags
 
 _JSON: Final = json.JSONEncoder(default=asdict, separators=(",", ":"))

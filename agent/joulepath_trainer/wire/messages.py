@@ -12,18 +12,21 @@ One connection (`SOCK_SEQPACKET`) for each rank, and four things on it:
 4. *Iteration records*, binary, from the trainer, one for each completed training step: the begin and end of each
    instruction on the GPU's own clock, as offsets from the begin of the step. Sent without blocking; one that doesn't
    fit the socket's queue is dropped.
+
+A process whose Python is too old for the trainer says that, once torch is imported there, and nothing else.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import struct
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 from joulepath_trainer.wire.protocol import KINDS, MAX_MESSAGE_BYTES, VERSION, OtherVersionError, WireError
 
-__all__ = ["PROCESS", "Hello", "InstructionSpan", "IterationRecord", "PipelinePlace", "Reply"]
+__all__ = ["PROCESS", "Hello", "InstructionSpan", "IterationRecord", "OldPython", "PipelinePlace", "Reply"]
 
 PROCESS: Final = b"JPP1"
 """The message that brings a pidfd."""
@@ -31,6 +34,7 @@ PROCESS: Final = b"JPP1"
 _RECORD: Final = struct.Struct("<4sIddH")
 _SPAN: Final = struct.Struct("<BxHHxxdd")
 _RECORD_TAG: Final = b"JPI1"
+_OLD_PYTHON: Final = re.compile(rb"JPV1 (\d{1,2}\.\d{1,2}) (\d{1,2}\.\d{1,2})")
 _REASON_CHARACTERS: Final = 1000
 """Of a reply: it goes to the log of somebody's training."""
 
@@ -120,6 +124,37 @@ class Hello:
                 f"they are {hello.pipeline.stages!r:.80}"
             )
         return hello
+
+
+@dataclass(frozen=True, slots=True)
+class OldPython:
+    """What a process says in place of a hello, by a module of `bootstrap` that its Python can run."""
+
+    version: str
+    """Of its Python, such as 3.8."""
+    needed: str
+    """The oldest that the trainer runs on."""
+
+    def encode(self) -> bytes:
+        """The message."""
+        return f"JPV1 {self.version} {self.needed}".encode()
+
+    @staticmethod
+    def is_meant(message: bytes) -> bool:
+        """Whether the message begins as one."""
+        return message.startswith(b"JPV1")
+
+    @classmethod
+    def decode(cls, message: bytes) -> OldPython:
+        """Reads the message of a peer that may be hostile.
+
+        Raises:
+            WireError: It is none.
+        """
+        match = _OLD_PYTHON.fullmatch(message)
+        if match is None:
+            raise WireError(f"two versions of Python were expected, not {message[:40]!r}")
+        return cls(match[1].decode(), match[2].decode())
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@
 - `observe`: gathers what is known of it
 - `pods`: the pods of its job among that
 - `questions`: what the planner is asked for it, and its answer
+- `stopping`: beside all that, where injection has to stop
 """
 
 from __future__ import annotations

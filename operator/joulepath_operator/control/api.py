@@ -10,6 +10,7 @@ import json
 import logging
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import partial
 from http import HTTPStatus
 from typing import Any, Final, cast
 
@@ -17,11 +18,15 @@ from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException
 
 from joulepath_crds import EnergyPlanStatus, content_hash
+from joulepath_operator.facts.absence import Way
+from joulepath_operator.facts.admission import Admission, Stop, read_stops
 from joulepath_operator.facts.labels import (
     AGENT_PODS,
+    INJECTION_LABEL,
     INPUTS_ANNOTATION,
     JOB_UID_LABEL,
     POD_SECURITY_LABEL,
+    first_written,
 )
 from joulepath_operator.facts.names import ENERGY_PLANS, ENERGY_PROFILES, JOB_PLANS, NamespacedName, Resource
 from joulepath_operator.facts.observation import Notice, StoredPlan, StoredProfile
@@ -35,6 +40,7 @@ _UNACCEPTABLE: Final = frozenset(
 )
 _TOO_LARGE: Final = "request is too large"
 """What etcd says, and the API server passes on as an internal error."""
+_NOT_RUNNING: Final = "status.phase!=Running,status.phase!=Succeeded"
 _PAGE: Final = 100
 _LONGEST_EVENT: Final = 1024
 log = logging.getLogger(__name__)
@@ -49,21 +55,30 @@ class UnacceptableError(Exception):
 
 
 class Api:
-    """`timeout_s` holds for each request; `unlabelled` is the Pod Security level of namespaces that name none."""
+    """`timeout_s` holds for each request; `unlabelled` is the Pod Security level of namespaces that name none; `stops`
+    names the ConfigMap that tells where injection is stopped, as (namespace, name)."""
 
-    def __init__(self, connection: client.ApiClient, timeout_s: float = 10.0, unlabelled: str = "privileged") -> None:
-        self._unlabelled = unlabelled
+    def __init__(
+        self,
+        connection: client.ApiClient,
+        timeout_s: float = 10.0,
+        unlabelled: str = "privileged",
+        stops: NamespacedName | None = None,
+    ) -> None:
+        self._unlabelled, self._stops = unlabelled, stops
         self._custom, self._core = client.CustomObjectsApi(connection), client.CoreV1Api(connection)
         self._timeout_s = timeout_s
 
     @classmethod
-    def connect(cls, timeout_s: float = 10.0, unlabelled: str = "privileged") -> Api:
+    def connect(
+        cls, timeout_s: float = 10.0, unlabelled: str = "privileged", stops: NamespacedName | None = None
+    ) -> Api:
         """From inside the cluster, or by the kubeconfig (KUBECONFIG, else ~/.kube/config)."""
         try:
             config.load_incluster_config()
         except config.ConfigException:
             config.load_kube_config()
-        return cls(client.ApiClient(), timeout_s, unlabelled)
+        return cls(client.ApiClient(), timeout_s, unlabelled, stops)
 
     def list_all(self, resource: Resource) -> list[Body] | None:
         """All objects of a resource, page by page; None where the cluster doesn't know it, be it for a moment."""
@@ -124,10 +139,52 @@ class Api:
         made = create(body, _request_timeout=self._timeout_s)
         return cast("Body", api.sanitize_for_serialization(made)["status"])
 
-    def pod_security(self, namespace: str) -> str:
-        """The Pod Security level that a namespace enforces: its own, or the cluster's default, which no API tells."""
-        found = self._core.read_namespace(namespace, _request_timeout=self._timeout_s)
-        return str((found.metadata.labels or {}).get(POD_SECURITY_LABEL, self._unlabelled))
+    def admission(self, namespace: str) -> Admission:
+        """What a namespace says of injection. Where it names no Pod Security level, the cluster's default counts, which
+        no API tells."""
+        read = self._core.read_namespace(namespace, _request_timeout=self._timeout_s, _preload_content=False)
+        metadata = json.loads(read.data)["metadata"]
+        labels = metadata.get("labels") or {}
+        return Admission(
+            namespace,
+            str(labels.get(POD_SECURITY_LABEL, self._unlabelled)),
+            labels.get(INJECTION_LABEL) == Way.VOLUMES,
+            first_written(metadata, "labels", INJECTION_LABEL),
+        )
+
+    @property
+    def stops_anything(self) -> bool:
+        """Whether there is a ConfigMap for that."""
+        return self._stops is not None
+
+    def stops(self) -> dict[str, Stop]:
+        """Where injection is stopped, or was."""
+        if self._stops is None:
+            return {}
+        namespace, name = self._stops
+        found = self._core.read_namespaced_config_map(name, namespace, _request_timeout=self._timeout_s)
+        return read_stops(found.data or {})
+
+    def write_stops(self, changed: Mapping[str, Stop | None]) -> None:
+        """Writes those that have changed, and takes out what is None."""
+        assert self._stops is not None
+        namespace, name = self._stops
+        body = {"data": {key: stop.written() if stop else None for key, stop in changed.items()}}
+        self._core.patch_namespaced_config_map(name, namespace, body, _request_timeout=self._timeout_s)
+
+    def job_pods(self, selector: str, namespace: str | None = None) -> list[Body]:
+        """All pods of a namespace that a selector finds; without one those of all namespaces that don't run."""
+        if namespace is None:
+            call = partial(self._core.list_pod_for_all_namespaces, field_selector=_NOT_RUNNING)
+        else:
+            call = partial(self._core.list_namespaced_pod, namespace)
+        found = call(
+            label_selector=selector,
+            resource_version="0",  # of the API server's memory: a moment old, and etcd isn't asked for all pods
+            _request_timeout=self._timeout_s,
+            _preload_content=False,
+        )
+        return cast("list[Body]", json.loads(found.data)["items"])
 
     def pods(self, namespace: str, selector: str, job_uid: str) -> tuple[Body, ...]:
         """The pods that a selector finds, those of this very run of a job."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
@@ -9,6 +10,7 @@ from joulepath_operator.control.api import Api
 from joulepath_operator.control.index import Index
 from joulepath_operator.control.pods import as_seen
 from joulepath_operator.facts.absence import Means, Way
+from joulepath_operator.facts.admission import Stop
 from joulepath_operator.facts.gang import Gang
 from joulepath_operator.facts.observation import NodeAgent, Observation, Pod
 from joulepath_operator.jobs.kinds import is_supported, kind_of
@@ -20,7 +22,9 @@ _AGENTS_ASKED: Final = 3
 """Nodes whose agents are looked up while ranks are missing: a message names no more."""
 
 
-def with_job(seen: Observation, api: Api, index: Index, means: Means) -> Observation:
+def with_job(
+    seen: Observation, api: Api, index: Index, means: Means, stops: Mapping[str, Stop] | None = None
+) -> Observation:
     """The observation with the job, its nodes' reports and, once all ranks report, profiles; before, why they don't.
 
     A job that the index doesn't have is asked for: a deletion is nothing to be wrong about.
@@ -37,8 +41,11 @@ def with_job(seen: Observation, api: Api, index: Index, means: Means) -> Observa
     gang = Gang.of(nodes)
     if gang is not None and gang.complete:
         return replace(seen, job=job, nodes=nodes, profiles=index.profiles(seen.namespace))
+    admission = None
+    if means.way is Way.VOLUMES:
+        admission = replace(api.admission(seen.namespace), stop=(stops or {}).get(seen.namespace))
     found_pods = api.pods(seen.namespace, kind.pod_selector(job.name), job.uid)
-    pods = tuple(as_seen(pod, job, index, means, seen.now) for pod in found_pods)
+    pods = tuple(as_seen(pod, job, index, means, admission, seen.now) for pod in found_pods)
     quiet = {pod.node for pod in silent(pods, gang) if pod.node and not pod.waiting and _may_train(pod)}
     first = sorted(quiet, key=lambda node: (index.report(node) is not None, node))[:_AGENTS_ASKED]
     return replace(
@@ -46,7 +53,7 @@ def with_job(seen: Observation, api: Api, index: Index, means: Means) -> Observa
         job=job,
         nodes=nodes,
         way=means.way,
-        pod_security=api.pod_security(seen.namespace) if means.way is Way.VOLUMES else None,
+        admission=admission,
         pods=pods,
         agents=tuple(_agent(node, api, index) for node in first),
     )

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from joulepath_operator.control.index import Index
 from joulepath_operator.facts.absence import Means
+from joulepath_operator.facts.admission import Admission
 from joulepath_operator.facts.observation import Pod, TrainingJob
 from joulepath_operator.injection.diagnosis import diagnose
 
@@ -15,7 +16,9 @@ __all__ = ["as_seen"]
 _STARTING: Final = frozenset({"PodInitializing", "ContainerCreating"})
 
 
-def as_seen(pod: Mapping[str, Any], job: TrainingJob, index: Index, means: Means, now: str) -> Pod:
+def as_seen(
+    pod: Mapping[str, Any], job: TrainingJob, index: Index, means: Means, admission: Admission | None, now: str
+) -> Pod:
     """Its node, why it doesn't run yet, and why it has no trainer."""
     node = pod["spec"].get("nodeName")
     report = index.report(node) if node else None
@@ -23,7 +26,7 @@ def as_seen(pod: Mapping[str, Any], job: TrainingJob, index: Index, means: Means
         name=pod["metadata"]["name"],
         node=node,
         waiting=_waiting(pod.get("status") or {}),
-        absence=diagnose(pod, report, means, job.annotated_at, now),
+        absence=diagnose(pod, report, means, admission, job.annotated_at, now),
     )
 
 

@@ -21,6 +21,7 @@ from joulepath_operator.control.api import Api, Body, ConflictError, Unacceptabl
 from joulepath_operator.control.index import Index
 from joulepath_operator.control.observe import with_job
 from joulepath_operator.control.questions import Planner, Questions
+from joulepath_operator.control.stopping import Stopping
 from joulepath_operator.facts.absence import Means
 from joulepath_operator.facts.names import ENERGY_PLANS, ENERGY_PROFILES, JOB_PLANS, NamespacedName, Resource
 from joulepath_operator.facts.observation import Decision, Observation, StoredPlan, StoredProfile
@@ -52,9 +53,10 @@ class Reconciler:
         now: Callable[[], str] | None = None,
         again: Callable[[NamespacedName], object] = lambda key: None,
         means: Means | None = None,
+        stops: Stopping | None = None,
     ) -> None:
         self._api, self._index, self._metrics = api, index, metrics
-        self._means = means or Means()
+        self._means, self._stops = means or Means(), stops or Stopping(api)
         self._questions = Questions(planner, again)
         self._now = now or _utc_now
 
@@ -115,7 +117,7 @@ class Reconciler:
             asked=asked,
             planned=answer,
         )
-        return decide(with_job(observation, self._api, self._index, self._means))
+        return decide(with_job(observation, self._api, self._index, self._means, self._stops.known))
 
     def _story(self, body: Body, status: EnergyPlanStatus) -> Story:
         """Goes on from a status, beside what is decided."""

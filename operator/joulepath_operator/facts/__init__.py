@@ -4,6 +4,7 @@
 - `labels`: labels and annotations
 - `refusals`: why a job gets no plan
 - `absence`: why a pod has no trainer
+- `admission`: what its namespace says of that
 - `request`: what the planner is asked, and its answer
 - `observation`: what a decision is made from, and what it is
 - `gang`: the ranks of one attempt of a job

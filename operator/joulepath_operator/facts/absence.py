@@ -29,7 +29,7 @@ class Means:
 class Lack(StrEnum):
     """A reason, by the code that conditions show; where pods have several, the first of these is told.
 
-    What is `surmised` is so only if the agent of the pod's node is well: of a pod that it knows nothing of."""
+    What is `surmised` is so only if the agent of the pod's node is well, and no rank of the pod reports."""
 
     surmised: bool
 
@@ -38,14 +38,19 @@ class Lack(StrEnum):
         one._value_, one.surmised = code, surmised
         return one
 
+    FAILS = "InitContainerFails"
+    UNLABELLED = "NamespaceNotLabelled", True
     UNSUITED = "PodsUnsuited"
     BEFORE = "PodsPredateInjector"
     LATE = "InjectedTooLate"
+    OLD_PYTHON = "PythonTooOld", True
     NO_INJECTOR = "InjectorAbsent", True
     NRI_OFF = "NRIOff", True
     NRI_FAILS = "NRIFails", True
     UNREPORTED = "InjectorUnreported", True
     UNANNOTATED = "PodsPredateAnnotation", True
+    BEFORE_LABEL = "PodsPredateLabel", True
+    STOPPED = "InjectionStopped", True
     MISSED = "NotInjected", True
     NO_GPU = "NoGPUHeld"
 

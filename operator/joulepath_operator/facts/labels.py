@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 __all__ = [
     "AGENT_PODS",
     "FORBIDDING_LEVELS",
     "INJECTED_ANNOTATION",
+    "INJECTION_LABEL",
     "INPUTS_ANNOTATION",
     "JOB_UID_LABEL",
     "POD_SECURITY_LABEL",
+    "first_written",
 ]
 
 INPUTS_ANNOTATION: Final = "joulepath.dev/inputs"
 """On a JobPlan: digest of what it was made from; while it is equal, the plan stays as it is."""
 INJECTED_ANNOTATION: Final = "joulepath.dev/injected"
 """On a Pod: the containers that the webhook gave the trainer to."""
+INJECTION_LABEL: Final = "joulepath.dev/injection"
+"""On a Namespace: `volumes` lets the webhook be asked about its pods."""
 JOB_UID_LABEL: Final = "joulepath.dev/job-uid"
 """On an EnergyProfile: the run in which it was measured."""
 AGENT_PODS: Final = "app.kubernetes.io/part-of=joulepath,app.kubernetes.io/component=agent"
@@ -24,3 +29,21 @@ AGENT_PODS: Final = "app.kubernetes.io/part-of=joulepath,app.kubernetes.io/compo
 POD_SECURITY_LABEL: Final = "pod-security.kubernetes.io/enforce"
 FORBIDDING_LEVELS: Final = frozenset({"baseline", "restricted"})
 """Pod Security levels that refuse hostPath volumes, and so the agent's socket."""
+
+
+def first_written(metadata: Mapping[str, Any], kind: str, key: str) -> str | None:
+    """The first time, in RFC 3339, at which somebody who wrote this label or annotation has written anything.
+
+    Args:
+        metadata: Of the object.
+        kind: `labels` or `annotations`.
+        key: Its name.
+    """
+    return min(
+        (
+            one["time"]
+            for one in metadata.get("managedFields") or ()
+            if "time" in one and f"f:{key}" in one.get("fieldsV1", {}).get("f:metadata", {}).get(f"f:{kind}", {})
+        ),
+        default=None,
+    )

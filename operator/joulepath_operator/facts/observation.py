@@ -17,6 +17,7 @@ from joulepath_crds import (
     JobReport,
 )
 from joulepath_operator.facts.absence import Absence, Way
+from joulepath_operator.facts.admission import Admission
 from joulepath_operator.facts.request import PlanRefusal, PlanRequest, PlanResult
 
 __all__ = [
@@ -115,8 +116,8 @@ class Observation:
     profiles: tuple[StoredProfile, ...] = ()
     way: Way = Way.VOLUMES
     """By which pods get the trainer."""
-    pod_security: str | None = None
-    """The level that the namespace enforces, if any; it matters to volumes only."""
+    admission: Admission | None = None
+    """What the namespace says of injection; it matters to volumes only."""
     pods: tuple[Pod, ...] = ()
     """The pods of the job; looked up only while ranks are missing."""
     agents: tuple[NodeAgent, ...] = ()

@@ -1,9 +1,10 @@
 """Why a pod of an annotated job has no trainer, from the pod itself and the report of its node.
 
 Where the webhook puts it into pods, the webhook's own patch says what is in the way, or that nothing is: then nobody
-asked it, or too early. Where the node injects, its injector has met the containers and told what became of each; of a
-pod that it says nothing of, the node's report says at least whether there is one, and whether the runtime tells it of
-pods. Where it doesn't, no agent knows whose a GPU is: pods that the webhook had injected before aren't served either.
+asked it, since the namespace lacks the label, or too early, or injection was stopped. Where the node injects, its
+injector has met the containers and told what became of each; of a pod that it says nothing of, the node's report says
+at least whether there is one, and whether the runtime tells it of pods. Where it doesn't, no agent knows whose a GPU
+is: pods that the webhook had injected before aren't served either.
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ from typing import Any, Final
 
 from joulepath_crds import INJECTOR_ABSENT, INJECTOR_READY, INJECTOR_UNHEARD, INJECTOR_UNTOLD, NodeReportStatus
 from joulepath_operator.facts.absence import Absence, Lack, Means, Way
+from joulepath_operator.facts.admission import Admission
 from joulepath_operator.facts.labels import INJECTED_ANNOTATION
-from joulepath_operator.injection.patch import Injection, inject, system_of
+from joulepath_operator.injection.breaker import failure
+from joulepath_operator.injection.patch import inject, left_out, system_of
 
 __all__ = ["INJECTED", "OUTCOMES", "diagnose"]
 
@@ -33,14 +36,21 @@ the clocks of two machines may differ."""
 
 
 def diagnose(
-    pod: Mapping[str, Any], report: NodeReportStatus | None, means: Means, annotated_at: str | None, now: str
+    pod: Mapping[str, Any],
+    report: NodeReportStatus | None,
+    means: Means,
+    admission: Admission | None,
+    annotated_at: str | None,
+    now: str,
 ) -> Absence | None:
-    """Why none of a pod's containers has the trainer, or none is served; None where one is, or it can't be told yet.
+    """Why a pod's containers have no trainer, or aren't served, or the trainer's init container holds the pod up; None
+    where all is well, or it can't be told yet.
 
     Args:
         pod: As the API server has it.
         report: That of its node, if there is one.
         means: How pods get the trainer.
+        admission: What its namespace says of that; it matters to volumes only.
         annotated_at: When its job had the annotation at the latest, in RFC 3339.
         now: The time, likewise.
     """
@@ -48,16 +58,17 @@ def diagnose(
     own = [one for one in report.injection if one.pod_uid == metadata["uid"]] if report else []
     told = {one.outcome: f"container {one.container}: {one.why.rstrip('.')}" if one.why else "" for one in own}
     by_webhook = INJECTED_ANNOTATION in (metadata.get("annotations") or {})
-    if INJECTED in told or (by_webhook and means.way is Way.VOLUMES):
+    if absence := _too_old(metadata, report) or (_held_up(pod) if by_webhook else None):
+        return absence
+    if by_webhook and means.way is Way.VOLUMES:
+        return Absence(Lack.UNSUITED, why) if (why := left_out(pod, means.gpu_resources)) else None
+    if INJECTED in told:
         return None
     if means.way is Way.VOLUMES:
-        return _in_the_webhooks_way(pod["spec"], means.gpu_resources) or _unasked(metadata, annotated_at)
-    if not by_webhook:
-        for outcome, lack in OUTCOMES.items():
-            if outcome in told:
-                return Absence(lack, told[outcome])
-        if ruled_out := _no_injectors_business(pod["spec"]):
-            return ruled_out
+        asked = admission or Admission(metadata.get("namespace", ""))
+        return _in_the_webhooks_way(pod, means.gpu_resources, asked) or _unasked(metadata, annotated_at, asked)
+    if not by_webhook and (absence := _as_told(told) or _no_injectors_business(pod["spec"])):
+        return absence
     if report is None or not _runs_for(pod, now, _SETTLED_S):
         return None
     if report.injector != INJECTOR_READY:
@@ -65,9 +76,34 @@ def diagnose(
     return None if by_webhook else _unasked(metadata, annotated_at)
 
 
-def _in_the_webhooks_way(spec: Mapping[str, Any], resources: Sequence[str]) -> Absence | None:
-    outcome = inject({"spec": spec}, Injection("", resources=tuple(resources)))
+def _too_old(metadata: Mapping[str, Any], report: NodeReportStatus | None) -> Absence | None:
+    """The Python of one of its processes."""
+    for python in report.old_pythons if report else ():
+        if python.pod_uid == metadata["uid"]:
+            what = f"its Python {python.version} is older than the {python.needed} that the trainer needs"
+            return Absence(Lack.OLD_PYTHON, what)
+    return None
+
+
+def _held_up(pod: Mapping[str, Any]) -> Absence | None:
+    """By the init container that comes with the trainer."""
+    return Absence(Lack.FAILS, why) if (why := failure(pod)) else None
+
+
+def _as_told(told: Mapping[str, str]) -> Absence | None:
+    """The worst that the injector has told of one of the pod's containers."""
+    return next((Absence(lack, told[outcome]) for outcome, lack in OUTCOMES.items() if outcome in told), None)
+
+
+def _in_the_webhooks_way(pod: Mapping[str, Any], resources: Sequence[str], asked: Admission) -> Absence | None:
+    spec = pod["spec"]
+    outcome = inject({"spec": spec}, resources)
+    if (outcome.patch or outcome.obstacles) and not asked.labelled:
+        return Absence(Lack.UNLABELLED, asked.namespace)
     if outcome.patch:
+        stop = asked.stop
+        if outcome.starts_first and stop is not None and stop.covers(pod["metadata"]["creationTimestamp"]):
+            return Absence(Lack.STOPPED, f"since {stop.since}: {stop.why}")
         return None
     if outcome.obstacles:
         return Absence(Lack.UNSUITED, outcome.obstacles[0])
@@ -94,10 +130,13 @@ def _no_injectors_business(spec: Mapping[str, Any]) -> Absence | None:
     return None
 
 
-def _unasked(metadata: Mapping[str, Any], annotated_at: str | None) -> Absence:
-    """Nothing in the pod is in the way: it came before its job asked for the trainer, or nobody gave it one."""
-    if annotated_at is not None and metadata["creationTimestamp"] < annotated_at:
+def _unasked(metadata: Mapping[str, Any], annotated_at: str | None, asked: Admission | None = None) -> Absence:
+    """Nothing in the pod is in the way: it came before job or namespace asked for the trainer, or nobody gave it."""
+    created_at = metadata["creationTimestamp"]
+    if annotated_at is not None and created_at < annotated_at:
         return Absence(Lack.UNANNOTATED, annotated_at)
+    if asked is not None and asked.labelled_at is not None and created_at < asked.labelled_at:
+        return Absence(Lack.BEFORE_LABEL, asked.labelled_at)
     return Absence(Lack.MISSED)
 
 

@@ -23,6 +23,11 @@ class JobKind(Protocol):
         """A job, as far as it matters here, from its object."""
         ...
 
+    @property
+    def all_pods(self) -> str:
+        """Selects the pods of all jobs by their labels."""
+        ...
+
     def pod_selector(self, job: str) -> str:
         """Selects the pods of a job by their labels."""
         ...

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from joulepath_crds import ANNOTATION
+from joulepath_operator.facts.labels import first_written
 from joulepath_operator.facts.names import Resource
 from joulepath_operator.facts.observation import TrainingJob
 
@@ -21,6 +22,7 @@ class PyTorchJob:
     """The `JobKind` of these."""
 
     resource: Final = PYTORCH_JOBS
+    all_pods: Final = _JOB_NAME_LABEL
 
     def read(self, body: Mapping[str, Any]) -> TrainingJob:
         metadata, status = body["metadata"], body.get("status") or {}
@@ -31,7 +33,7 @@ class PyTorchJob:
             annotation=(metadata.get("annotations") or {}).get(ANNOTATION),
             finished=next((end for end in ("Succeeded", "Failed") if end in true), None),
             suspended="Suspended" in true,
-            annotated_at=_annotated_at(metadata),
+            annotated_at=first_written(metadata, "annotations", ANNOTATION),
         )
 
     def pod_selector(self, job: str) -> str:
@@ -44,16 +46,3 @@ class PyTorchJob:
     def restart_command(self, namespace: str, job: str) -> str:
         where = f"-n {namespace}"
         return f"kubectl {where} get {self.resource.singular} {job} -o yaml | kubectl {where} replace --force -f -"
-
-
-def _annotated_at(metadata: Mapping[str, Any]) -> str | None:
-    """The first time at which somebody who wrote the annotation has written anything."""
-    return min(
-        (
-            one["time"]
-            for one in metadata.get("managedFields") or ()
-            if "time" in one
-            and f"f:{ANNOTATION}" in one.get("fieldsV1", {}).get("f:metadata", {}).get("f:annotations", {})
-        ),
-        default=None,
-    )

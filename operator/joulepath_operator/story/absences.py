@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from joulepath_operator.facts.absence import Absence, Lack, Way
+from joulepath_operator.facts.labels import INJECTION_LABEL
 from joulepath_operator.facts.observation import Pod
 
 __all__ = ["lacking", "told"]
@@ -22,6 +23,15 @@ _SERVE: Final = (
 )
 
 _SENTENCES: Final = {
+    Lack.FAILS: (
+        "{pods} can't start, as the init container that came with the trainer fails ({why}). Pods of their namespace "
+        "get none for now, so those that are made anew train, at default clocks: {restart}. See that an agent runs on "
+        "that node: it puts there what the init container runs."
+    ),
+    Lack.UNLABELLED: (
+        "{pods} were created in a namespace that the webhook isn't asked about. To have it asked: "
+        f"kubectl label namespace {{why}} {INJECTION_LABEL}=volumes. {_INJECT}"
+    ),
     Lack.UNSUITED: (
         "{pods} can't take the trainer: {why}. They train unharmed, at default clocks. To inject them, change that in "
         "the job's manifest and create them again: {restart}"
@@ -30,6 +40,11 @@ _SENTENCES: Final = {
     Lack.LATE: (
         "{pods} started without the trainer: the agent of the node had no answer within 0.1 s. Where that comes again, "
         f"its log says who is slow, the kubelet or the API server. {_INJECT}"
+    ),
+    Lack.OLD_PYTHON: (
+        "{pods} import torch where the trainer can't run: {why}. They train unharmed, at default clocks. To have them "
+        "observed, take an image whose Python is new enough, and create them again: {restart} (If another Python of "
+        "theirs trains, its first training step is waited for.)"
     ),
     Lack.NO_INJECTOR: (
         "{pods} run where no injector is: the agent of the node has found none. See the container injector of the "
@@ -53,6 +68,15 @@ _SENTENCES: Final = {
         "rollout is complete. {then}"
     ),
     Lack.UNANNOTATED: f"{{pods}} were created before the job's annotation was last written ({{why}}). {_INJECT}",
+    Lack.BEFORE_LABEL: (
+        f"{{pods}} were created before the label {INJECTION_LABEL}=volumes was last written at their namespace "
+        f"({{why}}). {_INJECT}"
+    ),
+    Lack.STOPPED: (
+        "{pods} were created while injection was stopped in their namespace, as its init container had kept a pod from "
+        "starting ({why}). Once in a while one pod gets it all the same, and when one has passed, all do. Pods whose "
+        f"containers with GPUs set PYTHONPATH in their env need no init container, and get the trainer now. {_INJECT}"
+    ),
     Lack.NO_GPU: (
         "{pods} hold no GPU: {why}. Ask for a whole GPU for each rank in the job's manifest (no MIG, time slicing or "
         "MPS), and create them again: {restart}"
@@ -63,8 +87,7 @@ _MISSED: Final = {
         "{pods} were created without the trainer, and nothing in them is in its way: the webhook wasn't asked, or had "
         "no answer in time, or nodes have given it to them (injection: nri, before), and their ranks are to report "
         "again. See whether it runs (kubectl get pods -A -l app.kubernetes.io/part-of=joulepath,"
-        "app.kubernetes.io/component=webhook), its log, and whether it is asked about this namespace (the chart's "
-        f"webhook.excludedNamespaces). {_INJECT}"
+        f"app.kubernetes.io/component=webhook), and its log. {_INJECT}"
     ),
     Way.NRI: (
         "{pods} run without the trainer, and nothing that is known is in its way: the agent of the node named none of "

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from typing import Final
 
 from joulepath_crds import ANNOTATION
-from joulepath_operator.facts.absence import Way
+from joulepath_operator.facts.absence import Lack, Way
 from joulepath_operator.facts.gang import Gang
-from joulepath_operator.facts.labels import FORBIDDING_LEVELS, POD_SECURITY_LABEL
+from joulepath_operator.facts.labels import FORBIDDING_LEVELS, INJECTION_LABEL, POD_SECURITY_LABEL
 from joulepath_operator.facts.observation import NodeAgent, Observation, Pod, TrainingJob
 from joulepath_operator.facts.refusals import Refusal
 from joulepath_operator.jobs.kinds import kind_of
@@ -22,9 +22,15 @@ from joulepath_operator.story.absences import lacking, told
 __all__ = ["explain", "how_to_annotate", "silent"]
 
 _REFUSING: Final = {
-    Way.VOLUMES: "a quota, or a policy, such as one against the hostPath volume that the webhook adds",
+    Way.VOLUMES: "a quota, or a policy, such as one against the hostPath volumes that the webhook adds",
     Way.NRI: "a quota, or a policy",
 }
+_UNHEARD: Final = (
+    "Nothing there: no Python of that pod that trains has loaded the trainer, or none has taken a training step by "
+    "torch's pipelining or an optimizer of torch. python -I, -E and -S never load it, nor does one that is embedded "
+    "with a path of its own, whose command sets PYTHONPATH anew, or in a virtual environment behind another tool's "
+    "sitecustomize; one that is too old for it may have told an agent that is gone."
+)
 
 
 def silent(pods: Sequence[Pod], gang: Gang | None) -> tuple[Pod, ...]:
@@ -38,8 +44,12 @@ def explain(observation: Observation, job: TrainingJob, gang: Gang | None) -> tu
     pods, resource = observation.pods, kind_of(observation.spec.job).resource
     quiet = silent(pods, gang)
     lack = lacking(pods, quiet)
-    if observation.pod_security in FORBIDDING_LEVELS and (lack or not pods):
-        return "PodSecurityForbids", _forbidden(observation, job)
+    if (asked := observation.admission) is not None:
+        if not pods and not asked.labelled:
+            return Lack.UNLABELLED, _unlabelled(observation, job)
+        told_first = lack is not None and lack[0].reason in (Lack.FAILS, Lack.UNLABELLED)
+        if asked.level in FORBIDDING_LEVELS and (lack or not pods) and not told_first:
+            return "PodSecurityForbids", _forbidden(observation, asked.level, job)
     if not pods:
         return (
             "NoPods",
@@ -63,12 +73,21 @@ def explain(observation: Observation, job: TrainingJob, gang: Gang | None) -> tu
     return (amiss[0], report + amiss[1]) if amiss else _not_training(observation, gang, quiet)
 
 
-def _forbidden(observation: Observation, job: TrainingJob) -> str:
+def _unlabelled(observation: Observation, job: TrainingJob) -> str:
+    namespace = observation.namespace
+    return (
+        f"The webhook isn't asked about pods of namespace {namespace}: those of {job.name} will train without the "
+        "trainer, at default clocks. To have it asked, before they are made: "
+        f"kubectl label namespace {namespace} {INJECTION_LABEL}=volumes"
+    )
+
+
+def _forbidden(observation: Observation, level: str, job: TrainingJob) -> str:
     namespace = observation.namespace
     label = f"kubectl label namespace {namespace} {POD_SECURITY_LABEL}=privileged --overwrite"
     return (
-        f"Namespace {namespace} enforces Pod Security level {observation.pod_security}, which forbids the hostPath "
-        "volume of the agent's socket: nothing was injected, the job runs unharmed and at default clocks. To change "
+        f"Namespace {namespace} enforces Pod Security level {level}, which forbids the hostPath volumes of the trainer "
+        "and the agent's socket: nothing was injected, the job runs unharmed and at default clocks. To change "
         f"that: {label}, then {_restart(observation, job)} (with the chart's injection: nri no level forbids it)"
     )
 
@@ -107,7 +126,7 @@ def _not_training(observation: Observation, gang: Gang | None, quiet: Sequence[P
         return (
             "RanksMissing",
             f"{len(gang.ranks)} of {gang.world_size} ranks report, each from its first training step on.{where} Until "
-            f"all do, the clocks of none are changed. If that lasts while training goes on: {log}",
+            f"all do, the clocks of none are changed. If that lasts while training goes on: {log}. {_UNHEARD}",
         )
     if (topology := observation.status.topology) is not None and observation.status.job_uid:
         return (
@@ -118,8 +137,7 @@ def _not_training(observation: Observation, gang: Gang | None, quiet: Sequence[P
     return (
         "WaitingForRanks",
         "The pods run; waiting for the first training step of the ranks. They load libraries and data first; if "
-        f"training goes on and this stays: {log} (nothing there: its Python has not loaded the trainer; python -I, -E "
-        "or -S never does, nor one whose PYTHONPATH its command sets anew).",
+        f"training goes on and this stays: {log}. {_UNHEARD}",
     )
 
 

@@ -19,7 +19,7 @@ __all__ = ["ANSWERED_WITHIN_S", "Connections"]
 log = logging.getLogger(__name__)
 
 ANSWERED_WITHIN_S: Final = 5.0
-"""From the first packet to the last: the API server itself waits for 3 s."""
+"""From the first packet to the last: the API server itself waits for 1 s."""
 _CONNECTIONS: Final = 64
 _AGAIN_S: Final = 0.1
 

@@ -2,7 +2,8 @@
 
 Whatever goes wrong, a slow API server or a fault of ours, the answer is an unpatched pod and a warning; the pod then
 trains as if there were no Joulepath. Two things are looked up, briefly and with a short memory, since a gang's pods
-come together: the annotation of the owning job, and the Pod Security level of the namespace.
+come together: the annotation of the owning job, and the Pod Security level of the namespace. Where injection is stopped
+is known already.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import logging
 import socket
 import ssl
 import time
-from collections.abc import Awaitable, Callable, Hashable, Mapping
+from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, Final, Generic, TypeVar, cast
@@ -25,16 +26,18 @@ from joulepath_crds import ANNOTATION
 from joulepath_operator.control.api import Api
 from joulepath_operator.facts.labels import FORBIDDING_LEVELS
 from joulepath_operator.facts.names import NamespacedName, Resource
-from joulepath_operator.injection.patch import Injection, Outcome, inject
+from joulepath_operator.injection.patch import Outcome, inject
 from joulepath_operator.jobs.kinds import owning_job
 from joulepath_operator.pulse import Pulse
 from joulepath_operator.webhook.connections import Connections
+from joulepath_operator.webhook.stops import Stops
 
 __all__ = ["LOOKUP_TIMEOUT_S", "Webhook", "serve"]
 
 log = logging.getLogger(__name__)
 
-LOOKUP_TIMEOUT_S: Final = 1.0
+LOOKUP_TIMEOUT_S: Final = 0.4
+"""The API server itself waits for a second, and two things are looked up."""
 _BODY_BYTES: Final = 2 * 2**20
 """Of a review: etcd takes no pod of more than 1.5 MiB."""
 _REMEMBER_S: Final = 5.0
@@ -49,24 +52,27 @@ class Webhook:
 
     def __init__(
         self,
-        injection: Injection,
+        gpu_resources: Sequence[str],
+        stops: Stops,
         annotations: Callable[[tuple[Resource, NamespacedName]], Awaitable[Mapping[str, str]]],
         levels: Callable[[str], Awaitable[str | None]],
     ) -> None:
-        self._injection = injection
+        self.stops = stops
+        self._gpu_resources = gpu_resources
         self._annotations, self._levels = _Remembered(annotations), _Remembered(levels)
 
     @classmethod
-    def of(cls, api: Api, injection: Injection) -> Webhook:
+    def of(cls, api: Api, gpu_resources: Sequence[str]) -> Webhook:
         """Looks up by an API whose own timeout should be `LOOKUP_TIMEOUT_S`."""
 
         def annotations(job: tuple[Resource, NamespacedName]) -> Mapping[str, str]:
             return (api.get(*job) or {}).get("metadata", {}).get("annotations") or {}
 
         return cls(
-            injection,
+            gpu_resources,
+            Stops(api.stops),
             lambda job: asyncio.to_thread(annotations, job),
-            lambda namespace: asyncio.to_thread(api.pod_security, namespace),
+            lambda namespace: asyncio.to_thread(lambda: api.admission(namespace).level),
         )
 
     def app(self) -> web.Application:
@@ -102,7 +108,10 @@ class Webhook:
             return Outcome()
         if (level := await self._levels(namespace)) in FORBIDDING_LEVELS:
             return Outcome(obstacles=(f"Pod Security level {level} forbids hostPath",))
-        return inject(pod, self._injection)
+        outcome = inject(pod, self._gpu_resources)
+        if outcome.starts_first and (why := self.stops.obstacle(namespace)):
+            return Outcome(obstacles=(why,))
+        return outcome
 
     async def _mutate(self, request: web.Request) -> web.Response:
         if (size := request.content_length or 0) > _BODY_BYTES:
@@ -129,7 +138,12 @@ async def serve(webhook: Webhook, certificate: Path, key: Path, host: str, port:
     try:
         with closing(socket.create_server((host, port))) as listener, closing(pulse.serve(host, health_port)):
             log.info("webhook listens on %s:%d", host, port)
-            await asyncio.gather(pulse.beat(), connections.accept(listener), _renew(context, certificate, key))
+            await asyncio.gather(
+                pulse.beat(),
+                webhook.stops.follow(),
+                connections.accept(listener),
+                _renew(context, certificate, key),
+            )
     finally:
         await runner.cleanup()
 

@@ -5,7 +5,16 @@ from __future__ import annotations
 import pytest
 
 from joulepath_agent.cluster.reporting import Pace, fitting
-from joulepath_crds import Arm, BlockReport, Coordinates, InjectionReport, JobReport, NodeReportStatus, RankReport
+from joulepath_crds import (
+    Arm,
+    BlockReport,
+    Coordinates,
+    InjectionReport,
+    JobReport,
+    NodeReportStatus,
+    OldPythonReport,
+    RankReport,
+)
 
 
 def report(**rank: object) -> NodeReportStatus:
@@ -42,10 +51,13 @@ def test_what_the_operator_waits_for_is_written_within_half_a_second(change: dic
     assert pace.due(report(**change), 0.5)
 
 
+OLD = OldPythonReport(pod_uid="u", version="3.8", needed="3.10")
 MADE = InjectionReport(pod_uid="u", namespace="n", pod="p", container="c", outcome="Injected")
 
 
-@pytest.mark.parametrize("change", [{"injection": (MADE,)}, {"injector": "Ready"}, {"injector_why": "it refused"}])
+@pytest.mark.parametrize(
+    "change", [{"injection": (MADE,)}, {"injector": "Ready"}, {"injector_why": "it refused"}, {"old_pythons": (OLD,)}]
+)
 def test_what_the_injector_tells_is_written_at_most_every_five_seconds(change: dict[str, object]) -> None:
     """Else pods that come and go by the second would have a report of a megabyte written as often."""
     pace = Pace()

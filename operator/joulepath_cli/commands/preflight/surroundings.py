@@ -15,8 +15,9 @@ _OLDEST: Final = (1, 30)
 _LEVEL: Final = "pod-security.kubernetes.io/enforce"
 _FORBID_HOST_PATH: Final = frozenset({"baseline", "restricted"})
 """https://kubernetes.io/docs/concepts/security/pod-security-standards"""
+_ASKS: Final = "joulepath.dev/injection"
+"""A namespace's label: its value is the injection that it asks for."""
 _NOT_SERVED: Final = {"trainer.kubeflow.org": ("trainjobs", "TrainJob"), "jobset.x-k8s.io": ("jobsets", "JobSet")}
-_SYSTEM: Final = ("kube-", "openshift-")
 
 
 def kubernetes(facts: Facts) -> Finding:
@@ -52,20 +53,19 @@ def release_namespace(facts: Facts) -> Finding:
 
 
 def training_namespaces(facts: Facts, likely: Injection | None) -> list[Finding]:
-    """Whether the trainer's volumes are let into namespaces; by NRI none asks."""
+    """Which namespaces ask for the trainer, and whether its volumes are let into these; by NRI none has to ask."""
     if likely is not Injection.VOLUMES or isinstance(facts.namespaces, Unread):
         return []
-    forbid = [
-        name
-        for name, labels in facts.namespaces.items()
-        if labels.get(_LEVEL) in _FORBID_HOST_PATH and name != facts.namespace and not name.startswith(_SYSTEM)
-    ]
-    if not forbid:
-        return []
-    seen = f"By volumes nothing is injected in {names(forbid)}: their level refuses hostPath."
-    return [
-        Finding("Pod Security of trainings", Verdict.LACKS, seen, "Use injection: nri, at any level.", needed=False)
-    ]
+    check, label = "namespaces of trainings", f"{_ASKS}={likely}"
+    asking = {name: labels.get(_LEVEL) for name, labels in facts.namespaces.items() if labels.get(_ASKS) == likely}
+    if not asking:
+        command = f"kubectl label namespace NAMESPACE {label}"
+        seen = f"By volumes nothing is injected: no namespace has the label {label}."
+        return [Finding(check, Verdict.LACKS, seen, "Where trainings run:", command, needed=False)]
+    if forbid := [name for name, level in asking.items() if level in _FORBID_HOST_PATH]:
+        seen = f"By volumes nothing is injected in {names(forbid)}: their level refuses hostPath."
+        return [Finding(check, Verdict.LACKS, seen, "Use injection: nri, at any level.", needed=False)]
+    return [Finding(check, Verdict.OK, f"The webhook is asked about pods of {names(asking)}.", needed=False)]
 
 
 def openshift(facts: Facts) -> list[Finding]:

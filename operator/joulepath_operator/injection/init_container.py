@@ -1,8 +1,8 @@
-"""The init containers that a training pod gets, what they run and what they ask for.
+"""The init container that a training pod gets where a `PYTHONPATH` of its image would be hidden by ours.
 
-One copies the trainer's files to a volume. A `PYTHONPATH` in a pod's spec hides the one of the image's own ENV, so for
-each container that gets ours another runs the user's image and writes that value down. Neither keeps a pod from
-starting: what fails in them is no reason not to train.
+It runs the user's own image, which the pod waits for anyway, by a busybox of the node, and writes that value down.
+What it asks for, runs as and is denied is what the training container is: whatever lets that one in lets this one in.
+Its command can't fail; what keeps it from being begun is seen by `breaker`.
 """
 
 from __future__ import annotations
@@ -12,57 +12,45 @@ from typing import Any, Final
 
 from kubernetes.utils.quantity import parse_quantity
 
-__all__ = ["FILES", "FILLER", "VOLUME", "filler", "path_file", "path_reader", "path_reader_name"]
+__all__ = ["BUSYBOX", "FILES", "PATH_FILE", "PATH_FOLDER", "PATH_VOLUME", "READER", "VOLUME", "path_reader"]
 
 FILES: Final = "/joulepath"
-"""Where the trainer's files are: in its image, and in the user's containers."""
+"""Where the node's folder of the trainer's files is in containers; `current` leads to those of the node's agent."""
+BUSYBOX: Final = f"{FILES}/current/busybox"
+PATH_FOLDER: Final = "/joulepath-image"
+PATH_FILE: Final = f"{PATH_FOLDER}/pythonpath"
+"""Where the PYTHONPATH of the image is written down."""
 VOLUME: Final = "joulepath"
-FILLER: Final = "joulepath-trainer"
-_FILLING: Final = "/joulepath-volume"
-_BUSYBOX: Final = f"{FILES}/busybox"
-_NOBODY: Final = 65532
+PATH_VOLUME: Final = "joulepath-image"
+READER: Final = "joulepath-pythonpath"
 _SHARED_RESOURCES: Final = ("cpu", "memory", "ephemeral-storage")
-"""What an init container asks for as its training container does; never GPUs, claims of devices or huge pages."""
+"""What it asks for as the training container does; never GPUs, claims of devices or huge pages."""
 
 
-def filler(image: str, pull_policy: str, container: Mapping[str, Any]) -> dict[str, Any]:
-    """Copies the trainer's files from its image to the volume."""
-    return {
-        "name": FILLER,
-        "image": image,
-        "imagePullPolicy": pull_policy,
-        "command": [_BUSYBOX, "sh", "-c", f"{_BUSYBOX} cp -r {FILES}/. {_FILLING}/ || true"],
-        "resources": _resources(container),
-        "securityContext": _restricted({"runAsUser": _NOBODY, "runAsGroup": _NOBODY, "runAsNonRoot": True}),
-        "volumeMounts": [{"name": VOLUME, "mountPath": _FILLING}],
-    }
-
-
-def path_reader(name: str, container: Mapping[str, Any]) -> dict[str, Any]:
+def path_reader(container: Mapping[str, Any]) -> dict[str, Any]:
     """Writes down the PYTHONPATH that the container would have without us: of its image, or by its envFrom."""
     own = container.get("securityContext") or {}
     user = {field: own[field] for field in ("runAsUser", "runAsGroup", "runAsNonRoot") if field in own}
     reader = {
-        "name": name,
+        "name": READER,
         "image": container["image"],
         # Images for GPUs ask for all of them; this one needs none, and a broken GPU would keep it from starting.
         "env": [{"name": "NVIDIA_VISIBLE_DEVICES", "value": "void"}],
-        "command": [_BUSYBOX, "sh", "-c", f'printf %s "$PYTHONPATH" > {path_file(container)} || true'],
+        "command": [BUSYBOX, "sh", "-c", f'printf %s "$PYTHONPATH" > {PATH_FILE} || true'],
         "resources": _resources(container),
-        "securityContext": _restricted(user),
-        "volumeMounts": [{"name": VOLUME, "mountPath": FILES}],
+        "securityContext": {
+            **user,
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "volumeMounts": [
+            {"name": VOLUME, "mountPath": FILES, "readOnly": True},
+            {"name": PATH_VOLUME, "mountPath": PATH_FOLDER},
+        ],
     }
     return reader | {field: container[field] for field in ("imagePullPolicy", "envFrom") if field in container}
-
-
-def path_reader_name(index: int) -> str:
-    """Of the one for the pod's training container of this index that has no PYTHONPATH of its own."""
-    return "joulepath-pythonpath" + (f"-{index}" if index else "")
-
-
-def path_file(container: Mapping[str, Any]) -> str:
-    """Where the PYTHONPATH of a container's image is written down."""
-    return f"{FILES}/pythonpath-{container['name']}"
 
 
 def _resources(container: Mapping[str, Any]) -> dict[str, Any]:
@@ -98,13 +86,3 @@ def _exclusive_millicores(resources: Mapping[str, Mapping[str, Any]]) -> int | N
     if cpu <= 0 or cpu % 1 or parse_quantity(resources.get("requests", {}).get("cpu", limit)) != cpu:
         return None
     return int(cpu) * 1000
-
-
-def _restricted(user: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        **user,
-        "allowPrivilegeEscalation": False,
-        "readOnlyRootFilesystem": True,
-        "capabilities": {"drop": ["ALL"]},
-        "seccompProfile": {"type": "RuntimeDefault"},
-    }

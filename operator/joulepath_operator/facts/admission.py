@@ -1,0 +1,85 @@
+"""What of a namespace decides whether the webhook gives its pods the trainer: its labels, and whether that is stopped.
+
+It is stopped where the init container that comes with the trainer has kept a pod from starting. One namespace at a
+time: pods are their makers' word, so nobody should stop another's; and what is amiss with a node or an image shows in
+each namespace that has to do with it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+__all__ = ["Admission", "Stop", "read_stops"]
+
+_HEARD: Final = timedelta(seconds=10)
+"""When the webhooks have heard that one is over, at the latest."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Injection is stopped, or was. Times are RFC 3339, in UTC."""
+
+    since: str
+    until: str
+    """From then on one pod may try."""
+    pause_s: int
+    """How long it was until then; the next time it is twice as long."""
+    why: str
+    """Which pod failed, where and how."""
+    node: str = ""
+    """Where, if no agent was ready there: it is the agent's pod that puts the trainer's files on a node."""
+    over_at: str = ""
+    """When a pod had passed; empty until then."""
+
+    @property
+    def holds(self) -> bool:
+        return not self.over_at
+
+    def covers(self, created_at: str) -> bool:
+        """Whether a pod of that time may have been left without the trainer by it."""
+        if created_at < self.since:
+            return False
+        return self.holds or datetime.fromisoformat(created_at) <= datetime.fromisoformat(self.over_at) + _HEARD
+
+    def written(self) -> str:
+        """As it stands in the ConfigMap, under the namespace's name."""
+        return json.dumps(asdict(self))
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """One namespace."""
+
+    namespace: str
+    level: str = "privileged"
+    """Of Pod Security, as it is enforced there."""
+    labelled: bool = True
+    """Whether the webhook is asked about its pods."""
+    labelled_at: str | None = None
+    """Since when at the latest, in RFC 3339, as far as the API server tells."""
+    stop: Stop | None = None
+
+
+def read_stops(written: Mapping[str, str]) -> dict[str, Stop]:
+    """Those of a ConfigMap, by namespace; what can't be read is none."""
+    found = {}
+    for namespace, text in written.items():
+        with suppress(ValueError, TypeError):
+            found[namespace] = _read(text)
+    return found
+
+
+def _read(text: str) -> Stop:
+    stop = Stop(**json.loads(text))
+    for time in filter(None, (stop.since, stop.until, stop.over_at)):
+        if datetime.fromisoformat(time).tzinfo is None:
+            raise ValueError(f"{time} names no time zone")
+    texts = all(isinstance(one, str) for one in (stop.why, stop.node))
+    if not (texts and isinstance(stop.pause_s, int) and stop.since and stop.until):
+        raise TypeError("not as it is written")
+    return stop

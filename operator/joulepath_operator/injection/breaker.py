@@ -1,0 +1,125 @@
+"""Stops injection where our init container keeps pods from starting, and lets it go on once one has passed. Pure.
+
+A stop lasts for a while, in which the pods that come have no trainer; then one may try. If that one fails as well, or
+one is still held up, the next while is twice as long. It is over when a pod has passed that was let try, or that had
+failed before: pods of the same gang on sound nodes prove nothing of the node that isn't. So it is when the node has an
+agent at last, and no pod is held up elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from joulepath_operator.facts.admission import Stop
+from joulepath_operator.facts.labels import INJECTED_ANNOTATION
+from joulepath_operator.injection.init_container import READER
+
+__all__ = ["failure", "next_stop"]
+
+_PAUSE_S: Final = 600
+_LONGEST_PAUSE_S: Final = 86400
+_REMEMBERED_S: Final = 30 * 86400
+"""How long it is known why pods of a stop that is over have no trainer."""
+_STARTING: Final = frozenset({"PodInitializing", "ContainerCreating"})
+_PULLING: Final = frozenset(
+    {"ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName", "ImageInspectError"}
+)
+_LONGEST: Final = 160
+
+
+def next_stop(
+    old: Stop | None, pods: Iterable[Mapping[str, Any]], now: str, has_agent: Callable[[str], bool]
+) -> Stop | None:
+    """The stop that holds from now on in a namespace, one that is over, or None where nothing is known.
+
+    Args:
+        old: What was before.
+        pods: Those of the namespace that don't run; all that there are, where the old one holds.
+        now: The time, in RFC 3339.
+        has_agent: Whether the agent of a node is ready.
+    """
+    seen = list(pods)
+    failed = {_ended_at(pod) or now: pod for pod in seen if failure(pod)}
+    if old is None or not old.holds:
+        # What failed long ago, or before a pod passed, tells nothing of now.
+        known = max(_later(now, -_PAUSE_S), old.over_at if old else "")
+        if recent := [at for at in failed if at > known]:
+            return _stopped(Stop(now, now, _PAUSE_S, ""), failed[max(recent)], now, has_agent)
+        return old if old and old.over_at > _later(now, -_REMEMBERED_S) else None
+    if tried := [at for at in failed if at >= old.until]:
+        longer = replace(old, pause_s=min(2 * old.pause_s, _LONGEST_PAUSE_S))
+        return _stopped(longer, failed[max(tried)], now, has_agent)
+    mended = any(_has_passed(pod, old) for pod in seen) or (old.node and has_agent(old.node))
+    if mended and now not in failed:
+        return replace(old, over_at=now)
+    if now >= _later(old.until, old.pause_s):  # whoever was let try was never made
+        return replace(old, until=now)
+    return old
+
+
+def failure(pod: Mapping[str, Any]) -> str:
+    """How our init container keeps a pod from starting, as a clause; empty where it doesn't."""
+    state = _state(pod)
+    if (waiting := state.get("waiting")) is not None:
+        reason = str(waiting.get("reason"))
+        if reason in _STARTING or (reason in _PULLING and _pulled_anyway(pod)):
+            return ""
+        return _clause(pod, reason, waiting.get("message"))
+    ended = state.get("terminated") or {}
+    # One that is deleted or evicted while it starts has failed at nothing.
+    ends = pod["metadata"].get("deletionTimestamp") or (pod.get("status") or {}).get("reason")
+    if not ended.get("exitCode") or ends:
+        return ""
+    return _clause(pod, f"{ended.get('reason')}, exit code {ended['exitCode']}", ended.get("message"))
+
+
+def _stopped(stop: Stop, pod: Mapping[str, Any], now: str, has_agent: Callable[[str], bool]) -> Stop:
+    """From now on for as long as it pauses, because of this pod."""
+    node = pod["spec"].get("nodeName", "")
+    without_agent = node if node and not has_agent(node) else ""
+    return replace(stop, until=_later(now, stop.pause_s), why=failure(pod), node=without_agent)
+
+
+def _has_passed(pod: Mapping[str, Any], stop: Stop) -> bool:
+    """Whether it has since then, and was let try or had failed itself."""
+    if (_state(pod).get("terminated") or {}).get("exitCode") != 0 or (_ended_at(pod) or "") < stop.since:
+        return False
+    return pod["metadata"]["creationTimestamp"] >= stop.until or bool(_status(pod).get("restartCount"))
+
+
+def _ended_at(pod: Mapping[str, Any]) -> str | None:
+    """When our init container ended for good; None where it waits, and so fails now."""
+    at: str | None = (_state(pod).get("terminated") or {}).get("finishedAt")
+    return at
+
+
+def _clause(pod: Mapping[str, Any], reason: str, message: str | None) -> str:
+    node = pod["spec"].get("nodeName")
+    where = f"pod {pod['metadata']['name']}{f' on node {node}' if node else ''}"
+    return f"{where}: {reason}{f': {message}' if message else ''}"[:_LONGEST]
+
+
+def _pulled_anyway(pod: Mapping[str, Any]) -> bool:
+    """Whether the pod would wait for that image without us, too."""
+    ours = next((one.get("image") for one in pod["spec"].get("initContainers") or () if one["name"] == READER), None)
+    return any(one.get("image") == ours for one in pod["spec"]["containers"])
+
+
+def _state(pod: Mapping[str, Any]) -> Mapping[str, Any]:
+    state: Mapping[str, Any] = _status(pod).get("state") or {}
+    return state
+
+
+def _status(pod: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What the kubelet says of our init container; nothing where there is none."""
+    if INJECTED_ANNOTATION not in (pod["metadata"].get("annotations") or {}):
+        return {}
+    told = (pod.get("status") or {}).get("initContainerStatuses") or ()
+    return next((one for one in told if one["name"] == READER), {})
+
+
+def _later(time: str, seconds: float) -> str:
+    return (datetime.fromisoformat(time) + timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,0 +1,194 @@
+"""When injection stops in a namespace, for how long, and when it goes on."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from joulepath_operator.facts.admission import Stop, read_stops
+from joulepath_operator.facts.labels import INJECTED_ANNOTATION
+from joulepath_operator.injection.breaker import failure
+from joulepath_operator.injection.breaker import next_stop as decide
+from joulepath_operator.injection.init_container import READER
+
+IMAGE = "example.test/user:1"
+START_ERROR = {"terminated": {"exitCode": 128, "reason": "StartError", "finishedAt": "2026-01-01T00:59:00Z"}}
+MISSING = {"waiting": {"reason": "RunContainerError", "message": "busybox: no such file or directory"}}
+
+
+def at(minute: int) -> str:
+    return f"2026-01-01T{minute // 60:02}:{minute % 60:02}:00Z"
+
+
+NOW = at(60)
+
+
+def next_stop(old: Stop | None, pods: list[dict[str, Any]], now: str, *agents: str) -> Stop | None:
+    """With agents that are ready on these nodes; of those that fail the node has one unless it is said otherwise."""
+    return decide(old, pods, now, lambda node: node in (agents or ("n",)))
+
+
+def passed(minute: int) -> dict[str, Any]:
+    return {"terminated": {"exitCode": 0, "finishedAt": at(minute)}}
+
+
+def failed(minute: int) -> dict[str, Any]:
+    return {"terminated": START_ERROR["terminated"] | {"finishedAt": at(minute)}}
+
+
+def pod(
+    state: dict[str, Any], created: int = 50, name: str = READER, restarts: int = 0, image: str = IMAGE, **status: Any
+) -> dict[str, Any]:
+    told = {"name": name, "state": state, "restartCount": restarts}
+    return {
+        "metadata": {"name": "p", "creationTimestamp": at(created), "annotations": {INJECTED_ANNOTATION: "pytorch"}},
+        "spec": {
+            "initContainers": [{"name": READER, "image": image}],
+            "containers": [{"name": "pytorch", "image": IMAGE}],
+            "nodeName": "n",
+        },
+        "status": {"phase": "Pending", "initContainerStatuses": [told], **status},
+    }
+
+
+@pytest.mark.parametrize(
+    "reason",
+    ["CreateContainerError", "CreateContainerConfigError", "RunContainerError", "StartError", "CrashLoopBackOff"],
+)
+def test_what_keeps_our_init_container_from_being_begun_is_a_failure(reason: str) -> None:
+    assert failure(pod({"waiting": {"reason": reason}})) == f"pod p on node n: {reason}"
+
+
+def test_one_that_ended_and_did_not_pass_has_failed() -> None:
+    assert failure(pod(START_ERROR)) == "pod p on node n: StartError, exit code 128"
+
+
+@pytest.mark.parametrize(
+    "one",
+    [
+        pod({"waiting": {"reason": "PodInitializing"}}),
+        pod({"waiting": {"reason": "ContainerCreating"}}),
+        pod({"running": {}}),
+        pod({}),
+        pod(passed(50)),
+        pod(MISSING, name="the-users-own"),
+        pod(START_ERROR, reason="Evicted"),
+        {**pod(MISSING), "metadata": {"name": "p", "creationTimestamp": at(50)}},
+        {**pod(START_ERROR), "metadata": pod(START_ERROR)["metadata"] | {"deletionTimestamp": NOW}},
+    ],
+    ids=["next", "begins", "runs", "unknown", "passed", "the user's", "evicted", "not injected", "deleted"],
+)
+def test_what_is_none_of_ours_or_no_failure_is_none(one: dict[str, Any]) -> None:
+    assert failure(one) == ""
+
+
+@pytest.mark.parametrize("reason", ["ErrImagePull", "ImagePullBackOff"])
+def test_an_image_that_the_training_waits_for_as_well_is_not_ours_to_answer_for(reason: str) -> None:
+    assert failure(pod({"waiting": {"reason": reason}})) == ""
+    assert reason in failure(pod({"waiting": {"reason": reason}}, image="mirror.test/user:1")), "somebody changed one"
+
+
+def test_a_pod_that_cannot_start_stops_injection_for_a_while() -> None:
+    why = "pod p on node n: RunContainerError: busybox: no such file or directory"
+    assert next_stop(None, [pod(MISSING), pod(passed(55))], NOW) == Stop(NOW, at(70), 600, why)
+    assert next_stop(None, [pod(passed(55))], NOW) is None
+
+
+def test_a_pod_that_failed_just_now_and_is_over_stops_it_and_one_of_long_ago_does_not() -> None:
+    stop = next_stop(None, [pod(failed(59))], NOW)
+    assert stop is not None
+    assert (stop.since, stop.until) == (NOW, at(70))
+    assert next_stop(None, [pod(failed(45))], NOW) is None
+
+
+HOLDS = Stop(at(50), at(60), 600, "pod p on node n: StartError, exit code 128")
+
+
+def test_within_that_while_nothing_is_written_anew() -> None:
+    for state in (MISSING, failed(55)):
+        assert next_stop(HOLDS, [pod(state)], at(59)) == HOLDS
+
+
+@pytest.mark.parametrize("pods", [[pod(MISSING)], [pod(failed(61), created=60)]], ids=["held up still", "the try"])
+def test_who_fails_after_that_while_doubles_the_next_up_to_a_day(pods: list[dict[str, Any]]) -> None:
+    stop = next_stop(HOLDS, pods, at(62))
+    assert stop is not None
+    assert (stop.since, stop.until, stop.pause_s) == (HOLDS.since, at(82), 1200)
+    long = next_stop(replace(HOLDS, pause_s=86400), pods, at(62))
+    assert long is not None
+    assert long.pause_s == 86400
+
+
+def test_a_failure_from_before_the_try_says_nothing_of_it() -> None:
+    assert next_stop(HOLDS, [pod(failed(51))], at(62)) == HOLDS
+
+
+def test_it_is_over_once_the_pod_that_was_let_try_has_passed() -> None:
+    assert next_stop(HOLDS, [pod(passed(61), created=60)], at(62)) == replace(HOLDS, over_at=at(62))
+
+
+def test_it_is_over_once_a_pod_that_had_failed_passes_as_where_an_agent_came() -> None:
+    assert next_stop(HOLDS, [pod(passed(55), created=45, restarts=2)], at(56)) == replace(HOLDS, over_at=at(56))
+
+
+def test_it_is_not_over_while_a_pod_is_held_up() -> None:
+    assert next_stop(HOLDS, [pod(passed(55), restarts=2), pod(MISSING)], at(56)) == HOLDS
+
+
+@pytest.mark.parametrize(
+    "one",
+    [pod(passed(55), created=50), pod(passed(40), created=30, restarts=1)],
+    ids=["of the gang, on a sound node", "long before"],
+)
+def test_pods_that_passed_and_were_no_try_end_nothing(one: dict[str, Any]) -> None:
+    assert next_stop(HOLDS, [one], at(56)) == HOLDS
+
+
+def test_it_is_over_once_the_node_that_had_no_agent_has_one() -> None:
+    stop = next_stop(None, [pod(MISSING)], NOW, "another")
+    assert stop is not None
+    assert stop.node == "n"
+    assert next_stop(stop, [], at(61), "another") == stop
+    assert next_stop(stop, [], at(61), "n") == replace(stop, over_at=at(61))
+    assert next_stop(stop, [pod(MISSING)], at(61), "n") == stop, "it goes on by itself, when the kubelet tries again"
+    with_agent = next_stop(None, [pod(MISSING)], NOW)
+    assert with_agent is not None
+    assert with_agent.node == "", "that isn't what it lacks"
+    assert next_stop(with_agent, [], at(61)) == with_agent
+
+
+def test_where_whoever_was_let_try_was_never_made_another_may() -> None:
+    assert next_stop(HOLDS, [], at(69)) == HOLDS
+    assert next_stop(HOLDS, [], at(70)) == replace(HOLDS, until=at(70))
+
+
+def test_one_that_is_over_is_remembered_for_a_month_and_begins_anew_with_a_new_failure() -> None:
+    over = replace(HOLDS, pause_s=86400, over_at=at(55))
+    assert next_stop(over, [pod(failed(54))], NOW) == over, "that was before"
+    assert next_stop(over, [], "2026-01-30T00:00:00Z") == over
+    assert next_stop(over, [], "2026-02-01T00:00:00Z") is None
+    anew = next_stop(over, [pod(failed(58))], NOW)
+    assert anew is not None
+    assert (anew.since, anew.pause_s, anew.holds) == (NOW, 600, True)
+
+
+def test_a_message_of_any_length_leaves_room_for_others() -> None:
+    assert len(failure(pod({"waiting": {"reason": "CreateContainerError", "message": "x" * 10_000}}))) <= 160
+
+
+def test_stops_are_written_and_read_and_what_cannot_be_read_is_none() -> None:
+    sound = json.loads(HOLDS.written())
+    wrong = (
+        {"until": 3},
+        {"since": ""},
+        {"over_at": "soon"},
+        {"until": "2026-01-01T00:00:00"},
+        {"pause_s": "1"},
+        {"node": 1},
+    )
+    written = {str(index): json.dumps(sound | one) for index, one in enumerate(wrong)}
+    written |= {"team": HOLDS.written(), "a": "", "b": "[]", "c": "{}"}
+    assert read_stops(written) == {"team": HOLDS}

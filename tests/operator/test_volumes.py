@@ -1,0 +1,103 @@
+"""The whole product with `injection: volumes`, where the API server asks the webhook: the trainer comes, or no harm."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Final
+
+import pytest
+
+from joulepath_operator.facts.labels import INJECTED_ANNOTATION
+from real_cluster import Cluster, only_release
+from tests.end_to_end import jobs, product, watching
+from tests.end_to_end.product import JOBS, UNEVEN, Product, wait_ready
+from tests.end_to_end.waiting import in_force
+from tests.end_to_end.watching import Recorder
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+
+RESTRICTED: Final = f"{JOBS}-restricted"
+UNLABELLED: Final = f"{JOBS}-unlabelled"
+
+
+@pytest.fixture(scope="module")
+def release(cluster: Cluster) -> Iterator[Product]:
+    with only_release():
+        product.refuse_another_release(cluster)
+        product.clear(cluster)
+        product.prepare(cluster)
+        for name in (JOBS, RESTRICTED):
+            cluster.kubectl("create", "namespace", name)
+            product.ask_for_the_webhook(cluster, name)
+        cluster.kubectl("label", "namespace", RESTRICTED, "pod-security.kubernetes.io/enforce=restricted")
+        cluster.kubectl("create", "namespace", UNLABELLED)
+        jobs.apply(cluster, *jobs.python_volumes())
+        try:
+            product.install(cluster, injection="volumes")
+            yield Product(cluster, {})
+        finally:
+            for part in ("operator", "webhook"):
+                chosen = ("--selector", f"app.kubernetes.io/component={part}", "--namespace", product.SYSTEM)
+                print(cluster.kubectl("logs", *chosen, "--tail=100", "--prefix", "--all-containers"))
+            cluster.kubectl("delete", "namespace", RESTRICTED, UNLABELLED, "--wait=false")
+            product.clear(cluster)
+
+
+@pytest.fixture(scope="module")
+def record(release: Product) -> Iterator[Recorder]:
+    with watching.recorder(release.cluster.kubeconfig) as made:
+        yield made
+
+
+def injected(pod: dict[str, object]) -> bool:
+    """Whether the webhook has given the trainer to a pod."""
+    return INJECTED_ANNOTATION in json.dumps(pod)
+
+
+def test_an_annotated_job_is_injected_and_its_plan_comes_into_force(release: Product, record: Recorder) -> None:
+    jobs.apply(release.cluster, jobs.script(), jobs.energy_plan("uneven"))
+    jobs.apply(release.cluster, jobs.training_job("uneven", first_kernel=UNEVEN))
+    assert all(injected(pod) for pod in jobs.pods(release.cluster, "uneven", count=2))
+    in_force(release, record)
+
+
+def test_an_images_own_pythonpath_is_kept(release: Product) -> None:
+    assert jobs.own_pythonpath(release.cluster) == jobs.PYTHONPATH_KEPT
+
+
+def test_a_restricted_namespace_trains_unharmed_and_is_told_why_it_saves_nothing(
+    release: Product, record: Recorder
+) -> None:
+    cluster = release.cluster
+    jobs.apply(cluster, jobs.waiting_job("strict"), jobs.energy_plan("strict"), namespace=RESTRICTED)
+    status = record.wait("strict", "the reason", 30, lambda status: "Pod Security" in status.message)
+    assert f"Namespace {RESTRICTED} enforces Pod Security level restricted" in status.message
+    jobs.phase(cluster, "strict", "Running", namespace=RESTRICTED)
+    jobs.stop(cluster, "strict")
+    jobs.phase(cluster, "strict", "Succeeded", namespace=RESTRICTED)
+    assert not injected(jobs.pods(cluster, "strict", namespace=RESTRICTED)[0])
+
+
+def test_a_namespace_without_the_label_trains_unharmed_and_is_told_the_command(
+    release: Product, record: Recorder
+) -> None:
+    cluster = release.cluster
+    jobs.apply(cluster, jobs.waiting_job("unasked"), jobs.energy_plan("unasked"), namespace=UNLABELLED)
+    command = f"kubectl label namespace {UNLABELLED} joulepath.dev/injection=volumes"
+    record.wait("unasked", "the remedy", 30, lambda status: command in status.message)
+    jobs.phase(cluster, "unasked", "Running", namespace=UNLABELLED)
+    assert not injected(jobs.pods(cluster, "unasked", namespace=UNLABELLED)[0])
+
+
+def test_without_the_webhook_pods_are_created_all_the_same(release: Product) -> None:
+    cluster, webhook = release.cluster, "deployment/joulepath-webhook"
+    release.kubectl("scale", webhook, "--replicas=0")
+    release.kubectl("wait", "--for=delete", "pod", "--selector=app.kubernetes.io/component=webhook", "--timeout=60s")
+    try:
+        jobs.apply(cluster, jobs.waiting_job("unseen", ("true",)))
+        jobs.phase(cluster, "unseen", "Succeeded")
+        assert not injected(jobs.pods(cluster, "unseen")[0])
+    finally:
+        release.kubectl("scale", webhook, "--replicas=2")
+        wait_ready(release, webhook)
