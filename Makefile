@@ -72,6 +72,10 @@ test: cluster ## Every test, on the real cluster (root)
 	@$(PY) -m pytest -v -n 2 --dist loadscope -m cluster
 	@echo "The cluster is left up for the next run; make down removes it."
 
+.PHONY: test-frameworks
+test-frameworks: venv ## What the trainer sees of each framework in locks/frameworks, by real trainings of each version
+	@$(PARALLEL) tests/trainer/frameworks
+
 FUZZ_S ?= 60
 .PHONY: fuzz
 fuzz: venv ## Ever new bytes for every decoder and the shared page, for FUZZ_S=60 seconds

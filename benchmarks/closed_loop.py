@@ -2,10 +2,12 @@
 operator's decisions and the planner, on one node of eight virtual GPUs and without Kubernetes.
 
     python benchmarks/closed_loop.py --lag-ms 5 10 20 100 [--time-scale 0.55] [--detail FILE]
+    python benchmarks/closed_loop.py --megatron '{"chunks": 2}' [--environment megatron-0.16.1]
 
 Each line of the result is one run: the job is profiled by a sweep, planned, and measured in interleaved plan and
 control blocks, by the same code and rules as on a cluster. A replay of published data on virtual GPUs, no GPU
-measurement. Writes benchmarks/results/closed_loop.json.
+measurement. Writes benchmarks/results/closed_loop.json. With --megatron it is Megatron-core's schedules that train, on
+four GPUs with stages of different length, and nothing is written.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import frameworks
 from joulepath_crds import (
     EnergyPlanSpec,
     EnergyPlanStatus,
@@ -41,7 +44,6 @@ from virtual_gpus.build import library_dir
 
 ROOT = Path(__file__).resolve().parents[1]
 PROFILE = ROOT / "examples/data/gpt3-175b_a100-sxm_stage-profile.csv"
-RANKS = 8
 LONGEST_S = 900.0
 
 
@@ -93,11 +95,13 @@ class Loop:
 
 
 @contextmanager
-def node(folder: Path, scale: float, lag_ms: float) -> Iterator[tuple[subprocess.Popen[str], dict[str, str]]]:
-    """Eight virtual GPUs, a warden and an agent; the environment in which training processes find both."""
+def node(
+    folder: Path, gpus: model.Model, count: int, scale: float, lag_ms: float
+) -> Iterator[tuple[subprocess.Popen[str], dict[str, str]]]:
+    """Virtual GPUs, a warden and an agent; the environment in which training processes find both."""
     path = folder / "gpus" / "state"
-    options = state.Options(gpus=RANKS, node="bench", time_scale=scale, lag_ms=lag_ms, root_only=False)
-    state.create(path, model.replay(PROFILE), options)
+    options = state.Options(gpus=count, node="bench", time_scale=scale, lag_ms=lag_ms, root_only=False)
+    state.create(path, gpus, options)
     environment = {
         **os.environ,
         "VIRTUAL_GPUS_STATE": str(path),
@@ -126,15 +130,46 @@ def node(folder: Path, scale: float, lag_ms: float) -> Iterator[tuple[subprocess
             process.wait(30)
 
 
-def run(scale: float, lag_ms: float, granularity: str, detail: Path | None) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class Training:
+    """What is started on the GPUs."""
+
+    gpus: model.Model
+    ranks: int
+    python: Path
+    script: tuple[str, ...]
+
+
+def example() -> Training:
+    """The example's, on GPT-3's published profile."""
+    script = (str(ROOT / "examples/01-pytorchjob/train.py"), "--steps", "100000")
+    return Training(model.replay(PROFILE), 8, Path(sys.executable), script)
+
+
+def megatron(environment: str, options: dict[str, Any]) -> Training:
+    """Megatron-core's."""
+    chunks = options.get("chunks", 1)
+    scales = [1.0, 0.6, 0.75, 0.9, 0.55, 0.7, 0.8, 0.65]
+    gpus = model.parametric({"stage_scale": tuple(scales[: 4 * chunks]), "seconds": {"F": 0.08, "B": 0.16}})
+    order = json.dumps({"pipeline": 4, "microbatches": 8, **options})
+    script = ("-m", "tests.trainer.frameworks.megatron_scenarios", order)
+    return Training(gpus, 4, frameworks.environment(environment), script)
+
+
+def run(made: Training, scale: float, lag_ms: float, granularity: str, detail: Path | None) -> dict[str, Any]:
     """One training under control, until eight pairs of blocks are measured."""
     spec = EnergyPlanSpec(
         job=JobReference(name="job"), granularity=Granularity(granularity), measurement=Measurement(pairs=8)
     )
-    with tempfile.TemporaryDirectory() as name, node(Path(name), scale, lag_ms) as (agent, environment):
-        command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(RANKS)]
-        command += [str(ROOT / "examples/01-pytorchjob/train.py"), "--steps", "100000"]
-        training = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, start_new_session=True)
+    with (
+        tempfile.TemporaryDirectory() as name,
+        node(Path(name), made.gpus, made.ranks, scale, lag_ms) as (agent, environment),
+    ):
+        command = [str(made.python), "-m", "torch.distributed.run", "--nproc-per-node", str(made.ranks), *made.script]
+        environment["PYTHONPATH"] += f":{ROOT / 'lab'}:{ROOT}"
+        training = subprocess.Popen(
+            command, env=environment, stdout=subprocess.DEVNULL, start_new_session=True, cwd=ROOT
+        )
         loop = Loop(agent, spec)
         told = ""
         try:
@@ -174,11 +209,16 @@ def main() -> None:
     parser.add_argument("--time-scale", type=float, default=0.55)
     parser.add_argument("--granularity", default="auto")
     parser.add_argument("--detail", type=Path, help="write the last report, plan and status of each run here")
+    parser.add_argument("--megatron", type=json.loads, help="Megatron's schedule: chunks, batched, microbatches")
+    parser.add_argument("--environment", default=frameworks.names("megatron")[-1], help="one of locks/frameworks")
     options = parser.parse_args()
+    made = example() if options.megatron is None else megatron(options.environment, options.megatron)
     with cores_awake():
-        runs = [run(options.time_scale, lag, options.granularity, options.detail) for lag in options.lag_ms]
+        runs = [run(made, options.time_scale, lag, options.granularity, options.detail) for lag in options.lag_ms]
     result = {"virtual": True, "time_scale": options.time_scale, "runs": runs}
     print(json.dumps(result, indent=2))
+    if options.megatron is not None:
+        return
     (ROOT / "benchmarks/results/closed_loop.json").write_text(json.dumps(result, indent=2) + "\n")
 
 

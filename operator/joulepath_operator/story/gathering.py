@@ -27,9 +27,9 @@ _REFUSING: Final = {
 }
 _UNHEARD: Final = (
     "Nothing there: no Python of that pod that trains has loaded the trainer, or none has taken a training step by "
-    "torch's pipelining or an optimizer of torch. python -I, -E and -S never load it, nor does one that is embedded "
-    "with a path of its own, whose command sets PYTHONPATH anew, or in a virtual environment behind another tool's "
-    "sitecustomize; one that is too old for it may have told an agent that is gone."
+    "torch's pipelining, Megatron-core, DeepSpeed or an optimizer of torch. python -I, -E and -S never load it, nor "
+    "does one that is embedded with a path of its own, whose command sets PYTHONPATH anew, or in a virtual environment "
+    "behind another tool's sitecustomize; one that is too old for it may have told an agent that is gone."
 )
 
 

@@ -5,10 +5,15 @@ Megatron asks for CUDA in a few places, which are led to the CPU here; the sched
 
 from __future__ import annotations
 
+import json
+import os
+import sys
 from typing import Any
 
 import torch
 import torch.distributed as dist
+
+from virtual_gpus import stream
 
 WIDTH, SEQUENCE, SAMPLES = 4, 2, 1
 MICROBATCHES = 4
@@ -45,13 +50,19 @@ class Ran(torch.autograd.Function):  # type: ignore[misc]
     @staticmethod
     def forward(ctx: Any, value: torch.Tensor, stage: int, microbatch: int) -> torch.Tensor:
         ctx.what = stage, microbatch
-        RAN.append(["F", stage, microbatch])
+        _compute("F", stage, microbatch)
         return value.clone()
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:
-        RAN.append(["B", *ctx.what])
+        _compute("B", *ctx.what)
         return gradient.clone(), None, None
+
+
+def _compute(kind: str, stage: int, microbatch: int) -> None:
+    RAN.append([kind, stage, microbatch])
+    if "VIRTUAL_GPUS_STATE" in os.environ:
+        stream.launch(stage, kind)
 
 
 class Chunk(torch.nn.Module):  # type: ignore[misc]
@@ -157,3 +168,19 @@ def train(
         "tensor": parallel_state.get_tensor_and_context_parallel_rank(),
         "pipeline": list(dist.get_process_group_ranks(parallel_state.get_pipeline_model_parallel_group())),
     }
+
+
+def main(options: dict[str, Any]) -> None:
+    """Trains on virtual GPUs until it is killed, as a process that torchrun starts."""
+    stream.set_device(int(os.environ["LOCAL_RANK"]))
+    stream.attach_to_torch_distributed()
+    dist.init_process_group("gloo")
+    microbatches = options.pop("microbatches")
+    training = Training(**options)
+    while True:
+        training.step(microbatches)
+        stream.synchronize()
+
+
+if __name__ == "__main__":
+    main(json.loads(sys.argv[1]))
