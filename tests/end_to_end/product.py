@@ -214,8 +214,9 @@ def ask_for_the_webhook(cluster: Cluster, namespace: str) -> None:
 def install(cluster: Cluster, injection: str = "nri") -> None:
     """`helm install`, as a person would, with the chart's own requests and limits."""
     refuse_another_release(cluster)
-    waiting = ("--create-namespace", "--take-ownership", "--wait", "--timeout", "120s")
-    _helm(cluster, {}, "install", *waiting, "--set", f"injection={injection}")
+    # Definitions that tests of another revision left on this cluster are replaced.
+    taking = ("--create-namespace", "--take-ownership", "--force-conflicts")
+    _helm(cluster, {}, "install", *taking, "--wait", "--timeout", "120s", "--set", f"injection={injection}")
 
 
 def upgrade(cluster: Cluster, agent: Mapping[str, Any]) -> None:
