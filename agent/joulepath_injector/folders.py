@@ -1,6 +1,6 @@
-"""Folders of the node that containers mount: the trainer's files, once for each content, and one for each pod.
+"""Folders of the node that containers mount: the trainer's files, once for each content, and one of each container's.
 
-The clocks listen in a pod's folder; to see it is to be that pod.
+The clocks listen in a container's folder; to see it is to be in that pod.
 """
 
 from __future__ import annotations
@@ -20,6 +20,9 @@ __all__ = ["PodFolders", "TrainerFiles", "trainer_package"]
 log = logging.getLogger(__name__)
 
 _UID: Final = re.compile(r"[0-9A-Za-z-]{1,64}")
+_ID: Final = re.compile(r"[0-9a-f]{8,128}")
+_ENOUGH: Final = 16
+"""Of an ID: a socket's path has 107 bytes at most."""
 _NAME: Final = "joulepath_trainer"
 _PARTIAL: Final = "partial"
 
@@ -91,35 +94,46 @@ class TrainerFiles:
 
 
 class PodFolders:
-    """A folder for each pod that has the trainer."""
+    """A folder for each container that has the trainer, named by its pod's UID and the begin of its own ID.
+
+    One that is started anew has another: nobody's end, however late it is told, takes away what the next one has.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def make(self, uid: str) -> Path:
-        """Makes a pod's folder unless it is there.
+    def make(self, uid: str, container: str) -> Path:
+        """Makes a container's folder unless it is there.
 
         Raises:
             OSError: It can't be made.
         """
-        if not _UID.fullmatch(uid):
-            raise OSError(f"no folder can have the name of the pod's UID, {uid[:80]!r}")
-        made = self._folder / uid
+        if not _UID.fullmatch(uid) or not _ID.fullmatch(container):
+            raise OSError(f"no folder can have the name of pod {uid[:80]!r} and container {container[:80]!r}")
+        made = self._of(uid, container)
         made.mkdir(parents=True, exist_ok=True)
-        self._folder.chmod(0o700)  # who is in a pod sees its own folder alone
+        self._folder.chmod(0o700)  # who is in a container sees its own folder alone
         made.chmod(0o755)
         return made
 
-    def remove(self, uid: str) -> None:
-        """Removes a pod's folder, if it has one."""
-        if _UID.fullmatch(uid):
-            shutil.rmtree(self._folder / uid, ignore_errors=True)
+    def remove(self, uid: str, container: str = "") -> None:
+        """Removes the folder of a container, or of all of a pod, where there is one."""
+        if not _UID.fullmatch(uid):
+            return
+        if _ID.fullmatch(container):
+            shutil.rmtree(self._of(uid, container), ignore_errors=True)
+        elif not container:
+            for folder in (self._folder / uid, *self._folder.glob(f"{uid}.*")):
+                shutil.rmtree(folder, ignore_errors=True)
 
     def forget(self, alive: Collection[str]) -> None:
         """Removes those of pods that are gone."""
         for folder in self._folder.glob("*"):
-            if folder.name not in alive:
-                self.remove(folder.name)
+            if folder.name.partition(".")[0] not in alive:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def _of(self, uid: str, container: str) -> Path:
+        return self._folder / f"{uid}.{container[:_ENOUGH]}"
 
 
 def _sources(package: Path) -> dict[str, bytes]:

@@ -59,12 +59,17 @@ class Place:
 
     def create(self, *containers: Mapping[str, Any], trains: str = "pytorch", **spec: Any) -> str:
         """A pod whose containers `trains` are to have the trainer; its name."""
-        name = f"pod-{uuid4().hex[:6]}"
+        pod = self.pod(*containers, labels={TRAINS: trains}, **spec)
+        self.kubectl("create", "--filename", "-", stdin=json.dumps(pod))
+        return str(pod["metadata"]["name"])
+
+    def pod(self, *containers: Mapping[str, Any], labels: Mapping[str, str], **spec: Any) -> dict[str, Any]:
+        """A pod's manifest."""
         made = [{"securityContext": ALLOWED, "imagePullPolicy": "Never", **one} for one in containers]
-        pod = {
+        return {
             "apiVersion": "v1",
             "kind": "Pod",
-            "metadata": {"name": name, "labels": {TRAINS: trains}},
+            "metadata": {"name": f"pod-{uuid4().hex[:6]}", "labels": dict(labels)},
             "spec": {
                 "nodeName": self.node.name,
                 "restartPolicy": "Never",
@@ -74,8 +79,6 @@ class Place:
                 **spec,
             },
         }
-        self.kubectl("create", "--filename", "-", stdin=json.dumps(pod))
-        return name
 
     def status(self, pod: str) -> dict[str, Any]:
         return dict(json.loads(self.kubectl("get", "pod", pod, "--output", "json")))
@@ -113,6 +116,10 @@ class Place:
         finally:
             self.node.stop(name)
             print(log.read_text()[before:])
+
+    def folders(self, uid: str) -> list[Path]:
+        """Those of a pod's containers."""
+        return [*self.root("/run/joulepath/pods").glob(f"{uid}.*")]
 
     def sessions(self, name: str = "injector") -> int:
         """How often the injector has told of a session with the runtime."""
@@ -239,11 +246,46 @@ def test_a_container_that_is_started_anew_has_it_again(place: Place, agent: Agen
 def test_a_pods_folder_goes_with_the_pod(place: Place, agent: AgentDouble) -> None:
     pod = place.create(busybox(script="sleep 3600"))
     uid = place.wait(pod, "Running")["metadata"]["uid"]
-    folder = place.root(f"/run/joulepath/pods/{uid}")
-    assert folder.is_dir()
+    assert place.folders(uid)
     place.kubectl("delete", "pod", pod, "--wait")
-    until("the end of its folder", LIMIT_S, lambda: not folder.exists())
+    until("the end of its folder", LIMIT_S, lambda: not place.folders(uid))
     until("word of it", LIMIT_S, lambda: pod in agent.left)
+
+
+def test_a_containers_folder_goes_with_it_while_others_of_its_pod_go_on(place: Place, agent: AgentDouble) -> None:
+    ended = busybox(script="until [ -e /kept/end ]; do sleep 0.1; done")
+    ended["volumeMounts"] = [{"name": "kept", "mountPath": "/kept"}]
+    goes_on = {**ended, "name": "second", "command": ["sleep", "3600"]}
+    volume = {"volumes": [{"name": "kept", "emptyDir": {}}]}
+    pod = place.create(ended, goes_on, trains="pytorch_second", **volume)
+    uid = place.wait(pod, "Running")["metadata"]["uid"]
+    until("both folders", LIMIT_S, lambda: len(place.folders(uid)) == 2)
+    place.kubectl("exec", pod, "--container", "second", "--", "touch", "/kept/end")
+    until("the end of one", LIMIT_S, lambda: len(place.folders(uid)) == 1)
+    statuses = {one["name"]: one for one in place.status(pod)["status"]["containerStatuses"]}
+    left = statuses["second"]["containerID"].removeprefix("containerd://")
+    assert [one.name for one in place.folders(uid)] == [f"{uid}.{left[:16]}"]
+    place.kubectl("delete", "pod", pod, "--wait=false")
+
+
+def test_a_container_whose_processes_stand_still_loses_its_folder_once_the_kubelet_has_stopped_it(
+    place: Place, agent: AgentDouble
+) -> None:
+    look = {"exec": {"command": ["test", "!", "-e", "/kept/hangs"]}, "periodSeconds": 1, "failureThreshold": 1}
+    kept: dict[str, Any] = {"volumeMounts": [{"name": "kept", "mountPath": "/kept"}]}
+    hangs = busybox(script="sleep 3600 & kill -STOP $!; wait", livenessProbe=look, **kept)
+    pod = place.create(
+        hangs,
+        busybox("second", "sleep 3600", **kept),
+        volumes=[{"name": "kept", "emptyDir": {}}],
+        terminationGracePeriodSeconds=1,
+    )
+    uid = place.wait(pod, "Running")["metadata"]["uid"]
+    assert len(place.folders(uid)) == 1
+    place.kubectl("exec", pod, "--container", "second", "--", "touch", "/kept/hangs")
+    until("the end of its folder", LIMIT_S, lambda: not place.folders(uid))
+    assert place.status(pod)["status"]["phase"] == "Running"
+    place.kubectl("delete", "pod", pod, "--wait=false")
 
 
 def specification(place: Place, pod: str) -> str:
@@ -399,6 +441,9 @@ class Silent:
 
     def created(self, pod: Pod, container: Container) -> Adjustment | None:
         """It wants nothing."""
+
+    def stopped(self, pod: Pod, container: Container) -> None:
+        """It does nothing."""
 
 
 @pytest.mark.parametrize(
