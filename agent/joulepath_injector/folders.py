@@ -110,20 +110,16 @@ class PodFolders:
         """
         if not _UID.fullmatch(uid) or not _ID.fullmatch(container):
             raise OSError(f"no folder can have the name of pod {uid[:80]!r} and container {container[:80]!r}")
-        made = self._of(uid, container)
+        made = self._folder / f"{uid}.{container[:_ENOUGH]}"
         made.mkdir(parents=True, exist_ok=True)
         self._folder.chmod(0o700)  # who is in a container sees its own folder alone
         made.chmod(0o755)
         return made
 
-    def remove(self, uid: str, container: str = "") -> None:
+    def remove(self, uid: str, container: str | None = None) -> None:
         """Removes the folder of a container, or of all of a pod, where there is one."""
-        if not _UID.fullmatch(uid):
-            return
-        if _ID.fullmatch(container):
-            shutil.rmtree(self._of(uid, container), ignore_errors=True)
-        elif not container:
-            for folder in (self._folder / uid, *self._folder.glob(f"{uid}.*")):
+        if _UID.fullmatch(uid) and (container is None or _ID.fullmatch(container)):
+            for folder in self._folder.glob(f"{uid}.{(container or '')[:_ENOUGH]}*"):
                 shutil.rmtree(folder, ignore_errors=True)
 
     def forget(self, alive: Collection[str]) -> None:
@@ -131,9 +127,6 @@ class PodFolders:
         for folder in self._folder.glob("*"):
             if folder.name.partition(".")[0] not in alive:
                 shutil.rmtree(folder, ignore_errors=True)
-
-    def _of(self, uid: str, container: str) -> Path:
-        return self._folder / f"{uid}.{container[:_ENOUGH]}"
 
 
 def _sources(package: Path) -> dict[str, bytes]:
