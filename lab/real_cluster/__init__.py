@@ -15,6 +15,7 @@ from .commands import CommandError, NotYetError, until
 from .kernel import cores_awake
 from .machine import MachineError
 from .node import Daemon, Node
+from .other_runtime import containerd_1
 from .prometheus import prometheus, start_prometheus, stop_prometheus
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "Node",
     "NotYetError",
     "cluster_up",
+    "containerd_1",
     "cores_awake",
     "down",
     "images",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,7 @@ from .layout import KUBERNETES_VERSION, cache_folder
 from .machine import output_of
 from .progress import say, step
 
-__all__ = ["binaries", "operator_manifests", "program"]
+__all__ = ["binaries", "binaries_with_containerd_1", "operator_manifests", "program"]
 
 
 _MODULES: Final = Path(__file__).parent / "go"
@@ -75,6 +75,18 @@ _TOOLS: Final = (
 )
 
 
+def _containerd_1(name: str, expected_s: float) -> _Tool:
+    package = f"github.com/containerd/containerd/cmd/{name}"
+    return _Tool(name, "containerd1", package, expected_s, found_by=(("--version",), r"\bv?1\.7\.\d+"))
+
+
+_CONTAINERD_1: Final = (
+    _containerd_1("containerd", 50),
+    _containerd_1("containerd-shim-runc-v2", 5),
+    _containerd_1("ctr", 5),
+)
+
+
 def _module_key(module: str) -> str:
     folder = _MODULES / module
     return content_hash(sorted(path for path in folder.iterdir() if path.suffix in {".mod", ".sum", ".go"}))
@@ -118,7 +130,15 @@ def _built(tool: _Tool) -> Path:
 
 def binaries() -> Path:
     """A folder with all the programs (links), built or found. 10 to 20 minutes the first time on two cores."""
-    chosen = _obtain(_TOOLS)
+    return _linked(_obtain(_TOOLS))
+
+
+def binaries_with_containerd_1() -> Path:
+    """The same with containerd 1.7 in the place of 2; another minute the first time."""
+    return _linked({**_obtain(_TOOLS), **_obtain(_CONTAINERD_1)})
+
+
+def _linked(chosen: Mapping[str, Path]) -> Path:
     shutil.rmtree(_go_cache(), ignore_errors=True)  # 3 GB that only a change of versions would use again
     name = content_hash([f"{name}={path}" for name, path in sorted(chosen.items())])
 

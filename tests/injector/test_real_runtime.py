@@ -1,4 +1,4 @@
-"""The injector and the real containerd: what is asked for is there, and nothing of ours keeps one from running."""
+"""The injector and real containerd, 2 and 1.7: what is asked for is there, nothing of ours keeps one from running."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from joulepath_injector.nri.frames import NriError
 from joulepath_injector.nri.messages import Adjustment, Container, Pod
 from joulepath_injector.nri.plugin import Session, connect
 from joulepath_injector.words import FOLDER, SOCKET_NAME, Done, Outcome
-from real_cluster import Cluster, Node, NotYetError, cluster_up, images, only_release, until
+from real_cluster import Cluster, Node, NotYetError, containerd_1, images, only_release, until
 from tests.injector.agent_double import TRAINS, AgentDouble
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
@@ -126,14 +126,16 @@ class Place:
         return self.node.log(name).read_text().count("sandboxes are there")
 
 
-@pytest.fixture(scope="module")
-def place(cluster: Cluster) -> Iterator[Place]:
+@pytest.fixture(scope="module", params=["containerd 2", "containerd 1.7"])
+def place(request: pytest.FixtureRequest, cluster: Cluster) -> Iterator[Place]:
     name = f"injector-{uuid4().hex[:6]}"
-    with only_release():
-        cluster.load(images.build(DOCKERFILE, None, PYTHON))
+    with only_release(), contextlib.ExitStack() as stack:
+        other = request.param == "containerd 1.7"
+        node = stack.enter_context(containerd_1(cluster)) if other else cluster.node("node0")
+        node.load(images.build(DOCKERFILE, None, PYTHON))
         cluster.kubectl("create", "namespace", name)
         cluster.kubectl("label", "namespace", name, "pod-security.kubernetes.io/enforce=restricted")
-        yield Place(cluster, cluster.node("node0"), name)
+        yield Place(cluster, node, name)
         cluster.kubectl("delete", "namespace", name, "--wait=false")
 
 
@@ -392,9 +394,9 @@ def test_a_runtime_that_is_started_anew_has_its_plugin_again(place: Place, injec
     assert wait_done(agent, running).outcome is Outcome.INJECTED
     sessions = place.sessions()
     place.node.stop("containerd")
-    with cluster_up(len(place.cluster.nodes)):
-        until("the next session", LIMIT_S, lambda: place.sessions() > sessions)
-        assert is_injected(place.said(place.run(busybox())))
+    place.node.up((), lambda: None)
+    until("the next session", LIMIT_S, lambda: place.sessions() > sessions)
+    assert is_injected(place.said(place.run(busybox())))
     assert agent.done[running]["pytorch"].outcome is Outcome.INJECTED
     assert "hook.py" in place.kubectl("exec", running, "--", "ls", "/joulepath/joulepath_trainer")
 
