@@ -31,6 +31,8 @@ BUSYBOX: Final = "localhost/joulepath/busybox:1"
 PYTHON: Final = "joulepath.local/end-to-end-pythonpath:1"
 """Its ENV PYTHONPATH is /opt/user."""
 DOCKERFILE: Final = Path(__file__).parents[1] / "end_to_end/pythonpath_image/Dockerfile"
+PYTHONS: Final = {"distroless": "Dockerfile", "conda": "Dockerfile", "musl": "musl/Dockerfile"}
+"""By target: where in python_images."""
 BOOTSTRAP: Final = "/joulepath/joulepath_trainer/bootstrap"
 SHOW: Final = 'echo "PYTHONPATH=$PYTHONPATH"; ls /joulepath /run/joulepath 2>&1; echo end'
 LIMIT_S: Final = 60
@@ -203,6 +205,48 @@ def test_a_restricted_pod_on_a_read_only_root_trains_with_its_images_own_python_
         "writes": [],
     }
     assert wait_done(agent, pod).outcome is Outcome.INJECTED
+
+
+INTERPRETER: Final = """
+import json, os, sys
+print(json.dumps({
+    "hook": "joulepath_trainer.hook" in sys.modules,
+    "path": [one for one in sys.path if "joulepath" not in one],
+    "prefix": sys.prefix,
+    "flags": str(sys.flags),
+    "libc": [line.split()[-1] for line in open("/proc/self/maps") if "ld-" in line][:1],
+    "shell": os.path.exists("/bin/sh"),
+}))
+"""
+
+
+def interpreter(place: Place, image: str, *options: str, trains: str = "pytorch", **more: Any) -> dict[str, Any]:
+    """What a Python says of itself, in an image of ours."""
+    tag = f"joulepath.local/injector-{image}:1"
+    place.node.load(images.build(Path(__file__).parent / "python_images" / PYTHONS[image], image, tag))
+    made = {"name": "pytorch", "image": tag, "command": ["python3", *options, "-c", INTERPRETER], **more}
+    return dict(json.loads(place.said(place.run(made, trains=trains))))
+
+
+@pytest.mark.parametrize("image", PYTHONS)
+def test_a_python_without_a_shell_or_of_another_prefix_or_libc_has_the_trainer_and_is_otherwise_the_same(
+    place: Place, agent: AgentDouble, image: str
+) -> None:
+    without, having = (interpreter(place, image, trains=trains) for trains in ("", "pytorch"))
+    assert having == {**without, "hook": True}
+    assert not without["hook"]
+    assert not without["shell"]
+    assert without["prefix"] == ("/usr" if image == "distroless" else f"/opt/{image}")
+    assert ("musl" in without["libc"][0]) is (image == "musl")
+
+
+@pytest.mark.parametrize("option", ["-I", "-E", "-S"])
+def test_a_python_that_is_isolated_is_not_observed_and_runs_as_without_us(
+    place: Place, agent: AgentDouble, option: str
+) -> None:
+    without, having = (interpreter(place, "distroless", option, trains=trains) for trains in ("", "pytorch"))
+    assert having == without
+    assert not having["hook"]
 
 
 def test_a_python_path_of_the_pods_stays_behind_ours_by_value_and_by_reference(
