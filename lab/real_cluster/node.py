@@ -187,7 +187,7 @@ class Node:
         layout, folder = self.layout, self.layout.folder
         network_folder = folder / "cni"
         contents = {
-            "containerd.toml": _CONFIGURATIONS[self.containerd](layout, network_folder),
+            "containerd.toml": _CONFIGURATIONS[self.containerd](layout, network_folder, self._runc),
             "cni/10-bridge.conflist": json.dumps(_network_configuration(layout)),
             "kubelet.yaml": yaml.safe_dump(_kubelet_configuration(layout)),
         }
@@ -195,6 +195,11 @@ class Node:
         for name, content in contents.items():
             (folder / name).write_text(content)
         return {name: folder / name for name in contents}
+
+    @property
+    def _runc(self) -> str | None:
+        own = self.processes.path / "runc"
+        return str(own) if own.exists() else program("runc")
 
     def end_all(self) -> None:
         """End kubelet, daemons and pods, then containerd (not its shims: they carry the cluster's mark)."""
@@ -222,7 +227,7 @@ def _network_configuration(layout: NodeLayout) -> dict[str, object]:
     return {"cniVersion": "0.4.0", "name": "joulepath", "plugins": plugins}
 
 
-def _containerd_configuration(layout: NodeLayout, network_folder: Path) -> str:
+def _containerd_configuration(layout: NodeLayout, network_folder: Path, runc: str | None) -> str:
     unused = [f"io.containerd.snapshotter.v1.{name}" for name in ("blockfile", "btrfs", "devmapper", "erofs", "zfs")]
     return f"""\
 version = 3
@@ -251,11 +256,11 @@ disabled_plugins = {json.dumps(unused)}
     conf_dir = "{network_folder}"
   [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc]
     runtime_type = "io.containerd.runc.v2"
-    options = {{BinaryName = "{program("runc")}", SystemdCgroup = false}}
+    options = {{BinaryName = "{runc}", SystemdCgroup = false}}
 """
 
 
-def _containerd_1_configuration(layout: NodeLayout, network_folder: Path) -> str:
+def _containerd_1_configuration(layout: NodeLayout, network_folder: Path, runc: str | None) -> str:
     """Its NRI is off unless it is switched on."""
     unused = [f"io.containerd.snapshotter.v1.{name}" for name in ("blockfile", "btrfs", "devmapper", "zfs")]
     return f"""\
@@ -286,7 +291,7 @@ disabled_plugins = {json.dumps(unused)}
     snapshotter = "overlayfs"
   [plugins.'io.containerd.grpc.v1.cri'.containerd.runtimes.runc]
     runtime_type = "io.containerd.runc.v2"
-    options = {{BinaryName = "{program("runc")}", SystemdCgroup = false}}
+    options = {{BinaryName = "{runc}", SystemdCgroup = false}}
 """
 
 

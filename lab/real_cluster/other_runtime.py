@@ -1,4 +1,5 @@
-"""A node whose container runtime is containerd 1.7, which most fleets run: there while somebody asks for it.
+"""A node with another container runtime, there while somebody asks for it: containerd 1.7, which most fleets run, or a
+runc that knows user namespaces, where the machine's doesn't.
 
 `up` and `running` don't know it, `down` removes it where it was left behind.
 """
@@ -11,7 +12,7 @@ import shutil
 from collections.abc import Iterator
 
 from . import cgroups, controlplane
-from .binaries import binaries, binaries_with_containerd_1
+from .binaries import CONTAINERD_1, binaries, other_binaries
 from .cluster import Cluster
 from .commands import NotYetError, until
 from .images import own_images
@@ -19,14 +20,14 @@ from .layout import OTHER_NODE, NodeLayout, run_folder
 from .node import Node
 from .processes import Processes
 
-__all__ = ["containerd_1"]
+__all__ = ["other_node"]
 
 
 @contextlib.contextmanager
-def containerd_1(cluster: Cluster) -> Iterator[Node]:
-    """A node with containerd 1.7 and its NRI switched on. It has no GPUs."""
+def other_node(cluster: Cluster, other: str) -> Iterator[Node]:
+    """A node with `CONTAINERD_1`, its NRI switched on, or with `NEWER_RUNC`. It has no GPUs; one at a time."""
     layout = NodeLayout(OTHER_NODE)
-    node = Node(layout, Processes(run_folder(), binaries_with_containerd_1()), containerd=1)
+    node = Node(layout, Processes(run_folder(), other_binaries(other)), containerd=1 if other == CONTAINERD_1 else 2)
     kubectl = cluster.processes.path / "kubectl"
 
     def ready() -> None:

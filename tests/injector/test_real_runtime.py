@@ -22,7 +22,7 @@ from joulepath_injector.nri.frames import NriError
 from joulepath_injector.nri.messages import Adjustment, Container, Pod
 from joulepath_injector.nri.plugin import Session, connect
 from joulepath_injector.words import FOLDER, SOCKET_NAME, Done, Outcome
-from real_cluster import Cluster, Node, NotYetError, containerd_1, images, only_release, until
+from real_cluster import CONTAINERD_1, Cluster, Node, NotYetError, images, only_release, other_node, until
 from tests.injector.agent_double import TRAINS, AgentDouble
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
@@ -128,12 +128,12 @@ class Place:
         return self.node.log(name).read_text().count("sandboxes are there")
 
 
-@pytest.fixture(scope="module", params=["containerd 2", "containerd 1.7"])
+@pytest.fixture(scope="module", params=["containerd 2", CONTAINERD_1])
 def place(request: pytest.FixtureRequest, cluster: Cluster) -> Iterator[Place]:
     name = f"injector-{uuid4().hex[:6]}"
     with only_release(), contextlib.ExitStack() as stack:
-        other = request.param == "containerd 1.7"
-        node = stack.enter_context(containerd_1(cluster)) if other else cluster.node("node0")
+        other = request.param == CONTAINERD_1
+        node = stack.enter_context(other_node(cluster, CONTAINERD_1)) if other else cluster.node("node0")
         node.load(images.build(DOCKERFILE, None, PYTHON))
         cluster.kubectl("create", "namespace", name)
         cluster.kubectl("label", "namespace", name, "pod-security.kubernetes.io/enforce=restricted")
