@@ -33,6 +33,7 @@ from joulepath_clocks.peers.refusal import PeerRefusedError
 from joulepath_clocks.ranks.lifetime import TimeToLive
 from joulepath_clocks.ranks.page import SharedPage
 from joulepath_clocks.ranks.rank import Rank
+from joulepath_injector.folders import PodFolders
 from joulepath_trainer.memory import OwnPage
 from joulepath_trainer.wire.messages import PROCESS, Hello, IterationRecord, PipelinePlace, Reply
 from tests.agent.room import Launcher, LocalAgent, Room, wait_until
@@ -162,10 +163,12 @@ def test_static_pods_have_one_as_well(house: House) -> None:
 
 def test_containers_of_a_pod_have_one_each_and_each_ends_alone(house: House) -> None:
     house.open(by_door)
-    names = [f"{POD}.{container}" for container in ("0123456789abcdef", "1123456789abcdef")]
-    clients = [house.ask(house.door(name))[0] for name in names]
+    folders, containers = PodFolders(house.pods), ("0123456789abcdef" * 4, "1123456789abcdef" * 4)
+    paths = [folders.make(POD, container) / "agent.sock" for container in containers]
+    wait_until(lambda: all(path.exists() for path in paths), "each has a socket")
+    clients = [house.ask(path)[0] for path in paths]
     assert [rank.peer.pod_uid for rank in house.ranks] == [POD, POD]
-    shutil.rmtree(house.pods / names[0])
+    folders.remove(POD, containers[0])
     assert clients[0].recv(1) == b""
     assert [rank.alive for rank in house.ranks] == [False, True]
 
