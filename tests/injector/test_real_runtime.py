@@ -119,6 +119,16 @@ class Place:
             self.node.stop(name)
             print(log.read_text()[before:])
 
+    @contextlib.contextmanager
+    def agent(self) -> Iterator[AgentDouble]:
+        """One that the injector, which is there, has met."""
+        made = AgentDouble(self.root(f"/var/lib/joulepath/{FOLDER}/{SOCKET_NAME}"))
+        try:
+            until("the agent", LIMIT_S, lambda: made.connected)
+            yield made
+        finally:
+            made.close()
+
     def folders(self, uid: str) -> list[Path]:
         """Those of a pod's containers."""
         return [*self.root("/run/joulepath/pods").glob(f"{uid}.*")]
@@ -149,12 +159,8 @@ def injector(place: Place) -> Iterator[int]:
 
 @pytest.fixture
 def agent(place: Place, injector: int) -> Iterator[AgentDouble]:
-    made = AgentDouble(place.root(f"/var/lib/joulepath/{FOLDER}/{SOCKET_NAME}"))
-    try:
-        until("the agent", LIMIT_S, lambda: made.connected)
+    with place.agent() as made:
         yield made
-    finally:
-        made.close()
 
 
 def busybox(name: str = "pytorch", script: str = SHOW, **more: Any) -> dict[str, Any]:
@@ -354,14 +360,9 @@ def specification(place: Place, pod: str) -> str:
 
 def test_a_container_that_is_not_named_is_byte_for_byte_what_it_is_without_a_plugin(place: Place) -> None:
     without = place.run(busybox(), trains="")
-    with place.injector():
-        agent = AgentDouble(place.root(f"/var/lib/joulepath/{FOLDER}/{SOCKET_NAME}"))
-        try:
-            until("the agent", LIMIT_S, lambda: agent.connected)
-            beside = place.run(busybox(), trains="")
-            named = place.run(busybox())
-        finally:
-            agent.close()
+    with place.injector(), place.agent():
+        beside = place.run(busybox(), trains="")
+        named = place.run(busybox())
     assert specification(place, beside) == specification(place, without)
     assert specification(place, named) != specification(place, without)
 
@@ -386,8 +387,15 @@ def test_an_agent_that_is_silent_costs_a_pod_the_trainer_and_no_more(place: Plac
     assert is_injected(place.said(place.run(busybox())))
 
 
-def test_without_an_agent_pods_run_as_they_are(place: Place, injector: int) -> None:
-    assert not is_injected(place.said(place.run(busybox())))
+def test_without_an_agent_pods_run_as_they_are_and_one_that_comes_later_hears_of_them(
+    place: Place, injector: int
+) -> None:
+    pod = place.create(busybox(script=f"{SHOW}; sleep 3600"))
+    place.wait(pod, "Running")
+    assert not is_injected(place.said(pod))
+    with place.agent() as agent:
+        assert wait_done(agent, pod).outcome is Outcome.LATE
+        assert is_injected(place.said(place.run(busybox())))
 
 
 def test_an_injector_that_is_killed_keeps_nothing_from_running_and_the_next_one_goes_on(place: Place) -> None:

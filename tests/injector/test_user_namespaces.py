@@ -7,10 +7,9 @@ from uuid import uuid4
 
 import pytest
 
-from joulepath_injector.words import FOLDER, SOCKET_NAME, Done, Outcome
-from real_cluster import NEWER_RUNC, Cluster, only_release, other_node, until
-from tests.injector.agent_double import AgentDouble
-from tests.injector.test_real_runtime import LIMIT_S, SHOW, Place, busybox, is_injected, wait_done
+from joulepath_injector.words import Done, Outcome
+from real_cluster import NEWER_RUNC, Cluster, only_release, other_node
+from tests.injector.test_real_runtime import SHOW, Place, busybox, is_injected, wait_done
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
@@ -26,14 +25,9 @@ def place(cluster: Cluster) -> Iterator[Place]:
 
 def test_a_pod_with_a_user_namespace_of_its_own_runs_as_it_is_and_the_agent_hears_why(place: Place) -> None:
     shown = busybox(script=f"{SHOW}; cat /proc/self/uid_map")
-    with place.injector():
-        agent = AgentDouble(place.root(f"/var/lib/joulepath/{FOLDER}/{SOCKET_NAME}"))
-        try:
-            until("the agent", LIMIT_S, lambda: agent.connected)
-            pods = {host: place.run(shown, hostUsers=host) for host in (False, True)}
-            told = {host: wait_done(agent, pod) for host, pod in pods.items()}
-        finally:
-            agent.close()
+    with place.injector(), place.agent() as agent:
+        pods = {host: place.run(shown, hostUsers=host) for host in (False, True)}
+        told = {host: wait_done(agent, pod) for host, pod in pods.items()}
     said = {host: place.said(pod) for host, pod in pods.items()}
     assert {host: is_injected(text) for host, text in said.items()} == {False: False, True: True}
     mapped = {host: int(text.split("end\n")[1].split()[1]) for host, text in said.items()}
