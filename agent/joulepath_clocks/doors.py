@@ -26,7 +26,7 @@ _BACKLOG: Final = 512
 _BACKLOG_OF_POD: Final = 64
 _AT_ONCE: Final = 64
 _AT_ONCE_OF_POD: Final = 8
-_FOLDER: Final = re.compile(r"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9a-f]{32})(?:\.[0-9a-f]{1,16})?")
+_FOLDER: Final = re.compile(r"(?:[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9a-f]{32})(?:\.[0-9a-f]{1,16})?")
 """The API server's UIDs, and those that the kubelet gives to static pods; and the begin of a container's ID."""
 
 

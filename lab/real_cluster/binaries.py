@@ -137,11 +137,8 @@ def _build(tool: _Tool, folder: Path) -> None:
 
 
 def _built(tool: _Tool) -> Path:
-    return (
-        cache_folder()
-        / "tools"
-        / f"{tool.name}-{content_hash([_module_key(tool.module), tool.package, tool.ldflags, *tool.tags.split()])}"
-    )
+    key = content_hash([_module_key(tool.module), tool.package, tool.ldflags, *tool.tags.split()])
+    return cache_folder() / "tools" / f"{tool.name}-{key}"
 
 
 def binaries() -> Path:
