@@ -133,6 +133,11 @@ bench-faults: venv ## 500 random sequences of faults on a node: is a clock left 
 bench-pods: cluster ## How soon clocks return where pods and nodes fail (root); writes benchmarks/results/pods.json
 	@$(PY) benchmarks/pods.py
 
+# make bench-injection ARGS="--batches 5"
+.PHONY: bench-injection
+bench-injection: cluster ## What the injector costs pods that it is not for (root); writes benchmarks/results/injection.json
+	@$(PY) benchmarks/injection.py $(ARGS)
+
 # OUT=DIR make gpu                     on a machine with a GPU, as root: what it needs stands in tests/gpu/run.sh
 # make gpu ARGS=--virtual              a dry run on virtual GPUs
 .PHONY: gpu

@@ -1,8 +1,8 @@
-"""Where ranks come in: a socket for all pods of the node, and one for each pod that has a folder of its own.
+"""Where ranks come in: a socket for all pods of the node, and one for each container that has a folder of its own.
 
-A folder is named by its pod's UID. Whoever makes it (the injector, as root) shows it to that pod and to no other, so
-that whoever comes by the socket in it is in that pod, on every kernel. They are looked at again and again: a folder
-that is new gets a socket, with one that is gone the socket ends.
+A folder is named by its pod's UID and by its container. Whoever makes it (the injector, as root) shows it to that
+container and to no other, so that whoever comes by the socket in it is in that pod, on every kernel. They are looked at
+again and again: a folder that is new gets a socket, with one that is gone the socket ends.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ _BACKLOG: Final = 512
 _BACKLOG_OF_POD: Final = 64
 _AT_ONCE: Final = 64
 _AT_ONCE_OF_POD: Final = 8
-_POD_UID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9a-f]{32}")
-"""The API server's UIDs, and those that the kubelet gives to static pods."""
+_FOLDER: Final = re.compile(r"(?:[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9a-f]{32})(?:\.[0-9a-f]{1,16})?")
+"""The API server's UIDs, and those that the kubelet gives to static pods; and the begin of a container's ID."""
 
 
 class Door:
@@ -106,21 +106,19 @@ class PodDoors:
 
     def look(self) -> tuple[list[Door], list[Door]]:
         """The doors that are new and those that are gone since the last look; the caller closes these."""
-        gone = {uid: door for uid, door in self._doors.items() if not door.stands}
+        gone = {name: door for name, door in self._doors.items() if not door.stands}
         names = self._names()
         self._troubles = {name: what for name, what in self._troubles.items() if name in ("", *names)}
         # Whose socket is gone may be about to lose its folder: with another one in it, it couldn't.
         new = [made for name in names if name not in self._doors and (made := self._open(name)) is not None]
-        for uid in gone:
-            del self._doors[uid]
+        for name in gone:
+            del self._doors[name]
         return new, list(gone.values())
 
     def _names(self) -> list[str]:
         try:
             with os.scandir(self._folder) as found:
-                names = [
-                    one.name for one in found if _POD_UID.fullmatch(one.name) and one.is_dir(follow_symlinks=False)
-                ]
+                names = [one.name for one in found if _FOLDER.fullmatch(one.name) and one.is_dir(follow_symlinks=False)]
         except FileNotFoundError:
             return []
         except OSError as error:
@@ -129,16 +127,17 @@ class PodDoors:
         self._troubles.pop("", None)
         return names
 
-    def _open(self, pod_uid: str) -> Door | None:
+    def _open(self, name: str) -> Door | None:
+        pod_uid = name.partition(".")[0]
         if len(self._doors) >= self._most:
-            self._complain(pod_uid, f"pod {pod_uid} has no socket: {self._most} pods have one already")
+            self._complain(name, f"pod {pod_uid} has no socket: {self._most} have one already")
             return None
         try:
-            door = self._doors[pod_uid] = Door(self._folder / pod_uid / _SOCKET_NAME, pod_uid)
+            door = self._doors[name] = Door(self._folder / name / _SOCKET_NAME, pod_uid)
         except OSError as error:
-            self._complain(pod_uid, f"pod {pod_uid} has no socket: {error}")
+            self._complain(name, f"pod {pod_uid} has no socket: {error}")
             return None
-        self._troubles.pop(pod_uid, None)
+        self._troubles.pop(name, None)
         return door
 
     def _complain(self, name: str, what: str) -> None:

@@ -1,7 +1,7 @@
-"""Folders of the node that containers mount: the trainer's files, once for each content, and one for each pod.
+"""Folders of the node that containers mount: the trainer's files, once for each content, and one of each container's.
 
-The clocks listen in a pod's folder; to see it is to be that pod. A pod that has the trainer by a volume mounts the
-folder of all contents, in which `current` leads to one: the volume is always there, whatever is in it.
+The clocks listen in a container's folder; to see it is to be in that pod. A pod that has the trainer by a volume mounts
+the folder of all contents, in which `current` leads to one: the volume is always there, whatever is in it.
 """
 
 from __future__ import annotations
@@ -21,6 +21,9 @@ __all__ = ["PodFolders", "TrainerFiles", "trainer_package"]
 log = logging.getLogger(__name__)
 
 _UID: Final = re.compile(r"[0-9A-Za-z-]{1,64}")
+_ID: Final = re.compile(r"[0-9a-f]{8,128}")
+_ENOUGH: Final = 16
+"""Of an ID: a socket's path has 107 bytes at most."""
 _NAME: Final = "joulepath_trainer"
 _PARTIAL: Final = "partial"
 _CURRENT: Final = "current"
@@ -116,35 +119,39 @@ class TrainerFiles:
 
 
 class PodFolders:
-    """A folder for each pod that has the trainer."""
+    """A folder for each container that has the trainer, named by its pod's UID and the begin of its own ID.
+
+    One that is started anew has another: nobody's end, however late it is told, takes away what the next one has.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def make(self, uid: str) -> Path:
-        """Makes a pod's folder unless it is there.
+    def make(self, uid: str, container: str) -> Path:
+        """Makes a container's folder unless it is there.
 
         Raises:
             OSError: It can't be made.
         """
-        if not _UID.fullmatch(uid):
-            raise OSError(f"no folder can have the name of the pod's UID, {uid[:80]!r}")
-        made = self._folder / uid
+        if not _UID.fullmatch(uid) or not _ID.fullmatch(container):
+            raise OSError(f"no folder can have the name of pod {uid[:80]!r} and container {container[:80]!r}")
+        made = self._folder / f"{uid}.{container[:_ENOUGH]}"
         made.mkdir(parents=True, exist_ok=True)
-        self._folder.chmod(0o700)  # who is in a pod sees its own folder alone
+        self._folder.chmod(0o700)  # who is in a container sees its own folder alone
         made.chmod(0o755)
         return made
 
-    def remove(self, uid: str) -> None:
-        """Removes a pod's folder, if it has one."""
-        if _UID.fullmatch(uid):
-            shutil.rmtree(self._folder / uid, ignore_errors=True)
+    def remove(self, uid: str, container: str | None = None) -> None:
+        """Removes the folder of a container, or of all of a pod, where there is one."""
+        if _UID.fullmatch(uid) and (container is None or _ID.fullmatch(container)):
+            for folder in self._folder.glob(f"{uid}.{(container or '')[:_ENOUGH]}*"):
+                shutil.rmtree(folder, ignore_errors=True)
 
     def forget(self, alive: Collection[str]) -> None:
         """Removes those of pods that are gone."""
         for folder in self._folder.glob("*"):
-            if folder.name not in alive:
-                self.remove(folder.name)
+            if folder.name.partition(".")[0] not in alive:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _sources(package: Path) -> dict[str, bytes]:

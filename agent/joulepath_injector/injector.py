@@ -62,12 +62,16 @@ class Injector:
         self._pods.done(Done(pod.uid, container.name, Outcome.UNSUITED if why else Outcome.INJECTED, why))
         return made
 
+    def stopped(self, pod: Pod, container: Container) -> None:
+        """A container has ended: its folder goes, and with that whatever is held for it, whoever else fails."""
+        self._folders.remove(pod.uid, container.id)
+
     def _made(self, pod: Pod, container: Container) -> tuple[Adjustment | None, str]:
         """What it gets, or why it can't get it. What isn't there can't be mounted: the container would fail."""
         if why := unsuited(pod, container):
             return None, why
         try:
-            return adjustment(container, self._trainer.place(), self._folders.make(pod.uid)), ""
+            return adjustment(container, self._trainer.place(), self._folders.make(pod.uid, container.id)), ""
         except OSError as error:
             return None, f"The node has no files for it: {error}."
 

@@ -72,7 +72,7 @@ def installed(place: Place, options: Options, console: Console) -> Iterator[str 
             values.write_text(yaml.safe_dump(dict(place.values())))
             own = [f"--values={path}" for path in (values, *options.values)]
             arguments = ["--namespace", RELEASE_NAMESPACE, "--create-namespace", "--wait", "--timeout", "180s"]
-            arguments.append("--take-ownership")  # CRDs outlive a release, whatever its namespace was
+            arguments += ["--take-ownership", "--force-conflicts"]  # CRDs outlive a release, whatever its namespace was
             place.helm("install", RELEASE, str(REPOSITORY / "charts/joulepath"), *arguments, *own)
         prometheus = place.scrape()
         _apply(place, job_namespace(JOB_NAMESPACE, options.injection))

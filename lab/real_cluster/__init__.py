@@ -10,14 +10,18 @@ On the command line: `python -m real_cluster {build,up,down,env,load}`. In tests
 from __future__ import annotations
 
 from . import images
+from .binaries import CONTAINERD_1, NEWER_RUNC
 from .cluster import Cluster, cluster_up, down, only_release, running, up
 from .commands import CommandError, NotYetError, until
 from .kernel import cores_awake
 from .machine import MachineError
 from .node import Daemon, Node
+from .other_runtime import other_node
 from .prometheus import prometheus, start_prometheus, stop_prometheus
 
 __all__ = [
+    "CONTAINERD_1",
+    "NEWER_RUNC",
     "Cluster",
     "CommandError",
     "Daemon",
@@ -29,6 +33,7 @@ __all__ = [
     "down",
     "images",
     "only_release",
+    "other_node",
     "prometheus",
     "running",
     "start_prometheus",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,7 @@ from .layout import KUBERNETES_VERSION, cache_folder
 from .machine import output_of
 from .progress import say, step
 
-__all__ = ["binaries", "operator_manifests", "program"]
+__all__ = ["CONTAINERD_1", "NEWER_RUNC", "binaries", "operator_manifests", "other_binaries", "program"]
 
 
 _MODULES: Final = Path(__file__).parent / "go"
@@ -39,6 +39,8 @@ class _Tool:
     expected_s: float
     ldflags: str = ""
     found_by: tuple[tuple[str, ...], str] | None = None
+    tags: str = ""
+    """Those of Go's build, which link it with a C library."""
 
 
 def _kubernetes(name: str, expected_s: float, *version: str) -> _Tool:
@@ -75,6 +77,29 @@ _TOOLS: Final = (
 )
 
 
+def _containerd_1(name: str, expected_s: float) -> _Tool:
+    package = f"github.com/containerd/containerd/cmd/{name}"
+    return _Tool(name, "containerd1", package, expected_s, found_by=(("--version",), r"\bv?1\.7\.\d+"))
+
+
+def _runc() -> _Tool:
+    """With seccomp, which the kubelet asks of every sandbox: so it is linked with that library."""
+    found_by = (("--version",), r"runc version 1\.([2-9]|\d\d)\.")
+    return _Tool("runc", "runc", "github.com/opencontainers/runc", 20, found_by=found_by, tags="seccomp")
+
+
+CONTAINERD_1: Final = "containerd 1.7"
+NEWER_RUNC: Final = "runc with user namespaces"
+_OTHERS: Final = {
+    CONTAINERD_1: (
+        _containerd_1("containerd", 50),
+        _containerd_1("containerd-shim-runc-v2", 5),
+        _containerd_1("ctr", 5),
+    ),
+    NEWER_RUNC: (_runc(),),
+}
+
+
 def _module_key(module: str) -> str:
     folder = _MODULES / module
     return content_hash(sorted(path for path in folder.iterdir() if path.suffix in {".mod", ".sum", ".go"}))
@@ -95,9 +120,9 @@ def _go_cache() -> Path:
     return cache_folder() / "go-build"
 
 
-def _go(module: str, *arguments: str) -> str:
+def _go(module: str, *arguments: str, cgo: bool = False) -> str:
     environment = {
-        "CGO_ENABLED": "0",
+        "CGO_ENABLED": "1" if cgo else "0",
         "GOFLAGS": "-trimpath -buildvcs=false",
         "GOCACHE": str(_go_cache()),
     }
@@ -107,18 +132,26 @@ def _go(module: str, *arguments: str) -> str:
 def _build(tool: _Tool, folder: Path) -> None:
     with step(f"building {tool.name}", tool.expected_s):
         ldflags = f"-s -w {tool.ldflags}"
-        _go(tool.module, "build", "-p", "2", "-ldflags", ldflags, "-o", str(folder / tool.name), tool.package)
+        arguments = ("-tags", tool.tags, "-ldflags", ldflags, "-o", str(folder / tool.name), tool.package)
+        _go(tool.module, "build", "-p", "2", *arguments, cgo=bool(tool.tags))
 
 
 def _built(tool: _Tool) -> Path:
-    return (
-        cache_folder() / "tools" / f"{tool.name}-{content_hash([_module_key(tool.module), tool.package, tool.ldflags])}"
-    )
+    key = content_hash([_module_key(tool.module), tool.package, tool.ldflags, *tool.tags.split()])
+    return cache_folder() / "tools" / f"{tool.name}-{key}"
 
 
 def binaries() -> Path:
     """A folder with all the programs (links), built or found. 10 to 20 minutes the first time on two cores."""
-    chosen = _obtain(_TOOLS)
+    return _linked(_obtain(_TOOLS))
+
+
+def other_binaries(other: str) -> Path:
+    """The same with those of `CONTAINERD_1` or `NEWER_RUNC` in the place of ours; another minute the first time."""
+    return _linked({**_obtain(_TOOLS), **_obtain(_OTHERS[other])})
+
+
+def _linked(chosen: Mapping[str, Path]) -> Path:
     shutil.rmtree(_go_cache(), ignore_errors=True)  # 3 GB that only a change of versions would use again
     name = content_hash([f"{name}={path}" for name, path in sorted(chosen.items())])
 

@@ -21,7 +21,7 @@ from .binaries import binaries
 from .commands import NotYetError, run, until
 from .images import own_images
 from .kept import locked
-from .layout import MAX_NODES, SOCKETS, NodeLayout, cache_folder, run_folder
+from .layout import MAX_NODES, OTHER_NODE, SOCKETS, NodeLayout, cache_folder, run_folder
 from .machine import MachineError
 from .node import Daemon, Node
 from .processes import Processes
@@ -197,7 +197,7 @@ def _use_lock() -> Path:
 
 def _down() -> None:
     processes = _processes(run_folder())
-    layouts = [NodeLayout(index) for index in range(MAX_NODES)]
+    layouts = [NodeLayout(index) for index in range(OTHER_NODE + 1)]
     with ThreadPoolExecutor() as pool:
         list(pool.map(lambda layout: Node(layout, processes).end_all(), layouts))
     processes.end_all()

@@ -25,6 +25,7 @@ __all__ = [
     "HOST_BRIDGE",
     "KUBERNETES_VERSION",
     "MAX_NODES",
+    "OTHER_NODE",
     "PRIVATE_PATHS",
     "SERVICE_NETWORK",
     "SOCKETS",
@@ -42,7 +43,9 @@ CLUSTER_NETWORK: Final = "10.213.0.0/16"
 SERVICE_NETWORK: Final = "10.214.0.0/16"
 API_SERVICE_ADDRESS: Final = "10.214.0.1"
 DNS_SERVICE_ADDRESS: Final = "10.214.0.10"
-MAX_NODES: Final = 16
+MAX_NODES: Final = 15
+OTHER_NODE: Final = MAX_NODES
+"""The index of one more, with another container runtime: see `other_runtime`."""
 
 PRIVATE_PATHS: Final = (
     "/var/lib/kubelet",

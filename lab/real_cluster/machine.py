@@ -35,6 +35,8 @@ __all__ = [
 _NEEDED: Final = {  # what to look for (a program, or a file) -> Debian's package
     "gcc": "gcc",
     "/usr/include/stdio.h": "libc6-dev",
+    "/usr/include/seccomp.h": "libseccomp-dev",
+    "pkg-config": "pkg-config",
     "ip": "iproute2",
     "nsenter": "util-linux",
     "sysctl": "procps",

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from .commands import CommandError, run
-from .layout import API_ADDRESS, CLUSTER_NETWORK, HOST_BRIDGE, MAX_NODES, SERVICE_NETWORK, NodeLayout, run_folder
+from .layout import API_ADDRESS, CLUSTER_NETWORK, HOST_BRIDGE, OTHER_NODE, SERVICE_NETWORK, NodeLayout, run_folder
 from .machine import MachineError
 
 __all__ = ["make_host_network", "make_node_network", "refuse_foreign_cluster", "remove"]
@@ -94,7 +94,7 @@ def make_node_network(node: NodeLayout) -> None:
 
 def remove() -> None:
     """Remove all bridges and rules, ours and our kube-proxy's."""
-    for name in (HOST_BRIDGE, *(NodeLayout(index).pod_bridge for index in range(MAX_NODES))):
+    for name in (HOST_BRIDGE, *(NodeLayout(index).pod_bridge for index in range(OTHER_NODE + 1))):
         if Path("/sys/class/net", name).exists():
             run(["ip", "link", "delete", name])
     _leave_firewall()

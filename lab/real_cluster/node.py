@@ -60,6 +60,8 @@ class Node:
 
     layout: NodeLayout
     processes: Processes
+    containerd: int = 2
+    """The major version that `processes` finds."""
 
     @property
     def name(self) -> str:
@@ -185,7 +187,7 @@ class Node:
         layout, folder = self.layout, self.layout.folder
         network_folder = folder / "cni"
         contents = {
-            "containerd.toml": _containerd_configuration(layout, network_folder),
+            "containerd.toml": _CONFIGURATIONS[self.containerd](layout, network_folder, self._runc),
             "cni/10-bridge.conflist": json.dumps(_network_configuration(layout)),
             "kubelet.yaml": yaml.safe_dump(_kubelet_configuration(layout)),
         }
@@ -193,6 +195,11 @@ class Node:
         for name, content in contents.items():
             (folder / name).write_text(content)
         return {name: folder / name for name in contents}
+
+    @property
+    def _runc(self) -> str | None:
+        own = self.processes.path / "runc"
+        return str(own) if own.exists() else program("runc")
 
     def end_all(self) -> None:
         """End kubelet, daemons and pods, then containerd (not its shims: they carry the cluster's mark)."""
@@ -220,7 +227,7 @@ def _network_configuration(layout: NodeLayout) -> dict[str, object]:
     return {"cniVersion": "0.4.0", "name": "joulepath", "plugins": plugins}
 
 
-def _containerd_configuration(layout: NodeLayout, network_folder: Path) -> str:
+def _containerd_configuration(layout: NodeLayout, network_folder: Path, runc: str | None) -> str:
     unused = [f"io.containerd.snapshotter.v1.{name}" for name in ("blockfile", "btrfs", "devmapper", "erofs", "zfs")]
     return f"""\
 version = 3
@@ -249,8 +256,46 @@ disabled_plugins = {json.dumps(unused)}
     conf_dir = "{network_folder}"
   [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc]
     runtime_type = "io.containerd.runc.v2"
-    options = {{BinaryName = "{program("runc")}", SystemdCgroup = false}}
+    options = {{BinaryName = "{runc}", SystemdCgroup = false}}
 """
+
+
+def _containerd_1_configuration(layout: NodeLayout, network_folder: Path, runc: str | None) -> str:
+    """Its NRI is off unless it is switched on."""
+    unused = [f"io.containerd.snapshotter.v1.{name}" for name in ("blockfile", "btrfs", "devmapper", "zfs")]
+    return f"""\
+version = 2
+root = "{layout.folder}/containerd"
+state = "{layout.sockets}/state"
+disabled_plugins = {json.dumps(unused)}
+[grpc]
+  address = "{layout.containerd_socket}"
+[ttrpc]
+  address = "{layout.containerd_socket}.ttrpc"
+[plugins.'io.containerd.internal.v1.opt']
+  path = "{layout.folder}/opt"
+[plugins.'io.containerd.nri.v1.nri']
+  disable = false
+  socket_path = "/run/nri/nri.sock"
+  plugin_path = "{layout.folder}/nri/plugins"
+  plugin_config_path = "{layout.folder}/nri/conf.d"
+[plugins.'io.containerd.grpc.v1.cri']
+  sandbox_image = "localhost/joulepath/pause:1"
+  restrict_oom_score_adj = true
+  disable_apparmor = true
+  netns_mounts_under_state_dir = true
+  [plugins.'io.containerd.grpc.v1.cri'.cni]
+    bin_dir = "{cni_folder()}"
+    conf_dir = "{network_folder}"
+  [plugins.'io.containerd.grpc.v1.cri'.containerd]
+    snapshotter = "overlayfs"
+  [plugins.'io.containerd.grpc.v1.cri'.containerd.runtimes.runc]
+    runtime_type = "io.containerd.runc.v2"
+    options = {{BinaryName = "{runc}", SystemdCgroup = false}}
+"""
+
+
+_CONFIGURATIONS: Final = {1: _containerd_1_configuration, 2: _containerd_configuration}
 
 
 def _kubelet_configuration(layout: NodeLayout) -> dict[str, object]:

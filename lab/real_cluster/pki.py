@@ -11,7 +11,7 @@ import yaml
 
 from .commands import run
 from .kept import kept
-from .layout import API_ADDRESS, API_PORT, API_SERVICE_ADDRESS, MAX_NODES, NodeLayout, run_folder
+from .layout import API_ADDRESS, API_PORT, API_SERVICE_ADDRESS, OTHER_NODE, NodeLayout, run_folder
 
 __all__ = ["folder", "kubeconfig", "make"]
 
@@ -84,7 +84,7 @@ def _make(here: Path) -> None:
         _user(here, "scheduler", "system:kube-scheduler", ""),
         _user(here, "proxy", "system:kube-proxy", ""),
     ]
-    for index in range(MAX_NODES):  # the API server reads the tokens once, at its start: also for nodes to come
+    for index in range(OTHER_NODE + 1):  # the API server reads the tokens once, at its start: also for nodes to come
         name = NodeLayout(index).name
         users.append(_user(here, name, f"system:node:{name}", "system:nodes"))
     (here / "tokens.csv").write_text("".join(users))

@@ -33,6 +33,7 @@ from joulepath_clocks.peers.refusal import PeerRefusedError
 from joulepath_clocks.ranks.lifetime import TimeToLive
 from joulepath_clocks.ranks.page import SharedPage
 from joulepath_clocks.ranks.rank import Rank
+from joulepath_injector.folders import PodFolders
 from joulepath_trainer.memory import OwnPage
 from joulepath_trainer.wire.messages import PROCESS, Hello, IterationRecord, PipelinePlace, Reply
 from tests.agent.room import Launcher, LocalAgent, Room, wait_until
@@ -160,11 +161,23 @@ def test_static_pods_have_one_as_well(house: House) -> None:
     house.door(POD.replace("-", ""))
 
 
+def test_containers_of_a_pod_have_one_each_and_each_ends_alone(house: House) -> None:
+    house.open(by_door)
+    folders, containers = PodFolders(house.pods), ("0123456789abcdef" * 4, "1123456789abcdef" * 4)
+    paths = [folders.make(POD, container) / "agent.sock" for container in containers]
+    wait_until(lambda: all(path.exists() for path in paths), "each has a socket")
+    clients = [house.ask(path)[0] for path in paths]
+    assert [rank.peer.pod_uid for rank in house.ranks] == [POD, POD]
+    folders.remove(POD, containers[0])
+    assert clients[0].recv(1) == b""
+    assert [rank.alive for rank in house.ranks] == [False, True]
+
+
 def test_what_is_no_folder_of_a_pod_gets_none(house: House) -> None:
     house.open(by_door)
     elsewhere = house.pods.parent / "elsewhere"
     elsewhere.mkdir()
-    for name in (POD.upper(), POD[:-1], f"{POD}0", f"{POD}.partial", "..."):
+    for name in (POD.upper(), POD[:-1], f"{POD}0", f"{POD}.partial", f"{POD}.", f"{POD}.0.0", "..."):
         (house.pods / name).mkdir()
     (house.pods / OTHER).symlink_to(elsewhere)
     (house.pods / OTHER.replace("1b", "2b")).write_text("a file")
@@ -240,7 +253,7 @@ def test_so_many_pods_have_one_at_most_and_the_others_once_there_is_room(
     house.open(by_door, most=1)
     house.door(POD)
     (house.pods / OTHER).mkdir()
-    wait_until(lambda: f"pod {OTHER} has no socket: 1 pods have one already" in caplog.messages, "it is told")
+    wait_until(lambda: f"pod {OTHER} has no socket: 1 have one already" in caplog.messages, "it is told")
     shutil.rmtree(house.pods / POD)
     wait_until((house.pods / OTHER / "agent.sock").exists, "there is room")
 

@@ -75,7 +75,7 @@ SPILL: Final = "spill"
 """A volume of the agent's pods whose limit is small."""
 LAG_S: Final = 0.002
 """From an order to the clock, of every virtual GPU."""
-_OPTIONS: Mapping[str, Any] = {"gpus": 4, "time_scale": 0.5, "lag_ms": 1000 * LAG_S, "seed": 1}
+_OPTIONS: Mapping[str, Any] = {"gpus": 6, "time_scale": 0.5, "lag_ms": 1000 * LAG_S, "seed": 1}
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,8 +214,9 @@ def ask_for_the_webhook(cluster: Cluster, namespace: str) -> None:
 def install(cluster: Cluster, injection: str = "nri") -> None:
     """`helm install`, as a person would, with the chart's own requests and limits."""
     refuse_another_release(cluster)
-    waiting = ("--create-namespace", "--take-ownership", "--wait", "--timeout", "120s")
-    _helm(cluster, {}, "install", *waiting, "--set", f"injection={injection}")
+    # Definitions that tests of another revision left on this cluster are replaced.
+    taking = ("--create-namespace", "--take-ownership", "--force-conflicts")
+    _helm(cluster, {}, "install", *taking, "--wait", "--timeout", "120s", "--set", f"injection={injection}")
 
 
 def upgrade(cluster: Cluster, agent: Mapping[str, Any]) -> None:

@@ -14,6 +14,8 @@ import pytest
 
 from joulepath_injector.folders import PodFolders, TrainerFiles, trainer_package
 
+ID, OTHER_ID = "0123456789abcdef" * 4, "1123456789abcdef" * 4
+
 
 @pytest.fixture
 def package(tmp_path: Path) -> Path:
@@ -168,30 +170,49 @@ def test_an_injector_leaves_what_volumes_find_and_all_that_a_container_with_such
 def test_a_pods_folder_is_open_and_the_one_that_holds_it_roots_alone(tmp_path: Path) -> None:
     before = os.umask(0o077)
     try:
-        made = PodFolders(tmp_path / "pods").make("c0ffee-1")
+        made = PodFolders(tmp_path / "pods").make("c0ffee-1", ID)
     finally:
         os.umask(before)
     assert [one.stat().st_mode & 0o777 for one in (made, made.parent)] == [0o755, 0o700]
-    assert PodFolders(tmp_path / "pods").make("c0ffee-1") == made
+    assert PodFolders(tmp_path / "pods").make("c0ffee-1", ID) == made
 
 
 def test_folders_go_with_their_pods_and_no_others(tmp_path: Path) -> None:
     folders = PodFolders(tmp_path / "pods")
-    for uid in ("one", "two", "three"):
-        (folders.make(uid) / "agent.sock").touch()
+    for uid in ("one", "two", "three", "one-and-more"):
+        for container in (ID, OTHER_ID):
+            (folders.make(uid, container) / "agent.sock").touch()
     folders.remove("one")
     folders.remove("never-there")
-    folders.forget({"two"})
-    assert [one.name for one in (tmp_path / "pods").iterdir()] == ["two"]
+    folders.forget({"two", "one-and-more"})
+    left = {one.name.partition(".")[0] for one in (tmp_path / "pods").iterdir()}
+    assert left == {"two", "one-and-more"}
 
 
-@pytest.mark.parametrize("uid", ["", "..", ".", "a/b", "../../etc", "x" * 65])
-def test_a_name_that_leads_elsewhere_makes_and_removes_nothing(tmp_path: Path, uid: str) -> None:
-    (tmp_path / "pods").mkdir()
+def test_a_container_has_a_folder_of_its_own_which_goes_alone(tmp_path: Path) -> None:
     folders = PodFolders(tmp_path / "pods")
+    first, second = (folders.make("uid", container) for container in (ID, OTHER_ID))
+    assert first != second
+    folders.remove("uid", ID)
+    folders.remove("uid", ID)
+    assert not first.exists()
+    assert second.exists()
+
+
+@pytest.mark.parametrize(
+    ("uid", "container"),
+    [
+        *((uid, ID) for uid in ("", "..", ".", "a/b", "../../etc", "x" * 65, "*")),
+        *(("uid", container) for container in ("", "../uid", "x", "*", "a/b")),
+    ],
+)
+def test_a_name_that_leads_elsewhere_makes_and_removes_nothing(tmp_path: Path, uid: str, container: str) -> None:
+    folders = PodFolders(tmp_path / "pods")
+    there = folders.make("uid", OTHER_ID)
     with pytest.raises(OSError, match="no folder can have the name"):
-        folders.make(uid)
-    folders.remove(uid)
+        folders.make(uid, container)
+    folders.remove(uid, container)
+    assert there.exists()
     assert [one.name for one in tmp_path.iterdir()] == ["pods"]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -32,8 +33,10 @@ from joulepath_injector.words import (
 
 LABELS = {JOB_LABELS[0]: "gpt"}
 POD = Pod("sandbox", "uid", "team", "pod", LABELS)
-TRAINS = Container("sandbox", "pytorch", ("PYTHONPATH=/opt/user",))
-SIDECAR = Container("sandbox", "sidecar")
+ID = "0123456789abcdef" * 4
+FOLDER = "pods/uid.0123456789abcdef"
+TRAINS = Container("sandbox", "pytorch", ("PYTHONPATH=/opt/user",), id=ID)
+SIDECAR = Container("sandbox", "sidecar", id="e" * 64)
 CAME = Came("uid", "team", "pod", LABELS)
 
 
@@ -102,14 +105,29 @@ def test_a_container_that_the_agent_names_gets_the_trainer_and_its_pods_folder(n
     assert made is not None
     assert {mount.destination: mount.source for mount in made.mounts} == {
         "/joulepath": str(node.trainer.place()),
-        "/run/joulepath": str(node.folder / "pods/uid"),
+        "/run/joulepath": str(node.folder / FOLDER),
     }
-    assert (node.folder / "pods/uid").is_dir()
+    assert (node.folder / FOLDER).is_dir()
     assert agent.hear() == Done("uid", "pytorch", Outcome.INJECTED)
     assert node.injector.created(POD, SIDECAR) is None
     node.injector.left(POD)
     assert agent.hear() == Left("uid")
-    assert not (node.folder / "pods/uid").exists()
+    assert not (node.folder / FOLDER).exists()
+
+
+@pytest.mark.usefixtures("patient")
+def test_a_container_that_has_ended_has_no_folder_and_the_next_one_keeps_its_own(node: Node) -> None:
+    agent = node.agent()
+    node.injector.came(POD)
+    agent.hear()
+    agent.say("pytorch")
+    assert node.injector.created(POD, TRAINS) is not None
+    made = node.injector.created(POD, replace(TRAINS, id="f" * 64))
+    node.injector.stopped(POD, TRAINS)
+    node.injector.stopped(POD, SIDECAR)
+    assert [node.folder / "pods" / f"uid.{'f' * 16}"] == [*(node.folder / "pods").iterdir()]
+    assert made is not None
+    assert made.mounts[1].source == str(node.folder / "pods" / f"uid.{'f' * 16}")
 
 
 @pytest.mark.usefixtures("patient")
@@ -213,7 +231,7 @@ def test_an_injector_that_comes_later_knows_what_one_before_it_has_done(node: No
     old.mkdir(parents=True)
     unused.mkdir()
     for uid in ("uid", "gone"):
-        (node.folder / "pods" / uid).mkdir(parents=True)
+        (node.folder / "pods" / f"{uid}.{ID[:16]}").mkdir(parents=True)
     injected = Container("sandbox", "injected", (), (Mount("/joulepath", str(old)),))
     node.injector.synchronized([POD], [injected, TRAINS, Container("unknown", "stray")])
     agent = node.agent()
@@ -223,7 +241,7 @@ def test_an_injector_that_comes_later_knows_what_one_before_it_has_done(node: No
     assert agent.hear() == Done("uid", "pytorch", Outcome.BEFORE)
     assert old.exists()
     assert not unused.exists()
-    assert [one.name for one in (node.folder / "pods").iterdir()] == ["uid"]
+    assert [*(node.folder / "pods").iterdir()] == [node.folder / FOLDER]
     node.injector.synchronized([], [])
     assert agent.hear() == Left("uid")
     assert not old.exists()

@@ -1,4 +1,4 @@
-"""The injector and the real containerd: what is asked for is there, and nothing of ours keeps one from running."""
+"""The injector and real containerd, 2 and 1.7: what is asked for is there, nothing of ours keeps one from running."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from joulepath_injector.nri.frames import NriError
 from joulepath_injector.nri.messages import Adjustment, Container, Pod
 from joulepath_injector.nri.plugin import Session, connect
 from joulepath_injector.words import FOLDER, SOCKET_NAME, Done, Outcome
-from real_cluster import Cluster, Node, NotYetError, cluster_up, images, only_release, until
+from real_cluster import CONTAINERD_1, Cluster, Node, NotYetError, images, only_release, other_node, until
 from tests.injector.agent_double import TRAINS, AgentDouble
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
@@ -31,6 +31,8 @@ BUSYBOX: Final = "localhost/joulepath/busybox:1"
 PYTHON: Final = "joulepath.local/end-to-end-pythonpath:1"
 """Its ENV PYTHONPATH is /opt/user."""
 DOCKERFILE: Final = Path(__file__).parents[1] / "end_to_end/pythonpath_image/Dockerfile"
+PYTHONS: Final = {"distroless": "Dockerfile", "conda": "Dockerfile", "musl": "musl/Dockerfile"}
+"""By target: where in python_images."""
 BOOTSTRAP: Final = "/joulepath/joulepath_trainer/bootstrap"
 SHOW: Final = 'echo "PYTHONPATH=$PYTHONPATH"; ls /joulepath /run/joulepath 2>&1; echo end'
 LIMIT_S: Final = 60
@@ -59,12 +61,17 @@ class Place:
 
     def create(self, *containers: Mapping[str, Any], trains: str = "pytorch", **spec: Any) -> str:
         """A pod whose containers `trains` are to have the trainer; its name."""
-        name = f"pod-{uuid4().hex[:6]}"
+        pod = self.pod(*containers, labels={TRAINS: trains}, **spec)
+        self.kubectl("create", "--filename", "-", stdin=json.dumps(pod))
+        return str(pod["metadata"]["name"])
+
+    def pod(self, *containers: Mapping[str, Any], labels: Mapping[str, str], **spec: Any) -> dict[str, Any]:
+        """A pod's manifest."""
         made = [{"securityContext": ALLOWED, "imagePullPolicy": "Never", **one} for one in containers]
-        pod = {
+        return {
             "apiVersion": "v1",
             "kind": "Pod",
-            "metadata": {"name": name, "labels": {TRAINS: trains}},
+            "metadata": {"name": f"pod-{uuid4().hex[:6]}", "labels": dict(labels)},
             "spec": {
                 "nodeName": self.node.name,
                 "restartPolicy": "Never",
@@ -74,8 +81,6 @@ class Place:
                 **spec,
             },
         }
-        self.kubectl("create", "--filename", "-", stdin=json.dumps(pod))
-        return name
 
     def status(self, pod: str) -> dict[str, Any]:
         return dict(json.loads(self.kubectl("get", "pod", pod, "--output", "json")))
@@ -114,19 +119,35 @@ class Place:
             self.node.stop(name)
             print(log.read_text()[before:])
 
+    @contextlib.contextmanager
+    def agent(self) -> Iterator[AgentDouble]:
+        """One that the injector, which is there, has met."""
+        made = AgentDouble(self.root(f"/var/lib/joulepath/{FOLDER}/{SOCKET_NAME}"))
+        try:
+            until("the agent", LIMIT_S, lambda: made.connected)
+            yield made
+        finally:
+            made.close()
+
+    def folders(self, uid: str) -> list[Path]:
+        """Those of a pod's containers."""
+        return [*self.root("/run/joulepath/pods").glob(f"{uid}.*")]
+
     def sessions(self, name: str = "injector") -> int:
         """How often the injector has told of a session with the runtime."""
         return self.node.log(name).read_text().count("sandboxes are there")
 
 
-@pytest.fixture(scope="module")
-def place(cluster: Cluster) -> Iterator[Place]:
+@pytest.fixture(scope="module", params=["containerd 2", CONTAINERD_1])
+def place(request: pytest.FixtureRequest, cluster: Cluster) -> Iterator[Place]:
     name = f"injector-{uuid4().hex[:6]}"
-    with only_release():
-        cluster.load(images.build(DOCKERFILE, None, PYTHON))
+    with only_release(), contextlib.ExitStack() as stack:
+        other = request.param == CONTAINERD_1
+        node = stack.enter_context(other_node(cluster, CONTAINERD_1)) if other else cluster.node("node0")
+        node.load(images.build(DOCKERFILE, None, PYTHON))
         cluster.kubectl("create", "namespace", name)
         cluster.kubectl("label", "namespace", name, "pod-security.kubernetes.io/enforce=restricted")
-        yield Place(cluster, cluster.node("node0"), name)
+        yield Place(cluster, node, name)
         cluster.kubectl("delete", "namespace", name, "--wait=false")
 
 
@@ -138,12 +159,8 @@ def injector(place: Place) -> Iterator[int]:
 
 @pytest.fixture
 def agent(place: Place, injector: int) -> Iterator[AgentDouble]:
-    made = AgentDouble(place.root(f"/var/lib/joulepath/{FOLDER}/{SOCKET_NAME}"))
-    try:
-        until("the agent", LIMIT_S, lambda: made.connected)
+    with place.agent() as made:
         yield made
-    finally:
-        made.close()
 
 
 def busybox(name: str = "pytorch", script: str = SHOW, **more: Any) -> dict[str, Any]:
@@ -196,6 +213,48 @@ def test_a_restricted_pod_on_a_read_only_root_trains_with_its_images_own_python_
     assert wait_done(agent, pod).outcome is Outcome.INJECTED
 
 
+INTERPRETER: Final = """
+import json, os, sys
+print(json.dumps({
+    "hook": "joulepath_trainer.hook" in sys.modules,
+    "path": [one for one in sys.path if "joulepath" not in one],
+    "prefix": sys.prefix,
+    "flags": str(sys.flags),
+    "libc": [line.split()[-1] for line in open("/proc/self/maps") if "ld-" in line][:1],
+    "shell": os.path.exists("/bin/sh"),
+}))
+"""
+
+
+def interpreter(place: Place, image: str, *options: str, trains: str = "pytorch", **more: Any) -> dict[str, Any]:
+    """What a Python says of itself, in an image of ours."""
+    tag = f"joulepath.local/injector-{image}:1"
+    place.node.load(images.build(Path(__file__).parent / "python_images" / PYTHONS[image], image, tag))
+    made = {"name": "pytorch", "image": tag, "command": ["python3", *options, "-c", INTERPRETER], **more}
+    return dict(json.loads(place.said(place.run(made, trains=trains))))
+
+
+@pytest.mark.parametrize("image", PYTHONS)
+def test_a_python_without_a_shell_or_of_another_prefix_or_libc_has_the_trainer_and_is_otherwise_the_same(
+    place: Place, agent: AgentDouble, image: str
+) -> None:
+    without, having = (interpreter(place, image, trains=trains) for trains in ("", "pytorch"))
+    assert having == {**without, "hook": True}
+    assert not without["hook"]
+    assert not without["shell"]
+    assert without["prefix"] == ("/usr" if image == "distroless" else f"/opt/{image}")
+    assert ("musl" in without["libc"][0]) is (image == "musl")
+
+
+@pytest.mark.parametrize("option", ["-I", "-E", "-S"])
+def test_a_python_that_is_isolated_is_not_observed_and_runs_as_without_us(
+    place: Place, agent: AgentDouble, option: str
+) -> None:
+    without, having = (interpreter(place, "distroless", option, trains=trains) for trains in ("", "pytorch"))
+    assert having == without
+    assert not having["hook"]
+
+
 def test_a_python_path_of_the_pods_stays_behind_ours_by_value_and_by_reference(
     place: Place, agent: AgentDouble
 ) -> None:
@@ -239,11 +298,46 @@ def test_a_container_that_is_started_anew_has_it_again(place: Place, agent: Agen
 def test_a_pods_folder_goes_with_the_pod(place: Place, agent: AgentDouble) -> None:
     pod = place.create(busybox(script="sleep 3600"))
     uid = place.wait(pod, "Running")["metadata"]["uid"]
-    folder = place.root(f"/run/joulepath/pods/{uid}")
-    assert folder.is_dir()
+    assert place.folders(uid)
     place.kubectl("delete", "pod", pod, "--wait")
-    until("the end of its folder", LIMIT_S, lambda: not folder.exists())
+    until("the end of its folder", LIMIT_S, lambda: not place.folders(uid))
     until("word of it", LIMIT_S, lambda: pod in agent.left)
+
+
+def test_a_containers_folder_goes_with_it_while_others_of_its_pod_go_on(place: Place, agent: AgentDouble) -> None:
+    ended = busybox(script="until [ -e /kept/end ]; do sleep 0.1; done")
+    ended["volumeMounts"] = [{"name": "kept", "mountPath": "/kept"}]
+    goes_on = {**ended, "name": "second", "command": ["sleep", "3600"]}
+    volume = {"volumes": [{"name": "kept", "emptyDir": {}}]}
+    pod = place.create(ended, goes_on, trains="pytorch_second", **volume)
+    uid = place.wait(pod, "Running")["metadata"]["uid"]
+    until("both folders", LIMIT_S, lambda: len(place.folders(uid)) == 2)
+    place.kubectl("exec", pod, "--container", "second", "--", "touch", "/kept/end")
+    until("the end of one", LIMIT_S, lambda: len(place.folders(uid)) == 1)
+    statuses = {one["name"]: one for one in place.status(pod)["status"]["containerStatuses"]}
+    left = statuses["second"]["containerID"].removeprefix("containerd://")
+    assert [one.name for one in place.folders(uid)] == [f"{uid}.{left[:16]}"]
+    place.kubectl("delete", "pod", pod, "--wait=false")
+
+
+def test_a_container_whose_processes_stand_still_loses_its_folder_once_the_kubelet_has_stopped_it(
+    place: Place, agent: AgentDouble
+) -> None:
+    look = {"exec": {"command": ["test", "!", "-e", "/kept/hangs"]}, "periodSeconds": 1, "failureThreshold": 1}
+    kept: dict[str, Any] = {"volumeMounts": [{"name": "kept", "mountPath": "/kept"}]}
+    hangs = busybox(script="sleep 3600 & kill -STOP $!; wait", livenessProbe=look, **kept)
+    pod = place.create(
+        hangs,
+        busybox("second", "sleep 3600", **kept),
+        volumes=[{"name": "kept", "emptyDir": {}}],
+        terminationGracePeriodSeconds=1,
+    )
+    uid = place.wait(pod, "Running")["metadata"]["uid"]
+    assert len(place.folders(uid)) == 1
+    place.kubectl("exec", pod, "--container", "second", "--", "touch", "/kept/hangs")
+    until("the end of its folder", LIMIT_S, lambda: not place.folders(uid))
+    assert place.status(pod)["status"]["phase"] == "Running"
+    place.kubectl("delete", "pod", pod, "--wait=false")
 
 
 def specification(place: Place, pod: str) -> str:
@@ -266,14 +360,9 @@ def specification(place: Place, pod: str) -> str:
 
 def test_a_container_that_is_not_named_is_byte_for_byte_what_it_is_without_a_plugin(place: Place) -> None:
     without = place.run(busybox(), trains="")
-    with place.injector():
-        agent = AgentDouble(place.root(f"/var/lib/joulepath/{FOLDER}/{SOCKET_NAME}"))
-        try:
-            until("the agent", LIMIT_S, lambda: agent.connected)
-            beside = place.run(busybox(), trains="")
-            named = place.run(busybox())
-        finally:
-            agent.close()
+    with place.injector(), place.agent():
+        beside = place.run(busybox(), trains="")
+        named = place.run(busybox())
     assert specification(place, beside) == specification(place, without)
     assert specification(place, named) != specification(place, without)
 
@@ -298,8 +387,15 @@ def test_an_agent_that_is_silent_costs_a_pod_the_trainer_and_no_more(place: Plac
     assert is_injected(place.said(place.run(busybox())))
 
 
-def test_without_an_agent_pods_run_as_they_are(place: Place, injector: int) -> None:
-    assert not is_injected(place.said(place.run(busybox())))
+def test_without_an_agent_pods_run_as_they_are_and_one_that_comes_later_hears_of_them(
+    place: Place, injector: int
+) -> None:
+    pod = place.create(busybox(script=f"{SHOW}; sleep 3600"))
+    place.wait(pod, "Running")
+    assert not is_injected(place.said(pod))
+    with place.agent() as agent:
+        assert wait_done(agent, pod).outcome is Outcome.LATE
+        assert is_injected(place.said(place.run(busybox())))
 
 
 def test_an_injector_that_is_killed_keeps_nothing_from_running_and_the_next_one_goes_on(place: Place) -> None:
@@ -350,9 +446,9 @@ def test_a_runtime_that_is_started_anew_has_its_plugin_again(place: Place, injec
     assert wait_done(agent, running).outcome is Outcome.INJECTED
     sessions = place.sessions()
     place.node.stop("containerd")
-    with cluster_up(len(place.cluster.nodes)):
-        until("the next session", LIMIT_S, lambda: place.sessions() > sessions)
-        assert is_injected(place.said(place.run(busybox())))
+    place.node.up((), lambda: None)
+    until("the next session", LIMIT_S, lambda: place.sessions() > sessions)
+    assert is_injected(place.said(place.run(busybox())))
     assert agent.done[running]["pytorch"].outcome is Outcome.INJECTED
     assert "hook.py" in place.kubectl("exec", running, "--", "ls", "/joulepath/joulepath_trainer")
 
@@ -399,6 +495,9 @@ class Silent:
 
     def created(self, pod: Pod, container: Container) -> Adjustment | None:
         """It wants nothing."""
+
+    def stopped(self, pod: Pod, container: Container) -> None:
+        """It does nothing."""
 
 
 @pytest.mark.parametrize(

@@ -190,3 +190,24 @@ def test_a_job_is_read_as_the_training_operator_writes_it() -> None:
     found = index.job(PYTORCH_JOBS, ("team", "gpt3"))
     assert found is not None
     assert (found.annotation, found.finished, found.suspended) == ("plan", "Succeeded", False)
+
+
+@pytest.mark.parametrize("condition", ["True", "False", None])
+@pytest.mark.parametrize(
+    ("spec", "suspended"),
+    [
+        ({"runPolicy": {"suspend": True}}, True),
+        ({"runPolicy": {"suspend": False}}, False),
+        ({"runPolicy": {}}, False),
+        ({}, False),
+    ],
+)
+def test_a_job_is_suspended_while_that_is_asked_for_whatever_its_condition_says_yet(
+    spec: dict[str, Any], suspended: bool, condition: str | None
+) -> None:
+    index = Index()
+    conditions = [{"type": "Suspended", "status": condition}] if condition else []
+    index.put(PYTORCH_JOBS, {**job(), "spec": spec, "status": {"conditions": conditions}})
+    found = index.job(PYTORCH_JOBS, ("team", "gpt3"))
+    assert found is not None
+    assert found.suspended is suspended

@@ -569,6 +569,15 @@ def test_of_a_thousand_nodes_the_one_without_a_report_is_asked_for_its_agent(
             },
             "Unschedulable: 0/2 nodes",
         ),
+        (
+            {
+                "phase": "Pending",
+                "conditions": [
+                    {"type": "PodScheduled", "status": "False", "reason": "SchedulingGated", "message": "a gate"}
+                ],
+            },
+            "SchedulingGated: a gate",
+        ),
     ],
 )
 def test_why_a_pod_does_not_run_is_told_in_the_kubelets_or_the_schedulers_words(

@@ -21,11 +21,17 @@ RESTRICTED: Final = f"{JOBS}-restricted"
 UNLABELLED: Final = f"{JOBS}-unlabelled"
 
 
+def clear(cluster: Cluster) -> None:
+    """All of this module."""
+    product.clear(cluster)
+    cluster.kubectl("delete", "namespace", RESTRICTED, UNLABELLED, "--ignore-not-found", "--wait", "--timeout=60s")
+
+
 @pytest.fixture(scope="module")
 def release(cluster: Cluster) -> Iterator[Product]:
     with only_release():
         product.refuse_another_release(cluster)
-        product.clear(cluster)
+        clear(cluster)
         product.prepare(cluster)
         for name in (JOBS, RESTRICTED):
             cluster.kubectl("create", "namespace", name)
@@ -40,8 +46,7 @@ def release(cluster: Cluster) -> Iterator[Product]:
             for part in ("operator", "webhook"):
                 chosen = ("--selector", f"app.kubernetes.io/component={part}", "--namespace", product.SYSTEM)
                 print(cluster.kubectl("logs", *chosen, "--tail=100", "--prefix", "--all-containers"))
-            cluster.kubectl("delete", "namespace", RESTRICTED, UNLABELLED, "--wait=false")
-            product.clear(cluster)
+            clear(cluster)
 
 
 @pytest.fixture(scope="module")

@@ -49,7 +49,7 @@ _MESSAGES: Final[dict[str, tuple[tuple[str, int, str], ...]]] = {
     "SynchronizeRequest": (("pods", 1, "*PodSandbox"), ("containers", 2, "*Container"), ("more", 3, "bool")),
     "SynchronizeResponse": (("more", 2, "bool"),),
     "PodSandboxRequest": (("pod", 1, "PodSandbox"),),  # RunPodSandboxRequest, StopPodSandboxRequest and so on
-    "CreateContainerRequest": (("pod", 1, "PodSandbox"), ("container", 2, "Container")),
+    "ContainerRequest": (("pod", 1, "PodSandbox"), ("container", 2, "Container")),  # Create-, StopContainerRequest
     "CreateContainerResponse": (("adjust", 1, "ContainerAdjustment"),),
     "StateChangeEvent": (("event", 1, "int32"), ("pod", 2, "PodSandbox")),
     # What is there
@@ -63,6 +63,7 @@ _MESSAGES: Final[dict[str, tuple[tuple[str, int, str], ...]]] = {
     ),
     "LinuxPodSandbox": (("namespaces", 5, "*LinuxNamespace"),),
     "Container": (
+        ("id", 1, "string"),
         ("pod_sandbox_id", 2, "string"),
         ("name", 3, "string"),
         ("env", 8, "*string"),
@@ -110,6 +111,8 @@ class Container:
     mounts: tuple[Mount, ...] = ()
     """Those in the way of ours, and ours."""
     user_namespace: bool = False
+    id: str = ""
+    """Of this one: one that is started anew is another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +160,7 @@ def _container(message: Any, longest: int) -> Container:
         tuple(env[-_MOST_VARIABLES:]),
         tuple(mounts[:_MOST_MOUNTS]),
         _user_namespace(message.linux),
+        _name(message.id),
     )
 
 

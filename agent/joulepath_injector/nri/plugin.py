@@ -33,7 +33,10 @@ _RUN_POD: Final = 1
 _STOP_POD: Final = 2
 _REMOVE_POD: Final = 3
 _CREATE_CONTAINER: Final = 4
-_EVENTS: Final = sum(1 << (event - 1) for event in (_RUN_POD, _STOP_POD, _REMOVE_POD, _CREATE_CONTAINER))
+_STOP_CONTAINER: Final = 10
+_EVENTS: Final = sum(
+    1 << (event - 1) for event in (_RUN_POD, _STOP_POD, _REMOVE_POD, _CREATE_CONTAINER, _STOP_CONTAINER)
+)
 
 
 class Plugin(Protocol):
@@ -50,6 +53,9 @@ class Plugin(Protocol):
 
     def created(self, pod: Pod, container: Container) -> Adjustment | None:
         """A container is being made, and waits: what it gets besides."""
+
+    def stopped(self, pod: Pod, container: Container) -> None:
+        """A container has ended, or couldn't be made."""
 
 
 def connect(path: Path) -> socket.socket:
@@ -84,6 +90,7 @@ class Session:
             "RemovePodSandbox": lambda body: self._pod_event(_REMOVE_POD, body),
             "StateChange": self._state_change,
             "CreateContainer": self._create,
+            "StopContainer": self._stop,
         }
 
     def serve(self) -> NoReturn:
@@ -156,9 +163,14 @@ class Session:
         return b""
 
     def _create(self, body: bytes) -> bytes:
-        asked = TYPES["CreateContainerRequest"].FromString(body)
+        asked = TYPES["ContainerRequest"].FromString(body)
         adjustment = self._plugin.created(pod(asked.pod), being_made(asked.container))
         return b"" if adjustment is None else adjusted(adjustment)
+
+    def _stop(self, body: bytes) -> bytes:
+        told = TYPES["ContainerRequest"].FromString(body)
+        self._plugin.stopped(pod(told.pod), there(told.container))
+        return b""
 
 
 def _see_registered(message: Message) -> None:

@@ -22,8 +22,17 @@ from joulepath_injector.words import JOB_LABELS, MOST_BYTES, Came, encode
 from tests.injector.runtime_double import RuntimeDouble, container, pod
 
 (JOB,) = JOB_LABELS
-RUN, STOP, REMOVE, CREATE = 1, 2, 3, 4
-METHODS = ["Configure", "Synchronize", "RunPodSandbox", "StateChange", "CreateContainer", "Shutdown", "Unheard"]
+RUN, STOP, REMOVE, CREATE, STOP_CONTAINER = 1, 2, 3, 4, 10
+METHODS = [
+    "Configure",
+    "Synchronize",
+    "RunPodSandbox",
+    "StateChange",
+    "CreateContainer",
+    "StopContainer",
+    "Shutdown",
+    "Unheard",
+]
 
 
 class Recorder:
@@ -50,6 +59,11 @@ class Recorder:
         if self.fails:
             raise RuntimeError("a failure of ours")
         return self.adjustment
+
+    def stopped(self, pod: Pod, container: Container) -> None:
+        self.told.append(("stopped", pod.uid, container.id))
+        if self.fails:
+            raise RuntimeError("a failure of ours")
 
 
 @pytest.fixture
@@ -78,10 +92,10 @@ def runtime(plugin: Recorder) -> Iterator[RuntimeDouble]:
     assert ended == ["the runtime has closed the connection"]
 
 
-def test_it_subscribes_to_sandboxes_and_to_containers_that_are_made_and_to_nothing_else(runtime: RuntimeDouble) -> None:
+def test_it_subscribes_to_sandboxes_and_to_begin_and_end_of_containers_alone(runtime: RuntimeDouble) -> None:
     asked = TYPES["ConfigureRequest"](runtime_name="containerd", runtime_version="v2").SerializeToString()
     events = TYPES["ConfigureResponse"].FromString(runtime.call("Configure", asked)).events
-    assert [event for event in range(1, 32) if events >> (event - 1) & 1] == [RUN, STOP, REMOVE, CREATE]
+    assert [event for event in range(1, 32) if events >> (event - 1) & 1] == [RUN, STOP, REMOVE, CREATE, STOP_CONTAINER]
 
 
 def test_what_is_there_is_told_once_however_many_messages_it_takes(runtime: RuntimeDouble, plugin: Recorder) -> None:
@@ -103,6 +117,16 @@ def test_sandboxes_come_and_go_by_calls_of_today_and_of_older_runtimes(
     assert runtime.call(method, TYPES["PodSandboxRequest"](pod=pod()).SerializeToString()) == b""
     assert runtime.call("StateChange", TYPES["StateChangeEvent"](event=event, pod=pod()).SerializeToString()) == b""
     assert plugin.told == told * 2
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_end_of_a_container_is_told_and_changes_nothing(
+    runtime: RuntimeDouble, plugin: Recorder, fails: bool
+) -> None:
+    plugin.fails = fails
+    told = TYPES["ContainerRequest"](pod=pod(), container=container(id="an-id"))
+    assert runtime.call("StopContainer", told.SerializeToString()) == b""
+    assert plugin.told == [("stopped", "uid", "an-id")]
 
 
 def test_what_containerd_really_says_of_a_pod_and_its_container_is_read(
@@ -130,7 +154,7 @@ def ask(runtime: RuntimeDouble) -> bytes:
     mounts = [{"destination": place, "source": "/node"} for place in ("/data", "/var/run/joulepath")]
     made = container(env=["A=1", "PYTHONPATH=/own", "PYTHONPATHS=2"], mounts=mounts, linux=user)
     labels = [{"key": key, "value": "gpt"} for key in ("app", JOB)]
-    asked = TYPES["CreateContainerRequest"](pod=pod(labels=labels), container=made)
+    asked = TYPES["ContainerRequest"](pod=pod(labels=labels), container=made)
     return runtime.call("CreateContainer", asked.SerializeToString())
 
 
@@ -158,7 +182,7 @@ def test_what_nobody_looks_at_is_not_kept_and_what_is_kept_is_short(runtime: Run
     named.namespace = named.name = long
     told = TYPES["SynchronizeRequest"](pods=[named], containers=[large]).SerializeToString()
     runtime.call("Synchronize", told)
-    asked = TYPES["CreateContainerRequest"](pod=named, container=large).SerializeToString()
+    asked = TYPES["ContainerRequest"](pod=named, container=large).SerializeToString()
     runtime.call("CreateContainer", asked)
     (made_pod, made), there = plugin.told[1], plugin.containers[0]
     assert made_pod.labels == {JOB: "x" * 253}
