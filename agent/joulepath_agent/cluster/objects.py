@@ -9,6 +9,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
@@ -52,10 +53,10 @@ class ApiServer:
             url = f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
         if not url.startswith("https://"):
             return cls(url)
-        token, authority = credentials / "token", credentials / "ca.crt"
-        for needed in (token, authority):
-            needed.read_text()
-        return cls(url, lambda: token.read_text().strip(), ca_certs=str(authority))  # the kubelet renews the token
+        token, authority = partial(_token, credentials / "token"), credentials / "ca.crt"
+        token()
+        authority.read_text()
+        return cls(url, token, ca_certs=str(authority))
 
     def read(self, *names: str, timeout_s: tuple[float, float] = _TIMEOUT_S) -> Mapping[str, Any]:
         """An object, or a list.
@@ -134,6 +135,14 @@ class ApiServer:
             raise OSError(str(error)) from None
         except json.JSONDecodeError as error:
             raise OSError(f"the answer to {method} {path} is no JSON: {error}") from None
+
+
+def _token(file: Path) -> str:
+    """As the kubelet renewed it last. Where it is missing, no object is said to be."""
+    try:
+        return file.read_text().strip()
+    except OSError as error:
+        raise OSError(f"the token for the API server can't be read: {error}") from None
 
 
 def _said(answer: bytes) -> str:

@@ -123,8 +123,16 @@ def test_without_a_cluster_or_credentials_it_is_said_what_is_missing(
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     with pytest.raises(OSError, match="set --api-server"):
         ApiServer.connect("", server.folder)
-    with pytest.raises(FileNotFoundError, match="nowhere"):
+    with pytest.raises(OSError, match="nowhere"):
         ApiServer.connect(server.url, tmp_path / "nowhere")
+
+
+def test_a_token_that_is_gone_does_not_say_that_an_object_is(server: Server) -> None:
+    api = ApiServer.connect(server.url, server.folder)
+    (server.folder / "token").unlink()
+    with pytest.raises(OSError, match="token") as said:
+        api.read("plans")
+    assert not isinstance(said.value, FileNotFoundError)
 
 
 def test_what_is_not_there_and_what_is_forbidden_are_told_in_the_servers_words(server: Server) -> None:
