@@ -180,7 +180,7 @@ class EnergyTrace:
         self._blind = not rhythm.must_see(after)
         if self._blind:
             # The joules of the one before an edge that is to be seen are read soon: what moves until then is off beat.
-            latest = _SOONEST if rhythm.must_see(rhythm.next(after)) else _LATEST
+            latest = _SOONEST if rhythm.must_see(after, beats=1) else _LATEST
             self.due_s, self.late_s = (after.at_s + share * rhythm.period_s for share in (_SOONEST, latest))
         else:
             self.put_off(max(self.due_s, after.at_s - after.off_s - _FINE_POLL_S))

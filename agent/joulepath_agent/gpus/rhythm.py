@@ -107,10 +107,12 @@ class Rhythm:
         """The one that is expected after another."""
         return self.around(move.at_s + self.period_s / 2)[1]
 
-    def must_see(self, move: Move) -> bool:
-        """Whether an expected move is to be seen closely: it is known roughly, or none was seen for long."""
-        rough_s = max(_ROUGH_S, _ROUGH_SHARE * self.period_s)
-        return not self.is_even or move.off_s > rough_s or move.at_s > self._seen[-1].at_s + _UNSEEN * self.period_s
+    def must_see(self, move: Move, beats: int = 0) -> bool:
+        """Whether the move so many beats after an expected one is to be seen closely: it is known roughly, or none was
+        seen for long."""
+        if not self.is_even or move.off_s + beats * self._drift_s > max(_ROUGH_S, _ROUGH_SHARE * self.period_s):
+            return True
+        return move.at_s > self._seen[-1].at_s + (_UNSEEN - beats) * self.period_s
 
     def _expect(self, beat: int) -> Move:
         last = self._seen[-1]
