@@ -18,6 +18,7 @@ from prometheus_client import CollectorRegistry
 
 from joulepath_agent.agent import Agent
 from joulepath_agent.cluster.api import NodeApi
+from joulepath_agent.cluster.objects import ApiServer
 from joulepath_agent.doctor.__main__ import main as examine
 from joulepath_agent.injection.admission import Admission
 from joulepath_agent.injection.client import Client
@@ -60,7 +61,9 @@ def _run(options: argparse.Namespace, written: Log) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     try:
-        cluster = NodeApi.connect(options.node_name, options.namespace, options.plan_time_to_live)
+        server = ApiServer.connect(options.api_server, options.credentials)
+        life_s = options.plan_time_to_live
+        cluster = NodeApi(server, options.node_name, options.namespace, plan_time_to_live_s=life_s)
         registry, jobs = Registry(), Jobs(cluster.read_job)
         told = ToldPods(registry, jobs)
         agent = Agent(
@@ -108,6 +111,10 @@ def _options() -> argparse.ArgumentParser:
     take("--node-name", "NODE_NAME", None, str, "name of this node")
     take("--namespace", "POD_NAMESPACE", "joulepath", str, "namespace of the agent's Lease")
     take("--state-dir", "JOULEPATH_STATE_DIR", "/var/lib/joulepath", Path, "folder with the clocks' socket")
+    url = "URL of the API server; by default that of the cluster that this pod is in. By http, without credentials"
+    take("--api-server", "JOULEPATH_API_SERVER", "", str, url)
+    account = "/var/run/secrets/kubernetes.io/serviceaccount"
+    take("--credentials", "JOULEPATH_CREDENTIALS", account, Path, "folder with token and ca.crt for it")
     kubelet = "/var/lib/kubelet/pod-resources/kubelet.sock"
     take("--pod-resources", "JOULEPATH_POD_RESOURCES", kubelet, Path, "the kubelet's pod-resources socket")
     take("--metrics-address", "JOULEPATH_METRICS_ADDRESS", "0.0.0.0", str, "address of the HTTP servers")

@@ -11,7 +11,7 @@ import faulthandler
 import itertools
 import logging
 import math
-import secrets
+import os
 import threading
 import time
 from collections import Counter
@@ -137,8 +137,9 @@ class Clocks:
         self._setters: dict[str, ClockSetter] = {}
         self._watches: dict[str, Watch] = {}
         self._lock = threading.Lock()
-        self._numbers = itertools.count(secrets.randbits(48))
-        """Of ranks and questions. Drawn, so that an answer to the process before this one is an answer to nobody."""
+        self._numbers = itertools.count(int.from_bytes(os.urandom(6)))
+        """Of ranks and questions. Drawn, so that an answer to the process before this one is an answer to nobody. (By
+        `os`, as `secrets` loads OpenSSL's libcrypto.)"""
         self._ranks: dict[str, Rank] = {}
         self._groups: WeakValueDictionary[tuple[object, ...], Group] = WeakValueDictionary()
         """Of tensor-parallel peers, for as long as one of them is there."""

@@ -6,7 +6,6 @@ the folder of all contents, in which `current` leads to one: the volume is alway
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import logging
 import re
@@ -15,6 +14,8 @@ import tempfile
 from collections.abc import Collection
 from pathlib import Path
 from typing import Final
+
+from joulepath_rules import sha256
 
 __all__ = ["PodFolders", "TrainerFiles", "trainer_package"]
 
@@ -159,7 +160,5 @@ def _sources(package: Path) -> dict[str, bytes]:
 
 
 def _content(sources: dict[str, bytes]) -> str:
-    sum_of_all = hashlib.sha256()
-    for name, text in sorted(sources.items()):
-        sum_of_all.update(f"{name} {len(text)}\n".encode() + text)
-    return sum_of_all.hexdigest()[:16]
+    sources_in_order = (f"{name} {len(text)}\n".encode() + text for name, text in sorted(sources.items()))
+    return sha256(b"".join(sources_in_order)).hexdigest()[:16]

@@ -2,6 +2,7 @@
 packages: the process that sets clocks imports it.
 
 - `instructions`: what a rank computes, by name
+- `digest`: SHA-256 as both sides compute it
 - `plan`: a plan as values, and what a rank does with one
 - `arms`: which iterations run what
 - `applied`: what an iteration ran
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 from joulepath_rules.applied import Applied
 from joulepath_rules.arms import Arm, Timetable, arm_of, next_boundary
+from joulepath_rules.digest import sha256
 from joulepath_rules.instructions import INSTRUCTION_KINDS, Instruction
 from joulepath_rules.plan import MARGIN, TAIL_LAGS, Blocks, Plan, Purpose, RankState, StagePlan, Sweep
 
@@ -30,4 +32,5 @@ __all__ = [
     "Timetable",
     "arm_of",
     "next_boundary",
+    "sha256",
 ]

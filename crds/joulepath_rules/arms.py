@@ -19,11 +19,11 @@ until the next block begins.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from enum import StrEnum
 from typing import Protocol
 
+from joulepath_rules.digest import sha256
 from joulepath_rules.plan import Purpose
 
 __all__ = ["Arm", "Timetable", "arm_of", "next_boundary"]
@@ -87,7 +87,7 @@ def arm_of(spec: Timetable, iteration: int) -> tuple[Arm, int]:
     pair, second = divmod(block, 2)
     if not _is_dense(spec.blocks, pair, spec.activate_at, spec.sparse_from) and not _is_drawn(spec, spec.blocks, pair):
         return Arm.PLAN, -1
-    coin = hashlib.sha256(f"{spec.hash}/{pair}".encode()).digest()[0] & 1
+    coin = sha256(f"{spec.hash}/{pair}".encode()).digest()[0] & 1
     return (Arm.PLAN if coin == second else Arm.CONTROL), block
 
 
@@ -114,5 +114,5 @@ def _is_drawn(spec: Timetable, blocks: _Blocks, pair: int) -> bool:
     if blocks.every is None:
         return False
     window, place = divmod(pair, blocks.every)
-    drawn = hashlib.sha256(f"{spec.hash}/window/{window}".encode()).digest()
+    drawn = sha256(f"{spec.hash}/window/{window}".encode()).digest()
     return place == int.from_bytes(drawn[:4]) % blocks.every

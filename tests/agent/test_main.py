@@ -22,14 +22,7 @@ from tests.agent.room import PATIENCE_S, Launcher, Process, wait_until
 from virtual_gpus.build import library_dir
 from virtual_gpus.fixtures import MakeVirtualGpus, run_program
 
-KUBECONFIG = """
-apiVersion: v1
-kind: Config
-current-context: nowhere
-contexts: [{name: nowhere, context: {cluster: nowhere, user: nobody}}]
-clusters: [{name: nowhere, cluster: {server: "http://127.0.0.1:9"}}]
-users: [{name: nobody, user: {}}]
-"""
+NOWHERE = "http://127.0.0.1:9"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,11 +76,10 @@ def start_clocks(begin: Callable[..., Started], tmp_path: Path) -> Callable[[dic
 @pytest.fixture
 def start(begin: Callable[..., Started], tmp_path: Path) -> Callable[..., Started]:
     """Factory: starts the agent, with an API server that isn't there."""
-    (tmp_path / "kubeconfig").write_text(KUBECONFIG)
     ports = ("--metrics-address", "127.0.0.1", "--metrics-port", "0", "--health-port", "0")
     return lambda environment, *options: begin(
         "joulepath_agent",
-        {**environment, "KUBECONFIG": str(tmp_path / "kubeconfig")},
+        {"JOULEPATH_API_SERVER": NOWHERE, **environment},
         *("--node-name", "a", *ports, *options),
     )
 
@@ -138,8 +130,7 @@ def test_what_keeps_an_agent_or_clocks_from_starting_keeps_no_clock_locked(
     journal.add(gpus.uuids[0])
     assert run_program(gpus, "set_clock_error", gpu=0)["error"] == 0
     if broken == "credentials":
-        (tmp_path / "kubeconfig").unlink()
-        ended = start(gpus.environment)
+        ended = start({**gpus.environment, "JOULEPATH_API_SERVER": "", "JOULEPATH_CREDENTIALS": str(tmp_path)})
     else:
         (tmp_path / "agent.sock").mkdir()
         ended = start_clocks(gpus.environment)

@@ -15,14 +15,15 @@ from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException
 
 from joulepath_agent.cluster.api import NodeApi
-from joulepath_agent.cluster.failures import failures_as_oserror
 from joulepath_agent.cluster.heartbeat import Heartbeat
+from joulepath_agent.cluster.objects import ApiServer
 from joulepath_cli.commands.preflight import cluster as preflight
 from joulepath_cli.commands.preflight.facts import Unread
 from joulepath_crds.serving.guard import Guard
 from joulepath_operator.control.api import Api
 from joulepath_operator.facts.admission import Stop
 from real_cluster import Cluster, until
+from tests.agent.cluster.real_api import api_server
 
 pytestmark = [
     pytest.mark.cluster,
@@ -178,20 +179,16 @@ def test_an_agent_writes_the_report_and_the_lease_of_its_own_node_and_no_other(r
     own, other = (node.name for node in release.cluster.nodes[:2])
     of_own, of_other = _agent(release, own), _agent(release, other)
 
-    def beat(api: client.ApiClient, node: str) -> None:
-        Heartbeat(api, node, release.name, (5, 10)).beat(0.0)
+    def beat(api: ApiServer, node: str) -> None:
+        Heartbeat(api, node, release.name).beat(0.0)
 
-    def report(api: client.ApiClient, node: str) -> None:
+    def report(api: ApiServer, node: str) -> None:
         body = {"apiVersion": f"{release.group}/v1alpha1", "kind": "NodeReport", "metadata": {"name": node}}
-        reports = client.CustomObjectsApi(api)
-        with failures_as_oserror():
-            reports.create_cluster_custom_object(release.group, "v1alpha1", "nodereports", body)
-        with failures_as_oserror():
-            reports.patch_cluster_custom_object_status(
-                release.group, "v1alpha1", "nodereports", node, {"status": {"agentVersion": "1"}}
-            )
+        reports = "apis", release.group, "v1alpha1", "nodereports"
+        api.create(body, *reports)
+        api.patch({"status": {"agentVersion": "1"}}, *reports, node, "status")
 
-    def refused(write: Callable[[client.ApiClient, str], None], api: client.ApiClient, node: str) -> bool:
+    def refused(write: Callable[[ApiServer, str], None], api: ApiServer, node: str) -> bool:
         with pytest.raises(OSError, match=r"403|422") as said:
             write(api, node)
         return "an agent writes the report and the Lease of its own node" in str(said.value)
@@ -242,7 +239,7 @@ def test_operator_and_agent_let_read_metrics_whom_the_api_server_lets(
         return cluster.kubectl("create", "token", account, "-n", release.name).strip()
 
     try:
-        review = Api(_api(release, part)).review if part == "operator" else _node_api(release, part).review
+        review = Api(_api(release, part)).review if part == "operator" else _node_api(release).review
         good = token(f"prometheus-{part}")
 
         def allowed() -> bool:
@@ -256,20 +253,24 @@ def test_operator_and_agent_let_read_metrics_whom_the_api_server_lets(
         cluster.kubectl("delete", "clusterrolebinding", reader)
 
 
-def _node_api(release: Release, part: str) -> NodeApi:
-    return NodeApi(_api(release, part), release.cluster.nodes[0].name, release.name)
+def _node_api(release: Release) -> NodeApi:
+    return NodeApi(api_server(release.cluster, _token(release, "agent")), release.cluster.nodes[0].name, release.name)
 
 
-def _agent(release: Release, node: str) -> client.ApiClient:
+def _agent(release: Release, node: str) -> ApiServer:
     """The API as the agent on a node has it."""
-    return _api(release, "agent", "--bound-object-kind=Node", f"--bound-object-name={node}")
+    token = _token(release, "agent", "--bound-object-kind=Node", f"--bound-object-name={node}")
+    return api_server(release.cluster, token)
 
 
-def _api(release: Release, part: str, *bound: str) -> client.ApiClient:
+def _token(release: Release, part: str, *bound: str) -> str:
+    return release.cluster.kubectl("create", "token", release.account(part), "-n", release.name, *bound).strip()
+
+
+def _api(release: Release, part: str) -> client.ApiClient:
     cluster = release.cluster
     settings = client.Configuration()
     settings.host = cluster.kubectl("config", "view", "--minify", "-o", "jsonpath={.clusters[0].cluster.server}")
     settings.verify_ssl = False
-    token = cluster.kubectl("create", "token", release.account(part), "-n", release.name, *bound).strip()
-    settings.api_key = {"authorization": f"Bearer {token}"}
+    settings.api_key = {"authorization": f"Bearer {_token(release, part)}"}
     return client.ApiClient(settings)

@@ -1,7 +1,7 @@
 """The agent's ties to Kubernetes.
 
-- `failures`: what the client raises, as OSError, and when it is tried again
-- `objects`: objects as plain JSON
+- `failures`: when what has failed is tried again
+- `objects`: the API server's objects as plain JSON
 - `plans`: JobPlans as this agent reads them
 - `reporting`: when a report is worth a write
 - `heartbeat`: the agent's sign of life

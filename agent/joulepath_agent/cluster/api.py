@@ -14,11 +14,9 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from kubernetes import client, config, watch
-
-from joulepath_agent.cluster.failures import failures_as_oserror, repeat
+from joulepath_agent.cluster.failures import repeat
 from joulepath_agent.cluster.heartbeat import Heartbeat
-from joulepath_agent.cluster.objects import read_core, read_metadata
+from joulepath_agent.cluster.objects import ApiServer
 from joulepath_agent.cluster.plans import Plans
 from joulepath_agent.cluster.reporting import Pace, fitting
 from joulepath_agent.injection.jobs import path_of
@@ -31,9 +29,8 @@ from joulepath_crds.contract import GROUP, VERSION
 
 __all__ = ["NodeApi"]
 
-_TIMEOUT: Final = (3.05, 10)
-_SOON: Final = (1.0, 2.0)
-"""For what a container waits for."""
+_SOON_S: Final = (1.0, 2.0)
+"""For what a container waits for, to connect and to be answered."""
 _LONGEST_WATCH_S: Final = 60.0
 _LATE_S: Final = 15.0
 """How long after its end a watch may still be open: then the connection is taken for dead."""
@@ -47,7 +44,7 @@ class NodeApi:
 
     def __init__(
         self,
-        api: client.ApiClient,
+        api: ApiServer,
         node: str,
         namespace: str,
         group: str = GROUP,
@@ -55,29 +52,11 @@ class NodeApi:
     ) -> None:
         """`group` is that of JobPlan and NodeReport."""
         self._watch_s = max(1, int(min(_LONGEST_WATCH_S, plan_time_to_live_s / _LOOKS)))
-        self._node, self._namespace, self._group = node, namespace, group
-        self._objects = client.CustomObjectsApi(api)
-        self._api = api
+        self._api, self._node, self._namespace = api, node, namespace
+        self._ours = "apis", group, VERSION
         self._stop = threading.Event()
         self._pace = Pace()
         self._plans = Plans()
-
-    @classmethod
-    def connect(cls, node: str, namespace: str, plan_time_to_live_s: float = DEFAULT_TIME_TO_LIVE_S) -> NodeApi:
-        """With the pod's own credentials, or else by the kubeconfig.
-
-        Raises:
-            OSError: There is neither.
-        """
-        settings = client.Configuration()
-        try:
-            config.load_incluster_config(settings)
-        except config.ConfigException:
-            try:
-                config.load_kube_config(client_configuration=settings)
-            except config.ConfigException as error:
-                raise OSError(str(error)) from None
-        return cls(client.ApiClient(settings), node, namespace, plan_time_to_live_s=plan_time_to_live_s)
 
     def run(
         self,
@@ -99,7 +78,7 @@ class NodeApi:
             OSError: The API server doesn't answer.
         """
         try:
-            return read_core(self._api, "namespaces", namespace, "pods", name, timeout_s=_TIMEOUT)
+            return self._api.read("api", "v1", "namespaces", namespace, "pods", name)
         except FileNotFoundError:
             return None
 
@@ -110,7 +89,7 @@ class NodeApi:
             OSError: The API server doesn't answer.
         """
         try:
-            return read_metadata(self._api, *path_of(namespace, name), timeout_s=_SOON)
+            return self._api.read_metadata("apis", *path_of(namespace, name), timeout_s=_SOON_S)
         except FileNotFoundError:
             return None
 
@@ -122,35 +101,21 @@ class NodeApi:
         """
         group = {"TokenReview": "authentication", "SubjectAccessReview": "authorization"}[kind] + ".k8s.io"
         body = {"apiVersion": f"{group}/v1", "kind": kind, "spec": spec}
-        with failures_as_oserror():
-            made = self._objects.create_cluster_custom_object(
-                group, "v1", f"{kind.lower()}s", body, _request_timeout=_TIMEOUT
-            )
-        status: Mapping[str, Any] = made["status"]
+        status: Mapping[str, Any] = self._api.create(body, "apis", group, "v1", f"{kind.lower()}s")["status"]
         return status
 
     # plans
 
     def _watch(self, set_plans: Callable[[Mapping[JobKey, JobPlanSpec | Reason]], None]) -> None:
         try:
-            with failures_as_oserror():
-                listed = self._objects.list_cluster_custom_object(
-                    self._group, VERSION, "jobplans", _request_timeout=_TIMEOUT
-                )
+            listed = self._api.read(*self._ours, "jobplans")
         except FileNotFoundError:
             set_plans({})  # the kind itself is gone, and with it every plan
             raise
         self._plans.replace(listed["items"])
         set_plans(self._plans.by_job())
-        for event in watch.Watch().stream(
-            self._objects.list_cluster_custom_object,
-            self._group,
-            VERSION,
-            "jobplans",
-            resource_version=listed["metadata"]["resourceVersion"],
-            timeout_seconds=self._watch_s,
-            _request_timeout=(_TIMEOUT[0], self._watch_s + min(_LATE_S, self._watch_s)),
-        ):
+        version, late_s = listed["metadata"]["resourceVersion"], min(_LATE_S, self._watch_s)
+        for event in self._api.watch(version, self._watch_s, late_s, *self._ours, "jobplans"):
             if self._stop.is_set() or event["type"] == "ERROR":
                 return
             item = event["object"]
@@ -163,7 +128,7 @@ class NodeApi:
     # reports
 
     def _report(self, report: Callable[[], NodeReportStatus | None]) -> None:
-        heartbeat = Heartbeat(self._api, self._node, self._namespace, _TIMEOUT)
+        heartbeat = Heartbeat(self._api, self._node, self._namespace)
         while not self._stop.wait(_TICK_S):
             now = time.monotonic()
             if (status := report()) is None:
@@ -174,24 +139,16 @@ class NodeApi:
             heartbeat.beat(now)
 
     def _write(self, status: NodeReportStatus) -> None:
-        body = {"status": status.to_api()}
+        body, reports = {"status": status.to_api()}, (*self._ours, "nodereports")
         try:
-            with failures_as_oserror():
-                self._patch(body)
+            self._api.patch(body, *reports, self._node, "status")
         except FileNotFoundError:
-            node = read_core(self._api, "nodes", self._node, timeout_s=_TIMEOUT)
+            node = self._api.read("api", "v1", "nodes", self._node)
             owner = {"apiVersion": "v1", "kind": "Node", "name": self._node, "uid": node["metadata"]["uid"]}
             fresh = {
-                "apiVersion": f"{self._group}/{VERSION}",
+                "apiVersion": "/".join(self._ours[1:]),
                 "kind": "NodeReport",
                 "metadata": {"name": self._node, "ownerReferences": [owner]},
             }
-            self._objects.create_cluster_custom_object(
-                self._group, VERSION, "nodereports", fresh, _request_timeout=_TIMEOUT
-            )
-            self._patch(body)
-
-    def _patch(self, body: Mapping[str, Any]) -> None:
-        self._objects.patch_cluster_custom_object_status(
-            self._group, VERSION, "nodereports", self._node, body, _request_timeout=_TIMEOUT
-        )
+            self._api.create(fresh, *reports)
+            self._api.patch(body, *reports, self._node, "status")

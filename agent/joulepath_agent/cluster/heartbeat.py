@@ -6,9 +6,7 @@ import math
 from datetime import UTC, datetime
 from typing import Final
 
-from kubernetes import client
-
-from joulepath_agent.cluster.failures import failures_as_oserror
+from joulepath_agent.cluster.objects import ApiServer
 
 __all__ = ["Heartbeat"]
 
@@ -21,9 +19,8 @@ _RENEW_S: Final = 10.0
 class Heartbeat:
     """The Lease of one node's agent."""
 
-    def __init__(self, api: client.ApiClient, node: str, namespace: str, timeout_s: tuple[float, float]) -> None:
-        self._leases = client.CustomObjectsApi(api)
-        self._node, self._namespace, self._timeout_s = node, namespace, timeout_s
+    def __init__(self, api: ApiServer, node: str, namespace: str) -> None:
+        self._api, self._node, self._namespace = api, node, namespace
         self._renewed_at_s = -math.inf
 
     def beat(self, now: float) -> None:
@@ -44,10 +41,8 @@ class Heartbeat:
             "renewTime": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
         }
         lease = {"apiVersion": f"{_GROUP}/{_VERSION}", "kind": "Lease", "metadata": {"name": name}, "spec": spec}
-        where = _GROUP, _VERSION, self._namespace, "leases"
+        leases = "apis", _GROUP, _VERSION, "namespaces", self._namespace, "leases"
         try:
-            with failures_as_oserror():
-                self._leases.patch_namespaced_custom_object(*where, name, lease, _request_timeout=self._timeout_s)
+            self._api.patch(lease, *leases, name)
         except FileNotFoundError:
-            with failures_as_oserror():
-                self._leases.create_namespaced_custom_object(*where, lease, _request_timeout=self._timeout_s)
+            self._api.create(lease, *leases)

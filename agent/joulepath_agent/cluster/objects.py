@@ -1,50 +1,153 @@
-"""Objects of the API server as plain JSON.
+"""The API server: its objects as plain JSON, by their paths, and its failures as the errors of files.
 
-The client's own models aren't used: those of one API (`CoreV1Api`) pull in nearly all others, 21 MiB of them.
+By urllib3 alone: the few requests that an agent makes need nothing of the Kubernetes client, which takes 10 MiB.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
-from kubernetes import client
+import urllib3
 
-from joulepath_agent.cluster.failures import failures_as_oserror
+__all__ = ["ApiServer"]
 
-__all__ = ["read_core", "read_metadata"]
-
+_JSON: Final = "application/json"
 _METADATA: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
+_MERGE: Final = "application/merge-patch+json"
+_TIMEOUT_S: Final = (3.05, 10.0)
+"""To connect; and without a byte."""
+_TRIES: Final = urllib3.Retry(2, read=False, redirect=False)
+"""Of a connection; who reads from a black hole isn't to do so twice."""
+_NAME: Final = "joulepath-agent"
+_CONNECTIONS: Final = 4
+_LONGEST_SENTENCE: Final = 1000
+_LONGEST_ANSWER: Final = 300
 
 
-def read_core(api: client.ApiClient, *names: str, timeout_s: tuple[float, float]) -> Mapping[str, Any]:
-    """An object of the core API, by what follows `/api/v1/` in its path: `CustomObjectsApi` knows the other groups.
+class ApiServer:
+    """A way to it. Names are those of a path, one after another: `api`, `v1`, `nodes`, NAME."""
 
-    Raises:
-        FileNotFoundError: There is none.
-        OSError: The API server doesn't answer, or forbids it.
-    """
-    return _read(api, ("api", "v1", *names), "application/json", timeout_s)
+    def __init__(self, url: str, token: Callable[[], str] = lambda: "", **security: Any) -> None:
+        """`token` is asked for at each request, none is said where it is empty; `security` is urllib3's, for TLS."""
+        self.url, self._token = url, token
+        self._pool = urllib3.PoolManager(maxsize=_CONNECTIONS, retries=_TRIES, **security)
+
+    @classmethod
+    def connect(cls, url: str, credentials: Path) -> ApiServer:
+        """That of the cluster that this pod is in, by its service account; or at another URL. By http, unnamed.
+
+        Raises:
+            OSError: There is none, or no credentials for it.
+        """
+        if not url:
+            host, port = (os.environ.get(f"KUBERNETES_SERVICE_{what}", "") for what in ("HOST", "PORT"))
+            if not host or not port:
+                raise OSError("this is no pod of a cluster (KUBERNETES_SERVICE_HOST isn't set): set --api-server")
+            url = f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
+        if not url.startswith("https://"):
+            return cls(url)
+        token, authority = partial(_token, credentials / "token"), credentials / "ca.crt"
+        token()
+        authority.read_text()
+        return cls(url, token, ca_certs=str(authority))
+
+    def read(self, *names: str, timeout_s: tuple[float, float] = _TIMEOUT_S) -> Mapping[str, Any]:
+        """An object, or a list.
+
+        Raises:
+            FileNotFoundError: There is none.
+            OSError: The API server doesn't answer, or forbids it.
+        """
+        return self._ask("GET", names, timeout_s)
+
+    def read_metadata(self, *names: str, timeout_s: tuple[float, float] = _TIMEOUT_S) -> Mapping[str, Any]:
+        """Of all of an object, its metadata alone; see `read`."""
+        return self._ask("GET", names, timeout_s, accept=_METADATA)
+
+    def create(self, body: Mapping[str, Any], *names: str) -> Mapping[str, Any]:
+        """Makes an object in a collection, and gives it as it was made; see `read`."""
+        return self._ask("POST", names, _TIMEOUT_S, body=body, kind=_JSON)
+
+    def patch(self, body: Mapping[str, Any], *names: str) -> None:
+        """Merges that into an object; see `read`."""
+        self._ask("PATCH", names, _TIMEOUT_S, body=body, kind=_MERGE)
+
+    def watch(self, version: str, lasts_s: int, late_s: float, *names: str) -> Iterator[Mapping[str, Any]]:
+        """Events of a collection since a version, for so long; it may end so much later, or sooner. See `read`."""
+        asked = {"watch": "true", "resourceVersion": version, "timeoutSeconds": str(lasts_s)}
+        timeout_s = _TIMEOUT_S[0], lasts_s + late_s
+        with self._answer("GET", names, timeout_s, accept=_JSON, fields=asked, preload_content=False) as answer:
+            for line in answer:
+                yield json.loads(line)
+
+    def _ask(
+        self,
+        method: str,
+        names: tuple[str, ...],
+        timeout_s: tuple[float, float],
+        *,
+        accept: str = _JSON,
+        kind: str = "",
+        body: Mapping[str, Any] | None = None,
+    ) -> Mapping[str, Any]:
+        written = None if body is None else json.dumps(body)
+        with self._answer(method, names, timeout_s, accept=accept, kind=kind, body=written) as answer:
+            found: Mapping[str, Any] = json.loads(answer.data)
+            return found
+
+    @contextmanager
+    def _answer(
+        self,
+        method: str,
+        names: tuple[str, ...],
+        timeout_s: tuple[float, float],
+        *,
+        accept: str,
+        kind: str = "",
+        **request: Any,
+    ) -> Iterator[urllib3.BaseHTTPResponse]:
+        path = "".join(f"/{quote(name, safe='')}" for name in names)
+        headers = {"Accept": accept, "User-Agent": _NAME}
+        if kind:
+            headers["Content-Type"] = kind
+        if token := self._token():
+            headers["Authorization"] = f"Bearer {token}"
+        connect_s, read_s = timeout_s
+        limit = urllib3.Timeout(connect=connect_s, read=read_s)
+        try:
+            answer = self._pool.request(method, self.url + path, headers=headers, timeout=limit, **request)
+            try:
+                if answer.status >= 300:
+                    error = FileNotFoundError if answer.status == 404 else OSError
+                    raise error(f"{answer.status} {answer.reason}: {_said(answer.data)}")
+                yield answer
+            finally:
+                answer.close()
+                answer.release_conn()
+        except urllib3.exceptions.HTTPError as error:
+            raise OSError(str(error)) from None
+        except json.JSONDecodeError as error:
+            raise OSError(f"the answer to {method} {path} is no JSON: {error}") from None
 
 
-def read_metadata(api: client.ApiClient, *names: str, timeout_s: tuple[float, float]) -> Mapping[str, Any]:
-    """An object of another API, by what follows `/apis/` in its path: of all of it, its metadata alone.
-
-    Raises:
-        FileNotFoundError: There is none.
-        OSError: The API server doesn't answer, or forbids it.
-    """
-    return _read(api, ("apis", *names), _METADATA, timeout_s)
+def _token(file: Path) -> str:
+    """As the kubelet renewed it last. Where it is missing, no object is said to be."""
+    try:
+        return file.read_text().strip()
+    except OSError as error:
+        raise OSError(f"the token for the API server can't be read: {error}") from None
 
 
-def _read(
-    api: client.ApiClient, names: Iterable[str], accepted: str, timeout_s: tuple[float, float]
-) -> Mapping[str, Any]:
-    path = "".join(f"/{quote(name, safe='')}" for name in names)
-    request = api.param_serialize("GET", path, header_params={"Accept": accepted}, auth_settings=["BearerToken"])
-    with failures_as_oserror():
-        response = api.call_api(*request, _request_timeout=timeout_s)
-        response.read()
-        found: Mapping[str, Any] = api.response_deserialize(response, {"200": "object"}).data
-    return found
+def _said(answer: bytes) -> str:
+    """The sentence of the Status that the API server answers with: a policy's has the remedy at its end."""
+    try:
+        return str(json.loads(answer)["message"])[:_LONGEST_SENTENCE]
+    except (ValueError, TypeError, KeyError):
+        return answer.decode(errors="replace")[:_LONGEST_ANSWER]

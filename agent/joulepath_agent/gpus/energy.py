@@ -3,7 +3,9 @@
 The counter moves in steps, on real GPUs about every 100 ms: only its edges say when a joule was spent. The sampler
 keeps the edges (time, joules, how uncertain the time is). It looks for them closely until they are known to come on a
 beat; then one look anywhere between two edges tells the joules of the one before, one wake serves all GPUs, and only
-every fiftieth edge is seen closely. A counter without a beat is looked at closely whenever an edge is due.
+every fiftieth edge is seen closely, after two looks at the pause before it, in which nothing moves. A counter without a
+beat is looked at closely whenever an edge is due. Edges that weren't seen are withdrawn where the next one that is seen
+shows that the beat was another one.
 
 All of the last edges are kept, minutes of them: power by kind is told from them. Of older ones, one a second: blocks of
 a large model's iterations may last an hour, and their joules need an edge near their begin and one near their end.
@@ -85,6 +87,14 @@ class Edges:
             if len(self._fine) >= 2 * _FINE * _WIDTH:
                 self._thin()
 
+    def withdraw(self, since_s: float) -> None:
+        """Those after a time are none."""
+        with self._lock:
+            kept = len(self._fine)
+            while kept and self._fine[kept - _WIDTH] > since_s:
+                kept -= _WIDTH
+            del self._fine[kept:]
+
     def read(self) -> NDArray[np.float64]:
         """A copy: one row (time, joules, uncertainty) for each, oldest first."""
         with self._lock:  # a copy of bytes keeps other threads waiting for a fraction of a millisecond
@@ -112,6 +122,8 @@ class EnergyTrace:
         self._rhythm = Rhythm()
         self._blind = False
         """Whether the next edge needn't be seen."""
+        self._sure_s = 0.0
+        """Until when the beat was found to be as it was learnt."""
         self.due_s = 0.0
         """From when on it is worth reading."""
         self.late_s = 0.0
@@ -135,22 +147,29 @@ class EnergyTrace:
         self._last = now, energy_j
         self.put_off(now + (_FINE_POLL_S if rhythm.period_s else _POLL_S))
         if moved:
-            rhythm.see(edge)
+            if not rhythm.see(edge):
+                self._edges.withdraw(self._sure_s)
+            self._sure_s = edge.at_s
             self._add(edge, energy_j)
 
     def _infer(self, now: float, energy_j: float, *, moved: bool) -> None:
         """Takes it that the last edge was when one was expected."""
         edge, after = self._rhythm.around(now)
         if self._rhythm.has_lost_count(now):
-            self._last, self._rhythm, self._blind = (now, energy_j), Rhythm(), False
+            self._last = now, energy_j
+            self._begin_anew()
             self.put_off(now + _POLL_S)
         elif not edge.at_s + edge.off_s < now < after.at_s - after.off_s:
             self.put_off(now + 2 * after.off_s + _FINE_POLL_S)  # it may be of either side of an edge
         elif moved and edge.at_s > self._edges.last_s + self._rhythm.period_s / 2:
             self._last = now, energy_j
             self._add(edge, energy_j)
-        else:
-            self._rhythm, self._blind = Rhythm(), False
+        else:  # it has kept still over an edge, or moved between two
+            self._edges.withdraw(self._sure_s)
+            self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        self._rhythm, self._blind = Rhythm(), False
 
     def _add(self, edge: Move, energy_j: float) -> None:
         self._edges.add(edge.at_s, energy_j, edge.off_s)
@@ -160,7 +179,9 @@ class EnergyTrace:
         after = rhythm.next(edge)
         self._blind = not rhythm.must_see(after)
         if self._blind:
-            self.due_s, self.late_s = (after.at_s + share * rhythm.period_s for share in (_SOONEST, _LATEST))
+            # The joules of the one before an edge that is to be seen are read soon: what moves until then is off beat.
+            latest = _SOONEST if rhythm.must_see(after, beats=1) else _LATEST
+            self.due_s, self.late_s = (after.at_s + share * rhythm.period_s for share in (_SOONEST, latest))
         else:
             self.put_off(max(self.due_s, after.at_s - after.off_s - _FINE_POLL_S))
 

@@ -18,6 +18,9 @@ _ROUGH_S: Final = 0.001
 _ROUGH_SHARE: Final = 0.02
 _UNSEEN: Final = 50
 """So many moves may follow each other unseen."""
+_DOUBT: Final = 2.0
+"""So many times as far off as it was expected to be at most, a move is on the beat: where beats vary, nine don't tell
+how much."""
 _LOST_SHARE: Final = 0.25
 """Of the period: a move that is so uncertain may as well be the one before or after it."""
 _LONGER: Final = 4
@@ -48,16 +51,31 @@ class Rhythm:
         self.is_even = False
         """Whether the moves are on a beat, so that others needn't be seen."""
 
-    def see(self, move: Move) -> None:
-        """A move was seen. On a host that looks late only those that were seen closely are remembered."""
+    def see(self, move: Move) -> bool:
+        """A move was seen; whether those that weren't, since the one before, may be told by the beat.
+
+        On a host that looks late only those that were seen closely are remembered.
+        """
         if self.period_s and move.off_s > _CLOSE_SHARE * self.period_s:
-            return
-        if self.has_lost_count(move.at_s):
-            self._seen.clear()
-            self.period_s, self.is_even = 0.0, False
+            return True
+        kept_time = not self.is_even or self._is_on_beat(move)
+        if not kept_time or self.has_lost_count(move.at_s):
+            self._forget()
         self._seen.append(move)
-        if len(self._seen) < _MOVES:
-            return
+        if len(self._seen) == _MOVES:
+            kept_time &= self._learn()
+        return kept_time
+
+    def _is_on_beat(self, move: Move) -> bool:
+        nearest = min(self.around(move.at_s), key=lambda one: abs(one.at_s - move.at_s))
+        return abs(nearest.at_s - move.at_s) <= _DOUBT * nearest.off_s + move.off_s
+
+    def _forget(self) -> None:
+        self._seen.clear()
+        self.period_s, self.is_even = 0.0, False
+
+    def _learn(self) -> bool:
+        """Takes the beat from the moves seen last; whether it has not lost one."""
         times_s, off_s = zip(*((one.at_s, one.off_s) for one in self._seen), strict=True)
         gaps_s = [after - before for before, after in pairwise(times_s)]
         usual_s = self.period_s if self.is_even else statistics.median(gaps_s)
@@ -68,9 +86,9 @@ class Rhythm:
         self._spread_s = max(off_beats_s)
         even_s, was_even = _EVEN_SHARE * self.period_s, self.is_even
         self.is_even = self._spread_s < even_s if was_even else self._spread_s + max(off_s) < even_s
-        if was_even and not self.is_even:
-            self._seen.clear()
-            self.period_s = 0.0
+        if lost := was_even and not self.is_even:
+            self._forget()
+        return not lost
 
     def has_lost_count(self, at_s: float) -> bool:
         """Whether nobody can count the beats from the last move that was seen to a time."""
@@ -89,10 +107,12 @@ class Rhythm:
         """The one that is expected after another."""
         return self.around(move.at_s + self.period_s / 2)[1]
 
-    def must_see(self, move: Move) -> bool:
-        """Whether an expected move is to be seen closely: it is known roughly, or none was seen for long."""
-        rough_s = max(_ROUGH_S, _ROUGH_SHARE * self.period_s)
-        return not self.is_even or move.off_s > rough_s or move.at_s > self._seen[-1].at_s + _UNSEEN * self.period_s
+    def must_see(self, move: Move, beats: int = 0) -> bool:
+        """Whether the move so many beats after an expected one is to be seen closely: it is known roughly, or none was
+        seen for long."""
+        if not self.is_even or move.off_s + beats * self._drift_s > max(_ROUGH_S, _ROUGH_SHARE * self.period_s):
+            return True
+        return move.at_s > self._seen[-1].at_s + (_UNSEEN - beats) * self.period_s
 
     def _expect(self, beat: int) -> Move:
         last = self._seen[-1]

@@ -14,7 +14,7 @@ import json
 import math
 import struct
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Any, Final
 
 from joulepath_clocks.gpus.lags import LagSummary
@@ -260,7 +260,13 @@ class KnownLags:
 ClocksWord = GpuNews | Came | RankNews | Gone | Began | Recorded | Looked | Asked | PythonNews | NodeNews
 AgentWord = Play | Heard | Told | Placed | Dismiss | KnownLags
 
-_JSON: Final = json.JSONEncoder(default=asdict, separators=(",", ":"))
+
+def _named(values: Any) -> dict[str, Any]:
+    """A dataclass as an object; `asdict` would copy all that is in it first."""
+    return {field.name: getattr(values, field.name) for field in fields(values)}
+
+
+_JSON: Final = json.JSONEncoder(default=_named, separators=(",", ":"))
 _KINDS: Final[dict[str, type]] = {kind.__name__: kind for kind in (*ClocksWord.__args__, *AgentWord.__args__)}
 
 

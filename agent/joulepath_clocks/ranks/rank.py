@@ -6,7 +6,6 @@ its plan or to end its lease.
 
 from __future__ import annotations
 
-import copy
 import logging
 import select
 import threading
@@ -252,17 +251,18 @@ class Rank:
     @property
     def news(self) -> RankNews:
         """How it is now."""
-        with self._lock:
-            now = copy.copy(self._conductor)  # its GPU's thread must not wait while this is told
-        return RankNews(
-            rank=self.number,
-            iteration=now.iteration,
-            arm=now.applied.arm,
-            state=now.state,
-            reason=now.reason,
-            foreign=self.setter.foreign.told_lately(time.monotonic()),
-            staged_hash=now.staged_hash,
-            staged_at_iteration=now.staged_at_iteration,
-            applied_hash=now.applied_hash,
-            leased=self.lease.held,
-        )
+        foreign = self.setter.foreign.told_lately(time.monotonic())
+        now = self._conductor
+        with self._lock:  # for as long as it takes to name these: its GPU's thread may wait
+            return RankNews(
+                rank=self.number,
+                iteration=now.iteration,
+                arm=now.applied.arm,
+                state=now.state,
+                reason=now.reason,
+                foreign=foreign,
+                staged_hash=now.staged_hash,
+                staged_at_iteration=now.staged_at_iteration,
+                applied_hash=now.applied_hash,
+                leased=self.lease.held,
+            )

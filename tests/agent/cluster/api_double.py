@@ -9,8 +9,7 @@ from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from kubernetes import client
-
+from joulepath_agent.cluster.objects import ApiServer
 from tests.json_server import JsonHandler, serving
 
 __all__ = ["ApiDouble", "api_double"]
@@ -39,7 +38,7 @@ class ApiDouble:
         self.watches_hang = False
         """Whether a watch that is opened is never answered nor ended."""
         self.over = threading.Event()
-        self.connection = client.ApiClient()
+        self.connection = ApiServer("http://127.0.0.1:9")
 
 
 @contextmanager
@@ -85,9 +84,7 @@ def api_double() -> Iterator[ApiDouble]:
             self.answer(200, None)
 
     with serving(Handler) as url:
-        settings = client.Configuration(host=url)
-        settings.retries = False
-        double.connection = client.ApiClient(settings)
+        double.connection = ApiServer(url)
         try:
             yield double
         finally:

@@ -14,15 +14,16 @@ from urllib.parse import urlsplit
 from uuid import uuid4
 
 import pytest
-from kubernetes import client, config
 
 from joulepath_agent.cluster.api import NodeApi
+from joulepath_agent.cluster.objects import ApiServer
 from joulepath_clocks.peers.peer import JobKey
 from joulepath_clocks.ranks.lifetime import DEFAULT_TIME_TO_LIVE_S
 from joulepath_clocks.ranks.reason import Reason
 from joulepath_crds import JobPlanSpec, NodeReportStatus, Purpose, Sweep, content_hash
 from joulepath_crds.__main__ import documents
 from real_cluster import Cluster as RealCluster
+from tests.agent.cluster.real_api import api_server
 from tests.agent.room import wait_until
 
 pytestmark = pytest.mark.cluster
@@ -36,7 +37,7 @@ class Ties:
     group: str
     namespace: str
     node: str
-    api: client.ApiClient
+    api: ApiServer
     plans: list[Mapping[JobKey, JobPlanSpec | Reason]] = field(default_factory=list)
     report: NodeReportStatus = field(default_factory=NodeReportStatus)
     heard_at_s: float = 0.0
@@ -72,7 +73,6 @@ class Ties:
 def ties(cluster: RealCluster) -> Iterator[Ties]:
     mark = uuid4().hex[:8]
     group, namespace = f"t{mark}.joulepath.test", f"agent-{mark}"
-    api = config.new_client_from_config(str(cluster.kubeconfig))
     text = "\n---\n".join(one.replace("joulepath.dev", group) for one in documents().values())
     kinds = [f"crd/{name.removesuffix('.yaml')}.{group}" for name in documents()]
     node = cluster.nodes[0].name
@@ -80,7 +80,7 @@ def ties(cluster: RealCluster) -> Iterator[Ties]:
         cluster.kubectl("create", "namespace", namespace)
         cluster.kubectl("apply", "--server-side", "-f", "-", stdin=text)
         cluster.kubectl("wait", "--for=condition=Established", "--timeout=60s", *kinds)
-        yield Ties(cluster, group, namespace, node, api)
+        yield Ties(cluster, group, namespace, node, api_server(cluster))
     finally:
         cluster.kubectl("delete", "--ignore-not-found", "--wait=false", *kinds, f"namespace/{namespace}")
 
@@ -219,10 +219,8 @@ def _pump(source: socket.socket, sink: socket.socket) -> None:
 
 def relayed(ties: Ties) -> Relay:
     """From now on the way to the API server."""
-    settings = ties.api.configuration
-    relay = Relay(settings.host)
-    settings.refresh_api_key_hook = None  # it would take the kubeconfig's host again, at each call
-    settings.host = f"https://127.0.0.1:{relay.port}"
+    relay = Relay(ties.api.url)
+    ties.api = api_server(ties.cluster, url=f"https://127.0.0.1:{relay.port}")
     return relay
 
 

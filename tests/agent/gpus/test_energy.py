@@ -156,3 +156,90 @@ def test_edges_are_found_again_however_long_none_was_read(period_s: float, learn
     off_s, most_s = counter.errors()
     assert len(off_s) - begun == pytest.approx(300, abs=20)
     assert (off_s <= most_s + 2e-5).all()
+
+
+class Changing(Counter):
+    """A counter that counts evenly and moves as it likes: at each move it shows what was spent until then."""
+
+    def __init__(self, moves_s: list[float]) -> None:
+        super().__init__(0.1, 0.0)
+        self.moves_s = moves_s
+
+    def _read(self) -> float:
+        self.reads += 1
+        self.now_s += 2e-5
+        passed = bisect.bisect_right(self.moves_s, self.now_s)
+        return self._watts * self.moves_s[passed - 1] if passed else 0.0
+
+    def errors(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """See Counter."""
+        trace = self.trace.read()
+        return np.abs(trace.time_s - trace.energy_j / self._watts), trace.uncertainty_s
+
+
+def moving(*parts: tuple[float, float], begin_s: float = 0.03) -> list[float]:
+    """Moves, parts one after the other: each so many seconds long, at so many seconds from one to the next."""
+    moves_s = [begin_s]
+    for lasts_s, period_s in parts:
+        first_s = moves_s[-1]
+        moves_s += [first_s + number * period_s for number in range(1, round(lasts_s / period_s) + 1)]
+    return moves_s
+
+
+@pytest.mark.parametrize("parts", [2, 3, 5])
+def test_a_counter_that_begins_to_move_between_its_beats_is_noticed(parts: int) -> None:
+    counter = Changing(moving((20.0, 0.1), (40.0, 0.1 / parts)))
+    counter.watch(50.0)
+    trace, (off_s, most_s) = counter.trace.read(), counter.errors()
+    assert (off_s <= most_s + 2e-5).all()
+    later = trace.time_s > 20.0 + 50 * 0.1 + 2.0
+    assert later.sum() == pytest.approx(23.0 * parts / 0.1, abs=3), "it is followed at its new pace"
+
+
+CHANGES = st.tuples(st.just("period"), st.sampled_from((1 / 2, 2.0, 1 / 3, 3.0, 0.7, 1.1))) | st.tuples(
+    st.just("pause"), st.sampled_from((0.3, 0.5, 7.0, 20.5))
+)
+WANDERINGS = st.tuples(st.just("drift"), st.floats(-3e-3, 3e-3)) | st.tuples(st.just("jitter"), st.floats(0.0, 0.1))
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.sampled_from((0.02, 0.1)),
+    st.floats(0.1, 0.9),
+    st.lists(CHANGES, min_size=1, max_size=4),
+    st.lists(WANDERINGS, max_size=2),
+    st.randoms(use_true_random=False),
+)
+def test_joules_between_two_times_are_as_sure_as_their_edges_say_whatever_the_counter_does(
+    period_s: float,
+    phase: float,
+    changes: list[tuple[str, float]],
+    wanderings: list[tuple[str, float]],
+    chance: random.Random,
+) -> None:
+    """Of paces that last for fifty periods, and a third as sure where the beat wanders."""
+    moves_s, jitter, step_s = moving((300 * period_s, period_s), begin_s=phase * period_s), 0.0, period_s
+    for kind, much in chance.sample(changes + wanderings, len(changes + wanderings)):
+        before_s = step_s
+        if kind == "pause":
+            moves_s.append(moves_s[-1] + (1 + much) * step_s)
+        elif kind == "jitter":
+            jitter = much
+        else:
+            step_s = min(4 * period_s, step_s * (much if kind == "period" else 1 + much))
+        first_s = moves_s[-1]
+        beats = range(1, round(chance.uniform(60, 200) * max(before_s, step_s) / step_s))
+        moves_s += [first_s + (beat + jitter * chance.uniform(-0.5, 0.5)) * step_s for beat in beats]
+    end_s = moves_s[-1]
+    long_s = 4 * period_s
+    counter = Changing([*moves_s, *(end_s + number * step_s for number in range(1, round(100 * long_s / step_s)))])
+    counter.watch(end_s + 80 * long_s)
+    trace, (off_s, most_s) = counter.trace.read(), counter.errors()
+    told = trace.time_s < end_s + long_s
+    jitter = max((much for kind, much in wanderings if kind == "jitter"), default=0.0)
+    most_s = (3 if wanderings else 1) * most_s + jitter * long_s + 2e-5
+    assert (off_s <= most_s)[told].all()
+    for _ in range(20):
+        one_s, other_s = sorted(chance.uniform(trace.time_s[0], end_s) for _ in range(2))
+        told_j = trace.joules_at(other_s) - trace.joules_at(one_s)
+        assert abs(told_j - 300.0 * (other_s - one_s)) <= 300.0 * 2 * most_s.max()

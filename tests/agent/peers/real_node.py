@@ -8,13 +8,13 @@ from typing import Final
 from uuid import uuid4
 
 import pytest
-from kubernetes import config
 
 from joulepath_agent.cluster.api import NodeApi
 from joulepath_agent.peers.devices import NodeGpu
 from joulepath_agent.peers.ownership import ClusterPods
 from joulepath_clocks.peers.refusal import PeerRefusedError
 from real_cluster import Cluster as RealCluster
+from tests.agent.cluster.real_api import api_server
 
 __all__ = ["IMAGE", "NODE", "cluster_pods", "decisions", "namespace", "root"]
 
@@ -39,7 +39,7 @@ def namespace(cluster: RealCluster) -> Iterator[str]:
 
 def cluster_pods(cluster: RealCluster, root: Path, namespace: str) -> ClusterPods:
     """What the node's agent asks."""
-    api = NodeApi(config.new_client_from_config(str(cluster.kubeconfig)), NODE, namespace)
+    api = NodeApi(api_server(cluster), NODE, namespace)
     return ClusterPods(root / "var/lib/kubelet/pod-resources/kubelet.sock", api.read_pod)
 
 

@@ -10,7 +10,6 @@ from uuid import uuid4
 
 import pytest
 import yaml
-from kubernetes import config
 
 from joulepath_agent.cluster.api import NodeApi
 from joulepath_agent.peers.devices import NodeGpu
@@ -19,6 +18,7 @@ from joulepath_clocks.peers.cgroup import pod_uid_of
 from joulepath_clocks.peers.peer import JobPod
 from joulepath_clocks.peers.refusal import PeerRefusedError
 from real_cluster import Cluster as RealCluster
+from tests.agent.cluster.real_api import api_server
 from tests.agent.room import wait_until
 from virtual_gpus import state
 
@@ -63,7 +63,7 @@ def training(cluster: RealCluster) -> Iterator[Training]:
         name = pod["metadata"]["name"]
         gpu = cluster.kubectl("exec", "-n", namespace, name, "--", "sh", "-c", "echo $NVIDIA_VISIBLE_DEVICES").strip()
         root = Path(f"/proc/{node.processes.pid(f'{node.name}.namespace')}/root")
-        api = NodeApi(config.new_client_from_config(str(cluster.kubeconfig)), node.name, namespace)
+        api = NodeApi(api_server(cluster), node.name, namespace)
         pods = ClusterPods(root / "var/lib/kubelet/pod-resources/kubelet.sock", api.read_pod)
         uuids = state.uuids(root / "run/virtual-gpus/state")
         gpus = tuple(NodeGpu(uuid, index, index, mig=False) for index, uuid in enumerate(uuids))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import json
 import math
 import os
 import re
@@ -78,11 +77,10 @@ class Node:
             "NVIDIA_VISIBLE_DEVICES": "all",
             "LD_LIBRARY_PATH": str(library_dir()),
             "PYTHONPATH": f"{ROOT}:{ROOT / 'lab'}",
-            "KUBECONFIG": str(self.folder / "kubeconfig"),
             **IN_THE_IMAGE,
         }
         self.cluster = Cluster(60.0 / pace)
-        self._serve()
+        server = ("--api-server", stack.enter_context(served(self.cluster)))
         self.log = stack.enter_context((self.folder / "log").open("ab"))
         kept = ("--state-dir", str(self.folder / "state"))
         pod_resources = ("--pod-resources", str(self.folder / "kubelet.sock"))
@@ -92,23 +90,11 @@ class Node:
         self.parts = {
             "warden": self._part("warden", *kept),
             "clocks": self._part("clocks", *kept, "--socket", str(self.folder / "agent.sock")),
-            "agent": self._part("agent", *kept, "--node-name", "soak", *pod_resources, *look, *ports),
+            "agent": self._part("agent", *kept, "--node-name", "soak", *server, *pod_resources, *look, *ports),
         }
 
     def _part(self, part: str, *arguments: str) -> subprocess.Popen[str]:
         return self._start("tests.agent.soaking.part", part, *arguments)
-
-    def _serve(self) -> None:
-        where = self._stack.enter_context(served(self.cluster))
-        config = {
-            "apiVersion": "v1",
-            "kind": "Config",
-            "current-context": "soak",
-            "contexts": [{"name": "soak", "context": {"cluster": "soak", "user": "soak"}}],
-            "clusters": [{"name": "soak", "cluster": {"server": where}}],
-            "users": [{"name": "soak", "user": {}}],
-        }
-        (self.folder / "kubeconfig").write_text(json.dumps(config))
 
     def _start(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
         process = subprocess.Popen(
