@@ -42,6 +42,7 @@ from joulepath_agent.peers.podresources import held_devices  # noqa: E402
 from joulepath_injector.words import JOB_LABELS  # noqa: E402
 from real_cluster import NotYetError, cluster_up, only_release, until  # noqa: E402
 from real_cluster.gpus import gpu_daemons  # noqa: E402
+from tests.agent.cluster.real_api import api_server  # noqa: E402
 from tests.end_to_end.jobs import waiting_job  # noqa: E402
 from tests.injector.test_real_runtime import Place, busybox, specification  # noqa: E402
 
@@ -68,7 +69,7 @@ class Batch:
 
 def answer() -> None:
     """Answers the injector of the node as its agent does, until it is ended."""
-    cluster, registry = NodeApi.connect("node0", "joulepath"), Registry()
+    cluster, registry = NodeApi(api_server(Path(os.environ["KUBECONFIG"])), "node0", "joulepath"), Registry()
     client = Client(Path("/var/lib/joulepath"), registry, lambda: True)
     held = partial(held_devices, Path("/var/lib/kubelet/pod-resources/kubelet.sock"))
     client.start(Admission(registry, Jobs(cluster.read_job), held, lambda: (), client.say))

@@ -103,7 +103,7 @@ def group_ranks(group: Any) -> tuple[int, ...]:
 def _tensor_group() -> tuple[int, ...]:
     """Ranks of the process group that a DeviceMesh made for its dimension "tp"; empty where there is none."""
     distributed = _distributed()
-    groups = getattr(getattr(distributed, "distributed_c10d", None), "_pggroup_ranks", None) or {}
+    groups = getattr(getattr(distributed, "distributed_c10d", None), "_pg_group_ranks", None) or {}
     for group, ranks in groups.items():
         if getattr(group, "group_desc", "") == "mesh_tp":
             return tuple(ranks)

@@ -254,13 +254,15 @@ def test_operator_and_agent_let_read_metrics_whom_the_api_server_lets(
 
 
 def _node_api(release: Release) -> NodeApi:
-    return NodeApi(api_server(release.cluster, _token(release, "agent")), release.cluster.nodes[0].name, release.name)
+    return NodeApi(
+        api_server(release.cluster.kubeconfig, _token(release, "agent")), release.cluster.nodes[0].name, release.name
+    )
 
 
 def _agent(release: Release, node: str) -> ApiServer:
     """The API as the agent on a node has it."""
     token = _token(release, "agent", "--bound-object-kind=Node", f"--bound-object-name={node}")
-    return api_server(release.cluster, token)
+    return api_server(release.cluster.kubeconfig, token)
 
 
 def _token(release: Release, part: str, *bound: str) -> str:

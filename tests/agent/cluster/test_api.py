@@ -80,7 +80,7 @@ def ties(cluster: RealCluster) -> Iterator[Ties]:
         cluster.kubectl("create", "namespace", namespace)
         cluster.kubectl("apply", "--server-side", "-f", "-", stdin=text)
         cluster.kubectl("wait", "--for=condition=Established", "--timeout=60s", *kinds)
-        yield Ties(cluster, group, namespace, node, api_server(cluster))
+        yield Ties(cluster, group, namespace, node, api_server(cluster.kubeconfig))
     finally:
         cluster.kubectl("delete", "--ignore-not-found", "--wait=false", *kinds, f"namespace/{namespace}")
 
@@ -220,7 +220,7 @@ def _pump(source: socket.socket, sink: socket.socket) -> None:
 def relayed(ties: Ties) -> Relay:
     """From now on the way to the API server."""
     relay = Relay(ties.api.url)
-    ties.api = api_server(ties.cluster, url=f"https://127.0.0.1:{relay.port}")
+    ties.api = api_server(ties.cluster.kubeconfig, url=f"https://127.0.0.1:{relay.port}")
     return relay
 
 

@@ -39,7 +39,7 @@ def namespace(cluster: RealCluster) -> Iterator[str]:
 
 def cluster_pods(cluster: RealCluster, root: Path, namespace: str) -> ClusterPods:
     """What the node's agent asks."""
-    api = NodeApi(api_server(cluster), NODE, namespace)
+    api = NodeApi(api_server(cluster.kubeconfig), NODE, namespace)
     return ClusterPods(root / "var/lib/kubelet/pod-resources/kubelet.sock", api.read_pod)
 
 
