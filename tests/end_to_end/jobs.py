@@ -31,6 +31,7 @@ __all__ = [
     "pods_as_made",
     "python_volumes",
     "stop",
+    "template",
     "training_job",
     "waiting_job",
 ]
@@ -185,6 +186,12 @@ def waiting_job(
             "pytorchReplicaSpecs": {role: json.loads(json.dumps(replica)) for role in roles},
         },
     }
+
+
+def template(job: Mapping[str, Any]) -> dict[str, Any]:
+    """What a job's first pod is made from."""
+    made: dict[str, Any] = job["spec"]["pytorchReplicaSpecs"]["Master"]["template"]["spec"]
+    return made
 
 
 def stop(cluster: Cluster, name: str, step: int = 0) -> None:

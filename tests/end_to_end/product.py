@@ -75,7 +75,7 @@ SPILL: Final = "spill"
 """A volume of the agent's pods whose limit is small."""
 LAG_S: Final = 0.002
 """From an order to the clock, of every virtual GPU."""
-_OPTIONS: Mapping[str, Any] = {"gpus": 6, "time_scale": 0.5, "lag_ms": 1000 * LAG_S, "seed": 1}
+_OPTIONS: Mapping[str, Any] = {"gpus": 4, "time_scale": 0.5, "lag_ms": 1000 * LAG_S, "seed": 1}
 
 
 @dataclass(frozen=True, slots=True)

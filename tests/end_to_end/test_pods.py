@@ -5,57 +5,16 @@ Their namespace enforces Pod Security's level restricted.
 
 from __future__ import annotations
 
-from typing import Any, Final
-
 import pytest
 
-from joulepath_crds import ANNOTATION, NodeReportStatus
-from real_cluster import CommandError, NotYetError, until
+from joulepath_crds import ANNOTATION
+from real_cluster import CommandError, until
 from tests.end_to_end import jobs
-from tests.end_to_end.product import JOBS, PYTHONPATH_IMAGE, UNEVEN, Product
+from tests.end_to_end.product import JOBS, UNEVEN, Product
 from tests.end_to_end.watching import Recorder
 
 # The jobs of the next modules start meanwhile.
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600), pytest.mark.usefixtures("uneven", "even")]
-
-SAY_HELLO: Final = """
-import os, signal, socket, sys, time
-signal.signal(signal.SIGTERM, lambda *_: sys.exit())
-sys.path.insert(0, "/joulepath")
-from joulepath_trainer.memory import OwnPage
-from joulepath_trainer.wire.messages import Hello, PipelinePlace
-rank, gpu, page = int(sys.argv[1]), os.environ["NVIDIA_VISIBLE_DEVICES"], OwnPage()
-hello = Hello(rank, 0, 2, 0, gpu, "stream", PipelinePlace("Schedule1F1B", 2, 1, (rank,), (0, 1)))
-while True:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
-        try:
-            connection.connect(os.environ["JOULEPATH_SOCKET"])
-            socket.send_fds(connection, [hello.encode()], [page.descriptor])
-            print(gpu, connection.recv(4096), flush=True)
-            connection.recv(1)
-        except OSError as error:
-            print(error, flush=True)
-    time.sleep(0.5)
-"""
-
-
-def pinned_job(name: str, **more: Any) -> dict[str, Any]:
-    """One that waits, on node0."""
-    job = jobs.waiting_job(name, **more)
-    template(job)["nodeSelector"] = {"kubernetes.io/hostname": "node0"}
-    return job
-
-
-def template(job: dict[str, Any]) -> dict[str, Any]:
-    made: dict[str, Any] = job["spec"]["pytorchReplicaSpecs"]["Master"]["template"]["spec"]
-    return made
-
-
-def outcomes(record: Recorder, job: str) -> dict[str, str]:
-    """What became of the containers of a job's first pod."""
-    reports = [NodeReportStatus.from_api(one.body.get("status") or {}) for one in record.living("nodereports").values()]
-    told = [one for report in reports for one in report.injection if one.pod == f"{job}-master-0"]
-    return {one.container: one.outcome for one in told}
 
 
 def test_a_bad_energyplan_is_refused_with_a_sentence(release: Product) -> None:
@@ -105,37 +64,10 @@ def test_an_images_own_pythonpath_is_kept(release: Product) -> None:
     assert jobs.own_pythonpath(release.cluster) == jobs.PYTHONPATH_KEPT
 
 
-def test_containers_with_gpus_of_one_pod_are_told_one_by_one_and_each_is_known_by_its_own_gpu(
-    release: Product, record: Recorder
-) -> None:
-    job = pinned_job("pair", image=PYTHONPATH_IMAGE)
-    pod = template(job)
-    (first,) = pod["containers"]
-    sidecar = {**first, "name": "sidecar", "resources": {}}
-    second = {**first, "name": "second", "command": ["python3", "-c", SAY_HELLO, "1"]}
-    pod["containers"] = [{**first, "command": ["python3", "-c", SAY_HELLO, "0"]}, second, sidecar]
-    jobs.apply(release.cluster, job)
-
-    def both() -> None:
-        if len(seen := record.ranks("pair")) < 2:
-            raise NotYetError(f"{seen}, {outcomes(record, 'pair')}")
-
-    until("both ranks", 120, both)
-    until("their outcomes", 60, lambda: outcomes(record, "pair") == {"pytorch": "Injected", "second": "Injected"})
-    for rank, container in enumerate(("pytorch", "second")):
-        gpu = record.ranks("pair")[rank].gpu_uuid
-        chosen = ("--namespace", JOBS, "--container", container)
-        assert gpu in release.cluster.kubectl("logs", "pair-master-0", *chosen)
-    # The end of one is the end of its rank alone.
-    release.cluster.kubectl("exec", "pair-master-0", *chosen, "--", "python3", "-c", "import os; os.kill(1, 15)")
-    until("the end of one", 60, lambda: set(record.ranks("pair")) == {0})
-    release.cluster.kubectl("delete", "pytorchjob", "pair", "--namespace", JOBS)
-
-
 def test_a_job_that_is_suspended_is_said_to_be_so_and_nothing_else_and_injected_once_it_is_resumed(
     release: Product, record: Recorder
 ) -> None:
-    job = pinned_job("resumed")
+    job = jobs.waiting_job("resumed")
     job["spec"]["runPolicy"]["suspend"] = True
     jobs.apply(release.cluster, job, jobs.energy_plan("resumed"))
 
@@ -147,9 +79,9 @@ def test_a_job_that_is_suspended_is_said_to_be_so_and_nothing_else_and_injected_
     chosen = ("pytorchjob", "resumed", "--namespace", JOBS)
     release.cluster.kubectl("wait", *chosen, "--for=condition=Suspended", "--timeout=60s")
     assert reasons() - {"NoJob"} == {"Suspended"}, "nor before the training operator had said so"
-    assert not outcomes(record, "resumed")
+    assert not record.outcomes("resumed")
     release.cluster.kubectl("patch", *chosen, "--type=merge", "--patch", '{"spec": {"runPolicy": {"suspend": false}}}')
-    until("the trainer", 120, lambda: outcomes(record, "resumed") == {"pytorch": "Injected"})
+    until("the trainer", 120, lambda: record.outcomes("resumed") == {"pytorch": "Injected"})
     record.wait("resumed", "the wait for it", 60, lambda status: "first training step" in (status.message or ""))
     jobs.stop(release.cluster, "resumed")
 
@@ -157,12 +89,12 @@ def test_a_job_that_is_suspended_is_said_to_be_so_and_nothing_else_and_injected_
 def test_pods_that_wait_behind_a_gate_are_said_to_and_injected_once_it_is_open(
     release: Product, record: Recorder
 ) -> None:
-    job = pinned_job("gated")
-    template(job)["schedulingGates"] = [{"name": "kueue.x-k8s.io/admission"}]
+    job = jobs.waiting_job("gated")
+    jobs.template(job)["schedulingGates"] = [{"name": "kueue.x-k8s.io/admission"}]
     jobs.apply(release.cluster, jobs.energy_plan("gated"), job)
     record.wait("gated", "the gate", 60, lambda status: "SchedulingGated" in (status.message or ""))
     opened = '[{"op": "remove", "path": "/spec/schedulingGates"}]'
     chosen = ("pod", "gated-master-0", "--namespace", JOBS)
     release.cluster.kubectl("patch", *chosen, "--type=json", "--patch", opened)
-    until("the trainer", 120, lambda: outcomes(record, "gated") == {"pytorch": "Injected"})
+    until("the trainer", 120, lambda: record.outcomes("gated") == {"pytorch": "Injected"})
     jobs.stop(release.cluster, "gated")

@@ -11,14 +11,15 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 import pytest
 
 from demo.scraping import configuration, query
-from joulepath_crds import EnergyPlanStatus, Estimate, JobPlanSpec, NodeReportStatus, Phase, Purpose
+from joulepath_crds import EnergyPlanStatus, Estimate, JobPlanSpec, Phase, Purpose
 from real_cluster import NotYetError, prometheus, until
 from tests.end_to_end import jobs
-from tests.end_to_end.product import JOBS, WALL_CLOCK_AHEAD_S, Product, wait_ready
+from tests.end_to_end.product import JOBS, PYTHONPATH_IMAGE, WALL_CLOCK_AHEAD_S, Product, wait_ready
 from tests.end_to_end.replay import replayed
 from tests.end_to_end.watching import Recorder
 
@@ -31,6 +32,27 @@ KNOWN = 0.0075
 """Half the width of savings that are known, as a fraction."""
 START_S = 240
 STEP_S = 240
+
+
+SAY_HELLO: Final = """
+import os, signal, socket, sys, time
+signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+sys.path.insert(0, "/joulepath")
+from joulepath_trainer.memory import OwnPage
+from joulepath_trainer.wire.messages import Hello, PipelinePlace
+rank, gpu, page = int(sys.argv[1]), os.environ["NVIDIA_VISIBLE_DEVICES"], OwnPage()
+hello = Hello(rank, 0, 2, 0, gpu, "stream", PipelinePlace("Schedule1F1B", 2, 1, (rank,), (0, 1)))
+while True:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
+        try:
+            connection.connect(os.environ["JOULEPATH_SOCKET"])
+            socket.send_fds(connection, [hello.encode()], [page.descriptor])
+            print(gpu, connection.recv(4096), flush=True)
+            connection.recv(1)
+        except OSError as error:
+            print(error, flush=True)
+    time.sleep(0.5)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -84,12 +106,8 @@ def test_pods_of_an_annotated_job_are_injected_and_all_ranks_report(release: Pro
 
 
 def test_what_became_of_each_container_stands_in_the_nodes_reports(record: Recorder) -> None:
-    told = {}
-    for one in record.living("nodereports").values():
-        for injection in NodeReportStatus.from_api(one.body["status"]).injection:
-            told[injection.pod, injection.container] = injection.outcome
-    for role in ("master", "worker"):
-        assert told[f"uneven-{role}-0", "pytorch"] == "Injected"
+    for job in ("uneven", "even"):
+        assert record.outcomes(job) == {"pytorch": "Injected"}
 
 
 def test_observing_measures_no_saving(release: Product, record: Recorder) -> None:
@@ -224,3 +242,31 @@ def test_a_job_that_ends_leaves_no_lock_and_no_plan_and_keeps_its_profile(releas
     until("no JobPlan", 30, lambda: record.plan("even") is None)
     until("no lock", 30, lambda: not any(release.gpus(node).locked() & gpus for node in ("node0", "node1")))
     assert status.profile in record.living("energyprofiles")
+
+
+def test_containers_with_gpus_of_one_pod_are_told_one_by_one_and_each_is_known_by_its_own_gpu(
+    release: Product, record: Recorder
+) -> None:
+    job = jobs.waiting_job("pair", image=PYTHONPATH_IMAGE)
+    pod = jobs.template(job)
+    pod["nodeSelector"] = {"kubernetes.io/hostname": "node0"}  # where `even` has left its GPU
+    (first,) = pod["containers"]
+    sidecar = {**first, "name": "sidecar", "resources": {}}
+    second = {**first, "name": "second", "command": ["python3", "-c", SAY_HELLO, "1"]}
+    pod["containers"] = [{**first, "command": ["python3", "-c", SAY_HELLO, "0"]}, second, sidecar]
+    jobs.apply(release.cluster, job)
+
+    def both() -> None:
+        if len(seen := record.ranks("pair")) < 2:
+            raise NotYetError(f"{seen}, {record.outcomes('pair')}")
+
+    until("both ranks", 120, both)
+    until("their outcomes", 60, lambda: record.outcomes("pair") == {"pytorch": "Injected", "second": "Injected"})
+    for rank, container in enumerate(("pytorch", "second")):
+        gpu = record.ranks("pair")[rank].gpu_uuid
+        chosen = ("--namespace", JOBS, "--container", container)
+        assert gpu in release.cluster.kubectl("logs", "pair-master-0", *chosen)
+    # The end of one is the end of its rank alone.
+    release.cluster.kubectl("exec", "pair-master-0", *chosen, "--", "python3", "-c", "import os; os.kill(1, 15)")
+    until("the end of one", 60, lambda: set(record.ranks("pair")) == {0})
+    release.cluster.kubectl("delete", "pytorchjob", "pair", "--namespace", JOBS)

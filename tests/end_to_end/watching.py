@@ -90,6 +90,14 @@ class Recorder:
         until(f"{what} of EnergyPlan {name}", limit_s, look, 0.2)
         return self.status(name)
 
+    def outcomes(self, job: str) -> dict[str, str]:
+        """What became of the containers of a job's first pod."""
+        reports = [
+            NodeReportStatus.from_api(one.body.get("status") or {}) for one in self.living("nodereports").values()
+        ]
+        told = [one for report in reports for one in report.injection if one.pod == f"{job}-master-0"]
+        return {one.container: one.outcome for one in told}
+
     def applied(self, job: str, ranks: int = 4, *, node: str | None = None, limit_s: float = 60) -> str:
         """Until the JobPlan of now, which is no sweep, is in force on so many ranks of a job; its hash."""
         found: list[str] = []
