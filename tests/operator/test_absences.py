@@ -57,6 +57,19 @@ def test_each_reason_is_told_with_count_pod_why_and_remedy(new_world: NewWorld, 
     assert world.decide().requeue_after_s is not None, "nobody watches pods"
 
 
+def test_a_reason_stands_in_a_column_and_is_one_event_when_it_becomes_known(new_world: NewWorld) -> None:
+    world = new_world()
+    world.ranks, world.pods = 0, (Absence(Lack.UNSUITED, "its why"),) * 3
+    decision = world.decide()
+    assert decision.notice is not None
+    assert (decision.notice.reason, decision.notice.message) == (Lack.UNSUITED, decision.status.message)
+    assert decision.status.progress == Lack.UNSUITED
+    world.settle()
+    assert world.decide().notice is None, "it is known by now"
+    world.pods = (Absence(Lack.NO_GPU, "its why"),) * 3
+    assert world.decide().notice.reason == Lack.NO_GPU
+
+
 SURMISED = [lack for lack in Lack if lack.surmised]
 
 

@@ -44,7 +44,7 @@ class Case:
     def pend(self, reason: str, message: str) -> Decision:
         """Nothing can be done before the user does something; no plan stays."""
         self.story.tell("Injected", False, reason, message)
-        return Decision(self.story.end(Phase.PENDING, message), delete_plans=self.all_plans)
+        return Decision(self.story.end(Phase.PENDING, message, progress=reason), delete_plans=self.all_plans)
 
     def refuse(self, reason: str, message: str, *, condition: str) -> Decision:
         """No plan for this job; the condition is the one that can't come true."""

@@ -11,8 +11,9 @@ from dataclasses import replace
 from typing import Final
 
 from joulepath_crds import ANNOTATION, EnergyPlanStatus, JobPlanSpec, Phase, Purpose, RankReport
+from joulepath_operator.facts.absence import Lack
 from joulepath_operator.facts.gang import Gang, RefusalError
-from joulepath_operator.facts.observation import Decision, Observation, StoredPlan, TrainingJob
+from joulepath_operator.facts.observation import Decision, Notice, Observation, StoredPlan, TrainingJob
 from joulepath_operator.facts.refusals import Refusal
 from joulepath_operator.story import delivery, gathering, sweeping, withdrawal
 from joulepath_operator.story.case import Case, ReadyCase
@@ -87,7 +88,18 @@ def _with_some_ranks(case: Case, job: TrainingJob, gang: Gang | None) -> Decisio
             case.story.tell("Active", False, reason, silence)
         return _degraded(case, reason, message, outdated)
     case.story.tell("Injected", False, reason, message)
-    return Decision(case.story.end(Phase.PENDING, message), delete_plans=outdated, requeue_after_s=_LOOK_AGAIN_S)
+    return Decision(
+        case.story.end(Phase.PENDING, message, progress=reason),
+        delete_plans=outdated,
+        notice=_notice(case, reason, message),
+        requeue_after_s=_LOOK_AGAIN_S,
+    )
+
+
+def _notice(case: Case, reason: str, message: str) -> Notice | None:
+    """An Event where it has come to be known why a pod has no trainer."""
+    known = {one.reason for one in case.seen.status.conditions if one.type == "Injected"}
+    return Notice(reason, message) if reason in set(Lack) - known else None
 
 
 def _degraded(case: Case, reason: str, message: str, outdated: tuple[str, ...]) -> Decision:
@@ -116,7 +128,7 @@ def _with_all_ranks(case: Case, job: TrainingJob, gang: Gang) -> Decision:
         if plan is not None and case.story.base.phase in _UNDER_WAY:  # an agent was started anew
             return _degraded(case, "WaitingForIteration", message, outdated)
         case.story.tell("Profiled", False, "WaitingForIteration", message)
-        return Decision(case.story.end(Phase.PENDING, message), delete_plans=outdated)
+        return Decision(case.story.end(Phase.PENDING, message, progress="WaitingForIteration"), delete_plans=outdated)
     decision = _with_gang(ReadyCase(case.seen, case.story, job, gang, topology, plan))
     written = decision.write_plan.name if decision.write_plan else None
     withdrawn = tuple(name for name in outdated if name != written)
