@@ -20,7 +20,7 @@ class Adapters:
     def __init__(self, socket_path: str) -> None:
         observer = Observer(socket_path)
         optimizers = OptimizerSteps(observer)
-        steps = Steps(observer, on_first=optimizers.stand_aside)
+        steps = Steps(observer, on_step=optimizers.stand_aside)
         pipelining = PipelineSteps(steps)
         self._observe = {
             "torch.distributed.pipelining.stage": pipelining.observe_stages,

@@ -49,30 +49,22 @@ class DeepSpeedSteps:
     def _observed_step(self, original: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(original)
         def train_batch(engine: Any, *args: Any, **kwargs: Any) -> Any:
-            if not self._steps.begin(lambda: _work(engine)):
+            def step() -> Any:
+                self._ran = dict.fromkeys(self._ran, 0)
                 return original(engine, *args, **kwargs)
-            self._ran = dict.fromkeys(self._ran, 0)
-            whole = False
-            try:
-                result = original(engine, *args, **kwargs)
-                whole = True
-                return result
-            finally:
-                self._steps.end(whole)
+
+            return self._steps.run(lambda: _work(engine), step)
 
         return train_batch
 
     def _observed_computation(self, original: Callable[..., Any], kind: str) -> Callable[..., Any]:
         @functools.wraps(original)
         def observed(engine: Any, *args: Any, **kwargs: Any) -> Any:
-            token = self._steps.begin_instruction(lambda: (kind, int(engine.stage_id), self._ran[kind]))
-            if token is None:
-                return original(engine, *args, **kwargs)
-            self._ran[kind] += 1
-            try:
-                return original(engine, *args, **kwargs)
-            finally:
-                self._steps.end_instruction(token)
+            def name() -> tuple[str, int, int]:
+                self._ran[kind] += 1
+                return kind, int(engine.stage_id), self._ran[kind] - 1
+
+            return self._steps.run_instruction(name, lambda: original(engine, *args, **kwargs))
 
         return observed
 

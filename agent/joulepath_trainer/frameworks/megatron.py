@@ -3,8 +3,10 @@
 NeMo, Megatron-Bridge and verl train by the same functions. Facts about megatron-core (0.12.3, 0.16.1 and 0.19.2, read
 in their sources):
 
-- Each of the three functions `forward_backward_*` runs one iteration of all microbatches, `forward_only` where it
-  evaluates. All arguments are keywords. `model` is a list of the rank's chunks, or the only one.
+- Each of the functions `forward_backward_pipelining_*` runs one iteration of all microbatches, `forward_only` where it
+  evaluates. All arguments are keywords. `model` is a list of the rank's chunks, or the only one. (That of trainings
+  without a pipeline is left alone: the steps of the optimizer tell their iterations, also of CUDA graphs that hold
+  whole iterations.)
 - They find each other, `forward_step` and `backward_step` by their names in the module, so that what stands there is
   what is called. What a chunk receives has been waited for by then.
 - A backward is told no chunk, but the very tensor (or list of one) that the chunk's forward returned.
@@ -31,7 +33,6 @@ from joulepath_trainer.wire.messages import PipelinePlace
 __all__ = ["MegatronSteps"]
 
 _SCHEDULES: Final = {
-    "forward_backward_no_pipelining": "",
     "forward_backward_pipelining_without_interleaving": "Megatron1F1B",
     "forward_backward_pipelining_with_interleaving": "MegatronInterleaved1F1B",
 }
@@ -63,31 +64,30 @@ class MegatronSteps:
     def _observed_step(self, original: Callable[..., Any], schedule: str) -> Callable[..., Any]:
         @functools.wraps(original)
         def step(*args: Any, **kwargs: Any) -> Any:
-            if not self._steps.begin(lambda: self._recognise(schedule, **kwargs)):
-                return original(*args, **kwargs)
-            whole = False
             try:
-                result = original(*args, **kwargs)
-                whole = True
-                return result
+                return self._steps.run(lambda: self._recognise(schedule, **kwargs), lambda: original(*args, **kwargs))
             finally:
-                self._steps.end(whole)
-                self._stages, self._forwards, self._outputs = {}, {}, {}
+                if not self._steps.marking:  # else it was one within another
+                    self._stages, self._forwards, self._outputs = {}, {}, {}
 
         return step
 
     def _observed_forward(self, original: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(original)
         def forward_step(forward_step_func: Any, data_iterator: Any, model: Any, *args: Any, **kwargs: Any) -> Any:
-            place = self._begins(model)
-            token = None if place is None else self._steps.begin_instruction(lambda: ("F", *place))
-            if place is None or token is None:
+            def run() -> Any:
                 return original(forward_step_func, data_iterator, model, *args, **kwargs)
+
+            stage = self._stages.get(id(model)) if self._steps.marking else None
+            if stage is None:
+                return run()
+            microbatch = self._forwards.get(stage, 0)
+            self._forwards[stage] = microbatch + 1
+            result = self._steps.run_instruction(lambda: ("F", stage, microbatch), run)
             try:
-                result = original(forward_step_func, data_iterator, model, *args, **kwargs)
-            finally:
-                self._steps.end_instruction(token)
-            self._outputs[_identity(result[0])] = place
+                self._outputs[_identity(result[0])] = stage, microbatch
+            except Exception as error:
+                self._steps.switch_off(error)
             return result
 
         return forward_step
@@ -95,24 +95,16 @@ class MegatronSteps:
     def _observed_backward(self, original: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(original)
         def backward_step(input_tensor: Any, output_tensor: Any, *args: Any, **kwargs: Any) -> Any:
-            token = self._steps.begin_instruction(lambda: ("B", *self._outputs.pop(_identity(output_tensor))))
-            if token is None:
+            def run() -> Any:
                 return original(input_tensor, output_tensor, *args, **kwargs)
-            try:
-                return original(input_tensor, output_tensor, *args, **kwargs)
-            finally:
-                self._steps.end_instruction(token)
+
+            place = self._outputs.pop(_identity(output_tensor), None) if self._steps.marking else None
+            if place is None:  # nothing that `forward_step` has returned
+                self._steps.spoil()
+                return run()
+            return self._steps.run_instruction(lambda: ("B", *place), run)
 
         return backward_step
-
-    def _begins(self, model: Any) -> tuple[int, int] | None:
-        """Stage and microbatch of a forward; None outside of an observed step."""
-        stage = self._stages.get(id(model)) if self._steps.marking else None
-        if stage is None:
-            return None
-        microbatch = self._forwards.get(stage, 0)
-        self._forwards[stage] = microbatch + 1
-        return stage, microbatch
 
     def _recognise(
         self,
@@ -138,7 +130,8 @@ class MegatronSteps:
             stages=stages,
             ranks=ranks,
         )
-        return Work(place, next(chunks[0].parameters()).device.type, placement)
+        devices = (parameter.device.type for chunk in chunks for parameter in chunk.parameters())
+        return Work(place, next(devices, "cuda"), placement)
 
 
 def _coordinates(collection: Any) -> tuple[tuple[int, ...], Placement]:
@@ -157,5 +150,5 @@ def _coordinates(collection: Any) -> tuple[tuple[int, ...], Placement]:
 
 
 def _identity(output: Any) -> int:
-    """Of a tensor, or of the one of a list."""
-    return id(output[0] if isinstance(output, list) else output)
+    """Of a tensor, or of the first of a list."""
+    return id(output[0] if isinstance(output, list) and output else output)

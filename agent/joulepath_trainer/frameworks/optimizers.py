@@ -3,6 +3,9 @@
 Torch has a hook for it that runs after the step of every optimizer (`register_optimizer_step_post_hook`). The first
 optimizer that steps is the one that counts; a training with several of them steps the others just as often or seldom.
 DeepSpeed's engine makes one step of several of its optimizer's (one for each group of parameters): its own counts.
+
+Where there is a pipeline, its steps count. One that isn't seen to step any more, though the optimizer does, has become
+a CUDA graph that is replayed: then the optimizer's count again.
 """
 
 from __future__ import annotations
@@ -22,13 +25,17 @@ _UNOBSERVED_STEPS: Final = 2
 """A pipeline trains before its optimizer first steps; a warm-up of two steps without one may come first."""
 
 
+_ALONE: Final = 8
+"""Steps of an optimizer between two of a pipeline that are thought possible."""
+
+
 class OptimizerSteps:
     """The iterations of a training that has no pipeline."""
 
     def __init__(self, observer: Observer) -> None:
         self._observer = observer
-        self._stepping: Callable[[], object | None] | None = None
-        self._steps = 0
+        self._stepping: Callable[[], object | None] = lambda: None
+        self._steps = self._alone = 0
         self._within = self._aside = False
 
     def observe(self, module: ModuleType) -> None:
@@ -50,29 +57,30 @@ class OptimizerSteps:
         def take_model_step(engine: Any, *args: Any, **kwargs: Any) -> Any:
             self._within = True
             try:
-                return original(engine, *args, **kwargs)
+                result = original(engine, *args, **kwargs)
             finally:
                 self._within = False
-                self._stepped(engine, lambda engine: engine.device.type)
+            self._stepped(engine, lambda engine: engine.device.type)
+            return result
 
         module.DeepSpeedEngine._take_model_step = take_model_step
 
     def stand_aside(self) -> None:
-        """There is a pipeline: its steps are the iterations, from now on."""
-        self._aside = True
-        if self._steps:
+        """A pipeline makes a training step: these are the iterations."""
+        if not self._aside and self._steps:
             self._observer.restart()
+        self._aside, self._alone = True, 0
 
     def _stepped(self, stepping: Any, device_type: Callable[[Any], str]) -> None:
-        if self._aside or self._observer.off:
+        if self._observer.off:
             return
         try:
-            if self._stepping is None:
+            if self._stepping() is None:
                 self._stepping = weakref.ref(stepping)
-                # Iteration 0 began before anything was seen of it.
-                self._observer.count_step()
-            if self._stepping() is not stepping:
+            if self._stepping() is not stepping or self._waits():
                 return
+            if self._steps == 0:  # iteration 0 began before anything was seen of it
+                self._observer.count_step()
             self._steps += 1
             if self._steps <= _UNOBSERVED_STEPS:
                 self._observer.count_step()
@@ -81,6 +89,17 @@ class OptimizerSteps:
             self._observer.begin_step(single_stage_work(device_type(stepping)))
         except Exception as error:
             self._observer.switch_off(error)
+
+    def _waits(self) -> bool:
+        """Whether there is a pipeline that steps as well."""
+        if not self._aside:
+            return False
+        self._alone += 1
+        if self._alone <= _ALONE:
+            return True
+        self._aside, self._steps = False, 0
+        self._observer.restart()
+        return False
 
 
 def _device_type(optimizer: Any) -> str:

@@ -52,15 +52,7 @@ class PipelineSteps:
     def _observed_step(self, original: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(original)
         def step(schedule: Any, *args: Any, **kwargs: Any) -> Any:
-            if not self._steps.begin(lambda: self._recognise(schedule)):
-                return original(schedule, *args, **kwargs)
-            whole = False
-            try:
-                result = original(schedule, *args, **kwargs)
-                whole = True
-                return result
-            finally:
-                self._steps.end(whole)
+            return self._steps.run(lambda: self._recognise(schedule), lambda: original(schedule, *args, **kwargs))
 
         return step
 
@@ -73,13 +65,7 @@ class PipelineSteps:
                 kind, microbatch = instruction(*args, **kwargs)
                 return kind, stage.stage_index, microbatch
 
-            token = self._steps.begin_instruction(name)
-            if token is None:
-                return original(stage, *args, **kwargs)
-            try:
-                return original(stage, *args, **kwargs)
-            finally:
-                self._steps.end_instruction(token)
+            return self._steps.run_instruction(name, lambda: original(stage, *args, **kwargs))
 
         return observed
 

@@ -1,12 +1,14 @@
 """The training steps of this process's pipeline, as its adapter tells of them: whatever goes wrong, training goes on.
 
-The pipeline of the first training step is the one that is observed. Steps of one that differs from it (in schedule,
-stages, microbatches or ranks) are neither marked nor counted; on every rank alike.
+One pipeline at a time is observed. Steps of one that differs from it (in schedule, stages, microbatches or ranks) are
+neither marked nor counted, on every rank alike; a few of them in a row, and that one is observed from then on, as where
+the number of microbatches grows in the course of a training.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final, TypeVar
 
 from joulepath_trainer.identity import Work
 from joulepath_trainer.observer import Observer
@@ -14,54 +16,96 @@ from joulepath_trainer.session import BegunInstruction
 
 __all__ = ["Steps"]
 
+_PATIENCE: Final = 3
+_T = TypeVar("_T")
+
 
 class Steps:
-    """One step at a time, and the instructions in it. No method raises."""
+    """One step at a time, and the instructions in it. Nothing is raised but what the training itself raises."""
 
-    def __init__(self, observer: Observer, on_first: Callable[[], None]) -> None:
+    def __init__(self, observer: Observer, on_step: Callable[[], None]) -> None:
         """Args:
         observer: Is told of every step.
-        on_first: Called at the first training step of a pipeline, before it is observed.
+        on_step: Called at each training step of a pipeline, before it is observed.
         """
         self._observer = observer
-        self._on_first = on_first
+        self._on_step = on_step
         self._work: Work | None = None
-        self._in_step = False
+        self._other: Work | None = None
+        self._others = 0
+        """Steps of that other one in a row."""
+        self._in_step = self._spoiled = False
         self.marking = False
-        """Whether instructions are asked for: within a step that is observed."""
+        """Whether instructions are asked for: within a step that is observed, and not in another one within that."""
 
-    def begin(self, recognise: Callable[[], Work | None]) -> bool:
-        """A step may begin; whether it does, and is to be ended.
+    def run(self, recognise: Callable[[], Work | None], step: Callable[[], _T]) -> _T:
+        """Runs what may be a training step.
 
         Args:
             recognise: What it trains; None where it doesn't. Not asked within another step.
+            step: Runs it.
         """
+        if not self._begin(recognise):
+            marking, self.marking = self.marking, False
+            try:
+                return step()
+            finally:
+                self.marking = marking and not self._spoiled
+        whole = False
+        try:
+            result = step()
+            whole = not self._spoiled
+            return result
+        finally:
+            self._in_step = self.marking = False
+            self._observer.end_step(whole)
+
+    def run_instruction(self, name: Callable[[], tuple[str, int, int]], instruction: Callable[[], _T]) -> _T:
+        """Runs an instruction; `name` tells its kind, stage and microbatch."""
+        token = self._begin_instruction(name)
+        if token is None:
+            return instruction()
+        try:
+            return instruction()
+        finally:
+            self._observer.end_instruction(token)
+
+    def spoil(self) -> None:
+        """What runs in this step can't be told: there will be no record of it."""
+        self.marking, self._spoiled = False, self._in_step
+
+    def switch_off(self, error: Exception) -> None:
+        """Nothing is observed any more."""
+        self._observer.switch_off(error)
+
+    def _begin(self, recognise: Callable[[], Work | None]) -> bool:
         try:
             if self._observer.off or self._in_step or (work := recognise()) is None:
                 return False
-            if self._work is None:
-                self._on_first()
-                self._work = work
-            elif work != self._work:
+            self._on_step()
+            if not self._is_observed(work):
                 return False
-            self._in_step = True
+            self._in_step, self._spoiled = True, False
             self.marking = bool(self._observer.begin_step(work))
             return True
         except Exception as error:
             self._observer.switch_off(error)
             return False
 
-    def end(self, whole: bool) -> None:
-        """The step has ended; not `whole` if by an exception."""
-        self._in_step = self.marking = False
-        self._observer.end_step(whole)
+    def _is_observed(self, work: Work) -> bool:
+        if work == self._work:
+            self._other, self._others = None, 0
+            return True
+        self._others = self._others + 1 if work == self._other else 1
+        self._other = work
+        if self._work is not None and self._others < _PATIENCE:
+            return False
+        if self._work is not None:
+            self._observer.restart()
+        self._work, self._other, self._others = work, None, 0
+        return True
 
-    def begin_instruction(self, name: Callable[[], tuple[str, int, int]]) -> BegunInstruction | None:
-        """An instruction begins; the token is for `end_instruction`.
-
-        Args:
-            name: Its kind, stage and microbatch.
-        """
+    def _begin_instruction(self, name: Callable[[], tuple[str, int, int]]) -> BegunInstruction | None:
         if not self.marking:
             return None
         try:
@@ -69,7 +113,3 @@ class Steps:
         except Exception as error:
             self._observer.switch_off(error)
             return None
-
-    def end_instruction(self, token: BegunInstruction) -> None:
-        """An instruction has ended."""
-        self._observer.end_instruction(token)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -149,18 +150,31 @@ class Training:
 
 
 def train(
-    rank: int, steps: int, microbatches: int = MICROBATCHES, evaluate_after: int = -1, **options: Any
+    rank: int,
+    steps: int,
+    ramp: Sequence[int] = (),
+    evaluate_after: int = -1,
+    **options: Any,
 ) -> dict[str, Any]:
-    """Trains; what ran in each step, the losses, and where this rank stands."""
+    """Trains; what ran in each step, the losses, and where this rank stands.
+
+    Args:
+        rank: This one.
+        steps: How many.
+        ramp: The microbatches of the first steps.
+        evaluate_after: The step after which it evaluates.
+        options: Of `Training`.
+    """
     training = Training(**options)
     orders, losses = [], []
     for number in range(steps):
         dist.barrier()
+        microbatches = ramp[number] if number < len(ramp) else MICROBATCHES
         order, loss = training.step(microbatches)
         orders.append(order)
         losses.append(loss)
         if number == evaluate_after:
-            training.step(microbatches, forward_only=True)
+            training.step(MICROBATCHES, forward_only=True)
     return {
         "orders": orders,
         "losses": losses,

@@ -29,7 +29,6 @@ def megatron(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
         ("Megatron1F1B", {"pipeline": 2, "batched": True}),
         ("MegatronInterleaved1F1B", {"pipeline": 2, "chunks": 2}),
         ("MegatronInterleaved1F1B", {"pipeline": 2, "chunks": 2, "batched": True}),
-        ("", {"pipeline": 1}),
     ],
 )
 def test_what_each_rank_ran_is_told_instruction_for_instruction(
@@ -53,9 +52,7 @@ def test_what_each_rank_ran_is_told_instruction_for_instruction(
         assert_told(rank, ran[number]["orders"])
 
 
-@pytest.mark.parametrize(
-    "options", [{"pipeline": 2, "tensor": 2}, {"pipeline": 2, "context": 2}, {"pipeline": 2}, {"pipeline": 1}]
-)
+@pytest.mark.parametrize("options", [{"pipeline": 2, "tensor": 2}, {"pipeline": 2, "context": 2}, {"pipeline": 2}])
 def test_coordinates_are_those_of_megatron(megatron: Nursery, options: dict[str, Any]) -> None:
     with AgentDouble(megatron.socket) as agent:
         ran = megatron.run("train", 4, steps=3, **options)
@@ -66,6 +63,28 @@ def test_coordinates_are_those_of_megatron(megatron: Nursery, options: dict[str,
         assert list(rank.hello.pipeline.ranks) == told["pipeline"]
         assert rank.hello.tensor_parallel == peers
         assert rank.hello.data_parallel == 4 // (peers * options["pipeline"])
+
+
+def test_without_a_pipeline_the_steps_of_the_optimizer_are_told_whatever_microbatches_they_have(
+    megatron: Nursery,
+) -> None:
+    with AgentDouble(megatron.socket) as agent:
+        megatron.run("train", 2, steps=8, pipeline=1, ramp=[2, 2, 3, 1, 4])
+        ranks = agent.ranks(2)
+    for rank in ranks:
+        assert (rank.hello.pipeline.schedule, rank.hello.pipeline.stage_count) == ("", 1)
+        assert max(entry.iteration for entry in rank.entries()) == 8
+
+
+def test_a_pipeline_whose_microbatches_grow_is_told_anew_from_then_on(megatron: Nursery) -> None:
+    """As by --rampup-batch-size."""
+    with AgentDouble(megatron.socket) as agent:
+        ran = megatron.run("train", 2, steps=10, pipeline=2, ramp=[2] * 4)
+        ranks = agent.ranks(4)
+    for number in range(2):
+        first, then = (rank for rank in ranks if rank.hello.rank == number)
+        assert (first.hello.pipeline.microbatches, then.hello.pipeline.microbatches) == (2, MICROBATCHES)
+        assert_told(then, ran[number]["orders"][6:])  # once there were three such steps in a row
 
 
 def test_training_computes_the_same_with_an_agent_and_without(megatron: Nursery) -> None:

@@ -1,0 +1,94 @@
+"""What pipelines of any framework have in common, told to an observer that takes notes."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, cast
+
+import pytest
+
+from joulepath_trainer.frameworks.steps import Steps
+from joulepath_trainer.identity import Work
+from joulepath_trainer.observer import Observer
+from joulepath_trainer.wire.messages import PipelinePlace
+
+
+class Notes:
+    """Stands for the observer, which would connect to an agent."""
+
+    off = False
+
+    def __init__(self) -> None:
+        self.told: list[Any] = []
+
+    def begin_step(self, work: Work) -> bool:
+        self.told.append(("step", work.pipeline.microbatches))
+        return True
+
+    def end_step(self, whole: bool) -> None:
+        self.told.append("whole" if whole else "not whole")
+
+    def begin_instruction(self, kind: str, stage: int, microbatch: int) -> tuple[str, int, int, int]:
+        self.told.append(f"{kind}{microbatch}")
+        return kind, stage, microbatch, 0
+
+    def end_instruction(self, token: object) -> None:
+        pass
+
+    def restart(self) -> None:
+        self.told.append("restart")
+
+    def switch_off(self, error: Exception) -> None:
+        self.told.append(repr(error))
+
+
+def work(microbatches: int) -> Work:
+    return Work(PipelinePlace("S", 2, microbatches, (0,), (0, 1)), "cpu")
+
+
+@pytest.fixture
+def notes() -> Notes:
+    return Notes()
+
+
+@pytest.fixture
+def steps(notes: Notes) -> Steps:
+    return Steps(cast(Observer, notes), lambda: None)
+
+
+def test_a_step_of_another_pipeline_is_left_alone_and_some_in_a_row_are_observed(notes: Notes, steps: Steps) -> None:
+    for microbatches in (4, 2, 4, 2, 3, 2, 2, 2, 2):
+        assert steps.run(partial(work, microbatches), lambda: 7) == 7
+    begun = [one for one in notes.told if one != "whole"]
+    assert begun == [("step", 4), ("step", 4), "restart", ("step", 2), ("step", 2)]
+
+
+def test_instructions_of_a_step_within_a_step_are_not_its_own(notes: Notes, steps: Steps) -> None:
+    def instruction(microbatch: int) -> None:
+        steps.run_instruction(lambda: ("F", 0, microbatch), lambda: None)
+
+    def step() -> None:
+        instruction(0)
+        steps.run(lambda: None, lambda: instruction(9))
+        instruction(1)
+
+    steps.run(lambda: work(4), step)
+    assert notes.told == [("step", 4), "F0", "F1", "whole"]
+
+
+def test_a_step_that_raises_or_is_spoiled_leaves_no_record_and_the_next_one_does(notes: Notes, steps: Steps) -> None:
+    def spoiled() -> None:
+        steps.spoil()
+        steps.run_instruction(lambda: ("F", 0, 0), lambda: None)
+
+    with pytest.raises(ZeroDivisionError):
+        steps.run(lambda: work(4), lambda: 1 // 0)
+    steps.run(lambda: work(4), spoiled)
+    steps.run(lambda: work(4), lambda: None)
+    assert notes.told == [("step", 4), "not whole", ("step", 4), "not whole", ("step", 4), "whole"]
+
+
+def test_what_cannot_be_told_is_no_error_of_the_training(notes: Notes, steps: Steps) -> None:
+    assert steps.run(lambda: work(4), lambda: steps.run_instruction(lambda: ("F", 0, 1 // 0), lambda: 7)) == 7
+    assert steps.run(lambda: 1 // 0, lambda: 8) == 8  # type: ignore[arg-type,return-value]
+    assert sum("ZeroDivisionError" in str(one) for one in notes.told) == 2
