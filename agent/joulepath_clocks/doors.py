@@ -13,6 +13,7 @@ import os
 import re
 import socket
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -94,12 +95,19 @@ class Door:
 class PodDoors:
     """The doors of single pods. For one thread."""
 
-    def __init__(self, folder: Path, most: int) -> None:
-        """Looks in that folder for those of pods, and listens for so many at most."""
+    def __init__(self, folder: Path, most: int, most_of_pod: int) -> None:
+        """Looks in that folder for those of pods.
+
+        Args:
+            folder: Of the pods' folders.
+            most: Pods that have one; and so many further ones of them all together, so that a pod's first finds room
+                however many the others have.
+            most_of_pod: Those of one pod.
+        """
         with contextlib.suppress(OSError):  # whoever needs it says so
             folder.mkdir(mode=0o700, exist_ok=True)
             folder.chmod(0o700)  # a pod is shown its own folder in it; users of the node get to none
-        self._folder, self._most = folder, most
+        self._folder, self._most, self._most_of_pod = folder, most, most_of_pod
         self._doors: dict[str, Door] = {}
         self._troubles: dict[str, str] = {}
         """By name of a folder: what was logged of it."""
@@ -129,8 +137,8 @@ class PodDoors:
 
     def _open(self, name: str) -> Door | None:
         pod_uid = name.partition(".")[0]
-        if len(self._doors) >= self._most:
-            self._complain(name, f"pod {pod_uid} has no socket: {self._most} have one already")
+        if why := self._no_room(pod_uid):
+            self._complain(name, f"pod {pod_uid} has no {why}")
             return None
         try:
             door = self._doors[name] = Door(self._folder / name / _SOCKET_NAME, pod_uid)
@@ -139,6 +147,15 @@ class PodDoors:
             return None
         self._troubles.pop(name, None)
         return door
+
+    def _no_room(self, pod_uid: str) -> str:
+        by_pod = Counter(door.pod_uid for door in self._doors.values())
+        if pod_uid not in by_pod:
+            return f"socket: {self._most} have one already" if len(by_pod) >= self._most else ""
+        if by_pod[pod_uid] >= self._most_of_pod:
+            return f"further socket: it has {self._most_of_pod} already"
+        further = len(self._doors) - len(by_pod)
+        return f"further socket: pods have {further} of these already" if further >= self._most else ""
 
     def _complain(self, name: str, what: str) -> None:
         """Once: it is tried again at each look."""

@@ -107,7 +107,8 @@ class Endpoint:
             OSError: The socket for all pods can't be made.
         """
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._pods, self._proc = None if pods is None else PodDoors(pods, budget.pods), proc
+        self._pods = None if pods is None else PodDoors(pods, budget.pods, budget.doors_per_pod)
+        self._proc = proc
         self._identify, self._admit = identify, admit
         self._on_tick, self._on_refusal, self._on_old_python = on_tick, on_refusal, on_old_python
         self._selector = selectors.DefaultSelector()

@@ -28,6 +28,7 @@ __all__ = ["main"]
 log = logging.getLogger("joulepath_injector")
 
 _LOCK: Final = "injector.lock"
+_LIMIT_S: Final = 60.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -37,14 +38,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(0))  # whatever waits: the runtime goes on without
     own, files = options.state_dir / FOLDER, options.state_dir / "trainer"
+    if options.files_only is not None:
+        _put_there(own, files, options.files_only)
+        return 0
     try:
-        Lock(own / _LOCK).wait("another injector", threading.Event())
-        if options.files_only is not None:
-            return _put_there(TrainerFiles(trainer_package(), files, options.files_only), options.files_only)
+        _lock(own)
         trainer = TrainerFiles(trainer_package(), files)
         pods = Pods()
         Server(own, pods).start()
-    except (OSError, subprocess.SubprocessError) as error:
+    except OSError as error:
         log.error("%s", error)
         return 1
     try:
@@ -56,17 +58,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
         time.sleep(sessions.serve())
 
 
-def _put_there(trainer: TrainerFiles, busybox: Path) -> int:
+def _lock(own: Path) -> None:
+    """Waits until no other injector of this node writes files."""
+    Lock(own / _LOCK).wait("another injector", threading.Event())
+
+
+def _put_there(own: Path, files: Path, busybox: Path) -> None:
     """For pods that have the trainer by a volume: an init container of theirs runs that busybox, so it has to run.
 
-    Raises:
-        OSError: They can't be written, or it can't be run, as on a disk that is mounted with noexec.
-        subprocess.SubprocessError: It runs and fails.
+    Where that can't be (a disk that is full, read-only or mounted with noexec), it is only said: what sets and resets
+    clocks starts after us, and needs none of it.
     """
-    trainer.check()
-    subprocess.run([trainer.place() / busybox.name, "true"], check=True)
-    trainer.lead()
-    return 0
+    try:
+        trainer = TrainerFiles(trainer_package(), files, busybox)
+        _lock(own)
+        trainer.check()
+        _try(trainer.place() / busybox.name)
+        trainer.lead()
+    except (OSError, subprocess.SubprocessError) as error:
+        log.error("the trainer's files can't be put on the node: %s", error)
+        try:
+            _try(files / "current" / busybox.name)
+        except (OSError, subprocess.SubprocessError) as missing:
+            log.error("until they are there, pods that mount them may not start on this node: %s", missing)
+        else:
+            log.warning("pods that mount them go on with those that were there before")
+
+
+def _try(busybox: Path) -> None:
+    subprocess.run([busybox, "true"], check=True, timeout=_LIMIT_S)
 
 
 def _options() -> argparse.ArgumentParser:

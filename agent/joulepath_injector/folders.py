@@ -11,6 +11,7 @@ import logging
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Collection
 from pathlib import Path
 from typing import Final
@@ -25,6 +26,8 @@ _UID: Final = re.compile(r"[0-9A-Za-z-]{1,64}")
 _ID: Final = re.compile(r"[0-9a-f]{8,128}")
 _ENOUGH: Final = 16
 """Of an ID: a socket's path has 107 bytes at most."""
+_YOUNG_S: Final = 60.0
+"""Of a folder whose container the runtime may not know yet: older ones tell what is there while one is being made."""
 _NAME: Final = "joulepath_trainer"
 _PARTIAL: Final = "partial"
 _CURRENT: Final = "current"
@@ -81,10 +84,12 @@ class TrainerFiles:
         Raises:
             OSError: It can't be written.
         """
-        leading = self.folder / f"{_CURRENT}.{_PARTIAL}"
+        current, leading = self.folder / _CURRENT, self.folder / f"{_CURRENT}.{_PARTIAL}"
+        if current.is_symlink() and str(current.readlink()) == self._content:
+            return  # a disk that is full or read-only lets nobody say it again
         leading.unlink(missing_ok=True)
         leading.symlink_to(self._content)
-        leading.replace(self.folder / _CURRENT)
+        leading.replace(current)
 
     def forget(self, used: Collection[Path]) -> None:
         """Removes those of other releases, but for the folders that containers use, and the one that volumes find.
@@ -105,6 +110,18 @@ class TrainerFiles:
     def _copy(self, there: Path) -> None:
         partial = self.folder / _PARTIAL
         shutil.rmtree(partial, ignore_errors=True)
+        try:
+            self._write(partial)
+            if there.exists():  # moved away in one step: what is half removed could be taken for whole
+                away = Path(tempfile.mkdtemp(dir=self.folder))
+                there.rename(away / there.name)
+                shutil.rmtree(away, ignore_errors=True)  # what stays of it goes with those of other releases
+            partial.rename(there)
+        except OSError:
+            shutil.rmtree(partial, ignore_errors=True)  # on a full disk others need the room
+            raise
+
+    def _write(self, partial: Path) -> None:
         for name, text in self._sources.items():
             file = partial / name
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -112,11 +129,6 @@ class TrainerFiles:
         for one in (partial, *partial.rglob("*")):  # pods of any user read them, whatever our umask
             one.chmod(0o755 if one.is_dir() or one.name in self._programs else 0o644)
         self.folder.chmod(0o755)
-        if there.exists():  # moved away in one step: what is half removed could be taken for whole
-            away = Path(tempfile.mkdtemp(dir=self.folder))
-            there.rename(away / there.name)
-            shutil.rmtree(away, ignore_errors=True)  # what stays of it goes with those of other releases
-        partial.rename(there)
 
 
 class PodFolders:
@@ -127,6 +139,8 @@ class PodFolders:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._made_at_s: dict[str, float] = {}
+        """By name, those of this process."""
 
     def make(self, uid: str, container: str) -> Path:
         """Makes a container's folder unless it is there.
@@ -136,23 +150,32 @@ class PodFolders:
         """
         if not _UID.fullmatch(uid) or not _ID.fullmatch(container):
             raise OSError(f"no folder can have the name of pod {uid[:80]!r} and container {container[:80]!r}")
-        made = self._folder / f"{uid}.{container[:_ENOUGH]}"
+        made = self._folder / _folder_name(uid, container)
         made.mkdir(parents=True, exist_ok=True)
         self._folder.chmod(0o700)  # who is in a container sees its own folder alone
         made.chmod(0o755)
+        self._made_at_s[made.name] = time.monotonic()
         return made
 
     def remove(self, uid: str, container: str | None = None) -> None:
         """Removes the folder of a container, or of all of a pod, where there is one."""
         if _UID.fullmatch(uid) and (container is None or _ID.fullmatch(container)):
             for folder in self._folder.glob(f"{uid}.{(container or '')[:_ENOUGH]}*"):
+                self._made_at_s.pop(folder.name, None)
                 shutil.rmtree(folder, ignore_errors=True)
 
-    def forget(self, alive: Collection[str]) -> None:
-        """Removes those of pods that are gone."""
+    def forget(self, pods: Collection[str], containers: Collection[tuple[str, str]]) -> None:
+        """Removes those of pods that are gone, and those of containers that have ended: neither is among these."""
+        since_s = time.monotonic() - _YOUNG_S
+        self._made_at_s = {name: made_s for name, made_s in self._made_at_s.items() if made_s > since_s}
+        alive = {_folder_name(uid, container) for uid, container in containers} | self._made_at_s.keys()
         for folder in self._folder.glob("*"):
-            if folder.name.partition(".")[0] not in alive:
+            if folder.name not in alive or folder.name.partition(".")[0] not in pods:
                 shutil.rmtree(folder, ignore_errors=True)
+
+
+def _folder_name(uid: str, container: str) -> str:
+    return f"{uid}.{container[:_ENOUGH]}"
 
 
 def _sources(package: Path) -> dict[str, bytes]:

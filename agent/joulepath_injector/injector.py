@@ -29,6 +29,7 @@ class Injector:
         """All that is there when the plugin comes: containers that have the trainer, and others that can't get it."""
         self._pods.only(pods)
         uids = {pod.sandbox: pod.uid for pod in pods}
+        alive = {(uids.get(container.sandbox, ""), container.id) for container in containers}
         for container in containers:
             if (uid := uids.get(container.sandbox)) is None:
                 continue
@@ -37,7 +38,7 @@ class Injector:
             elif not has_trainer(container):
                 self._pods.before(uid, container.name)
         self._pods.runtime(Runtime(told=True))
-        self._folders.forget(set(uids.values()))
+        self._folders.forget(set(uids.values()), alive)
         self._trainer.forget({used for container in containers for used in self._files(container)})
 
     def came(self, pod: Pod) -> None:

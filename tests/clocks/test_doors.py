@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import secrets
 import shutil
 import socket
 import stat
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -210,7 +212,7 @@ def test_a_folder_that_was_made_anew_between_two_looks_gets_a_socket_of_its_own(
 
 def test_a_folder_that_is_being_removed_gets_no_other_socket_in_between(house: House) -> None:
     (house.pods / POD).mkdir(parents=True)
-    doors = PodDoors(house.pods, 1)
+    doors = PodDoors(house.pods, 1, 1)
     ((door,), gone) = doors.look()
     assert not gone
     door.path.unlink()
@@ -256,6 +258,45 @@ def test_so_many_pods_have_one_at_most_and_the_others_once_there_is_room(
     wait_until(lambda: f"pod {OTHER} has no socket: 1 have one already" in caplog.messages, "it is told")
     shutil.rmtree(house.pods / POD)
     wait_until((house.pods / OTHER / "agent.sock").exists, "there is room")
+
+
+def folders_of(pods: Path, uid: str, containers: int) -> list[Path]:
+    """Makes so many folders of a pod, as the injector does."""
+    return [PodFolders(pods).make(uid, secrets.token_hex(32)) for _ in range(containers)]
+
+
+def test_a_pod_with_many_containers_has_some_sockets_and_leaves_the_others_theirs(house: House) -> None:
+    pods = house.pods
+    greedy = [str(uuid.uuid4()) for _ in range(6)]
+    for uid in greedy:
+        folders_of(pods, uid, BUDGET.pods)
+    doors = PodDoors(pods, BUDGET.pods, BUDGET.doors_per_pod)
+    opened = [*doors.look()[0]]
+    folders_of(pods, POD, 1)
+    opened += doors.look()[0]
+    has = Counter(door.pod_uid for door in opened)
+    for door in opened:
+        door.close()
+    assert has.pop(POD) == 1
+    assert has.keys() == {*greedy}
+    assert max(has.values()) <= BUDGET.doors_per_pod
+    assert len(opened) <= 2 * BUDGET.pods
+
+
+def test_a_containers_socket_makes_room_for_the_next_one_of_its_pod(
+    house: House, caplog: pytest.LogCaptureFixture
+) -> None:
+    folders = folders_of(house.pods, POD, 3)
+    doors = PodDoors(house.pods, 8, 2)
+    opened = [*doors.look()[0]]
+    assert len(opened) == 2
+    assert caplog.messages == [f"pod {POD} has no further socket: it has 2 already"]
+    shutil.rmtree(opened[0].path.parent)
+    doors.look()
+    opened += doors.look()[0]
+    for door in opened:
+        door.close()
+    assert {door.path.parent for door in opened} == {*folders}
 
 
 FLOOD = """

@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -184,9 +184,29 @@ def test_folders_go_with_their_pods_and_no_others(tmp_path: Path) -> None:
             (folders.make(uid, container) / "agent.sock").touch()
     folders.remove("one")
     folders.remove("never-there")
-    folders.forget({"two", "one-and-more"})
+    folders.forget({"two", "one-and-more"}, {("two", ID), ("one-and-more", OTHER_ID)})
     left = {one.name.partition(".")[0] for one in (tmp_path / "pods").iterdir()}
     assert left == {"two", "one-and-more"}
+
+
+def test_the_folder_of_a_container_that_ended_unheard_goes_though_its_pod_stays(tmp_path: Path) -> None:
+    before = PodFolders(tmp_path / "pods")
+    stays, ended = (before.make("uid", container) for container in (ID, OTHER_ID))
+    PodFolders(tmp_path / "pods").forget({"uid"}, {("uid", ID)})
+    assert stays.exists()
+    assert not ended.exists()
+
+
+def test_the_folder_of_a_container_that_is_being_made_stays_though_the_runtime_does_not_know_it_yet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders = PodFolders(tmp_path / "pods")
+    made = folders.make("uid", ID)
+    folders.forget({"uid"}, set())
+    assert made.exists()
+    monkeypatch.setattr("joulepath_injector.folders._YOUNG_S", 0.0)
+    folders.forget({"uid"}, set())
+    assert not made.exists()
 
 
 def test_a_container_has_a_folder_of_its_own_which_goes_alone(tmp_path: Path) -> None:
@@ -216,13 +236,72 @@ def test_a_name_that_leads_elsewhere_makes_and_removes_nothing(tmp_path: Path, u
     assert [one.name for one in tmp_path.iterdir()] == ["pods"]
 
 
+def put_there(state: Path, busybox: Path) -> subprocess.CompletedProcess[str]:
+    """Runs the command that puts files there for volumes."""
+    command = [sys.executable, "-m", "joulepath_injector", "--files-only", busybox, "--state-dir", state]
+    return subprocess.run([*map(str, command)], capture_output=True, text=True, check=False)
+
+
 @pytest.mark.parametrize(("says", "led"), [("exit 0", True), ("exit 1", False)])
 def test_the_command_puts_files_there_for_volumes_once_what_they_run_has_run(
     tmp_path: Path, busybox: Path, says: str, led: bool
 ) -> None:
     busybox.write_text(f"#!/bin/sh\n{says}\n")
-    command = [sys.executable, "-m", "joulepath_injector", "--files-only", busybox, "--state-dir", tmp_path / "state"]
-    done = subprocess.run([*map(str, command)], capture_output=True, text=True, check=False)
-    assert (done.returncode == 0) == led
+    done = put_there(tmp_path / "state", busybox)
+    assert done.returncode == 0, "the clocks start after it"
     assert (tmp_path / "state/trainer/current/joulepath_trainer/hook.py").exists() == led
     assert led or "exit status 1" in done.stderr
+    assert led or "may not start on this node" in done.stderr
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A small one of its own."""
+    where = tmp_path / "disk"
+    where.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", where], check=False).returncode:
+        pytest.skip("this test may not mount")
+    yield where
+    subprocess.run(["umount", where], check=True)
+
+
+def test_on_a_read_only_disk_what_is_there_already_serves_and_nothing_that_starts_later_is_kept_from_it(
+    disk: Path, busybox: Path
+) -> None:
+    assert put_there(disk, busybox).returncode == 0
+    subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+    done = put_there(disk, busybox)
+    assert done.returncode == 0
+    assert "pods that mount them go on with those that were there before" in done.stderr
+    assert (disk / "trainer/current/joulepath_trainer/hook.py").exists()
+
+
+def test_on_a_full_disk_what_is_there_is_kept_and_nothing_half_written_stays(disk: Path, busybox: Path) -> None:
+    assert put_there(disk, busybox).returncode == 0
+    current = os.readlink(disk / "trainer/current")
+    fill(disk)
+    done = put_there(disk, busybox)
+    assert (done.returncode, done.stderr) == (0, ""), "there is nothing to write"
+    busybox.write_bytes(b"#!/bin/sh\n# of another release\n")
+    done = put_there(disk, busybox)
+    assert done.returncode == 0
+    assert "No space left on device" in done.stderr
+    assert "pods that mount them go on with those that were there before" in done.stderr
+    assert sorted(one.name for one in (disk / "trainer").iterdir()) == sorted([current, "current"])
+
+
+def test_on_a_disk_that_takes_nothing_at_all_it_is_said_and_nothing_that_starts_later_is_kept_from_it(
+    disk: Path, busybox: Path
+) -> None:
+    subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+    done = put_there(disk, busybox)
+    assert done.returncode == 0
+    assert "Read-only file system" in done.stderr
+    assert "may not start on this node" in done.stderr
+
+
+def fill(disk: Path) -> None:
+    """Leaves no room."""
+    with contextlib.suppress(OSError), (disk / "fill").open("wb", buffering=0) as file:
+        while file.write(b"x" * 4096):
+            pass

@@ -230,8 +230,8 @@ def test_an_injector_that_comes_later_knows_what_one_before_it_has_done(node: No
     old, unused = node.trainer.folder / "old", node.trainer.folder / "unused"
     old.mkdir(parents=True)
     unused.mkdir()
-    for uid in ("uid", "gone"):
-        (node.folder / "pods" / f"{uid}.{ID[:16]}").mkdir(parents=True)
+    for name in (f"uid.{ID[:16]}", f"gone.{ID[:16]}", f"uid.{'f' * 16}"):
+        (node.folder / "pods" / name).mkdir(parents=True)
     injected = Container("sandbox", "injected", (), (Mount("/joulepath", str(old)),))
     node.injector.synchronized([POD], [injected, TRAINS, Container("unknown", "stray")])
     agent = node.agent()

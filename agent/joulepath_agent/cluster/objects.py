@@ -23,8 +23,8 @@ _METADATA: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1
 _MERGE: Final = "application/merge-patch+json"
 _TIMEOUT_S: Final = (3.05, 10.0)
 """To connect; and without a byte."""
-_TRIES: Final = urllib3.Retry(2, read=False, redirect=False)
-"""Of a connection; who reads from a black hole isn't to do so twice."""
+_TRIES: Final = urllib3.Retry(2, read=False, redirect=False, respect_retry_after_header=False)
+"""Of a connection; who reads from a black hole isn't to do so twice, nor wait for as long as an answer says."""
 _NAME: Final = "joulepath-agent"
 _CONNECTIONS: Final = 4
 _LONGEST_SENTENCE: Final = 1000

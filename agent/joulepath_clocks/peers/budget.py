@@ -70,7 +70,10 @@ class Budget:
     # who may come in, and stay away
 
     pods: int = 64
-    """With a socket of their own, a descriptor each: as many as a NodeReport takes GPUs, which are a pod's alone."""
+    """With a socket of their own, a descriptor each: as many as a NodeReport takes GPUs, which are a pod's alone. As
+    many again are there for those with several."""
+    doors_per_pod: int = 16
+    """One for each of its containers with a GPU, of which a large node has so many."""
     connections: int = 384
     """At a time, each with a descriptor or two."""
     connections_per_pod: int = 32

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from joulepath_agent.cluster.objects import ApiServer
+from tests.agent.room import wait_until
 from tests.json_server import JsonHandler
 
 STATUS = {"kind": "Status", "message": "set NODE_NAME to the name of its node"}
@@ -30,6 +31,7 @@ class Server:
     """By path: status, and body or, as bytes, what is no JSON."""
     asked: list[tuple[str, str | None]] = field(default_factory=list)
     """Path and `Authorization`."""
+    retry_after_s: int = 0
     heard: threading.Event = field(default_factory=threading.Event)
     """A watch ends once the event in it was heard."""
 
@@ -66,6 +68,7 @@ def serving(made: Server) -> Iterator[Server]:
             self.send_response(status)
             self.send_header("Location", body.decode())
             self.send_header("Content-Length", str(len(body)))
+            self.send_header("Retry-After", str(made.retry_after_s))
             self.end_headers()
             self.wfile.write(body)
 
@@ -151,6 +154,24 @@ def test_a_server_that_sends_elsewhere_is_not_followed(server: Server) -> None:
     with pytest.raises(OSError, match="302"):
         ApiServer.connect(server.url, server.folder).read("here")
     assert [path for path, _ in server.asked] == ["/here"]
+
+
+@pytest.mark.parametrize("status", [413, 429, 503])
+def test_a_server_that_wants_to_be_left_alone_for_an_hour_keeps_nobody_waiting(server: Server, status: int) -> None:
+    server.answers["/busy"] = status, b"later"
+    server.retry_after_s = 3600
+    api, raised = ApiServer.connect(server.url, server.folder), list[OSError]()
+
+    def ask() -> None:
+        try:
+            api.read("busy")
+        except OSError as error:
+            raised.append(error)
+
+    threading.Thread(target=ask, daemon=True).start()  # it isn't waited for where it fails
+    wait_until(lambda: bool(raised), "it is told")
+    assert str(raised[0]).startswith(f"{status} ")
+    assert len(server.asked) == 1
 
 
 def test_an_answer_that_is_no_json_is_an_oserror(server: Server) -> None:
