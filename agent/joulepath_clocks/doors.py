@@ -118,7 +118,8 @@ class PodDoors:
         names = self._names()
         self._troubles = {name: what for name, what in self._troubles.items() if name in ("", *names)}
         # Whose socket is gone may be about to lose its folder: with another one in it, it couldn't.
-        new = [made for name in names if name not in self._doors and (made := self._open(name)) is not None]
+        by_pod = Counter(door.pod_uid for door in self._doors.values())
+        new = [made for name in names if name not in self._doors and (made := self._open(name, by_pod)) is not None]
         for name in gone:
             del self._doors[name]
         return new, list(gone.values())
@@ -135,9 +136,9 @@ class PodDoors:
         self._troubles.pop("", None)
         return names
 
-    def _open(self, name: str) -> Door | None:
+    def _open(self, name: str, by_pod: Counter[str | None]) -> Door | None:
         pod_uid = name.partition(".")[0]
-        if why := self._no_room(pod_uid):
+        if why := self._no_room(pod_uid, by_pod):
             self._complain(name, f"pod {pod_uid} has no {why}")
             return None
         try:
@@ -145,11 +146,12 @@ class PodDoors:
         except OSError as error:
             self._complain(name, f"pod {pod_uid} has no socket: {error}")
             return None
+        by_pod[pod_uid] += 1
         self._troubles.pop(name, None)
         return door
 
-    def _no_room(self, pod_uid: str) -> str:
-        by_pod = Counter(door.pod_uid for door in self._doors.values())
+    def _no_room(self, pod_uid: str, by_pod: Counter[str | None]) -> str:
+        """Which socket it can't have and why, empty where it can."""
         if pod_uid not in by_pod:
             return f"socket: {self._most} have one already" if len(by_pod) >= self._most else ""
         if by_pod[pod_uid] >= self._most_of_pod:

@@ -29,6 +29,7 @@ log = logging.getLogger("joulepath_injector")
 
 _LOCK: Final = "injector.lock"
 _LIMIT_S: Final = 60.0
+"""For a program that does nothing, on a node that is busy."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
