@@ -16,6 +16,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -255,6 +256,9 @@ def test_a_namespace_without_the_label_is_told_the_command_and_that_pods_were_th
         command = f"kubectl label namespace {api.namespace} joulepath.dev/injection=volumes"
         assert command in api.status()["message"]
         api.until(lambda: "1 of 1 pods" in api.status()["message"])
+        chosen = ("--namespace", api.namespace, "--output", "jsonpath={.items[0].metadata.creationTimestamp}")
+        created = api.cluster.kubectl("get", "pods", *chosen)
+        api.until(lambda: datetime.now(UTC).isoformat() > created.replace("Z", ".999"))  # all times are whole seconds
         api.cluster.kubectl(*command.split()[1:])
         api.until(lambda: api.reason("Injected") == "PodsPredateLabel")
 
