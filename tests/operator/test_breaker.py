@@ -81,7 +81,19 @@ def test_one_that_ended_and_did_not_pass_has_failed() -> None:
         {**pod(MISSING), "metadata": {"name": "p", "creationTimestamp": at(50)}},
         {**pod(START_ERROR), "metadata": pod(START_ERROR)["metadata"] | {"deletionTimestamp": NOW}},
     ],
-    ids="next begins runs unknown passed user's evicted rebooted forgotten not-injected deleted".split(),
+    ids=[
+        "next",
+        "begins",
+        "runs",
+        "unknown",
+        "passed",
+        "user's",
+        "evicted",
+        "rebooted",
+        "forgotten",
+        "not-injected",
+        "deleted",
+    ],
 )
 def test_what_is_none_of_ours_or_no_failure_is_none(one: dict[str, Any]) -> None:
     assert failure(one) == ""
