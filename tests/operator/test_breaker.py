@@ -82,17 +82,8 @@ def test_one_that_ended_and_did_not_pass_has_failed() -> None:
         {**pod(START_ERROR), "metadata": pod(START_ERROR)["metadata"] | {"deletionTimestamp": NOW}},
     ],
     ids=[
-        "next",
-        "begins",
-        "runs",
-        "unknown",
-        "passed",
-        "user's",
-        "evicted",
-        "rebooted",
-        "forgotten",
-        "not-injected",
-        "deleted",
+        *("next", "begins", "runs", "unknown", "passed", "the user's", "evicted"),
+        *("rebooted", "forgotten", "not injected", "deleted"),
     ],
 )
 def test_what_is_none_of_ours_or_no_failure_is_none(one: dict[str, Any]) -> None:

@@ -139,7 +139,9 @@ def _clause(pod: Mapping[str, Any], reason: str, message: str | None) -> str:
 
 def _has_alike(pod: Mapping[str, Any], *fields: str) -> bool:
     """Whether a container of the pod has these as ours has them, and so would be held up without us, too."""
-    ours = next((one for one in pod["spec"].get("initContainers") or () if one["name"] == READER), {})
+    ours: Mapping[str, Any] = next(
+        (one for one in pod["spec"].get("initContainers") or () if one["name"] == READER), {}
+    )
     return any(all(_field(one, name) == _field(ours, name) for name in fields) for one in pod["spec"]["containers"])
 
 

@@ -16,7 +16,7 @@ import socket
 import ssl
 import time
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import closing, nullcontext, suppress
 from pathlib import Path
 from typing import Any, Final, Generic, TypeVar, cast
 
@@ -40,8 +40,9 @@ LOOKUP_TIMEOUT_S: Final = 0.4
 """The API server itself waits for a second, and two things are looked up."""
 _BODY_BYTES: Final = 256 * 2**10
 """Of a review: trainings' take some 20 KiB. Larger ones get an error, and so the pod stays as it is."""
+_SMALL_BYTES: Final = 32 * 2**10
 _AT_ONCE: Final = 4
-"""Reviews that are parsed and decided: JSON may take 24 times its bytes in memory."""
+"""Larger reviews that are parsed and decided: JSON may take 24 times its bytes in memory."""
 _REMEMBER_S: Final = 5.0
 _CERTIFICATE_CHECK_S: Final = 60.0
 
@@ -120,7 +121,7 @@ class Webhook:
         if (size := request.content_length or 0) > _BODY_BYTES:
             raise web.HTTPRequestEntityTooLarge(_BODY_BYTES, size)
         body = await request.read()
-        async with self._turn:
+        async with self._turn if len(body) > _SMALL_BYTES else nullcontext():
             try:
                 review = json.loads(body)
             except (ValueError, RecursionError):
