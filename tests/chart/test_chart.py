@@ -473,6 +473,9 @@ def test_who_may_read_metrics_and_where_the_api_server_is_can_be_said(cluster: C
     for part in ("operator", "agent"):
         assert found[part]["ingress"][0]["from"] == [{"namespaceSelector": selector}]
         assert [port["port"] for port in found[part]["egress"][0]["ports"]] == [443, 16443]
+    asks = [{"ipBlock": {"cidr": "10.0.0.0/28"}}]
+    found = policies(render(cluster, "--set-json", f"networkPolicy.webhookFrom={json.dumps(asks)}"))
+    assert found["webhook"]["ingress"][0]["from"] == asks
     assert policies(render(cluster, "--set", "networkPolicy.enabled=false")) == {}
     assert policies(render(cluster, "--set-json", "networkPolicy=null")) == policies(render(cluster))
 

@@ -56,7 +56,7 @@ def pod(
 
 @pytest.mark.parametrize(
     "reason",
-    ["CreateContainerError", "CreateContainerConfigError", "RunContainerError", "StartError", "CrashLoopBackOff"],
+    ["CreateContainerError", "RunContainerError", "StartError", "CrashLoopBackOff"],
 )
 def test_what_keeps_our_init_container_from_being_begun_is_a_failure(reason: str) -> None:
     assert failure(pod({"waiting": {"reason": reason}})) == f"pod p on node n: {reason}"
@@ -76,19 +76,36 @@ def test_one_that_ended_and_did_not_pass_has_failed() -> None:
         pod(passed(50)),
         pod(MISSING, name="the-users-own"),
         pod(START_ERROR, reason="Evicted"),
+        pod({"terminated": {"exitCode": 255, "reason": "Unknown", "finishedAt": at(59)}}),
+        pod({"terminated": {"exitCode": 137, "reason": "ContainerStatusUnknown", "finishedAt": at(59)}}),
         {**pod(MISSING), "metadata": {"name": "p", "creationTimestamp": at(50)}},
         {**pod(START_ERROR), "metadata": pod(START_ERROR)["metadata"] | {"deletionTimestamp": NOW}},
     ],
-    ids=["next", "begins", "runs", "unknown", "passed", "the user's", "evicted", "not injected", "deleted"],
+    ids=[
+        *("next", "begins", "runs", "unknown", "passed", "the user's", "evicted"),
+        *("rebooted", "forgotten", "not injected", "deleted"),
+    ],
 )
 def test_what_is_none_of_ours_or_no_failure_is_none(one: dict[str, Any]) -> None:
     assert failure(one) == ""
 
 
-@pytest.mark.parametrize("reason", ["ErrImagePull", "ImagePullBackOff"])
+@pytest.mark.parametrize(
+    "reason",
+    ["ErrImagePull", "ImagePullBackOff", "RegistryUnavailable", "SignatureValidationFailed"],
+)
 def test_an_image_that_the_training_waits_for_as_well_is_not_ours_to_answer_for(reason: str) -> None:
     assert failure(pod({"waiting": {"reason": reason}})) == ""
     assert reason in failure(pod({"waiting": {"reason": reason}}, image="mirror.test/user:1")), "somebody changed one"
+
+
+def test_a_missing_configmap_or_a_root_image_that_the_training_has_as_well_is_not_ours_to_answer_for() -> None:
+    one = pod({"waiting": {"reason": "CreateContainerConfigError", "message": 'configmap "hyper" not found'}})
+    (training,), (ours,) = one["spec"]["containers"], one["spec"]["initContainers"]
+    training |= {"envFrom": [{"configMapRef": {"name": "hyper"}}], "securityContext": {"runAsNonRoot": True}}
+    assert "hyper" in failure(one), "ours alone has it so"
+    ours |= {"envFrom": training["envFrom"], "securityContext": training["securityContext"] | {"privileged": False}}
+    assert failure(one) == ""
 
 
 def test_a_pod_that_cannot_start_stops_injection_for_a_while() -> None:
@@ -162,7 +179,38 @@ def test_it_is_over_once_the_node_that_had_no_agent_has_one() -> None:
 
 def test_where_whoever_was_let_try_was_never_made_another_may() -> None:
     assert next_stop(HOLDS, [], at(69)) == HOLDS
-    assert next_stop(HOLDS, [], at(70)) == replace(HOLDS, until=at(70))
+    assert next_stop(HOLDS, [], at(70)) == replace(HOLDS, until=at(70), tried_from=HOLDS.until)
+
+
+def test_a_try_whose_image_pulls_for_longer_than_the_pause_ends_it_once_it_has_passed() -> None:
+    stop: Stop | None = HOLDS
+    for minute in range(60, 95):
+        stop = next_stop(stop, [pod({"waiting": {"reason": "PodInitializing"}}, created=60)], at(minute))
+    assert stop is not None
+    assert stop.holds
+    assert stop.until == at(90)
+    assert next_stop(stop, [pod(passed(95), created=60)], at(95)) == replace(stop, over_at=at(95))
+    longer = next_stop(stop, [pod(failed(96), created=91)], at(96))
+    assert longer is not None
+    assert next_stop(longer, [pod(passed(97), created=60)], at(97)) == longer, "another try has failed since"
+
+
+def test_a_stop_that_no_pod_has_to_do_with_is_dropped_after_days() -> None:
+    stop: Stop | None = HOLDS
+    waiting = pod({"waiting": {"reason": "PodInitializing"}})
+    for day, pods in ((2, []), (3, []), (5, [waiting])):
+        stop = next_stop(stop, pods, f"2026-01-0{day}T00:00:00Z")
+        assert stop is not None
+        assert stop.holds
+    assert next_stop(stop, [], "2026-01-05T00:00:00Z") is None
+
+
+def test_a_node_whose_clock_is_ahead_doubles_no_pause_before_its_end() -> None:
+    ahead = pod(failed(240))
+    stop = next_stop(None, [ahead], NOW)
+    assert stop is not None
+    for minute in range(61, 70):
+        assert next_stop(stop, [ahead], at(minute)) == stop
 
 
 def test_one_that_is_over_is_remembered_for_a_month_and_begins_anew_with_a_new_failure() -> None:
@@ -192,3 +240,26 @@ def test_stops_are_written_and_read_and_what_cannot_be_read_is_none() -> None:
     written = {str(index): json.dumps(sound | one) for index, one in enumerate(wrong)}
     written |= {"team": HOLDS.written(), "a": "", "b": "[]", "c": "{}"}
     assert read_stops(written) == {"team": HOLDS}
+
+
+@pytest.mark.parametrize(
+    "by_hand",
+    [
+        {"until": "9999-12-31T23:59:59Z"},
+        {"since": "9999-12-31T23:59:59Z"},
+        {"over_at": "9999-12-31T23:59:59Z"},
+        {"tried_from": "9999-12-31T23:59:59Z"},
+        {"pause_s": 10**12},
+        {"pause_s": -(10**12)},
+    ],
+)
+def test_whatever_somebody_writes_down_can_be_reckoned_with(by_hand: dict[str, Any]) -> None:
+    written = {"team": json.dumps(json.loads(HOLDS.written()) | by_hand), "deep": "[" * 100_000}
+    stop = read_stops(written)["team"]
+    for pods in ([], [pod(MISSING)], [pod(passed(61), created=60)]):
+        next_stop(stop, pods, at(80))
+    assert isinstance(stop.covers(at(55)), bool)
+
+
+def test_letters_beyond_ascii_take_no_six_bytes_each() -> None:
+    assert len(replace(HOLDS, why="\u00e9" * 160).written().encode()) < 600

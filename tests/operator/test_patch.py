@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from joulepath_injector.places import in_the_way
 from joulepath_operator.injection.patch import Outcome, inject, left_out
 
 GPUS = ("nvidia.com/gpu",)
@@ -230,6 +231,7 @@ def test_other_resources_can_stand_for_gpus() -> None:
             "/joulepath-image",
         ),
         ({"containers": [container(volumeMounts=[{"name": "v", "mountPath": "/joulepath/"}])]}, "/joulepath"),
+        ({"containers": [container(str(index)) for index in range(65)]}, "65 containers"),
         ({"containers": [container(volumeMounts=[{"name": "v", "mountPath": "/run/joulepath/x"}])]}, "/run/joulepath"),
     ],
 )
@@ -250,7 +252,7 @@ def containers(draw: st.DrawFn, name: str) -> dict[str, Any]:
         names = draw(st.lists(st.sampled_from(["PYTHONPATH", "PATH", "A", "B"]), unique=True))
         fields["env"] = [{"name": one, "value": draw(texts)} for one in names]
     if draw(st.booleans()):
-        paths = draw(st.lists(st.sampled_from(["/data", "/run", "/joulepathology", "/var/run"]), unique=True))
+        paths = draw(st.lists(st.sampled_from(["/data", "/runs", "/joulepathology", "/var"]), unique=True))
         fields["volumeMounts"] = [{"name": "user", "mountPath": path} for path in paths]
     if draw(st.booleans()):
         fields["resources"] = draw(st.sampled_from([GPU, {}, {"limits": {"cpu": "1"}}]))
@@ -302,3 +304,16 @@ def test_whatever_the_user_wrote_stays(body: dict[str, Any]) -> None:
         assert len(paths) == len(set(paths))
     names = [one["name"] for one in (*init, *after["spec"]["containers"])]
     assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize(
+    ("path", "meets"),
+    [
+        *((path, True) for path in ("/", "/run", "/run/", "/var/run", "/var/run/joulepath", "//joulepath")),
+        *((path, True) for path in ("/./joulepath", "/x/../joulepath/y")),
+        *((path, False) for path in ("/var", "/run/joulepath/../x", "/run/joulepath-other", "/joulepaths", "/data")),
+    ],
+)
+def test_a_mount_is_in_the_way_where_the_node_s_injector_would_find_it_so_too(path: str, meets: bool) -> None:
+    body = pod(container(volumeMounts=[{"name": "v", "mountPath": path}]))
+    assert (not inject(body, GPUS).patch) == in_the_way(path) == meets

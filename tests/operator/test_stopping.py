@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from kubernetes import client
 from kubernetes.client.exceptions import ApiException
 from prometheus_client import generate_latest
 
+from joulepath_operator.control.api import Api
 from joulepath_operator.control.stopping import Stopping
 from joulepath_operator.facts.admission import Stop
 from joulepath_operator.metrics import Metrics
-from tests.operator.test_breaker import MISSING, at, passed, pod
+from tests.operator.test_breaker import HOLDS, MISSING, at, passed, pod
 
 
 class Cluster:
@@ -20,7 +26,8 @@ class Cluster:
     def __init__(self) -> None:
         self.written: dict[str, Stop] = {}
         self.pods: list[dict[str, Any]] = []
-        self.asked: list[str | None] = []
+        self.asked: list[tuple[str, bool]] = []
+        self.labelled = ["team"]
         self.writes = 0
 
     def stops(self) -> dict[str, Stop]:
@@ -36,10 +43,13 @@ class Cluster:
     def agent(self, node: str) -> tuple[str | None, bool]:
         return None, True
 
-    def job_pods(self, selector: str, namespace: str | None = None) -> list[dict[str, Any]]:
+    def injecting_namespaces(self) -> list[str]:
+        return self.labelled
+
+    def job_pods(self, selector: str, namespace: str, *, running: bool) -> Iterator[dict[str, Any]]:
         assert selector == "training.kubeflow.org/job-name"
-        self.asked.append(namespace)
-        return [one for one in self.pods if namespace in (None, one["metadata"]["namespace"])]
+        self.asked.append((namespace, running))
+        return (one for one in self.pods if one["metadata"]["namespace"] == namespace)
 
     def has(self, state: dict[str, Any], namespace: str = "team", **fields: Any) -> None:
         made = pod(state, **fields)
@@ -57,10 +67,21 @@ def stopping(cluster: Cluster) -> Stopping:
     return Stopping(cluster)  # type: ignore[arg-type]
 
 
-def test_where_nothing_fails_one_list_is_all_and_nothing_is_written(cluster: Cluster, stopping: Stopping) -> None:
+def test_where_nothing_fails_one_list_a_labelled_namespace_is_all_and_nothing_is_written(
+    cluster: Cluster, stopping: Stopping
+) -> None:
     cluster.has({"waiting": {"reason": "PodInitializing"}})
     assert stopping.look(at(60)) == []
-    assert (cluster.asked, cluster.writes) == ([None], 0)
+    assert (cluster.asked, cluster.writes) == ([("team", False)], 0)
+    cluster.written["team"] = HOLDS
+    stopping.look(at(60))
+    assert cluster.asked[1:] == [("team", True)], "some may have passed and run"
+
+
+def test_pods_of_a_namespace_that_asks_for_no_injection_are_not_read(cluster: Cluster, stopping: Stopping) -> None:
+    cluster.has(MISSING, namespace="another")
+    assert stopping.look(at(60)) == []
+    assert cluster.asked == [("team", False)]
 
 
 def test_a_failure_is_written_once_for_its_namespace_and_told_by_the_metrics(
@@ -105,3 +126,49 @@ def test_what_cannot_be_written_is_tried_again(
         with pytest.raises(ApiException):
             stopping.look(at(60))
     assert stopping.look(at(61)) == ["team"]
+
+
+def test_what_was_decided_and_cannot_be_written_is_known_all_the_same(
+    cluster: Cluster, stopping: Stopping, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(changed: object) -> None:
+        raise ApiException(413)
+
+    cluster.has(MISSING)
+    monkeypatch.setattr(cluster, "write_stops", refuse)
+    for minute in (60, 71):
+        with pytest.raises(ApiException):
+            stopping.look(at(minute))
+    assert stopping.known["team"].since == at(60)
+    assert stopping.known["team"].pause_s == 1200, "it goes on from what it had decided"
+
+
+def test_more_stops_than_a_configmap_has_room_for_harm_none_that_holds(cluster: Cluster, stopping: Stopping) -> None:
+    cluster.written = {f"over-{index}": replace(HOLDS, over_at=at(59)) for index in range(2000)}
+    cluster.has(MISSING)
+    changed = stopping.look(at(60))
+    assert cluster.written["team"].holds
+    assert len(cluster.written) == 600
+    assert len(changed) == 1 + 2000 - 599
+    longest = replace(HOLDS, why="\1" * 160, node="n" * 253).written()
+    assert 600 * (len(longest.encode()) + 63) < 2**20
+
+
+def test_pods_are_read_page_by_page_and_never_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At resourceVersion 0 the API server would send all at once, whatever the limit."""
+    asked: list[dict[str, Any]] = []
+
+    def list_pods(self: object, namespace: str, **arguments: Any) -> SimpleNamespace:
+        asked.append(arguments)
+        page = len(asked)
+        items = [{"metadata": {"name": f"p{page}"}}]
+        return SimpleNamespace(data=json.dumps({"metadata": {"continue": "more" if page < 3 else ""}, "items": items}))
+
+    monkeypatch.setattr(client.CoreV1Api, "list_namespaced_pod", list_pods)
+    pods = Api(client.ApiClient()).job_pods("job", "team", running=False)
+    assert next(pods)["metadata"]["name"] == "p1"
+    assert len(asked) == 1, "the next page is asked for once this one is looked at"
+    assert [one["metadata"]["name"] for one in pods] == ["p2", "p3"]
+    assert [one["_continue"] for one in asked] == [None, "more", "more"]
+    assert all(one["limit"] <= 100 and "resource_version" not in one for one in asked)
+    assert {one["field_selector"] for one in asked} == {"status.phase!=Running,status.phase!=Succeeded"}

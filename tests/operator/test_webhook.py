@@ -56,7 +56,7 @@ class Lookups:
         return self._level
 
     def webhook(self, stops: Stops | None = None) -> Webhook:
-        return Webhook(("nvidia.com/gpu",), stops or Stops(dict), self.annotations, self.level)
+        return Webhook(("nvidia.com/gpu",), stops or Stops(dict), lambda job: self.annotations(job), self.level)
 
 
 def answer(lookups: Lookups, body: dict[str, Any]) -> dict[str, Any]:
@@ -160,6 +160,19 @@ def test_after_a_while_one_pod_may_try_and_after_another_one_more(stopped: Stopp
     assert [stopped.injects() for _ in range(3)] == [True, False, False]
 
 
+def test_a_dry_run_takes_nobody_s_try(stopped: Stopped) -> None:
+    stopped.written = {"team": STOP}
+    stopped.now = SOON
+    body = review()
+    body["request"]["dryRun"] = True
+    assert [stopped.injects(body), stopped.injects(body), stopped.injects(), stopped.injects(body)] == [
+        True,
+        True,
+        True,
+        False,
+    ]
+
+
 def test_what_cannot_be_read_leaves_things_as_they_are_known(stopped: Stopped) -> None:
     stopped.written = OSError("no answer")
     assert stopped.injects(), "nothing is known yet"
@@ -258,12 +271,39 @@ def play(pair: tuple[Path, Path]) -> Callable[[Callable[[Served], Awaitable[T]]]
 
 def test_it_serves_over_tls(play: Callable[..., Any]) -> None:
     async def scene(webhook: Served) -> Any:
-        return [await webhook.asked(body) for body in (review(), b"{", b"x" * (3 << 20), b"[" * 100_000)]
+        return [await webhook.asked(body) for body in (review(), b"{", b"x" * (257 << 10), b"[" * 100_000)]
 
     (status, told), *wrong = play(scene)
     assert status == 200
     assert "patch" in told["response"]
     assert wrong == [(400, None), (413, None), (400, None)]
+
+
+@pytest.mark.parametrize(("padding", "limited"), [(0, False), (40 << 10, True)])
+def test_large_reviews_are_decided_a_few_at_a_time_and_small_ones_wait_for_none(
+    play: Callable[..., Any], padding: int, limited: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each large one may take megabytes while it waits for a look-up."""
+    now = most = 0
+
+    async def slow(job: object) -> Any:
+        nonlocal now, most
+        now, most = now + 1, max(most, now + 1)
+        while most < (4 if limited else 5):
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.1)
+        now -= 1
+        return ANNOTATED
+
+    async def scene(webhook: Served) -> list[int]:
+        webhook.lookups.annotations = slow  # type: ignore[method-assign]
+        answers = await asyncio.gather(*(webhook.asked(review(name="n" * padding)) for _ in range(32)))
+        return [status for status, told in answers if "patch" in told["response"]]
+
+    monkeypatch.setattr("joulepath_operator.webhook.server.LOOKUP_TIMEOUT_S", 60)
+    monkeypatch.setattr(connections, "ANSWERED_WITHIN_S", 60)
+    assert play(scene) == [200] * 32
+    assert (most <= 4) == limited
 
 
 HEAD: Final = b"POST /mutate HTTP/1.1\r\nHost: webhook\r\nContent-Type: application/json\r\n"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from functools import partial
 from http import HTTPStatus
@@ -42,6 +42,8 @@ _TOO_LARGE: Final = "request is too large"
 """What etcd says, and the API server passes on as an internal error."""
 _NOT_RUNNING: Final = "status.phase!=Running,status.phase!=Succeeded"
 _PAGE: Final = 100
+_PODS_A_PAGE: Final = 25
+"""As each may have 1.5 MiB, and take many times that in memory."""
 _LONGEST_EVENT: Final = 1024
 log = logging.getLogger(__name__)
 
@@ -172,19 +174,33 @@ class Api:
         body = {"data": {key: stop.written() if stop else None for key, stop in changed.items()}}
         self._core.patch_namespaced_config_map(name, namespace, body, _request_timeout=self._timeout_s)
 
-    def job_pods(self, selector: str, namespace: str | None = None) -> list[Body]:
-        """All pods of a namespace that a selector finds; without one those of all namespaces that don't run."""
-        if namespace is None:
-            call = partial(self._core.list_pod_for_all_namespaces, field_selector=_NOT_RUNNING)
-        else:
-            call = partial(self._core.list_namespaced_pod, namespace)
-        found = call(
-            label_selector=selector,
-            resource_version="0",  # of the API server's memory: a moment old, and etcd isn't asked for all pods
-            _request_timeout=self._timeout_s,
-            _preload_content=False,
-        )
-        return cast("list[Body]", json.loads(found.data)["items"])
+    def injecting_namespaces(self) -> list[str]:
+        """Those whose label lets the webhook be asked about their pods."""
+        call = partial(self._core.list_namespace, label_selector=f"{INJECTION_LABEL}={Way.VOLUMES}")
+        return [one["metadata"]["name"] for one in self._paged(call)]
+
+    def job_pods(self, selector: str, namespace: str, *, running: bool) -> Iterator[Body]:
+        """The pods of a namespace that a selector finds, page by page: anybody may make many large ones.
+
+        Args:
+            selector: By labels.
+            namespace: Theirs.
+            running: Whether those count that run or have succeeded, too.
+        """
+        call = partial(self._core.list_namespaced_pod, namespace, label_selector=selector)
+        return self._paged(call if running else partial(call, field_selector=_NOT_RUNNING))
+
+    def _paged(self, call: Callable[..., Any]) -> Iterator[Body]:
+        token: str | None = None
+        while True:
+            # No resourceVersion: at "0" the API server sends all at once, whatever the limit.
+            page = call(limit=_PODS_A_PAGE, _continue=token, _request_timeout=self._timeout_s, _preload_content=False)
+            body = json.loads(page.data)
+            token = body["metadata"].get("continue")
+            del page
+            yield from body.pop("items")
+            if not token:
+                return
 
     def pods(self, namespace: str, selector: str, job_uid: str) -> tuple[Body, ...]:
         """The pods that a selector finds, those of this very run of a job."""

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Final
 
 from joulepath_operator.control.api import Api, Body
 from joulepath_operator.facts.admission import Stop
-from joulepath_operator.injection.breaker import failure, next_stop
+from joulepath_operator.injection.breaker import next_stop
 from joulepath_operator.jobs.kinds import JOB_KINDS
 
 __all__ = ["Stopping"]
@@ -22,6 +21,8 @@ __all__ = ["Stopping"]
 log = logging.getLogger(__name__)
 
 _AGAIN_S: Final = 10.0
+_MOST_STOPS: Final = 600
+"""A ConfigMap has 1 MiB, and an entry may take 1.5 KiB."""
 
 
 class Stopping:
@@ -30,6 +31,7 @@ class Stopping:
     def __init__(self, api: Api) -> None:
         self._api = api
         self.known: Mapping[str, Stop] = {}
+        self._unwritten: Mapping[str, Stop | None] = {}
 
     def holding(self) -> list[str]:
         """The namespaces in which injection is stopped."""
@@ -55,31 +57,39 @@ class Stopping:
         Raises:
             kubernetes.client.ApiException: Stops or pods can't be read, or stops not be written.
         """
-        before = self._api.stops()
-        pods = self._pods(before)
-        after = {
-            namespace: next_stop(before.get(namespace), pods[namespace], now, lambda node: self._api.agent(node)[1])
-            for namespace in {*before, *pods}
+        written = self._api.stops()
+        before = {**written, **self._unwritten}
+        injecting = set(self._api.injecting_namespaces())
+        decided: dict[str, Stop] = {}
+        for namespace in {*before, *injecting}:
+            old = before.get(namespace)
+            pods = self._pods(namespace, old) if namespace in injecting else ()
+            if stop := next_stop(old, pods, now, lambda node: self._api.agent(node)[1]):
+                decided[namespace] = stop
+        self.known = _as_many_as_fit(decided)
+        changed = {
+            namespace: self.known.get(namespace)
+            for namespace in {*written, *self.known}
+            if self.known.get(namespace) != written.get(namespace)
         }
-        changed = {namespace: stop for namespace, stop in after.items() if stop != before.get(namespace)}
+        self._unwritten = changed
         if changed:
             self._api.write_stops(changed)
+        self._unwritten = {}
         for namespace, stop in changed.items():
             _tell(namespace, stop)
-        self.known = {namespace: stop for namespace, stop in after.items() if stop is not None}
         return list(changed)
 
-    def _pods(self, stops: Mapping[str, Stop]) -> Mapping[str, list[Body]]:
-        """By namespace: those that are held up, and where injection is stopped all, as some may have passed."""
-        found: defaultdict[str, list[Body]] = defaultdict(list)
-        holding = {namespace for namespace, stop in stops.items() if stop.holds}
+    def _pods(self, namespace: str, stop: Stop | None) -> Iterator[Body]:
+        """Those that don't run, and where injection is stopped all, as some may have passed."""
         for kind in JOB_KINDS:
-            for pod in self._api.job_pods(kind.all_pods):
-                if failure(pod) and (namespace := pod["metadata"]["namespace"]) not in holding:
-                    found[namespace].append(pod)
-            for namespace in holding:
-                found[namespace] += self._api.job_pods(kind.all_pods, namespace)
-        return found
+            yield from self._api.job_pods(kind.all_pods, namespace, running=stop is not None and stop.holds)
+
+
+def _as_many_as_fit(stops: Mapping[str, Stop]) -> Mapping[str, Stop]:
+    """What is over makes room first, then what came last."""
+    first = sorted(stops.items(), key=lambda one: (not one[1].holds, one[1].since))
+    return dict(first[:_MOST_STOPS])
 
 
 def _tell(namespace: str, stop: Stop | None) -> None:

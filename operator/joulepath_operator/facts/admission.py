@@ -10,12 +10,15 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
-__all__ = ["Admission", "Stop", "read_stops"]
+__all__ = ["LONGEST_PAUSE_S", "Admission", "Stop", "read_stops"]
 
+LONGEST_PAUSE_S: Final = 86400
+_LATEST: Final = "9000-01-01T00:00:00Z"
+"""People may write any time down, and sums are made of it."""
 _HEARD: Final = timedelta(seconds=10)
 """When the webhooks have heard that one is over, at the latest."""
 
@@ -35,10 +38,17 @@ class Stop:
     """Where, if no agent was ready there: it is the agent's pod that puts the trainer's files on a node."""
     over_at: str = ""
     """When a pod had passed; empty until then."""
+    tried_from: str = ""
+    """The first `until` since a pod has failed; empty where that is the one."""
 
     @property
     def holds(self) -> bool:
         return not self.over_at
+
+    @property
+    def first_try(self) -> str:
+        """Pods that have our init container and are no older were let try."""
+        return self.tried_from or self.until
 
     def covers(self, created_at: str) -> bool:
         """Whether a pod of that time may have been left without the trainer by it."""
@@ -48,7 +58,7 @@ class Stop:
 
     def written(self) -> str:
         """As it stands in the ConfigMap, under the namespace's name."""
-        return json.dumps(asdict(self))
+        return json.dumps(asdict(self), ensure_ascii=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,17 +79,24 @@ def read_stops(written: Mapping[str, str]) -> dict[str, Stop]:
     """Those of a ConfigMap, by namespace; what can't be read is none."""
     found = {}
     for namespace, text in written.items():
-        with suppress(ValueError, TypeError):
+        with suppress(ValueError, TypeError, RecursionError):
             found[namespace] = _read(text)
     return found
 
 
 def _read(text: str) -> Stop:
     stop = Stop(**json.loads(text))
-    for time in filter(None, (stop.since, stop.until, stop.over_at)):
+    for time in filter(None, (stop.since, stop.until, stop.over_at, stop.tried_from)):
         if datetime.fromisoformat(time).tzinfo is None:
             raise ValueError(f"{time} names no time zone")
     texts = all(isinstance(one, str) for one in (stop.why, stop.node))
     if not (texts and isinstance(stop.pause_s, int) and stop.since and stop.until):
         raise TypeError("not as it is written")
-    return stop
+    return replace(
+        stop,
+        since=min(stop.since, _LATEST),
+        until=min(stop.until, _LATEST),
+        over_at=min(stop.over_at, _LATEST),
+        tried_from=min(stop.tried_from, _LATEST),
+        pause_s=max(1, min(stop.pause_s, LONGEST_PAUSE_S)),
+    )

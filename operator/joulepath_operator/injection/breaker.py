@@ -3,31 +3,57 @@
 A stop lasts for a while, in which the pods that come have no trainer; then one may try. If that one fails as well, or
 one is still held up, the next while is twice as long. It is over when a pod has passed that was let try, or that had
 failed before: pods of the same gang on sound nodes prove nothing of the node that isn't. So it is when the node has an
-agent at last, and no pod is held up elsewhere.
+agent at last, and no pod is held up elsewhere, or when for days no pod of ours was seen at all.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from joulepath_operator.facts.admission import Stop
+from joulepath_operator.facts.admission import LONGEST_PAUSE_S, Stop
 from joulepath_operator.facts.labels import INJECTED_ANNOTATION
-from joulepath_operator.injection.init_container import READER
+from joulepath_operator.injection.init_container import COPIED, READER
 
 __all__ = ["failure", "next_stop"]
 
 _PAUSE_S: Final = 600
-_LONGEST_PAUSE_S: Final = 86400
 _REMEMBERED_S: Final = 30 * 86400
 """How long it is known why pods of a stop that is over have no trainer."""
+_FORGOTTEN_S: Final = 3 * 86400
+"""After how long a stop ends that no pod has to do with: its namespace may be gone."""
 _STARTING: Final = frozenset({"PodInitializing", "ContainerCreating"})
 _PULLING: Final = frozenset(
-    {"ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName", "ImageInspectError"}
+    {
+        "ErrImagePull",
+        "ImagePullBackOff",
+        "ErrImageNeverPull",
+        "InvalidImageName",
+        "ImageInspectError",
+        "RegistryUnavailable",
+        "SignatureValidationFailed",
+    }
 )
+_CONFIG_ERROR: Final = "CreateContainerConfigError"
+"""What `envFrom` names isn't there, or an image would run as root that mustn't."""
+_LOST: Final = frozenset({"Unknown", "ContainerStatusUnknown"})
+"""The node was rebooted, or its runtime has forgotten: nobody knows how it ended."""
 _LONGEST: Final = 160
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What counts of a pod that has our init container; small, as there may be many."""
+
+    created_at: str
+    node: str
+    failure: str
+    ended_at: str | None
+    """When our init container ended for good; None where it waits, and so fails now."""
+    passed: bool
+    restarted: bool
 
 
 def next_stop(
@@ -41,8 +67,9 @@ def next_stop(
         now: The time, in RFC 3339.
         has_agent: Whether the agent of a node is ready.
     """
-    seen = list(pods)
-    failed = {_ended_at(pod) or now: pod for pod in seen if failure(pod)}
+    seen = [_seen(pod) for pod in pods if _status(pod)]
+    # A node's clock may be ahead.
+    failed = {min(one.ended_at or now, now): one for one in seen if one.failure}
     if old is None or not old.holds:
         # What failed long ago, or before a pod passed, tells nothing of now.
         known = max(_later(now, -_PAUSE_S), old.over_at if old else "")
@@ -50,13 +77,15 @@ def next_stop(
             return _stopped(Stop(now, now, _PAUSE_S, ""), failed[max(recent)], now, has_agent)
         return old if old and old.over_at > _later(now, -_REMEMBERED_S) else None
     if tried := [at for at in failed if at >= old.until]:
-        longer = replace(old, pause_s=min(2 * old.pause_s, _LONGEST_PAUSE_S))
+        longer = replace(old, pause_s=min(2 * old.pause_s, LONGEST_PAUSE_S))
         return _stopped(longer, failed[max(tried)], now, has_agent)
-    mended = any(_has_passed(pod, old) for pod in seen) or (old.node and has_agent(old.node))
+    mended = any(_ends(one, old) for one in seen) or (old.node and has_agent(old.node))
     if mended and now not in failed:
         return replace(old, over_at=now)
-    if now >= _later(old.until, old.pause_s):  # whoever was let try was never made
-        return replace(old, until=now)
+    if not seen and now >= _later(old.first_try, _FORGOTTEN_S):
+        return None
+    if now >= _later(old.until, old.pause_s):  # whoever was let try was never made, or still waits for its image
+        return replace(old, until=now, tried_from=old.first_try)
     return old
 
 
@@ -65,35 +94,41 @@ def failure(pod: Mapping[str, Any]) -> str:
     state = _state(pod)
     if (waiting := state.get("waiting")) is not None:
         reason = str(waiting.get("reason"))
-        if reason in _STARTING or (reason in _PULLING and _pulled_anyway(pod)):
+        if reason in _STARTING or (reason in _PULLING and _has_alike(pod, "image")):
+            return ""
+        if reason == _CONFIG_ERROR and _has_alike(pod, *COPIED):
             return ""
         return _clause(pod, reason, waiting.get("message"))
     ended = state.get("terminated") or {}
     # One that is deleted or evicted while it starts has failed at nothing.
     ends = pod["metadata"].get("deletionTimestamp") or (pod.get("status") or {}).get("reason")
-    if not ended.get("exitCode") or ends:
+    if not ended.get("exitCode") or ended.get("reason") in _LOST or ends:
         return ""
     return _clause(pod, f"{ended.get('reason')}, exit code {ended['exitCode']}", ended.get("message"))
 
 
-def _stopped(stop: Stop, pod: Mapping[str, Any], now: str, has_agent: Callable[[str], bool]) -> Stop:
+def _stopped(stop: Stop, pod: _Seen, now: str, has_agent: Callable[[str], bool]) -> Stop:
     """From now on for as long as it pauses, because of this pod."""
-    node = pod["spec"].get("nodeName", "")
-    without_agent = node if node and not has_agent(node) else ""
-    return replace(stop, until=_later(now, stop.pause_s), why=failure(pod), node=without_agent)
+    without_agent = pod.node if pod.node and not has_agent(pod.node) else ""
+    return replace(stop, until=_later(now, stop.pause_s), why=pod.failure, node=without_agent, tried_from="")
 
 
-def _has_passed(pod: Mapping[str, Any], stop: Stop) -> bool:
-    """Whether it has since then, and was let try or had failed itself."""
-    if (_state(pod).get("terminated") or {}).get("exitCode") != 0 or (_ended_at(pod) or "") < stop.since:
-        return False
-    return pod["metadata"]["creationTimestamp"] >= stop.until or bool(_status(pod).get("restartCount"))
+def _ends(pod: _Seen, stop: Stop) -> bool:
+    """Whether it has passed since then, and was let try or had failed itself."""
+    since = pod.passed and (pod.ended_at or "") >= stop.since
+    return since and (pod.created_at >= stop.first_try or pod.restarted)
 
 
-def _ended_at(pod: Mapping[str, Any]) -> str | None:
-    """When our init container ended for good; None where it waits, and so fails now."""
-    at: str | None = (_state(pod).get("terminated") or {}).get("finishedAt")
-    return at
+def _seen(pod: Mapping[str, Any]) -> _Seen:
+    ended = _state(pod).get("terminated") or {}
+    return _Seen(
+        created_at=pod["metadata"]["creationTimestamp"],
+        node=pod["spec"].get("nodeName", ""),
+        failure=failure(pod),
+        ended_at=ended.get("finishedAt"),
+        passed=ended.get("exitCode") == 0,
+        restarted=bool(_status(pod).get("restartCount")),
+    )
 
 
 def _clause(pod: Mapping[str, Any], reason: str, message: str | None) -> str:
@@ -102,10 +137,16 @@ def _clause(pod: Mapping[str, Any], reason: str, message: str | None) -> str:
     return f"{where}: {reason}{f': {message}' if message else ''}"[:_LONGEST]
 
 
-def _pulled_anyway(pod: Mapping[str, Any]) -> bool:
-    """Whether the pod would wait for that image without us, too."""
-    ours = next((one.get("image") for one in pod["spec"].get("initContainers") or () if one["name"] == READER), None)
-    return any(one.get("image") == ours for one in pod["spec"]["containers"])
+def _has_alike(pod: Mapping[str, Any], *fields: str) -> bool:
+    """Whether a container of the pod has these as ours has them, and so would be held up without us, too."""
+    ours: Mapping[str, Any] = next(
+        (one for one in pod["spec"].get("initContainers") or () if one["name"] == READER), {}
+    )
+    return any(all(_field(one, name) == _field(ours, name) for name in fields) for one in pod["spec"]["containers"])
+
+
+def _field(container: Mapping[str, Any], name: str) -> Any:
+    return container.get(name) or (container.get("securityContext") or {}).get(name)
 
 
 def _state(pod: Mapping[str, Any]) -> Mapping[str, Any]:

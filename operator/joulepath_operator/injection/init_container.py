@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from kubernetes.utils.quantity import parse_quantity
 
-__all__ = ["BUSYBOX", "FILES", "PATH_FILE", "PATH_FOLDER", "PATH_VOLUME", "READER", "VOLUME", "path_reader"]
+__all__ = ["BUSYBOX", "COPIED", "FILES", "PATH_FILE", "PATH_FOLDER", "PATH_VOLUME", "READER", "VOLUME", "path_reader"]
 
 FILES: Final = "/joulepath"
 """Where the node's folder of the trainer's files is in containers; `current` leads to those of the node's agent."""
@@ -25,12 +25,15 @@ PATH_VOLUME: Final = "joulepath-image"
 READER: Final = "joulepath-pythonpath"
 _SHARED_RESOURCES: Final = ("cpu", "memory", "ephemeral-storage")
 """What it asks for as the training container does; never GPUs, claims of devices or huge pages."""
+_USER: Final = ("runAsUser", "runAsGroup", "runAsNonRoot")
+COPIED: Final = ("image", "envFrom", *_USER)
+"""What the kubelet may find amiss before it creates a container, and the training container has as well."""
 
 
 def path_reader(container: Mapping[str, Any]) -> dict[str, Any]:
     """Writes down the PYTHONPATH that the container would have without us: of its image, or by its envFrom."""
     own = container.get("securityContext") or {}
-    user = {field: own[field] for field in ("runAsUser", "runAsGroup", "runAsNonRoot") if field in own}
+    user = {field: own[field] for field in _USER if field in own}
     reader = {
         "name": READER,
         "image": container["image"],

@@ -34,6 +34,9 @@ _SOCKET_FOLDER: Final = "/run/joulepath"
 _BOOTSTRAP: Final = f"{FILES}/current/joulepath_trainer/bootstrap"
 _PATH_FILE_VARIABLE: Final = "JOULEPATH_IMAGE_PYTHONPATH_FILE"
 _SOCKET_VOLUME: Final = "joulepath-socket"
+_ABOVE: Final = ("/", "/run")
+"""Where ours would be made in what the user mounts."""
+_MOST_CONTAINERS: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +113,8 @@ def system_of(spec: Mapping[str, Any]) -> str:
 
 def _unsuited(spec: Mapping[str, Any], targets: Sequence[Mapping[str, Any]]) -> str | None:
     """What rules this pod out."""
+    if (count := len(spec["containers"])) > _MOST_CONTAINERS:
+        return f"it has {count} containers, and {_MOST_CONTAINERS} are the most that are looked at"
     if (system := system_of(spec)) != "linux":
         return f"its system is {system}"
     if spec.get("hostUsers") is False:
@@ -120,7 +125,7 @@ def _unsuited(spec: Mapping[str, Any], targets: Sequence[Mapping[str, Any]]) -> 
         return f"it uses the name {taken[0]} itself"
     for container in targets:
         for mount in container.get("volumeMounts") or ():
-            if any(_inside(mount["mountPath"], ours) for ours in (FILES, PATH_FOLDER, _SOCKET_FOLDER)):
+            if _meets_ours(mount["mountPath"]):
                 return f"its container {container['name']} mounts {mount['mountPath']} itself"
     return None
 
@@ -174,8 +179,23 @@ def _variable(container: Mapping[str, Any], name: str) -> Mapping[str, Any] | No
     return next((one for one in container.get("env") or () if one["name"] == name), None)
 
 
-def _inside(path: str, folder: str) -> bool:
-    return f"{path.rstrip('/')}/".startswith(f"{folder}/")
+def _meets_ours(mount_path: str) -> bool:
+    """Whether what is mounted there hides what we mount, or the other way round; as the node's injector sees it."""
+    path = _lexical(mount_path)
+    return path in _ABOVE or any(f"{path}/".startswith(f"{ours}/") for ours in (FILES, PATH_FOLDER, _SOCKET_FOLDER))
+
+
+def _lexical(mount_path: str) -> str:
+    """Where the runtime comes to from the container's root; `/var/run` leads to `/run` in most images."""
+    parts: list[str] = []
+    for part in mount_path.split("/"):
+        if part == "..":
+            del parts[-1:]
+        elif part not in ("", "."):
+            parts.append(part)
+        if parts == ["var", "run"]:
+            parts = ["run"]
+    return "/" + "/".join(parts)
 
 
 def _add(path: str, value: Any) -> Json:

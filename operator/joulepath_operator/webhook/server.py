@@ -16,7 +16,7 @@ import socket
 import ssl
 import time
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import closing, nullcontext, suppress
 from pathlib import Path
 from typing import Any, Final, Generic, TypeVar, cast
 
@@ -38,8 +38,11 @@ log = logging.getLogger(__name__)
 
 LOOKUP_TIMEOUT_S: Final = 0.4
 """The API server itself waits for a second, and two things are looked up."""
-_BODY_BYTES: Final = 2 * 2**20
-"""Of a review: etcd takes no pod of more than 1.5 MiB."""
+_BODY_BYTES: Final = 256 * 2**10
+"""Of a review: trainings' take some 20 KiB. Larger ones get an error, and so the pod stays as it is."""
+_SMALL_BYTES: Final = 32 * 2**10
+_AT_ONCE: Final = 4
+"""Larger reviews that are parsed and decided: JSON may take 24 times its bytes in memory."""
 _REMEMBER_S: Final = 5.0
 _CERTIFICATE_CHECK_S: Final = 60.0
 
@@ -58,6 +61,7 @@ class Webhook:
         levels: Callable[[str], Awaitable[str | None]],
     ) -> None:
         self.stops = stops
+        self._turn = asyncio.Semaphore(_AT_ONCE)
         self._gpu_resources = gpu_resources
         self._annotations, self._levels = _Remembered(annotations), _Remembered(levels)
 
@@ -88,11 +92,11 @@ class Webhook:
         response: dict[str, Any] = {"uid": request.get("uid", ""), "allowed": True}
         try:
             outcome = await asyncio.wait_for(self._decide(request), 2 * LOOKUP_TIMEOUT_S)
+            patch = json.dumps(outcome.patch, ensure_ascii=False).encode()
         except Exception as error:
             log.warning("a pod in %s is left as it is", request.get("namespace"), exc_info=True)
             outcome = Outcome(obstacles=(f"{type(error).__name__}: {error}"[:180],))
         if outcome.patch:
-            patch = json.dumps(outcome.patch).encode()
             response |= {"patchType": "JSONPatch", "patch": base64.b64encode(patch).decode()}
         if outcome.warnings:
             response["warnings"] = list(outcome.warnings)
@@ -109,18 +113,20 @@ class Webhook:
         if (level := await self._levels(namespace)) in FORBIDDING_LEVELS:
             return Outcome(obstacles=(f"Pod Security level {level} forbids hostPath",))
         outcome = inject(pod, self._gpu_resources)
-        if outcome.starts_first and (why := self.stops.obstacle(namespace)):
+        if outcome.starts_first and (why := self.stops.obstacle(namespace, bool(request.get("dryRun")))):
             return Outcome(obstacles=(why,))
         return outcome
 
     async def _mutate(self, request: web.Request) -> web.Response:
         if (size := request.content_length or 0) > _BODY_BYTES:
             raise web.HTTPRequestEntityTooLarge(_BODY_BYTES, size)
-        try:
-            review = await request.json()
-        except (ValueError, RecursionError):
-            return web.Response(status=400, text="an AdmissionReview in JSON was expected")
-        return web.json_response(await self.answer(review if isinstance(review, dict) else {}))
+        body = await request.read()
+        async with self._turn if len(body) > _SMALL_BYTES else nullcontext():
+            try:
+                review = json.loads(body)
+            except (ValueError, RecursionError):
+                return web.Response(status=400, text="an AdmissionReview in JSON was expected")
+            return web.json_response(await self.answer(review if isinstance(review, dict) else {}))
 
 
 async def _close_after(_: web.BaseRequest, response: web.StreamResponse) -> None:
@@ -131,7 +137,8 @@ async def serve(webhook: Webhook, certificate: Path, key: Path, host: str, port:
     """Serves until it is cancelled, health in a thread apart; takes up a renewed certificate within a minute."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(certificate, key)
-    runner = web.AppRunner(webhook.app(), access_log=None)
+    # Whoever has hung up waits for no turn.
+    runner = web.AppRunner(webhook.app(), access_log=None, handler_cancellation=True)
     await runner.setup()
     pulse = Pulse()
     connections = Connections(cast("web.Server", runner.server), context)

@@ -48,13 +48,14 @@ class Stops:
         self._failing = False
         self._tried = {namespace: tried for namespace, tried in self._tried.items() if namespace in self._known}
 
-    def obstacle(self, namespace: str) -> str:
-        """Why a pod gets no init container of ours now, as a clause; empty where it gets one."""
+    def obstacle(self, namespace: str, dry_run: bool = False) -> str:
+        """Why a pod gets no init container of ours now, as a clause; empty where it gets one. A dry run is no try."""
         stop = self._known.get(namespace)
         if stop is None or not stop.holds:
             return ""
         if _now() >= stop.until and self._tried.get(namespace) != stop.until:
-            self._tried[namespace] = stop.until
+            if not dry_run:
+                self._tried[namespace] = stop.until
             return ""
         return (
             f"as that is stopped in namespace {namespace} since {stop.since} ({stop.why}); pods whose containers with "
