@@ -72,6 +72,7 @@ from joulepath_rules import (
     Purpose,
     RankState,
     arm_of,
+    meets,
     next_boundary,
 )
 
@@ -139,5 +140,6 @@ __all__ = [
     "api_name",
     "arm_of",
     "content_hash",
+    "meets",
     "next_boundary",
 ]

@@ -5,6 +5,7 @@ packages: the process that sets clocks imports it.
 - `digest`: SHA-256 as both sides compute it
 - `plan`: a plan as values, and what a rank does with one
 - `arms`: which iterations run what
+- `mounts`: which mounts of a container meet ours
 - `applied`: what an iteration ran
 """
 
@@ -14,6 +15,7 @@ from joulepath_rules.applied import Applied
 from joulepath_rules.arms import Arm, Timetable, arm_of, next_boundary
 from joulepath_rules.digest import sha256
 from joulepath_rules.instructions import INSTRUCTION_KINDS, Instruction
+from joulepath_rules.mounts import lexical, meets
 from joulepath_rules.plan import MARGIN, TAIL_LAGS, Blocks, Plan, Purpose, RankState, StagePlan, Sweep
 
 __all__ = [
@@ -31,6 +33,8 @@ __all__ = [
     "Sweep",
     "Timetable",
     "arm_of",
+    "lexical",
+    "meets",
     "next_boundary",
     "sha256",
 ]

@@ -13,7 +13,7 @@ EXPORTS = """
     JobReference JobReport KindProfile MeasuredSavings Measurement MetricRow Mode NodeReportStatus
     OldPythonReport Phase PlanSummary
     ProfilePoint Profiling Purpose RankReport RankState StagePlan StageProfile Sweep SwitchingLag Topology Transfer
-    WaitMeasurement WithdrawnPlan api_name arm_of content_hash next_boundary
+    WaitMeasurement WithdrawnPlan api_name arm_of content_hash meets next_boundary
 """
 
 

@@ -95,11 +95,16 @@ class Nursery:
             self._process.wait()
 
 
-@pytest.fixture(scope="session")
-def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nursery]:
-    folder = tmp_path_factory.mktemp("nursery")
+def begun(folders: pytest.TempPathFactory, *options: str) -> Iterator[Nursery]:
+    """A nursery with these scenarios and interpreter, shared by all processes of the test run."""
+    folder = folders.mktemp("nursery")
     # xdist gives each of its processes a folder in the one of the run.
     of_run = "PYTEST_XDIST_WORKER" in os.environ
-    started = Nursery(folder, tmp_path_factory.getbasetemp().parent if of_run else folder)
+    started = Nursery(folder, folders.getbasetemp().parent if of_run else folder, *options)
     yield started
     started.close()
+
+
+@pytest.fixture(scope="session")
+def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nursery]:
+    yield from begun(tmp_path_factory)

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from joulepath_crds import meets
 from joulepath_operator.facts.labels import INJECTED_ANNOTATION
 from joulepath_operator.injection.init_container import (
     FILES,
@@ -34,8 +35,6 @@ _SOCKET_FOLDER: Final = "/run/joulepath"
 _BOOTSTRAP: Final = f"{FILES}/current/joulepath_trainer/bootstrap"
 _PATH_FILE_VARIABLE: Final = "JOULEPATH_IMAGE_PYTHONPATH_FILE"
 _SOCKET_VOLUME: Final = "joulepath-socket"
-_ABOVE: Final = ("/", "/run")
-"""Where ours would be made in what the user mounts."""
 _MOST_CONTAINERS: Final = 64
 
 
@@ -125,7 +124,7 @@ def _unsuited(spec: Mapping[str, Any], targets: Sequence[Mapping[str, Any]]) -> 
         return f"it uses the name {taken[0]} itself"
     for container in targets:
         for mount in container.get("volumeMounts") or ():
-            if _meets_ours(mount["mountPath"]):
+            if meets(mount["mountPath"], FILES, PATH_FOLDER, _SOCKET_FOLDER):
                 return f"its container {container['name']} mounts {mount['mountPath']} itself"
     return None
 
@@ -177,25 +176,6 @@ def _has_gpu(container: Mapping[str, Any], resources: Sequence[str]) -> bool:
 
 def _variable(container: Mapping[str, Any], name: str) -> Mapping[str, Any] | None:
     return next((one for one in container.get("env") or () if one["name"] == name), None)
-
-
-def _meets_ours(mount_path: str) -> bool:
-    """Whether what is mounted there hides what we mount, or the other way round; as the node's injector sees it."""
-    path = _lexical(mount_path)
-    return path in _ABOVE or any(f"{path}/".startswith(f"{ours}/") for ours in (FILES, PATH_FOLDER, _SOCKET_FOLDER))
-
-
-def _lexical(mount_path: str) -> str:
-    """Where the runtime comes to from the container's root; `/var/run` leads to `/run` in most images."""
-    parts: list[str] = []
-    for part in mount_path.split("/"):
-        if part == "..":
-            del parts[-1:]
-        elif part not in ("", "."):
-            parts.append(part)
-        if parts == ["var", "run"]:
-            parts = ["run"]
-    return "/" + "/".join(parts)
 
 
 def _add(path: str, value: Any) -> Json:

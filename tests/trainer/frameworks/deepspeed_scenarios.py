@@ -14,6 +14,8 @@ import torch.distributed as dist
 from deepspeed.pipe import PipelineModule
 from deepspeed.runtime.pipe.topology import PipeModelDataParallelTopology
 
+from tests.trainer.frameworks.ran import RAN, Ran
+
 logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
 
 WIDTH, MICROBATCHES = 4, 4
@@ -24,23 +26,6 @@ CONFIG = {
     "zero_allow_untested_optimizer": True,
     "steps_per_print": 10**9,
 }
-RAN: list[list[Any]] = []
-"""Kind, stage and microbatch of what has run in this iteration."""
-
-
-class Ran(torch.autograd.Function):  # type: ignore[misc]
-    """Notes when something was gone forward and back through."""
-
-    @staticmethod
-    def forward(ctx: Any, value: torch.Tensor, stage: int, microbatch: int) -> torch.Tensor:
-        ctx.what = stage, microbatch
-        RAN.append(["F", stage, microbatch])
-        return value.clone()
-
-    @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:
-        RAN.append(["B", *ctx.what])
-        return gradient.clone(), None, None
 
 
 class Layer(torch.nn.Module):  # type: ignore[misc]

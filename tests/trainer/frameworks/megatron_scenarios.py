@@ -14,6 +14,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from tests.trainer.frameworks.ran import RAN, Ran
 from virtual_gpus import stream
 
 WIDTH, SEQUENCE, SAMPLES = 4, 2, 1
@@ -40,30 +41,6 @@ from megatron.core import parallel_state  # noqa: E402
 from megatron.core.enums import ModelType  # noqa: E402
 from megatron.core.pipeline_parallel import get_forward_backward_func  # noqa: E402
 from megatron.core.transformer import TransformerConfig  # noqa: E402
-
-RAN: list[list[Any]] = []
-"""Kind, stage and microbatch of what has run in this iteration."""
-
-
-class Ran(torch.autograd.Function):  # type: ignore[misc]
-    """Notes when something was gone forward and back through."""
-
-    @staticmethod
-    def forward(ctx: Any, value: torch.Tensor, stage: int, microbatch: int) -> torch.Tensor:
-        ctx.what = stage, microbatch
-        _compute("F", stage, microbatch)
-        return value.clone()
-
-    @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:
-        _compute("B", *ctx.what)
-        return gradient.clone(), None, None
-
-
-def _compute(kind: str, stage: int, microbatch: int) -> None:
-    RAN.append([kind, stage, microbatch])
-    if "VIRTUAL_GPUS_STATE" in os.environ:
-        stream.launch(stage, kind)
 
 
 class Chunk(torch.nn.Module):  # type: ignore[misc]

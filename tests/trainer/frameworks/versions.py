@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import Any
@@ -12,7 +11,7 @@ import pytest
 import frameworks
 from agent_double import ConnectedRank
 from joulepath_trainer.wire.page import MarkerEvent
-from tests.trainer.conftest import Nursery
+from tests.trainer.conftest import Nursery, begun
 
 __all__ = ["assert_told", "nursery_of"]
 
@@ -23,11 +22,7 @@ def nursery_of(environment: str, scenarios: str, tmp_path_factory: pytest.TempPa
         python = frameworks.environment(environment)
     except frameworks.NoPythonError as error:
         pytest.skip(str(error))
-    folder = tmp_path_factory.mktemp("nursery")
-    shared = tmp_path_factory.getbasetemp().parent if "PYTEST_XDIST_WORKER" in os.environ else folder
-    started = Nursery(folder, shared, f"tests.trainer.frameworks.{scenarios}", str(python))
-    yield started
-    started.close()
+    yield from begun(tmp_path_factory, f"tests.trainer.frameworks.{scenarios}", str(python))
 
 
 def assert_told(rank: ConnectedRank, orders: Sequence[Sequence[Sequence[Any]]]) -> None:
