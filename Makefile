@@ -90,11 +90,12 @@ down: ## Remove the cluster and everything that it left; what was built is kept
 	@if test -x $(PY); then $(PY) -m real_cluster down; else echo "nothing to do: no .venv, so no cluster was started from here"; fi
 
 # make demo KEEP=1                leaves all up and prints the URLs and the KUBECONFIG
+# make demo WORKLOAD=megatron     a GPT of Megatron-core, interleaved, in place of the published pipeline
 # make demo CLUSTER=current       uses the cluster of the current kubeconfig
 # make demo ARGS="--lag-ms 20"    more options: python -m demo --help
 .PHONY: demo
 demo: venv ## The main job: GPT-3's pipeline on a real cluster with virtual GPUs, joules measured (root)
-	@$(PY) -m demo $(if $(KEEP),--keep) $(if $(CLUSTER),--cluster $(CLUSTER)) $(ARGS)
+	@$(PY) -m demo $(if $(KEEP),--keep) $(if $(WORKLOAD),--workload $(WORKLOAD)) $(if $(CLUSTER),--cluster $(CLUSTER)) $(ARGS)
 
 # make bench-planner ARGS="--data DIR"   with the published frontiers too; more: python benchmarks/planner.py --help
 .PHONY: bench-planner

@@ -49,7 +49,7 @@ class CurrentCluster:
         return {"injection": self._options.injection, "image": image, "agent": agent}
 
     def training(self) -> TrainingPlace:
-        image = self._options.training_image or f"{self._options.registry}/example-pytorchjob:1"
+        image = self._options.training_image or f"{self._options.registry}/{self._options.workload.image}:1"
         python = self._options.python
         folders = self._options.python_folder or (python.parent.parent,)
         return TrainingPlace(JOB_NAMESPACE, image, "IfNotPresent", python, folders)
@@ -61,4 +61,4 @@ class CurrentCluster:
         return
 
     def tools(self) -> Sequence[str]:
-        return [f"kubectl --namespace {JOB_NAMESPACE} describe energyplan gpt3"]
+        return [f"kubectl --namespace {JOB_NAMESPACE} describe energyplan {self._options.workload.name}"]

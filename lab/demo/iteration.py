@@ -1,18 +1,19 @@
 """One iteration as a picture needs it: boxes on one common time axis, with power and critical path.
 
 Each rank reports median begin and end of its instructions from its own iteration's begin; ranks don't share a clock.
-Two neighbours are aligned by what passes between them: an activation goes one way, a gradient the other, and with the
-least waits of both the offset is half their difference, the delay half their sum. (Where a stage is several times
-faster than its neighbour, one of them never waits; then the axis is off by half of that slack.)
+Two of them are aligned by what passes between them: something goes one way, something else the other, and with the
+least waits of both the offset is half their difference, the delay half their sum. (Where a rank is several times faster
+than its neighbour, one of them never waits; then the axis is off by half of that slack.)
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import pairwise
+from dataclasses import replace
+from math import inf
 
 from joulepath_cli.pictures.timeline_svg import Box
-from joulepath_crds import InstructionTime
+from joulepath_crds import Instruction, InstructionTime
 
 __all__ = ["Box", "Power", "boxes", "critical_path", "offsets"]
 
@@ -20,62 +21,72 @@ Power = Callable[[int, str], float | None]
 """Watts of an instruction ("F0") on a stage; None if not known."""
 
 
-def _lag(before: Sequence[InstructionTime], after: Sequence[InstructionTime], kinds: str) -> float | None:
-    """Least seconds from the end of an instruction to the begin of the same one on the next stage."""
-    ends = {item.instruction: item.end_s for item in before if item.instruction[0] in kinds}
-    waits = [item.begin_s - ends[item.instruction] for item in after if item.instruction in ends]
-    return min(waits, default=None)
+def _senders(one: Instruction) -> tuple[Instruction, ...]:
+    """What an instruction may wait for on other stages."""
+    kinds, stage = ("F", one.stage - 1) if one.kind == "F" else ("BI" if one.kind in "BI" else "", one.stage + 1)
+    return tuple(Instruction(stage, kind, one.microbatch) for kind in kinds)
 
 
-def offsets(stages: Mapping[int, Sequence[InstructionTime]]) -> dict[int, float]:
-    """What to add to each stage's times; the first stage's are the reference.
+def offsets(ranks: Mapping[int, Sequence[InstructionTime]]) -> dict[int, float]:
+    """What to add to the times of each rank, by its place in the pipeline; those of the first are the reference.
 
     Raises:
-        ValueError: Two neighbours exchange nothing in one direction, so that they can't be aligned.
+        ValueError: A rank exchanges nothing with the others, so that it can't be aligned.
     """
-    order = sorted(stages)
-    found = {order[0]: 0.0} if order else {}
-    for stage, following in pairwise(order):
-        down = _lag(stages[stage], stages[following], "F")
-        up = _lag(stages[following], stages[stage], "BI")
-        if down is None or up is None:
-            raise ValueError(f"stages {stage} and {following} share no forward or no backward: there is no common axis")
-        found[following] = found[stage] + (up - down) / 2
+    ran = {
+        Instruction.parse(item.instruction, item.stage): (rank, item) for rank, items in ranks.items() for item in items
+    }
+    least: dict[tuple[int, int], float] = {}
+    for one, (rank, item) in ran.items():
+        for source in _senders(one):
+            if source in ran and ran[source][0] != rank:
+                way, wait_s = (ran[source][0], rank), item.begin_s - ran[source][1].end_s
+                least[way] = min(wait_s, least.get(way, inf))
+    found = {min(ranks): 0.0} if ranks else {}
+    while left := sorted(ranks.keys() - found.keys()):
+        ways = [(a, b) for a, b in least if a in found and b in left and (b, a) in least]
+        if not ways:
+            raise ValueError(f"rank {left[0]} of the pipeline shares no forward or no backward with another one")
+        known, new = min(ways)
+        found[new] = found[known] + (least[new, known] - least[known, new]) / 2
     return found
-
-
-def _predecessors(box: Box, on_stage: Mapping[int, Sequence[Box]]) -> list[Box]:
-    same = [other for other in on_stage[box.stage] if other.begin_s < box.begin_s]
-    before = [max(same, key=lambda other: other.begin_s)] if same else []
-    neighbour = on_stage.get(box.stage + (-1 if box.kind == "F" else 1), ()) if box.kind in "FBI" else ()
-    return before + [other for other in neighbour if other.instruction == box.instruction]
 
 
 def critical_path(placed: Sequence[Box]) -> set[tuple[int, str]]:
     """The chain that determines the end: from the last box back, always by the predecessor that ended last."""
-    on_stage: dict[int, list[Box]] = {}
+    by_row: dict[int, list[Box]] = {}
     for box in placed:
-        on_stage.setdefault(box.stage, []).append(box)
+        by_row.setdefault(box.row, []).append(box)
+    by_name = {_parsed(box): box for box in placed}
     path: set[tuple[int, str]] = set()
     at = max(placed, key=lambda box: box.end_s, default=None)
     while at is not None and (at.stage, at.instruction) not in path:
         path.add((at.stage, at.instruction))
-        at = max(_predecessors(at, on_stage), key=lambda box: box.end_s, default=None)
+        begin_s = at.begin_s
+        before = [box for box in by_row[at.row] if box.begin_s < begin_s]
+        sent = [by_name[one] for one in _senders(_parsed(at)) if one in by_name]
+        own = [max(before, key=lambda box: box.begin_s)] if before else []
+        at = max(own + sent, key=lambda box: box.end_s, default=None)
     return path
 
 
-def boxes(stages: Mapping[int, Sequence[InstructionTime]], power: Power) -> tuple[Box, ...]:
-    """All instructions on one axis that begins at 0, with their power, the critical path marked."""
-    shift = offsets(stages)
+def boxes(ranks: Mapping[int, Sequence[InstructionTime]], power: Power) -> tuple[Box, ...]:
+    """All instructions on one axis that begins at 0, with their power, the critical path marked.
+
+    ranks: by place in the pipeline. Each is a row, which bears its stage's name where it has but one.
+    """
+    shift = offsets(ranks)
+    several = any(len({item.stage for item in items}) > 1 for items in ranks.values())
     placed = [
         Box(
-            stage,
-            item.instruction,
-            item.begin_s + shift[stage],
-            item.end_s + shift[stage],
-            power(stage, item.instruction),
+            item.stage,
+            Instruction.parse(item.instruction, item.stage).name,
+            item.begin_s + shift[rank],
+            item.end_s + shift[rank],
+            power(item.stage, Instruction.parse(item.instruction, item.stage).name),
+            rank=rank if several else None,
         )
-        for stage, items in stages.items()
+        for rank, items in ranks.items()
         for item in items
     ]
     origin = min((box.begin_s for box in placed), default=0.0)
@@ -83,9 +94,13 @@ def boxes(stages: Mapping[int, Sequence[InstructionTime]], power: Power) -> tupl
     return tuple(_moved(box, -origin, (box.stage, box.instruction) in path) for box in _by_begin(placed))
 
 
+def _parsed(box: Box) -> Instruction:
+    return Instruction.parse(box.instruction, box.stage)
+
+
 def _by_begin(placed: Iterable[Box]) -> list[Box]:
-    return sorted(placed, key=lambda box: (box.stage, box.begin_s))
+    return sorted(placed, key=lambda box: (box.row, box.begin_s))
 
 
 def _moved(box: Box, by_s: float, critical: bool) -> Box:
-    return Box(box.stage, box.instruction, box.begin_s + by_s, box.end_s + by_s, box.power_w, critical)
+    return replace(box, begin_s=box.begin_s + by_s, end_s=box.end_s + by_s, critical=critical)

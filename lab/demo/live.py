@@ -16,8 +16,8 @@ __all__ = ["line", "view"]
 _STORY: Final = ("Pending", "Profiling", "Planned", "Active", "Completed")
 
 
-def view(snapshot: Snapshot, elapsed_s: float, steps: int) -> RenderableType:
-    """What the terminal shows at this moment."""
+def view(snapshot: Snapshot, elapsed_s: float, name: str, steps: int) -> RenderableType:
+    """What the terminal shows at this moment; `name` is that of plan and job."""
     status = snapshot.status
     story = Text(" → ".join(_STORY))
     if status.phase in _STORY:
@@ -32,14 +32,14 @@ def view(snapshot: Snapshot, elapsed_s: float, steps: int) -> RenderableType:
             )
         )
     lines.append(Text(f"savings measured: {status.savings or 'not yet known'}"))
-    title = f"EnergyPlan gpt3: {status.phase}, {elapsed_s:.0f} s"
-    return Group(Panel(Group(*lines), title=title, title_align="left"), _ranks(snapshot, steps))
+    title = f"EnergyPlan {name}: {status.phase}, {elapsed_s:.0f} s"
+    return Group(Panel(Group(*lines), title=title, title_align="left"), _ranks(snapshot, name, steps))
 
 
-def _ranks(snapshot: Snapshot, steps: int) -> Table:
+def _ranks(snapshot: Snapshot, name: str, steps: int) -> Table:
     power = [rank.power_w for rank in snapshot.ranks if rank.power_w is not None]
     total = f", {sum(power):.0f} W together" if power else ""
-    table = Table(title=f"PyTorchJob gpt3: {snapshot.job or 'not started'}{total}", title_justify="left")
+    table = Table(title=f"PyTorchJob {name}: {snapshot.job or 'not started'}{total}", title_justify="left")
     for name in ("rank", "node", "stage", "iteration", "seconds", "clock", "power", "state"):
         table.add_column(name, justify="left" if name in ("node", "state") else "right")
     for rank in snapshot.ranks:

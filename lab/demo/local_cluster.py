@@ -13,7 +13,7 @@ from typing import Any, Final
 import yaml
 
 import real_cluster
-from demo.manifests import EXAMPLE, TrainingPlace
+from demo.manifests import TrainingPlace
 from demo.options import GPUS_PER_NODE, Options
 from demo.place import JOB_NAMESPACE, RELEASE_NAMESPACE, REPOSITORY, PlaceError, refuse_other_releases
 from demo.scraping import configuration
@@ -25,17 +25,15 @@ __all__ = ["LocalCluster"]
 
 _REGISTRY: Final = "joulepath.local"
 _TAG: Final = yaml.safe_load((REPOSITORY / "charts/joulepath/Chart.yaml").read_text())["appVersion"]
-_TRAINING_IMAGE: Final = f"{_REGISTRY}/example-pytorchjob:{_TAG}"
 _STATE: Final = Path("/run/virtual-gpus/state")
 _NVML: Final = "libnvidia-ml.so.1"
 _LIBRARIES: Final = "/usr/lib/x86_64-linux-gnu"
-_PROFILE: Final = EXAMPLE.parent / "data" / "gpt3-175b_a100-sxm_stage-profile.csv"
 _IMAGE_PYTHON: Final = (3, 11)
 _RESOURCE: Final = "nvidia.com/gpu"
 
 
 class LocalCluster:
-    """The cluster room's cluster, with virtual GPUs that replay the published profile."""
+    """The cluster room's cluster, with the virtual GPUs of a workload."""
 
     def __init__(self, options: Options) -> None:
         self._options = options
@@ -61,7 +59,8 @@ class LocalCluster:
         return self.cluster.helm(*arguments)
 
     def prepare(self) -> None:
-        self._check_python()
+        if not self._options.workload.framework:
+            self._check_python()
         try:
             self._was_up = self._is_up()
             with ExitStack() as turn:
@@ -96,12 +95,11 @@ class LocalCluster:
             )
 
     def _virtual_gpus(self) -> None:
-        """Lay each node's GPUs anew (they replay the published profile) and offer them to the kubelet."""
+        """Lay each node's GPUs anew and offer them to the kubelet."""
         options = self._options
         settings = {
             "state": _STATE,
-            "model": "replay",
-            "profile": _PROFILE,
+            **options.workload.gpus,
             "gpus": GPUS_PER_NODE,
             "time-scale": options.time_scale,
             "lag-ms": options.lag_ms,
@@ -117,12 +115,15 @@ class LocalCluster:
         nodes = json.loads(self.kubectl("get", "nodes", "--output", "json"))["items"]
         return all(node["status"]["allocatable"].get(_RESOURCE) == str(GPUS_PER_NODE) for node in nodes)
 
-    @staticmethod
-    def _images() -> list[Path]:
-        main, example = REPOSITORY / "Dockerfile", EXAMPLE / "Dockerfile"
+    @property
+    def _training_image(self) -> str:
+        return f"{_REGISTRY}/{self._options.workload.image}:{_TAG}"
+
+    def _images(self) -> list[Path]:
+        main, example = REPOSITORY / "Dockerfile", self._options.workload.example / "Dockerfile"
         build = real_cluster.images.build
         parts = [build(main, part, f"{_REGISTRY}/{part}:{_TAG}") for part in ("operator", "agent")]
-        return [*parts, build(example, None, _TRAINING_IMAGE, context=REPOSITORY)]
+        return [*parts, build(example, None, self._training_image, context=REPOSITORY)]
 
     def values(self) -> Mapping[str, Any]:
         state = str(_STATE.parent)
@@ -144,11 +145,11 @@ class LocalCluster:
         }
 
     def training(self) -> TrainingPlace:
-        environment = Path(sys.prefix)
-        base = Path(sys.base_prefix)
+        python, base = self._options.workload.python()
+        environment = python.parent.parent
         folders = (environment,) if base in (environment, Path("/usr")) else (environment, base)
         closed = tuple(dict.fromkeys(above for folder in folders if (above := _closed(folder)) is not None))
-        return TrainingPlace(JOB_NAMESPACE, _TRAINING_IMAGE, "Never", Path(sys.executable), folders, closed)
+        return TrainingPlace(JOB_NAMESPACE, self._training_image, "Never", python, folders, closed)
 
     def scrape(self) -> str:
         self._stop_prometheus()
@@ -181,7 +182,7 @@ class LocalCluster:
         return [
             *prometheus,
             f"export KUBECONFIG={self.kubeconfig} PATH={self.cluster.processes.path}:$PATH",
-            f"kubectl --namespace {JOB_NAMESPACE} describe energyplan gpt3",
+            f"kubectl --namespace {JOB_NAMESPACE} describe energyplan {self._options.workload.name}",
             "make down    removes all of it",
         ]
 

@@ -1,6 +1,6 @@
 """The example's manifests, fitted to a cluster: what differs from machine to machine is changed here, nothing else.
 
-The files in `examples/01-pytorchjob` are what a person reads and applies; the demo overlays the image, the folder of
+The files of `examples` are what a person reads and applies; the demo overlays the image, the folder of
 the Python environment, and how long to train.
 """
 
@@ -13,14 +13,12 @@ from typing import Any, Final
 
 import yaml
 
-__all__ = ["EXAMPLE", "VOLUMES_LABEL", "TrainingPlace", "energy_plan", "job_namespace", "python_volumes", "pytorch_job"]
+__all__ = ["VOLUMES_LABEL", "TrainingPlace", "energy_plan", "job_namespace", "python_volumes", "pytorch_job"]
 
 _STORAGE: Final = {"storageClassName": "", "accessModes": ["ReadOnlyMany"]}
 _SIZE: Final = {"storage": "1Gi"}
 VOLUMES_LABEL: Final = "joulepath.dev/demo"
 """On volumes, which are in no namespace: the one that they were made for."""
-
-EXAMPLE: Final = Path(__file__).resolve().parents[2] / "examples/01-pytorchjob"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,15 +36,15 @@ class TrainingPlace:
     """Folders above these that only root may enter: in the pods, empty ones take their place."""
 
 
-def _load(name: str, namespace: str) -> dict[str, Any]:
-    manifest: dict[str, Any] = yaml.safe_load((EXAMPLE / name).read_text())
+def _load(file: Path, namespace: str) -> dict[str, Any]:
+    manifest: dict[str, Any] = yaml.safe_load(file.read_text())
     manifest["metadata"]["namespace"] = namespace
     return manifest
 
 
-def pytorch_job(place: TrainingPlace, steps: int) -> dict[str, Any]:
+def pytorch_job(example: Path, place: TrainingPlace, steps: int) -> dict[str, Any]:
     """`pytorchjob.yaml` for this cluster."""
-    job = _load("pytorchjob.yaml", place.namespace)
+    job = _load(example / "pytorchjob.yaml", place.namespace)
     for replica in job["spec"]["pytorchReplicaSpecs"].values():
         replica["template"] = copy.deepcopy(replica["template"])  # both replicas share one YAML anchor
         pod = replica["template"]["spec"]
@@ -121,8 +119,8 @@ def job_namespace(name: str, injection: str) -> dict[str, Any]:
     return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
 
 
-def energy_plan(namespace: str, mode: str, granularity: str) -> dict[str, Any]:
+def energy_plan(example: Path, namespace: str, mode: str, granularity: str) -> dict[str, Any]:
     """`energyplan.yaml` for this cluster."""
-    plan = _load("energyplan.yaml", namespace)
+    plan = _load(example / "energyplan.yaml", namespace)
     plan["spec"] |= {"mode": mode, "granularity": granularity}
     return plan

@@ -10,13 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from demo.workloads import WORKLOADS, Workload
 from joulepath_crds import Granularity
 
-__all__ = ["STAGES", "T_MIN_S", "Options", "parse"]
-
-STAGES: Final = 8
-T_MIN_S: Final = 2.837
-"""Seconds of an iteration of the published pipeline at default clocks, time scale 1."""
+__all__ = ["GPUS_PER_NODE", "Options", "parse"]
 
 GPUS_PER_NODE: Final = 4
 _TRAINING_S: Final = 320.0
@@ -28,6 +25,7 @@ _LEAST_STEPS: Final = 200
 class Options:
     """The options of a run."""
 
+    workload: Workload = WORKLOADS["gpt3"]
     time_scale: float = 1.0
     lag_ms: float = 10.0
     mode: str = "Enforce"
@@ -48,7 +46,7 @@ class Options:
     @property
     def training_steps(self) -> int:
         """As asked for, else so many that the training takes five minutes, or as many as it needs."""
-        return self.steps or max(_LEAST_STEPS, math.ceil(_TRAINING_S / (T_MIN_S * self.time_scale)))
+        return self.steps or max(_LEAST_STEPS, math.ceil(_TRAINING_S / (self.workload.iteration_s * self.time_scale)))
 
 
 def parse(arguments: Sequence[str] | None = None) -> Options:
@@ -56,10 +54,12 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
     default = Options()
     parser = argparse.ArgumentParser(
         prog="python -m demo",
-        description="Joulepath's main job on a real cluster of two nodes with virtual A100: the published GPT-3 "
-        "pipeline is trained, profiled, planned, and its savings measured. Needs root; builds all it needs.",
+        description="Joulepath's main job on a real cluster of two nodes with virtual A100: a pipeline is trained, "
+        "profiled, planned, and its savings measured. Needs root; builds all it needs.",
     )
     add = parser.add_argument
+    workloads = "the published GPT-3 pipeline, or a GPT of Megatron-core, interleaved (%(default)s)"
+    add("--workload", choices=tuple(WORKLOADS), default=default.workload.name, help=workloads)
     add("--time-scale", type=float, default=default.time_scale, help="all times by this factor (%(default)s)")
     add("--lag-ms", type=float, default=default.lag_ms, help="lag of a clock change at time scale 1 (%(default)s)")
     add(
@@ -80,7 +80,8 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
     add = current.add_argument
     add("--registry", default=default.registry, help="where the images operator and agent are (%(default)s)")
     add("--gpu-kind", choices=("virtual", "nvidia"), default=default.gpu_kind, help="what the nodes have (%(default)s)")
-    add("--training-image", default="", help="image with /workload/train.py (default: REGISTRY/example-pytorchjob:1)")
+    image = "image with the training script (default: REGISTRY/example-pytorchjob:1, or example-megatron:1)"
+    add("--training-image", default="", help=image)
     add("--python", type=Path, default=default.python, help="Python with torch, as the nodes see it (%(default)s)")
     folders = "folder of the nodes that Python needs, may be given again (default: the environment of --python)"
     add("--python-folder", type=Path, action="append", default=[], help=folders)
@@ -88,6 +89,7 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
     add("--values", type=Path, action="append", default=[], help="values file for the chart, may be given again")
     parsed = parser.parse_args(arguments)
     parsed.python_folder, parsed.values = tuple(parsed.python_folder), tuple(parsed.values)
+    parsed.workload = WORKLOADS[parsed.workload]
     options = Options(**vars(parsed))
     if not 0.05 <= options.time_scale <= 10:
         parser.error(f"--time-scale must be from 0.05 to 10, it is {options.time_scale:g}")

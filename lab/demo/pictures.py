@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final
 
 from demo.iteration import Power, boxes
 from demo.published import Published
@@ -22,10 +21,8 @@ from joulepath_crds import (
 
 __all__ = ["frontier", "timeline"]
 
-NOTE: Final = "Virtual GPUs that replay published data (GPT-3 175B on A100, SOSP'24); no GPU was measured."
 
-
-def timeline(status: EnergyPlanStatus, evidence: Evidence) -> str:
+def timeline(status: EnergyPlanStatus, evidence: Evidence, note: str) -> str:
     """One iteration at default clocks and one with the plan, as the ranks reported their medians.
 
     Raises:
@@ -34,8 +31,8 @@ def timeline(status: EnergyPlanStatus, evidence: Evidence) -> str:
     measured, profile = status.measured, evidence.profile
     if measured is None or profile is None:
         raise ValueError("there is no timeline without a profile and a measurement")
-    before = _by_stage(evidence.ranks, lambda rank: rank.timeline, "at default clocks")
-    after = _by_stage(evidence.ranks, lambda rank: rank.plan_timeline, "with the plan")
+    before = _by_place(evidence.ranks, lambda rank: rank.timeline, "at default clocks")
+    after = _by_place(evidence.ranks, lambda rank: rank.plan_timeline, "with the plan")
     default = profile.default_clock_mhz
     clocks = _plan_clocks(evidence.plan)
     strips = (
@@ -45,25 +42,26 @@ def timeline(status: EnergyPlanStatus, evidence: Evidence) -> str:
             boxes(after, _power(profile, lambda stage, instruction: clocks.get((stage, instruction), 0) or default)),
         ),
     )
-    return timeline_svg.draw(strips, f"{NOTE} Medians of the iterations as the ranks saw them.")
+    return timeline_svg.draw(strips, f"{note} Medians of the iterations as the ranks saw them.")
 
 
 def _title(arm: str, summary: ArmSummary) -> str:
     return f"{arm}: {summary.iteration_time_s.mean:.3f} s, {summary.energy_per_iteration_j.mean:.0f} J an iteration"
 
 
-def _by_stage(
+def _by_place(
     ranks: Mapping[int, RankReport], times: Callable[[RankReport], Sequence[InstructionTime]], what: str
-) -> dict[int, list[InstructionTime]]:
-    """The times of each stage, of the first replica and its first tensor-parallel peer."""
-    found: dict[int, list[InstructionTime]] = {}
-    stages = 0
-    for rank in ranks.values():
-        stages = max(stages, rank.stage_count)
-        if rank.coordinates.data == 0 and rank.coordinates.tensor == 0:
-            for item in times(rank):
-                found.setdefault(item.stage, []).append(item)
-    if missing := [str(stage) for stage in range(stages) if stage not in found]:
+) -> dict[int, Sequence[InstructionTime]]:
+    """The times of each rank of the first pipeline, by its place there; of tensor-parallel peers, the first's."""
+    first = {
+        rank.coordinates.pipeline: rank
+        for rank in ranks.values()
+        if rank.coordinates.data == 0 and rank.coordinates.tensor == 0
+    }
+    found = {place: times(rank) for place, rank in first.items()}
+    stages = max((rank.stage_count for rank in first.values()), default=0)
+    told = {item.stage for items in found.values() for item in items}
+    if missing := [str(stage) for stage in range(stages) if stage not in told]:
         raise ValueError(f"no times {what} were reported of stage {', '.join(missing)}")
     return found
 
@@ -91,8 +89,8 @@ def _power(profile: EnergyProfileSpec, clock_of: Callable[[int, str], int]) -> P
     return power
 
 
-def frontier(status: EnergyPlanStatus, published: Published) -> str:
-    """Our lower bound, the plan's point, the measured points and the published frontier.
+def frontier(status: EnergyPlanStatus, published: Published | None, note: str) -> str:
+    """Our lower bound, the plan's point, the measured points and the published frontier, if there is one.
 
     Raises:
         ValueError: There is no plan or no measurement to show.
@@ -105,8 +103,8 @@ def frontier(status: EnergyPlanStatus, published: Published) -> str:
         (plan.iteration_time_s, plan.energy_j),
         (plan.t_min_s, plan.baseline_j),
         [_measured("default clocks, measured", measured.control), _measured("plan, measured", measured.plan)],
-        published.frontier,
-        NOTE,
+        () if published is None else published.frontier,
+        note,
         published_label="published frontier of Perseus (rounded to ms, no delays of a host)",
     )
 

@@ -7,7 +7,6 @@ from typing import Any, Final
 
 from rich.table import Table
 
-from demo.published import PERSEUS_SAVINGS, RATED_POWER_W
 from joulepath_crds import ArmSummary, EnergyPlanStatus, Estimate
 
 __all__ = [
@@ -15,8 +14,8 @@ __all__ = [
     "LEAST_SHARE_OF_PREDICTED",
     "MOST_SLOWDOWN",
     "failures",
-    "notes",
     "report",
+    "scale_note",
     "table",
 ]
 
@@ -27,11 +26,17 @@ NULL_TOLERANCE: Final = 0.005
 
 
 def report(
-    status: EnergyPlanStatus, *, mode: str, time_scale: float, lag_s: float, remarks: Sequence[str]
+    status: EnergyPlanStatus,
+    *,
+    mode: str,
+    time_scale: float,
+    lag_s: float,
+    published_savings: float | None,
+    remarks: Sequence[str],
 ) -> dict[str, Any]:
     """The report as JSON; ratios are fractions, seconds and joules as measured in scaled time.
 
-    What was planned is null where Observe had no profile to plan on.
+    What was planned is null where Observe had no profile to plan on; what was published, where nothing was.
 
     Raises:
         ValueError: The EnergyPlan has no plan or no measured savings; the text says how far it came.
@@ -53,7 +58,7 @@ def report(
             "measured": _estimate(measured.savings),
             "predicted": plan and plan.predicted_savings,
             "bound": plan and plan.bound_savings,
-            "published": PERSEUS_SAVINGS,
+            "published": published_savings,
         },
         "slowdown": _estimate(measured.slowdown),
         "pairs": measured.pairs,
@@ -80,19 +85,13 @@ def _estimate(value: Estimate, arm: ArmSummary | None = None) -> dict[str, Any]:
     return found if arm is None else {**found, "n": arm.iterations}
 
 
-def notes(time_scale: float, hot_points: int, all_points: int) -> tuple[str, ...]:
-    """What a reader must know of these numbers."""
+def scale_note(time_scale: float) -> str:
+    """What the time scale means for these numbers."""
+    if time_scale == 1:
+        return "Seconds and joules are those of the virtual GPUs' model, not scaled."
     return (
-        "A replay of published data on virtual GPUs; no GPU was measured.",
-        "Seconds and joules are as published."
-        if time_scale == 1
-        else f"Time is scaled by {time_scale:g}: seconds and joules here are {time_scale:g} times the published ones, "
-        "ratios are not affected.",
-        f"{hot_points} of {all_points} published points draw over the {RATED_POWER_W:.0f} W that an A100 SXM is rated "
-        "for: they are averages of instructions much shorter than the time over which the driver holds the limit. "
-        "They are replayed as published.",
-        f"Published: Perseus saved {PERSEUS_SAVINGS:.1%} at the shortest iteration time, computed on durations rounded "
-        "to whole milliseconds.",
+        f"Time is scaled by {time_scale:g}: seconds and joules here are {time_scale:g} times those of the GPUs' model, "
+        "ratios are not affected."
     )
 
 
@@ -126,9 +125,9 @@ def failures(found: dict[str, Any]) -> tuple[str, ...]:
     return tuple(reasons)
 
 
-def table(found: dict[str, Any]) -> Table:
+def table(found: dict[str, Any], title: str) -> Table:
     """The report for the terminal."""
-    result = Table(title="Measured on virtual GPUs (a replay of published data)", title_justify="left")
+    result = Table(title=title, title_justify="left")
     plan = "observed" if found["mode"] == "Observe" else "plan"
     for heading in ("", "default clocks", plan, "difference"):
         result.add_column(heading, justify="left" if not heading else "right")
@@ -145,7 +144,8 @@ def table(found: dict[str, Any]) -> Table:
     if found["predicted"]:
         result.add_row("savings predicted", "", f"{savings['predicted']:.1%}", f"{found['granularity']} granularity")
         result.add_row("no plan can save more than", "", f"{savings['bound']:.1%}", "at that iteration time")
-    result.add_row("published, Perseus", "", f"{savings['published']:.1%}", "at the shortest time")
+    if savings["published"] is not None:
+        result.add_row("published, Perseus", "", f"{savings['published']:.1%}", "at the shortest time")
     return result
 
 

@@ -22,7 +22,7 @@ from demo.local_cluster import LocalCluster
 from demo.manifests import VOLUMES_LABEL, energy_plan, job_namespace, python_volumes, pytorch_job
 from demo.options import Options
 from demo.place import JOB_NAMESPACE, RELEASE, RELEASE_NAMESPACE, REPOSITORY, Place
-from demo.report import failures, notes, report, table
+from demo.report import failures, report, scale_note, table
 from demo.watching import Evidence, Snapshot, Watcher
 from joulepath_crds import Phase
 from real_cluster.progress import step
@@ -51,7 +51,7 @@ def run(options: Options) -> int:
     place = place_for(options)
     place.prepare()
     with installed(place, options, console) as prometheus:
-        watcher = Watcher(place.kubeconfig, JOB_NAMESPACE, "gpt3", prometheus)
+        watcher = Watcher(place.kubeconfig, JOB_NAMESPACE, options.workload.name, prometheus)
         final = _watch(watcher, options, console)
         return _conclude(final, watcher.evidence, options, console)
 
@@ -78,9 +78,10 @@ def installed(place: Place, options: Options, console: Console) -> Iterator[str 
         _apply(place, job_namespace(JOB_NAMESPACE, options.injection))
         for volume in python_volumes(place.training()):
             _apply(place, volume)
-        _apply(place, energy_plan(JOB_NAMESPACE, options.mode, options.granularity))
-        _apply(place, pytorch_job(place.training(), options.training_steps))
-        console.print("kubectl apply: pytorchjob.yaml (annotated) and energyplan.yaml of examples/01-pytorchjob")
+        example = options.workload.example
+        _apply(place, energy_plan(example, JOB_NAMESPACE, options.mode, options.granularity))
+        _apply(place, pytorch_job(example, place.training(), options.training_steps))
+        console.print(f"kubectl apply: pytorchjob.yaml (annotated) and energyplan.yaml of examples/{example.name}")
         yield prometheus
     finally:
         if options.keep:
@@ -107,7 +108,7 @@ def _watch(watcher: Watcher, options: Options, console: Console) -> Snapshot:
     """Shows the run until it is complete, or done for a minute without that; the last snapshot."""
     begin, done_at = time.monotonic(), math.inf
     limit_s = _STARTUP_S + options.training_steps * _STEP_S_PER_SCALE * options.time_scale
-    with _shown(options.training_steps, console) as show:
+    with _shown(options, console) as show:
         while (elapsed_s := time.monotonic() - begin) < limit_s:
             try:
                 snapshot = watcher.look()
@@ -126,11 +127,13 @@ def _watch(watcher: Watcher, options: Options, console: Console) -> Snapshot:
 
 
 @contextlib.contextmanager
-def _shown(steps: int, console: Console) -> Iterator[Callable[[Snapshot, float], None]]:
+def _shown(options: Options, console: Console) -> Iterator[Callable[[Snapshot, float], None]]:
     """A live view where there is a terminal, else a line every now and then and at each new phase."""
     if console.is_terminal:
         with Live(console=console, auto_refresh=False) as screen:
-            yield lambda snapshot, elapsed_s: screen.update(live.view(snapshot, elapsed_s, steps), refresh=True)
+            yield lambda snapshot, elapsed_s: screen.update(
+                live.view(snapshot, elapsed_s, options.workload.name, options.training_steps), refresh=True
+            )
         return
     told: tuple[float, Phase | None] = (-_LOG_S, None)
 
@@ -154,10 +157,18 @@ def _ended(snapshot: Snapshot) -> bool:
 
 
 def _conclude(final: Snapshot, evidence: Evidence, options: Options, console: Console) -> int:
-    remarks = notes(options.time_scale, *published.points_over_rated_power())
+    workload = options.workload
+    remarks = (*workload.notes(), scale_note(options.time_scale))
     lag_s = options.lag_ms / 1e3 * options.time_scale
     try:
-        found = report(final.status, mode=options.mode, time_scale=options.time_scale, lag_s=lag_s, remarks=remarks)
+        found = report(
+            final.status,
+            mode=options.mode,
+            time_scale=options.time_scale,
+            lag_s=lag_s,
+            published_savings=workload.published_savings,
+            remarks=remarks,
+        )
     except ValueError as error:
         raise DemoError(f"There is nothing to report: {error}") from error
     options.out.mkdir(parents=True, exist_ok=True)
@@ -166,9 +177,10 @@ def _conclude(final: Snapshot, evidence: Evidence, options: Options, console: Co
     reasons = list(failures(found))
     if final.status.phase is not Phase.COMPLETED:
         reasons.append(f"The EnergyPlan ended {final.status.phase}: {final.status.message}")
+    theirs = None if workload.published_savings is None else published.load(options.time_scale)
     drawings: dict[str, Callable[[], str]] = {
-        "timeline.svg": lambda: pictures.timeline(final.status, evidence),
-        "frontier.svg": lambda: pictures.frontier(final.status, published.load(options.time_scale)),
+        "timeline.svg": lambda: pictures.timeline(final.status, evidence, workload.note),
+        "frontier.svg": lambda: pictures.frontier(final.status, theirs, workload.note),
     }
     for name, draw in drawings.items() if found["predicted"] else ():
         try:
@@ -177,7 +189,7 @@ def _conclude(final: Snapshot, evidence: Evidence, options: Options, console: Co
         except ValueError as error:
             reasons.append(f"{name} can't be drawn: {error}.")
     console.print()
-    console.print(table(found))
+    console.print(table(found, workload.note))
     for remark in remarks:
         console.print(f"- {remark}", style="dim", highlight=False)
     console.print("written:", *map(str, written), highlight=False, soft_wrap=True)

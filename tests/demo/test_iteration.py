@@ -42,5 +42,19 @@ def test_the_critical_path_follows_the_slowest_stage(
 
 def test_stages_that_exchange_nothing_have_no_common_axis() -> None:
     alone = (InstructionTime(instruction="F0", stage=0, begin_s=0, end_s=1),)
-    with pytest.raises(ValueError, match="stages 0 and 1 share no forward or no backward"):
+    with pytest.raises(ValueError, match="rank 1 of the pipeline shares no forward or no backward"):
         offsets({0: alone, 1: alone})
+
+
+@given(clocks_s=st.lists(st.floats(-5, 5), min_size=2, max_size=2), delay_s=st.floats(0, 0.01))
+def test_ranks_with_several_stages_are_put_on_one_axis_a_row_each(
+    pipeline: Callable[..., dict[int, tuple[InstructionTime, ...]]], clocks_s: list[float], delay_s: float
+) -> None:
+    first, second = clocks_s
+    stages = pipeline([0.1, 0.08, 0.1, 0.12], [0.2, 0.16, 0.2, 0.24], 4, delay_s, [first, second, first, second])
+    ranks = {rank: (*stages[rank], *stages[rank + 2]) for rank in (0, 1)}
+    found = offsets(ranks)
+    assert found[1] == pytest.approx(second - first, abs=1e-6)
+    placed = boxes(ranks, lambda *_: 300.0)
+    assert {(box.row, box.stage) for box in placed} == {(0, 0), (1, 1), (0, 2), (1, 3)}
+    assert {box.row_name for box in placed} == {"rank 0", "rank 1"}

@@ -31,7 +31,7 @@ def _rank(rank: int, clock_mhz: float | None, power_w: float | None) -> RankView
 
 def _shown(snapshot: Snapshot) -> str:
     console = Console(record=True, width=140)
-    console.print(view(snapshot, 61.0, 226))
+    console.print(view(snapshot, 61.0, "gpt3", 226))
     return console.export_text()
 
 

@@ -8,25 +8,30 @@ from pathlib import Path
 import pytest
 import yaml
 
-from demo.manifests import EXAMPLE, TrainingPlace, energy_plan, python_volumes, pytorch_job
+from demo.manifests import TrainingPlace, energy_plan, python_volumes, pytorch_job
 from demo.options import Options, parse
+from demo.workloads import WORKLOADS, Workload
 from joulepath_crds import ANNOTATION, EnergyPlanSpec, Granularity, Mode
 
+GPT3 = WORKLOADS["gpt3"].example
+every_workload = pytest.mark.parametrize("workload", WORKLOADS.values(), ids=WORKLOADS.keys())
 PLACE = TrainingPlace("team", "registry/image:1", "Never", Path("/env/bin/python"), (Path("/env"), Path("/base")))
 
 
-def test_the_energy_plan_is_valid_and_names_the_job() -> None:
-    plan = energy_plan("team", "Observe", "phase")
+@every_workload
+def test_the_energy_plan_is_valid_and_names_the_job(workload: Workload) -> None:
+    plan = energy_plan(workload.example, "team", "Observe", "phase")
     spec = EnergyPlanSpec.from_api(plan["spec"])
-    job = pytorch_job(PLACE, 220)
-    assert plan["metadata"] == {"name": "gpt3", "namespace": "team"}
+    job = pytorch_job(workload.example, PLACE, 220)
+    assert plan["metadata"] == {"name": workload.name, "namespace": "team"}
     assert (spec.mode, spec.granularity) == (Mode.OBSERVE, Granularity.PHASE)
     assert spec.job.name == job["metadata"]["name"]
     assert job["metadata"]["annotations"][ANNOTATION] == plan["metadata"]["name"]
 
 
-def test_the_energy_plan_knows_every_field_that_the_example_sets() -> None:
-    written = yaml.safe_load((EXAMPLE / "energyplan.yaml").read_text())["spec"]
+@every_workload
+def test_the_energy_plan_knows_every_field_that_the_example_sets(workload: Workload) -> None:
+    written = yaml.safe_load((workload.example / "energyplan.yaml").read_text())["spec"]
     understood = EnergyPlanSpec.from_api(written).to_api()
 
     def known(part: object, whole: object) -> bool:
@@ -38,7 +43,7 @@ def test_the_energy_plan_knows_every_field_that_the_example_sets() -> None:
 
 
 def test_eight_ranks_on_two_nodes_with_four_gpus_each() -> None:
-    job = pytorch_job(PLACE, 220)
+    job = pytorch_job(GPT3, PLACE, 220)
     replicas = job["spec"]["pytorchReplicaSpecs"]
     assert replicas.keys() == {"Master", "Worker"}
     assert job["spec"]["nprocPerNode"] == "4"
@@ -50,7 +55,7 @@ def test_eight_ranks_on_two_nodes_with_four_gpus_each() -> None:
 
 
 def test_only_what_differs_between_machines_is_overlaid() -> None:
-    job = pytorch_job(PLACE, 77)
+    job = pytorch_job(GPT3, PLACE, 77)
     for replica in job["spec"]["pytorchReplicaSpecs"].values():
         pod = replica["template"]["spec"]
         (container,) = pod["containers"]
@@ -66,7 +71,7 @@ def test_only_what_differs_between_machines_is_overlaid() -> None:
 
 def test_a_folder_that_only_root_may_enter_is_open_to_the_training() -> None:
     place = replace(PLACE, closed_folders=(Path("/root"),), host_folders=(Path("/root/env"),))
-    job = pytorch_job(place, 77)
+    job = pytorch_job(GPT3, place, 77)
     for replica in job["spec"]["pytorchReplicaSpecs"].values():
         pod = replica["template"]["spec"]
         assert {"name": "open-0", "mountPath": "/root"} in pod["containers"][0]["volumeMounts"]
@@ -77,7 +82,7 @@ def test_each_claim_of_the_job_is_bound_to_a_volume_of_its_folder() -> None:
     volumes = python_volumes(PLACE)
     claims = {one["metadata"]["name"]: one for one in volumes if one["kind"] == "PersistentVolumeClaim"}
     by_claim = {one["spec"]["claimRef"]["name"]: one for one in volumes if one["kind"] == "PersistentVolume"}
-    job = pytorch_job(PLACE, 77)
+    job = pytorch_job(GPT3, PLACE, 77)
     for replica in job["spec"]["pytorchReplicaSpecs"].values():
         pod = replica["template"]["spec"]
         mounts = {one["name"]: one["mountPath"] for one in pod["containers"][0]["volumeMounts"]}
@@ -100,6 +105,7 @@ def test_the_training_lasts_five_minutes_at_least_at_any_scale() -> None:
     assert (
         Options().training_steps == Options(time_scale=2).training_steps == 200
     )  # a sweep and eight pairs need as many
+    assert Options(workload=WORKLOADS["megatron"]).training_steps == 200
     assert Options(steps=9).training_steps == 9
 
 

@@ -9,14 +9,16 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from demo.report import failures, notes, report, table
+from demo.report import failures, report, scale_note, table
+from demo.workloads import WORKLOADS
 from joulepath_crds import EnergyPlanStatus
 
 Status = Callable[..., EnergyPlanStatus]
 
 
-def _report(status: EnergyPlanStatus, mode: str = "Enforce") -> dict[str, Any]:
-    return report(status, mode=mode, time_scale=0.5, lag_s=0.005, remarks=notes(0.5, 12, 600))
+def _report(status: EnergyPlanStatus, mode: str = "Enforce", published: float | None = 0.153) -> dict[str, Any]:
+    remarks = (*WORKLOADS["gpt3"].notes(), scale_note(0.5))
+    return report(status, mode=mode, time_scale=0.5, lag_s=0.005, published_savings=published, remarks=remarks)
 
 
 def test_the_report_has_its_documented_shape(status: Status) -> None:
@@ -73,7 +75,7 @@ def test_a_null_run_without_a_profile_has_nothing_planned_to_report(status: Stat
     assert failures(found) == ()
     assert (found["predicted"], found["savings"]["predicted"], found["granularity"]) == (None, None, None)
     console = Console(record=True, width=140)
-    console.print(table(found))
+    console.print(table(found, "a title"))
     shown = console.export_text()
     assert "observed" in shown
     assert "predicted" not in shown
@@ -88,7 +90,15 @@ def test_a_run_without_measurement_has_no_report(status: Status) -> None:
 
 def test_the_table_says_what_was_measured(status: Status) -> None:
     console = Console(record=True, width=140)
-    console.print(table(_report(status())))
+    console.print(table(_report(status()), "Measured on virtual GPUs"))
     shown = console.export_text()
     for words in ("15.20% ± 0.40", "15.5%", "15.3%", "+0.20%", "-15.20%", "8 pairs"):
         assert words in shown
+
+
+def test_a_workload_that_nobody_has_published_is_compared_with_nothing(status: Status) -> None:
+    found = _report(status(), published=None)
+    console = Console(record=True, width=140)
+    console.print(table(found, "Measured on virtual GPUs"))
+    assert found["savings"]["published"] is None
+    assert "published" not in console.export_text()

@@ -14,6 +14,7 @@ import yaml
 from demo import manifests
 from demo.local_cluster import LocalCluster
 from demo.options import Options
+from demo.workloads import WORKLOADS
 from joulepath_crds import ANNOTATION, GROUP, VERSION, Phase
 from real_cluster import Cluster, NotYetError, until
 from tests.end_to_end.product import JOBS, PYTHONPATH_IMAGE, WALL_CLOCK_ENVIRONMENT, Gpus
@@ -137,7 +138,7 @@ def training_job(
     name: str, *, first_kernel: int, ranks_per_pod: int = 2, workers: int = 0, cpu: str = "500m"
 ) -> dict[str, Any]:
     """A pipeline over two pods on two nodes, annotated, which trains until `stop`; needs `script()`."""
-    job = manifests.pytorch_job(_PLACE, steps=1)
+    job = manifests.pytorch_job(WORKLOADS["gpt3"].example, _PLACE, steps=1)
     job["metadata"] = {"name": name, "annotations": {ANNOTATION: name}}
     job["spec"]["nprocPerNode"] = str(ranks_per_pod)
     for role, replica in job["spec"]["pytorchReplicaSpecs"].items():

@@ -18,9 +18,10 @@ from typing import Any, Final
 import yaml
 
 from demo.local_cluster import LocalCluster
-from demo.manifests import EXAMPLE, VOLUMES_LABEL
+from demo.manifests import VOLUMES_LABEL
 from demo.options import Options
 from demo.place import REPOSITORY
+from demo.workloads import WORKLOADS
 from joulepath_operator.facts.labels import INJECTION_LABEL
 from real_cluster import Cluster, Node, NotYetError, images, until
 from virtual_gpus import model, state
@@ -181,7 +182,9 @@ def prepare(cluster: Cluster) -> None:
     registry = LocalCluster(Options()).values()["image"]["registry"]
     archives = [images.build(REPOSITORY / "Dockerfile", part, f"{registry}/{part}:{_TAG}") for part in _PARTS]
     archives.append(
-        images.build(EXAMPLE / "Dockerfile", None, f"{registry}/example-pytorchjob:{_TAG}", context=REPOSITORY)
+        images.build(
+            WORKLOADS["gpt3"].example / "Dockerfile", None, f"{registry}/example-pytorchjob:{_TAG}", context=REPOSITORY
+        )
     )
     archives.append(images.build(_HERE / "pythonpath_image/Dockerfile", None, PYTHONPATH_IMAGE))
     for archive in archives:
