@@ -73,7 +73,10 @@ def test_injected_pods_that_do_not_train_yet_are_waited_for(new_world: NewWorld)
     world.ranks, world.pods = 0, (None, None)
     _, reason, message = injected(world)
     assert reason == "WaitingForRanks"
-    assert "kubectl -n team logs gpt3-worker-0 | grep joulepath" in message
+    assert message.endswith("kubectl -n team logs gpt3-worker-0 | grep joulepath.")
+    assert len(message) < 250, "so every training begins"
+    world.later_s += 121
+    _, _, message = injected(world)
     for possibility in ("python -I, -E and -S", "PYTHONPATH anew", "sitecustomize", "too old", "optimizer of torch"):
         assert possibility in message, "nobody knows which"
     world.pods = ()
@@ -106,7 +109,7 @@ def test_a_node_whose_ranks_are_silent_is_told_with_what_its_agent_lacks(
 def test_pods_that_do_not_run_are_told_with_the_kubelets_reason(new_world: NewWorld) -> None:
     world = new_world()
     observation = replace(world.observe(), nodes=(), pods=(Pod("gpt3-worker-0", "node-0", "ImagePullBackOff"),))
-    reason, message = explain(observation, world.job, None)
+    reason, message = explain(observation, world.job, None, lasts=False)
     assert reason == "PodsNotRunning"
     assert "gpt3-worker-0: ImagePullBackOff" in message
 

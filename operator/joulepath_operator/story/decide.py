@@ -25,7 +25,10 @@ __all__ = ["decide"]
 
 _LOOK_AGAIN_S: Final = 15.0
 """While ranks are missing: no watch tells of the job's pods and of agents."""
-_LASTING_S: Final = 10.0
+_LASTING_S: Final = 20.0
+"""Longer than a job takes to end once its processes have."""
+_LONG_S: Final = 120.0
+"""So long a training may take to come to its first step: what else may be amiss is told after that."""
 _UNDER_WAY: Final = frozenset({Phase.PROFILING, Phase.PLANNED, Phase.ACTIVE})
 
 
@@ -79,7 +82,8 @@ def _with_job(case: Case, job: TrainingJob) -> Decision:
 def _with_some_ranks(case: Case, job: TrainingJob, gang: Gang | None) -> Decision:
     """A plan of this very attempt stays: a node that is silent for a moment is no reason to withdraw it."""
     base, outdated = case.story.base, _outdated(case, job, gang.attempt if gang else None)
-    reason, message = gathering.explain(case.seen, job, gang)
+    lasts = (case.story.lasted_s("Injected", "False") or 0) >= _LONG_S
+    reason, message = gathering.explain(case.seen, job, gang, lasts=lasts)
     if base.observed_generation != case.seen.generation:
         outdated = case.all_plans  # made for another spec, and what this one asks for can't be planned now
     if set(case.all_plans) - set(outdated) and base.phase in _UNDER_WAY:
@@ -108,7 +112,7 @@ def _degraded(case: Case, reason: str, message: str, outdated: tuple[str, ...]) 
     lasts = story.lasted_s("Degraded", "True") is not None or (story.lasted_s("Degraded", "Unknown") or 0) >= _LASTING_S
     story.tell("Degraded", lasts or None, reason, message)
     status = story.keep(**({"message": f"Degraded: {message}"} if lasts else {}))
-    return Decision(status, delete_plans=outdated, requeue_after_s=_LOOK_AGAIN_S)
+    return Decision(status, delete_plans=outdated, requeue_after_s=_LOOK_AGAIN_S if lasts else _LASTING_S)
 
 
 def _with_all_ranks(case: Case, job: TrainingJob, gang: Gang) -> Decision:

@@ -26,7 +26,7 @@ _REFUSING: Final = {
     Way.NRI: "a quota, or a policy",
 }
 _UNHEARD: Final = (
-    "Nothing there: no Python of that pod that trains has loaded the trainer, or none has taken a training step by "
+    " Nothing there: no Python of that pod that trains has loaded the trainer, or none has taken a training step by "
     "torch's pipelining, Megatron-core, DeepSpeed or an optimizer of torch. python -I, -E and -S never load it, nor "
     "does one that is embedded with a path of its own, whose command sets PYTHONPATH anew, or in a virtual environment "
     "behind another tool's sitecustomize; one that is too old for it may have told an agent that is gone."
@@ -39,8 +39,8 @@ def silent(pods: Sequence[Pod], gang: Gang | None) -> tuple[Pod, ...]:
     return tuple(pod for pod in pods if pod.name not in reporting)
 
 
-def explain(observation: Observation, job: TrainingJob, gang: Gang | None) -> tuple[str, str]:
-    """A reason in CamelCase and a sentence with the remedy."""
+def explain(observation: Observation, job: TrainingJob, gang: Gang | None, *, lasts: bool) -> tuple[str, str]:
+    """A reason in CamelCase and a sentence with the remedy; at length once it lasts."""
     pods, resource = observation.pods, kind_of(observation.spec.job).resource
     quiet = silent(pods, gang)
     lack = lacking(pods, quiet)
@@ -70,7 +70,7 @@ def explain(observation: Observation, job: TrainingJob, gang: Gang | None) -> tu
             f"{report}{len(waiting)} of {len(pods)} pods don't run yet ({first.name}: {first.waiting}). "
             f"If that lasts: kubectl -n {observation.namespace} describe pod {first.name}",
         )
-    return (amiss[0], report + amiss[1]) if amiss else _not_training(observation, gang, quiet)
+    return (amiss[0], report + amiss[1]) if amiss else _not_training(observation, gang, quiet, _UNHEARD if lasts else "")
 
 
 def _unlabelled(observation: Observation, job: TrainingJob) -> str:
@@ -118,7 +118,9 @@ def _amiss(agent: NodeAgent) -> tuple[str, str] | None:
     return None
 
 
-def _not_training(observation: Observation, gang: Gang | None, quiet: Sequence[Pod]) -> tuple[str, str]:
+def _not_training(
+    observation: Observation, gang: Gang | None, quiet: Sequence[Pod], more: str
+) -> tuple[str, str]:
     pod = quiet[0].name if quiet else observation.pods[0].name
     log = f"kubectl -n {observation.namespace} logs {pod} | grep joulepath"
     if gang is not None:
@@ -126,18 +128,19 @@ def _not_training(observation: Observation, gang: Gang | None, quiet: Sequence[P
         return (
             "RanksMissing",
             f"{len(gang.ranks)} of {gang.world_size} ranks report, each from its first training step on.{where} Until "
-            f"all do, the clocks of none are changed. If that lasts while training goes on: {log}. {_UNHEARD}",
+            f"all do, the clocks of none are changed. If that lasts while training goes on: {log}.{more}",
         )
     if (topology := observation.status.topology) is not None and observation.status.job_uid:
         return (
             "RanksSilent",
-            f"All ranks of the pipeline of {topology.stages} stages have reported before, and none does now: agents or "
-            f"training processes start anew. They report again with their next training steps. If not: {log}",
+            f"All ranks of the pipeline of {topology.stages} stages have reported before, and none does now: the "
+            "training has ended, and its job is about to say so, or agents or training processes start anew. They "
+            f"report again with their next training steps. If not: {log}",
         )
     return (
         "WaitingForRanks",
         "The pods run; waiting for the first training step of the ranks. They load libraries and data first; if "
-        f"training goes on and this stays: {log}. {_UNHEARD}",
+        f"training goes on and this stays: {log}.{more}",
     )
 
 
