@@ -1,16 +1,10 @@
-"""What the chart renders: what each part may do, what happens when a part fails, and what a wrong value says."""
+"""What the chart renders by its values, and what a wrong one says."""
 
 from __future__ import annotations
 
 import json
-import shutil
-import ssl
-import time
 import tomllib
-from base64 import b64decode, b64encode
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 import jsonschema
@@ -18,52 +12,7 @@ import pytest
 import yaml
 
 from real_cluster import Cluster, CommandError
-
-ROOT = Path(__file__).parents[2]
-CHART = ROOT / "charts/joulepath"
-NAMESPACE = "joulepath-system"
-Object = dict[str, Any]
-CAPABILITIES = {"reset": ["SYS_ADMIN"], "warden": ["SYS_ADMIN"], "clocks": ["SYS_ADMIN", "SYS_NICE"]}
-
-
-def render(cluster: Cluster, *arguments: str, release: str = "joulepath") -> list[Object]:
-    """The objects that an install would make; with the webhook, unless it is said otherwise."""
-    options = ("--namespace", NAMESPACE, "--set", "injection=volumes")
-    text = cluster.helm("template", release, CHART, *options, *arguments)
-    return [one for one in yaml.safe_load_all(text) if one]
-
-
-@pytest.fixture(scope="module")
-def objects(cluster: Cluster) -> list[Object]:
-    return render(cluster)
-
-
-def only(objects: list[Object], kind: str, name: str) -> Object:
-    """The one object of this kind and name."""
-    (found,) = [one for one in objects if one["kind"] == kind and one["metadata"]["name"] == name]
-    return found
-
-
-def workloads(objects: list[Object]) -> dict[str, Object]:
-    """The pod specs of Deployments and DaemonSets, by component."""
-    return {
-        one["metadata"]["labels"]["app.kubernetes.io/component"]: one["spec"]["template"]["spec"]
-        for one in objects
-        if one["kind"] in {"Deployment", "DaemonSet"}
-    }
-
-
-def grants(objects: list[Object], part: str) -> set[tuple[str, str]]:
-    """(verb, group/resource) that a part's roles grant."""
-    return {
-        (verb, f"{group}/{resource}")
-        for one in objects
-        if one["kind"] in {"Role", "ClusterRole"} and one["metadata"]["name"] == f"joulepath-{part}"
-        for rule in one["rules"]
-        for group in rule.get("apiGroups", ())
-        for resource in rule["resources"]
-        for verb in rule["verbs"]
-    }
+from tests.chart.rendering import CHART, NAMESPACE, ROOT, Object, grants, only, render, workloads
 
 
 def test_schema_allows_what_the_values_are() -> None:
@@ -153,126 +102,6 @@ def test_install_puts_the_definitions_first_and_keeps_them(objects: list[Object]
 @pytest.mark.cluster
 def test_definitions_can_be_left_to_somebody_else(cluster: Cluster) -> None:
     assert "CustomResourceDefinition" not in {one["kind"] for one in render(cluster, "--set", "crds.install=false")}
-
-
-@pytest.mark.cluster
-def test_agents_run_on_nodes_with_gpus_unless_told_otherwise(cluster: Cluster) -> None:
-    def chosen(*arguments: str) -> Object:
-        return dict(workloads(render(cluster, *arguments))["agent"].get("nodeSelector") or {})
-
-    label = {"nvidia.com/gpu.present": "true"}
-    assert chosen() == label
-    assert chosen("--set-json", "agent.nodeSelector=null") == {}
-    assert chosen("--set-json", 'agent.nodeSelector={"a":"b"}') == {**label, "a": "b"}
-    assert chosen("--set-json", 'agent.nodeSelector={"nvidia.com/gpu.present":null,"a":"b"}') == {"a": "b"}
-
-
-@pytest.mark.cluster
-def test_a_broken_node_does_not_keep_the_other_agents_from_an_upgrade(objects: list[Object]) -> None:
-    strategy = only(objects, "DaemonSet", "joulepath-agent")["spec"]["updateStrategy"]
-    assert strategy["rollingUpdate"]["maxUnavailable"].endswith("%")
-
-
-@pytest.mark.cluster
-def test_agents_of_old_kernels_alone_see_the_hosts_processes(cluster: Cluster) -> None:
-    pods = workloads(render(cluster, "--set", "agent.hostPID=true"))
-    assert {part for part, pod in pods.items() if pod.get("hostPID")} == {"agent"}
-
-
-@pytest.mark.cluster
-def test_no_pod_has_more_than_it_needs(objects: list[Object]) -> None:
-    for part, pod in workloads(objects).items():
-        assert not {"hostPID", "hostNetwork", "hostIPC"} & set(pod)
-        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
-        for container in (*pod["containers"], *pod.get("initContainers", ())):
-            context = container["securityContext"]
-            assert "privileged" not in context
-            assert context["allowPrivilegeEscalation"] is False
-            assert context["readOnlyRootFilesystem"] is True
-            assert context["capabilities"]["drop"] == ["ALL"]
-            assert (context["capabilities"].get("add") or []) == CAPABILITIES.get(container["name"], [])
-            assert container["resources"]["limits"]["memory"]
-        host_paths = {one["hostPath"]["path"] for one in pod["volumes"] if "hostPath" in one}
-        if part == "agent":
-            mounts = {
-                (container["name"], one["mountPath"]): "ro" if one.get("readOnly") else "rw"
-                for container in (*pod["initContainers"], *pod["containers"])
-                for one in container.get("volumeMounts", ())
-            }
-            assert mounts == {
-                ("trainer-files", "/var/lib/joulepath/injector"): "rw",
-                ("trainer-files", "/var/lib/joulepath/trainer"): "rw",
-                ("reset", "/var/lib/joulepath"): "rw",
-                ("warden", "/var/lib/joulepath"): "rw",
-                ("clocks", "/var/lib/joulepath"): "rw",
-                ("clocks", "/run/joulepath"): "rw",
-                ("clocks", "/host/proc"): "ro",
-                ("agent", "/var/lib/joulepath"): "ro",
-                ("agent", "/var/lib/kubelet/pod-resources"): "ro",
-                ("agent", "/var/run/secrets/kubernetes.io/serviceaccount"): "ro",
-                ("agent", "/tmp"): "rw",
-            }
-            assert host_paths == {
-                "/run/joulepath",
-                "/var/lib/joulepath",
-                "/var/lib/joulepath/injector",
-                "/var/lib/joulepath/trainer",
-                "/proc",
-                "/var/lib/kubelet/pod-resources",
-            }
-        else:
-            assert pod["securityContext"]["runAsNonRoot"] is True
-            assert host_paths == set()
-
-
-@pytest.mark.cluster
-def test_what_sets_clocks_has_neither_token_nor_port_and_the_reset_comes_first(objects: list[Object]) -> None:
-    pod = workloads(objects)["agent"]
-    agent, clocks, warden = pod["containers"]
-    first = pod["initContainers"][0]
-    commands = [(one["name"], one.get("command")) for one in (first, agent, clocks, warden)]
-    assert commands == [
-        ("reset", ["joulepath-warden", "--once"]),
-        ("agent", None),
-        ("clocks", ["joulepath-clocks"]),
-        ("warden", ["joulepath-warden"]),
-    ]
-    for one in (clocks, warden, first):
-        assert not {"token", "pod-resources"} & {mount["name"] for mount in one["volumeMounts"]}
-        assert "ports" not in one
-        assert (one["image"], one["env"]) == (agent["image"], agent["env"])
-    assert pod["automountServiceAccountToken"] is False
-    (token,) = (one["projected"]["sources"][0] for one in pod["volumes"] if one["name"] == "token")
-    assert token["serviceAccountToken"]["expirationSeconds"] < 3607, "the API server prolongs those of 3607 s to a year"
-    assert pod["terminationGracePeriodSeconds"] == 30
-
-
-@pytest.mark.cluster
-def test_nothing_gives_the_container_with_the_token_a_capability_and_real_time_can_be_taken_off(
-    cluster: Cluster,
-) -> None:
-    values = "agent.securityContext.capabilities.add={SYS_ADMIN,SYS_RAWIO},agent.securityContext.privileged=true"
-    agent, *others = workloads(render(cluster, "--set", values))["agent"]["containers"]
-    assert agent["securityContext"]["capabilities"] == {"drop": ["ALL"], "add": []}
-    assert "privileged" not in agent["securityContext"]
-    assert all(one["securityContext"]["privileged"] for one in others)
-    _, clocks, _ = workloads(render(cluster, "--set", "agent.realtime=false"))["agent"]["containers"]
-    assert clocks["securityContext"]["capabilities"]["add"] == ["SYS_ADMIN"]
-
-
-@pytest.mark.cluster
-def test_what_a_site_adds_for_nvml_all_have_that_use_it(cluster: Cluster) -> None:
-    mount = '[{"name":"tmp","mountPath":"/x"}]'
-    arguments = (
-        "--set-json",
-        f"agent.extraVolumeMounts={mount}",
-        "--set",
-        "agent.securityContext.seLinuxOptions.type=a",
-    )
-    pod = workloads(render(cluster, *arguments))["agent"]
-    for one in (*pod["containers"], pod["initContainers"][0]):
-        assert json.loads(mount)[0] in one["volumeMounts"]
-        assert one["securityContext"]["seLinuxOptions"] == {"type": "a"}
 
 
 @pytest.mark.cluster
@@ -390,29 +219,6 @@ def test_values_of_a_chart_before_injection_by_the_node_mean_volumes(cluster: Cl
 
 
 @pytest.mark.cluster
-def test_the_injector_has_the_runtimes_socket_and_nothing_else(cluster: Cluster, objects: list[Object]) -> None:
-    pod = workloads(render(cluster, "--set", "injection=nri"))["agent"]
-    (injector,) = (one for one in pod["containers"] if one["name"] == "injector")
-    assert injector["securityContext"] == {
-        "allowPrivilegeEscalation": False,
-        "readOnlyRootFilesystem": True,
-        "capabilities": {"add": [], "drop": ["ALL"]},
-    }
-    paths = {one["name"]: one["hostPath"]["path"] for one in pod["volumes"] if "hostPath" in one}
-    assert {one["mountPath"] for one in injector["volumeMounts"]} == {
-        "/var/run/nri",
-        "/run/joulepath",
-        "/var/lib/joulepath/injector",
-        "/var/lib/joulepath/trainer",
-    }
-    # What it tells the runtime to mount are paths of the node: they are the same in its container.
-    assert all(paths[one["name"]] == one["mountPath"] for one in injector["volumeMounts"])
-    others = [one for one in pod["containers"] if one["name"] != "injector"]
-    assert not [one["name"] for one in others for mount in one["volumeMounts"] if mount["name"] == "nri"]
-    assert "injector" not in {one["name"] for one in workloads(objects)["agent"]["containers"]}
-
-
-@pytest.mark.cluster
 def test_the_operator_is_told_by_which_way_pods_get_the_trainer(cluster: Cluster) -> None:
     for settings, told in (
         ("webhook.gpuResource=site.example/gpu", ("volumes", "site.example/gpu")),
@@ -434,50 +240,6 @@ def test_webhook_can_neither_block_nor_slow_other_pods(objects: list[Object]) ->
         {"key": "training.kubeflow.org/job-name", "operator": "Exists"}
     ]
     assert hook["namespaceSelector"] == {"matchLabels": {"joulepath.dev/injection": "volumes"}}
-
-
-def policies(objects: list[Object]) -> dict[str, Object]:
-    """Specs of the NetworkPolicies, by component."""
-    return {
-        one["metadata"]["labels"]["app.kubernetes.io/component"]: one["spec"]
-        for one in objects
-        if one["kind"] == "NetworkPolicy"
-    }
-
-
-@pytest.mark.cluster
-def test_pods_are_asked_at_one_port_and_ask_the_api_server_and_dns_only(objects: list[Object]) -> None:
-    found = policies(objects)
-    assert set(found) == set(workloads(objects))
-    for part, spec in found.items():
-        assert spec["policyTypes"] == ["Ingress", "Egress"]
-        (rule,) = spec["ingress"]
-        (served,) = (
-            port["containerPort"]
-            for container in workloads(objects)[part]["containers"]
-            for port in container.get("ports", ())
-            if port["name"] != "health"
-        )
-        assert [port["port"] for port in rule["ports"]] == [served]
-        # The API server, who asks the webhook, is no pod.
-        assert rule.get("from") == (None if part == "webhook" else [{"namespaceSelector": {}}])
-        ports = {(port["protocol"], port["port"]) for rule in spec["egress"] for port in rule["ports"]}
-        assert ports == {("TCP", 443), ("TCP", 6443), ("UDP", 53), ("TCP", 53)}
-
-
-@pytest.mark.cluster
-def test_who_may_read_metrics_and_where_the_api_server_is_can_be_said(cluster: Cluster) -> None:
-    selector = {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}
-    given = {"metricsFromNamespaces": selector, "apiServerPorts": [443, 16443]}
-    found = policies(render(cluster, "--set-json", f"networkPolicy={json.dumps(given)}"))
-    for part in ("operator", "agent"):
-        assert found[part]["ingress"][0]["from"] == [{"namespaceSelector": selector}]
-        assert [port["port"] for port in found[part]["egress"][0]["ports"]] == [443, 16443]
-    asks = [{"ipBlock": {"cidr": "10.0.0.0/28"}}]
-    found = policies(render(cluster, "--set-json", f"networkPolicy.webhookFrom={json.dumps(asks)}"))
-    assert found["webhook"]["ingress"][0]["from"] == asks
-    assert policies(render(cluster, "--set", "networkPolicy.enabled=false")) == {}
-    assert policies(render(cluster, "--set-json", "networkPolicy=null")) == policies(render(cluster))
 
 
 @pytest.mark.cluster
@@ -577,56 +339,6 @@ def test_pod_monitor_is_there_on_demand(cluster: Cluster) -> None:
     assert monitor["metadata"]["labels"]["release"] == "prometheus"
 
 
-def metrics_secret(objects: list[Object]) -> dict[str, Any]:
-    """By component, the Secret that is mounted where the metrics' certificate is looked for."""
-    found = {}
-    for part in ("operator", "agent"):
-        pod = workloads(objects)[part]
-        environment = {one["name"]: one.get("value") for one in pod["containers"][0]["env"]}
-        mounts = {one["mountPath"]: one["name"] for one in pod["containers"][0]["volumeMounts"]}
-        volumes = {one["name"]: one for one in pod["volumes"]}
-        folder = environment.get("JOULEPATH_METRICS_TLS")
-        found[part] = volumes[mounts[folder]]["secret"]["secretName"] if folder else None
-    return found
-
-
-@pytest.mark.cluster
-def test_metrics_are_plain_and_nobody_may_ask_for_reviews_unless_they_are_secured(objects: list[Object]) -> None:
-    assert metrics_secret(objects) == {"operator": None, "agent": None}
-    assert not any("review" in what for part in ("operator", "agent") for _, what in grants(objects, part))
-    assert not any(rule.get("nonResourceURLs") for one in objects for rule in one.get("rules") or ())
-
-
-@pytest.mark.cluster
-def test_secured_metrics_have_a_certificate_the_right_to_ask_and_a_role_for_who_scrapes(cluster: Cluster) -> None:
-    given = "metrics.secure=true,metrics.podMonitor.enabled=true,metrics.podMonitor.tokenSecret.name=scraper"
-    objects = render(cluster, "--set", given)
-    secret = only(objects, "Secret", "joulepath-metrics")
-    assert metrics_secret(objects) == {"operator": "joulepath-metrics", "agent": "joulepath-metrics"}
-    ssl.create_default_context(cadata=b64decode(secret["data"]["ca.crt"]).decode())
-    for part in ("operator", "agent"):
-        asked = {what for verb, what in grants(objects, part) if "review" in what}
-        assert asked == {"authentication.k8s.io/tokenreviews", "authorization.k8s.io/subjectaccessreviews"}
-    assert not any("review" in what for _, what in grants(objects, "webhook"))
-    reader = only(objects, "ClusterRole", "joulepath-metrics-reader")
-    assert reader["rules"] == [{"nonResourceURLs": ["/metrics"], "verbs": ["get"]}]
-    (endpoint,) = only(objects, "PodMonitor", "joulepath")["spec"]["podMetricsEndpoints"]
-    assert endpoint["scheme"] == "https"
-    assert endpoint["tlsConfig"]["serverName"] == f"joulepath-metrics.{NAMESPACE}.svc"
-    assert endpoint["tlsConfig"]["ca"] == {"secret": {"name": "joulepath-metrics", "key": "ca.crt"}}
-    assert endpoint["authorization"] == {"credentials": {"name": "scraper", "key": "token"}}
-    for kind, part in (("Deployment", "operator"), ("DaemonSet", "agent")):
-        template = only(objects, kind, f"joulepath-{part}")["spec"]["template"]
-        assert template["metadata"]["annotations"]["prometheus.io/scheme"] == "https"
-
-
-@pytest.mark.cluster
-def test_a_certificate_of_the_site_s_own_secures_the_metrics(cluster: Cluster) -> None:
-    objects = render(cluster, "--set", "metrics.secure=true,metrics.certificate.existingSecret=own")
-    assert metrics_secret(objects) == {"operator": "own", "agent": "own"}
-    assert not [one for one in objects if one["kind"] == "Secret" and one["metadata"]["name"] == "joulepath-metrics"]
-
-
 @pytest.mark.cluster
 def test_notes_say_what_to_do_next(cluster: Cluster) -> None:
     def notes(namespace: str, injection: str = "volumes") -> str:
@@ -661,125 +373,3 @@ def test_notes_warn_of_a_switch_that_takes_the_webhook_away(cluster: Cluster) ->
     finally:
         cluster.kubectl("delete", "mutatingwebhookconfiguration", f"{release}-joulepath-webhook", "--ignore-not-found")
         cluster.kubectl("delete", "namespace", release, "--wait=false")
-
-
-def certificate(cluster: Cluster, *arguments: str) -> tuple[Object, Object, set[str]]:
-    """The webhook's configuration, the volume of its certificate, and the kinds that are rendered."""
-    objects = render(cluster, *arguments)
-    hook = only(objects, "MutatingWebhookConfiguration", "joulepath-webhook")
-    (volume,) = (one["secret"] for one in workloads(objects)["webhook"]["volumes"] if one["name"] == "tls")
-    return hook, volume, {one["kind"] for one in objects}
-
-
-@pytest.mark.cluster
-def test_a_certificate_of_the_site_s_own_is_taken_and_rendered_alike_each_time(cluster: Cluster) -> None:
-    """What GitOps asks for: the same values give the same objects."""
-    authority = b64encode(b"-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n").decode()
-    given = f"webhook.certificate.existingSecret=own,webhook.certificate.caBundle={authority}"
-    hook, volume, kinds = certificate(cluster, "--set-string", given)
-    assert hook["webhooks"][0]["clientConfig"]["caBundle"] == authority
-    assert volume == {"secretName": "own"}
-    assert "Secret" not in kinds
-    assert render(cluster, "--set-string", given) == render(cluster, "--set-string", given)
-
-
-@pytest.mark.cluster
-def test_cert_manager_makes_and_renews_the_certificate(cluster: Cluster) -> None:
-    given = "webhook.certificate.certManager.issuerRef.name=site,webhook.certificate.certManager.issuerRef.kind=Issuer"
-    hook, volume, kinds = certificate(cluster, "--set", given)
-    assert hook["metadata"]["annotations"] == {"cert-manager.io/inject-ca-from": f"{NAMESPACE}/joulepath-webhook"}
-    assert "caBundle" not in hook["webhooks"][0]["clientConfig"]
-    assert "Secret" not in kinds
-    objects = render(cluster, "--set", given)
-    wanted = only(objects, "Certificate", "joulepath-webhook")["spec"]
-    assert wanted["secretName"] == volume["secretName"]
-    assert f"joulepath-webhook.{NAMESPACE}.svc" in wanted["dnsNames"]
-    assert wanted["issuerRef"] == {"name": "site", "kind": "Issuer"}
-    assert objects == render(cluster, "--set", given)
-
-
-@pytest.mark.cluster
-def test_helm_and_cert_manager_share_no_secret(cluster: Cluster) -> None:
-    """cert-manager leaves its Secret behind, and Helm takes over none that it hasn't made."""
-    _, made_by_helm, kinds = certificate(cluster)
-    assert "Secret" in kinds
-    _, issued, _ = certificate(cluster, "--set", "webhook.certificate.certManager.issuerRef.name=site")
-    assert issued["secretName"] != made_by_helm["secretName"]
-
-
-@pytest.mark.cluster
-@pytest.mark.parametrize("left", [None, {}, {"certManager": {}}])
-def test_values_of_a_chart_before_the_certificate_s_mean_its_defaults(
-    cluster: Cluster, tmp_path: Path, left: Object | None
-) -> None:
-    """`helm upgrade --reuse-values` puts the values of the chart before in place of the chart's own."""
-    older = shutil.copytree(CHART, tmp_path / "joulepath")
-    values = yaml.safe_load((older / "values.yaml").read_text())
-    del values["webhook"]["certificate"]
-    if left is not None:
-        values["webhook"]["certificate"] = left
-    (older / "values.yaml").write_text(yaml.safe_dump(values))
-    objects = [
-        one
-        for one in yaml.safe_load_all(cluster.helm("template", "joulepath", older, "--set", "injection=volumes"))
-        if one
-    ]
-    made = only(objects, "Secret", "joulepath-webhook")
-    assert set(made["data"]) == {"ca.crt", "tls.crt", "tls.key"}
-    (loaded,) = ssl.create_default_context(cadata=b64decode(made["data"]["ca.crt"]).decode()).get_ca_certs()
-    assert ssl.cert_time_to_seconds(str(loaded["notAfter"])) > time.time() + 3600 * 24 * 365
-
-
-@pytest.mark.cluster
-def test_upgrades_keep_the_certificate_that_was_made_at_install(cluster: Cluster) -> None:
-    release = f"kept-{uuid4().hex[:6]}"
-
-    def rendered() -> tuple[Object, str]:
-        options = ("--namespace", release, "--dry-run=server", "--set", "crds.install=false,injection=volumes")
-        objects = list(yaml.safe_load_all(cluster.helm("template", release, CHART, *options)))
-        name = f"{release}-joulepath-webhook"
-        (hook,) = only(objects, "MutatingWebhookConfiguration", name)["webhooks"]
-        return only(objects, "Secret", name), hook["clientConfig"]["caBundle"]
-
-    secret, authority = rendered()
-    assert secret["data"]["ca.crt"] == authority
-    owner = {"meta.helm.sh/release-name": release, "meta.helm.sh/release-namespace": release}
-    secret["metadata"]["annotations"] = owner
-    assert rendered()[1] != authority
-    cluster.kubectl("create", "namespace", release)
-    try:
-        cluster.kubectl("apply", "-f", "-", stdin=yaml.safe_dump(secret))
-        upgraded, same_authority = rendered()
-        assert upgraded["data"] == secret["data"]
-        assert same_authority == authority
-    finally:
-        cluster.kubectl("delete", "namespace", release, "--wait=false")
-
-
-@pytest.mark.cluster
-def test_a_doctor_comes_only_when_asked_for_with_the_wardens_rights_and_no_token(cluster: Cluster) -> None:
-    assert not [one for one in render(cluster) if one["kind"] == "Job"]
-    (job,) = [one for one in render(cluster, "--set", "doctor.enabled=true") if one["kind"] == "Job"]
-    pod = job["spec"]["template"]["spec"]
-    (container,) = pod["containers"]
-    agent = workloads(render(cluster))["agent"]
-    (same,) = [one for one in agent["containers"] if one["name"] == "warden"]
-    for name in ("image", "securityContext"):
-        assert container[name] == same[name]
-    assert container["command"] == ["joulepath-agent", "doctor"]
-    assert pod["automountServiceAccountToken"] is False
-    assert pod["nodeSelector"] == agent["nodeSelector"]
-    assert {"hostNetwork", "hostPID", "hostIPC"}.isdisjoint(pod)
-
-
-@pytest.mark.cluster
-def test_a_doctor_goes_to_where_torch_is(cluster: Cluster) -> None:
-    values = "doctor.enabled=true,doctor.image=torch:1,doctor.nodeSelector.a=b"
-    (job,) = [one for one in render(cluster, "--set", values) if one["kind"] == "Job"]
-    pod = job["spec"]["template"]["spec"]
-    (container,), (copies,) = pod["containers"], pod["initContainers"]
-    assert (container["image"], copies["image"]) == ("torch:1", "joulepath.local/agent:0.1.0")
-    environment = {one["name"]: one.get("value") for one in container["env"]}
-    assert environment["NVIDIA_DRIVER_CAPABILITIES"] == "compute,utility"
-    assert environment["PYTHONPATH"] == "/doctor"
-    assert pod["nodeSelector"] == {"a": "b", "nvidia.com/gpu.present": "true"}
