@@ -66,6 +66,8 @@ class Conductor:
     _slow_guard: SlowGuard = field(init=False, default_factory=SlowGuard)
     _position: int = field(init=False, default=0)
     _begun_at_s: float | None = field(init=False, default=None)
+    _computing: bool = field(init=False, default=False)
+    """Whether an instruction has begun and not ended."""
     _refused: dict[str, Reason] = field(init=False, default_factory=dict)
 
     @property
@@ -118,8 +120,12 @@ class Conductor:
 
     def on_event(self, entry: MarkerEntry, at_s: float) -> Wish | None:
         """A marker that the GPU has passed, at the agent's monotonic time; the wish that follows, if any."""
+        broken_off, self._computing = self._computing, entry.event is MarkerEvent.BEGIN
         if entry.event is MarkerEvent.STEP_BEGIN:
             return self._begin_iteration(entry.iteration, at_s)
+        if entry.event is MarkerEvent.STEP_END and broken_off and self.applied.arm is not Arm.DEFAULT:
+            what = f"iteration {self.iteration} ended within an instruction: it evaluates, or has failed"
+            return self._default(Reason(End.STEP_BROKEN_OFF, what))
         if entry.event is MarkerEvent.STEP_END and self.applied.clock_mhz and self.tail_s is not None:
             patience_s = self.usual_tail_s + _SWEEP_PATIENCE * self.control_time_s
             return wish_in_tail(self.applied.clock_mhz, at_s, patience_s, self.lag_up_s)

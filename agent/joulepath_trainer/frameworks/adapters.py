@@ -8,6 +8,7 @@ from joulepath_trainer.frameworks.deepspeed import DeepSpeedSteps
 from joulepath_trainer.frameworks.megatron import MegatronSteps
 from joulepath_trainer.frameworks.optimizers import OptimizerSteps
 from joulepath_trainer.frameworks.pipelining import PipelineSteps
+from joulepath_trainer.frameworks.rounds import Rounds
 from joulepath_trainer.frameworks.steps import Steps
 from joulepath_trainer.observer import Observer
 
@@ -19,12 +20,15 @@ class Adapters:
 
     def __init__(self, socket_path: str) -> None:
         observer = Observer(socket_path)
-        optimizers = OptimizerSteps(observer)
+        rounds = Rounds(observer)
+        optimizers = OptimizerSteps(observer, rounds)
         steps = Steps(observer, on_step=optimizers.stand_aside)
         pipelining = PipelineSteps(steps)
         self._observe = {
             "torch.distributed.pipelining.stage": pipelining.observe_stages,
             "torch.distributed.pipelining.schedules": pipelining.observe_schedules,
+            "torch.autograd": rounds.observe_autograd,
+            "torch.nn.modules.module": rounds.observe_modules,
             "torch.optim.optimizer": optimizers.observe,
             "megatron.core.pipeline_parallel.schedules": MegatronSteps(steps).observe_schedules,
             "deepspeed.runtime.engine": optimizers.observe_deepspeed,
