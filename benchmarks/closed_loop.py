@@ -160,7 +160,9 @@ def megatron(environment: str, options: dict[str, Any]) -> Training:
 def without_pipeline(options: dict[str, Any]) -> Training:
     """DDP's."""
     gpus = model.parametric({"stage_scale": (1.0,), "seconds": {"F": 0.1, "B": 0.2}})
-    return Training(gpus, 2, Path(sys.executable), ("-m", "tests.trainer.frameworks.round_scenarios", json.dumps(options)))
+    return Training(
+        gpus, 2, Path(sys.executable), ("-m", "tests.trainer.frameworks.round_scenarios", json.dumps(options))
+    )
 
 
 def run(
@@ -193,7 +195,9 @@ def run(
                     told = status.message
                     print(f"  lag {lag_ms:g} ms: {status.phase}: {told}", flush=True)
                 measured = status.measured
-                if status.phase in (Phase.REFUSED, Phase.IDLE) or (measured is not None and measured.pairs >= spec.measurement.pairs):
+                if status.phase in (Phase.REFUSED, Phase.IDLE) or (
+                    measured is not None and measured.pairs >= spec.measurement.pairs
+                ):
                     break
                 time.sleep(0.5)
             if detail is not None:

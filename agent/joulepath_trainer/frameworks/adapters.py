@@ -30,7 +30,7 @@ class Adapters:
             "torch.autograd": rounds.observe_autograd,
             "torch.nn.modules.module": rounds.observe_modules,
             "torch.optim.optimizer": optimizers.observe,
-            "megatron.core.pipeline_parallel.schedules": MegatronSteps(steps).observe_schedules,
+            "megatron.core.pipeline_parallel.schedules": MegatronSteps(steps, rounds).observe_schedules,
             "deepspeed.runtime.engine": optimizers.observe_deepspeed,
             "deepspeed.runtime.pipe.engine": DeepSpeedSteps(steps).observe_engine,
         }

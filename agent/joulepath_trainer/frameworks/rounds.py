@@ -20,7 +20,7 @@ import functools
 from collections import deque
 from collections.abc import Callable
 from types import ModuleType
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from joulepath_trainer.identity import single_stage_work
 from joulepath_trainer.observer import Observer
@@ -28,6 +28,7 @@ from joulepath_trainer.session import BegunInstruction
 
 __all__ = ["Rounds"]
 
+_T = TypeVar("_T")
 _VARYING: Final = 0
 _UNSEEN: Final = -1
 """What is told where the number of backwards isn't."""
@@ -68,15 +69,7 @@ class Rounds:
 
         @functools.wraps(original)
         def backward(*args: Any, **kwargs: Any) -> Any:
-            if self._within:
-                return original(*args, **kwargs)
-            self._guarded(self._begin_backward)
-            self._within = True
-            try:
-                return original(*args, **kwargs)
-            finally:
-                self._within = False
-                self._guarded(self._end_backward)
+            return self.run(lambda: original(*args, **kwargs))
 
         backward._torchdynamo_disable = True  # type: ignore[attr-defined]
         module.backward = backward  # type: ignore[attr-defined]
@@ -91,6 +84,18 @@ class Rounds:
             return original(model, *args, **kwargs)
 
         module.Module.eval = evaluate
+
+    def run(self, backward: Callable[[], _T]) -> _T:
+        """Runs a backward, torch's or that of an engine which has its own."""
+        if self._within:
+            return backward()
+        self._guarded(self._begin_backward)
+        self._within = True
+        try:
+            return backward()
+        finally:
+            self._within = False
+            self._guarded(self._end_backward)
 
     def turn(self, device_type: str, observed: bool) -> None:
         """An iteration has ended and the next one begins.

@@ -29,9 +29,9 @@ _LASTING_S: Final = 10.0
 _UNDER_WAY: Final = frozenset({Phase.PROFILING, Phase.PLANNED, Phase.ACTIVE, Phase.IDLE})
 _UNTOLD: Final = "IterationsOnly"
 _NO_BACKWARD: Final = (
-    "Of this job only iterations are seen, no forward and no backward: it doesn't go back by torch.autograd.backward, as "
-    "where whole iterations are a CUDA graph or an engine has one of its own. No plan can be made; all GPUs run default "
-    "clocks. docs/frameworks.md tells of which trainings more is seen."
+    "Of this job only iterations are seen, no forward and no backward: it goes back by another way than "
+    "torch.autograd.backward, such as a CUDA graph of whole iterations. No plan can be made; all GPUs run default "
+    "clocks. docs/frameworks.md tells what is seen of which training."
 )
 
 

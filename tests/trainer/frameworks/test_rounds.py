@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from itertools import groupby
+from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -11,9 +11,9 @@ import pytest
 from agent_double import AgentDouble, ConnectedRank
 from joulepath_trainer.wire.page import MarkerEvent
 from tests.trainer.conftest import Nursery, begun
+from tests.trainer.frameworks.versions import assert_rounds, told_by
 
 STEPS = 10
-SIDES = (MarkerEvent.BEGIN, MarkerEvent.END)
 
 
 @pytest.fixture(scope="module")
@@ -28,41 +28,14 @@ def run(rounds: Nursery, scenario: str, world: int = 1, **arguments: Any) -> lis
         return list(zip(agent.ranks(world), ran, strict=True))
 
 
-def told(rank: ConnectedRank) -> dict[int, list[list[Any]]]:
-    """Kind, stage and microbatch of all that ran in each iteration of which there is a record; the markers say the
-    same, in the same order."""
-    marked = {
-        number: [(e.event, e.kind, e.stage, e.microbatch) for e in group]
-        for number, group in groupby(rank.entries(), lambda entry: entry.iteration)
-    }
-    found = {}
-    for record in rank.records:
-        spans = [[one.kind, one.stage, one.microbatch] for one in record.spans]
-        assert marked[record.iteration][1:-1] == [(side, *what) for what in spans for side in SIDES]
-        times = [time for one in record.spans for time in (one.begin_s, one.end_s)]
-        assert times == sorted(times)
-        assert not times or times[-1] <= record.end_s
-        found[record.iteration] = spans
-    return found
-
-
 def broken_off(rank: ConnectedRank) -> set[int]:
     """Iterations that ended within an instruction."""
     entries = rank.entries()
     return {
         after.iteration
-        for before, after in zip(entries, entries[1:], strict=False)
+        for before, after in pairwise(entries)
         if after.event is MarkerEvent.STEP_END and before.event is MarkerEvent.BEGIN
     }
-
-
-def check(rank: ConnectedRank, orders: Sequence[Any], *lacking: int) -> None:
-    """All iterations but the first few, which aren't observed, are told as they ran, but for those `lacking`."""
-    found = told(rank)
-    first = 3 + min(rank.hello.rank, 1)  # all but rank 0 learn the attempt's number a step later
-    assert set(found) == set(range(first, len(orders))) - set(lacking)
-    for number, order in found.items():
-        assert order == orders[number], number
 
 
 @pytest.mark.parametrize("microbatches", [1, 3])
@@ -73,7 +46,7 @@ def test_each_forward_and_backward_is_told_in_its_order(rounds: Nursery, kind: s
         assert (place.schedule, place.stage_count, place.microbatches) == ("NoPipeline", 1, microbatches)
         assert (place.stages, place.ranks) == ((0,), (number,))
         assert (rank.hello.data, rank.hello.data_parallel) == (number, 2)
-        check(rank, ran["orders"])
+        assert_rounds(rank, ran["orders"])
         assert ran["orders"][-1] == [[kind, 0, m] for m in range(microbatches) for kind in "FB"]
 
 
@@ -86,30 +59,30 @@ def test_training_computes_the_same_with_an_agent_and_without(rounds: Nursery) -
 
 def test_an_iteration_with_another_number_of_microbatches_is_left_out(rounds: Nursery) -> None:
     ((rank, ran),) = run(rounds, "train", steps=STEPS, microbatches=2, ragged=6)
-    check(rank, ran["orders"], 6)
+    assert_rounds(rank, ran["orders"], 6)
 
 
 def test_a_step_that_is_skipped_costs_one_iteration_its_record(rounds: Nursery) -> None:
     ((rank, ran),) = run(rounds, "train_with_steps_that_are_skipped", steps=STEPS, skipped=6)
     assert ran["orders"][6] == [["F", 0, 0], ["B", 0, 0]] * 2, "of two passes, of which one was in vain"
-    check(rank, ran["orders"], 6)
+    assert_rounds(rank, ran["orders"], 6)
 
 
 def test_an_iteration_in_which_an_evaluation_begins_ends_there(rounds: Nursery) -> None:
     ((rank, ran),) = run(rounds, "train", steps=STEPS, evaluate_after=5)
-    check(rank, ran["orders"], 6)
+    assert_rounds(rank, ran["orders"], 6)
     assert 6 in broken_off(rank)
 
 
 def test_a_model_that_evaluates_in_each_iteration_is_told_all_the_same(rounds: Nursery) -> None:
     ((rank, ran),) = run(rounds, "train_with_a_teacher", steps=STEPS)
-    check(rank, ran["orders"])
+    assert_rounds(rank, ran["orders"])
 
 
 def test_models_that_take_turns_are_told_in_the_order_of_their_backwards(rounds: Nursery) -> None:
     ((rank, _),) = run(rounds, "train_two_models", steps=STEPS)
     assert rank.hello.pipeline.microbatches == 3
-    found = told(rank)
+    found = told_by(rank)
     assert set(found) == set(range(3, STEPS))
     assert all(order == [[kind, 0, m] for m in range(3) for kind in "FB"] for order in found.values())
 
@@ -117,7 +90,7 @@ def test_models_that_take_turns_are_told_in_the_order_of_their_backwards(rounds:
 def test_a_backward_within_a_backward_is_a_part_of_it(rounds: Nursery) -> None:
     ((rank, ran),) = run(rounds, "train_within_checkpoints", steps=STEPS)
     assert ran["orders"][-1] == [["F", 0, 0], ["F", 0, 1], ["B", 0, 1]], "it computes the forward twice"
-    assert set(map(str, told(rank).values())) == {str([["F", 0, 0], ["B", 0, 0]])}
+    assert set(map(str, told_by(rank).values())) == {str([["F", 0, 0], ["B", 0, 0]])}
 
 
 @pytest.mark.parametrize("scenario", ["train_ever_differently", "train_by_closure"])
@@ -125,7 +98,7 @@ def test_backwards_whose_number_varies_are_told_as_one(rounds: Nursery, scenario
     ((rank, ran),) = run(rounds, scenario, steps=STEPS)
     assert len({len(order) for order in ran["orders"]}) > 1
     assert (rank.hello.pipeline.schedule, rank.hello.pipeline.microbatches) == ("VaryingBackwards", 1)
-    found = told(rank)
+    found = told_by(rank)
     assert set(found) == set(range(3, STEPS))
     assert set(map(str, found.values())) == {str([["F", 0, 0], ["B", 0, 0]])}
 
@@ -133,4 +106,4 @@ def test_backwards_whose_number_varies_are_told_as_one(rounds: Nursery, scenario
 def test_of_a_backward_that_is_not_torchs_iterations_are_told(rounds: Nursery) -> None:
     ((rank, _),) = run(rounds, "train_by_another_engine", steps=STEPS)
     assert rank.hello.pipeline.schedule == "IterationsOnly"
-    assert told(rank) == dict.fromkeys(range(3, STEPS), [])
+    assert told_by(rank) == {number: [] for number in range(3, STEPS)}
