@@ -50,7 +50,7 @@ class Module(lightning.LightningModule):  # type: ignore[misc]
         return torch.optim.SGD(self.parameters(), lr=0.01)
 
 
-def train(rank: int, steps: int, strategy: str, validate_every: int) -> list[list[list[Any]]]:
+def train(rank: int, steps: int, validate_every: int) -> list[list[list[Any]]]:
     """Trains with gradient accumulation, and validates now and then."""
     torch.set_num_threads(1)
     logging.getLogger("lightning").setLevel(logging.ERROR)
@@ -60,7 +60,7 @@ def train(rank: int, steps: int, strategy: str, validate_every: int) -> list[lis
     trainer = lightning.Trainer(
         accelerator="cpu",
         devices=torch.distributed.get_world_size(),
-        strategy=strategy,
+        strategy="ddp",
         max_steps=steps,
         accumulate_grad_batches=MICROBATCHES,
         val_check_interval=validate_every * MICROBATCHES,

@@ -204,16 +204,22 @@ def train_by_another_engine(rank: int, steps: int) -> dict[str, Any]:
     return training.told()
 
 
+def reduce(group: Any, bucket: Any) -> Any:
+    """As collectives do: after the work that made what they reduce."""
+    stream.synchronize()
+    return allreduce_hook(group, bucket)
+
+
+reduce.__annotations__.clear()  # DDP takes texts for wrong types
+
+
 def main(options: dict[str, Any]) -> None:
     """Trains by DDP on virtual GPUs until it is killed, as a process that torchrun starts."""
     stream.set_device(int(os.environ["LOCAL_RANK"]))
     torch.distributed.init_process_group("gloo")
     training = Training()
     training.replicate()
-    # As collectives do: after the work that made what they reduce.
-    training.runs.register_comm_hook(  # type: ignore[attr-defined]
-        None, lambda state, bucket: (stream.synchronize(), allreduce_hook(state, bucket))[1]
-    )
+    training.runs.register_comm_hook(None, reduce)  # type: ignore[attr-defined]
     while True:
         for _ in range(options.get("microbatches", 1)):
             training.back()

@@ -49,6 +49,5 @@ def test_accelerate(transformers: Nursery) -> None:
     check(transformers, "train_by_accelerate")
 
 
-@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
-def test_lightning(lightning: Nursery, strategy: str) -> None:
-    check(lightning, "train", 5, strategy=strategy, validate_every=5)
+def test_lightning(lightning: Nursery) -> None:
+    check(lightning, "train", 5, validate_every=5)
