@@ -33,10 +33,13 @@ _VARYING: Final = 0
 _UNSEEN: Final = -1
 """What is told where the number of backwards isn't."""
 _SCHEDULES: Final = {_VARYING: "VaryingBackwards", _UNSEEN: "IterationsOnly"}
-_PATIENCE: Final = 3
-"""Iterations in a row that differ from what is told, before something else is."""
 _FIRST: Final = 2
 """Iterations that have to agree at the start; what comes before the first step may be anything."""
+_PATIENCE: Final = 3
+"""Iterations in a row that differ alike from what is told, before that is told; that evaluate, before it's no news."""
+_MEMORY: Final = 8
+_USUAL: Final = 6
+"""Of so many iterations, those that have to be as told; where their number varies, all have to be alike."""
 _MOST_CHANGES: Final = 3
 """How often something else is told: each time the job is profiled anew."""
 
@@ -49,12 +52,12 @@ class Rounds:
         observer: Is told of them.
         """
         self._observer = observer
-        self._counts: deque[int] = deque(maxlen=_PATIENCE)
-        """Backwards of the last iterations."""
+        self._counts: deque[int] = deque(maxlen=_MEMORY)
+        """Backwards of the last iterations since something else was told."""
         self._ran = 0
         """Backwards in this one."""
         self._told: int | None = None
-        """How many an iteration is told to have; None before the first that is."""
+        """How many an iteration is told to have, or what else; None before the first that is."""
         self._changes = 0
         self._instruction: BegunInstruction | None = None
         """The one that runs."""
@@ -124,16 +127,26 @@ class Rounds:
 
     def _settle(self) -> int:
         """What is told of the next iteration: as the last ones were."""
-        last = list(self._counts)
         if self._told is None:
-            self._told = _alike(last[-_FIRST:])
-        elif len(last) == _PATIENCE and (self._told or _UNSEEN) not in last:
-            now = _alike(last) if self._changes < _MOST_CHANGES else _VARYING
-            if now != self._told:
-                self._told = now
-                self._changes += 1
-                self._observer.restart()
+            self._told = _alike(list(self._counts)[-_FIRST:])
+            self._counts.clear()
+        elif (now := self._fitting(list(self._counts), self._told)) != self._told:
+            self._told = now
+            self._changes += 1
+            self._counts.clear()
+            self._observer.restart()
         return self._told
+
+    def _fitting(self, last: list[int], told: int) -> int:
+        whole = len(last) == _MEMORY
+        lately = _alike(last[-_PATIENCE:]) if len(last) >= _PATIENCE else told
+        if told == _VARYING:
+            now = _alike(last) if whole else told
+        elif lately not in (told, _VARYING):
+            now = lately
+        else:
+            now = _VARYING if whole and last.count(max(told, 0)) < _USUAL else told
+        return now if self._changes < _MOST_CHANGES or now == told else _VARYING
 
     def _begin_backward(self) -> None:
         self._ran += 1

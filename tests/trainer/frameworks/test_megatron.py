@@ -80,7 +80,7 @@ def test_without_a_pipeline_forward_and_backward_are_told_by_whichever_function_
 
 def test_without_a_pipeline_microbatches_may_vary_and_are_told_once_they_dont(megatron: Nursery) -> None:
     with AgentDouble(megatron.socket) as agent:
-        megatron.run("train", 2, steps=9, pipeline=1, ramp=[2, 2, 3, 1])
+        megatron.run("train", 2, steps=15, pipeline=1, ramp=[2, 2, 3, 1])
         ranks = agent.ranks(4)
     for number in range(2):
         first, then = (rank.hello.pipeline for rank in ranks if rank.hello.rank == number)

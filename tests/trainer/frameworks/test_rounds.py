@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import pairwise
-from typing import Any
+from itertools import groupby, pairwise
+from typing import Any, cast
 
 import pytest
 
 from agent_double import AgentDouble, ConnectedRank
+from joulepath_trainer.frameworks.rounds import Rounds
+from joulepath_trainer.identity import Work
+from joulepath_trainer.observer import Observer
 from joulepath_trainer.wire.page import MarkerEvent
 from tests.trainer.conftest import Nursery, begun
 from tests.trainer.frameworks.versions import assert_rounds, told_by
@@ -107,3 +110,61 @@ def test_of_a_backward_that_is_not_torchs_iterations_are_told(rounds: Nursery) -
     ((rank, _),) = run(rounds, "train_by_another_engine", steps=STEPS)
     assert rank.hello.pipeline.schedule == "IterationsOnly"
     assert told_by(rank) == {number: [] for number in range(3, STEPS)}
+
+
+class Notes:
+    """Stands for the observer, which would connect to an agent."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, int]] = []
+
+    def begin_step(self, work: Work) -> bool:
+        self.told.append((work.pipeline.schedule, work.pipeline.microbatches))
+        return True
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *_: None
+
+
+@pytest.mark.parametrize(
+    ("counts", "told"),
+    [
+        ([7, 2, 2] + [2] * 9, ["NoPipeline 2"]),
+        ([2, 2, 2] + [2, 2, 2, 2, 3] * 4, ["NoPipeline 2"]),
+        ([2, 2, 2] + [3] * 9, ["NoPipeline 2", "NoPipeline 3"]),
+        ([2, 2, 2] + [2, 3] * 8, ["NoPipeline 2", "VaryingBackwards 1"]),
+        ([2, 2, 3] + [3] * 9, ["VaryingBackwards 1", "NoPipeline 3"]),
+        ([2, 2, 3] + [3, 3, 3, 2] * 9, ["VaryingBackwards 1"]),
+        ([0, 0, 0] + [0] * 9, ["IterationsOnly 1"]),
+        ([2, 2, 2] + [0] * 9, ["NoPipeline 2", "IterationsOnly 1"]),
+        (
+            [1] * 9 + [2] * 9 + [3] * 9 + [4] * 9 + [5] * 90,
+            [*(f"NoPipeline {count}" for count in range(1, 5)), "VaryingBackwards 1"],
+        ),
+    ],
+)
+def test_what_is_told_follows_the_number_of_backwards_and_not_each_exception(
+    counts: list[int], told: list[str]
+) -> None:
+    notes = Notes()
+    rounds = Rounds(cast(Observer, notes))
+    for number, count in enumerate(counts):
+        for _ in range(count):
+            rounds.run(lambda: None)
+        rounds.turn("cpu", observed=number > 1)
+    assert [f"{schedule} {microbatches}" for (schedule, microbatches), _ in groupby(notes.told)] == told
+
+
+def test_what_goes_wrong_in_a_backward_is_the_trainings_and_what_goes_wrong_in_ours_is_not() -> None:
+    notes = Notes()
+    rounds, off = Rounds(cast(Observer, notes)), list[Exception]()
+    with pytest.raises(ZeroDivisionError):
+        rounds.run(lambda: 1 // 0)
+    notes.switch_off = off.append  # type: ignore[attr-defined]
+    notes.begin_instruction = lambda *_: 1 // 0  # type: ignore[attr-defined]
+    for _ in range(3):
+        rounds.run(lambda: None)
+    with pytest.raises(ZeroDivisionError):
+        rounds.turn("cpu", observed=True)  # within what the optimizer's hook guards
+    assert rounds.run(lambda: 7) == 7
+    assert {type(one) for one in off} == {ZeroDivisionError}
