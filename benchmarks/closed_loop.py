@@ -161,7 +161,7 @@ def without_pipeline(options: dict[str, Any]) -> Training:
     """DDP's."""
     gpus = model.parametric({"stage_scale": (1.0,), "seconds": {"F": 0.1, "B": 0.2}})
     return Training(
-        gpus, 2, Path(sys.executable), ("-m", "tests.trainer.frameworks.round_scenarios", json.dumps(options))
+        gpus, 2, Path(sys.executable), ("-m", "tests.trainer.frameworks.pass_scenarios", json.dumps(options))
     )
 
 

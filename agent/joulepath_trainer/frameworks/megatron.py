@@ -25,7 +25,7 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any, Final
 
-from joulepath_trainer.frameworks.rounds import Rounds
+from joulepath_trainer.frameworks.passes import Passes
 from joulepath_trainer.frameworks.steps import Steps
 from joulepath_trainer.identity import Work, group_ranks, rank_and_world
 from joulepath_trainer.placement import Placement
@@ -45,9 +45,9 @@ _STATE: Final = "megatron.core.parallel_state"
 class MegatronSteps:
     """The iterations of Megatron's schedules."""
 
-    def __init__(self, steps: Steps, rounds: Rounds) -> None:
+    def __init__(self, steps: Steps, passes: Passes) -> None:
         """Nothing is observed before a module has been given to `observe_schedules`."""
-        self._steps, self._rounds = steps, rounds
+        self._steps, self._passes = steps, passes
         self._stages: dict[int, int] = {}
         """Of the rank's chunks, by identity."""
         self._forwards: dict[int, int] = {}
@@ -102,7 +102,7 @@ class MegatronSteps:
             place = self._outputs.pop(_identity(output_tensor), None) if self._steps.marking else None
             if place is None:  # nothing that `forward_step` has returned
                 self._steps.spoil()
-                return self._rounds.run(run)
+                return self._passes.run(run)
             return self._steps.run_instruction(lambda: ("B", *place), run)
 
         return backward_step

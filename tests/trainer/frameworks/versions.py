@@ -13,7 +13,7 @@ from agent_double import ConnectedRank
 from joulepath_trainer.wire.page import MarkerEvent
 from tests.trainer.conftest import Nursery, begun
 
-__all__ = ["assert_rounds", "assert_told", "nursery_of", "told_by"]
+__all__ = ["assert_passes", "assert_told", "nursery_of", "told_by"]
 
 SIDES = (MarkerEvent.BEGIN, MarkerEvent.END)
 
@@ -64,7 +64,7 @@ def told_by(rank: ConnectedRank) -> dict[int, list[list[Any]]]:
     return found
 
 
-def assert_rounds(rank: ConnectedRank, orders: Sequence[Any], *lacking: int) -> None:
+def assert_passes(rank: ConnectedRank, orders: Sequence[Any], *lacking: int) -> None:
     """All iterations but the first few, which aren't observed, are told as they ran, but for those `lacking`."""
     found = told_by(rank)
     first = 3 + min(rank.hello.rank, 1)  # all but rank 0 learn the attempt's number a step later

@@ -9,25 +9,25 @@ from typing import Any, cast
 import pytest
 
 from agent_double import AgentDouble, ConnectedRank
-from joulepath_trainer.frameworks.rounds import Rounds
+from joulepath_trainer.frameworks.passes import Passes
 from joulepath_trainer.identity import Work
 from joulepath_trainer.observer import Observer
 from joulepath_trainer.wire.page import MarkerEvent
 from tests.trainer.conftest import Nursery, begun
-from tests.trainer.frameworks.versions import assert_rounds, told_by
+from tests.trainer.frameworks.versions import assert_passes, told_by
 
 STEPS = 10
 
 
 @pytest.fixture(scope="module")
-def rounds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nursery]:
-    yield from begun(tmp_path_factory, "tests.trainer.frameworks.round_scenarios")
+def passes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nursery]:
+    yield from begun(tmp_path_factory, "tests.trainer.frameworks.pass_scenarios")
 
 
-def run(rounds: Nursery, scenario: str, world: int = 1, **arguments: Any) -> list[tuple[ConnectedRank, dict[str, Any]]]:
+def run(passes: Nursery, scenario: str, world: int = 1, **arguments: Any) -> list[tuple[ConnectedRank, dict[str, Any]]]:
     """Of each rank what it told, and what it says itself."""
-    with AgentDouble(rounds.socket) as agent:
-        ran = rounds.run(scenario, world, **arguments)
+    with AgentDouble(passes.socket) as agent:
+        ran = passes.run(scenario, world, **arguments)
         return list(zip(agent.ranks(world), ran, strict=True))
 
 
@@ -43,62 +43,62 @@ def broken_off(rank: ConnectedRank) -> set[int]:
 
 @pytest.mark.parametrize("microbatches", [1, 3])
 @pytest.mark.parametrize("kind", ["ddp", "fsdp"])
-def test_each_forward_and_backward_is_told_in_its_order(rounds: Nursery, kind: str, microbatches: int) -> None:
-    for number, (rank, ran) in enumerate(run(rounds, "train", 2, steps=STEPS, kind=kind, microbatches=microbatches)):
+def test_each_forward_and_backward_is_told_in_its_order(passes: Nursery, kind: str, microbatches: int) -> None:
+    for number, (rank, ran) in enumerate(run(passes, "train", 2, steps=STEPS, kind=kind, microbatches=microbatches)):
         place = rank.hello.pipeline
         assert (place.schedule, place.stage_count, place.microbatches) == ("NoPipeline", 1, microbatches)
         assert (place.stages, place.ranks) == ((0,), (number,))
         assert (rank.hello.data, rank.hello.data_parallel) == (number, 2)
-        assert_rounds(rank, ran["orders"])
+        assert_passes(rank, ran["orders"])
         assert ran["orders"][-1] == [[kind, 0, m] for m in range(microbatches) for kind in "FB"]
 
 
-def test_training_computes_the_same_with_an_agent_and_without(rounds: Nursery) -> None:
-    alone = rounds.run("train", 2, steps=6, kind="ddp")
-    observed = [ran for _, ran in run(rounds, "train", 2, steps=6, kind="ddp")]
+def test_training_computes_the_same_with_an_agent_and_without(passes: Nursery) -> None:
+    alone = passes.run("train", 2, steps=6, kind="ddp")
+    observed = [ran for _, ran in run(passes, "train", 2, steps=6, kind="ddp")]
     assert alone == observed
     assert alone[0]["losses"][0] != alone[0]["losses"][-1]
 
 
-def test_an_iteration_with_another_number_of_microbatches_is_left_out(rounds: Nursery) -> None:
-    ((rank, ran),) = run(rounds, "train", steps=STEPS, microbatches=2, ragged=6)
-    assert_rounds(rank, ran["orders"], 6)
+def test_an_iteration_with_another_number_of_microbatches_is_left_out(passes: Nursery) -> None:
+    ((rank, ran),) = run(passes, "train", steps=STEPS, microbatches=2, ragged=6)
+    assert_passes(rank, ran["orders"], 6)
 
 
-def test_a_step_that_is_skipped_costs_one_iteration_its_record(rounds: Nursery) -> None:
-    ((rank, ran),) = run(rounds, "train_with_steps_that_are_skipped", steps=STEPS, skipped=6)
+def test_a_step_that_is_skipped_costs_one_iteration_its_record(passes: Nursery) -> None:
+    ((rank, ran),) = run(passes, "train_with_steps_that_are_skipped", steps=STEPS, skipped=6)
     assert ran["orders"][6] == [["F", 0, 0], ["B", 0, 0]] * 2, "of two passes, of which one was in vain"
-    assert_rounds(rank, ran["orders"], 6)
+    assert_passes(rank, ran["orders"], 6)
 
 
-def test_an_iteration_in_which_an_evaluation_begins_ends_there(rounds: Nursery) -> None:
-    ((rank, ran),) = run(rounds, "train", steps=STEPS, evaluate_after=5)
-    assert_rounds(rank, ran["orders"], 6)
+def test_an_iteration_in_which_an_evaluation_begins_ends_there(passes: Nursery) -> None:
+    ((rank, ran),) = run(passes, "train", steps=STEPS, evaluate_after=5)
+    assert_passes(rank, ran["orders"], 6)
     assert 6 in broken_off(rank)
 
 
-def test_a_model_that_evaluates_in_each_iteration_is_told_all_the_same(rounds: Nursery) -> None:
-    ((rank, ran),) = run(rounds, "train_with_a_teacher", steps=STEPS)
-    assert_rounds(rank, ran["orders"])
+def test_a_model_that_evaluates_in_each_iteration_is_told_all_the_same(passes: Nursery) -> None:
+    ((rank, ran),) = run(passes, "train_with_a_teacher", steps=STEPS)
+    assert_passes(rank, ran["orders"])
 
 
-def test_models_that_take_turns_are_told_in_the_order_of_their_backwards(rounds: Nursery) -> None:
-    ((rank, _),) = run(rounds, "train_two_models", steps=STEPS)
+def test_models_that_take_turns_are_told_in_the_order_of_their_backwards(passes: Nursery) -> None:
+    ((rank, _),) = run(passes, "train_two_models", steps=STEPS)
     assert rank.hello.pipeline.microbatches == 3
     found = told_by(rank)
     assert set(found) == set(range(3, STEPS))
     assert all(order == [[kind, 0, m] for m in range(3) for kind in "FB"] for order in found.values())
 
 
-def test_a_backward_within_a_backward_is_a_part_of_it(rounds: Nursery) -> None:
-    ((rank, ran),) = run(rounds, "train_within_checkpoints", steps=STEPS)
+def test_a_backward_within_a_backward_is_a_part_of_it(passes: Nursery) -> None:
+    ((rank, ran),) = run(passes, "train_within_checkpoints", steps=STEPS)
     assert ran["orders"][-1] == [["F", 0, 0], ["F", 0, 1], ["B", 0, 1]], "it computes the forward twice"
     assert set(map(str, told_by(rank).values())) == {str([["F", 0, 0], ["B", 0, 0]])}
 
 
 @pytest.mark.parametrize("scenario", ["train_ever_differently", "train_by_closure"])
-def test_backwards_whose_number_varies_are_told_as_one(rounds: Nursery, scenario: str) -> None:
-    ((rank, ran),) = run(rounds, scenario, steps=STEPS)
+def test_backwards_whose_number_varies_are_told_as_one(passes: Nursery, scenario: str) -> None:
+    ((rank, ran),) = run(passes, scenario, steps=STEPS)
     assert len({len(order) for order in ran["orders"]}) > 1
     assert (rank.hello.pipeline.schedule, rank.hello.pipeline.microbatches) == ("VaryingBackwards", 1)
     found = told_by(rank)
@@ -106,8 +106,8 @@ def test_backwards_whose_number_varies_are_told_as_one(rounds: Nursery, scenario
     assert set(map(str, found.values())) == {str([["F", 0, 0], ["B", 0, 0]])}
 
 
-def test_of_a_backward_that_is_not_torchs_iterations_are_told(rounds: Nursery) -> None:
-    ((rank, _),) = run(rounds, "train_by_another_engine", steps=STEPS)
+def test_of_a_backward_that_is_not_torchs_iterations_are_told(passes: Nursery) -> None:
+    ((rank, _),) = run(passes, "train_by_another_engine", steps=STEPS)
     assert rank.hello.pipeline.schedule == "IterationsOnly"
     assert told_by(rank) == {number: [] for number in range(3, STEPS)}
 
@@ -147,24 +147,24 @@ def test_what_is_told_follows_the_number_of_backwards_and_not_each_exception(
     counts: list[int], told: list[str]
 ) -> None:
     notes = Notes()
-    rounds = Rounds(cast(Observer, notes))
+    passes = Passes(cast(Observer, notes))
     for number, count in enumerate(counts):
         for _ in range(count):
-            rounds.run(lambda: None)
-        rounds.turn("cpu", observed=number > 1)
+            passes.run(lambda: None)
+        passes.turn("cpu", observed=number > 1)
     assert [f"{schedule} {microbatches}" for (schedule, microbatches), _ in groupby(notes.told)] == told
 
 
 def test_what_goes_wrong_in_a_backward_is_the_trainings_and_what_goes_wrong_in_ours_is_not() -> None:
     notes = Notes()
-    rounds, off = Rounds(cast(Observer, notes)), list[Exception]()
+    passes, off = Passes(cast(Observer, notes)), list[Exception]()
     with pytest.raises(ZeroDivisionError):
-        rounds.run(lambda: 1 // 0)
+        passes.run(lambda: 1 // 0)
     notes.switch_off = off.append  # type: ignore[attr-defined]
     notes.begin_instruction = lambda *_: 1 // 0  # type: ignore[attr-defined]
     for _ in range(3):
-        rounds.run(lambda: None)
+        passes.run(lambda: None)
     with pytest.raises(ZeroDivisionError):
-        rounds.turn("cpu", observed=True)  # within what the optimizer's hook guards
-    assert rounds.run(lambda: 7) == 7
+        passes.turn("cpu", observed=True)  # within what the optimizer's hook guards
+    assert passes.run(lambda: 7) == 7
     assert {type(one) for one in off} == {ZeroDivisionError}

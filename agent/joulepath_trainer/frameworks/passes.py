@@ -26,7 +26,7 @@ from joulepath_trainer.identity import single_stage_work
 from joulepath_trainer.observer import Observer
 from joulepath_trainer.session import BegunInstruction
 
-__all__ = ["Rounds"]
+__all__ = ["Passes"]
 
 _T = TypeVar("_T")
 _VARYING: Final = 0
@@ -44,7 +44,7 @@ _MOST_CHANGES: Final = 3
 """How often something else is told: each time the job is profiled anew."""
 
 
-class Rounds:
+class Passes:
     """The instructions of one iteration after the other. Nothing is raised but what the training itself raises."""
 
     def __init__(self, observer: Observer) -> None:
