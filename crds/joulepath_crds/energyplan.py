@@ -147,7 +147,7 @@ class EnergyPlanSpec(Contract):
     granularity: Granularity = Granularity.AUTO
     """How often the clock of a GPU may change: with every forward or backward of a microbatch (instruction), between
     warm-up, steady state and cool-down of the pipeline (phase), between forward and backward (kind), or never (rank).
-    auto takes the finest that the measured switching lag of the GPUs allows."""
+    auto takes the finest that the measured switching lag of the GPUs allows, and kind at most without a pipeline."""
     profiling: Profiling = Profiling()
     """How the running job is measured at several clocks before a plan is made."""
     measurement: Measurement = Measurement()
