@@ -3,11 +3,12 @@ operator's decisions and the planner, on one node of eight virtual GPUs and with
 
     python benchmarks/closed_loop.py --lag-ms 5 10 20 100 [--time-scale 0.55] [--detail FILE]
     python benchmarks/closed_loop.py --megatron '{"chunks": 2}' [--environment megatron-0.16.1]
+    python benchmarks/closed_loop.py --no-pipeline '{"microbatches": 2}' --slowdown 5
 
 Each line of the result is one run: the job is profiled by a sweep, planned, and measured in interleaved plan and
 control blocks, by the same code and rules as on a cluster. A replay of published data on virtual GPUs, no GPU
 measurement. Writes benchmarks/results/closed_loop.json. With --megatron it is Megatron-core's schedules that train, on
-four GPUs with stages of different length, and nothing is written.
+four GPUs with stages of different length, with --no-pipeline DDP on two GPUs, and nothing is written.
 """
 
 from __future__ import annotations
@@ -156,10 +157,23 @@ def megatron(environment: str, options: dict[str, Any]) -> Training:
     return Training(gpus, 4, frameworks.environment(environment), script)
 
 
-def run(made: Training, scale: float, lag_ms: float, granularity: str, detail: Path | None) -> dict[str, Any]:
-    """One training under control, until eight pairs of blocks are measured."""
+def without_pipeline(options: dict[str, Any]) -> Training:
+    """DDP's."""
+    gpus = model.parametric({"stage_scale": (1.0,), "seconds": {"F": 0.1, "B": 0.2}})
+    return Training(
+        gpus, 2, Path(sys.executable), ("-m", "tests.trainer.frameworks.pass_scenarios", json.dumps(options))
+    )
+
+
+def run(
+    made: Training, scale: float, lag_ms: float, granularity: str, slowdown: float, detail: Path | None
+) -> dict[str, Any]:
+    """One training under control, until eight pairs of blocks are measured, or nothing is to be saved."""
     spec = EnergyPlanSpec(
-        job=JobReference(name="job"), granularity=Granularity(granularity), measurement=Measurement(pairs=8)
+        job=JobReference(name="job"),
+        granularity=Granularity(granularity),
+        max_slowdown_percent=slowdown,
+        measurement=Measurement(pairs=8),
     )
     with (
         tempfile.TemporaryDirectory() as name,
@@ -181,7 +195,9 @@ def run(made: Training, scale: float, lag_ms: float, granularity: str, detail: P
                     told = status.message
                     print(f"  lag {lag_ms:g} ms: {status.phase}: {told}", flush=True)
                 measured = status.measured
-                if status.phase is Phase.REFUSED or (measured is not None and measured.pairs >= spec.measurement.pairs):
+                if status.phase in (Phase.REFUSED, Phase.IDLE) or (
+                    measured is not None and measured.pairs >= spec.measurement.pairs
+                ):
                     break
                 time.sleep(0.5)
             if detail is not None:
@@ -210,14 +226,24 @@ def main() -> None:
     parser.add_argument("--granularity", default="auto")
     parser.add_argument("--detail", type=Path, help="write the last report, plan and status of each run here")
     parser.add_argument("--megatron", type=json.loads, help="Megatron's schedule: chunks, batched, microbatches")
+    parser.add_argument("--no-pipeline", type=json.loads, help="DDP's training: microbatches")
+    parser.add_argument("--slowdown", type=float, default=0.0, help="percent that are allowed")
     parser.add_argument("--environment", default=frameworks.names("megatron")[-1], help="one of locks/frameworks")
     options = parser.parse_args()
-    made = example() if options.megatron is None else megatron(options.environment, options.megatron)
+    if options.no_pipeline is not None:
+        made = without_pipeline(options.no_pipeline)
+    elif options.megatron is not None:
+        made = megatron(options.environment, options.megatron)
+    else:
+        made = example()
     with cores_awake():
-        runs = [run(made, options.time_scale, lag, options.granularity, options.detail) for lag in options.lag_ms]
+        runs = [
+            run(made, options.time_scale, lag, options.granularity, options.slowdown, options.detail)
+            for lag in options.lag_ms
+        ]
     result = {"virtual": True, "time_scale": options.time_scale, "runs": runs}
     print(json.dumps(result, indent=2))
-    if options.megatron is not None:
+    if options.megatron is not None or options.no_pipeline is not None:
         return
     (ROOT / "benchmarks/results/closed_loop.json").write_text(json.dumps(result, indent=2) + "\n")
 

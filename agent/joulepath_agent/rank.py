@@ -19,7 +19,12 @@ __all__ = ["Rank"]
 
 log = logging.getLogger(__name__)
 
-_SCHEDULES: Final = {"Schedule1F1B": "1F1B", "ScheduleGPipe": "GPipe", "Megatron1F1B": "1F1B"}
+_SCHEDULES: Final = {
+    "Schedule1F1B": "1F1B",
+    "ScheduleGPipe": "GPipe",
+    "Megatron1F1B": "1F1B",
+    **{name: name for name in ("NoPipeline", "VaryingBackwards", "IterationsOnly")},
+}
 
 
 class Rank:

@@ -23,6 +23,8 @@ __all__ = ["MODULES", "PostImportHook", "install"]
 MODULES: Final = (
     "torch.distributed.pipelining.stage",
     "torch.distributed.pipelining.schedules",
+    "torch.autograd",
+    "torch.nn.modules.module",
     "torch.optim.optimizer",
     "megatron.core.pipeline_parallel.schedules",
     "deepspeed.runtime.engine",

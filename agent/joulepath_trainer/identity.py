@@ -46,9 +46,10 @@ def pipeline_work(schedule: Any) -> Work:
     )
 
 
-def single_stage_work(device_type: str) -> Work:
-    """What a rank trains where there is no pipeline: one stage, one microbatch, one rank."""
-    place = PipelinePlace(schedule="", stage_count=1, microbatches=1, stages=(0,), ranks=(rank_and_world()[0],))
+def single_stage_work(device_type: str, schedule: str, microbatches: int) -> Work:
+    """What a rank trains where there is no pipeline: one stage on one rank."""
+    ranks = (rank_and_world()[0],)
+    place = PipelinePlace(schedule=schedule, stage_count=1, microbatches=microbatches, stages=(0,), ranks=ranks)
     return Work(place, device_type)
 
 

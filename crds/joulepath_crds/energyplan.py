@@ -53,6 +53,7 @@ class Phase(StrEnum):
     PROFILING = "Profiling"
     PLANNED = "Planned"
     ACTIVE = "Active"
+    IDLE = "Idle"
     COMPLETED = "Completed"
     REFUSED = "Refused"
 
@@ -141,11 +142,12 @@ class EnergyPlanSpec(Contract):
         ),
     ] = 0.0
     """How much longer than at default clocks an iteration (one optimizer step) may last, in percent. With 0 only work
-    that other GPUs wait for anyway is slowed down; higher values save more energy."""
+    is slowed down that no other waits for; higher values save more energy. A job without a pipeline (DDP, FSDP, ZeRO,
+    one GPU) has no such work: with 0 it is profiled, and the status tells what which slowdown would save."""
     granularity: Granularity = Granularity.AUTO
     """How often the clock of a GPU may change: with every forward or backward of a microbatch (instruction), between
     warm-up, steady state and cool-down of the pipeline (phase), between forward and backward (kind), or never (rank).
-    auto takes the finest that the measured switching lag of the GPUs allows."""
+    auto takes the finest that the measured switching lag of the GPUs allows, and kind at most without a pipeline."""
     profiling: Profiling = Profiling()
     """How the running job is measured at several clocks before a plan is made."""
     measurement: Measurement = Measurement()
@@ -257,13 +259,14 @@ class EnergyPlanStatus(Contract):
 
     phase: Phase = Phase.PENDING
     """Pending: waits for the job and its ranks. Profiling: measures the work at several clocks, minutes. Planned: the
-    nodes are given the plan. Active: the plan is in force. Completed: the job has ended. Refused: no plan for this job;
-    the message says why and what to do."""
+    nodes are given the plan. Active: the plan is in force. Idle: nothing can be saved at the slowdown that is allowed;
+    the message says what more would buy. Completed: the job has ended. Refused: no plan for this job; the message says
+    why and what to do."""
     message: Text = ""
     """What is going on, or what to do, in one sentence."""
     progress: Annotated[str, Field(max_length=64)] | None = None
     """How far the phase has come, for `kubectl get`: 3/12 blocks of the sweep, 7/8 ranks that have the plan ready,
-    5/24 pairs of blocks measured."""
+    5/24 pairs of blocks measured; when Idle what would be saved at most by how much slowdown, 9.1% at +5%."""
     observed_generation: Annotated[int, Field(ge=0)] = 0
     """The metadata.generation that this status speaks of."""
     job_uid: UID | None = None

@@ -26,7 +26,8 @@ class Topology(Contract):
     """The pipeline of a job."""
 
     schedule: Annotated[str, Field(max_length=64)]
-    """Name of the schedule: 1F1B, GPipe, or Recorded."""
+    """Name of the schedule: 1F1B, GPipe, or Recorded. Of a job without a pipeline NoPipeline; VaryingBackwards, where
+    not each iteration has as many of them; IterationsOnly, where none is seen."""
     stages: Annotated[int, Field(ge=1, le=1024)]
     """Stages of the pipeline; 1 if the job has no pipeline."""
     microbatches: Annotated[int, Field(ge=1, le=65536)]

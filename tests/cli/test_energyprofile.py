@@ -88,3 +88,16 @@ def test_a_manifest_that_is_none_is_told_with_the_field(run: Run, manifest: dict
     recorded["spec"]["topology"]["schedule"] = "Recorded"
     path.write_text(yaml.safe_dump(recorded))
     assert "give --schedule a name or a file" in run("plan", path).err
+
+
+def test_a_job_without_a_pipeline_is_planned_as_one_stage(run: Run, manifest: dict[str, Any], tmp_path: Path) -> None:
+    alone = copy.deepcopy(manifest)
+    spec = alone["spec"]
+    spec["topology"] |= {"schedule": "NoPipeline", "stages": 1, "microbatches": 2}
+    spec["stages"], spec["transfers"] = spec["stages"][:1], []
+    path = tmp_path / "alone.yaml"
+    path.write_text(yaml.safe_dump(alone))
+    ran = run("plan", path, "--slowdown", "5%", "--json")
+    assert ran.status == 0, ran.err
+    (rank,) = json.loads(ran.out)["ranks"]
+    assert len(rank["instructions"]) == 4

@@ -129,15 +129,21 @@ def python_volumes() -> tuple[dict[str, Any], ...]:
 
 
 def script() -> dict[str, Any]:
-    """The ConfigMap with the training script."""
-    text = Path(__file__).with_name("workload").joinpath("pipeline.py").read_text()
-    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": _SCRIPTS}, "data": {"pipeline.py": text}}
+    """The ConfigMap with the training scripts."""
+    data = {one.name: one.read_text() for one in Path(__file__).with_name("workload").glob("*.py")}
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": _SCRIPTS}, "data": data}
 
 
 def training_job(
-    name: str, *, first_kernel: int, ranks_per_pod: int = 2, workers: int = 0, cpu: str = "500m"
+    name: str,
+    *,
+    first_kernel: int,
+    ranks_per_pod: int = 2,
+    workers: int = 0,
+    cpu: str = "500m",
+    workload: str = "pipeline.py",
 ) -> dict[str, Any]:
-    """A pipeline over two pods on two nodes, annotated, which trains until `stop`; needs `script()`."""
+    """A pipeline (or replicas) over two pods on two nodes, annotated, which trains until `stop`; needs `script()`."""
     job = manifests.pytorch_job(WORKLOADS["gpt3"].example, _PLACE, steps=1)
     job["metadata"] = {"name": name, "annotations": {ANNOTATION: name}}
     job["spec"]["nprocPerNode"] = str(ranks_per_pod)
@@ -146,7 +152,7 @@ def training_job(
         pod["nodeSelector"] = {"kubernetes.io/hostname": _NODES[role]}
         pod["volumes"].append({"name": "script", "configMap": {"name": _SCRIPTS}})
         (container,) = pod["containers"]
-        container["command"][-1] = "/end-to-end/pipeline.py"
+        container["command"][-1] = f"/end-to-end/{workload}"
         container["args"] = [
             *("--stop-file", f"/run/virtual-gpus/stop-{name}", "--microbatches", str(_MICROBATCHES)),
             *("--first-kernel", str(first_kernel), "--workers", str(workers)),

@@ -112,6 +112,8 @@ def timeline(rank: int) -> tuple[InstructionTime, ...]:
 class World:
     """One job of eight ranks on two nodes, its EnergyPlan, and a clock that counts iterations."""
 
+    size = 8
+
     def __init__(self, spec: EnergyPlanSpec | None = None, *, slow: float = 1.0) -> None:
         self.spec = spec or EnergyPlanSpec.from_api({"job": {"name": "gpt3"}})
         self.generation = 1
@@ -123,7 +125,7 @@ class World:
         self.iteration = 10
         self.later_s = 0
         """Seconds that passed without an iteration."""
-        self.ranks = 8
+        self.ranks = self.size
         self.slow = slow
         """Iterations last so many times as long as the model says."""
         self.excess = 0.0
@@ -163,6 +165,14 @@ class World:
         """The JobPlan, of which there is at most one."""
         assert len(self.plans) <= 1
         return next((stored.spec for stored in self.plans.values()), None)
+
+    def simulated(self, clocks: tuple[tuple[int | None, ...], ...] | None) -> Simulation:
+        """An iteration."""
+        return replay(clocks)
+
+    def place(self, rank: int) -> int:
+        """Of a rank in its pipeline."""
+        return rank
 
     def condition(self, kind: str) -> Any:
         return next(one for one in self.status.conditions if one.type == kind)
@@ -234,7 +244,7 @@ class World:
                 namespace="team",
                 job="gpt3",
                 attempt=self.attempt,
-                world_size=8,
+                world_size=self.size,
                 ranks=tuple(self._rank(rank) for rank in ranks),
             )
             nodes.append(NodeJob(f"node-{node}", report, tuple(self._gpu(rank) for rank in ranks)))
@@ -275,7 +285,7 @@ class World:
         plan = self.plan
         usable = plan is not None and plan.attempt == self.attempt
         arm = arm_of(plan, self.iteration)[0] if plan is not None and usable else Arm.DEFAULT
-        period = replay(None).iteration_time_s * self.slow
+        period = self.simulated(None).iteration_time_s * self.slow
         refusal = self.refusal.get(rank)
         staged = usable and not refusal and rank not in self.unstaged
         return RankReport(
@@ -346,7 +356,7 @@ class World:
             arm, number = arm_of(plan, plan.activate_at + block * length)
             if number < 0:
                 continue
-            measured = replay(clocks if arm is Arm.PLAN else None)
+            measured, place = self.simulated(clocks if arm is Arm.PLAN else None), self.place(rank)
             late = max(0.0, self.excess - self.reserves.get(plan.hash, 0.0)) if arm is Arm.PLAN else 0.0
             blocks.append(
                 BlockReport(
@@ -355,7 +365,7 @@ class World:
                     arm=arm,
                     iterations=length - 2,
                     iteration_time_s=measured.iteration_time_s * (1 + late + self.jitter * (block % 3)),
-                    energy_per_iteration_j=measured.energy[rank].total_j * (1 + 1e-3 * (block % 5)),
+                    energy_per_iteration_j=measured.energy[place].total_j * (1 + 1e-3 * (block % 5)),
                 )
             )
         return blocks[-MOST_BLOCKS:]

@@ -23,6 +23,7 @@ class End(StrEnum):
     POD_GONE = "PodGone"
     MARKERS_STOPPED = "MarkersStopped"
     MARKERS_LOST = "MarkersLost"
+    STEP_BROKEN_OFF = "StepBrokenOff"
     PLAN_OVER = "PlanOver"
     PLAN_CHANGED = "PlanChanged"
     PLAN_EXPIRED = "PlanExpired"

@@ -28,6 +28,9 @@ _DEFAULT_CLOCKS: Final = Applied(Arm.DEFAULT)
 _SWEEP_PATIENCE: Final = 0.25
 """Of an iteration, that a sweep's clock stays for longer than the usual tail: a host that is late now and then must not
 have clocks measured that are on their way."""
+_OVERRUN: Final = 2.0
+"""Times its predicted length, after which an iteration's first instruction is none: without a pipeline it follows right
+on the optimizer, and an evaluation or a checkpoint may come before it."""
 
 
 @dataclass(slots=True)
@@ -66,6 +69,8 @@ class Conductor:
     _slow_guard: SlowGuard = field(init=False, default_factory=SlowGuard)
     _position: int = field(init=False, default=0)
     _begun_at_s: float | None = field(init=False, default=None)
+    _computing: bool = field(init=False, default=False)
+    """Whether an instruction has begun and not ended."""
     _refused: dict[str, Reason] = field(init=False, default_factory=dict)
 
     @property
@@ -118,8 +123,12 @@ class Conductor:
 
     def on_event(self, entry: MarkerEntry, at_s: float) -> Wish | None:
         """A marker that the GPU has passed, at the agent's monotonic time; the wish that follows, if any."""
+        broken_off, self._computing = self._computing, entry.event is MarkerEvent.BEGIN
         if entry.event is MarkerEvent.STEP_BEGIN:
             return self._begin_iteration(entry.iteration, at_s)
+        if entry.event is MarkerEvent.STEP_END and broken_off and self.applied.arm is not Arm.DEFAULT:
+            what = f"iteration {self.iteration} ended within an instruction: it evaluates, or has failed"
+            return self._default(Reason(End.STEP_BROKEN_OFF, what))
         if entry.event is MarkerEvent.STEP_END and self.applied.clock_mhz and self.tail_s is not None:
             patience_s = self.usual_tail_s + _SWEEP_PATIENCE * self.control_time_s
             return wish_in_tail(self.applied.clock_mhz, at_s, patience_s, self.lag_up_s)
@@ -244,7 +253,11 @@ class Conductor:
                 usual_s = min(max(self.tail_s, self.usual_tail_s), TAIL_LAGS * self.lag_up_s)
                 return wish_in_tail(after_mhz, at_s, usual_s, self.lag_up_s)
             return wish_at_end(after_mhz)
-        return wish_at_begin(score.clocks_mhz[at], after_mhz, at_s, score.durations_s[at], self.lag_up_s)
+        duration_s = score.durations_s[at]
+        wish = wish_at_begin(score.clocks_mhz[at], after_mhz, at_s, duration_s, self.lag_up_s)
+        if at == 0 and wish.now_mhz != DEFAULT and wish.later_mhz is None:
+            return Wish(wish.now_mhz, DEFAULT, at_s + _OVERRUN * duration_s + self.lag_up_s)
+        return wish
 
     def _after(self, score: Score, at: int) -> int:
         """The clock after an instruction: the next one's, in this iteration or the next, or that of the tail."""

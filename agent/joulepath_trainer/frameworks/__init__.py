@@ -4,6 +4,7 @@
 - `megatron`: the iterations of Megatron-core's schedules
 - `deepspeed`: the batches of DeepSpeed's pipelines
 - `optimizers`: the steps of an optimizer, where there is no pipeline
+- `passes`: forward and backward in turn, where there is no pipeline
 - `steps`: what pipelines of whichever framework have in common
 - `adapters`: one observer, told by these
 """

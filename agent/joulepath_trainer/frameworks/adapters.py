@@ -7,6 +7,7 @@ from types import ModuleType
 from joulepath_trainer.frameworks.deepspeed import DeepSpeedSteps
 from joulepath_trainer.frameworks.megatron import MegatronSteps
 from joulepath_trainer.frameworks.optimizers import OptimizerSteps
+from joulepath_trainer.frameworks.passes import Passes
 from joulepath_trainer.frameworks.pipelining import PipelineSteps
 from joulepath_trainer.frameworks.steps import Steps
 from joulepath_trainer.observer import Observer
@@ -19,14 +20,17 @@ class Adapters:
 
     def __init__(self, socket_path: str) -> None:
         observer = Observer(socket_path)
-        optimizers = OptimizerSteps(observer)
+        passes = Passes(observer)
+        optimizers = OptimizerSteps(observer, passes)
         steps = Steps(observer, on_step=optimizers.stand_aside)
         pipelining = PipelineSteps(steps)
         self._observe = {
             "torch.distributed.pipelining.stage": pipelining.observe_stages,
             "torch.distributed.pipelining.schedules": pipelining.observe_schedules,
+            "torch.autograd": passes.observe_autograd,
+            "torch.nn.modules.module": passes.observe_modules,
             "torch.optim.optimizer": optimizers.observe,
-            "megatron.core.pipeline_parallel.schedules": MegatronSteps(steps).observe_schedules,
+            "megatron.core.pipeline_parallel.schedules": MegatronSteps(steps, passes).observe_schedules,
             "deepspeed.runtime.engine": optimizers.observe_deepspeed,
             "deepspeed.runtime.pipe.engine": DeepSpeedSteps(steps).observe_engine,
         }

@@ -6,7 +6,7 @@ in their sources):
 - Each of the functions `forward_backward_pipelining_*` runs one iteration of all microbatches, `forward_only` where it
   evaluates. All arguments are keywords. `model` is a list of the rank's chunks, or the only one. (That of trainings
   without a pipeline is left alone: the steps of the optimizer tell their iterations, also of CUDA graphs that hold
-  whole iterations.)
+  whole iterations. Their `backward_step` may go back by a function of Megatron's own, so it is told.)
 - They find each other, `forward_step` and `backward_step` by their names in the module, so that what stands there is
   what is called. What a chunk receives has been waited for by then.
 - A backward is told no chunk, but the very tensor (or list of one) that the chunk's forward returned.
@@ -25,6 +25,7 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any, Final
 
+from joulepath_trainer.frameworks.passes import Passes
 from joulepath_trainer.frameworks.steps import Steps
 from joulepath_trainer.identity import Work, group_ranks, rank_and_world
 from joulepath_trainer.placement import Placement
@@ -44,9 +45,9 @@ _STATE: Final = "megatron.core.parallel_state"
 class MegatronSteps:
     """The iterations of Megatron's schedules."""
 
-    def __init__(self, steps: Steps) -> None:
+    def __init__(self, steps: Steps, passes: Passes) -> None:
         """Nothing is observed before a module has been given to `observe_schedules`."""
-        self._steps = steps
+        self._steps, self._passes = steps, passes
         self._stages: dict[int, int] = {}
         """Of the rank's chunks, by identity."""
         self._forwards: dict[int, int] = {}
@@ -101,7 +102,7 @@ class MegatronSteps:
             place = self._outputs.pop(_identity(output_tensor), None) if self._steps.marking else None
             if place is None:  # nothing that `forward_step` has returned
                 self._steps.spoil()
-                return run()
+                return self._passes.run(run)
             return self._steps.run_instruction(lambda: ("B", *place), run)
 
         return backward_step

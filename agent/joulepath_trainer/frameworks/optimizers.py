@@ -3,6 +3,7 @@
 Torch has a hook for it that runs after the step of every optimizer (`register_optimizer_step_post_hook`). The first
 optimizer that steps is the one that counts; a training with several of them steps the others just as often or seldom.
 DeepSpeed's engine makes one step of several of its optimizer's (one for each group of parameters): its own counts.
+What runs in an iteration, `passes` tells.
 
 Where there is a pipeline, its steps count. One that isn't seen to step any more, though the optimizer does, has become
 a CUDA graph that is replayed: then the optimizer's count again.
@@ -16,7 +17,7 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any, Final
 
-from joulepath_trainer.identity import single_stage_work
+from joulepath_trainer.frameworks.passes import Passes
 from joulepath_trainer.observer import Observer
 
 __all__ = ["OptimizerSteps"]
@@ -32,8 +33,8 @@ _ALONE: Final = 8
 class OptimizerSteps:
     """The iterations of a training that has no pipeline."""
 
-    def __init__(self, observer: Observer) -> None:
-        self._observer = observer
+    def __init__(self, observer: Observer, passes: Passes) -> None:
+        self._observer, self._passes = observer, passes
         self._stepping: Callable[[], object | None] = lambda: None
         self._steps = self._alone = 0
         self._within = self._aside = False
@@ -68,6 +69,7 @@ class OptimizerSteps:
     def stand_aside(self) -> None:
         """A pipeline makes a training step: these are the iterations."""
         if not self._aside and self._steps:
+            self._passes.forget()
             self._observer.restart()
         self._aside, self._alone = True, 0
 
@@ -82,11 +84,7 @@ class OptimizerSteps:
             if self._steps == 0:  # iteration 0 began before anything was seen of it
                 self._observer.count_step()
             self._steps += 1
-            if self._steps <= _UNOBSERVED_STEPS:
-                self._observer.count_step()
-                return
-            self._observer.end_step()
-            self._observer.begin_step(single_stage_work(device_type(stepping)))
+            self._passes.turn(device_type(stepping), observed=self._steps > _UNOBSERVED_STEPS)
         except Exception as error:
             self._observer.switch_off(error)
 

@@ -28,6 +28,8 @@ from joulepath_planner.inputs.text import read_text
 __all__ = ["Scenario", "add_arguments", "add_profile", "load"]
 
 _PREFIX: Final = "energyprofile/"
+_WITHOUT_PIPELINE: Final = dict.fromkeys(("nopipeline", "varyingbackwards"), "1f1b")
+"""Of one stage, 1F1B is a job without a pipeline."""
 _MOST_ORDER_BYTES: Final = 2_000_000
 _MANY_W: Final = 1500.0
 
@@ -150,7 +152,8 @@ def _of_energyprofile(source: str, options: Namespace, schedule: str | None) -> 
         measured = Profile(measured.points, options.blocking_power)
     measured.check_units()
     profile, fitted = _profile(measured, options)
-    name = topology.schedule.lower() if schedule is None else schedule
+    told = topology.schedule.lower()
+    name = _WITHOUT_PIPELINE.get(told, told) if schedule is None else schedule
     if name == "recorded":
         raise ScheduleError("the profile's schedule was recorded, and not kept; give --schedule a name or a file.")
     stages = options.stages or topology.stages

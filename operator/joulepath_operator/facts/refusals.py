@@ -35,6 +35,9 @@ class Refusal(StrEnum):
     MIXED_GPUS = "MixedGPUs", False
     RANKS_DISAGREE = "RanksDisagree", False
 
+    # What is seen of the training: `decide`
+    WORK_UNSEEN = "WorkUnseen", False
+
     # Profiling: `sweeping`
     TOO_FEW_CLOCKS = "TooFewClocks", True
     SWEEP_INCOMPLETE = "SweepIncomplete", True

@@ -61,7 +61,10 @@ def compute(request: PlanRequest) -> PlanResult | PlanRefusal:
             )
         pipeline = pipelines[near.index(True)]
         granularity = request.granularity
-        if request.lag is None and granularity is Granularity.AUTO:
+        if granularity is Granularity.AUTO and request.profile.topology.stages == 1:
+            # No slack is to be used up to the last: finer clocks would save a point more, by many more switches.
+            granularity = Granularity.KIND
+        elif granularity is Granularity.AUTO and request.lag is None:
             granularity = Granularity.PHASE
 
         def made(on: planner.Pipeline, reserve: float) -> planner.Plan:

@@ -29,7 +29,13 @@ _LASTING_S: Final = 20.0
 """Longer than a job takes to end once its processes have."""
 _LONG_S: Final = 120.0
 """So long a training may take to come to its first step: what else may be amiss is told after that."""
-_UNDER_WAY: Final = frozenset({Phase.PROFILING, Phase.PLANNED, Phase.ACTIVE})
+_UNDER_WAY: Final = frozenset({Phase.PROFILING, Phase.PLANNED, Phase.ACTIVE, Phase.IDLE})
+_UNTOLD: Final = "IterationsOnly"
+_NO_BACKWARD: Final = (
+    "Of this job only iterations are seen, no forward and no backward: it goes back by another way than "
+    "torch.autograd.backward, such as a CUDA graph of whole iterations. No plan can be made; all GPUs run default "
+    "clocks. docs/frameworks.md tells what is seen of which training."
+)
 
 
 def decide(seen: Observation) -> Decision:
@@ -86,7 +92,8 @@ def _with_some_ranks(case: Case, job: TrainingJob, gang: Gang | None) -> Decisio
     reason, message = gathering.explain(case.seen, job, gang, lasts=lasts)
     if base.observed_generation != case.seen.generation:
         outdated = case.all_plans  # made for another spec, and what this one asks for can't be planned now
-    if set(case.all_plans) - set(outdated) and base.phase in _UNDER_WAY:
+    idle = base.phase is Phase.IDLE and base.observed_generation == case.seen.generation
+    if idle or (set(case.all_plans) - set(outdated) and base.phase in _UNDER_WAY):
         if gang is None and base.phase is Phase.ACTIVE:
             silence = "No rank reports. A GPU whose agent or training process is gone runs default clocks."
             case.story.tell("Active", False, reason, silence)
@@ -128,8 +135,11 @@ def _with_all_ranks(case: Case, job: TrainingJob, gang: Gang) -> Decision:
     case.story.note(topology=topology)
     case.story.tell("Injected", True, "AllRanksReport", f"All {gang.world_size} ranks report.")
     if not gang.ordered:
+        if topology.schedule == _UNTOLD:
+            return case.refuse(Refusal.WORK_UNSEEN, _NO_BACKWARD, condition="Profiled")
         message = "All ranks report; waiting for the first whole iteration of each."
-        if plan is not None and case.story.base.phase in _UNDER_WAY:  # an agent was started anew
+        phase = case.story.base.phase  # an agent was started anew:
+        if phase is Phase.IDLE or (plan is not None and phase in _UNDER_WAY):
             return _degraded(case, "WaitingForIteration", message, outdated)
         case.story.tell("Profiled", False, "WaitingForIteration", message)
         return Decision(case.story.end(Phase.PENDING, message, progress="WaitingForIteration"), delete_plans=outdated)

@@ -27,7 +27,7 @@ from joulepath_operator.figures.activation import activation
 from joulepath_operator.figures.delays import measure_delays
 from joulepath_operator.figures.order import executed
 from joulepath_operator.figures.savings import LEAST_PAIRS, NOT_YET_KNOWN, figure, is_enough
-from joulepath_operator.story import withdrawal
+from joulepath_operator.story import idle, withdrawal
 from joulepath_operator.story.case import ReadyCase
 
 __all__ = ["answer_for", "on_profile", "without_profile"]
@@ -44,6 +44,8 @@ def on_profile(case: ReadyCase, profile: StoredProfile) -> Decision:
     base, plan, answer = case.story.base, case.plan, answer_for(case, profile)
     if plan is not None and plan.inputs == inputs and base.plan is not None and base.plan.hash == plan.spec.hash:
         return _follow(case, plan)
+    if (decision := idle.go_on(case, profile)) is not None:
+        return decision
     if not case.timed:
         return case.wait_for_timing()
     if answer is None:
@@ -108,6 +110,8 @@ def _deliver(case: ReadyCase, profile: StoredProfile, result: PlanResult, inputs
         for one in result.frontier
     )
     case.story.note(plan=summary, predicted=f"{summary.predicted_savings:.1%}", frontier=frontier)
+    if case.enforce and idle.saves_nothing(result):
+        return idle.begin(case, summary, frontier)
     return Decision(_tell_new(case, summary), write_plan=plan)
 
 

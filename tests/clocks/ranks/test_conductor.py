@@ -312,6 +312,31 @@ def test_clocks_at_or_over_the_default_clock_are_default_clocks() -> None:
     assert {w for w in run(player, 10) if w} == {Wish(DEFAULT)}
 
 
+@pytest.mark.parametrize("made", [plan(), sweep()])
+def test_a_step_that_ends_within_an_instruction_has_default_clocks_and_the_next_one_the_plans(made: Plan) -> None:
+    """As where an evaluation begins in a job without a pipeline."""
+    player = conductor()
+    player.set_plan(made)
+    begin, first, *_, end = entries(10)
+    player.on_event(begin, 0.0)
+    player.on_event(first, 0.0)
+    before = player.applied
+    assert player.on_event(end, 0.1) == Wish(DEFAULT)
+    assert player.applied is not before, "its block isn't counted"
+    assert player.reason.startswith("StepBrokenOff")
+    wish = at(player, 11)
+    assert wish is not None
+    assert (wish.now_mhz, player.reason) == (900, "")
+
+
+def test_a_first_instruction_that_lasts_much_too_long_has_default_clocks() -> None:
+    player = conductor()
+    player.set_plan(plan(stages=(StagePlan(stage=0, order=ORDER, clocks_mhz=(900,) * 4, durations_s=DURATIONS),)))
+    begin, first, *_ = entries(10)
+    assert player.on_event(begin, 5.0) == Wish(900)
+    assert player.on_event(first, 5.0) == Wish(900, DEFAULT, 5.0 + 2 * DURATIONS[0] + LAG_S)
+
+
 def test_lost_markers_mean_default_clocks_until_the_next_iteration() -> None:
     player = conductor()
     player.set_plan(plan())

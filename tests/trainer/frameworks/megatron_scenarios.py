@@ -76,7 +76,13 @@ class Training:
     """A model of `chunks` stages on each rank of pipelines of `pipeline` ranks."""
 
     def __init__(
-        self, pipeline: int, chunks: int = 1, tensor: int = 1, context: int = 1, batched: bool = False
+        self,
+        pipeline: int,
+        chunks: int = 1,
+        tensor: int = 1,
+        context: int = 1,
+        batched: bool = False,
+        deallocate: bool = False,
     ) -> None:
         torch.set_num_threads(1)
         torch.manual_seed(7)
@@ -97,6 +103,7 @@ class Training:
             context_parallel_size=context,
             pipeline_dtype=torch.float32,
             batch_p2p_comm=batched,
+            deallocate_pipeline_outputs=deallocate,
             overlap_p2p_comm=chunks > 1 and not batched,
         )
         number, count = parallel_state.get_pipeline_model_parallel_rank(), pipeline * chunks

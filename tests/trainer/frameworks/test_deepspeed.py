@@ -9,7 +9,7 @@ import pytest
 import frameworks
 from agent_double import AgentDouble
 from tests.trainer.conftest import Nursery
-from tests.trainer.frameworks.versions import assert_told, nursery_of
+from tests.trainer.frameworks.versions import assert_told, nursery_of, told_by
 
 pytestmark = pytest.mark.slow
 
@@ -46,8 +46,9 @@ def test_a_step_of_the_engine_is_one_iteration_whatever_steps_its_optimizers_mak
         deepspeed.run("train_in_groups", 2, steps=8, zero=zero)
         ranks = agent.ranks(2)
     for rank in ranks:
-        assert rank.hello.pipeline.stage_count == 1
+        assert (rank.hello.pipeline.schedule, rank.hello.pipeline.microbatches) == ("NoPipeline", 1)
         assert max(entry.iteration for entry in rank.entries()) == 8, "the one that begins with the last step"
+        assert set(map(str, told_by(rank).values())) == {str([["F", 0, 0], ["B", 0, 0]])}
 
 
 def test_training_computes_the_same_with_an_agent_and_without(deepspeed: Nursery) -> None:

@@ -10,7 +10,7 @@ import pytest
 import frameworks
 from agent_double import AgentDouble
 from tests.trainer.conftest import Nursery
-from tests.trainer.frameworks.versions import assert_told, nursery_of
+from tests.trainer.frameworks.versions import assert_passes, assert_told, nursery_of
 
 pytestmark = pytest.mark.slow
 
@@ -65,15 +65,27 @@ def test_coordinates_are_those_of_megatron(megatron: Nursery, options: dict[str,
         assert rank.hello.data_parallel == 4 // (peers * options["pipeline"])
 
 
-def test_without_a_pipeline_the_steps_of_the_optimizer_are_told_whatever_microbatches_they_have(
-    megatron: Nursery,
+@pytest.mark.parametrize("deallocate", [False, True])
+def test_without_a_pipeline_forward_and_backward_are_told_by_whichever_function_it_goes_back(
+    megatron: Nursery, deallocate: bool
 ) -> None:
     with AgentDouble(megatron.socket) as agent:
-        megatron.run("train", 2, steps=8, pipeline=1, ramp=[2, 2, 3, 1, 4])
+        ran = megatron.run("train", 2, steps=8, pipeline=1, deallocate=deallocate)
         ranks = agent.ranks(2)
-    for rank in ranks:
-        assert (rank.hello.pipeline.schedule, rank.hello.pipeline.stage_count) == ("", 1)
-        assert max(entry.iteration for entry in rank.entries()) == 8
+    for told, rank in zip(ran, ranks, strict=True):
+        place = rank.hello.pipeline
+        assert (place.schedule, place.stage_count, place.microbatches) == ("NoPipeline", 1, MICROBATCHES)
+        assert_passes(rank, told["orders"])
+
+
+def test_without_a_pipeline_microbatches_may_vary_and_are_told_once_they_dont(megatron: Nursery) -> None:
+    with AgentDouble(megatron.socket) as agent:
+        megatron.run("train", 2, steps=15, pipeline=1, ramp=[2, 2, 3, 1])
+        ranks = agent.ranks(4)
+    for number in range(2):
+        first, then = (rank.hello.pipeline for rank in ranks if rank.hello.rank == number)
+        assert (first.schedule, then.schedule) == ("VaryingBackwards", "NoPipeline")
+        assert then.microbatches == MICROBATCHES
 
 
 def test_a_pipeline_whose_microbatches_grow_is_told_anew_from_then_on(megatron: Nursery) -> None:

@@ -11,20 +11,16 @@ if TYPE_CHECKING:
     from tests.trainer.conftest import Nursery
 
 
-def test_a_training_without_pipeline_is_one_stage_between_steps_of_its_first_optimizer(nursery: Nursery) -> None:
+def test_an_iteration_lies_between_two_steps_of_the_first_optimizer(nursery: Nursery) -> None:
     with AgentDouble(nursery.socket) as agent:
         nursery.run("train_without_pipeline", 2, steps=8)
         ranks = agent.ranks(2)
     for number, rank in enumerate(ranks):
-        pipeline = rank.hello.pipeline
-        assert (pipeline.schedule, pipeline.stage_count, pipeline.microbatches) == ("", 1, 1)
-        assert (pipeline.stages, pipeline.ranks) == ((0,), (number,))
-        assert (rank.hello.data, rank.hello.data_parallel) == (number, 2)
         first = 3 + number  # rank 1 learns the attempt's number a step later
         assert [record.iteration for record in rank.records] == list(range(first, 8))
-        assert all(record.spans == () and record.end_s > 0 for record in rank.records)
-        events = [(entry.iteration, entry.event) for entry in rank.entries()]
-        pairs = [(n, event) for n in range(first, 9) for event in (MarkerEvent.STEP_BEGIN, MarkerEvent.STEP_END)]
+        sides = (MarkerEvent.STEP_BEGIN, MarkerEvent.STEP_END)
+        events = [(entry.iteration, entry.event) for entry in rank.entries() if entry.event in sides]
+        pairs = [(n, event) for n in range(first, 9) for event in sides]
         assert events == pairs[:-1]
 
 

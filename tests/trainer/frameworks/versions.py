@@ -13,7 +13,9 @@ from agent_double import ConnectedRank
 from joulepath_trainer.wire.page import MarkerEvent
 from tests.trainer.conftest import Nursery, begun
 
-__all__ = ["assert_told", "nursery_of"]
+__all__ = ["assert_passes", "assert_told", "nursery_of", "told_by"]
+
+SIDES = (MarkerEvent.BEGIN, MarkerEvent.END)
 
 
 def nursery_of(environment: str, scenarios: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nursery]:
@@ -42,3 +44,30 @@ def assert_told(rank: ConnectedRank, orders: Sequence[Sequence[Sequence[Any]]]) 
         times = [time for span in record.spans for time in (span.begin_s, span.end_s)]
         assert times == sorted(times)
         assert times[-1] <= record.end_s
+
+
+def told_by(rank: ConnectedRank) -> dict[int, list[list[Any]]]:
+    """Kind, stage and microbatch of all that ran in each iteration of which there is a record; the markers say the
+    same, in the same order."""
+    marked = {
+        number: [(e.event, e.kind, e.stage, e.microbatch) for e in group]
+        for number, group in groupby(rank.entries(), lambda entry: entry.iteration)
+    }
+    found = {}
+    for record in rank.records:
+        spans = [[one.kind, one.stage, one.microbatch] for one in record.spans]
+        assert marked[record.iteration][1:-1] == [(side, *what) for what in spans for side in SIDES]
+        times = [time for one in record.spans for time in (one.begin_s, one.end_s)]
+        assert times == sorted(times)
+        assert not times or times[-1] <= record.end_s
+        found[record.iteration] = spans
+    return found
+
+
+def assert_passes(rank: ConnectedRank, orders: Sequence[Any], *lacking: int) -> None:
+    """All iterations but the first few, which aren't observed, are told as they ran, but for those `lacking`."""
+    found = told_by(rank)
+    first = 3 + min(rank.hello.rank, 1)  # all but rank 0 learn the attempt's number a step later
+    assert set(found) == set(range(first, len(orders))) - set(lacking)
+    for number, order in found.items():
+        assert order == orders[number], number
