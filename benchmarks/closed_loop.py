@@ -2,12 +2,13 @@
 operator's decisions and the planner, on one node of eight virtual GPUs and without Kubernetes.
 
     python benchmarks/closed_loop.py --lag-ms 5 10 20 100 [--time-scale 0.55] [--detail FILE]
-    python benchmarks/closed_loop.py --megatron '{"chunks": 2}' [--environment megatron-0.16.1]
+    python benchmarks/closed_loop.py --framework megatron --options '{"chunks": 2}' [--environment megatron-0.16.1]
+    python benchmarks/closed_loop.py --framework torch --options '{"schedule": "ScheduleZBVZeroBubble", "chunks": 2}'
 
 Each line of the result is one run: the job is profiled by a sweep, planned, and measured in interleaved plan and
 control blocks, by the same code and rules as on a cluster. A replay of published data on virtual GPUs, no GPU
-measurement. Writes benchmarks/results/closed_loop.json. With --megatron it is Megatron-core's schedules that train, on
-four GPUs with stages of different length, and nothing is written.
+measurement. Writes benchmarks/results/closed_loop.json. With --framework it is the schedules of Megatron-core, DeepSpeed
+or torch that train, on four GPUs with stages of different length, and nothing is written.
 """
 
 from __future__ import annotations
@@ -45,6 +46,8 @@ from virtual_gpus.build import library_dir
 ROOT = Path(__file__).resolve().parents[1]
 PROFILE = ROOT / "examples/data/gpt3-175b_a100-sxm_stage-profile.csv"
 LONGEST_S = 900.0
+_RANKS = 4
+"""Of a framework's pipeline."""
 
 
 @dataclass(slots=True)
@@ -146,14 +149,18 @@ def example() -> Training:
     return Training(model.replay(PROFILE), 8, Path(sys.executable), script)
 
 
-def megatron(environment: str, options: dict[str, Any]) -> Training:
-    """Megatron-core's."""
-    chunks = options.get("chunks", 1)
-    scales = [1.0, 0.6, 0.75, 0.9, 0.55, 0.7, 0.8, 0.65]
-    gpus = model.parametric({"stage_scale": tuple(scales[: 4 * chunks]), "seconds": {"F": 0.08, "B": 0.16}})
-    order = json.dumps({"pipeline": 4, "microbatches": 8, **options})
-    script = ("-m", "tests.trainer.frameworks.megatron_scenarios", order)
-    return Training(gpus, 4, frameworks.environment(environment), script)
+def of_framework(name: str, environment: str | None, options: dict[str, Any]) -> Training:
+    """A framework's, in its newest environment or in this one; options are those of its scenario."""
+    scales = [1.0, 0.6, 0.75, 0.9, 0.55, 0.7, 0.8, 0.65][: _RANKS * options.get("chunks", 1)]
+    seconds = {"F": 0.08, "B": 0.16, "I": 0.08, "W": 0.08}
+    gpus = model.parametric({"stage_scale": tuple(scales), "seconds": seconds})
+    if name == "torch":
+        python = Path(sys.executable)
+    else:
+        python = frameworks.environment(environment or frameworks.names(name)[-1])
+        options = {"pipeline": _RANKS, **options}
+    order = json.dumps({"microbatches": 8, **options})
+    return Training(gpus, _RANKS, python, ("-m", f"tests.trainer.frameworks.{name}_scenarios", order))
 
 
 def run(made: Training, scale: float, lag_ms: float, granularity: str, detail: Path | None) -> dict[str, Any]:
@@ -209,15 +216,18 @@ def main() -> None:
     parser.add_argument("--time-scale", type=float, default=0.55)
     parser.add_argument("--granularity", default="auto")
     parser.add_argument("--detail", type=Path, help="write the last report, plan and status of each run here")
-    parser.add_argument("--megatron", type=json.loads, help="Megatron's schedule: chunks, batched, microbatches")
-    parser.add_argument("--environment", default=frameworks.names("megatron")[-1], help="one of locks/frameworks")
+    parser.add_argument("--framework", choices=("megatron", "torch", "deepspeed"), help="whose schedules train")
+    parser.add_argument("--options", type=json.loads, default={}, help="of its training: schedule, chunks, batched ...")
+    parser.add_argument("--environment", help="one of locks/frameworks, the newest by default")
     options = parser.parse_args()
-    made = example() if options.megatron is None else megatron(options.environment, options.megatron)
+    made = example()
+    if options.framework is not None:
+        made = of_framework(options.framework, options.environment, options.options)
     with cores_awake():
         runs = [run(made, options.time_scale, lag, options.granularity, options.detail) for lag in options.lag_ms]
     result = {"virtual": True, "time_scale": options.time_scale, "runs": runs}
     print(json.dumps(result, indent=2))
-    if options.megatron is not None:
+    if options.framework is not None:
         return
     (ROOT / "benchmarks/results/closed_loop.json").write_text(json.dumps(result, indent=2) + "\n")
 

@@ -6,8 +6,8 @@
 - `W` takes what the own stage's I left; `C` (recomputation) the input that F kept.
 - `X` takes nothing.
 
-Each also waits for its predecessor on its rank. What the forward of a pair sends to another rank leaves when its
-partner has ended.
+Each also waits for its predecessor on its rank. What is sent to another rank may leave later than its instruction ends,
+and be awaited before the one that takes it begins: as the schedule says.
 """
 
 from __future__ import annotations
@@ -23,10 +23,12 @@ __all__ = ["Dependencies", "Need", "dependencies"]
 
 
 class Need(NamedTuple):
-    """The instruction whose result is taken, and the one after whose end it is there: as a rule the same."""
+    """The instruction whose result is taken, the one after whose end it is there, and the one that takes it: as a rule
+    the first two are the same, and the last is the one that waits."""
 
     result: Instruction
     after: Instruction
+    taker: Instruction
 
 
 Dependencies: TypeAlias = dict[Instruction, tuple[Need, ...]]
@@ -39,23 +41,29 @@ def dependencies(schedule: Schedule) -> Dependencies:
     Raises:
         ScheduleError: An instruction waits for one that nobody executes, or for itself in the end.
     """
-    rank_of = schedule.rank_of
     # By numbers and plain tuples: several times as fast as by instructions, and large pipelines have many.
     everything = [one for order in schedule.orders for one in order]
+    rank_of = [rank for rank, order in enumerate(schedule.orders) for _ in order]
     number = {(one.stage, one.kind, one.microbatch): index for index, one in enumerate(everything)}
-    last = len(rank_of) - 1
-    results = [_results(one, last, number) for one in everything]
-    after = list(results)
-    for one, behind in schedule.partner.items():
-        taker = number.get((one.stage + 1, "F", one.microbatch))
-        if taker is not None and rank_of[one.stage + 1] != rank_of[one.stage]:
-            after[taker] = [number[behind.stage, behind.kind, behind.microbatch]]
+    sent, awaited = (
+        {number[one.stage, one.kind, one.microbatch]: number[at.stage, at.kind, at.microbatch] for one, at in moved.items()}
+        for moved in (schedule.sent_after, schedule.awaited_before)
+    )
+    last = schedule.stages - 1
+    needs: list[list[tuple[int, int, int]]] = [[] for _ in everything]
+    for taker, one in enumerate(everything):
+        for result in _results(one, last, number):
+            if rank_of[result] == rank_of[taker]:
+                needs[taker].append((result, result, taker))
+            else:
+                needs[awaited.get(taker, taker)].append((result, sent.get(result, result), taker))
+    after = [[end for _, end, _ in some] for some in needs]
     ordered = _ordered(schedule, after)
     if len(ordered) < len(everything):
         raise ScheduleError(_deadlock(schedule, everything, after, set(ordered)))
     return {
         everything[index]: tuple(
-            Need(everything[result], everything[end]) for result, end in zip(results[index], after[index], strict=True)
+            Need(everything[result], everything[end], everything[taker]) for result, end, taker in needs[index]
         )
         for index in ordered
     }

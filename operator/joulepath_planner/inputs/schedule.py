@@ -7,9 +7,9 @@ follows from its kind (`dependencies`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from joulepath_planner.arguments import fits, quoted
@@ -26,8 +26,11 @@ Clocks: TypeAlias = Sequence[Sequence[int | None]]
 class Schedule:
     """`orders[rank]` is what that rank executes in one iteration, in order.
 
-    pairs: the forwards that are one action with the backward right behind them (written `F4+B1`). The two run one after
-        the other, but what either sends to another rank leaves only when both have ended.
+    What an instruction made leaves for another rank when it ends, and what it takes from one is awaited right before it
+    begins, unless it is named here:
+
+    sent_after: the later instruction of the same rank at whose end it leaves (written `F4 B1 >F4`, or `F4+B1`).
+    awaited_before: the sooner instruction of the same rank that doesn't begin before it has come (written `<B1 F4 B1`).
 
     Raises:
         ScheduleError: No pipeline can execute it.
@@ -35,7 +38,8 @@ class Schedule:
 
     orders: tuple[tuple[Instruction, ...], ...]
     name: str = "recorded"
-    pairs: frozenset[Instruction] = frozenset()
+    sent_after: Mapping[Instruction, Instruction] = field(default_factory=dict)
+    awaited_before: Mapping[Instruction, Instruction] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         owner: dict[int, int] = {}
@@ -63,10 +67,17 @@ class Schedule:
             raise ScheduleError(f"stage {min(idle)} has no F; a stage runs at least one forward and its backward.")
         for forward in forwards:
             _check_backward(forward, seen)
-        partner = self.partner
-        for forward in self.pairs:
-            if forward.kind != "F" or forward not in partner or partner[forward].kind not in ("B", "I"):
-                raise ScheduleError(f"{forward.label} is no pair; a pair is an F and the B or I right behind it.")
+        place = {one: (rank, at) for rank, order in enumerate(self.orders) for at, one in enumerate(order)}
+        for mark, moved in ((">", self.sent_after), ("<", self.awaited_before)):
+            for one, at in moved.items():
+                if one not in place or at not in place or place[one][0] != place[at][0]:
+                    raise ScheduleError(f"{mark}{one.label}: its rank doesn't run {one.label}; move it to the one that does.")
+        for one, at in self.sent_after.items():
+            if place[at] < place[one]:
+                raise ScheduleError(f">{one.label} stands before {one.label}; what it made leaves when it ends, or later.")
+        for one, at in self.awaited_before.items():
+            if place[at] > place[one]:
+                raise ScheduleError(f"<{one.label} stands behind {one.label}; what it takes is there when it begins.")
 
     @property
     def stages(self) -> int:
@@ -81,18 +92,20 @@ class Schedule:
         """The rank that owns each stage."""
         return {one.stage: rank for rank, order in enumerate(self.orders) for one in order}
 
-    @property
-    def partner(self) -> dict[Instruction, Instruction]:
-        """The backward of each forward of a pair."""
-        return {one: behind for order in self.orders for one, behind in pairwise(order) if one in self.pairs}
-
     def to_text(self) -> list[str]:
-        """One line per rank, such as `F0 2:F0 F1+2:B0`; the stage is left out where it equals the rank."""
+        """One line per rank, such as `F0 2:F0 <2:B0 F1 2:B0 >F1`; the stage is left out where it equals the rank."""
+        before, behind = defaultdict[Instruction, list[str]](list), defaultdict[Instruction, list[str]](list)
+        rank_of = self.rank_of
+
+        def word(one: Instruction) -> str:
+            return str(one) if one.stage == rank_of[one.stage] else one.label
+
+        for one, at in self.awaited_before.items():
+            before[at].append("<" + word(one))
+        for one, at in self.sent_after.items():
+            behind[at].append(">" + word(one))
         return [
-            "".join(
-                (str(one) if one.stage == rank else one.label) + ("+" if one in self.pairs else " ") for one in order
-            ).strip()
-            for rank, order in enumerate(self.orders)
+            " ".join(text for one in order for text in (*before[one], word(one), *behind[one])) for order in self.orders
         ]
 
 
@@ -105,15 +118,24 @@ def recorded(orders: Sequence[str | Iterable[str | Instruction]]) -> Schedule:
     if not fits(orders, Sequence[str | Iterable[str | Instruction]]):
         raise ScheduleError(f"orders is {quoted(orders)}; give a list with the order of each rank, such as 'F0 B0'.")
     read: list[tuple[Instruction, ...]] = []
-    pairs: set[Instruction] = set()
+    sent, awaited = dict[Instruction, Instruction](), dict[Instruction, Instruction]()
     for rank, order in enumerate(orders):
-        own: list[Instruction] = []
+        own, early = list[Instruction](), list[Instruction]()
         for part in order.split() if isinstance(order, str) else order:
-            ones = [Instruction.parse(text, rank) for text in part.split("+")] if isinstance(part, str) else [part]
-            own += ones
-            pairs.update(ones[:-1])
+            if isinstance(part, str) and part[:1] == "<":
+                early.append(Instruction.parse(part[1:], rank))
+            elif isinstance(part, str) and part[:1] == ">" and own:
+                sent[Instruction.parse(part[1:], rank)] = own[-1]
+            else:
+                ones = [Instruction.parse(text, rank) for text in part.split("+")] if isinstance(part, str) else [part]
+                own += ones
+                awaited |= dict.fromkeys(early, ones[0])
+                sent |= dict.fromkeys(ones[:-1], ones[-1])
+                early.clear()
+        if early:
+            raise ScheduleError(f"rank {rank}: nothing stands behind <{early[0].label}; what it takes is awaited there.")
         read.append(tuple(own))
-    return Schedule(tuple(read), pairs=frozenset(pairs))
+    return Schedule(tuple(read), sent_after=sent, awaited_before=awaited)
 
 
 def _is_instruction(one: object) -> bool:
