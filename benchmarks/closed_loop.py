@@ -37,6 +37,7 @@ from joulepath_crds import (
     Phase,
 )
 from joulepath_operator.facts.observation import NodeJob, Observation, Pod, TrainingJob
+from joulepath_operator.facts.request import PlanRequest, PlanResult
 from joulepath_operator.planning.compute import compute
 from joulepath_operator.story.decide import decide
 from real_cluster import cores_awake
@@ -202,6 +203,10 @@ def run(made: Training, scale: float, lag_ms: float, granularity: str, detail: P
     result: dict[str, Any] = {"lag_ms": lag_ms, "phase": str(status.phase), "message": status.message}
     if plan is not None:
         result |= {"granularity": str(plan.granularity), "predicted_savings": plan.predicted_savings}
+    if isinstance(made := loop.seen.planned, PlanResult):
+        result["model_error"] = made.t_min_s / made.control_time_s - 1
+    if isinstance(asked := loop.seen.asked, PlanRequest):
+        result["exchanges"] = repr(asked.delays.exchanges)
     if status.measured is not None:
         for what in ("savings", "slowdown"):
             figure = getattr(status.measured, what)

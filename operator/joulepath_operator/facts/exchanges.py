@@ -2,7 +2,7 @@
 
 As a rule the first is when the instruction ends, the second right before the one that takes it begins. A framework that
 runs a forward and a backward as one step sends, or awaits, nothing between the two. Where it does so follows from the
-kinds of an instruction and the one behind it, on every rank alike.
+kinds of an instruction and the one behind it, on every rank alike. And some wait until what they have sent is taken.
 """
 
 from __future__ import annotations
@@ -13,18 +13,23 @@ from typing import TypeAlias
 
 from joulepath_crds import Instruction
 
-__all__ = ["Exchanges", "Neighbours"]
+__all__ = ["Exchanges", "Neighbours", "Way"]
 
 Neighbours: TypeAlias = tuple[str, str]
 """The kinds of an instruction and of the one behind it on its rank."""
 
+Way: TypeAlias = tuple[int, int]
+"""The stages that send and receive."""
+
 
 @dataclass(frozen=True, slots=True)
 class Exchanges:
-    """Between which neighbours nothing is sent, and between which nothing is awaited."""
+    """Between which neighbours nothing is sent, and between which nothing is awaited; and on which ways what is sent
+    holds up its rank until the other does nothing but await it."""
 
     unsent: frozenset[Neighbours] = frozenset()
     unawaited: frozenset[Neighbours] = frozenset()
+    held: frozenset[Way] = frozenset()
 
     def sent_after(self, order: Sequence[Instruction]) -> dict[Instruction, Instruction]:
         """For each instruction of a rank the one at whose end leaves what it made: itself, or one behind it."""
@@ -43,13 +48,16 @@ class Exchanges:
         return found
 
     def written(self, order: Sequence[Instruction]) -> tuple[str, ...]:
-        """The order of a rank as the planner reads it: `<1:B0`, `1:F4`, `1:B0`, `>1:F4`."""
+        """The order of a rank as the planner reads it: `<1:B0`, `1:F4`, `1:B0`, `>1:F4`; `>>1:F4` where that is held."""
         sent, awaited = self.sent_after(order), self.awaited_before(order)
         words: dict[Instruction, list[str]] = {one: [one.label] for one in order}
         for one in reversed(order):
             if awaited[one] != one:
                 words[awaited[one]].insert(0, f"<{one.label}")
         for one in order:
-            if sent[one] != one:
+            to = one.stage + 1 if one.kind == "F" else one.stage - 1
+            if one.kind in "FBI" and (one.stage, to) in self.held:
+                words[sent[one]].append(f">>{one.label}")
+            elif sent[one] != one:
                 words[sent[one]].append(f">{one.label}")
         return tuple(word for one in order for word in words[one])

@@ -28,8 +28,7 @@ class Delays:
 
 @dataclass(frozen=True, slots=True)
 class PlanRequest:
-    """What to plan. `orders` by place in the pipeline, as `3:F0`, with `>3:F0` where what that made leaves later
-    and `<3:F0` where what it takes is awaited sooner; `inputs` tells one request from another."""
+    """What to plan. `orders` by place in the pipeline, as `3:F0` and with what `Exchanges.written` adds; `inputs` tells one request from another."""
 
     inputs: str
     profile: EnergyProfileSpec

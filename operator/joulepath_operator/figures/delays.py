@@ -92,7 +92,7 @@ def _overheads_s(
                 seen.spans[message.sent_after].end_s
                 + lag_s.get(min(message.source.stage, message.target.stage), 0.0)
                 for message in seen.awaited.get(one, ())
-            ]
+            ] + [seen.spans[busy].end_s for busy in seen.held.get(one, ())]
             if all(arrival <= seen.spans[before].end_s for arrival in arrivals):
                 gap_s = max(0.0, seen.spans[one].begin_s - seen.spans[before].end_s)
                 gaps.setdefault((one.stage, one.kind), []).append(gap_s)
@@ -115,6 +115,7 @@ def _waited_lags_s(
     for order in orders:
         for before, one in pairwise(order):
             ready_s = seen.spans[before].end_s + overheads_s[one.stage, one.kind]
+            ready_s = max([ready_s, *(seen.spans[busy].end_s for busy in seen.held.get(one, ()))])
             messages = seen.awaited.get(one, ())
             last = max(messages, key=lambda message: seen.spans[message.sent_after].end_s, default=None)
             if last is not None and seen.spans[last.sent_after].end_s >= ready_s:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from math import inf
 from typing import NamedTuple
 
@@ -37,12 +38,21 @@ class Message(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Iteration:
-    """On the clock of the first stage's rank. lag_s: from the end to the begin that a message joins at least, by the
-    two ranks, the lesser first. awaited: the messages, by who waits."""
+    """On the clock of the first stage's rank.
+
+    lag_s: from the end to the begin that a message joins at least, by the two ranks, the lesser first.
+    awaited: the messages, by who waits.
+    held: what has ended on other ranks before an instruction begins, since a message holds up its rank until then.
+    """
 
     spans: Mapping[Instruction, Span]
     lag_s: Mapping[tuple[int, int], float]
     awaited: Mapping[Instruction, Sequence[Message]]
+    held: Mapping[Instruction, Sequence[Instruction]]
+
+    def length_s(self, one: Instruction) -> float:
+        """How long it ran."""
+        return self.spans[one].end_s - self.spans[one].begin_s
 
 
 class Timelines:
@@ -54,6 +64,8 @@ class Timelines:
             for rank in ranks
         ]
         self.orders = [sorted(spans, key=lambda one: spans[one].begin_s) for spans in self.of_rank]
+        self.behind = {one: behind for order in self.orders for one, behind in pairwise(order)}
+        self.before = {behind: one for one, behind in self.behind.items()}
         self.rank_of = {stage: rank.rank for rank in ranks for stage in rank.stages}
 
     def pair(self, one: int, other: int) -> tuple[int, int]:
@@ -64,7 +76,7 @@ class Timelines:
     def joined(self, exchanges: Exchanges) -> Iteration:
         """All on one clock, if messages are exchanged so."""
         own = {one: span for spans in self.of_rank for one, span in spans.items()}
-        awaited: dict[Instruction, list[Message]] = {}
+        awaited, held = dict[Instruction, list[Message]](), dict[Instruction, list[Instruction]]()
         least: dict[tuple[int, int], float] = {}
         sent = {one: at for order in self.orders for one, at in exchanges.sent_after(order).items()}
         for order in self.orders:
@@ -75,10 +87,13 @@ class Timelines:
                         awaited.setdefault(at, []).append(Message(source, sent[source], target, at))
                         lag = own[at].begin_s - own[sent[source]].end_s
                         least[ranks] = min(least.get(ranks, inf), lag)
+                        one, busy = self.behind.get(sent[source]), self.before.get(at)
+                        if (source.stage, target.stage) in exchanges.held and one is not None and busy is not None:
+                            held.setdefault(one, []).append(busy)
         offset_s, lag_s = _offsets_and_lags(least, self.rank_of.get(0))
         later = {one: offset_s.get(self.rank_of.get(one.stage, -1), 0.0) for one in own}
         spans = {one: Span(span.begin_s + later[one], span.end_s + later[one]) for one, span in own.items()}
-        return Iteration(spans, lag_s, awaited)
+        return Iteration(spans, lag_s, awaited, held)
 
 
 def _senders(one: Instruction) -> tuple[Instruction, ...]:

@@ -7,28 +7,30 @@
 - `X` takes nothing.
 
 Each also waits for its predecessor on its rank. What is sent to another rank may leave later than its instruction ends,
-and be awaited before the one that takes it begins: as the schedule says.
+be awaited before the one that takes it begins, and hold up its sender until the receiver gets there: as the schedule says.
 """
 
 from __future__ import annotations
 
+from itertools import accumulate
 from typing import NamedTuple, TypeAlias
 
 from joulepath_planner.arguments import checked
 from joulepath_planner.errors import ScheduleError
 from joulepath_planner.inputs.instruction import FIXED, Instruction
+from joulepath_planner.inputs.pipeline import Link
 from joulepath_planner.inputs.schedule import Schedule
 
 __all__ = ["Dependencies", "Need", "dependencies"]
 
 
 class Need(NamedTuple):
-    """The instruction whose result is taken, the one after whose end it is there, and the one that takes it: as a rule
-    the first two are the same, and the last is the one that waits."""
+    """The instruction whose result is taken, the one after whose end it is there (as a rule the same), and how it comes
+    from another rank; None where nothing comes from there: the own rank's results, or a receiver's being ready."""
 
     result: Instruction
     after: Instruction
-    taker: Instruction
+    link: Link | None
 
 
 Dependencies: TypeAlias = dict[Instruction, tuple[Need, ...]]
@@ -49,22 +51,24 @@ def dependencies(schedule: Schedule) -> Dependencies:
         {number[one.stage, one.kind, one.microbatch]: number[at.stage, at.kind, at.microbatch] for one, at in moved.items()}
         for moved in (schedule.sent_after, schedule.awaited_before)
     )
+    firsts = {0, *accumulate(map(len, schedule.orders))}
     last = schedule.stages - 1
-    needs: list[list[tuple[int, int, int]]] = [[] for _ in everything]
+    needs: list[list[tuple[int, int, Link | None]]] = [[] for _ in everything]
     for taker, one in enumerate(everything):
         for result in _results(one, last, number):
             if rank_of[result] == rank_of[taker]:
-                needs[taker].append((result, result, taker))
-            else:
-                needs[awaited.get(taker, taker)].append((result, sent.get(result, result), taker))
+                needs[taker].append((result, result, None))
+                continue
+            sender, end, begin = everything[result], sent.get(result, result), awaited.get(taker, taker)
+            needs[begin].append((result, end, (sender.stage, one.stage, sender.kind)))
+            if sender in schedule.held and end + 1 not in firsts and begin not in firsts:
+                needs[end + 1].append((begin - 1, begin - 1, None))
     after = [[end for _, end, _ in some] for some in needs]
     ordered = _ordered(schedule, after)
     if len(ordered) < len(everything):
         raise ScheduleError(_deadlock(schedule, everything, after, set(ordered)))
     return {
-        everything[index]: tuple(
-            Need(everything[result], everything[end], everything[taker]) for result, end, taker in needs[index]
-        )
+        everything[index]: tuple(Need(everything[result], everything[end], link) for result, end, link in needs[index])
         for index in ordered
     }
 

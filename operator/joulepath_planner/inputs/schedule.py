@@ -31,6 +31,8 @@ class Schedule:
 
     sent_after: the later instruction of the same rank at whose end it leaves (written `F4 B1 >F4`, or `F4+B1`).
     awaited_before: the sooner instruction of the same rank that doesn't begin before it has come (written `<B1 F4 B1`).
+    held: what the rank itself waits for to be taken, which is once the other rank does nothing but await it, before it
+        goes on (written `F4 >>F4 B1`).
 
     Raises:
         ScheduleError: No pipeline can execute it.
@@ -40,6 +42,7 @@ class Schedule:
     name: str = "recorded"
     sent_after: Mapping[Instruction, Instruction] = field(default_factory=dict)
     awaited_before: Mapping[Instruction, Instruction] = field(default_factory=dict)
+    held: frozenset[Instruction] = frozenset()
 
     def __post_init__(self) -> None:
         owner: dict[int, int] = {}
@@ -72,6 +75,9 @@ class Schedule:
             for one, at in moved.items():
                 if one not in place or at not in place or place[one][0] != place[at][0]:
                     raise ScheduleError(f"{mark}{one.label}: its rank doesn't run {one.label}; move it to the one that does.")
+        for one in self.held:
+            if one not in place:
+                raise ScheduleError(f">>{one.label}: no rank runs {one.label}; leave it out.")
         for one, at in self.sent_after.items():
             if place[at] < place[one]:
                 raise ScheduleError(f">{one.label} stands before {one.label}; what it made leaves when it ends, or later.")
@@ -102,8 +108,8 @@ class Schedule:
 
         for one, at in self.awaited_before.items():
             before[at].append("<" + word(one))
-        for one, at in self.sent_after.items():
-            behind[at].append(">" + word(one))
+        for one, at in {**{one: one for one in self.held}, **self.sent_after}.items():
+            behind[at].append((">>" if one in self.held else ">") + word(one))
         return [
             " ".join(text for one in order for text in (*before[one], word(one), *behind[one])) for order in self.orders
         ]
@@ -118,14 +124,17 @@ def recorded(orders: Sequence[str | Iterable[str | Instruction]]) -> Schedule:
     if not fits(orders, Sequence[str | Iterable[str | Instruction]]):
         raise ScheduleError(f"orders is {quoted(orders)}; give a list with the order of each rank, such as 'F0 B0'.")
     read: list[tuple[Instruction, ...]] = []
-    sent, awaited = dict[Instruction, Instruction](), dict[Instruction, Instruction]()
+    sent, awaited, held = dict[Instruction, Instruction](), dict[Instruction, Instruction](), set[Instruction]()
     for rank, order in enumerate(orders):
         own, early = list[Instruction](), list[Instruction]()
         for part in order.split() if isinstance(order, str) else order:
             if isinstance(part, str) and part[:1] == "<":
                 early.append(Instruction.parse(part[1:], rank))
             elif isinstance(part, str) and part[:1] == ">" and own:
-                sent[Instruction.parse(part[1:], rank)] = own[-1]
+                one = Instruction.parse(part.lstrip(">"), rank)
+                held.update([one] * part.startswith(">>"))
+                if one != own[-1]:
+                    sent[one] = own[-1]
             else:
                 ones = [Instruction.parse(text, rank) for text in part.split("+")] if isinstance(part, str) else [part]
                 own += ones
@@ -135,7 +144,7 @@ def recorded(orders: Sequence[str | Iterable[str | Instruction]]) -> Schedule:
         if early:
             raise ScheduleError(f"rank {rank}: nothing stands behind <{early[0].label}; what it takes is awaited there.")
         read.append(tuple(own))
-    return Schedule(tuple(read), sent_after=sent, awaited_before=awaited)
+    return Schedule(tuple(read), sent_after=sent, awaited_before=awaited, held=frozenset(held))
 
 
 def _is_instruction(one: object) -> bool:

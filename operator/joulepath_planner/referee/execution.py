@@ -7,6 +7,7 @@ order of all instructions that every rank's order and every message agree with, 
 from __future__ import annotations
 
 from collections import deque
+from itertools import pairwise
 from typing import NamedTuple
 
 from joulepath_planner.errors import ScheduleError
@@ -40,6 +41,7 @@ def script(pipeline: Pipeline) -> list[ScriptedInstruction]:
     for taker, caller in schedule.awaited_before.items():
         calls[taker].remove(taker)
         calls[caller].append(taker)
+    readiness = _readiness(pipeline, calls, known)
     done: dict[Instruction, int] = {}
     waiting: dict[Instruction, list[int]] = {}
     cursor = [0] * len(schedule.orders)
@@ -57,13 +59,14 @@ def script(pipeline: Pipeline) -> list[ScriptedInstruction]:
                 for sender in _senders(taker, last_stage, known)
                 if rank_of[sender.stage] != rank
             ]
-            if missing := [leaves for _, _, leaves in (*local, *messages) if leaves not in done]:
+            needed = [leaves for _, _, leaves in (*local, *messages)] + readiness.get(one, [])
+            if missing := [other for other in needed if other not in done]:
                 waiting.setdefault(missing[0], []).append(rank)
                 break
             inputs = tuple(
                 (done[leaves], pipeline.transfer_s.get((sender.stage, taker.stage, sender.kind), 0.0))
                 for sender, taker, leaves in (*local, *messages)
-            )
+            ) + tuple((done[other], 0.0) for other in readiness.get(one, ()))
             done[one] = len(found)
             found.append(ScriptedInstruction(one, rank, pipeline.overhead(one.stage, one.kind), inputs))
             cursor[rank] += 1
@@ -71,6 +74,24 @@ def script(pipeline: Pipeline) -> list[ScriptedInstruction]:
     for rank, (at, order) in enumerate(zip(cursor, schedule.orders, strict=True)):
         if at < len(order):
             raise ScheduleError(f"rank {rank} waits forever for the input of {order[at].label}.")
+    return found
+
+
+def _readiness(
+    pipeline: Pipeline, calls: dict[Instruction, list[Instruction]], known: set[Instruction]
+) -> dict[Instruction, list[Instruction]]:
+    """What has ended on other ranks before an instruction begins, since a message holds up its rank until then."""
+    schedule, found = pipeline.schedule, dict[Instruction, list[Instruction]]()
+    if not schedule.held:
+        return found
+    rank_of = schedule.rank_of
+    behind = {one: after for order in schedule.orders for one, after in pairwise(order)}
+    for busy, caller in (two for order in schedule.orders for two in pairwise(order)):
+        for taker in calls[caller]:
+            for sender in _senders(taker, schedule.stages - 1, known):
+                held_up = behind.get(schedule.sent_after.get(sender, sender))
+                if sender in schedule.held and rank_of[sender.stage] != rank_of[taker.stage] and held_up is not None:
+                    found.setdefault(held_up, []).append(busy)
     return found
 
 
