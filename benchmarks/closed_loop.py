@@ -164,10 +164,12 @@ def of_framework(name: str, environment: str | None, options: dict[str, Any]) ->
     return Training(gpus, _RANKS, python, ("-m", f"tests.trainer.frameworks.{name}_scenarios", order))
 
 
-def run(made: Training, scale: float, lag_ms: float, granularity: str, detail: Path | None) -> dict[str, Any]:
-    """One training under control, until eight pairs of blocks are measured."""
+def run(
+    made: Training, scale: float, lag_ms: float, granularity: str, pairs: int, detail: Path | None
+) -> dict[str, Any]:
+    """One training under control, until so many pairs of blocks are measured."""
     spec = EnergyPlanSpec(
-        job=JobReference(name="job"), granularity=Granularity(granularity), measurement=Measurement(pairs=8)
+        job=JobReference(name="job"), granularity=Granularity(granularity), measurement=Measurement(pairs=pairs)
     )
     with (
         tempfile.TemporaryDirectory() as name,
@@ -220,6 +222,7 @@ def main() -> None:
     parser.add_argument("--lag-ms", type=float, nargs="+", default=[5, 10, 20, 100])
     parser.add_argument("--time-scale", type=float, default=0.55)
     parser.add_argument("--granularity", default="auto")
+    parser.add_argument("--pairs", type=int, default=8, help="of blocks to measure, 4 at least (default: %(default)s)")
     parser.add_argument("--detail", type=Path, help="write the last report, plan and status of each run here")
     parser.add_argument("--framework", choices=("megatron", "torch", "deepspeed"), help="whose schedules train")
     parser.add_argument("--options", type=json.loads, default={}, help="of its training: schedule, chunks, batched ...")
@@ -229,7 +232,10 @@ def main() -> None:
     if options.framework is not None:
         made = of_framework(options.framework, options.environment, options.options)
     with cores_awake():
-        runs = [run(made, options.time_scale, lag, options.granularity, options.detail) for lag in options.lag_ms]
+        runs = [
+            run(made, options.time_scale, lag, options.granularity, options.pairs, options.detail)
+            for lag in options.lag_ms
+        ]
     result = {"virtual": True, "time_scale": options.time_scale, "runs": runs}
     print(json.dumps(result, indent=2))
     if options.framework is not None:

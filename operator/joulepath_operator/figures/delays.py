@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from statistics import fmean, median
-from typing import Final, TypeVar
+from typing import TypeVar
 
 from joulepath_crds import Instruction, RankReport, Topology
 from joulepath_operator.facts.exchanges import Exchanges
@@ -25,9 +25,6 @@ __all__ = ["measure_delays"]
 
 K = TypeVar("K")
 
-_ENOUGH: Final = 4
-"""Pipelines, of which it is learnt how all of them exchange what they made."""
-
 
 def measure_delays(gang: Gang, topology: Topology) -> Delays:
     """Transfer delays, host gaps and tails from the timelines at default clocks, the mean of all pipelines."""
@@ -37,7 +34,7 @@ def measure_delays(gang: Gang, topology: Topology) -> Delays:
         for tensor in range(topology.tensor_parallel)
     ]
     timelines = [Timelines(one) for one in ranks]
-    exchanges = learnt_exchanges(timelines[:_ENOUGH])
+    exchanges = learnt_exchanges(timelines)
     each = [_pipeline_delays(*one, topology.stages, exchanges) for one in zip(ranks, timelines, strict=True)]
     return Delays(
         transfers_s=_mean([one.transfers_s for one in each]),

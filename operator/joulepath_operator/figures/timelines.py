@@ -59,6 +59,7 @@ class Timelines:
     """What the ranks of a pipeline have told, each on its own clock."""
 
     def __init__(self, ranks: Sequence[RankReport]) -> None:
+        self._ranks = ranks
         self.of_rank = [
             {Instruction.parse(one.instruction, one.stage): Span(one.begin_s, one.end_s) for one in rank.timeline}
             for rank in ranks
@@ -67,6 +68,10 @@ class Timelines:
         self.behind = {one: behind for order in self.orders for one, behind in pairwise(order)}
         self.before = {behind: one for one, behind in self.behind.items()}
         self.rank_of = {stage: rank.rank for rank in ranks for stage in rank.stages}
+
+    def first(self, count: int) -> Timelines:
+        """So many ranks of them."""
+        return Timelines(self._ranks[:count])
 
     def pair(self, one: int, other: int) -> tuple[int, int]:
         """The ranks of two stages, the lesser first; -1 for a stage that none runs."""
