@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 from joulepath_planner import Instruction, Schedule
 from joulepath_planner.inputs.pipeline import Link
 
-__all__ = ["APART", "SENT_TOGETHER", "TOGETHER", "Exchanging", "Ran", "StuckError", "play", "text"]
+__all__ = ["APART", "HELD", "SENT_TOGETHER", "TOGETHER", "Exchanging", "Ran", "StuckError", "play", "text"]
 
 
 class StuckError(Exception):
@@ -32,6 +32,7 @@ class Exchanging:
 
 
 APART: Final = Exchanging()
+HELD: Final = Exchanging(held=True)
 TOGETHER: Final = Exchanging("FB", awaits_together=True, sends_together=True)
 SENT_TOGETHER: Final = Exchanging("FB", sends_together=True)
 

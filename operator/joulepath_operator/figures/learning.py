@@ -40,26 +40,30 @@ _HELD_SHARE: Final = 0.02
 def learnt_exchanges(pipelines: Sequence[Timelines]) -> Exchanges:
     """What these pipelines, replicas of each other, do alike."""
     pipelines = pipelines[:_ENOUGH_PIPELINES]
-    exchanges = _exchanges([one.first(_ENOUGH_RANKS) for one in pipelines])
-    ranks = sum(len(one.orders) for one in pipelines)
-    rank_s = sum(map(_length_s, pipelines)) / max(1, ranks)
-    return replace(exchanges, held=_held(pipelines, exchanges, _HELD_SHARE * rank_s * len(pipelines)))
+    found = _learnt([one.first(_ENOUGH_RANKS) for one in pipelines])
+    return replace(found, held=_held(pipelines, replace(found, held=frozenset()))) if found.held else found
 
 
-def _exchanges(pipelines: Sequence[Timelines]) -> Exchanges:
-    whole_s = sum(map(_length_s, pipelines))
+def _learnt(pipelines: Sequence[Timelines]) -> Exchanges:
     neighbours = sorted({(one.kind, behind.kind) for pipeline in pipelines for one, behind in pipeline.behind.items()})
+    whole_s = sum(map(_length_s, pipelines))
     best, best_s = Exchanges(), _unexplained_s(pipelines, Exchanges())
     while best_s > _LEAST_SHARE * whole_s:
         tried = [
-            Exchanges(best.unsent | unsent, best.unawaited | unawaited)
+            replace(best, unsent=best.unsent | unsent, unawaited=best.unawaited | unawaited)
             for one in neighbours
             for unsent, unawaited in (({one}, set()), (set(), {one}), ({one}, {one}))
         ]
-        left_s, index = min((_unexplained_s(pipelines, way), index) for index, way in enumerate(tried))
-        if best_s - left_s < max(_LEAST_SHARE * whole_s, _LEAST_GAIN * best_s):
+        left_s = [_unexplained_s(pipelines, way) for way in tried]
+        least_s = best_s - max(_LEAST_SHARE * whole_s, _LEAST_GAIN * best_s)
+        if not best.held and (held := _held(pipelines, best)):
+            tried.append(replace(best, held=held))
+            left_s.append(_unexplained_s(pipelines, tried[-1]))
+            least_s = max(least_s, left_s[-1])
+        found_s, index = min((each_s, index) for index, each_s in enumerate(left_s))
+        if found_s > least_s:
             break
-        best, best_s = tried[index], left_s
+        best, best_s = tried[index], found_s
     return best
 
 
@@ -80,9 +84,8 @@ def _unexplained_s(pipelines: Sequence[Timelines], exchanges: Exchanges) -> floa
         for one, could_s in _could_begin_s(pipeline, seen):
             total_s += _weighed_s(seen.spans[one].begin_s - could_s)
         for message in chain(*seen.awaited.values()):
-            sent, lasted_s = seen.spans[message.sent_after], seen.length_s(message.source)
-            soon_s = sent.end_s - seen.spans[message.awaited_before].begin_s
-            if soon_s > _TOO_SOON * max(lasted_s, sent.end_s - sent.begin_s):
+            soon_s = seen.spans[message.sent_after].end_s - seen.spans[message.awaited_before].begin_s
+            if soon_s > _TOO_SOON * max(seen.length_s(message.source), seen.length_s(message.sent_after)):
                 return inf
     return total_s
 
@@ -95,6 +98,7 @@ def _could_begin_s(pipeline: Timelines, seen: Iteration) -> Iterator[tuple[Instr
             for message in seen.awaited.get(one, ()):
                 lag_s = seen.lag_s.get(pipeline.pair(message.source.stage, message.target.stage), 0.0)
                 could_s = max(could_s, seen.spans[message.sent_after].end_s + max(0.0, lag_s))
+            could_s = max([could_s, *(seen.spans[busy].end_s for busy in seen.held.get(one, ()))])
             yield one, could_s
 
 
@@ -102,12 +106,14 @@ def _weighed_s(late_s: float) -> float:
     return late_s if late_s > 0 else -late_s * _SOONER
 
 
-def _held(pipelines: Sequence[Timelines], exchanges: Exchanges, least_s: float) -> frozenset[Way]:
-    """The ways on which ranks are held up.
+def _held(pipelines: Sequence[Timelines], exchanges: Exchanges) -> frozenset[Way]:
+    """The ways on which ranks are held up, if messages are exchanged so.
 
     If one is for sure, all are on which nobody went on too soon: at default clocks a receiver may always be there, and
     under a plan not.
     """
+    ranks = sum(len(pipeline.orders) for pipeline in pipelines)
+    least_s = _HELD_SHARE * sum(map(_length_s, pipelines)) * len(pipelines) / max(1, ranks)
     gain_s = defaultdict[Way, float](float)
     for pipeline in pipelines:
         seen = pipeline.joined(exchanges)
