@@ -7,8 +7,8 @@ operator's decisions and the planner, on one node of eight virtual GPUs and with
 
 Each line of the result is one run: the job is profiled by a sweep, planned, and measured in interleaved plan and
 control blocks, by the same code and rules as on a cluster. A replay of published data on virtual GPUs, no GPU
-measurement. Writes benchmarks/results/closed_loop.json. With --framework it is the schedules of Megatron-core, DeepSpeed
-or torch that train, on four GPUs with stages of different length, and nothing is written.
+measurement. Writes benchmarks/results/closed_loop.json. With --framework it is the schedules of Megatron-core,
+DeepSpeed or torch that train, on four GPUs with stages of different length, and nothing is written.
 """
 
 from __future__ import annotations
@@ -205,8 +205,8 @@ def run(
     result: dict[str, Any] = {"lag_ms": lag_ms, "phase": str(status.phase), "message": status.message}
     if plan is not None:
         result |= {"granularity": str(plan.granularity), "predicted_savings": plan.predicted_savings}
-    if isinstance(made := loop.seen.planned, PlanResult):
-        result["model_error"] = made.t_min_s / made.control_time_s - 1
+    if isinstance(answer := loop.seen.planned, PlanResult):
+        result["model_error"] = answer.t_min_s / answer.control_time_s - 1
     if isinstance(asked := loop.seen.asked, PlanRequest):
         result["exchanges"] = repr(asked.delays.exchanges)
     if status.measured is not None:

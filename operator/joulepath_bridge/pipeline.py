@@ -70,7 +70,8 @@ def pipeline_of(
 ) -> Pipeline:
     """The pipeline of the job that the profile was measured on. A stage runs on all its tensor-parallel peers together.
 
-    orders: what each rank runs, as `recorded` takes it (`3:F0`). profile: the points to plan on, such as those of `profile_of`, completed.
+    orders: what each rank runs (`3:F0`), with marks where messages leave later and the like, as `recorded` reads them.
+    profile: the points to plan on, such as those of `profile_of`, completed.
     transfers_s, overheads_s, tails_s: as seen since; they go before what was measured with the profile.
 
     Raises:

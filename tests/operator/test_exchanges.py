@@ -57,7 +57,9 @@ def gang_of(schedule: planner.Schedule, exchanging: Exchanging, random: Random, 
         tail_s={max(one.stage for one in order): TAIL_S for order in schedule.orders},
     )
     first_s = min(one.start_s for row in ran for one in row) - GAP_S
-    ranks = tuple(_report(number, row, schedule.stages, first_s, period_s, random, noise_s) for number, row in enumerate(ran))
+    ranks = tuple(
+        _report(number, row, schedule.stages, first_s, period_s, random, noise_s) for number, row in enumerate(ran)
+    )
     gpu = GpuReport(uuid="GPU", model="m", default_clock_mhz=1400, supported_clocks_mhz=(1400,))
     return Gang(0, len(ranks), ranks, {rank.gpu_uuid: gpu for rank in ranks}, {rank.rank: 0.0 for rank in ranks})
 
@@ -132,7 +134,8 @@ def test_what_a_rank_exchanges_together_is_learnt(shape: str, way: str) -> None:
 @given(st.sampled_from(sorted(SHAPES)), st.sampled_from(sorted(LEARNT)), st.integers(0, 10**6))
 def test_the_model_takes_what_ranks_that_exchange_so_take(shape: str, way: str, seed: int) -> None:
     _, error = learnt(gang_of(SHAPES[shape], LEARNT[way][0], Random(seed)))
-    assert error == pytest.approx(0.0, abs=0.001)
+    # In DualPipeV, where not every F before a B is a pair, little tells that both are exchanged together.
+    assert error == pytest.approx(0.0, abs=0.002 if shape == "dualpipev" else 0.001)
 
 
 def test_ranks_that_wait_for_what_they_sent_to_be_taken_are_found_on_every_way() -> None:
@@ -155,5 +158,6 @@ def test_an_order_is_written_with_what_differs_from_the_rule() -> None:
     assert " ".join(Exchanges(held=frozenset({(1, 2)})).written(order[:3])) == "1:F0 >>1:F0 1:F1 >>1:F1 1:B0"
     both = Exchanges(frozenset({("F", "F"), ("F", "B")}), frozenset({("F", "F")}), frozenset({(1, 0)}))
     assert " ".join(both.written(order[:3])) == "<1:F1 1:F0 1:F1 1:B0 >1:F0 >1:F1 >>1:B0"
-    schedule = planner.recorded([["0:F0", "0:F1", "0:B0", "0:B1"], Exchanges(FB, FB).written(order[:3]) + ("1:B1",)])
-    assert schedule.sent_after and schedule.awaited_before
+    schedule = planner.recorded(["F0 F1 B0 B1", [*Exchanges(FB, FB).written(order[:3]), "1:B1"]])
+    (sent,), (awaited,) = schedule.sent_after.items(), schedule.awaited_before.items()
+    assert [one.label for one in (*sent, *awaited)] == ["1:F1", "1:B0", "1:B0", "1:F1"]

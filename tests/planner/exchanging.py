@@ -67,7 +67,8 @@ def play(
     for _ in range(iterations):
         ran = _play_once(schedule, programs, exchanging.held, ends, seconds, transfer_s, gap_s)
         ends = [
-            row[-1].end_s + sum(tail_s.get(stage, 0.0) for stage in {one.instruction.stage for one in row}) for row in ran
+            row[-1].end_s + sum(tail_s.get(stage, 0.0) for stage in {one.instruction.stage for one in row})
+            for row in ran
         ]
         finished.append(max(ends))
     return (finished[-1] - finished[1]) / (iterations - 2), ran
@@ -88,9 +89,7 @@ def text(schedule: Schedule, exchanging: Exchanging) -> list[list[str]]:
                 if travels and not sends:
                     words.append(f">>{one.label}")
             if sends:
-                words += [
-                    f"{'>>' if exchanging.held and _leaves(one, rank_of) else '>'}{one.label}" for one in group
-                ]
+                words += [f"{'>>' if exchanging.held and _leaves(one, rank_of) else '>'}{one.label}" for one in group]
         orders.append(words)
     return orders
 

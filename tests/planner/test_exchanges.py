@@ -76,9 +76,7 @@ def test_solver_and_referee_take_what_a_simulator_of_exchanges_takes(
     replayed = simulate(pipeline, clocks)
     assert replayed.iteration_time_s == pytest.approx(period_s, rel=1e-9)
     graph, at = Graph.of(pipeline), dict(zip(chain(*schedule.orders), chain(*clocks), strict=True))
-    durations = [
-        pipeline.profile.at(one.stage, one.kind, at[one] or CLOCKS[0])[0] for one in graph.instructions
-    ]
+    durations = [pipeline.profile.at(one.stage, one.kind, at[one] or CLOCKS[0])[0] for one in graph.instructions]
     assert least_period_s(graph, durations) == pytest.approx(period_s, rel=1e-9)
 
 

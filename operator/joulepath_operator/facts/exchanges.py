@@ -48,7 +48,7 @@ class Exchanges:
         return found
 
     def written(self, order: Sequence[Instruction]) -> tuple[str, ...]:
-        """The order of a rank as the planner reads it: `<1:B0`, `1:F4`, `1:B0`, `>1:F4`; `>>1:F4` where that is held."""
+        """The order of a rank as the planner reads it: `<1:B0 1:F4 1:B0 >1:F4`; `>>1:F4` where that is held."""
         sent, awaited = self.sent_after(order), self.awaited_before(order)
         words: dict[Instruction, list[str]] = {one: [one.label] for one in order}
         for one in reversed(order):

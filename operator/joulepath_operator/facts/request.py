@@ -28,7 +28,8 @@ class Delays:
 
 @dataclass(frozen=True, slots=True)
 class PlanRequest:
-    """What to plan. `orders` by place in the pipeline, as `3:F0` and with what `Exchanges.written` adds; `inputs` tells one request from another."""
+    """What to plan. `orders` by place in the pipeline, as `Exchanges.written` has them; `inputs` tells one request from
+    another."""
 
     inputs: str
     profile: EnergyProfileSpec

@@ -44,12 +44,12 @@ def measure_delays(gang: Gang, topology: Topology) -> Delays:
     )
 
 
-def _pipeline_delays(
-    ranks: Sequence[RankReport], timelines: Timelines, stages: int, exchanges: Exchanges
-) -> Delays:
+def _pipeline_delays(ranks: Sequence[RankReport], timelines: Timelines, stages: int, exchanges: Exchanges) -> Delays:
     seen = timelines.joined(exchanges)
     lag_s = {
-        stage: seen.lag_s[pair] for stage in range(stages - 1) if (pair := timelines.pair(stage, stage + 1)) in seen.lag_s
+        stage: seen.lag_s[pair]
+        for stage in range(stages - 1)
+        if (pair := timelines.pair(stage, stage + 1)) in seen.lag_s
     }
     overheads = _overheads_s(timelines.orders, seen, lag_s)
     waited = _waited_lags_s(timelines.orders, seen, overheads)
@@ -86,8 +86,7 @@ def _overheads_s(
     for order in orders:
         for before, one in pairwise(order):
             arrivals = [
-                seen.spans[message.sent_after].end_s
-                + lag_s.get(min(message.source.stage, message.target.stage), 0.0)
+                seen.spans[message.sent_after].end_s + lag_s.get(min(message.source.stage, message.target.stage), 0.0)
                 for message in seen.awaited.get(one, ())
             ] + [seen.spans[busy].end_s for busy in seen.held.get(one, ())]
             if all(arrival <= seen.spans[before].end_s for arrival in arrivals):

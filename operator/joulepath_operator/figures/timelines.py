@@ -1,7 +1,7 @@
 """A pipeline's iteration at default clocks, the ranks' timelines brought to one clock.
 
-Each rank counts from the begin of its own iteration, so that two ranks' times differ by an unknown offset. The least lag
-from one rank to another is delay + offset, that of the way back delay - offset: half the sum is the delay, half the
+Each rank counts from the begin of its own iteration, so that two ranks' times differ by an unknown offset. The least
+lag from one rank to another is delay + offset, that of the way back delay - offset: half the sum is the delay, half the
 difference the offset, and no wall clock is compared.
 """
 
@@ -87,8 +87,8 @@ class Timelines:
         for order in self.orders:
             for target, at in exchanges.awaited_before(order).items():
                 for source in _senders(target):
-                    ranks = self.rank_of.get(source.stage), self.rank_of.get(target.stage)
-                    if source in own and ranks[0] != ranks[1] and None not in ranks:
+                    ranks = self.rank_of.get(source.stage, -1), self.rank_of.get(target.stage, -1)
+                    if source in own and ranks[0] != ranks[1] and -1 not in ranks:
                         awaited.setdefault(at, []).append(Message(source, sent[source], target, at))
                         lag = own[at].begin_s - own[sent[source]].end_s
                         least[ranks] = min(least.get(ranks, inf), lag)

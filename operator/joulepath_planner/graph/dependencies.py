@@ -6,8 +6,8 @@
 - `W` takes what the own stage's I left; `C` (recomputation) the input that F kept.
 - `X` takes nothing.
 
-Each also waits for its predecessor on its rank. What is sent to another rank may leave later than its instruction ends,
-be awaited before the one that takes it begins, and hold up its sender until the receiver gets there: as the schedule says.
+Each also waits for its predecessor on its rank. As the schedule says, what is sent to another rank may leave later than
+its instruction ends, be awaited sooner than the one that takes it begins, and hold up its sender until it is awaited.
 """
 
 from __future__ import annotations
@@ -48,7 +48,10 @@ def dependencies(schedule: Schedule) -> Dependencies:
     rank_of = [rank for rank, order in enumerate(schedule.orders) for _ in order]
     number = {(one.stage, one.kind, one.microbatch): index for index, one in enumerate(everything)}
     sent, awaited = (
-        {number[one.stage, one.kind, one.microbatch]: number[at.stage, at.kind, at.microbatch] for one, at in moved.items()}
+        {
+            number[one.stage, one.kind, one.microbatch]: number[at.stage, at.kind, at.microbatch]
+            for one, at in moved.items()
+        }
         for moved in (schedule.sent_after, schedule.awaited_before)
     )
     firsts = {0, *accumulate(map(len, schedule.orders))}

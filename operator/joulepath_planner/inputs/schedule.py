@@ -70,20 +70,7 @@ class Schedule:
             raise ScheduleError(f"stage {min(idle)} has no F; a stage runs at least one forward and its backward.")
         for forward in forwards:
             _check_backward(forward, seen)
-        place = {one: (rank, at) for rank, order in enumerate(self.orders) for at, one in enumerate(order)}
-        for mark, moved in ((">", self.sent_after), ("<", self.awaited_before)):
-            for one, at in moved.items():
-                if one not in place or at not in place or place[one][0] != place[at][0]:
-                    raise ScheduleError(f"{mark}{one.label}: its rank doesn't run {one.label}; move it to the one that does.")
-        for one in self.held:
-            if one not in place:
-                raise ScheduleError(f">>{one.label}: no rank runs {one.label}; leave it out.")
-        for one, at in self.sent_after.items():
-            if place[at] < place[one]:
-                raise ScheduleError(f">{one.label} stands before {one.label}; what it made leaves when it ends, or later.")
-        for one, at in self.awaited_before.items():
-            if place[at] > place[one]:
-                raise ScheduleError(f"<{one.label} stands behind {one.label}; what it takes is there when it begins.")
+        self._check_messages()
 
     @property
     def stages(self) -> int:
@@ -114,6 +101,29 @@ class Schedule:
             " ".join(text for one in order for text in (*before[one], word(one), *behind[one])) for order in self.orders
         ]
 
+    def _check_messages(self) -> None:
+        place = {one: (rank, at) for rank, order in enumerate(self.orders) for at, one in enumerate(order)}
+        for name, moved in (("sent_after", self.sent_after), ("awaited_before", self.awaited_before)):
+            if not fits(moved, Mapping[Instruction, Instruction]):
+                raise ScheduleError(f"{name} is {quoted(moved)}; give a dict from instructions to instructions.")
+        if not fits(self.held, frozenset[Instruction]):
+            raise ScheduleError(f"held is {quoted(self.held)}; give a frozenset of instructions.")
+        for mark, one, at in (
+            *((">", *item) for item in self.sent_after.items()),
+            *(("<", *item) for item in self.awaited_before.items()),
+            *((">>", one, one) for one in self.held),
+        ):
+            if one not in place or at not in place or place[one][0] != place[at][0]:
+                raise ScheduleError(
+                    f"{mark}{one.label}: its rank doesn't run {one.label}; move it to the one that does."
+                )
+            if mark == ">" and place[at] < place[one]:
+                raise ScheduleError(
+                    f">{one.label} stands before {one.label}; what it made leaves when it ends, or later."
+                )
+            if mark == "<" and place[at] > place[one]:
+                raise ScheduleError(f"<{one.label} stands behind {one.label}; what it takes is there when it begins.")
+
 
 def recorded(orders: Sequence[str | Iterable[str | Instruction]]) -> Schedule:
     """A schedule as seen: per rank a text (`F0 F1 B0 B1`) or instructions; texts without a stage mean stage = rank.
@@ -142,7 +152,9 @@ def recorded(orders: Sequence[str | Iterable[str | Instruction]]) -> Schedule:
                 sent |= dict.fromkeys(ones[:-1], ones[-1])
                 early.clear()
         if early:
-            raise ScheduleError(f"rank {rank}: nothing stands behind <{early[0].label}; what it takes is awaited there.")
+            raise ScheduleError(
+                f"rank {rank}: nothing stands behind <{early[0].label}; what it takes is awaited there."
+            )
         read.append(tuple(own))
     return Schedule(tuple(read), sent_after=sent, awaited_before=awaited, held=frozenset(held))
 

@@ -52,7 +52,9 @@ def script(pipeline: Pipeline) -> list[ScriptedInstruction]:
         order = schedule.orders[rank]
         while cursor[rank] < len(order):
             one = order[cursor[rank]]
-            local = [(sender, one, sender) for sender in _senders(one, last_stage, known) if rank_of[sender.stage] == rank]
+            local = [
+                (sender, one, sender) for sender in _senders(one, last_stage, known) if rank_of[sender.stage] == rank
+            ]
             messages = [
                 (sender, taker, schedule.sent_after.get(sender, sender))
                 for taker in calls[one]
