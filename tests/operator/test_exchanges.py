@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -25,6 +28,8 @@ LEARNT = {
     "together": (TOGETHER, Exchanges(FB, FB)),
     "sent together": (SENT_TOGETHER, Exchanges(FB)),
 }
+RECORDED: Any = json.loads((Path(__file__).parent / "data" / "recorded-exchanges.json").read_text())
+"""What the ranks of real trainings over gloo, on virtual GPUs, reported of iterations at default clocks."""
 
 
 def made(name: str, stages: int, microbatches: int, chunks: int | None = None) -> planner.Schedule:
@@ -143,6 +148,20 @@ def test_ranks_that_wait_for_what_they_sent_to_be_taken_are_found_on_every_way()
         found, error = learnt(gang_of(SHAPES["zb-h1"], HELD, Random(seed)))
         assert found == Exchanges(held=frozenset((a, b) for a in range(4) for b in (a - 1, a + 1) if 0 <= b < 4))
         assert error == pytest.approx(0.0, abs=0.001)
+
+
+@pytest.mark.parametrize("run", RECORDED)
+def test_of_real_trainings_it_is_learnt_how_they_exchange_and_the_model_takes_what_they_took(run: str) -> None:
+    filled = {"pod": "p", "podUID": "p"}
+    ranks = tuple(RankReport.from_api({**filled, "gpuUUID": f"GPU-{one['rank']}", **one}) for one in RECORDED[run])
+    gpu = GpuReport(uuid="GPU", model="m", default_clock_mhz=1400, supported_clocks_mhz=(1400,))
+    gang = Gang(0, 4, ranks, {rank.gpu_uuid: gpu for rank in ranks}, {rank.rank: 0.0 for rank in ranks})
+    found, error = learnt(gang)
+    together = {"batched": (FB, FB), "DualPipeV": (FB, frozenset())}
+    expected = next((both for name, both in together.items() if name in run), (frozenset(), frozenset()))
+    assert (found.unsent, found.unawaited) == expected
+    assert bool(found.held) == ("batched" in run)
+    assert error == pytest.approx(0.0, abs=0.01)
 
 
 def test_pauses_of_the_host_are_no_exchange() -> None:

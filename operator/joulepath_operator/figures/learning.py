@@ -49,21 +49,20 @@ def _learnt(pipelines: Sequence[Timelines]) -> Exchanges:
     whole_s = sum(map(_length_s, pipelines))
     best, best_s = Exchanges(), _unexplained_s(pipelines, Exchanges())
     while best_s > _LEAST_SHARE * whole_s:
-        tried = [
-            replace(best, unsent=best.unsent | unsent, unawaited=best.unawaited | unawaited)
+        least_s = max(_LEAST_SHARE * whole_s, _LEAST_GAIN * best_s)
+        ways = [
+            (replace(best, unsent=best.unsent | unsent, unawaited=best.unawaited | unawaited), least_s)
             for one in neighbours
             for unsent, unawaited in (({one}, set()), (set(), {one}), ({one}, {one}))
         ]
-        left_s = [_unexplained_s(pipelines, way) for way in tried]
-        least_s = best_s - max(_LEAST_SHARE * whole_s, _LEAST_GAIN * best_s)
         if not best.held and (held := _held(pipelines, best)):
-            tried.append(replace(best, held=held))
-            left_s.append(_unexplained_s(pipelines, tried[-1]))
-            least_s = max(least_s, left_s[-1])
-        found_s, index = min((each_s, index) for index, each_s in enumerate(left_s))
-        if found_s > least_s:
+            ways.append((replace(best, held=held), 0.0))
+        left = [(_unexplained_s(pipelines, way), at) for at, (way, _) in enumerate(ways)]
+        better = [(left_s, at) for left_s, at in left if best_s - left_s > ways[at][1]]
+        if not better:
             break
-        best, best_s = tried[index], found_s
+        best_s, at = min(better)
+        best = ways[at][0]
     return best
 
 
