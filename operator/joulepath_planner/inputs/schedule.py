@@ -7,7 +7,7 @@ follows from its kind (`dependencies`).
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -134,29 +134,38 @@ def recorded(orders: Sequence[str | Iterable[str | Instruction]]) -> Schedule:
     if not fits(orders, Sequence[str | Iterable[str | Instruction]]):
         raise ScheduleError(f"orders is {quoted(orders)}; give a list with the order of each rank, such as 'F0 B0'.")
     read: list[tuple[Instruction, ...]] = []
-    sent, awaited, held = dict[Instruction, Instruction](), dict[Instruction, Instruction](), set[Instruction]()
+    sent, awaited = list[tuple[Instruction, Instruction]](), list[tuple[Instruction, Instruction]]()
+    held: set[Instruction] = set()
     for rank, order in enumerate(orders):
         own, early = list[Instruction](), list[Instruction]()
         for part in order.split() if isinstance(order, str) else order:
             if isinstance(part, str) and part[:1] == "<":
                 early.append(Instruction.parse(part[1:], rank))
             elif isinstance(part, str) and part[:1] == ">" and own:
-                one = Instruction.parse(part.lstrip(">"), rank)
-                held.update([one] * part.startswith(">>"))
-                if one != own[-1]:
-                    sent[one] = own[-1]
+                holds = part.startswith(">>")
+                sent.append((Instruction.parse(part[1 + holds :], rank), own[-1]))
+                held.update([sent[-1][0]] * holds)
             else:
                 ones = [Instruction.parse(text, rank) for text in part.split("+")] if isinstance(part, str) else [part]
                 own += ones
-                awaited |= dict.fromkeys(early, ones[0])
-                sent |= dict.fromkeys(ones[:-1], ones[-1])
+                awaited += [(one, ones[0]) for one in early]
+                sent += [(one, ones[-1]) for one in ones[:-1]]
                 early.clear()
         if early:
             raise ScheduleError(
                 f"rank {rank}: nothing stands behind <{early[0].label}; what it takes is awaited there."
             )
         read.append(tuple(own))
-    return Schedule(tuple(read), sent_after=sent, awaited_before=awaited, held=frozenset(held))
+    for mark, moved in ((">", sent), ("<", awaited)):
+        for one, count in Counter(one for one, _ in moved).items():
+            if count > 1:
+                raise ScheduleError(f"{mark}{one.label} is there twice; keep the one where it happens.")
+    return Schedule(
+        tuple(read),
+        sent_after={one: at for one, at in sent if one != at},
+        awaited_before={one: at for one, at in awaited if one != at},
+        held=frozenset(held),
+    )
 
 
 def _is_instruction(one: object) -> bool:
