@@ -2,13 +2,15 @@
 operator's decisions and the planner, on one node of eight virtual GPUs and without Kubernetes.
 
     python benchmarks/closed_loop.py --lag-ms 5 10 20 100 [--time-scale 0.55] [--detail FILE]
-    python benchmarks/closed_loop.py --megatron '{"chunks": 2}' [--environment megatron-0.16.1]
-    python benchmarks/closed_loop.py --no-pipeline '{"microbatches": 2}' --slowdown 5
+    python benchmarks/closed_loop.py --framework megatron --options '{"chunks": 2}' [--environment megatron-0.16.1]
+    python benchmarks/closed_loop.py --framework torch --options '{"schedule": "ScheduleZBVZeroBubble", "chunks": 2}'
+    python benchmarks/closed_loop.py --framework replicas --options '{"microbatches": 2}' --slowdown 5
 
 Each line of the result is one run: the job is profiled by a sweep, planned, and measured in interleaved plan and
 control blocks, by the same code and rules as on a cluster. A replay of published data on virtual GPUs, no GPU
-measurement. Writes benchmarks/results/closed_loop.json. With --megatron it is Megatron-core's schedules that train, on
-four GPUs with stages of different length, with --no-pipeline DDP on two GPUs, and nothing is written.
+measurement. Writes benchmarks/results/closed_loop.json. With --framework it is the schedules of Megatron-core,
+DeepSpeed or torch that train, on four GPUs with stages of different length, or replicas without a pipeline (torch's
+DDP), on two, and nothing is written.
 """
 
 from __future__ import annotations
@@ -37,6 +39,7 @@ from joulepath_crds import (
     Phase,
 )
 from joulepath_operator.facts.observation import NodeJob, Observation, Pod, TrainingJob
+from joulepath_operator.facts.request import PlanRequest, PlanResult
 from joulepath_operator.planning.compute import compute
 from joulepath_operator.story.decide import decide
 from real_cluster import cores_awake
@@ -46,6 +49,8 @@ from virtual_gpus.build import library_dir
 ROOT = Path(__file__).resolve().parents[1]
 PROFILE = ROOT / "examples/data/gpt3-175b_a100-sxm_stage-profile.csv"
 LONGEST_S = 900.0
+_RANKS = 4
+"""Of a framework's pipeline."""
 
 
 @dataclass(slots=True)
@@ -147,33 +152,36 @@ def example() -> Training:
     return Training(model.replay(PROFILE), 8, Path(sys.executable), script)
 
 
-def megatron(environment: str, options: dict[str, Any]) -> Training:
-    """Megatron-core's."""
-    chunks = options.get("chunks", 1)
-    scales = [1.0, 0.6, 0.75, 0.9, 0.55, 0.7, 0.8, 0.65]
-    gpus = model.parametric({"stage_scale": tuple(scales[: 4 * chunks]), "seconds": {"F": 0.08, "B": 0.16}})
-    order = json.dumps({"pipeline": 4, "microbatches": 8, **options})
-    script = ("-m", "tests.trainer.frameworks.megatron_scenarios", order)
-    return Training(gpus, 4, frameworks.environment(environment), script)
+def of_framework(name: str, environment: str | None, options: dict[str, Any]) -> Training:
+    """A framework's, in its newest environment or in this one; options are those of its scenario."""
+    scales = [1.0, 0.6, 0.75, 0.9, 0.55, 0.7, 0.8, 0.65][: _RANKS * options.get("chunks", 1)]
+    seconds = {"F": 0.08, "B": 0.16, "I": 0.08, "W": 0.08}
+    gpus = model.parametric({"stage_scale": tuple(scales), "seconds": seconds})
+    if name == "torch":
+        python = Path(sys.executable)
+    else:
+        python = frameworks.environment(environment or frameworks.names(name)[-1])
+        options = {"pipeline": _RANKS, **options}
+    order = json.dumps({"microbatches": 8, **options})
+    return Training(gpus, _RANKS, python, ("-m", f"tests.trainer.frameworks.{name}_scenarios", order))
 
 
-def without_pipeline(options: dict[str, Any]) -> Training:
-    """DDP's."""
+def replicas(options: dict[str, Any]) -> Training:
+    """Those of torch's DDP, without a pipeline."""
     gpus = model.parametric({"stage_scale": (1.0,), "seconds": {"F": 0.1, "B": 0.2}})
-    return Training(
-        gpus, 2, Path(sys.executable), ("-m", "tests.trainer.frameworks.pass_scenarios", json.dumps(options))
-    )
+    script = ("-m", "tests.trainer.frameworks.pass_scenarios", json.dumps(options))
+    return Training(gpus, 2, Path(sys.executable), script)
 
 
 def run(
-    made: Training, scale: float, lag_ms: float, granularity: str, slowdown: float, detail: Path | None
+    made: Training, scale: float, lag_ms: float, granularity: str, slowdown: float, pairs: int, detail: Path | None
 ) -> dict[str, Any]:
-    """One training under control, until eight pairs of blocks are measured, or nothing is to be saved."""
+    """One training under control, until so many pairs of blocks are measured, or nothing is to be saved."""
     spec = EnergyPlanSpec(
         job=JobReference(name="job"),
         granularity=Granularity(granularity),
         max_slowdown_percent=slowdown,
-        measurement=Measurement(pairs=8),
+        measurement=Measurement(pairs=pairs),
     )
     with (
         tempfile.TemporaryDirectory() as name,
@@ -211,6 +219,10 @@ def run(
     result: dict[str, Any] = {"lag_ms": lag_ms, "phase": str(status.phase), "message": status.message}
     if plan is not None:
         result |= {"granularity": str(plan.granularity), "predicted_savings": plan.predicted_savings}
+    if isinstance(answer := loop.seen.planned, PlanResult):
+        result["model_error"] = answer.t_min_s / answer.control_time_s - 1
+    if isinstance(asked := loop.seen.asked, PlanRequest):
+        result["exchanges"] = repr(asked.delays.exchanges)
     if status.measured is not None:
         for what in ("savings", "slowdown"):
             figure = getattr(status.measured, what)
@@ -224,26 +236,26 @@ def main() -> None:
     parser.add_argument("--lag-ms", type=float, nargs="+", default=[5, 10, 20, 100])
     parser.add_argument("--time-scale", type=float, default=0.55)
     parser.add_argument("--granularity", default="auto")
+    parser.add_argument("--pairs", type=int, default=8, help="of blocks to measure, 4 at least (default: %(default)s)")
     parser.add_argument("--detail", type=Path, help="write the last report, plan and status of each run here")
-    parser.add_argument("--megatron", type=json.loads, help="Megatron's schedule: chunks, batched, microbatches")
-    parser.add_argument("--no-pipeline", type=json.loads, help="DDP's training: microbatches")
-    parser.add_argument("--slowdown", type=float, default=0.0, help="percent that are allowed")
-    parser.add_argument("--environment", default=frameworks.names("megatron")[-1], help="one of locks/frameworks")
+    parser.add_argument("--framework", choices=("megatron", "torch", "deepspeed", "replicas"), help="whose schedules train")
+    parser.add_argument("--options", type=json.loads, default={}, help="of its training: schedule, chunks, batched ...")
+    parser.add_argument("--slowdown", type=float, default=0.0, help="percent that are allowed (default: %(default)s)")
+    parser.add_argument("--environment", help="one of locks/frameworks, the newest by default")
     options = parser.parse_args()
-    if options.no_pipeline is not None:
-        made = without_pipeline(options.no_pipeline)
-    elif options.megatron is not None:
-        made = megatron(options.environment, options.megatron)
-    else:
-        made = example()
+    made = example()
+    if options.framework == "replicas":
+        made = replicas(options.options)
+    elif options.framework is not None:
+        made = of_framework(options.framework, options.environment, options.options)
     with cores_awake():
         runs = [
-            run(made, options.time_scale, lag, options.granularity, options.slowdown, options.detail)
+            run(made, options.time_scale, lag, options.granularity, options.slowdown, options.pairs, options.detail)
             for lag in options.lag_ms
         ]
     result = {"virtual": True, "time_scale": options.time_scale, "runs": runs}
     print(json.dumps(result, indent=2))
-    if options.megatron is not None or options.no_pipeline is not None:
+    if options.framework is not None:
         return
     (ROOT / "benchmarks/results/closed_loop.json").write_text(json.dumps(result, indent=2) + "\n")
 

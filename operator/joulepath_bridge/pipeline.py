@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from joulepath_crds import EnergyProfileSpec
-from joulepath_planner import Instruction, Pipeline, Point, Profile, Schedule, recorded
+from joulepath_planner import Pipeline, Point, Profile, Schedule, recorded
 from joulepath_planner.inputs.pipeline import Link
 
 __all__ = ["pipeline_of", "profile_of", "tails_of", "transfers_of"]
@@ -70,14 +70,15 @@ def pipeline_of(
 ) -> Pipeline:
     """The pipeline of the job that the profile was measured on. A stage runs on all its tensor-parallel peers together.
 
-    orders: what each rank runs, as `3:F0`. profile: the points to plan on, such as those of `profile_of`, completed.
+    orders: what each rank runs (`3:F0`), with marks where messages leave later and the like, as `recorded` reads them.
+    profile: the points to plan on, such as those of `profile_of`, completed.
     transfers_s, overheads_s, tails_s: as seen since; they go before what was measured with the profile.
 
     Raises:
         PlannerError: Profile, orders and delays make no pipeline.
     """
     return Pipeline(
-        schedule=recorded([[Instruction.parse(label) for label in order] for order in orders]),
+        schedule=recorded(orders),
         profile=profile,
         transfer_s={**transfers_of(spec), **transfers_s},
         overhead_s=overheads_s,

@@ -187,6 +187,14 @@ def test_a_schedule_may_be_a_file(run: Run, csv: Path, tmp_path: Path) -> None:
     assert json.loads(ran.out)["energy_j"] == pytest.approx(_planned(run, csv)["energy_j"])
 
 
+def test_a_schedule_s_file_says_which_messages_leave_later(run: Run, csv: Path, tmp_path: Path) -> None:
+    order = tmp_path / "order.txt"
+    lines = PIPELINE.schedule.to_text()
+    order.write_text("\n".join([*lines[:-1], lines[-1].replace("B0 F1", "B0 F1 >B0")]))
+    later = json.loads(run("plan", csv, "--schedule", order, "--blocking-power", 80, "--json").out)
+    assert later["t_min_s"] > _planned(run, csv)["t_min_s"]
+
+
 def test_clocks_between_the_measured_ones_can_be_filled_in(run: Run, csv: Path) -> None:
     finer = _planned(run, csv, "--clock-step", 20)
     clocks = {one["clock_mhz"] for rank in finer["ranks"] for one in rank["instructions"]}

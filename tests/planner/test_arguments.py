@@ -79,6 +79,15 @@ ROW = [None] * 4
         (lambda: planner.recorded([[planner.Instruction("0", "F", 0)]]), "is no instruction"),
         (lambda: planner.recorded([f"F{'9' * 5000}"]), "is not understood; write it as B3"),
         (lambda: planner.Schedule(5), "orders is 5; give a tuple of instructions for each rank"),
+        (
+            lambda: planner.Schedule(SCHEDULE.orders, sent_after={3: 4}),
+            "sent_after is {3: 4}; give a dict from instructions to instr",
+        ),
+        (
+            lambda: planner.Schedule(SCHEDULE.orders, awaited_before=3),
+            "awaited_before is 3; give a dict from instructions to instructions",
+        ),
+        (lambda: planner.Schedule(SCHEDULE.orders, held="F0"), "held is 'F0'; give a frozenset of instructions"),
         (lambda: planner.Instruction.parse(3), "instruction 3 is not understood; write it as B3"),
         (lambda: planner.LagTable.constant("x"), "up_s is 'x'; it must be a number"),
         (lambda: planner.LagTable(1.0, 1.0, 1.0, 1.0, {1: 2}), "targets is {1: 2}"),

@@ -41,8 +41,12 @@ def check(run: dict[str, Any]) -> None:
     assert seen.orders == generated.orders, run
     # When activations leave can be seen only of those that do leave.
     rank_of = generated.rank_of
-    sending = {one for one in generated.pairs if rank_of[one.stage] != rank_of.get(one.stage + 1, rank_of[one.stage])}
-    assert seen.pairs == sending, run
+    sending = {
+        one: at
+        for one, at in generated.sent_after.items()
+        if rank_of[one.stage] != rank_of.get(one.stage + 1, rank_of[one.stage])
+    }
+    assert seen.sent_after == sending, run
 
 
 def recorded_names() -> set[str]:

@@ -14,8 +14,11 @@ def test_text_and_schedule_are_the_same_thing() -> None:
     assert Instruction.parse("B3", stage=2) == Instruction.parse("2:B3") == Instruction(2, "B", 3)
     assert str(Instruction(2, "B", 3)) == "B3"
     paired = dualpipev(4, 4)
-    assert paired.to_text()[1].startswith("F0 2:F0 F1 2:F1 F2 2:B0 2:F2+B0 F3+2:B1")
+    assert paired.to_text()[1].startswith("F0 2:F0 F1 2:F1 F2 2:B0 2:F2 B0 >2:F2 F3 2:B1 >F3")
     assert recorded(paired.to_text()) == replace(paired, name="recorded")
+    moved = ["F0 F1 B0 >F1 B1", "F0 <B1 F1 B0 >F1 B1"]
+    assert recorded(moved).to_text() == moved
+    assert recorded(["F0 F1+B0 B1", "F0 <B1 F1+B0 B1"]) == recorded(moved)
 
 
 @pytest.mark.parametrize("text", ["", "B", "R1", "F-1", "1F"])
@@ -32,7 +35,15 @@ def test_a_text_that_is_no_instruction_is_refused(text: str) -> None:
         (["1:F0 1:B0"], "numbered from 0"),
         ([], "at least one rank"),
         (["F0 B0", "X0"], "stage 1 has no F"),
-        (["F0+F1 B0 B1"], "0:F0 is no pair; a pair is an F and the B or I right behind it"),
+        (["F0 B0 <B0"], "rank 0: nothing stands behind <0:B0"),
+        ([">F0 F0 B0"], "instruction '>F0' is not understood"),
+        (["F0 >B0 B0"], ">0:B0 stands before 0:B0; what it made leaves when it ends, or later"),
+        (["F0 <F0 B0"], "<0:F0 stands behind 0:F0; what it takes is there when it begins"),
+        (["F0 B0 >1:F0", "F0 B0"], ">1:F0: its rank doesn't run 1:F0; move it to the one that does"),
+        (["F0 B0 F1 >>>F0 B1"], "instruction '>F0' is not understood"),
+        (["F0 F1+B0 >F1 B1"], ">0:F1 is there twice; keep the one where it happens"),
+        (["F0 <B1 F1 B0 <B1 B1"], "<0:B1 is there twice"),
+        (["F0 B0 >F9"], ">0:F9: its rank doesn't run 0:F9"),
         (["F0 F1 B0 B1", "F0 F1 B0"], "stage 1 has no backward of microbatch 1; add its B1, or its I1 and W1"),
         (["F0 B0 I0 W0"], "stage 0 runs both B0 and I0; keep B, or I and W"),
     ],

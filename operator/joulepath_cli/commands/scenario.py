@@ -69,8 +69,9 @@ def add_arguments(parser: ArgumentParser, *, several_schedules: bool = False) ->
         "--schedule",
         metavar="NAME",
         type=quantities.listed(str) if several_schedules else str,
-        help=f"{', '.join(SCHEDULES)}; or a file with the order of each rank, one a line, such as 'F0 F1 B0 B1' "
-        "(default: the profile's, else 1f1b)" + ("; several with commas" if several_schedules else ""),
+        help=f"{', '.join(SCHEDULES)}; or a file with the order of each rank, one a line, such as 'F0 F1 B0 B1', with "
+        "'>F1' where what F1 made leaves later (default: the profile's, else 1f1b)"
+        + ("; several with commas" if several_schedules else ""),
     )
     group.add_argument(
         "--stages", type=quantities.count, metavar="N", help="stages of the model (default: all of the profile)"

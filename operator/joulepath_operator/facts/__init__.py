@@ -5,6 +5,7 @@
 - `refusals`: why a job gets no plan
 - `absence`: why a pod has no trainer
 - `admission`: what its namespace says of that
+- `exchanges`: when messages leave a rank, and when they are awaited
 - `request`: what the planner is asked, and its answer
 - `observation`: what a decision is made from, and what it is
 - `gang`: the ranks of one attempt of a job

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from joulepath_crds import EnergyProfileSpec, FrontierPoint, Granularity, StagePlan, SwitchingLag
+from joulepath_operator.facts.exchanges import Exchanges
 from joulepath_operator.facts.refusals import Refusal
 
 __all__ = ["Delays", "PlanRefusal", "PlanRequest", "PlanResult", "TransferEdge"]
@@ -16,16 +17,19 @@ TransferEdge = tuple[int, int, str]
 
 @dataclass(frozen=True, slots=True)
 class Delays:
-    """Seconds that no clock changes: between stages, before each instruction of a (stage, kind), after the last."""
+    """Seconds that no clock changes: between stages, before each instruction of a (stage, kind), after the last; and
+    when messages leave and are awaited, which those rest upon."""
 
     transfers_s: Mapping[TransferEdge, float] = field(default_factory=dict)
     overheads_s: Mapping[tuple[int, str], float] = field(default_factory=dict)
     tails_s: Mapping[int, float] = field(default_factory=dict)
+    exchanges: Exchanges = field(default_factory=Exchanges)
 
 
 @dataclass(frozen=True, slots=True)
 class PlanRequest:
-    """What to plan. `orders` by place in the pipeline, as `3:F0`; `inputs` tells one request from another."""
+    """What to plan. `orders` by place in the pipeline, as `Exchanges.written` has them; `inputs` tells one request from
+    another."""
 
     inputs: str
     profile: EnergyProfileSpec

@@ -3,7 +3,9 @@
 - `order`: what a rank runs in an iteration
 - `clocks`: which clocks a sweep measures, in which order
 - `coverage`: how much of a sweep is measured
-- `delays`: delays that no clock changes, and the offsets between ranks' clocks
+- `timelines`: the timelines of a pipeline's ranks, brought to one clock
+- `learning`: when messages leave and are awaited, learnt from them
+- `delays`: delays that no clock changes
 - `profile`: what the ranks measured, as a profile of the pipeline
 - `activation`: from which iteration on a new plan holds
 - `savings`: plan blocks against the control blocks beside them

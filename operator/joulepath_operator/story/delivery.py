@@ -257,12 +257,12 @@ def _inputs(case: ReadyCase, profile: StoredProfile | None) -> str:
 
 
 def _request(case: ReadyCase, profile: StoredProfile, inputs: str) -> PlanRequest:
-    ranks = case.gang.pipeline()
+    delays = measure_delays(case.gang, case.topology)
     return PlanRequest(
         inputs=inputs,
         profile=profile.spec,
-        orders=tuple(tuple(one.label for one in executed(rank)) for rank in ranks),
-        delays=measure_delays(case.gang, case.topology),
+        orders=tuple(delays.exchanges.written(executed(rank)) for rank in case.gang.pipeline()),
+        delays=delays,
         control_time_s=case.gang.control_time_s,
         max_slowdown=case.seen.spec.max_slowdown_percent / 100,
         granularity=case.seen.spec.granularity,

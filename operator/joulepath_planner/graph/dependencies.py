@@ -6,27 +6,31 @@
 - `W` takes what the own stage's I left; `C` (recomputation) the input that F kept.
 - `X` takes nothing.
 
-Each also waits for its predecessor on its rank. What the forward of a pair sends to another rank leaves when its
-partner has ended.
+Each also waits for its predecessor on its rank. As the schedule says, what is sent to another rank may leave later than
+its instruction ends, be awaited sooner than the one that takes it begins, and hold up its sender until it is awaited.
 """
 
 from __future__ import annotations
 
+from itertools import accumulate
 from typing import NamedTuple, TypeAlias
 
 from joulepath_planner.arguments import checked
 from joulepath_planner.errors import ScheduleError
 from joulepath_planner.inputs.instruction import FIXED, Instruction
+from joulepath_planner.inputs.pipeline import Link
 from joulepath_planner.inputs.schedule import Schedule
 
 __all__ = ["Dependencies", "Need", "dependencies"]
 
 
 class Need(NamedTuple):
-    """The instruction whose result is taken, and the one after whose end it is there: as a rule the same."""
+    """The instruction whose result is taken, the one after whose end it is there (as a rule the same), and how it comes
+    from another rank; None where nothing comes from there: the own rank's results, or a receiver's being ready."""
 
     result: Instruction
     after: Instruction
+    link: Link | None
 
 
 Dependencies: TypeAlias = dict[Instruction, tuple[Need, ...]]
@@ -39,24 +43,35 @@ def dependencies(schedule: Schedule) -> Dependencies:
     Raises:
         ScheduleError: An instruction waits for one that nobody executes, or for itself in the end.
     """
-    rank_of = schedule.rank_of
     # By numbers and plain tuples: several times as fast as by instructions, and large pipelines have many.
     everything = [one for order in schedule.orders for one in order]
+    rank_of = [rank for rank, order in enumerate(schedule.orders) for _ in order]
     number = {(one.stage, one.kind, one.microbatch): index for index, one in enumerate(everything)}
-    last = len(rank_of) - 1
-    results = [_results(one, last, number) for one in everything]
-    after = list(results)
-    for one, behind in schedule.partner.items():
-        taker = number.get((one.stage + 1, "F", one.microbatch))
-        if taker is not None and rank_of[one.stage + 1] != rank_of[one.stage]:
-            after[taker] = [number[behind.stage, behind.kind, behind.microbatch]]
+    sent, awaited = (
+        {
+            number[one.stage, one.kind, one.microbatch]: number[at.stage, at.kind, at.microbatch]
+            for one, at in moved.items()
+        }
+        for moved in (schedule.sent_after, schedule.awaited_before)
+    )
+    firsts = {0, *accumulate(map(len, schedule.orders))}
+    last = schedule.stages - 1
+    needs: list[list[tuple[int, int, Link | None]]] = [[] for _ in everything]
+    for taker, one in enumerate(everything):
+        for result in _results(one, last, number):
+            if rank_of[result] == rank_of[taker]:
+                needs[taker].append((result, result, None))
+                continue
+            sender, end, begin = everything[result], sent.get(result, result), awaited.get(taker, taker)
+            needs[begin].append((result, end, (sender.stage, one.stage, sender.kind)))
+            if sender in schedule.held and end + 1 not in firsts and begin not in firsts:
+                needs[end + 1].append((begin - 1, begin - 1, None))
+    after = [[end for _, end, _ in some] for some in needs]
     ordered = _ordered(schedule, after)
     if len(ordered) < len(everything):
         raise ScheduleError(_deadlock(schedule, everything, after, set(ordered)))
     return {
-        everything[index]: tuple(
-            Need(everything[result], everything[end]) for result, end in zip(results[index], after[index], strict=True)
-        )
+        everything[index]: tuple(Need(everything[result], everything[end], link) for result, end, link in needs[index])
         for index in ordered
     }
 

@@ -49,7 +49,7 @@ class Graph:
             rank, overhead = rank_of[one.stage], pipeline.overhead(one.stage, one.kind)
             gaps = {before[rank]: overhead} if rank in before else {}
             for need in needs[one]:
-                transfer = transfers.get((need.result.stage, one.stage, need.result.kind), 0.0) if transfers else 0.0
+                transfer = transfers.get(need.link, 0.0) if transfers and need.link is not None else 0.0
                 if transfer or rank_of[need.after.stage] != rank:
                     source = number[need.after]
                     gaps[source] = max(transfer, gaps.get(source, 0.0))

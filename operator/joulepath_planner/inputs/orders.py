@@ -108,9 +108,8 @@ def dualpipev(stages: int, microbatches: int) -> Schedule:
     if microbatches < stages:
         raise ScheduleError(f"dualpipev needs at least as many microbatches as stages, {stages}, not {microbatches}.")
     built = [_dualpipev(rank, ranks, microbatches) for rank in range(ranks)]
-    return Schedule(
-        tuple(tuple(one.order) for one in built), "dualpipev", frozenset().union(*(one.pairs for one in built))
-    )
+    pairs = {forward: backward for one in built for forward, backward in one.pairs.items()}
+    return Schedule(tuple(tuple(one.order) for one in built), "dualpipev", sent_after=pairs)
 
 
 SCHEDULES: Final[dict[str, Callable[..., Schedule]]] = {
@@ -151,7 +150,7 @@ class _Rank:
 
     def __init__(self) -> None:
         self.order: list[Instruction] = []
-        self.pairs: set[Instruction] = set()
+        self.pairs: dict[Instruction, Instruction] = {}
         self._count: Counter[tuple[int, str]] = Counter()
         self._due: deque[int] = deque()
 
@@ -166,7 +165,7 @@ class _Rank:
 
     def run_pair(self, forward: int, backward: int) -> None:
         self.run(("F", forward), ("B", backward))
-        self.pairs.add(self.order[-2])
+        self.pairs[self.order[-2]] = self.order[-1]
 
     def run_due(self) -> bool:
         """The weight gradient that has been due for longest; False if there is none."""

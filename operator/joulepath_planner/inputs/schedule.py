@@ -7,9 +7,9 @@ follows from its kind (`dependencies`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from joulepath_planner.arguments import fits, quoted
@@ -26,8 +26,13 @@ Clocks: TypeAlias = Sequence[Sequence[int | None]]
 class Schedule:
     """`orders[rank]` is what that rank executes in one iteration, in order.
 
-    pairs: the forwards that are one action with the backward right behind them (written `F4+B1`). The two run one after
-        the other, but what either sends to another rank leaves only when both have ended.
+    What an instruction made leaves for another rank when it ends, and what it takes from one is awaited right before it
+    begins, unless it is named here:
+
+    sent_after: the later instruction of the same rank at whose end it leaves (written `F4 B1 >F4`, or `F4+B1`).
+    awaited_before: the sooner instruction of the same rank that doesn't begin before it has come (written `<B1 F4 B1`).
+    held: what the rank itself waits for to be taken, which is once the other rank does nothing but await it, before it
+        goes on (written `F4 >>F4 B1`).
 
     Raises:
         ScheduleError: No pipeline can execute it.
@@ -35,7 +40,9 @@ class Schedule:
 
     orders: tuple[tuple[Instruction, ...], ...]
     name: str = "recorded"
-    pairs: frozenset[Instruction] = frozenset()
+    sent_after: Mapping[Instruction, Instruction] = field(default_factory=dict)
+    awaited_before: Mapping[Instruction, Instruction] = field(default_factory=dict)
+    held: frozenset[Instruction] = frozenset()
 
     def __post_init__(self) -> None:
         owner: dict[int, int] = {}
@@ -63,10 +70,7 @@ class Schedule:
             raise ScheduleError(f"stage {min(idle)} has no F; a stage runs at least one forward and its backward.")
         for forward in forwards:
             _check_backward(forward, seen)
-        partner = self.partner
-        for forward in self.pairs:
-            if forward.kind != "F" or forward not in partner or partner[forward].kind not in ("B", "I"):
-                raise ScheduleError(f"{forward.label} is no pair; a pair is an F and the B or I right behind it.")
+        self._check_messages()
 
     @property
     def stages(self) -> int:
@@ -81,19 +85,44 @@ class Schedule:
         """The rank that owns each stage."""
         return {one.stage: rank for rank, order in enumerate(self.orders) for one in order}
 
-    @property
-    def partner(self) -> dict[Instruction, Instruction]:
-        """The backward of each forward of a pair."""
-        return {one: behind for order in self.orders for one, behind in pairwise(order) if one in self.pairs}
-
     def to_text(self) -> list[str]:
-        """One line per rank, such as `F0 2:F0 F1+2:B0`; the stage is left out where it equals the rank."""
+        """One line per rank, such as `F0 2:F0 <2:B0 F1 2:B0 >F1`; the stage is left out where it equals the rank."""
+        before, behind = defaultdict[Instruction, list[str]](list), defaultdict[Instruction, list[str]](list)
+        rank_of = self.rank_of
+
+        def word(one: Instruction) -> str:
+            return str(one) if one.stage == rank_of[one.stage] else one.label
+
+        for one, at in self.awaited_before.items():
+            before[at].append("<" + word(one))
+        for one, at in {**{one: one for one in self.held}, **self.sent_after}.items():
+            behind[at].append((">>" if one in self.held else ">") + word(one))
         return [
-            "".join(
-                (str(one) if one.stage == rank else one.label) + ("+" if one in self.pairs else " ") for one in order
-            ).strip()
-            for rank, order in enumerate(self.orders)
+            " ".join(text for one in order for text in (*before[one], word(one), *behind[one])) for order in self.orders
         ]
+
+    def _check_messages(self) -> None:
+        place = {one: (rank, at) for rank, order in enumerate(self.orders) for at, one in enumerate(order)}
+        for name, moved in (("sent_after", self.sent_after), ("awaited_before", self.awaited_before)):
+            if not fits(moved, Mapping[Instruction, Instruction]):
+                raise ScheduleError(f"{name} is {quoted(moved)}; give a dict from instructions to instructions.")
+        if not fits(self.held, frozenset[Instruction]):
+            raise ScheduleError(f"held is {quoted(self.held)}; give a frozenset of instructions.")
+        for mark, one, at in (
+            *((">", *item) for item in self.sent_after.items()),
+            *(("<", *item) for item in self.awaited_before.items()),
+            *((">>", one, one) for one in self.held),
+        ):
+            if one not in place or at not in place or place[one][0] != place[at][0]:
+                raise ScheduleError(
+                    f"{mark}{one.label}: its rank doesn't run {one.label}; move it to the one that does."
+                )
+            if mark == ">" and place[at] < place[one]:
+                raise ScheduleError(
+                    f">{one.label} stands before {one.label}; what it made leaves when it ends, or later."
+                )
+            if mark == "<" and place[at] > place[one]:
+                raise ScheduleError(f"<{one.label} stands behind {one.label}; what it takes is there when it begins.")
 
 
 def recorded(orders: Sequence[str | Iterable[str | Instruction]]) -> Schedule:
@@ -105,15 +134,38 @@ def recorded(orders: Sequence[str | Iterable[str | Instruction]]) -> Schedule:
     if not fits(orders, Sequence[str | Iterable[str | Instruction]]):
         raise ScheduleError(f"orders is {quoted(orders)}; give a list with the order of each rank, such as 'F0 B0'.")
     read: list[tuple[Instruction, ...]] = []
-    pairs: set[Instruction] = set()
+    sent, awaited = list[tuple[Instruction, Instruction]](), list[tuple[Instruction, Instruction]]()
+    held: set[Instruction] = set()
     for rank, order in enumerate(orders):
-        own: list[Instruction] = []
+        own, early = list[Instruction](), list[Instruction]()
         for part in order.split() if isinstance(order, str) else order:
-            ones = [Instruction.parse(text, rank) for text in part.split("+")] if isinstance(part, str) else [part]
-            own += ones
-            pairs.update(ones[:-1])
+            if isinstance(part, str) and part[:1] == "<":
+                early.append(Instruction.parse(part[1:], rank))
+            elif isinstance(part, str) and part[:1] == ">" and own:
+                holds = part.startswith(">>")
+                sent.append((Instruction.parse(part[1 + holds :], rank), own[-1]))
+                held.update([sent[-1][0]] * holds)
+            else:
+                ones = [Instruction.parse(text, rank) for text in part.split("+")] if isinstance(part, str) else [part]
+                own += ones
+                awaited += [(one, ones[0]) for one in early]
+                sent += [(one, ones[-1]) for one in ones[:-1]]
+                early.clear()
+        if early:
+            raise ScheduleError(
+                f"rank {rank}: nothing stands behind <{early[0].label}; what it takes is awaited there."
+            )
         read.append(tuple(own))
-    return Schedule(tuple(read), pairs=frozenset(pairs))
+    for mark, moved in ((">", sent), ("<", awaited)):
+        for one, count in Counter(one for one, _ in moved).items():
+            if count > 1:
+                raise ScheduleError(f"{mark}{one.label} is there twice; keep the one where it happens.")
+    return Schedule(
+        tuple(read),
+        sent_after={one: at for one, at in sent if one != at},
+        awaited_before={one: at for one, at in awaited if one != at},
+        held=frozenset(held),
+    )
 
 
 def _is_instruction(one: object) -> bool:

@@ -7,6 +7,7 @@ order of all instructions that every rank's order and every message agree with, 
 from __future__ import annotations
 
 from collections import deque
+from itertools import pairwise
 from typing import NamedTuple
 
 from joulepath_planner.errors import ScheduleError
@@ -35,7 +36,12 @@ def script(pipeline: Pipeline) -> list[ScriptedInstruction]:
     schedule, last_stage = pipeline.schedule, pipeline.schedule.stages - 1
     known = {one for order in schedule.orders for one in order}
     rank_of = {one.stage: rank for rank, order in enumerate(schedule.orders) for one in order}
-    behind = {one: order[at + 1] for order in schedule.orders for at, one in enumerate(order) if one in schedule.pairs}
+    calls: dict[Instruction, list[Instruction]] = {one: [one] for one in known}
+    """Whose messages are awaited before an instruction begins; its own rank's results only itself awaits."""
+    for taker, caller in schedule.awaited_before.items():
+        calls[taker].remove(taker)
+        calls[caller].append(taker)
+    readiness = _readiness(pipeline, calls, known)
     done: dict[Instruction, int] = {}
     waiting: dict[Instruction, list[int]] = {}
     cursor = [0] * len(schedule.orders)
@@ -46,17 +52,23 @@ def script(pipeline: Pipeline) -> list[ScriptedInstruction]:
         order = schedule.orders[rank]
         while cursor[rank] < len(order):
             one = order[cursor[rank]]
-            senders = [
-                (sender, moves, behind.get(sender, sender) if rank_of[sender.stage] != rank else sender)
-                for sender, moves in _senders(one, last_stage, known)
+            local = [
+                (sender, one, sender) for sender in _senders(one, last_stage, known) if rank_of[sender.stage] == rank
             ]
-            if missing := [leaves for _, _, leaves in senders if leaves not in done]:
+            messages = [
+                (sender, taker, schedule.sent_after.get(sender, sender))
+                for taker in calls[one]
+                for sender in _senders(taker, last_stage, known)
+                if rank_of[sender.stage] != rank
+            ]
+            needed = [leaves for _, _, leaves in (*local, *messages)] + readiness.get(one, [])
+            if missing := [other for other in needed if other not in done]:
                 waiting.setdefault(missing[0], []).append(rank)
                 break
             inputs = tuple(
-                (done[leaves], pipeline.transfer_s.get((sender.stage, one.stage, sender.kind), 0.0) if moves else 0.0)
-                for sender, moves, leaves in senders
-            )
+                (done[leaves], pipeline.transfer_s.get((sender.stage, taker.stage, sender.kind), 0.0))
+                for sender, taker, leaves in (*local, *messages)
+            ) + tuple((done[other], 0.0) for other in readiness.get(one, ()))
             done[one] = len(found)
             found.append(ScriptedInstruction(one, rank, pipeline.overhead(one.stage, one.kind), inputs))
             cursor[rank] += 1
@@ -67,23 +79,39 @@ def script(pipeline: Pipeline) -> list[ScriptedInstruction]:
     return found
 
 
-def _senders(one: Instruction, last_stage: int, known: set[Instruction]) -> list[tuple[Instruction, bool]]:
-    """What an instruction takes in, and whether that comes from another stage: activations go up, gradients down."""
+def _readiness(
+    pipeline: Pipeline, calls: dict[Instruction, list[Instruction]], known: set[Instruction]
+) -> dict[Instruction, list[Instruction]]:
+    """What has ended on other ranks before an instruction begins, since a message holds up its rank until then."""
+    schedule, found = pipeline.schedule, dict[Instruction, list[Instruction]]()
+    if not schedule.held:
+        return found
+    rank_of = schedule.rank_of
+    behind = {one: after for order in schedule.orders for one, after in pairwise(order)}
+    for busy, caller in (two for order in schedule.orders for two in pairwise(order)):
+        for taker in calls[caller]:
+            for sender in _senders(taker, schedule.stages - 1, known):
+                held_up = behind.get(schedule.sent_after.get(sender, sender))
+                if sender in schedule.held and rank_of[sender.stage] != rank_of[taker.stage] and held_up is not None:
+                    found.setdefault(held_up, []).append(busy)
+    return found
+
+
+def _senders(one: Instruction, last_stage: int, known: set[Instruction]) -> list[Instruction]:
+    """What sends an instruction its input, the own stage's included: activations go up, gradients down."""
     stage, microbatch = one.stage, one.microbatch
     if one.kind == "F":
-        return [(Instruction(stage - 1, "F", microbatch), True)] if stage else []
+        return [Instruction(stage - 1, "F", microbatch)] if stage else []
     if one.kind == FIXED:
         return []
     if one.kind == "W":
-        return [(Instruction(stage, "I", microbatch), False)]
-    own = [(Instruction(stage, "F", microbatch), False)]
+        return [Instruction(stage, "I", microbatch)]
+    own = [Instruction(stage, "F", microbatch)]
     if one.kind == "C":
         return own
     if (again := Instruction(stage, "C", microbatch)) in known:
-        own = [(again, False)]
+        own = [again]
     if stage == last_stage:
         return own
     above = [Instruction(stage + 1, kind, microbatch) for kind in "BI"]
-    return own + [
-        (sender, True) for sender in above if sender in known or (sender.kind == "B" and above[1] not in known)
-    ]
+    return own + [sender for sender in above if sender in known or (sender.kind == "B" and above[1] not in known)]

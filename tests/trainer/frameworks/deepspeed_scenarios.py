@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
+import sys
 from typing import Any
 
 os.environ |= {"DS_ACCELERATOR": "cpu", "PYTORCH_NVML_BASED_CUDA_CHECK": "0"}
@@ -15,6 +17,7 @@ from deepspeed.pipe import PipelineModule
 from deepspeed.runtime.pipe.topology import PipeModelDataParallelTopology
 
 from tests.trainer.frameworks.ran import RAN, Ran
+from virtual_gpus import stream
 
 logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
 
@@ -46,15 +49,7 @@ class Layer(torch.nn.Module):  # type: ignore[misc]
 def train_pipeline(rank: int, steps: int, pipeline: int, tensor: int = 1, evaluate_after: int = -1) -> dict[str, Any]:
     """Trains a pipeline; what ran in each step, the losses, and where this rank stands."""
     _begin()
-    replicas = dist.get_world_size() // (pipeline * tensor)
-    topology = PipeModelDataParallelTopology(num_pp=pipeline, num_mp=tensor, num_dp=replicas)
-    model = PipelineModule(
-        [Layer(stage) for stage in range(pipeline)],
-        topology=topology,
-        loss_fn=torch.nn.functional.mse_loss,
-        partition_method="uniform",
-    )
-    engine, *_ = deepspeed.initialize(model=model, model_parameters=list(model.parameters()), config=CONFIG)
+    engine, model = _engine(pipeline, tensor, MICROBATCHES)
     own = [layer for layer in model.forward_funcs if isinstance(layer, Layer)]
     data = (torch.ones(1, WIDTH), torch.zeros(1, WIDTH))
     orders, losses = [], []
@@ -67,6 +62,21 @@ def train_pipeline(rank: int, steps: int, pipeline: int, tensor: int = 1, evalua
         if number == evaluate_after:
             engine.eval_batch(iter([data] * MICROBATCHES))
     return {"orders": orders, "losses": losses, "data": engine.grid.data_parallel_id, "pipeline": engine.grid.pp_group}
+
+
+def _engine(pipeline: int, tensor: int, microbatches: int) -> tuple[Any, PipelineModule]:
+    """An engine whose stages are a layer each, and its model."""
+    replicas = dist.get_world_size() // (pipeline * tensor)
+    topology = PipeModelDataParallelTopology(num_pp=pipeline, num_mp=tensor, num_dp=replicas)
+    model = PipelineModule(
+        [Layer(stage) for stage in range(pipeline)],
+        topology=topology,
+        loss_fn=torch.nn.functional.mse_loss,
+        partition_method="uniform",
+    )
+    config = {**CONFIG, "gradient_accumulation_steps": microbatches}
+    engine, *_ = deepspeed.initialize(model=model, model_parameters=list(model.parameters()), config=config)
+    return engine, model
 
 
 def train_in_groups(rank: int, steps: int, zero: int) -> None:
@@ -86,3 +96,19 @@ def _begin() -> None:
     torch.set_num_threads(1)
     torch.manual_seed(7)
     deepspeed.init_distributed("gloo")
+
+
+def main(pipeline: int, microbatches: int) -> None:
+    """Trains on virtual GPUs until it is killed, as a process that torchrun starts."""
+    stream.set_device(int(os.environ["LOCAL_RANK"]))
+    stream.attach_to_torch_distributed()
+    _begin()
+    engine, _ = _engine(pipeline, 1, microbatches)
+    data = (torch.ones(1, WIDTH), torch.zeros(1, WIDTH))
+    while True:
+        engine.train_batch(iter([data] * microbatches))
+        stream.synchronize()
+
+
+if __name__ == "__main__":
+    main(**json.loads(sys.argv[1]))

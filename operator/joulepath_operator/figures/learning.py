@@ -1,0 +1,130 @@
+"""When messages leave and are awaited, learnt from timelines at default clocks.
+
+By default each leaves when its instruction ends, is awaited by the one that takes it, and holds up nobody. A rank that
+waits longer than that explains, again and again, waits for something that leaves later or that it needs later, or for a
+receiver. Each way of exchanging says when an instruction could have begun: what is seen beyond that is unexplained, and
+a begin far sooner than that rules the way out. What explains most is taken, as long as that is much.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import chain, pairwise
+from math import inf
+from typing import Final
+
+from joulepath_crds import Instruction
+from joulepath_operator.facts.exchanges import Exchanges, Way
+from joulepath_operator.figures.timelines import Iteration, Timelines
+
+__all__ = ["learnt_exchanges"]
+
+_SOONER: Final = 2.0
+"""What beginning too soon weighs, beside beginning too late: the host's gaps are no reason for it."""
+_TOO_SOON: Final = 0.5
+"""Of the length of what is waited for: who begins sooner by more didn't wait for it. So no rank is ever thought to wait
+for itself: on the way around a circle, no wait is shortened by as much as what is waited for lasts."""
+_LEAST_SHARE: Final = 0.01
+"""Of the ranks' time: what is explained more must be as much at least, ..."""
+_LEAST_GAIN: Final = 0.2
+"""... and as much of what was unexplained before. Hosts take up to a few per cent between instructions, at random."""
+_ENOUGH_PIPELINES: Final = 2
+_ENOUGH_RANKS: Final = 16
+"""Of a pipeline: all do alike, and what is sent to the others is left out. It takes seconds for 512 microbatches."""
+_HELD_SHARE: Final = 0.02
+"""Of a rank's time: what is explained by one way's being held must be as much, and what speaks against it less."""
+
+
+def learnt_exchanges(pipelines: Sequence[Timelines]) -> Exchanges:
+    """What these pipelines, replicas of each other, do alike."""
+    pipelines = pipelines[:_ENOUGH_PIPELINES]
+    found = _learnt([one.first(_ENOUGH_RANKS) for one in pipelines])
+    return replace(found, held=_held(pipelines, replace(found, held=frozenset()))) if found.held else found
+
+
+def _learnt(pipelines: Sequence[Timelines]) -> Exchanges:
+    neighbours = sorted({(one.kind, behind.kind) for pipeline in pipelines for one, behind in pipeline.behind.items()})
+    whole_s = sum(map(_length_s, pipelines))
+    best, best_s = Exchanges(), _unexplained_s(pipelines, Exchanges())
+    while best_s > _LEAST_SHARE * whole_s:
+        least_s = max(_LEAST_SHARE * whole_s, _LEAST_GAIN * best_s)
+        ways = [
+            (replace(best, unsent=best.unsent | unsent, unawaited=best.unawaited | unawaited), least_s)
+            for one in neighbours
+            for unsent, unawaited in (({one}, set()), (set(), {one}), ({one}, {one}))
+        ]
+        if not best.held and (held := _held(pipelines, best)):
+            ways.append((replace(best, held=held), 0.0))
+        left = [(_unexplained_s(pipelines, way), at) for at, (way, _) in enumerate(ways)]
+        better = [(left_s, at) for left_s, at in left if best_s - left_s > ways[at][1]]
+        if not better:
+            break
+        best_s, at = min(better)
+        best = ways[at][0]
+    return best
+
+
+def _length_s(pipeline: Timelines) -> float:
+    """All ranks' seconds from the first begin to the last end."""
+    return sum(
+        max(span.end_s for span in spans.values()) - min(span.begin_s for span in spans.values())
+        for spans in pipeline.of_rank
+        if spans
+    )
+
+
+def _unexplained_s(pipelines: Sequence[Timelines], exchanges: Exchanges) -> float:
+    """How much later than they could all instructions begin, if messages are exchanged so; infinite if they aren't."""
+    total_s = 0.0
+    for pipeline in pipelines:
+        seen = pipeline.joined(exchanges)
+        for one, could_s in _could_begin_s(pipeline, seen):
+            total_s += _weighed_s(seen.spans[one].begin_s - could_s)
+        for message in chain(*seen.awaited.values()):
+            soon_s = seen.spans[message.sent_after].end_s - seen.spans[message.awaited_before].begin_s
+            if soon_s > _TOO_SOON * max(seen.length_s(message.source), seen.length_s(message.sent_after)):
+                return inf
+    return total_s
+
+
+def _could_begin_s(pipeline: Timelines, seen: Iteration) -> Iterator[tuple[Instruction, float]]:
+    """Each instruction but the first of its rank, and when all that it waits for was there."""
+    for order in pipeline.orders:
+        for before, one in pairwise(order):
+            could_s = seen.spans[before].end_s
+            for message in seen.awaited.get(one, ()):
+                lag_s = seen.lag_s.get(pipeline.pair(message.source.stage, message.target.stage), 0.0)
+                could_s = max(could_s, seen.spans[message.sent_after].end_s + max(0.0, lag_s))
+            could_s = max([could_s, *(seen.spans[busy].end_s for busy in seen.held.get(one, ()))])
+            yield one, could_s
+
+
+def _weighed_s(late_s: float) -> float:
+    return late_s if late_s > 0 else -late_s * _SOONER
+
+
+def _held(pipelines: Sequence[Timelines], exchanges: Exchanges) -> frozenset[Way]:
+    """The ways on which ranks are held up, if messages are exchanged so.
+
+    If one is for sure, all are on which nobody went on too soon: at default clocks a receiver may always be there, and
+    under a plan not.
+    """
+    ranks = sum(len(pipeline.orders) for pipeline in pipelines)
+    least_s = _HELD_SHARE * sum(map(_length_s, pipelines)) * len(pipelines) / max(1, ranks)
+    gain_s = defaultdict[Way, float](float)
+    for pipeline in pipelines:
+        seen = pipeline.joined(exchanges)
+        could_s = dict(_could_begin_s(pipeline, seen))
+        for message in chain(*seen.awaited.values()):
+            one, busy = pipeline.behind.get(message.sent_after), pipeline.before.get(message.awaited_before)
+            if one is not None and busy is not None:
+                way = message.source.stage, message.target.stage
+                begin_s, free_s = seen.spans[one].begin_s, seen.spans[busy].end_s
+                if free_s - begin_s > _TOO_SOON * seen.length_s(busy):
+                    gain_s[way] = -inf
+                gain_s[way] += _weighed_s(begin_s - could_s[one]) - _weighed_s(begin_s - max(could_s[one], free_s))
+    if max(gain_s.values(), default=0.0) <= least_s:
+        return frozenset()
+    return frozenset(way for way, gain in gain_s.items() if gain > -least_s)

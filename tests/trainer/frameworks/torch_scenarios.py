@@ -1,0 +1,73 @@
+"""Trainings by torch.distributed.pipelining that know nothing of Joulepath, each stage computing on a virtual GPU."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch.distributed import pipelining
+from torch.distributed.pipelining import PipelineStage
+
+from virtual_gpus import stream
+
+WIDTH = 4
+_BACKWARDS = {"full": "B", "input": "I", "weight": "W"}
+
+
+class Layer(torch.nn.Module):  # type: ignore[misc]
+    """The one layer of a stage."""
+
+    def __init__(self, stage: int) -> None:
+        super().__init__()
+        self.stage, self.layer = stage, torch.nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, value: torch.Tensor) -> torch.Tensor:
+        """Computes."""
+        stream.launch(self.stage, "F")
+        result: torch.Tensor = self.layer(value)
+        return result
+
+
+class Stage(PipelineStage):  # type: ignore[misc]
+    """Computes where torch goes back through a stage, wholly or by halves. Of the first stage nobody wants an input's
+    gradient: torch leaves all to the half of the weights."""
+
+    def backward_maybe_with_nosync(self, backward_type: str, *args: Any, **kwargs: Any) -> Any:
+        """As torch calls it."""
+        stream.launch(self.stage_index, _BACKWARDS[backward_type])
+        return super().backward_maybe_with_nosync(backward_type, *args, **kwargs)
+
+
+def main(schedule: str, microbatches: int, chunks: int = 1) -> None:
+    """Trains on virtual GPUs until it is killed, as a process that torchrun starts."""
+    torch.set_num_threads(1)
+    torch.manual_seed(7)
+    stream.set_device(int(os.environ["LOCAL_RANK"]))
+    stream.attach_to_torch_distributed()
+    dist.init_process_group("gloo")
+    rank, ranks = dist.get_rank(), dist.get_world_size()
+    count, is_v = ranks * chunks, schedule in ("ScheduleZBVZeroBubble", "ScheduleDualPipeV")
+    own = [rank, count - 1 - rank] if is_v else [rank + ranks * chunk for chunk in range(chunks)]
+    layers = [Layer(stage) for stage in own]
+    stages = [Stage(layer, layer.stage, count, torch.device("cpu")) for layer in layers]
+    made = getattr(pipelining, schedule)(
+        stages if chunks > 1 or "ZeroBubble" in schedule else stages[0],
+        microbatches,
+        loss_fn=torch.nn.functional.mse_loss,
+    )
+    optimizer = torch.optim.SGD([one for layer in layers for one in layer.parameters()], lr=0.1)
+    data = torch.randn(microbatches, WIDTH)
+    while True:
+        losses: list[torch.Tensor] = []
+        made.step(*([data] if 0 in own else []), **({"target": data, "losses": losses} if count - 1 in own else {}))
+        optimizer.step()
+        optimizer.zero_grad()
+        stream.synchronize()
+
+
+if __name__ == "__main__":
+    main(**json.loads(sys.argv[1]))
