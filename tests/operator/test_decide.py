@@ -333,6 +333,16 @@ def test_an_agent_that_was_started_anew_leaves_the_phase_as_it_is(active: Any) -
     assert active.condition("Degraded").status == "False"
 
 
+def test_why_no_iteration_of_a_rank_is_measured_is_told(world: Any) -> None:
+    rank, why = world._rank, "OverBudget: it tells of iterations of 5000 instructions, up to 4096 are measured"
+    world._rank = lambda number: rank(number).model_copy(
+        update={"order": (), "reason": why} if number == 3 else {"order": rank(number).order}
+    )
+    world.settle()
+    assert world.status.phase == "Pending"
+    assert f"(rank 3: {why})" in world.status.message
+
+
 def test_a_plan_that_no_rank_runs_is_not_called_active(active: Any) -> None:
     rank = active._rank
     active._rank = lambda number: rank(number).model_copy(update={"applied_hash": None, "reason": "GuardPaused: slow"})

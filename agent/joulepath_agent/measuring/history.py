@@ -173,8 +173,7 @@ class History:
         """The trainer's record of an iteration."""
         if self.refused:
             return
-        if len(record.spans) > self.budget.instructions:
-            self._refuse("instructions", f"iterations of {len(record.spans)} instructions", self.budget.instructions)
+        if not self.may_have(len(record.spans)):
             return
         spans = self._known.spans(record.spans) if record.spans else None
         if spans is not None and len(spans.steps.regressors) > self.budget.regressors:
@@ -188,6 +187,12 @@ class History:
             if record.iteration > 0 and spans is not None:
                 ran = sorted(record.spans, key=lambda span: span.begin_s)
                 self.order = tuple(Instruction(span.stage, span.kind, span.microbatch) for span in ran)
+
+    def may_have(self, instructions: int) -> bool:
+        """Whether iterations of so many are measured; if not, this rank's are refused."""
+        if instructions > self.budget.instructions:
+            self._refuse("instructions", f"iterations of {instructions} instructions", self.budget.instructions)
+        return not self.refused
 
     def _refuse(self, over: str, what: str, limit: int) -> None:
         self.over_budget = over

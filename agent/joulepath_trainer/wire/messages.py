@@ -10,8 +10,8 @@ One connection (`SOCK_SEQPACKET`) for each rank, and four things on it:
    with a pidfd of the trainer's process. A trainer that sends none is served as well, and an agent that doesn't know
    the message never wants it.
 4. *Iteration records*, binary, from the trainer, one for each completed training step: the begin and end of each
-   instruction on the GPU's own clock, as offsets from the begin of the step. Sent without blocking; one that doesn't
-   fit the socket's queue is dropped.
+   instruction on the GPU's own clock, as offsets from the begin of the step. Sent without blocking; those of more
+   instructions than a message holds in `parts`.
 
 A process whose Python is too old for the trainer says that, once torch is imported there, and nothing else.
 """
