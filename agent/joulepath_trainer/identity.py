@@ -24,8 +24,8 @@ class Work:
     """What a rank trains."""
 
     pipeline: PipelinePlace
-    device_type: str
-    """Type of the torch device that computes: cpu, cuda, ..."""
+    device: str
+    """The torch device that computes: cpu, cuda:1, ..."""
     placement: Placement | None = None
     """Among the other ranks, where the framework tells it; else it is guessed."""
 
@@ -34,6 +34,8 @@ def pipeline_work(schedule: Any) -> Work:
     """What a schedule of `torch.distributed.pipelining` trains on this rank."""
     stages = getattr(schedule, "_stages", None) or [schedule._stage]
     first = stages[0]
+    if len(devices := {str(stage.device) for stage in stages}) > 1:
+        raise RuntimeError(f"the stages of a rank must be on one device, they are on {sorted(devices)}")
     return Work(
         PipelinePlace(
             schedule=type(schedule).__name__[:256],
@@ -42,14 +44,14 @@ def pipeline_work(schedule: Any) -> Work:
             stages=tuple(int(stage.stage_index) for stage in stages),
             ranks=group_ranks(first.group),
         ),
-        first.device.type,
+        str(first.device),
     )
 
 
-def single_stage_work(device_type: str) -> Work:
+def single_stage_work(device: str) -> Work:
     """What a rank trains where there is no pipeline: one stage, one microbatch, one rank."""
     place = PipelinePlace(schedule="", stage_count=1, microbatches=1, stages=(0,), ranks=(rank_and_world()[0],))
-    return Work(place, device_type)
+    return Work(place, device)
 
 
 def hello_of(work: Work, marker: Marker, attempt: int, environ: Mapping[str, str] = os.environ) -> Hello:

@@ -182,7 +182,7 @@ class Observer:
             if self._clock_s() < self._ask_at_s:
                 return
             self._register()
-            self._marker = choose_marker(work.device_type)
+            self._marker = choose_marker(work.device)
             self._give_up_at_s = self._clock_s() + _ANSWER_S
             self._page = self._page or OwnPage()
             hello = hello_of(work, self._marker, attempt)

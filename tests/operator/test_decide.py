@@ -333,7 +333,8 @@ def test_an_agent_that_was_started_anew_leaves_the_phase_as_it_is(active: Any) -
     assert active.condition("Degraded").status == "False"
 
 
-def test_why_no_iteration_of_a_rank_is_measured_is_told(world: Any) -> None:
+def test_why_no_iteration_of_a_rank_is_measured_is_told(new_world: NewWorld) -> None:
+    world = new_world()
     rank, why = world._rank, "OverBudget: it tells of iterations of 5000 instructions, up to 4096 are measured"
     world._rank = lambda number: rank(number).model_copy(
         update={"order": (), "reason": why} if number == 3 else {"order": rank(number).order}

@@ -24,6 +24,8 @@ from joulepath_trainer import attempts
 from joulepath_trainer.attempts import Attempt
 from joulepath_trainer.identity import default_store
 from joulepath_trainer.marking.cuda import Driver
+from joulepath_trainer.marking.marks import choose_marker
+from joulepath_trainer.memory import OwnPage
 from virtual_gpus import stream
 
 MICROBATCHES = 4
@@ -259,6 +261,46 @@ def train_on_virtual_gpus(rank: int, steps: int, state: str) -> list[int]:
         training.step()
     stream.synchronize()
     return []
+
+
+def mark_another_device(rank: int, state: str) -> dict[str, Any]:
+    """Marks kernels of GPU 1 in two threads, where GPU 0 is the current one of the first and none of the second."""
+    os.environ.update(VIRTUAL_GPUS_STATE=state, NVIDIA_VISIBLE_DEVICES="all")
+    stream.set_device(1)
+    stream.set_device(0)
+    # Torch as it would be with CUDA, where nobody has called set_device.
+    torch.cuda.is_initialized = lambda: True
+    torch.cuda.current_device = lambda: 0
+    torch._C._cuda_getCurrentRawStream = lambda ordinal: {1: 0}[ordinal]
+    page, marker = OwnPage(), choose_marker("cuda:1")
+    marks = page.marks(marker)
+    driver = Driver.loaded()
+    assert driver is not None
+    seconds, contexts = [], []
+
+    def work() -> None:
+        before = driver.current_context()
+        place = marks.place()
+        begin = marks.stamp(place, 1)
+        with driver.within(driver.context_of(1)):
+            stream.launch(1, "F")
+        end = marks.stamp(place, 2)
+        while not marks.passed(end):
+            time.sleep(0.001)
+        seconds.append(marks.seconds(begin, end))
+        contexts.append((before, driver.current_context()))
+
+    work()
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    return {
+        "uuid": marker.gpu_uuid,
+        "seconds": seconds,
+        "as they were": [before == after for before, after in contexts],
+        "own": contexts[1][0],
+        "absent": driver.context_of(2),
+    }
 
 
 def time_on_virtual_gpus(rank: int, steps: int, state: str) -> list[float]:

@@ -84,4 +84,4 @@ def _work(engine: Any) -> Work:
         int(grid.data_parallel_size),
         int(grid.slice_parallel_size),
     )
-    return Work(place, engine.device.type, placement)
+    return Work(place, str(engine.device), placement)

@@ -130,7 +130,7 @@ class MegatronSteps:
             stages=stages,
             ranks=ranks,
         )
-        devices = (parameter.device.type for chunk in chunks for parameter in chunk.parameters())
+        devices = (str(parameter.device) for chunk in chunks for parameter in chunk.parameters())
         return Work(place, next(devices, "cuda"), placement)
 
 

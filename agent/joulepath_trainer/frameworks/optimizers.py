@@ -103,4 +103,4 @@ class OptimizerSteps:
 
 
 def _device_type(optimizer: Any) -> str:
-    return str(next(parameter.device.type for group in optimizer.param_groups for parameter in group["params"]))
+    return str(next(parameter.device for group in optimizer.param_groups for parameter in group["params"]))
