@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -152,12 +153,59 @@ def test_a_model_that_does_not_fit_is_refused_for_good(new_world: NewWorld) -> N
     world = new_world(slow=1.03)
     world.settle()
     world.run(100)
+    assert world.status.phase == "Profiling"
+    assert world.condition("Planned").reason == "ModelMismatch"
+    assert not world.plans, "meanwhile GPUs run default clocks"
+    pauses = []
+    while world.status.phase == "Profiling":
+        assert f"Try {len(pauses) + 2} of 6" in world.status.message
+        assert world.status.mismatch.next_at in world.status.message
+        pause = world.decide().requeue_after_s
+        pauses.append(60 * 2 ** len(pauses))
+        assert 0 < pause <= pauses[-1]
+        world.later_s += math.ceil(pause)
+        world.settle()
+    assert len(pauses) == 5
     assert world.status.phase == "Refused"
     assert world.condition("Planned").reason == "ModelMismatch"
     computed = world.plans_computed
+    assert computed == 6
     world.run(20)
     assert world.plans_computed == computed
     assert not world.plans
+
+
+def test_a_model_is_made_again_with_what_is_measured_by_then(new_world: NewWorld) -> None:
+    """A neighbour that is gone, and a first profile in which instructions took longer than they do."""
+    world = new_world()
+    measured = world._measurements
+
+    def slower(rank: int) -> list[Any]:
+        return [one.model_copy(update={"time_s": 1.05 * one.time_s}) for one in measured(rank)]
+
+    world._measurements = slower
+    world.settle()
+    world.run(100)
+    assert world.condition("Planned").reason == "ModelMismatch"
+    world._measurements = measured
+    world.settle_later()
+    assert world.status.phase == "Planned"
+    world.run(40)
+    assert world.status.phase == "Active"
+    assert world.condition("Degraded").status == "False"
+
+
+def test_another_spec_tries_a_model_that_was_off_anew(new_world: NewWorld) -> None:
+    world = new_world(slow=1.03)
+    world.settle()
+    world.run(100)
+    computed = world.plans_computed
+    world.settle()
+    assert world.plans_computed == computed
+    world.spec, world.generation = spec(maxSlowdownPercent=1), 2
+    world.settle()
+    assert world.plans_computed == computed + 1
+    assert "Try 2 of 6" in world.status.message
 
 
 def test_a_sweep_that_ends_with_too_few_clocks_is_made_once_more_then_refused(new_world: NewWorld) -> None:

@@ -51,7 +51,13 @@ _PATIENCE: Final = 6
 """Iterations after which a record that isn't there is taken for dropped; a host that runs ahead sends them late."""
 _MOST_RUNS: Final = 400
 _TIMELINES: Final = 64
+_TIMED: Final = 32
+"""Iterations of which the seconds of each kind are kept."""
 _WINDOW_S: Final = 0.02
+_FAR: Final = 6.0
+"""Median deviations from the middle, beyond which an iteration is none of the usual: of normal noise, one in 20,000."""
+_NEAR: Final = 0.01
+"""Of the middle: what is never far."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,11 +101,17 @@ class _Seen:
         return min(self.seen_s, max(least_s, told_s))
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Times:
-    samples: int = 0
-    total_s: float = 0.0
-    squares: float = 0.0
+    """What the instructions of a kind took in some iterations."""
+
+    samples: int
+    total_s: float
+    squares: float
+
+    @property
+    def mean_s(self) -> float:
+        return self.total_s / self.samples
 
 
 @dataclass(slots=True)
@@ -143,7 +155,10 @@ class History:
         default_factory=lambda: defaultdict(lambda: deque(maxlen=_MOST_RUNS))
     )
     _fits: dict[int, PowerFit] = field(default_factory=dict)
-    _times: dict[tuple[int, int, str], _Times] = field(default_factory=lambda: defaultdict(_Times))
+    _times: dict[tuple[int, int, str], deque[_Times]] = field(
+        default_factory=lambda: defaultdict(lambda: deque(maxlen=_TIMED))
+    )
+    """Of the newest iterations, by clock, stage and kind."""
     _timelines: dict[Arm, deque[Spans]] = field(
         default_factory=lambda: {arm: deque(maxlen=_TIMELINES) for arm in (Arm.DEFAULT, Arm.PLAN)}
     )
@@ -222,11 +237,12 @@ class History:
         for clock in self._windows.keys() - self._fits.keys():
             self._fits[clock] = fit_power(tuple(self._windows[clock]))
         kinds = []
-        for (clock, stage, kind), times in sorted(self._times.items()):
+        for (clock, stage, kind), iterations in sorted(self._times.items()):
             fit, regressor = self._fits.get(clock), (stage, kind)
             if fit is None or regressor not in fit.power_w:
                 continue
-            mean = max(1e-9, times.total_s / times.samples)
+            times = _usual(iterations)
+            mean = max(1e-9, times.mean_s)
             variance = max(0.0, times.squares / times.samples - mean * mean)
             kinds.append(
                 InstructionMeasurement(
@@ -376,10 +392,7 @@ class History:
         column = spans.steps.column
         sums = (np.bincount(column).tolist(), *(np.bincount(column, each).tolist() for each in (seconds, seconds**2)))
         for name, samples, total_s, squares in zip(names, *sums, strict=True):
-            times = self._times[name]
-            times.samples += samples
-            times.total_s += total_s
-            times.squares += squares
+            self._times[name].append(_Times(samples, total_s, squares))
 
     def _drop_windows(self) -> None:
         """The oldest of the clock that has most go, where there are too many."""
@@ -394,3 +407,17 @@ class History:
         lines.extend(i.spans for i in iterations if i.spans is not None)
         if not all(line.steps in self._known for line in lines):
             self._timelines[arm] = deque((line for line in lines if line.steps in self._known), lines.maxlen)
+
+
+def _usual(iterations: Iterable[_Times]) -> _Times:
+    """All iterations but those in which something else went on: a recompilation, an autotuning, a host that stalls.
+
+    The periods of iterations and the timelines are medians, in which such a one doesn't show: a mean with it would
+    belong to another job.
+    """
+    each = tuple(iterations)
+    middle_s = statistics.median(one.mean_s for one in each)
+    spread_s = statistics.median(abs(one.mean_s - middle_s) for one in each)
+    far_s = _FAR * spread_s + _NEAR * middle_s
+    kept = [one for one in each if abs(one.mean_s - middle_s) <= far_s] or each
+    return _Times(sum(one.samples for one in kept), sum(one.total_s for one in kept), sum(one.squares for one in kept))
