@@ -86,6 +86,8 @@ class Session:
         iteration.end = stamp
         iteration.whole = iteration.whole and whole
         self._pending.add(iteration)
+        if self._pending.lost:
+            self._lose("the GPU is too far behind the host")
         for record in self._pending.completed():
             self._put(record)
         self._send()

@@ -43,7 +43,7 @@ def unhook() -> None:
 class Training:
     """A pipeline over all ranks."""
 
-    def __init__(self, rank: int, schedule: str = "Schedule1F1B", stages_of_rank: int = 1) -> None:
+    def __init__(self, rank: int, schedule: str = "Schedule1F1B", stages_of_rank: int = 1, loss_s: float = 0.0) -> None:
         torch.set_num_threads(1)
         torch.manual_seed(7)
         world = torch.distributed.get_world_size()
@@ -55,7 +55,12 @@ class Training:
         self.optimizer = torch.optim.SGD(parameters, lr=0.1)
         kind = getattr(pipelining, schedule)
         stages = self.stages if stages_of_rank > 1 else self.stages[0]
-        self.schedule = kind(stages, MICROBATCHES, loss_fn=torch.nn.functional.mse_loss)
+
+        def loss(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+            time.sleep(loss_s)
+            return torch.nn.functional.mse_loss(output, target)
+
+        self.schedule = kind(stages, MICROBATCHES, loss_fn=loss)
         self.data = torch.randn(2 * MICROBATCHES, WIDTH)
 
     def _inputs(self) -> tuple[tuple[Any, ...], dict[str, Any]]:

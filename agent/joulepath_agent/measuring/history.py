@@ -47,8 +47,9 @@ LIMITS: Final = ("instructions", "regressors", "names")
 
 _FREE_RUN: Final = 8
 """Iterations after which a run that belongs to no block is measured."""
-_PATIENCE: Final = 6
-"""Iterations after which a record that isn't there is taken for dropped; a host that runs ahead sends them late."""
+_PATIENCE: Final = 64
+"""Iterations after which a record that isn't there is taken for dropped, where none after it came either: a host that
+runs ahead sends them late, many at once."""
 _MOST_RUNS: Final = 400
 _TIMELINES: Final = 64
 _TIMED: Final = 32
@@ -151,6 +152,8 @@ class History:
     _last_applied: Applied | None = None
     _last_number: int = -1
     _now: int = 0
+    _told: int = -1
+    """The last iteration of which there was a record: they come in their order."""
     _windows: dict[int, deque[EnergyWindows]] = field(
         default_factory=lambda: defaultdict(lambda: deque(maxlen=_MOST_RUNS))
     )
@@ -173,6 +176,8 @@ class History:
                 before.spoiled = True
             self._seen[iteration] = _Seen(applied, {(False, None): at_s})
             self._now = iteration
+            if iteration <= self._told:
+                self._told = -1
             self._finish()
 
     def mark(self, marks: Iterable[tuple[MarkerEntry, float]]) -> None:
@@ -198,6 +203,7 @@ class History:
         with self._lock:
             if (seen := self._seen.get(record.iteration)) is not None:
                 seen.told = _Told(record.end_s, record.period_s, spans)
+                self._told = max(self._told, record.iteration)
                 self._finish()
             if record.iteration > 0 and spans is not None:
                 ran = sorted(record.spans, key=lambda span: span.begin_s)
@@ -301,7 +307,8 @@ class History:
         for number in [n for n in self._seen if n > self._now]:  # numbers went back: another run of the loop
             del self._seen[number]
         for number in sorted(self._seen):
-            if number > self._now - 2 or (self._seen[number].told is None and number > self._now - _PATIENCE):
+            dropped = self.refused or number < self._told or number <= self._now - _PATIENCE
+            if number > self._now - 2 or (self._seen[number].told is None and not dropped):
                 return
             seen = self._seen.pop(number)
             after = self._seen.get(number + 1)

@@ -6,7 +6,9 @@ Facts about torch (2.15, read in its source):
   goes through `step` with `_has_backward` off.
 - A schedule waits for what a stage receives before it calls `forward_one_chunk` or `backward_one_chunk`: a marker
   at their begin is passed when the computation really begins. Step 0 runs shape inference inside `step`, outside of
-  these methods; the loss of the last stage is computed outside of them, too.
+  these methods.
+- The last stage's loss is computed right behind its forward, by `_maybe_compute_loss` of the schedule: it counts as a
+  part of that forward, whose output nobody else waits for.
 - `backward_one_chunk(full_backward=False)` is the input gradient; the weight gradient follows in
   `backward_weight_one_chunk`.
 
@@ -36,11 +38,13 @@ class PipelineSteps:
         self._steps = steps
         self._known: tuple[Callable[[], object | None], Work | None] = lambda: None, None
         """The last schedule, and what it trains."""
+        self._computes_loss = False
+        """Whether schedules were seen to."""
 
     def observe_stages(self, stage_module: ModuleType) -> None:
         """Wraps the computations of a stage; for `torch.distributed.pipelining.stage`."""
         base = stage_module._PipelineStageBase
-        base.forward_one_chunk = self._observed_computation(base.forward_one_chunk, _forward)
+        base.forward_one_chunk = self._observed_computation(base.forward_one_chunk, _forward, self._awaits_loss)
         base.backward_one_chunk = self._observed_computation(base.backward_one_chunk, _backward)
         base.backward_weight_one_chunk = self._observed_computation(base.backward_weight_one_chunk, _backward_weight)
 
@@ -48,6 +52,8 @@ class PipelineSteps:
         """Wraps the step of a schedule; for `torch.distributed.pipelining.schedules`."""
         for schedule in (schedules_module.PipelineScheduleSingle, schedules_module.PipelineScheduleMulti):
             schedule.step = self._observed_step(schedule.step)
+        base = schedules_module._PipelineSchedule
+        base._maybe_compute_loss = self._observed_loss(base._maybe_compute_loss)
 
     def _observed_step(self, original: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(original)
@@ -56,8 +62,25 @@ class PipelineSteps:
 
         return step
 
+    def _observed_loss(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(original)
+        def compute(schedule: Any, stage: Any, *args: Any, **kwargs: Any) -> Any:
+            try:
+                return original(schedule, stage, *args, **kwargs)
+            finally:
+                self._computes_loss = True
+                self._steps.end_open()
+
+        return compute
+
+    def _awaits_loss(self, stage: Any) -> bool:
+        return self._computes_loss and bool(stage.is_last)
+
     def _observed_computation(
-        self, original: Callable[..., Any], instruction: Callable[..., tuple[str, int]]
+        self,
+        original: Callable[..., Any],
+        instruction: Callable[..., tuple[str, int]],
+        open_ended: Callable[[Any], bool] = lambda _: False,
     ) -> Callable[..., Any]:
         @functools.wraps(original)
         def observed(stage: Any, *args: Any, **kwargs: Any) -> Any:
@@ -65,7 +88,9 @@ class PipelineSteps:
                 kind, microbatch = instruction(*args, **kwargs)
                 return kind, stage.stage_index, microbatch
 
-            return self._steps.run_instruction(name, lambda: original(stage, *args, **kwargs))
+            return self._steps.run_instruction(
+                name, lambda: original(stage, *args, **kwargs), open_ended=open_ended(stage)
+            )
 
         return observed
 

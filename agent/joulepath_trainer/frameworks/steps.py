@@ -35,6 +35,7 @@ class Steps:
         self._others = 0
         """Steps of that other one in a row."""
         self._in_step = self._spoiled = False
+        self._open: BegunInstruction | None = None
         self.marking = False
         """Whether instructions are asked for: within a step that is observed, and not in another one within that."""
 
@@ -57,17 +58,36 @@ class Steps:
             whole = not self._spoiled
             return result
         finally:
+            self.end_open()
             self._in_step = self.marking = False
             self._observer.end_step(whole)
 
-    def run_instruction(self, name: Callable[[], tuple[str, int, int]], instruction: Callable[[], _T]) -> _T:
-        """Runs an instruction; `name` tells its kind, stage and microbatch."""
+    def run_instruction(
+        self, name: Callable[[], tuple[str, int, int]], instruction: Callable[[], _T], *, open_ended: bool = False
+    ) -> _T:
+        """Runs an instruction; `name` tells its kind, stage and microbatch.
+
+        One with an open end lasts until `end_open`, or until the next one begins.
+        """
+        self.end_open()
         token = self._begin_instruction(name)
         if token is None:
             return instruction()
         try:
-            return instruction()
-        finally:
+            result = instruction()
+        except BaseException:
+            self._observer.end_instruction(token)
+            raise
+        if open_ended:
+            self._open = token
+        else:
+            self._observer.end_instruction(token)
+        return result
+
+    def end_open(self) -> None:
+        """The end of an instruction that was left open, if one was."""
+        token, self._open = self._open, None
+        if token is not None:
             self._observer.end_instruction(token)
 
     def spoil(self) -> None:

@@ -290,8 +290,9 @@ def test_a_block_reports_the_joules_of_its_counted_iterations() -> None:
     assert block.energy_per_iteration_j == pytest.approx(busy_j + (period_s - busy_s) * POWER_W[""], rel=0.01)
 
 
-def test_records_of_a_host_that_runs_ahead_come_late_and_count() -> None:
-    assert history_of(5, late=3).measured().instructions == history_of(5).measured().instructions
+@pytest.mark.parametrize(("length", "late"), [(5, 3), (20, 12)])
+def test_records_of_a_host_that_runs_ahead_come_late_and_count(length: int, late: int) -> None:
+    assert history_of(length, late=late).measured().instructions == history_of(length).measured().instructions
 
 
 def test_a_block_that_was_spoiled_is_not_reported() -> None:

@@ -69,6 +69,21 @@ def test_markers_and_records_are_what_each_rank_ran(nursery: Nursery, schedule: 
     assert len({rank.hello.attempt for rank in ranks}) == 1
 
 
+@pytest.mark.parametrize(("schedule", "stages_of_rank"), [("Schedule1F1B", 1), ("ScheduleInterleaved1F1B", 2)])
+def test_the_loss_is_a_part_of_the_last_stage_s_forward(nursery: Nursery, schedule: str, stages_of_rank: int) -> None:
+    with AgentDouble(nursery.socket) as agent:
+        nursery.run("train", 2, steps=4, schedule=schedule, stages_of_rank=stages_of_rank, loss_s=0.05)
+        ranks = agent.ranks(2)
+    last = 2 * stages_of_rank - 1
+    for rank in ranks:
+        spans = [span for record in rank.records if record.iteration for span in record.spans]
+        for span in spans:
+            if span.stage == last and span.kind == "F":
+                assert span.end_s - span.begin_s >= 0.05
+        forwards = [span.end_s - span.begin_s for span in spans if span.kind == "F" and span.stage != last]
+        assert not forwards or min(forwards) < 0.05, "only there"
+
+
 def test_a_rank_with_several_stages_and_split_backwards_tells_them_apart(nursery: Nursery) -> None:
     with AgentDouble(nursery.socket) as agent:
         nursery.run("train", 2, steps=STEPS, schedule="ScheduleInterleavedZeroBubble", stages_of_rank=2)
