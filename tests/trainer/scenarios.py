@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from torch.distributed import pipelining
-from torch.distributed.pipelining import PipelineStage
+from torch.distributed.pipelining import PipelineStage, schedules
 from torch.distributed.pipelining.schedules import PipelineScheduleMulti, PipelineScheduleSingle
 from torch.distributed.pipelining.stage import _PipelineStageBase
 from torch.utils.data import DataLoader, Dataset
@@ -100,6 +100,71 @@ def train(
         if number == evaluate_after:
             training.evaluate()
     return losses
+
+
+def train_accumulating(rank: int, rounds: list[int], evaluate: bool = False) -> None:
+    """Steps of an optimizer, after so many rounds of the schedule each."""
+    training = Training(rank)
+    for number in rounds:
+        torch.distributed.barrier()
+        for _ in range(number):
+            args, kwargs = training._inputs()
+            training.schedule.step(*args, **kwargs)
+            if evaluate:
+                training.evaluate()
+        training.optimizer.step()
+
+
+def train_by_a_function_for_both(rank: int, steps: int) -> None:
+    """DualPipeV, whose pairs of a forward and a backward are run by a function of the user's."""
+    torch.manual_seed(7)
+    models = [torch.nn.Linear(WIDTH, WIDTH) for _ in range(4)]
+    stages = [PipelineStage(models[index], index, 4, torch.device("cpu")) for index in (rank, 3 - rank)]
+    schedule = schedules.ScheduleDualPipeV(stages, MICROBATCHES, loss_fn=torch.nn.functional.mse_loss)
+    local = {one.stage_index: one for one in stages}
+
+    def both(action: Any, ctx: Any) -> None:
+        for sub in action.sub_actions:
+            stage, number = local[sub.stage_index], sub.microbatch_index
+            if sub.computation_type is schedules.FORWARD:
+                if not stage.is_first and stage.stage_index - 1 not in local:
+                    schedules._wait_batch_p2p(ctx.schedule_ref.fwd_recv_ops.pop((stage.stage_index, number)))
+                output = stage.forward_one_chunk(number, ctx.arg_mbs[number], ctx.kwarg_mbs[number])
+                ctx.schedule_ref._maybe_compute_loss(stage, output, ctx.target_mbs, number)
+                if stage.stage_index + 1 in local:
+                    local[stage.stage_index + 1].set_local_fwd_input(output, number)
+            else:
+                if not stage.is_last and stage.stage_index + 1 not in local:
+                    schedules._wait_batch_p2p(ctx.schedule_ref.bwd_recv_ops.pop((stage.stage_index, number)))
+                loss = ctx.schedule_ref._maybe_get_loss(stage, number)
+                ctx.schedule_ref.backward_counter[stage.stage_index] += 1
+                stage.backward_one_chunk(number, loss=loss)
+                if stage.stage_index - 1 in local:
+                    local[stage.stage_index - 1].set_local_bwd_input(stage.get_local_bwd_output(number), number)
+
+    schedule.register_custom_function(schedules.OVERLAP_F_B, both)
+    data = torch.randn(2 * MICROBATCHES, WIDTH)
+    for _ in range(steps):
+        torch.distributed.barrier()
+        schedule.step(*([data] if rank == 0 else []), **({"target": data} if rank == 0 else {}))
+
+
+def train_by_custom_functions(rank: int, steps: int) -> None:
+    """A schedule whose computations are functions of the user's, which wait for their inputs by themselves."""
+    training = Training(rank, "ScheduleInterleaved1F1B", 2)
+    stages = {stage.stage_index: stage for stage in training.stages}
+
+    def forward(action: Any, ctx: Any) -> None:
+        schedule, index, number = ctx.schedule_ref, action.stage_index, action.microbatch_index
+        if not stages[index].is_first and index - 1 not in stages:
+            schedules._wait_batch_p2p(schedule.fwd_recv_ops.pop((index, number)))
+        output = stages[index].forward_one_chunk(number, ctx.arg_mbs[number], ctx.kwarg_mbs[number])
+        schedule._maybe_compute_loss(stages[index], output, ctx.target_mbs, number)
+
+    training.schedule.register_custom_function(schedules.FORWARD, forward)
+    for _ in range(steps):
+        torch.distributed.barrier()
+        training.step()
 
 
 def train_once_failing(rank: int, steps: int, failing: int) -> list[str]:
@@ -286,6 +351,7 @@ def mark_another_device(rank: int, state: str) -> dict[str, Any]:
     def work() -> None:
         before = driver.current_context()
         place = marks.place()
+        assert place is not None
         begin = marks.stamp(place, 1)
         with driver.within(driver.context_of(1)):
             stream.launch(1, "F")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import ModuleType
 
 from joulepath_trainer.frameworks.deepspeed import DeepSpeedSteps
@@ -25,7 +26,7 @@ class Adapters:
         self._observe = {
             "torch.distributed.pipelining.stage": pipelining.observe_stages,
             "torch.distributed.pipelining.schedules": pipelining.observe_schedules,
-            "torch.optim.optimizer": optimizers.observe,
+            "torch.optim.optimizer": _both(optimizers.observe, pipelining.observe_optimizers),
             "megatron.core.pipeline_parallel.schedules": MegatronSteps(steps).observe_schedules,
             "deepspeed.runtime.engine": optimizers.observe_deepspeed,
             "deepspeed.runtime.pipe.engine": DeepSpeedSteps(steps).observe_engine,
@@ -34,3 +35,11 @@ class Adapters:
     def observe(self, module: ModuleType) -> None:
         """For a module that has just been imported, one of `joulepath_trainer.hook.MODULES`."""
         self._observe[module.__name__](module)
+
+
+def _both(*observe: Callable[[ModuleType], None]) -> Callable[[ModuleType], None]:
+    def observe_all(module: ModuleType) -> None:
+        for each in observe:
+            each(module)
+
+    return observe_all

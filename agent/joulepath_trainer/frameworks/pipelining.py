@@ -2,8 +2,8 @@
 
 Facts about torch (2.15, read in its source):
 
-- `PipelineScheduleSingle.step` and `PipelineScheduleMulti.step` run one iteration of every schedule. `eval()`
-  goes through `step` with `_has_backward` off.
+- `PipelineScheduleSingle.step` and `PipelineScheduleMulti.step` run every schedule once. `eval()` goes through `step`
+  with `_has_backward` off. Where gradients are accumulated, several such rounds make an iteration.
 - A schedule waits for what a stage receives before it calls `forward_one_chunk` or `backward_one_chunk`: a marker
   at their begin is passed when the computation really begins. Step 0 runs shape inference inside `step`, outside of
   these methods.
@@ -21,9 +21,12 @@ import functools
 import sys
 import weakref
 from collections.abc import Callable
+from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
+from joulepath_trainer.frameworks.custom import CustomFunctions
+from joulepath_trainer.frameworks.rounds import Rounds
 from joulepath_trainer.frameworks.steps import Steps
 from joulepath_trainer.identity import Work, pipeline_work
 
@@ -36,10 +39,16 @@ class PipelineSteps:
     def __init__(self, steps: Steps) -> None:
         """Nothing is observed before a module has been given to `observe_stages` and `observe_schedules`."""
         self._steps = steps
-        self._known: tuple[Callable[[], object | None], Work | None] = lambda: None, None
-        """The last schedule, and what it trains."""
+        self._known: tuple[Callable[[], object | None], int, Work | None] = lambda: None, 0, None
+        """The last schedule, the microbatches of an iteration, and what it trains."""
+        self._rounds = Rounds()
+        self._open = False
+        """Whether an iteration has begun here that goes on from one round to the next."""
+        self._before = 0
+        """Microbatches of the rounds before, in this iteration."""
         self._computes_loss = False
         """Whether schedules were seen to."""
+        self._custom = CustomFunctions(steps, lambda microbatch: self._before + microbatch)
 
     def observe_stages(self, stage_module: ModuleType) -> None:
         """Wraps the computations of a stage; for `torch.distributed.pipelining.stage`."""
@@ -54,11 +63,38 @@ class PipelineSteps:
             schedule.step = self._observed_step(schedule.step)
         base = schedules_module._PipelineSchedule
         base._maybe_compute_loss = self._observed_loss(base._maybe_compute_loss)
+        self._custom.observe(schedules_module)
+
+    def observe_optimizers(self, module: ModuleType) -> None:
+        """Registers a hook: what lies between two steps of an optimizer is one iteration; for `torch.optim.optimizer`."""
+
+        def stepped(*_: object) -> None:
+            if self._open:  # fewer rounds than before
+                self._open = False
+                self._steps.end(whole=False)
+            self._rounds.end()
+
+        stepped._torchdynamo_disable = True  # type: ignore[attr-defined]
+        module.register_optimizer_step_post_hook(stepped)
 
     def _observed_step(self, original: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(original)
         def step(schedule: Any, *args: Any, **kwargs: Any) -> Any:
-            return self._steps.run(lambda: self._recognise(schedule), lambda: original(schedule, *args, **kwargs))
+            if not _trains(schedule) or (self._steps.running and not self._open):
+                return self._steps.run(lambda: None, lambda: original(schedule, *args, **kwargs))
+            number, last = self._rounds.begin()
+            self._before = number * int(getattr(schedule, "_n_microbatches", 0))
+            if number == 0:
+                self._open = self._steps.begin(lambda: self._recognise(schedule))
+            whole = False
+            try:
+                result = original(schedule, *args, **kwargs)
+                whole = True
+                return result
+            finally:
+                if self._open and (last or not whole):
+                    self._open = False
+                    self._steps.end(whole)
 
         return step
 
@@ -86,8 +122,10 @@ class PipelineSteps:
         def observed(stage: Any, *args: Any, **kwargs: Any) -> Any:
             def name() -> tuple[str, int, int]:
                 kind, microbatch = instruction(*args, **kwargs)
-                return kind, stage.stage_index, microbatch
+                return kind, stage.stage_index, self._before + microbatch
 
+            if self._custom.running:
+                return original(stage, *args, **kwargs)
             return self._steps.run_instruction(
                 name, lambda: original(stage, *args, **kwargs), open_ended=open_ended(stage)
             )
@@ -95,11 +133,12 @@ class PipelineSteps:
         return observed
 
     def _recognise(self, schedule: Any) -> Work | None:
-        if not _trains(schedule):
-            return None
-        if self._known[0]() is not schedule:
-            self._known = weakref.ref(schedule), pipeline_work(schedule)
-        return self._known[1]
+        microbatches = int(schedule._n_microbatches) * self._rounds.count
+        if self._known[0]() is not schedule or self._known[1] != microbatches:
+            work = pipeline_work(schedule)
+            work = replace(work, pipeline=replace(work.pipeline, microbatches=microbatches))
+            self._known = weakref.ref(schedule), microbatches, work
+        return self._known[2]
 
 
 def _trains(schedule: Any) -> bool:
