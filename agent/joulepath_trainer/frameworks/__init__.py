@@ -4,6 +4,9 @@
 - `megatron`: the iterations of Megatron-core's schedules
 - `deepspeed`: the batches of DeepSpeed's pipelines
 - `optimizers`: the steps of an optimizer, where there is no pipeline
+- `custom`: functions that take the place of torch's in a schedule
+- `rounds`: how often a schedule runs for one step of the optimizer
+- `loops`: loops that tell of themselves
 - `steps`: what pipelines of whichever framework have in common
 - `adapters`: one observer, told by these
 """

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from types import ModuleType
 
 from joulepath_trainer.frameworks.deepspeed import DeepSpeedSteps
+from joulepath_trainer.frameworks.loops import LoopSteps
 from joulepath_trainer.frameworks.megatron import MegatronSteps
 from joulepath_trainer.frameworks.optimizers import OptimizerSteps
 from joulepath_trainer.frameworks.pipelining import PipelineSteps
@@ -22,6 +23,8 @@ class Adapters:
         observer = Observer(socket_path)
         optimizers = OptimizerSteps(observer)
         steps = Steps(observer, on_step=optimizers.stand_aside)
+        self.loop = LoopSteps(steps)
+        """For loops that tell of themselves."""
         pipelining = PipelineSteps(steps)
         self._observe = {
             "torch.distributed.pipelining.stage": pipelining.observe_stages,

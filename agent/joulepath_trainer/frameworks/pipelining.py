@@ -66,7 +66,7 @@ class PipelineSteps:
         self._custom.observe(schedules_module)
 
     def observe_optimizers(self, module: ModuleType) -> None:
-        """Registers a hook: what lies between two steps of an optimizer is one iteration; for `torch.optim.optimizer`."""
+        """Registers a hook for `torch.optim.optimizer`: what lies between two steps of one is an iteration."""
 
         def stepped(*_: object) -> None:
             if self._open:  # fewer rounds than before
