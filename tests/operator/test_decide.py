@@ -381,6 +381,40 @@ def test_an_agent_that_was_started_anew_leaves_the_phase_as_it_is(active: Any) -
     assert active.condition("Degraded").status == "False"
 
 
+def test_a_pipeline_whose_shape_changes_in_mid_run_is_profiled_anew_and_nothing_of_before_stays(active: Any) -> None:
+    rank, old = active._rank, active.plan.hash
+    assert active.status.measured is not None
+    changed: set[int] = set()
+    active._rank = lambda number: rank(number).model_copy(
+        update={"microbatches": rank(number).microbatches + (number in changed)}
+    )
+    changed |= {0, 1, 2}
+    active.settle()
+    assert active.condition("Degraded").reason == "RanksDisagree"
+    assert not active.plans
+    changed |= set(range(8))
+    active.settle()
+    assert active.status.phase == "Profiling"
+    assert active.condition("Active").status != "True"
+    assert active.status.topology.microbatches == 9
+    assert (active.status.plan, active.status.predicted, active.status.measured) == (None, None, None)
+    assert active.plan.purpose == "Sweep"
+    assert active.plan.hash != old
+    active.run(100)
+    assert {one.spec.topology.microbatches for one in active.profiles.values()} == {8, 9}
+
+
+def test_a_rank_that_stopped_at_default_clocks_is_told_though_no_iteration_begins(active: Any) -> None:
+    rank = active._rank
+    why = "MarkersStopped: none for 61.0 s"
+    active._rank = lambda number: rank(number).model_copy(
+        update={"applied_hash": None, "state": "Staged", "reason": why} if number == 2 else {}
+    )
+    active.settle()
+    assert active.condition("Degraded").reason == "RanksAtDefault"
+    assert why in active.status.message
+
+
 def test_why_no_iteration_of_a_rank_is_measured_is_told(new_world: NewWorld) -> None:
     world = new_world()
     rank, why = world._rank, "OverBudget: it tells of iterations of 5000 instructions, up to 4096 are measured"
