@@ -156,7 +156,7 @@ def test_a_model_that_does_not_fit_is_refused_for_good(new_world: NewWorld) -> N
     assert world.status.phase == "Profiling"
     assert world.condition("Planned").reason == "ModelMismatch"
     assert not world.plans, "meanwhile GPUs run default clocks"
-    pauses = []
+    pauses: list[int] = []
     while world.status.phase == "Profiling":
         assert f"Try {len(pauses) + 2} of 6" in world.status.message
         assert world.status.mismatch.next_at in world.status.message
