@@ -89,6 +89,8 @@ class Rank:
             stage_count=hello.pipeline.stage_count,
             schedule=_SCHEDULES.get(hello.pipeline.schedule, "Recorded"),
             microbatches=hello.pipeline.microbatches,
+            framework=hello.framework,
+            lacks=hello.lacks,
             order=tuple(one.name if len(stages) == 1 else one.label for one in history.order),
             iteration=now.iteration,
             iteration_time_s=history.iteration_time_s,

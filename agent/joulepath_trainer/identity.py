@@ -14,7 +14,7 @@ from typing import Any
 
 from joulepath_trainer.marking.marks import Marker
 from joulepath_trainer.placement import Placement, place
-from joulepath_trainer.wire.messages import Hello, PipelinePlace
+from joulepath_trainer.wire.messages import MOST_TEXT, Hello, PipelinePlace
 
 __all__ = ["Work", "default_store", "group_ranks", "hello_of", "pipeline_work", "rank_and_world", "single_stage_work"]
 
@@ -54,7 +54,15 @@ def single_stage_work(device: str) -> Work:
     return Work(place, device)
 
 
-def hello_of(work: Work, marker: Marker, attempt: int, environ: Mapping[str, str] = os.environ) -> Hello:
+def hello_of(
+    work: Work,
+    marker: Marker,
+    attempt: int,
+    environ: Mapping[str, str] = os.environ,
+    *,
+    framework: str = "",
+    lacks: str = "",
+) -> Hello:
     """What this rank says to the agent."""
     rank, world_size = rank_and_world()
     placement = work.placement or place(rank, world_size, work.pipeline.ranks, _tensor_group())
@@ -70,6 +78,8 @@ def hello_of(work: Work, marker: Marker, attempt: int, environ: Mapping[str, str
         tensor=placement.tensor,
         data_parallel=placement.data_parallel,
         tensor_parallel=placement.tensor_parallel,
+        framework=framework[:MOST_TEXT],
+        lacks=lacks[:MOST_TEXT],
     )
 
 

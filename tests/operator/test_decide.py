@@ -415,6 +415,16 @@ def test_a_rank_that_stopped_at_default_clocks_is_told_though_no_iteration_begin
     assert why in active.status.message
 
 
+def test_a_framework_that_is_not_as_known_is_told_with_its_version(new_world: NewWorld) -> None:
+    world = new_world()
+    rank, lacks = world._rank, "torch 2.19.0 isn't as known (there is no X): only iterations of its pipelines are seen"
+    world._rank = lambda number: rank(number).model_copy(update={"order": (), "lacks": lacks})
+    world.settle()
+    assert world.status.phase == "Pending"
+    assert f"Of rank 0: {lacks}. Train with a version of docs/frameworks.md" in world.status.message
+    assert lacks in world.condition("Profiled").message
+
+
 def test_why_no_iteration_of_a_rank_is_measured_is_told(new_world: NewWorld) -> None:
     world = new_world()
     rank, why = world._rank, "OverBudget: it tells of iterations of 5000 instructions, up to 4096 are measured"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from types import ModuleType
 
+from joulepath_trainer.frameworks.check import Check
 from joulepath_trainer.frameworks.deepspeed import DeepSpeedSteps
 from joulepath_trainer.frameworks.loops import LoopSteps
 from joulepath_trainer.frameworks.megatron import MegatronSteps
@@ -20,19 +21,20 @@ class Adapters:
     """One observer, told by a pipeline's steps, or by the optimizer's until there is a pipeline."""
 
     def __init__(self, socket_path: str) -> None:
-        observer = Observer(socket_path)
+        check = Check()
+        observer = Observer(socket_path, seen=check.told)
         optimizers = OptimizerSteps(observer)
         steps = Steps(observer, on_step=optimizers.stand_aside)
         self.loop = LoopSteps(steps)
         """For loops that tell of themselves."""
-        pipelining = PipelineSteps(steps)
+        pipelining = PipelineSteps(steps, check)
         self._observe = {
             "torch.distributed.pipelining.stage": pipelining.observe_stages,
             "torch.distributed.pipelining.schedules": pipelining.observe_schedules,
             "torch.optim.optimizer": _both(optimizers.observe, pipelining.observe_optimizers),
-            "megatron.core.pipeline_parallel.schedules": MegatronSteps(steps).observe_schedules,
+            "megatron.core.pipeline_parallel.schedules": MegatronSteps(steps, check).observe_schedules,
             "deepspeed.runtime.engine": optimizers.observe_deepspeed,
-            "deepspeed.runtime.pipe.engine": DeepSpeedSteps(steps).observe_engine,
+            "deepspeed.runtime.pipe.engine": DeepSpeedSteps(steps, check).observe_engine,
         }
 
     def observe(self, module: ModuleType) -> None:

@@ -25,6 +25,7 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any, Final
 
+from joulepath_trainer.frameworks.check import Check, Wrapped
 from joulepath_trainer.frameworks.steps import Steps
 from joulepath_trainer.identity import Work, group_ranks, rank_and_world
 from joulepath_trainer.placement import Placement
@@ -36,17 +37,21 @@ _SCHEDULES: Final = {
     "forward_backward_pipelining_without_interleaving": "Megatron1F1B",
     "forward_backward_pipelining_with_interleaving": "MegatronInterleaved1F1B",
 }
-
-
+_ITERATIONS: Final = tuple(Wrapped(name, among=("model", "num_microbatches", "forward_only")) for name in _SCHEDULES)
+_COMPUTATIONS: Final = (
+    Wrapped("forward_step", ("forward_step_func", "data_iterator", "model")),
+    Wrapped("backward_step", ("input_tensor", "output_tensor")),
+)
+_PACKAGE: Final = "megatron.core"
 _STATE: Final = "megatron.core.parallel_state"
 
 
 class MegatronSteps:
     """The iterations of Megatron's schedules."""
 
-    def __init__(self, steps: Steps) -> None:
+    def __init__(self, steps: Steps, check: Check) -> None:
         """Nothing is observed before a module has been given to `observe_schedules`."""
-        self._steps = steps
+        self._steps, self._check = steps, check
         self._stages: dict[int, int] = {}
         """Of the rank's chunks, by identity."""
         self._forwards: dict[int, int] = {}
@@ -56,8 +61,12 @@ class MegatronSteps:
 
     def observe_schedules(self, module: ModuleType) -> None:
         """Wraps what stands there."""
+        if not self._check.passes(_PACKAGE, module, _ITERATIONS, "its pipelines aren't seen"):
+            return
         for name, schedule in _SCHEDULES.items():
             setattr(module, name, self._observed_step(getattr(module, name), schedule))
+        if not self._check.passes(_PACKAGE, module, _COMPUTATIONS, "only iterations of its pipelines are seen"):
+            return
         module.forward_step = self._observed_forward(module.forward_step)  # type: ignore[attr-defined]
         module.backward_step = self._observed_backward(module.backward_step)  # type: ignore[attr-defined]
 

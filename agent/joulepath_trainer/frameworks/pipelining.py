@@ -23,8 +23,9 @@ import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from types import ModuleType
-from typing import Any
+from typing import Any, Final
 
+from joulepath_trainer.frameworks.check import Check, Wrapped
 from joulepath_trainer.frameworks.custom import CustomFunctions
 from joulepath_trainer.frameworks.rounds import Rounds
 from joulepath_trainer.frameworks.steps import Steps
@@ -32,13 +33,27 @@ from joulepath_trainer.identity import Work, pipeline_work
 
 __all__ = ["PipelineSteps"]
 
+_COMPUTATIONS: Final = (
+    Wrapped("_PipelineStageBase.forward_one_chunk", ("fwd_chunk_id",)),
+    Wrapped("_PipelineStageBase.backward_one_chunk", ("bwd_chunk_id", "loss", "full_backward")),
+    Wrapped("_PipelineStageBase.backward_weight_one_chunk", ("bwd_chunk_id",)),
+)
+_STEPS: Final = (Wrapped("PipelineScheduleSingle.step"), Wrapped("PipelineScheduleMulti.step"))
+_LOSS: Final = Wrapped("_PipelineSchedule._maybe_compute_loss", ("stage",))
+"""Where there is none, the loss counts as waiting."""
+_CUSTOM: Final = (
+    Wrapped("_PipelineScheduleRuntime.register_custom_function", ("computation_type", "custom_function")),
+    Wrapped("_wait_batch_p2p"),
+)
+"""Since torch 2.9; before, there are no custom functions."""
+
 
 class PipelineSteps:
     """The steps of a schedule."""
 
-    def __init__(self, steps: Steps) -> None:
+    def __init__(self, steps: Steps, check: Check) -> None:
         """Nothing is observed before a module has been given to `observe_stages` and `observe_schedules`."""
-        self._steps = steps
+        self._steps, self._check = steps, check
         self._known: tuple[Callable[[], object | None], int, Work | None] = lambda: None, 0, None
         """The last schedule, the microbatches of an iteration, and what it trains."""
         self._rounds = Rounds()
@@ -52,6 +67,8 @@ class PipelineSteps:
 
     def observe_stages(self, stage_module: ModuleType) -> None:
         """Wraps the computations of a stage; for `torch.distributed.pipelining.stage`."""
+        if not self._check.passes("torch", stage_module, _COMPUTATIONS, "only iterations of its pipelines are seen"):
+            return
         base = stage_module._PipelineStageBase
         base.forward_one_chunk = self._observed_computation(base.forward_one_chunk, _forward, self._awaits_loss)
         base.backward_one_chunk = self._observed_computation(base.backward_one_chunk, _backward)
@@ -59,11 +76,18 @@ class PipelineSteps:
 
     def observe_schedules(self, schedules_module: ModuleType) -> None:
         """Wraps the step of a schedule; for `torch.distributed.pipelining.schedules`."""
+        if not self._check.passes("torch", schedules_module, _STEPS, "its pipelines aren't seen"):
+            return
         for schedule in (schedules_module.PipelineScheduleSingle, schedules_module.PipelineScheduleMulti):
             schedule.step = self._observed_step(schedule.step)
-        base = schedules_module._PipelineSchedule
-        base._maybe_compute_loss = self._observed_loss(base._maybe_compute_loss)
-        self._custom.observe(schedules_module)
+        if not _LOSS.amiss(schedules_module):
+            base = schedules_module._PipelineSchedule
+            base._maybe_compute_loss = self._observed_loss(base._maybe_compute_loss)
+        runtime = getattr(schedules_module, "_PipelineScheduleRuntime", None)
+        if hasattr(runtime, "register_custom_function") and self._check.passes(
+            "torch", schedules_module, _CUSTOM, "custom functions in its schedules aren't seen"
+        ):
+            self._custom.observe(schedules_module)
 
     def observe_optimizers(self, module: ModuleType) -> None:
         """Registers a hook for `torch.optim.optimizer`: what lies between two steps of one is an iteration."""

@@ -126,8 +126,7 @@ def _with_all_ranks(case: Case, job: TrainingJob, gang: Gang) -> Decision:
     case.story.note(topology=topology)
     case.story.tell("Injected", True, "AllRanksReport", f"All {gang.world_size} ranks report.")
     if not gang.ordered:
-        why = next((f" (rank {rank.rank}: {rank.reason})" for rank in gang.ranks if rank.reason and not rank.order), "")
-        message = f"All ranks report; waiting for the first whole iteration of each{why}."
+        message = gathering.without_order(gang)
         if plan is not None and case.story.base.phase in _UNDER_WAY:  # an agent was started anew
             return _degraded(case, "WaitingForIteration", message, outdated)
         case.story.tell("Profiled", False, "WaitingForIteration", message)
