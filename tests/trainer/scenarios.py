@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch.distributed import pipelining
+from torch.distributed.fsdp import fully_shard
 from torch.distributed.pipelining import PipelineStage, schedules
 from torch.distributed.pipelining.schedules import PipelineScheduleMulti, PipelineScheduleSingle
 from torch.distributed.pipelining.stage import _PipelineStageBase
@@ -102,6 +103,28 @@ def train(
         if number == evaluate_after:
             training.evaluate()
     return losses
+
+
+def train_sharded(rank: int, steps: int, schedule: str, stages_of_rank: int) -> list[list[int]]:
+    """Pipelines of two ranks, whose stages are sharded among two replicas (FSDP2)."""
+    torch.manual_seed(7)
+    mesh = torch.distributed.init_device_mesh("cpu", (2, 2), mesh_dim_names=("dp", "pp"))
+    index, count = mesh.get_local_rank("pp"), 2 * stages_of_rank
+    stages = []
+    for number in range(index, count, 2):
+        model = torch.nn.Sequential(torch.nn.Linear(WIDTH, WIDTH), torch.nn.ReLU())
+        fully_shard(model, mesh=mesh["dp"])
+        stages.append(PipelineStage(model, number, count, torch.device("cpu"), group=mesh.get_group("pp")))
+    kind = getattr(pipelining, schedule)
+    made = kind(stages if stages_of_rank > 1 else stages[0], MICROBATCHES, loss_fn=torch.nn.functional.mse_loss)
+    optimizer = torch.optim.SGD([one for stage in stages for one in stage.submod.parameters()], lr=0.1)
+    data = torch.ones(2 * MICROBATCHES, WIDTH)
+    for _ in range(steps):
+        torch.distributed.barrier()
+        made.step(*([data] if index == 0 else []), **({"target": data} if index == 1 else {}))
+        optimizer.step()
+        optimizer.zero_grad()
+    return [[index, mesh.get_local_rank("dp")]]
 
 
 def train_accumulating(rank: int, rounds: list[int], evaluate: bool = False) -> None:

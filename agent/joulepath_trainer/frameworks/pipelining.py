@@ -45,7 +45,7 @@ _CUSTOM: Final = (
     Wrapped("_PipelineScheduleRuntime.register_custom_function", ("computation_type", "custom_function")),
     Wrapped("_wait_batch_p2p"),
 )
-"""Since torch 2.9; before, there are no custom functions."""
+"""torch 2.9.1 has no custom functions yet."""
 
 
 class PipelineSteps:

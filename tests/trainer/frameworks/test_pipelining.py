@@ -100,6 +100,23 @@ def test_what_lies_between_two_steps_of_the_optimizer_is_one_iteration(nursery: 
             assert told == [f"{kind}{microbatch}" for kind, microbatch in shift]
 
 
+@pytest.mark.parametrize(("schedule", "stages_of_rank"), [("Schedule1F1B", 1), ("ScheduleInterleaved1F1B", 2)])
+def test_stages_that_are_sharded_are_told_as_those_that_are_not(
+    nursery: Nursery, schedule: str, stages_of_rank: int
+) -> None:
+    """FSDP gathers and reduces between the instructions: these are gaps."""
+    with AgentDouble(nursery.socket) as agent:
+        nursery.run("train", 2, steps=STEPS, schedule=schedule, stages_of_rank=stages_of_rank)
+        plain = [_spans(rank)[-1] for rank in agent.ranks(2)]
+    with AgentDouble(nursery.socket) as agent:
+        places = nursery.run("train_sharded", 4, steps=STEPS, schedule=schedule, stages_of_rank=stages_of_rank)
+        ranks = agent.ranks(4)
+    for rank, ((index, replica),) in zip(ranks, places, strict=True):
+        assert (rank.hello.data, rank.hello.data_parallel) == (replica, 2)
+        assert rank.records
+        assert all(spans == plain[index] for spans in _spans(rank))
+
+
 def test_an_iteration_of_fewer_rounds_is_not_told_and_more_are_learnt(nursery: Nursery) -> None:
     with AgentDouble(nursery.socket) as agent:
         nursery.run("train_accumulating", 2, rounds=[2] * 8 + [1] + [2] * 3 + [4] * 6)
