@@ -8,8 +8,10 @@ pod imports this package at its start: they are imported by whoever asks for the
 
 from __future__ import annotations
 
-TYPE_CHECKING = False
+TYPE_CHECKING: Final = False
 if TYPE_CHECKING:
+    from typing import Final
+
     from joulepath_trainer.loop import describe, instruction, iteration
 
 __all__ = ["describe", "instruction", "iteration"]

@@ -116,6 +116,8 @@ class PipelineSteps:
                 whole = True
                 return result
             finally:
+                if not whole:
+                    self._rounds.fail()
                 if self._open and (last or not whole):
                     self._open = False
                     self._steps.end(whole)

@@ -23,6 +23,10 @@ class Rounds:
         self._begun += 1
         return number, number == self.count - 1
 
+    def fail(self) -> None:
+        """The round that has begun failed: it doesn't count."""
+        self._begun -= 1
+
     def end(self) -> None:
         """An optimizer has made a step; of several, all but the first say nothing."""
         if self._begun:
