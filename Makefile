@@ -37,7 +37,8 @@ lock: ## Pin the dependencies again, with hashes (locks/)
 	@for part in operator agent; do $(UV) pip compile -q --generate-hashes --no-header --extra $$part --constraint locks/dev.txt pyproject.toml -o locks/$$part.txt; done
 # What the framework itself asks for is far more than its schedules import: they are given torch and little else.
 	@cd locks/frameworks; for framework in *.in; do python=$$(sed -n 's/^# python //p' $$framework); \
-	  for what in "--constraint ../dev.txt ../frameworks.in" "--no-deps $$framework"; do \
+	  case $$framework in torch-*) set -- "$$framework";; *) set -- "--constraint ../dev.txt ../frameworks.in" "--no-deps $$framework";; esac; \
+	  for what in "$$@"; do \
 	    $(UV) pip compile -q --generate-hashes --no-header --no-annotate --python-version $$python $$what; \
 	  done > $${framework%.in}.txt; done
 

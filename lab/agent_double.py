@@ -14,6 +14,7 @@ from types import TracebackType
 
 from joulepath_trainer.wire.messages import Hello, IterationRecord, Reply
 from joulepath_trainer.wire.page import PAGE_BYTES, MarkerEntry, PageReader
+from joulepath_trainer.wire.parts import Gathering
 from joulepath_trainer.wire.protocol import MAX_MESSAGE_BYTES
 
 __all__ = ["AgentDouble", "Answer", "ConnectedRank", "refuse", "welcome"]
@@ -41,6 +42,8 @@ class ConnectedRank:
     since: int
     """The last marker that was enqueued before it."""
     records: list[IterationRecord] = field(default_factory=list)
+
+    gathering: Gathering = field(default_factory=Gathering)
 
     def entries(self) -> list[MarkerEntry]:
         """All markers that were enqueued since, oldest first (as long as the ring holds them)."""
@@ -126,7 +129,8 @@ class AgentDouble:
             self._ranks[connection] = ConnectedRank(Hello.decode(message), page, since)
             self._answer(connection)
         else:
-            rank.records.append(IterationRecord.decode(message))
+            if (record := rank.gathering.take(message)) is not None:
+                rank.records.append(record)
             if len(rank.records) == self._hang_up_after:
                 self._forget(connection)
 

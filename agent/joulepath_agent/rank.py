@@ -12,7 +12,8 @@ from joulepath_clocks.channel.words import Began, Came, RankNews, Told, unpack_m
 from joulepath_clocks.peers.budget import BUDGET, Budget
 from joulepath_clocks.peers.limits import Allowance
 from joulepath_crds import Arm, Coordinates, RankReport, RankState
-from joulepath_trainer.wire.messages import Hello, IterationRecord
+from joulepath_trainer.wire.messages import Hello
+from joulepath_trainer.wire.parts import Gathering, total_of
 from joulepath_trainer.wire.protocol import WireError
 
 __all__ = ["Rank"]
@@ -41,6 +42,7 @@ class Rank:
         self._stages = frozenset(self.hello.pipeline.stages)
         self._measuring = Allowance(budget.measuring_burst_s, budget.measuring_share, time.monotonic())
         self._said_refused = False
+        self._gathering = Gathering()
         self._measured = Measured()
 
     def begin(self, began: Began) -> None:
@@ -49,14 +51,18 @@ class Rank:
         self.history.begin(began.iteration, began.applied, began.at_s, spoiled_before=began.spoiled_before)
 
     def record(self, message: bytes) -> None:
-        """The trainer's record of an iteration; isn't even read where it wouldn't be measured.
+        """The trainer's record of an iteration, or a part of one; isn't even read where it wouldn't be measured.
 
         Raises:
             WireError: It is none, or of a stage that isn't this rank's.
         """
         if self.history.refused:
             return
-        record = IterationRecord.decode(message)
+        if not self.history.may_have(total_of(message) or 0):
+            return
+        record = self._gathering.take(message)
+        if record is None:
+            return
         if any(span.stage not in self._stages for span in record.spans):
             raise WireError("a record names a stage that isn't one of this rank's")
         self.history.record(record)
@@ -88,6 +94,8 @@ class Rank:
             stage_count=hello.pipeline.stage_count,
             schedule=_SCHEDULES.get(hello.pipeline.schedule, "Recorded"),
             microbatches=hello.pipeline.microbatches,
+            framework=hello.framework,
+            lacks=hello.lacks,
             order=tuple(one.name if len(stages) == 1 else one.label for one in history.order),
             iteration=now.iteration,
             iteration_time_s=history.iteration_time_s,

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from joulepath_trainer.frameworks.adapters import Adapters
 
-__all__ = ["MODULES", "PostImportHook", "install"]
+__all__ = ["MODULES", "PostImportHook", "adapters", "install"]
 
 MODULES: Final = (
     "torch.distributed.pipelining.stage",
@@ -100,11 +100,21 @@ class _OnDemand:
         return self._made
 
 
+_installed: list[_OnDemand] = []
+"""What observes this process: a loop that tells of itself asks for it."""
+
+
 def install(socket_path: str) -> None:
     """Observes training in this process, once it trains, and tells the agent that listens at the socket."""
-    adapters = _OnDemand(socket_path)
-    hook = PostImportHook(dict.fromkeys(MODULES, lambda module: adapters.get().observe(module)))
+    on_demand = _OnDemand(socket_path)
+    _installed[:] = [on_demand]
+    hook = PostImportHook(dict.fromkeys(MODULES, lambda module: on_demand.get().observe(module)))
     sys.meta_path.insert(0, hook)  # type: ignore[arg-type]
+
+
+def adapters() -> Adapters | None:
+    """What observes this process; None where nothing does."""
+    return _installed[0].get() if _installed else None
 
 
 def _say(sentence: str) -> None:

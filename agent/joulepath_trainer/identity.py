@@ -14,7 +14,7 @@ from typing import Any
 
 from joulepath_trainer.marking.marks import Marker
 from joulepath_trainer.placement import Placement, place
-from joulepath_trainer.wire.messages import Hello, PipelinePlace
+from joulepath_trainer.wire.messages import MOST_TEXT, Hello, PipelinePlace
 
 __all__ = ["Work", "default_store", "group_ranks", "hello_of", "pipeline_work", "rank_and_world", "single_stage_work"]
 
@@ -24,8 +24,8 @@ class Work:
     """What a rank trains."""
 
     pipeline: PipelinePlace
-    device_type: str
-    """Type of the torch device that computes: cpu, cuda, ..."""
+    device: str
+    """The torch device that computes: cpu, cuda:1, ..."""
     placement: Placement | None = None
     """Among the other ranks, where the framework tells it; else it is guessed."""
 
@@ -34,6 +34,8 @@ def pipeline_work(schedule: Any) -> Work:
     """What a schedule of `torch.distributed.pipelining` trains on this rank."""
     stages = getattr(schedule, "_stages", None) or [schedule._stage]
     first = stages[0]
+    if len(devices := {str(stage.device) for stage in stages}) > 1:
+        raise RuntimeError(f"the stages of a rank must be on one device, they are on {sorted(devices)}")
     return Work(
         PipelinePlace(
             schedule=type(schedule).__name__[:256],
@@ -42,18 +44,26 @@ def pipeline_work(schedule: Any) -> Work:
             stages=tuple(int(stage.stage_index) for stage in stages),
             ranks=group_ranks(first.group),
         ),
-        first.device.type,
+        str(first.device),
     )
 
 
-def single_stage_work(device_type: str, schedule: str, microbatches: int) -> Work:
+def single_stage_work(device: str, schedule: str, microbatches: int) -> Work:
     """What a rank trains where there is no pipeline: one stage on one rank."""
     ranks = (rank_and_world()[0],)
     place = PipelinePlace(schedule=schedule, stage_count=1, microbatches=microbatches, stages=(0,), ranks=ranks)
-    return Work(place, device_type)
+    return Work(place, device)
 
 
-def hello_of(work: Work, marker: Marker, attempt: int, environ: Mapping[str, str] = os.environ) -> Hello:
+def hello_of(
+    work: Work,
+    marker: Marker,
+    attempt: int,
+    environ: Mapping[str, str] = os.environ,
+    *,
+    framework: str = "",
+    lacks: str = "",
+) -> Hello:
     """What this rank says to the agent."""
     rank, world_size = rank_and_world()
     placement = work.placement or place(rank, world_size, work.pipeline.ranks, _tensor_group())
@@ -69,6 +79,8 @@ def hello_of(work: Work, marker: Marker, attempt: int, environ: Mapping[str, str
         tensor=placement.tensor,
         data_parallel=placement.data_parallel,
         tensor_parallel=placement.tensor_parallel,
+        framework=framework[:MOST_TEXT],
+        lacks=lacks[:MOST_TEXT],
     )
 
 

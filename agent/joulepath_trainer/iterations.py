@@ -15,7 +15,12 @@ from joulepath_trainer.wire.messages import InstructionSpan, IterationRecord
 
 __all__ = ["MarkedIteration", "PendingIterations"]
 
-_MOST_PENDING: Final = 16
+_MOST_PENDING: Final = 64
+"""Iterations by which the host may be ahead: it is by ten where the loss is looked at each tenth time, if they are so
+small that the GPU's queue takes as many. The agent waits for their records as long."""
+_MOST_STAMPS: Final = 16384
+"""Of them all; fewer than a few iterations are never kept."""
+_LEAST_PENDING: Final = 4
 
 
 @dataclass(slots=True)
@@ -41,17 +46,27 @@ class PendingIterations:
     def __init__(self, marks: Marks) -> None:
         self._marks = marks
         self._ended: deque[MarkedIteration] = deque()
+        self._stamps = 0
+        self.lost = 0
+        """Iterations that went before the GPU came to them."""
 
     def add(self, iteration: MarkedIteration) -> None:
         """Takes an iteration whose end has been marked."""
         self._ended.append(iteration)
-        if len(self._ended) > _MOST_PENDING:
-            self._marks.recycle(self._ended.popleft().stamps)
+        self._stamps += len(iteration.stamps)
+        while len(self._ended) > _MOST_PENDING or (self._stamps > _MOST_STAMPS and len(self._ended) > _LEAST_PENDING):
+            self._forget()
+            self.lost += 1
 
     def drop(self) -> None:
         """Nobody waits for any of them any more."""
         while self._ended:
-            self._marks.recycle(self._ended.popleft().stamps)
+            self._forget()
+
+    def _forget(self) -> None:
+        stamps = self._ended.popleft().stamps
+        self._stamps -= len(stamps)
+        self._marks.recycle(stamps)
 
     def completed(self, last: bool = False) -> Iterator[IterationRecord]:
         """Records of the iterations that the GPU has been through, and whose period is known (or can't be).
@@ -70,7 +85,7 @@ class PendingIterations:
                 return
             if iteration.whole:
                 yield self._record(iteration, following)
-            self._marks.recycle(self._ended.popleft().stamps)
+            self._forget()
 
     def _record(self, iteration: MarkedIteration, following: MarkedIteration | None) -> IterationRecord:
         def seconds(stamp: int) -> float:

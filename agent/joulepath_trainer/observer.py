@@ -63,7 +63,12 @@ class Observer:
     """Counts training steps and tells the agent of them. No method raises; each is cheap when there is no agent."""
 
     def __init__(
-        self, socket_path: str, patience_s: float = 1.0, clock_s: Callable[[], float] = time.monotonic
+        self,
+        socket_path: str,
+        patience_s: float = 1.0,
+        clock_s: Callable[[], float] = time.monotonic,
+        *,
+        seen: Callable[[], tuple[str, str]] = lambda: ("", ""),
     ) -> None:
         """Nothing happens before the first training step.
 
@@ -71,6 +76,7 @@ class Observer:
             socket_path: Where the agent listens.
             patience_s: Waited at most, once, at that step, for the answer of an agent that listens.
             clock_s: Tells the seconds that pass between training steps.
+            seen: Tells the frameworks with their versions, and what of them isn't seen.
         """
         self._socket_path = socket_path
         self._iteration = -1
@@ -86,12 +92,13 @@ class Observer:
         self._give_up_at_s = math.inf
         """Until when its answer is waited for."""
         self._said_absent = False
-        self._said_unwilling = False
+        self._said_unwilling = self._said_lacks = False
         self._turned_down_by: type[AgentGoneError] | None = None
         self._retries = 0
         """Askings in a row, after the first, that were turned down in the same way."""
         self._registered = False
         self._patience_s = patience_s
+        self._seen = seen
 
     @property
     def off(self) -> bool:
@@ -182,10 +189,14 @@ class Observer:
             if self._clock_s() < self._ask_at_s:
                 return
             self._register()
-            self._marker = choose_marker(work.device_type)
+            self._marker = choose_marker(work.device)
             self._give_up_at_s = self._clock_s() + _ANSWER_S
             self._page = self._page or OwnPage()
-            hello = hello_of(work, self._marker, attempt)
+            framework, lacks = self._seen()
+            if lacks and not self._said_lacks:
+                self._said_lacks = True
+                _log.warning("%s", lacks)
+            hello = hello_of(work, self._marker, attempt, framework=framework, lacks=lacks)
             self._handshake = Handshake(self._socket_path, hello, self._page.descriptor)
         if self._marker is None or self._page is None or not self._marker.ready():
             return

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import socket
+from collections import deque
+from typing import Final
 
 from joulepath_trainer.connection import AgentGoneError
 from joulepath_trainer.iterations import MarkedIteration, PendingIterations
@@ -10,9 +13,13 @@ from joulepath_trainer.marking.marks import Marker
 from joulepath_trainer.memory import OwnPage
 from joulepath_trainer.wire.messages import IterationRecord
 from joulepath_trainer.wire.page import MarkerEvent
-from joulepath_trainer.wire.protocol import MAX_MESSAGE_BYTES
+from joulepath_trainer.wire.parts import MOST_INSTRUCTIONS, parts_of
 
 __all__ = ["BegunInstruction", "Session"]
+
+_log = logging.getLogger("joulepath")
+_MOST_WAITING: Final = 16
+"""Messages that an agent, which reads of each rank no more than it has time for, hasn't taken yet."""
 
 BegunInstruction = tuple[str, int, int, int]
 """Kind, stage, microbatch and time stamp of the begin of an instruction."""
@@ -26,6 +33,9 @@ class Session:
         self._marks = page.marks(marker)
         self._pending = PendingIterations(self._marks)
         self._current: MarkedIteration | None = None
+        self._waiting: deque[bytes] = deque()
+        """Messages that didn't fit the socket's queue yet."""
+        self._said_lost = False
 
     def begin_step(self, number: int) -> None:
         """Marks the begin of a training step."""
@@ -76,8 +86,11 @@ class Session:
         iteration.end = stamp
         iteration.whole = iteration.whole and whole
         self._pending.add(iteration)
+        if self._pending.lost:
+            self._lose("the GPU is too far behind the host")
         for record in self._pending.completed():
-            self._send(record)
+            self._put(record)
+        self._send()
 
     def finish(self) -> None:
         """Sends what is left and hangs up, at the end of the process.
@@ -86,7 +99,8 @@ class Session:
             AgentGoneError: There is nobody to send it to.
         """
         for record in self._pending.completed(last=True):
-            self._send(record)
+            self._put(record)
+        self._send()
         self.hang_up()
 
     def hang_up(self) -> None:
@@ -111,13 +125,28 @@ class Session:
             iteration.stamps.append(stamp)
             return stamp
 
-    def _send(self, record: IterationRecord) -> None:
-        message = record.encode()
-        if len(message) > MAX_MESSAGE_BYTES:
+    def _put(self, record: IterationRecord) -> None:
+        """Behind those that wait; a record of which no room is left for all parts is lost."""
+        if len(record.spans) > MOST_INSTRUCTIONS:
+            self._lose(f"it has {len(record.spans)} instructions, {MOST_INSTRUCTIONS} can be told")
             return
+        parts = list(parts_of(record))
+        if self._waiting and len(self._waiting) + len(parts) > _MOST_WAITING:
+            self._lose("the agent doesn't read as fast as iterations pass")
+        else:
+            self._waiting += parts
+
+    def _send(self) -> None:
         try:
-            self._connection.send(message, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+            while self._waiting:
+                self._connection.send(self._waiting[0], socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+                self._waiting.popleft()
         except BlockingIOError:
-            return
+            return  # the rest goes at the end of the next step
         except OSError as error:
             raise AgentGoneError(f"the agent is gone: {error.strerror or error}") from None
+
+    def _lose(self, why: str) -> None:
+        if not self._said_lost:
+            self._said_lost = True
+            _log.warning("the agent isn't told of an iteration, and perhaps of others: %s", why)

@@ -21,6 +21,7 @@ __all__ = [
     "JobReference",
     "MeasuredSavings",
     "Measurement",
+    "Mismatch",
     "Mode",
     "Phase",
     "PlanSummary",
@@ -254,6 +255,21 @@ class WithdrawnPlan(Contract):
     making an iteration longer."""
 
 
+class Mismatch(Contract):
+    """A model that took another time for an iteration than the job does, and is made again with what is seen then."""
+
+    tries: Annotated[int, Field(ge=1)]
+    """How often it was off in a row."""
+    message: Text
+    """By how much, the last time."""
+    next_at: Annotated[str, Field(json_schema_extra={"format": "date-time"})]
+    """When it is tried again."""
+    generation: Annotated[int, Field(ge=0)]
+    """The metadata.generation of the EnergyPlan at the time: of another one, all is tried anew."""
+    attempt: Annotated[int, Field(ge=0)]
+    """The job's attempt at the time: the same."""
+
+
 class EnergyPlanStatus(Contract):
     """What has come of it: the phase, the plan, and savings as measured. Written by Joulepath."""
 
@@ -287,6 +303,8 @@ class EnergyPlanStatus(Contract):
     """Measured savings in words, for `kubectl get`: 15.2% ± 0.4, or not yet known."""
     withdrawn: Annotated[tuple[WithdrawnPlan, ...], Field(max_length=16)] = ()
     """Plans of this run that were slower than allowed, the latest last."""
+    mismatch: Mismatch | None = None
+    """That the model of the job was off, if it was."""
     conditions: Annotated[tuple[Condition, ...], Field(max_length=16, json_schema_extra=list_by("type"))] = ()
     """How far it has come: Injected (the trainer is in the job's pods, and every rank reports), Profiled (what the work
     costs at each clock is known), Planned, Active (the plan is in force), and Degraded (something is amiss). Each says

@@ -178,6 +178,10 @@ class RankReport(Contract):
     """Name of the schedule, as recognised: 1F1B, GPipe, or Recorded."""
     microbatches: Annotated[int, Field(ge=1)]
     """Microbatches of an iteration."""
+    framework: Annotated[str, Field(max_length=1024)] = ""
+    """The training frameworks in its process, with their versions."""
+    lacks: Annotated[str, Field(max_length=1024)] = ""
+    """What of them isn't as the trainer knows it, and what isn't seen therefore; empty where all is."""
     order: Annotated[tuple[InstructionLabel, ...], Field(max_length=65536)] = ()
     """Instructions of an iteration in the order in which they ran, F0 the forward of microbatch 0; 3:F0, with the
     stage, where the rank runs several. Empty until one iteration is complete."""

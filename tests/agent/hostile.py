@@ -14,7 +14,6 @@ import json
 import mmap
 import random
 import socket
-import struct
 import sys
 import time
 from collections.abc import Callable
@@ -24,6 +23,7 @@ from itertools import product
 
 from joulepath_trainer.wire.messages import Hello, InstructionSpan, IterationRecord, PipelinePlace
 from joulepath_trainer.wire.page import MARKER_OFFSET, PAGE_BYTES, MarkerEvent, PageWriter
+from joulepath_trainer.wire.parts import parts_of
 from tests.agent.peer import connect_as_pod, sealed_page
 
 ITERATIONS = 250
@@ -88,13 +88,13 @@ def be_large(path: str, gpu: str, stages: int, microbatches: int, varied: bool) 
     for first in range(0, 16 * microbatches if varied else 1, microbatches):
         names = product(range(stages), "FBIW", range(first, first + microbatches))
         spans = tuple(InstructionSpan(kind, stage, microbatch, -9e5, 9e5) for stage, kind, microbatch in names)
-        records.append(bytearray(IterationRecord(0, 9e5, 9e5, spans).encode()))
+        records.append(IterationRecord(0, 9e5, 9e5, spans))
     for iteration in range(ITERATIONS):
         writer.pass_marker(writer.announce(MarkerEvent.STEP_BEGIN, iteration))
-        record = records[iteration % len(records)]
-        struct.pack_into("<I", record, 4, max(0, iteration - 1))
+        record = replace(records[iteration % len(records)], iteration=max(0, iteration - 1))
         with contextlib.suppress(BlockingIOError):
-            connection.send(record, socket.MSG_DONTWAIT)
+            for part in parts_of(record):
+                connection.send(part, socket.MSG_DONTWAIT)
         time.sleep(0.02)
     print(json.dumps("told"), flush=True)
     time.sleep(60)
@@ -120,8 +120,8 @@ def main() -> None:
         "bytes": send_bytes,
         "rank": be_rank,
         "chatty": be_chatty,
-        "wide": partial(be_large, stages=675, microbatches=1, varied=False),
-        "deep": partial(be_large, stages=16, microbatches=32, varied=True),
+        "wide": partial(be_large, stages=1000, microbatches=2, varied=False),
+        "deep": partial(be_large, stages=16, microbatches=42, varied=True),
     }
     be[sys.argv[2]](sys.argv[1], sys.argv[3])
 

@@ -24,6 +24,7 @@ from joulepath_trainer.marking.cuda import Driver, StreamMarks
 from joulepath_trainer.memory import OwnPage
 from joulepath_trainer.wire.messages import Hello, InstructionSpan, IterationRecord, PipelinePlace, Reply
 from joulepath_trainer.wire.page import MARKER_OFFSET, PAGE_BYTES, MarkerEvent, PageWriter
+from joulepath_trainer.wire.parts import parts_of
 from joulepath_trainer.wire.protocol import WireError
 from virtual_gpus import stream
 
@@ -182,7 +183,8 @@ def _send(
     )
     record = IterationRecord(iteration, since(begin, end), since(begin, next_begin), spans)
     with contextlib.suppress(OSError):
-        connection.send(record.encode(), socket.MSG_DONTWAIT)
+        for part in parts_of(record):
+            connection.send(part, socket.MSG_DONTWAIT)
     print(json.dumps([iteration, record.period_s]), flush=True)
 
 

@@ -44,7 +44,19 @@ def test_records_as_large_as_can_be_cost_some_memory_and_no_other_rank_its_plan(
     assert other.iteration_time_s < 60
     over = [line for line in get(agent, "/metrics").splitlines() if line.startswith("joulepath_ranks_over_budget{")]
     assert [line.endswith(" 1.0") for line in over if 'reason="instructions"' in line] == [size == "wide"]
-    assert ("OverBudget: it tells of iterations of 2700 instructions" in other.reason) == (size == "wide")
+    assert ("OverBudget: it tells of iterations of 8000 instructions" in other.reason) == (size == "wide")
+
+
+@pytest.mark.slow
+def test_an_iteration_of_thousands_of_instructions_is_measured_whole(room: Callable[..., Room]) -> None:
+    made = room(time_scale=0.001)
+    agent = made.agent()
+    order = [f"{kind}{microbatch}" for microbatch in range(1500) for kind in "FB"]
+    assert made.peer(order=order, iterations=100_000, waits_s=[0.0, 0.0, 1e-5]).hear()["accepted"]
+    wait_until(lambda: (r := agent.rank()) is not None and len(r.timeline) == len(order), "it is measured")
+    rank = agent.rank()
+    assert rank is not None
+    assert list(rank.order) == order
 
 
 def test_records_are_read_at_the_pace_of_the_budget_and_the_rank_is_served_on(room: Callable[..., Room]) -> None:

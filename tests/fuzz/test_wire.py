@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import struct
 import tracemalloc
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import strategies as st
 
 from joulepath_trainer.wire.messages import Hello, IterationRecord, OldPython, PipelinePlace, Reply
+from joulepath_trainer.wire.parts import Gathering
 from joulepath_trainer.wire.protocol import MAX_MESSAGE_BYTES, WireError
 from joulepath_warden.wire import Answer, Request, Verb
 from tests.fuzz.drawing import changed, fuzz
@@ -37,10 +39,31 @@ class Side:
 
 
 versions = st.builds(lambda major, minor: f"{major}.{minor}", st.integers(0, 99), st.integers(0, 99))
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some of a record's instructions."""
+
+    message: bytes
+
+    def encode(self) -> bytes:
+        """The message."""
+        return self.message
+
+
+NOTHING: Final = Part(b"")
+parts = st.builds(
+    lambda record, first, total: Part(struct.pack("<4sHH", b"JPS1", first, total) + record.encode()),
+    records,
+    st.integers(0, 65535),
+    st.integers(0, 65535),
+)
 uuids = st.lists(st.text(max_size=40), max_size=5).map(tuple)
 SIDES: Final = {
     "hello to the agent": Side(Hello.decode, hellos(), WireError),
     "old Python to the agent": Side(OldPython.decode, st.builds(OldPython, versions, versions), WireError),
+    "part of a record to the agent": Side(lambda message: Gathering().take(message) or NOTHING, parts, WireError),
     "record to the agent": Side(IterationRecord.decode, records, WireError),
     "reply to the trainer": Side(
         Reply.decode, st.builds(Reply, st.booleans(), st.text(max_size=300), st.booleans()), WireError
@@ -72,7 +95,7 @@ def check(side: Side, message: bytes) -> None:
     assert most_bytes <= BYTES_PER_BYTE * len(message) + FIXED_BYTES, f"{most_bytes} bytes taken for {what}"
     assert len(getattr(read, "reason", "")) <= REASON, what
     # Escaped, a text may take more room than it did.
-    if read is not None and len(again := read.encode()) <= MAX_MESSAGE_BYTES:
+    if read not in (None, NOTHING) and len(again := read.encode()) <= MAX_MESSAGE_BYTES:
         assert side.decode(again) == read, what
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -152,12 +153,59 @@ def test_a_model_that_does_not_fit_is_refused_for_good(new_world: NewWorld) -> N
     world = new_world(slow=1.03)
     world.settle()
     world.run(100)
+    assert world.status.phase == "Profiling"
+    assert world.condition("Planned").reason == "ModelMismatch"
+    assert not world.plans, "meanwhile GPUs run default clocks"
+    pauses: list[int] = []
+    while world.status.phase == "Profiling":
+        assert f"Try {len(pauses) + 2} of 6" in world.status.message
+        assert world.status.mismatch.next_at in world.status.message
+        pause = world.decide().requeue_after_s
+        pauses.append(60 * 2 ** len(pauses))
+        assert 0 < pause <= pauses[-1]
+        world.later_s += math.ceil(pause)
+        world.settle()
+    assert len(pauses) == 5
     assert world.status.phase == "Refused"
     assert world.condition("Planned").reason == "ModelMismatch"
     computed = world.plans_computed
+    assert computed == 6
     world.run(20)
     assert world.plans_computed == computed
     assert not world.plans
+
+
+def test_a_model_is_made_again_with_what_is_measured_by_then(new_world: NewWorld) -> None:
+    """A neighbour that is gone, and a first profile in which instructions took longer than they do."""
+    world = new_world()
+    measured = world._measurements
+
+    def slower(rank: int) -> list[Any]:
+        return [one.model_copy(update={"time_s": 1.05 * one.time_s}) for one in measured(rank)]
+
+    world._measurements = slower
+    world.settle()
+    world.run(100)
+    assert world.condition("Planned").reason == "ModelMismatch"
+    world._measurements = measured
+    world.settle_later()
+    assert world.status.phase == "Planned"
+    world.run(40)
+    assert world.status.phase == "Active"
+    assert world.condition("Degraded").status == "False"
+
+
+def test_another_spec_tries_a_model_that_was_off_anew(new_world: NewWorld) -> None:
+    world = new_world(slow=1.03)
+    world.settle()
+    world.run(100)
+    computed = world.plans_computed
+    world.settle()
+    assert world.plans_computed == computed
+    world.spec, world.generation = spec(maxSlowdownPercent=1), 2
+    world.settle()
+    assert world.plans_computed == computed + 1
+    assert "Try 2 of 6" in world.status.message
 
 
 def test_a_sweep_that_ends_with_too_few_clocks_is_made_once_more_then_refused(new_world: NewWorld) -> None:
@@ -331,6 +379,61 @@ def test_an_agent_that_was_started_anew_leaves_the_phase_as_it_is(active: Any) -
     active._rank = rank
     active.settle()
     assert active.condition("Degraded").status == "False"
+
+
+def test_a_pipeline_whose_shape_changes_in_mid_run_is_profiled_anew_and_nothing_of_before_stays(active: Any) -> None:
+    rank, old = active._rank, active.plan.hash
+    assert active.status.measured is not None
+    changed: set[int] = set()
+    active._rank = lambda number: rank(number).model_copy(
+        update={"microbatches": rank(number).microbatches + (number in changed)}
+    )
+    changed |= {0, 1, 2}
+    active.settle()
+    assert active.condition("Degraded").reason == "RanksDisagree"
+    assert not active.plans
+    changed |= set(range(8))
+    active.settle()
+    assert active.status.phase == "Profiling"
+    assert active.condition("Active").status != "True"
+    assert active.status.topology.microbatches == 9
+    assert (active.status.plan, active.status.predicted, active.status.measured) == (None, None, None)
+    assert active.plan.purpose == "Sweep"
+    assert active.plan.hash != old
+    active.run(100)
+    assert {one.spec.topology.microbatches for one in active.profiles.values()} == {8, 9}
+
+
+def test_a_rank_that_stopped_at_default_clocks_is_told_though_no_iteration_begins(active: Any) -> None:
+    rank = active._rank
+    why = "MarkersStopped: none for 61.0 s"
+    active._rank = lambda number: rank(number).model_copy(
+        update={"applied_hash": None, "state": "Staged", "reason": why} if number == 2 else {}
+    )
+    active.settle()
+    assert active.condition("Degraded").reason == "RanksAtDefault"
+    assert why in active.status.message
+
+
+def test_a_framework_that_is_not_as_known_is_told_with_its_version(new_world: NewWorld) -> None:
+    world = new_world()
+    rank, lacks = world._rank, "torch 2.19.0 isn't as known (there is no X): only iterations of its pipelines are seen"
+    world._rank = lambda number: rank(number).model_copy(update={"order": (), "lacks": lacks})
+    world.settle()
+    assert world.status.phase == "Pending"
+    assert f"Of rank 0: {lacks}. Train with a version of docs/frameworks.md" in world.status.message
+    assert lacks in world.condition("Profiled").message
+
+
+def test_why_no_iteration_of_a_rank_is_measured_is_told(new_world: NewWorld) -> None:
+    world = new_world()
+    rank, why = world._rank, "OverBudget: it tells of iterations of 5000 instructions, up to 4096 are measured"
+    world._rank = lambda number: rank(number).model_copy(
+        update={"order": (), "reason": why} if number == 3 else {"order": rank(number).order}
+    )
+    world.settle()
+    assert world.status.phase == "Pending"
+    assert f"(rank 3: {why})" in world.status.message
 
 
 def test_a_plan_that_no_rank_runs_is_not_called_active(active: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import os
 import socket
@@ -15,15 +16,19 @@ from typing import Any
 
 import torch
 from torch.distributed import pipelining
-from torch.distributed.pipelining import PipelineStage
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.pipelining import PipelineStage, schedules
 from torch.distributed.pipelining.schedules import PipelineScheduleMulti, PipelineScheduleSingle
 from torch.distributed.pipelining.stage import _PipelineStageBase
 from torch.utils.data import DataLoader, Dataset
 
 from joulepath_trainer import attempts
 from joulepath_trainer.attempts import Attempt
+from joulepath_trainer.frameworks.adapters import Adapters
 from joulepath_trainer.identity import default_store
 from joulepath_trainer.marking.cuda import Driver
+from joulepath_trainer.marking.marks import choose_marker
+from joulepath_trainer.memory import OwnPage
 from virtual_gpus import stream
 
 MICROBATCHES = 4
@@ -41,7 +46,7 @@ def unhook() -> None:
 class Training:
     """A pipeline over all ranks."""
 
-    def __init__(self, rank: int, schedule: str = "Schedule1F1B", stages_of_rank: int = 1) -> None:
+    def __init__(self, rank: int, schedule: str = "Schedule1F1B", stages_of_rank: int = 1, loss_s: float = 0.0) -> None:
         torch.set_num_threads(1)
         torch.manual_seed(7)
         world = torch.distributed.get_world_size()
@@ -53,7 +58,12 @@ class Training:
         self.optimizer = torch.optim.SGD(parameters, lr=0.1)
         kind = getattr(pipelining, schedule)
         stages = self.stages if stages_of_rank > 1 else self.stages[0]
-        self.schedule = kind(stages, MICROBATCHES, loss_fn=torch.nn.functional.mse_loss)
+
+        def loss(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+            time.sleep(loss_s)
+            return torch.nn.functional.mse_loss(output, target)
+
+        self.schedule = kind(stages, MICROBATCHES, loss_fn=loss)
         self.data = torch.randn(2 * MICROBATCHES, WIDTH)
 
     def _inputs(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -93,6 +103,114 @@ def train(
         if number == evaluate_after:
             training.evaluate()
     return losses
+
+
+def train_sharded(rank: int, steps: int, schedule: str, stages_of_rank: int) -> list[list[int]]:
+    """Pipelines of two ranks, whose stages are sharded among two replicas (FSDP2)."""
+    torch.manual_seed(7)
+    mesh = torch.distributed.init_device_mesh("cpu", (2, 2), mesh_dim_names=("dp", "pp"))
+    index, count = mesh.get_local_rank("pp"), 2 * stages_of_rank
+    stages = []
+    for number in range(index, count, 2):
+        model = torch.nn.Sequential(torch.nn.Linear(WIDTH, WIDTH), torch.nn.ReLU())
+        fully_shard(model, mesh=mesh["dp"])
+        stages.append(PipelineStage(model, number, count, torch.device("cpu"), group=mesh.get_group("pp")))
+    kind = getattr(pipelining, schedule)
+    made = kind(stages if stages_of_rank > 1 else stages[0], MICROBATCHES, loss_fn=torch.nn.functional.mse_loss)
+    optimizer = torch.optim.SGD([one for stage in stages for one in stage.submod.parameters()], lr=0.1)
+    data = torch.ones(2 * MICROBATCHES, WIDTH)
+    for _ in range(steps):
+        torch.distributed.barrier()
+        made.step(*([data] if index == 0 else []), **({"target": data} if index == 1 else {}))
+        optimizer.step()
+        optimizer.zero_grad()
+    return [[index, mesh.get_local_rank("dp")]]
+
+
+def train_accumulating(rank: int, rounds: list[int], evaluate: bool = False) -> None:
+    """Steps of an optimizer, after so many rounds of the schedule each."""
+    training = Training(rank)
+    for number in rounds:
+        torch.distributed.barrier()
+        for _ in range(number):
+            args, kwargs = training._inputs()
+            training.schedule.step(*args, **kwargs)
+            if evaluate:
+                training.evaluate()
+        training.optimizer.step()
+
+
+def train_by_a_function_for_both(rank: int, steps: int) -> None:
+    """DualPipeV, whose pairs of a forward and a backward are run by a function of the user's."""
+    torch.manual_seed(7)
+    models = [torch.nn.Linear(WIDTH, WIDTH) for _ in range(4)]
+    stages = [PipelineStage(models[index], index, 4, torch.device("cpu")) for index in (rank, 3 - rank)]
+    schedule = schedules.ScheduleDualPipeV(stages, MICROBATCHES, loss_fn=torch.nn.functional.mse_loss)
+    local = {one.stage_index: one for one in stages}
+
+    def both(action: Any, ctx: Any) -> None:
+        for sub in action.sub_actions:
+            stage, number = local[sub.stage_index], sub.microbatch_index
+            if sub.computation_type is schedules.FORWARD:
+                if not stage.is_first and stage.stage_index - 1 not in local:
+                    schedules._wait_batch_p2p(ctx.schedule_ref.fwd_recv_ops.pop((stage.stage_index, number)))
+                output = stage.forward_one_chunk(number, ctx.arg_mbs[number], ctx.kwarg_mbs[number])
+                ctx.schedule_ref._maybe_compute_loss(stage, output, ctx.target_mbs, number)
+                if stage.stage_index + 1 in local:
+                    local[stage.stage_index + 1].set_local_fwd_input(output, number)
+            else:
+                if not stage.is_last and stage.stage_index + 1 not in local:
+                    schedules._wait_batch_p2p(ctx.schedule_ref.bwd_recv_ops.pop((stage.stage_index, number)))
+                loss = ctx.schedule_ref._maybe_get_loss(stage, number)
+                ctx.schedule_ref.backward_counter[stage.stage_index] += 1
+                stage.backward_one_chunk(number, loss=loss)
+                if stage.stage_index - 1 in local:
+                    local[stage.stage_index - 1].set_local_bwd_input(stage.get_local_bwd_output(number), number)
+
+    schedule.register_custom_function(schedules.OVERLAP_F_B, both)
+    data = torch.randn(2 * MICROBATCHES, WIDTH)
+    for _ in range(steps):
+        torch.distributed.barrier()
+        schedule.step(*([data] if rank == 0 else []), **({"target": data} if rank == 0 else {}))
+
+
+def train_by_custom_functions(rank: int, steps: int) -> None:
+    """A schedule whose computations are functions of the user's, which wait for their inputs by themselves."""
+    training = Training(rank, "ScheduleInterleaved1F1B", 2)
+    stages = {stage.stage_index: stage for stage in training.stages}
+
+    def forward(action: Any, ctx: Any) -> None:
+        schedule, index, number = ctx.schedule_ref, action.stage_index, action.microbatch_index
+        if not stages[index].is_first and index - 1 not in stages:
+            schedules._wait_batch_p2p(schedule.fwd_recv_ops.pop((index, number)))
+        output = stages[index].forward_one_chunk(number, ctx.arg_mbs[number], ctx.kwarg_mbs[number])
+        schedule._maybe_compute_loss(stages[index], output, ctx.target_mbs, number)
+
+    training.schedule.register_custom_function(schedules.FORWARD, forward)
+    for _ in range(steps):
+        torch.distributed.barrier()
+        training.step()
+
+
+def train_by_another_torch(rank: int, steps: int, lost: str) -> None:
+    """As if torch had other names for some of what is observed when it was imported."""
+    unhook()
+    optimizers = importlib.import_module("torch.optim.optimizer")
+    optimizers._global_optimizer_post_hooks.clear()
+    schedules._PipelineSchedule._maybe_compute_loss = schedules._PipelineSchedule._maybe_compute_loss.__wrapped__
+    found = Adapters(os.environ["JOULEPATH_SOCKET"])
+    hidden = {
+        "computations": (_PipelineStageBase, "backward_one_chunk"),
+        "schedules": (schedules, "PipelineScheduleMulti"),
+    }
+    owner, name = hidden[lost]
+    kept = getattr(owner, name)
+    delattr(owner, name)
+    for module in (pipelining.stage, schedules):
+        found.observe(module)
+    setattr(owner, name, kept)
+    found.observe(optimizers)
+    train(rank, steps)
 
 
 def train_once_failing(rank: int, steps: int, failing: int) -> list[str]:
@@ -259,6 +377,47 @@ def train_on_virtual_gpus(rank: int, steps: int, state: str) -> list[int]:
         training.step()
     stream.synchronize()
     return []
+
+
+def mark_another_device(rank: int, state: str) -> dict[str, Any]:
+    """Marks kernels of GPU 1 in two threads, where GPU 0 is the current one of the first and none of the second."""
+    os.environ.update(VIRTUAL_GPUS_STATE=state, NVIDIA_VISIBLE_DEVICES="all")
+    stream.set_device(1)
+    stream.set_device(0)
+    # Torch as it would be with CUDA, where nobody has called set_device.
+    torch.cuda.is_initialized = lambda: True
+    torch.cuda.current_device = lambda: 0
+    torch._C._cuda_getCurrentRawStream = lambda ordinal: {1: 0}[ordinal]
+    page, marker = OwnPage(), choose_marker("cuda:1")
+    marks = page.marks(marker)
+    driver = Driver.loaded()
+    assert driver is not None
+    seconds, contexts = [], []
+
+    def work() -> None:
+        before = driver.current_context()
+        place = marks.place()
+        assert place is not None
+        begin = marks.stamp(place, 1)
+        with driver.within(driver.context_of(1)):
+            stream.launch(1, "F")
+        end = marks.stamp(place, 2)
+        while not marks.passed(end):
+            time.sleep(0.001)
+        seconds.append(marks.seconds(begin, end))
+        contexts.append((before, driver.current_context()))
+
+    work()
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    return {
+        "uuid": marker.gpu_uuid,
+        "seconds": seconds,
+        "as they were": [before == after for before, after in contexts],
+        "own": contexts[1][0],
+        "absent": driver.context_of(2),
+    }
 
 
 def time_on_virtual_gpus(rank: int, steps: int, state: str) -> list[float]:

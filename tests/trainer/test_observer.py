@@ -308,11 +308,12 @@ def test_a_period_over_a_step_that_was_not_observed_is_not_known() -> None:
 def test_a_gpu_that_is_far_behind_loses_the_oldest_records_and_no_stamp() -> None:
     gpu = SlowGpu()
     pending = PendingIterations(gpu)
-    for number in range(40):
+    for number in range(100):
         pending.add(iteration(number))
     assert list(pending.completed()) == []
     gpu.now = 10000
     kept = [record.iteration for record in pending.completed(last=True)]
-    assert kept == list(range(40 - len(kept), 40))
-    assert 2 <= len(kept) < 40
-    assert len(gpu.recycled) == 40 * 6
+    assert kept == list(range(100 - len(kept), 100))
+    assert 10 < len(kept) < 100
+    assert len(gpu.recycled) == 100 * 6
+    assert pending.lost == 100 - len(kept)

@@ -47,11 +47,18 @@ LIMITS: Final = ("instructions", "regressors", "names")
 
 _FREE_RUN: Final = 8
 """Iterations after which a run that belongs to no block is measured."""
-_PATIENCE: Final = 6
-"""Iterations after which a record that isn't there is taken for dropped; a host that runs ahead sends them late."""
+_PATIENCE: Final = 64
+"""Iterations after which a record that isn't there is taken for dropped, where none after it came either: a host that
+runs ahead sends them late, many at once."""
 _MOST_RUNS: Final = 400
 _TIMELINES: Final = 64
+_TIMED: Final = 32
+"""Iterations of which the seconds of each kind are kept."""
 _WINDOW_S: Final = 0.02
+_FAR: Final = 6.0
+"""Median deviations from the middle, beyond which an iteration is none of the usual: of normal noise, one in 20,000."""
+_NEAR: Final = 0.01
+"""Of the middle: what is never far."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,11 +102,17 @@ class _Seen:
         return min(self.seen_s, max(least_s, told_s))
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Times:
-    samples: int = 0
-    total_s: float = 0.0
-    squares: float = 0.0
+    """What the instructions of a kind took in some iterations."""
+
+    samples: int
+    total_s: float
+    squares: float
+
+    @property
+    def mean_s(self) -> float:
+        return self.total_s / self.samples
 
 
 @dataclass(slots=True)
@@ -139,11 +152,16 @@ class History:
     _last_applied: Applied | None = None
     _last_number: int = -1
     _now: int = 0
+    _told: int = -1
+    """The last iteration of which there was a record: they come in their order."""
     _windows: dict[int, deque[EnergyWindows]] = field(
         default_factory=lambda: defaultdict(lambda: deque(maxlen=_MOST_RUNS))
     )
     _fits: dict[int, PowerFit] = field(default_factory=dict)
-    _times: dict[tuple[int, int, str], _Times] = field(default_factory=lambda: defaultdict(_Times))
+    _times: dict[tuple[int, int, str], deque[_Times]] = field(
+        default_factory=lambda: defaultdict(lambda: deque(maxlen=_TIMED))
+    )
+    """Of the newest iterations, by clock, stage and kind."""
     _timelines: dict[Arm, deque[Spans]] = field(
         default_factory=lambda: {arm: deque(maxlen=_TIMELINES) for arm in (Arm.DEFAULT, Arm.PLAN)}
     )
@@ -158,6 +176,8 @@ class History:
                 before.spoiled = True
             self._seen[iteration] = _Seen(applied, {(False, None): at_s})
             self._now = iteration
+            if iteration <= self._told:
+                self._told = -1
             self._finish()
 
     def mark(self, marks: Iterable[tuple[MarkerEntry, float]]) -> None:
@@ -173,8 +193,7 @@ class History:
         """The trainer's record of an iteration."""
         if self.refused:
             return
-        if len(record.spans) > self.budget.instructions:
-            self._refuse("instructions", f"iterations of {len(record.spans)} instructions", self.budget.instructions)
+        if not self.may_have(len(record.spans)):
             return
         spans = self._known.spans(record.spans) if record.spans else None
         if spans is not None and len(spans.steps.regressors) > self.budget.regressors:
@@ -184,10 +203,17 @@ class History:
         with self._lock:
             if (seen := self._seen.get(record.iteration)) is not None:
                 seen.told = _Told(record.end_s, record.period_s, spans)
+                self._told = max(self._told, record.iteration)
                 self._finish()
             if record.iteration > 0 and spans is not None:
                 ran = sorted(record.spans, key=lambda span: span.begin_s)
                 self.order = tuple(Instruction(span.stage, span.kind, span.microbatch) for span in ran)
+
+    def may_have(self, instructions: int) -> bool:
+        """Whether iterations of so many are measured; if not, this rank's are refused."""
+        if instructions > self.budget.instructions:
+            self._refuse("instructions", f"iterations of {instructions} instructions", self.budget.instructions)
+        return not self.refused
 
     def _refuse(self, over: str, what: str, limit: int) -> None:
         self.over_budget = over
@@ -217,11 +243,12 @@ class History:
         for clock in self._windows.keys() - self._fits.keys():
             self._fits[clock] = fit_power(tuple(self._windows[clock]))
         kinds = []
-        for (clock, stage, kind), times in sorted(self._times.items()):
+        for (clock, stage, kind), iterations in sorted(self._times.items()):
             fit, regressor = self._fits.get(clock), (stage, kind)
             if fit is None or regressor not in fit.power_w:
                 continue
-            mean = max(1e-9, times.total_s / times.samples)
+            times = _usual(iterations)
+            mean = max(1e-9, times.mean_s)
             variance = max(0.0, times.squares / times.samples - mean * mean)
             kinds.append(
                 InstructionMeasurement(
@@ -280,7 +307,8 @@ class History:
         for number in [n for n in self._seen if n > self._now]:  # numbers went back: another run of the loop
             del self._seen[number]
         for number in sorted(self._seen):
-            if number > self._now - 2 or (self._seen[number].told is None and number > self._now - _PATIENCE):
+            dropped = self.refused or number < self._told or number <= self._now - _PATIENCE
+            if number > self._now - 2 or (self._seen[number].told is None and not dropped):
                 return
             seen = self._seen.pop(number)
             after = self._seen.get(number + 1)
@@ -371,10 +399,7 @@ class History:
         column = spans.steps.column
         sums = (np.bincount(column).tolist(), *(np.bincount(column, each).tolist() for each in (seconds, seconds**2)))
         for name, samples, total_s, squares in zip(names, *sums, strict=True):
-            times = self._times[name]
-            times.samples += samples
-            times.total_s += total_s
-            times.squares += squares
+            self._times[name].append(_Times(samples, total_s, squares))
 
     def _drop_windows(self) -> None:
         """The oldest of the clock that has most go, where there are too many."""
@@ -389,3 +414,17 @@ class History:
         lines.extend(i.spans for i in iterations if i.spans is not None)
         if not all(line.steps in self._known for line in lines):
             self._timelines[arm] = deque((line for line in lines if line.steps in self._known), lines.maxlen)
+
+
+def _usual(iterations: Iterable[_Times]) -> _Times:
+    """All iterations but those in which something else went on: a recompilation, an autotuning, a host that stalls.
+
+    The periods of iterations and the timelines are medians, in which such a one doesn't show: a mean with it would
+    belong to another job.
+    """
+    each = tuple(iterations)
+    middle_s = statistics.median(one.mean_s for one in each)
+    spread_s = statistics.median(abs(one.mean_s - middle_s) for one in each)
+    far_s = _FAR * spread_s + _NEAR * middle_s
+    kept = [one for one in each if abs(one.mean_s - middle_s) <= far_s] or each
+    return _Times(sum(one.samples for one in kept), sum(one.total_s for one in kept), sum(one.squares for one in kept))

@@ -61,8 +61,8 @@ MOST_BYTES: Final = 160_000
 """Of a message: what a socket's buffer of usual size takes."""
 
 _MARK: Final = struct.Struct("<BBHHId")
-MOST_MARKS: Final = 4500
-"""Of one message: the largest iteration that is measured has two for each of its 2,048 instructions."""
+MOST_MARKS: Final = 8300
+"""Of one message: the largest iteration that is measured has two for each of its 4,096 instructions."""
 
 Mark = tuple[MarkerEntry, float]
 """A marker, and when it was seen."""

@@ -23,16 +23,16 @@ class Budget:
 
     stages: int = 1024
     """Stages that a rank runs and ranks of its pipeline: a NodeReport takes no more stages."""
-    instructions: int = 2048
-    """Of an iteration: 128 microbatches on 8 stages, forward and backward. Two timelines of so many are 350 KB of a
-    NodeReport."""
+    instructions: int = 4096
+    """Of an iteration: 2,048 microbatches, forward and backward. Two timelines of so many are 700 KB of a NodeReport,
+    and their markers are the message of that size that the clocks' channel takes."""
     regressors: int = 64
     """Kinds of instructions by stage in an iteration: four on each of 16 stages. The regression of power takes the
     square of their number, and a cell each for every window of the energy counter."""
     names: int = 1024
-    """Kinds of instructions by stage and clock that have a measured time: 64 at each of 16 clocks."""
+    """Kinds of instructions by stage and clock that have a measured time: 64 at each of 16 clocks. 4 MB."""
     record_bytes_per_s: float = 65536.0
-    """Of iteration records: one of the largest a second, or instructions of 0.4 ms. Reading one takes 5 ms."""
+    """Of iteration records: instructions of 0.4 ms. Reading one of 2,700 takes 5 ms."""
     record_burst_bytes: float = 262144.0
     """Records read at once: what a socket's queue holds, so that the agent may fall behind for a while."""
     least_record_bytes: int = 256
@@ -49,8 +49,8 @@ class Budget:
 
     # what is kept of it
 
-    marks: int = 8192
-    """Markers of the iterations that aren't whole yet: two of the largest. 2.5 MB."""
+    marks: int = 16384
+    """Markers of the iterations that aren't whole yet: two of the largest. 5 MB."""
     iterations: int = 4096
     """Of one run: longer blocks aren't measured whole."""
     pending_bytes: int = 4 * 2**20

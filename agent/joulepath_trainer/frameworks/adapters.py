@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import ModuleType
 
+from joulepath_trainer.frameworks.check import Check
 from joulepath_trainer.frameworks.deepspeed import DeepSpeedSteps
+from joulepath_trainer.frameworks.loops import LoopSteps
 from joulepath_trainer.frameworks.megatron import MegatronSteps
 from joulepath_trainer.frameworks.optimizers import OptimizerSteps
 from joulepath_trainer.frameworks.passes import Passes
@@ -19,22 +22,33 @@ class Adapters:
     """One observer, told by a pipeline's steps, or by the optimizer's until there is a pipeline."""
 
     def __init__(self, socket_path: str) -> None:
-        observer = Observer(socket_path)
+        check = Check()
+        observer = Observer(socket_path, seen=check.told)
         passes = Passes(observer)
         optimizers = OptimizerSteps(observer, passes)
         steps = Steps(observer, on_step=optimizers.stand_aside)
-        pipelining = PipelineSteps(steps)
+        self.loop = LoopSteps(steps)
+        """For loops that tell of themselves."""
+        pipelining = PipelineSteps(steps, check)
         self._observe = {
             "torch.distributed.pipelining.stage": pipelining.observe_stages,
             "torch.distributed.pipelining.schedules": pipelining.observe_schedules,
             "torch.autograd": passes.observe_autograd,
             "torch.nn.modules.module": passes.observe_modules,
-            "torch.optim.optimizer": optimizers.observe,
-            "megatron.core.pipeline_parallel.schedules": MegatronSteps(steps, passes).observe_schedules,
+            "torch.optim.optimizer": _both(optimizers.observe, pipelining.observe_optimizers),
+            "megatron.core.pipeline_parallel.schedules": MegatronSteps(steps, passes, check).observe_schedules,
             "deepspeed.runtime.engine": optimizers.observe_deepspeed,
-            "deepspeed.runtime.pipe.engine": DeepSpeedSteps(steps).observe_engine,
+            "deepspeed.runtime.pipe.engine": DeepSpeedSteps(steps, check).observe_engine,
         }
 
     def observe(self, module: ModuleType) -> None:
         """For a module that has just been imported, one of `joulepath_trainer.hook.MODULES`."""
         self._observe[module.__name__](module)
+
+
+def _both(*observe: Callable[[ModuleType], None]) -> Callable[[ModuleType], None]:
+    def observe_all(module: ModuleType) -> None:
+        for each in observe:
+            each(module)
+
+    return observe_all

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any, Final
 
+from joulepath_trainer.frameworks.check import Check, Wrapped
 from joulepath_trainer.frameworks.steps import Steps
 from joulepath_trainer.identity import Work
 from joulepath_trainer.placement import Placement
@@ -25,6 +26,7 @@ from joulepath_trainer.wire.messages import PipelinePlace
 
 __all__ = ["DeepSpeedSteps"]
 
+_ITERATIONS: Final = (Wrapped("PipelineEngine.train_batch"),)
 _KINDS: Final = {"ForwardPass": "F", "BackwardPass": "B"}
 """By the name of the command's class."""
 
@@ -32,17 +34,24 @@ _KINDS: Final = {"ForwardPass": "F", "BackwardPass": "B"}
 class DeepSpeedSteps:
     """The batches of a pipeline."""
 
-    def __init__(self, steps: Steps) -> None:
+    def __init__(self, steps: Steps, check: Check) -> None:
         """Nothing is observed before a module has been given to `observe_engine`."""
-        self._steps = steps
+        self._steps, self._check = steps, check
         self._ran = dict.fromkeys(_KINDS.values(), 0)
         """How many of a kind there were in this step."""
 
     def observe_engine(self, module: ModuleType) -> None:
         """For `deepspeed.runtime.pipe.engine`."""
+        if not self._check.passes("deepspeed", module, _ITERATIONS, "its pipelines aren't seen"):
+            return
         engine = module.PipelineEngine
         engine.train_batch = self._observed_step(engine.train_batch)
-        for command, original in tuple(engine._INSTRUCTION_MAP.items()):
+        commands = getattr(engine, "_INSTRUCTION_MAP", {})
+        if missing := _KINDS.keys() - {command.__name__ for command in commands}:
+            amiss = f"PipelineEngine._INSTRUCTION_MAP has no {' and no '.join(sorted(missing))}"
+            self._check.lacks("deepspeed", amiss, "only iterations of its pipelines are seen")
+            return
+        for command, original in tuple(commands.items()):
             if command.__name__ in _KINDS:
                 engine._INSTRUCTION_MAP[command] = self._observed_computation(original, _KINDS[command.__name__])
 
@@ -84,4 +93,4 @@ def _work(engine: Any) -> Work:
         int(grid.data_parallel_size),
         int(grid.slice_parallel_size),
     )
-    return Work(place, engine.device.type, placement)
+    return Work(place, str(engine.device), placement)

@@ -25,6 +25,7 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any, Final
 
+from joulepath_trainer.frameworks.check import Check, Wrapped
 from joulepath_trainer.frameworks.passes import Passes
 from joulepath_trainer.frameworks.steps import Steps
 from joulepath_trainer.identity import Work, group_ranks, rank_and_world
@@ -37,17 +38,21 @@ _SCHEDULES: Final = {
     "forward_backward_pipelining_without_interleaving": "Megatron1F1B",
     "forward_backward_pipelining_with_interleaving": "MegatronInterleaved1F1B",
 }
-
-
+_ITERATIONS: Final = tuple(Wrapped(name, among=("model", "num_microbatches", "forward_only")) for name in _SCHEDULES)
+_COMPUTATIONS: Final = (
+    Wrapped("forward_step", ("forward_step_func", "data_iterator", "model")),
+    Wrapped("backward_step", ("input_tensor", "output_tensor")),
+)
+_PACKAGE: Final = "megatron.core"
 _STATE: Final = "megatron.core.parallel_state"
 
 
 class MegatronSteps:
     """The iterations of Megatron's schedules."""
 
-    def __init__(self, steps: Steps, passes: Passes) -> None:
+    def __init__(self, steps: Steps, passes: Passes, check: Check) -> None:
         """Nothing is observed before a module has been given to `observe_schedules`."""
-        self._steps, self._passes = steps, passes
+        self._steps, self._passes, self._check = steps, passes, check
         self._stages: dict[int, int] = {}
         """Of the rank's chunks, by identity."""
         self._forwards: dict[int, int] = {}
@@ -57,8 +62,12 @@ class MegatronSteps:
 
     def observe_schedules(self, module: ModuleType) -> None:
         """Wraps what stands there."""
+        if not self._check.passes(_PACKAGE, module, _ITERATIONS, "its pipelines aren't seen"):
+            return
         for name, schedule in _SCHEDULES.items():
             setattr(module, name, self._observed_step(getattr(module, name), schedule))
+        if not self._check.passes(_PACKAGE, module, _COMPUTATIONS, "only iterations of its pipelines are seen"):
+            return
         module.forward_step = self._observed_forward(module.forward_step)  # type: ignore[attr-defined]
         module.backward_step = self._observed_backward(module.backward_step)  # type: ignore[attr-defined]
 
@@ -131,7 +140,7 @@ class MegatronSteps:
             stages=stages,
             ranks=ranks,
         )
-        devices = (parameter.device.type for chunk in chunks for parameter in chunk.parameters())
+        devices = (str(parameter.device) for chunk in chunks for parameter in chunk.parameters())
         return Work(place, next(devices, "cuda"), placement)
 
 

@@ -44,7 +44,7 @@ class OptimizerSteps:
 
         def stepped(optimizer: Any, _args: object, _kwargs: object) -> None:
             if not self._within:
-                self._stepped(optimizer, _device_type)
+                self._stepped(optimizer, _device_of)
 
         # Should a user compile the optimizer's step, this isn't a part of it.
         stepped._torchdynamo_disable = True  # type: ignore[attr-defined]
@@ -61,7 +61,7 @@ class OptimizerSteps:
                 result = original(engine, *args, **kwargs)
             finally:
                 self._within = False
-            self._stepped(engine, lambda engine: engine.device.type)
+            self._stepped(engine, lambda engine: str(engine.device))
             return result
 
         module.DeepSpeedEngine._take_model_step = take_model_step
@@ -73,7 +73,7 @@ class OptimizerSteps:
             self._observer.restart()
         self._aside, self._alone = True, 0
 
-    def _stepped(self, stepping: Any, device_type: Callable[[Any], str]) -> None:
+    def _stepped(self, stepping: Any, device: Callable[[Any], str]) -> None:
         if self._observer.off:
             return
         try:
@@ -84,7 +84,7 @@ class OptimizerSteps:
             if self._steps == 0:  # iteration 0 began before anything was seen of it
                 self._observer.count_step()
             self._steps += 1
-            self._passes.turn(device_type(stepping), observed=self._steps > _UNOBSERVED_STEPS)
+            self._passes.turn(device(stepping), observed=self._steps > _UNOBSERVED_STEPS)
         except Exception as error:
             self._observer.switch_off(error)
 
@@ -100,5 +100,5 @@ class OptimizerSteps:
         return False
 
 
-def _device_type(optimizer: Any) -> str:
-    return str(next(parameter.device.type for group in optimizer.param_groups for parameter in group["params"]))
+def _device_of(optimizer: Any) -> str:
+    return str(next(parameter.device for group in optimizer.param_groups for parameter in group["params"]))

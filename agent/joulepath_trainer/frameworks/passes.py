@@ -100,11 +100,11 @@ class Passes:
             self._within = False
             self._guarded(self._end_backward)
 
-    def turn(self, device_type: str, observed: bool) -> None:
+    def turn(self, device: str, observed: bool) -> None:
         """An iteration has ended and the next one begins.
 
         Args:
-            device_type: Of the torch device that computes.
+            device: The torch device that computes: cpu, cuda:1, ...
             observed: Whether that one is told; before, iterations are only counted.
         """
         self._end()
@@ -115,7 +115,7 @@ class Passes:
             self._observer.count_step()
             return
         told = self._settle()
-        work = single_stage_work(device_type, _SCHEDULES.get(told, "NoPipeline"), max(1, told))
+        work = single_stage_work(device, _SCHEDULES.get(told, "NoPipeline"), max(1, told))
         self._in_step = bool(self._observer.begin_step(work))
         if told != _UNSEEN:
             self._begin("F", 0)

@@ -35,6 +35,7 @@ class Steps:
         self._others = 0
         """Steps of that other one in a row."""
         self._in_step = self._spoiled = False
+        self._open: BegunInstruction | None = None
         self.marking = False
         """Whether instructions are asked for: within a step that is observed, and not in another one within that."""
 
@@ -45,7 +46,7 @@ class Steps:
             recognise: What it trains; None where it doesn't. Not asked within another step.
             step: Runs it.
         """
-        if not self._begin(recognise):
+        if not self.begin(recognise):
             marking, self.marking = self.marking, False
             try:
                 return step()
@@ -54,21 +55,53 @@ class Steps:
         whole = False
         try:
             result = step()
-            whole = not self._spoiled
+            whole = True
             return result
         finally:
-            self._in_step = self.marking = False
-            self._observer.end_step(whole)
+            self.end(whole)
 
-    def run_instruction(self, name: Callable[[], tuple[str, int, int]], instruction: Callable[[], _T]) -> _T:
-        """Runs an instruction; `name` tells its kind, stage and microbatch."""
-        token = self._begin_instruction(name)
+    @property
+    def running(self) -> bool:
+        """Whether a step has begun."""
+        return self._in_step
+
+    def end(self, whole: bool = True) -> None:
+        """A step that has begun ends; not `whole` if by an exception."""
+        if self._in_step:
+            self.end_open()
+            self._in_step = self.marking = False
+            self._observer.end_step(whole and not self._spoiled)
+
+    def run_instruction(
+        self, name: Callable[[], tuple[str, int, int]], instruction: Callable[[], _T], *, open_ended: bool = False
+    ) -> _T:
+        """Runs an instruction; `name` tells its kind, stage and microbatch.
+
+        One with an open end lasts until `end_open`, or until the next one begins.
+        """
+        token = self.begin_instruction(name)
         if token is None:
             return instruction()
         try:
-            return instruction()
-        finally:
-            self._observer.end_instruction(token)
+            result = instruction()
+        except BaseException:
+            self.end_instruction(token)
+            raise
+        if open_ended:
+            self._open = token
+        else:
+            self.end_instruction(token)
+        return result
+
+    def end_open(self) -> None:
+        """The end of an instruction that was left open, if one was."""
+        token, self._open = self._open, None
+        if token is not None:
+            self.end_instruction(token)
+
+    def end_instruction(self, token: BegunInstruction) -> None:
+        """The end of one that has begun."""
+        self._observer.end_instruction(token)
 
     def spoil(self) -> None:
         """What runs in this step can't be told: there will be no record of it."""
@@ -78,7 +111,8 @@ class Steps:
         """Nothing is observed any more."""
         self._observer.switch_off(error)
 
-    def _begin(self, recognise: Callable[[], Work | None]) -> bool:
+    def begin(self, recognise: Callable[[], Work | None]) -> bool:
+        """What may be a training step begins; whether it is one, and observed, so that `end` is awaited."""
         try:
             if self._observer.off or self._in_step or (work := recognise()) is None:
                 return False
@@ -105,7 +139,9 @@ class Steps:
         self._work, self._other, self._others = work, None, 0
         return True
 
-    def _begin_instruction(self, name: Callable[[], tuple[str, int, int]]) -> BegunInstruction | None:
+    def begin_instruction(self, name: Callable[[], tuple[str, int, int]]) -> BegunInstruction | None:
+        """The begin of an instruction, for `end_instruction`; None outside of an observed step."""
+        self.end_open()
         if not self.marking:
             return None
         try:

@@ -6,7 +6,11 @@ enqueued, and the host never waits for either.
 
 The driver is never loaded, initialised or given a context by this module: where the training process has none, there
 is none to find. Function names and meanings: CUDA Driver API, sections "Stream Memory Operations", "Event Management",
-"Memory Management".
+"Memory Management", "Context Management".
+
+A training need not make its GPU the current one (`torch.cuda.set_device`), and none is in a thread that has just begun.
+The default stream is that of the current context, and a new event belongs to it: so each call is made in the context of
+the marked stream, which stands back when it is done.
 """
 
 from __future__ import annotations
@@ -14,7 +18,8 @@ from __future__ import annotations
 import ctypes
 import os
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 __all__ = ["CudaError", "Driver", "StreamMarks"]
@@ -34,47 +39,90 @@ class CudaError(RuntimeError):
 class Driver:
     """The functions of the loaded driver library that the trainer needs. For one thread at a time.
 
+    Those that never wait keep the interpreter's lock: to give it away and wait for it again takes longer than they do.
+
     Raises:
         CudaError: A function failed.
     """
 
-    def __init__(self, library: ctypes.CDLL) -> None:
-        def function(name: str, *argument_types: Any) -> Callable[..., int]:
-            found = getattr(library, name)
+    def __init__(self, library: ctypes.CDLL, at_once: ctypes.PyDLL) -> None:
+        """The same library twice: with the interpreter's lock given away during a call, and kept."""
+
+        def function(name: str, *argument_types: Any, of: ctypes.CDLL = library) -> Callable[..., int]:
+            found = getattr(of, name)
             found.argtypes, found.restype = argument_types, ctypes.c_int
             return found  # type: ignore[no-any-return]
 
         pointer_out, uint_out = _Value(_Pointer), _Value(ctypes.c_uint64)
-        self._ctx_get_current = function("cuCtxGetCurrent", pointer_out)
+        self._ctx_get_current = function("cuCtxGetCurrent", pointer_out, of=at_once)
+        self._ctx_push = function("cuCtxPushCurrent_v2", _Pointer, of=at_once)
+        self._ctx_pop = function("cuCtxPopCurrent_v2", pointer_out, of=at_once)
         self._ctx_get_device = function("cuCtxGetDevice", _Value(ctypes.c_int))
+        self._device_get = function("cuDeviceGet", _Value(ctypes.c_int), ctypes.c_int)
+        self._primary_state = function(
+            "cuDevicePrimaryCtxGetState", ctypes.c_int, _Value(ctypes.c_uint), _Value(ctypes.c_int)
+        )
+        self._primary_retain = function("cuDevicePrimaryCtxRetain", pointer_out, ctypes.c_int)
         self._device_uuid = function("cuDeviceGetUuid_v2", _Value(ctypes.c_ubyte * 16), ctypes.c_int)
         self._register = function("cuMemHostRegister_v2", _Pointer, ctypes.c_size_t, ctypes.c_uint)
         self._device_pointer = function("cuMemHostGetDevicePointer_v2", uint_out, _Pointer, ctypes.c_uint)
         # A driver without it (before CUDA 10) has no graphs to capture.
         self._is_capturing = (
-            function("cuStreamIsCapturing", _Pointer, _Value(ctypes.c_int))
+            function("cuStreamIsCapturing", _Pointer, _Value(ctypes.c_int), of=at_once)
             if hasattr(library, "cuStreamIsCapturing")
             else None
         )
         self._event_create = function("cuEventCreate", pointer_out, ctypes.c_uint)
-        self._event_query = function("cuEventQuery", _Pointer)
-        self._event_elapsed = function("cuEventElapsedTime", _Value(ctypes.c_float), _Pointer, _Pointer)
+        self._event_query = function("cuEventQuery", _Pointer, of=at_once)
+        self._event_elapsed = function("cuEventElapsedTime", _Value(ctypes.c_float), _Pointer, _Pointer, of=at_once)
         self._event_record = function("cuEventRecord", _Pointer, _Pointer)
-        # Made once: these two are filled some hundred times a step.
+        # Made once: these are filled some hundred times a step.
+        self._current = _Pointer()
+        self._current_out = ctypes.byref(self._current)
         self._status, self._milliseconds = ctypes.c_int(), ctypes.c_float()
         self._status_out, self._milliseconds_out = ctypes.byref(self._status), ctypes.byref(self._milliseconds)
         self._write = function("cuStreamWriteValue32_v2", _Pointer, ctypes.c_uint64, ctypes.c_uint32, ctypes.c_uint)
 
     @classmethod
-    def in_use(cls) -> Driver | None:
-        """The driver, if this process has loaded it and this thread has a context; None otherwise."""
+    def loaded(cls) -> Driver | None:
+        """The driver, if this process has loaded it; None otherwise."""
+        mode = os.RTLD_NOLOAD | os.RTLD_NOW
         try:
-            library = ctypes.CDLL("libcuda.so.1", mode=os.RTLD_NOLOAD | os.RTLD_NOW)
+            return cls(ctypes.CDLL("libcuda.so.1", mode=mode), ctypes.PyDLL("libcuda.so.1", mode=mode))
         except OSError:
             return None
-        driver = cls(library)
-        context = _Pointer()
-        return driver if driver._ctx_get_current(ctypes.byref(context)) == 0 and context.value else None
+
+    @classmethod
+    def in_use(cls) -> Driver | None:
+        """The same, if this thread has a context as well."""
+        driver = cls.loaded()
+        return driver if driver is not None and driver.current_context() else None
+
+    def current_context(self) -> int:
+        """Of this thread; 0 if it has none."""
+        return 0 if self._ctx_get_current(self._current_out) else self._current.value or 0
+
+    def context_of(self, ordinal: int) -> int:
+        """The context that all libraries of this process share on the GPU of this number; 0 where there is none yet."""
+        device, flags, active, context = ctypes.c_int(), ctypes.c_uint(), ctypes.c_int(), _Pointer()
+        _check("cuDeviceGet", self._device_get(ctypes.byref(device), ordinal))
+        state = self._primary_state(device, ctypes.byref(flags), ctypes.byref(active))
+        if not (_check("cuDevicePrimaryCtxGetState", state) and active.value):
+            return 0
+        _check("cuDevicePrimaryCtxRetain", self._primary_retain(ctypes.byref(context), device))
+        return context.value or 0
+
+    @contextmanager
+    def within(self, context: int) -> Iterator[None]:
+        """Makes a context this thread's, as long as it lasts."""
+        if self.current_context() == context:
+            yield
+            return
+        _check("cuCtxPushCurrent", self._ctx_push(context))
+        try:
+            yield
+        finally:
+            _check("cuCtxPopCurrent", self._ctx_pop(ctypes.byref(_Pointer())))
 
     def current_gpu(self) -> str:
         """UUID of the current context's GPU, as NVML writes it."""
@@ -129,32 +177,44 @@ class StreamMarks:
     """Markers written, and times taken, by the GPU's stream."""
 
     def __init__(
-        self, driver: Driver, current_stream: Callable[[], int], page_address: int, marker_offset: int
+        self,
+        driver: Driver,
+        current_stream: Callable[[], int],
+        page_address: int,
+        marker_offset: int,
+        context: int | None = None,
     ) -> None:
+        """`context` is that of the stream; this thread's unless told."""
         self._driver = driver
         self._current_stream = current_stream
-        self._marker = driver.map_host_page(page_address) + marker_offset
+        self._context = driver.current_context() if context is None else context
+        with driver.within(self._context):
+            self._marker = driver.map_host_page(page_address) + marker_offset
         self._free: list[int] = []
 
     def place(self) -> int | None:
         """The stream on which a marker can be enqueued now; None while a CUDA graph is captured."""
         stream = self._current_stream()
-        return None if self._driver.capturing(stream) else stream
+        with self._driver.within(self._context):
+            return None if self._driver.capturing(stream) else stream
 
     def stamp(self, place: int, sequence: int) -> int:
         """Enqueues the marker of this number; returns its time stamp."""
-        event = self._free.pop() if self._free else self._driver.create_event()
-        self._driver.record_event(event, place)
-        self._driver.write_word(place, self._marker, sequence)
+        with self._driver.within(self._context):
+            event = self._free.pop() if self._free else self._driver.create_event()
+            self._driver.record_event(event, place)
+            self._driver.write_word(place, self._marker, sequence)
         return event
 
     def passed(self, stamp: int) -> bool:
         """Whether the GPU has passed it."""
-        return self._driver.event_passed(stamp)
+        with self._driver.within(self._context):
+            return self._driver.event_passed(stamp)
 
     def seconds(self, begin: int, end: int) -> float:
         """Seconds between two stamps that were passed."""
-        return self._driver.seconds_between(begin, end)
+        with self._driver.within(self._context):
+            return self._driver.seconds_between(begin, end)
 
     def recycle(self, stamps: Iterable[int]) -> None:
         """Takes back stamps that nobody asks for any more."""

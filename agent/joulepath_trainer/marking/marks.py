@@ -80,45 +80,53 @@ class Marker:
     open: Callable[[mmap.mmap, PageWriter], Marks]
 
 
-def choose_marker(device_type: str) -> Marker:
+def choose_marker(device: str) -> Marker:
     """Chooses by what this process uses at the moment; loads and initialises nothing.
+
+    Args:
+        device: The name of the torch device that computes, such as "cpu", "cuda:1", or "cuda" for the current one.
 
     Raises:
         RuntimeError: The device's queue can't be marked.
     """
     torch: Any = sys.modules.get("torch")
-    driver = Driver.in_use()
-    on_torch_stream = torch is not None and torch.cuda.is_initialized()
-    if driver is None:
-        if device_type != "cpu" or on_torch_stream:
-            raise RuntimeError(f"work on a device of type {device_type!r} without a CUDA driver can't be marked")
-        return Marker("host", None, "host", lambda: True, lambda _, writer: HostMarks(writer))
-    stream = _torch_stream(torch) if on_torch_stream else _legacy_default_stream
+    kind, _, number = device.partition(":")
+    if torch is not None and torch.cuda.is_initialized():
+        ordinal = int(number) if number and kind == "cuda" else torch.cuda.current_device()
+        driver, stream, of = Driver.loaded(), _torch_stream(torch, ordinal), "torch"
+        context = 0 if driver is None else driver.context_of(ordinal)
+    else:
+        driver, stream, of = Driver.in_use(), _legacy_default_stream, "default"
+        context = 0 if driver is None else driver.current_context()
+        if driver is None and kind == "cpu":
+            return Marker("host", None, "host", lambda: True, lambda _, writer: HostMarks(writer))
+    if driver is None or not context:
+        raise RuntimeError(f"work on a device {device!r} without a CUDA context can't be marked")
 
     def open_stream_marks(page: mmap.mmap, _: PageWriter) -> Marks:
         # The GPU may write a marker long after the host has lost interest, even while the interpreter ends: the page
         # is never unmapped (nor taken from the GPU, which could mean to wait for it). The process's end does both.
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(page))
         address = ctypes.addressof(ctypes.c_char.from_buffer(page))
-        return StreamMarks(driver, stream, address, MARKER_OFFSET)
+        return StreamMarks(driver, stream, address, MARKER_OFFSET, context)
 
-    uuid = driver.current_gpu()
-    place = f"{uuid} {'torch' if on_torch_stream else 'default'}"
-    return Marker("stream", uuid, place, lambda: not driver.capturing(stream()), open_stream_marks)
+    def ready() -> bool:
+        with driver.within(context):
+            return not driver.capturing(stream())
+
+    with driver.within(context):
+        uuid = driver.current_gpu()
+    return Marker("stream", uuid, f"{uuid} {of}", ready, open_stream_marks)
 
 
 def _legacy_default_stream() -> int:
     return 0
 
 
-def _torch_stream(torch: Any) -> Callable[[], int]:
-    home = torch.cuda.current_device()
+def _torch_stream(torch: Any, ordinal: int) -> Callable[[], int]:
+    """The current stream of this thread on that GPU."""
     # What torch's own compiler calls; the public way makes a Stream object each time, 10 times the cost.
     raw = getattr(torch._C, "_cuda_getCurrentRawStream", None)
-
-    def current() -> int:
-        if torch.cuda.current_device() != home:
-            raise RuntimeError(f"the current device changed from {home} to {torch.cuda.current_device()}")
-        return int(raw(home) if raw is not None else torch.cuda.current_stream().cuda_stream)
-
-    return current
+    if raw is not None:
+        return lambda: int(raw(ordinal))
+    return lambda: int(torch.cuda.current_stream(ordinal).cuda_stream)

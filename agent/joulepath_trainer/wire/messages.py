@@ -10,8 +10,8 @@ One connection (`SOCK_SEQPACKET`) for each rank, and four things on it:
    with a pidfd of the trainer's process. A trainer that sends none is served as well, and an agent that doesn't know
    the message never wants it.
 4. *Iteration records*, binary, from the trainer, one for each completed training step: the begin and end of each
-   instruction on the GPU's own clock, as offsets from the begin of the step. Sent without blocking; one that doesn't
-   fit the socket's queue is dropped.
+   instruction on the GPU's own clock, as offsets from the begin of the step. Sent without blocking; those of more
+   instructions than a message holds in `parts`.
 
 A process whose Python is too old for the trainer says that, once torch is imported there, and nothing else.
 """
@@ -26,7 +26,7 @@ from typing import Any, Final
 
 from joulepath_trainer.wire.protocol import KINDS, MAX_MESSAGE_BYTES, VERSION, OtherVersionError, WireError
 
-__all__ = ["PROCESS", "Hello", "InstructionSpan", "IterationRecord", "OldPython", "PipelinePlace", "Reply"]
+__all__ = ["MOST_TEXT", "PROCESS", "Hello", "InstructionSpan", "IterationRecord", "OldPython", "PipelinePlace", "Reply"]
 
 PROCESS: Final = b"JPP1"
 """The message that brings a pidfd."""
@@ -35,6 +35,8 @@ _RECORD: Final = struct.Struct("<4sIddH")
 _SPAN: Final = struct.Struct("<BxHHxxdd")
 _RECORD_TAG: Final = b"JPI1"
 _OLD_PYTHON: Final = re.compile(rb"JPV1 (\d{1,2}\.\d{1,2}) (\d{1,2}\.\d{1,2})")
+MOST_TEXT: Final = 1000
+"""Characters of what a rank lacks."""
 _REASON_CHARACTERS: Final = 1000
 """Of a reply: it goes to the log of somebody's training."""
 
@@ -72,6 +74,10 @@ class Hello:
     tensor: int = 0
     data_parallel: int = 1
     tensor_parallel: int = 1
+    framework: str = ""
+    """The frameworks in its process, with their versions."""
+    lacks: str = ""
+    """What of them isn't as the trainer knows it, and what isn't seen therefore; empty where all is."""
     version: int = VERSION
 
     def encode(self) -> bytes:
@@ -111,6 +117,8 @@ class Hello:
                 tensor=_count(body["tensor"], "tensor"),
                 data_parallel=_count(body["data_parallel"], "data_parallel", 1),
                 tensor_parallel=_count(body["tensor_parallel"], "tensor_parallel", 1),
+                framework=_text(body.get("framework", ""), "framework", MOST_TEXT),
+                lacks=_text(body.get("lacks", ""), "lacks", MOST_TEXT),
             )
         except KeyError as missing:
             raise WireError(f"hello.{missing.args[0]} is missing") from None
@@ -265,7 +273,7 @@ def _counts(value: object, name: str) -> tuple[int, ...]:
     return tuple(_count(item, name) for item in value)
 
 
-def _text(value: object, name: str) -> str:
-    if not isinstance(value, str) or len(value) > 256:
-        raise WireError(f"hello.{name} must be a text of at most 256 characters, it is {value!r:.80}")
+def _text(value: object, name: str, most: int = 256) -> str:
+    if not isinstance(value, str) or len(value) > most:
+        raise WireError(f"hello.{name} must be a text of at most {most} characters, it is {value!r:.80}")
     return value

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from math import hypot, sqrt
-from statistics import fmean
+from statistics import fmean, median
 
 from joulepath_crds import (
     BlockingPower,
@@ -26,7 +26,7 @@ from joulepath_operator.facts.request import Delays
 from joulepath_operator.figures.order import executed
 from joulepath_operator.figures.savings import LEAST_PAIRS, complete_blocks, estimate
 
-__all__ = ["build_profile", "iteration_noise_s"]
+__all__ = ["build_profile", "iteration_noise_s", "seen_again"]
 
 
 def build_profile(
@@ -69,9 +69,43 @@ def build_profile(
     )
 
 
+def seen_again(profile: EnergyProfileSpec, gang: Gang, delays: Delays, job: str) -> EnergyProfileSpec:
+    """The same profile with what the ranks measure now; points that they know no more stay as they were."""
+    top = {gang.default_clock_mhz: profile.default_clock_mhz}
+    """Where GPUs settle may have changed since: what runs at default clocks is the profile's highest all the same."""
+    clocks = {point.clock_mhz for stage in profile.stages for kind in stage.kinds for point in kind.points}
+    held = [0, *(clock for clock in clocks if clock < profile.default_clock_mhz)]
+    now = build_profile(gang, profile.topology, held, delays, job, profile.iteration_time_noise_s)
+    points = {
+        (stage.stage, kind.kind, clock): point.model_copy(update={"clock_mhz": clock})
+        for stage in now.stages
+        for kind in stage.kinds
+        for point in kind.points
+        for clock in (top.get(point.clock_mhz, point.clock_mhz),)
+    }
+    stages = tuple(
+        stage.model_copy(
+            update={
+                "kinds": tuple(
+                    kind.model_copy(
+                        update={
+                            "points": tuple(
+                                points.get((stage.stage, kind.kind, point.clock_mhz), point) for point in kind.points
+                            )
+                        }
+                    )
+                    for kind in stage.kinds
+                )
+            }
+        )
+        for stage in profile.stages
+    )
+    return profile.model_copy(update={"stages": stages, "iteration_time_s": now.iteration_time_s})
+
+
 def iteration_noise_s(plan: JobPlanSpec, ranks: Sequence[RankReport]) -> float:
     """How far from the mean of an iteration at default clocks is no distance: half its 95% interval, from the sweep's
-    blocks at default clocks, and the deviation of an iteration; 0 of fewer than four blocks."""
+    blocks at default clocks, and the usual deviation of an iteration; 0 of fewer than four blocks."""
     assert plan.sweep is not None
     default = [
         block
@@ -81,7 +115,7 @@ def iteration_noise_s(plan: JobPlanSpec, ranks: Sequence[RankReport]) -> float:
     if len(default) < LEAST_PAIRS:
         return 0.0
     mean = estimate([block.time_s for block in default])
-    return (mean.ci95_high - mean.ci95_low) / 2 + fmean(block.deviation_s for block in default)
+    return (mean.ci95_high - mean.ci95_low) / 2 + median(block.deviation_s for block in default)
 
 
 def _measurements(ranks: Sequence[RankReport], stage: int, kind: str, clock: int) -> list[InstructionMeasurement]:

@@ -132,12 +132,14 @@ def _with_all_ranks(case: Case, job: TrainingJob, gang: Gang) -> Decision:
     refused = gang.refused_ranks()
     if refused and plan is not None:  # without a plan, it is the echo of one that is withdrawn
         return _refused_by_node(case, refused[0], plan)
+    if case.story.base.topology not in (None, topology):  # the job trains another pipeline than it did
+        case.story.note(plan=None, predicted=None, frontier=(), measured=None, savings=None, mismatch=None)
     case.story.note(topology=topology)
     case.story.tell("Injected", True, "AllRanksReport", f"All {gang.world_size} ranks report.")
     if not gang.ordered:
         if topology.schedule == _UNTOLD:
             return case.refuse(Refusal.WORK_UNSEEN, _NO_BACKWARD, condition="Profiled")
-        message = "All ranks report; waiting for the first whole iteration of each."
+        message = gathering.without_order(gang)
         phase = case.story.base.phase  # an agent was started anew:
         if phase is Phase.IDLE or (plan is not None and phase in _UNDER_WAY):
             return _degraded(case, "WaitingForIteration", message, outdated)

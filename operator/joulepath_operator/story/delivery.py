@@ -22,12 +22,13 @@ from joulepath_crds import (
 )
 from joulepath_operator.facts.gang import Gang
 from joulepath_operator.facts.observation import Decision, StoredPlan, StoredProfile
+from joulepath_operator.facts.refusals import Refusal
 from joulepath_operator.facts.request import PlanRefusal, PlanRequest, PlanResult
 from joulepath_operator.figures.activation import activation
 from joulepath_operator.figures.delays import measure_delays
 from joulepath_operator.figures.order import executed
 from joulepath_operator.figures.savings import LEAST_PAIRS, NOT_YET_KNOWN, figure, is_enough
-from joulepath_operator.story import idle, withdrawal
+from joulepath_operator.story import idle, mismatch, withdrawal
 from joulepath_operator.story.case import ReadyCase
 
 __all__ = ["answer_for", "on_profile", "without_profile"]
@@ -44,13 +45,17 @@ def on_profile(case: ReadyCase, profile: StoredProfile) -> Decision:
     base, plan, answer = case.story.base, case.plan, answer_for(case, profile)
     if plan is not None and plan.inputs == inputs and base.plan is not None and base.plan.hash == plan.spec.hash:
         return _follow(case, plan)
+    if (pause := mismatch.pause(case)) is not None:
+        return pause
     if (decision := idle.go_on(case, profile)) is not None:
         return decision
     if not case.timed:
         return case.wait_for_timing()
     if answer is None:
         status = case.not_planned("Computing", "Profile complete; computing the plan.")
-        return Decision(status, ask_planner=_request(case, profile, inputs))
+        return Decision(status, ask_planner=_request(case, mismatch.as_seen_now(case, profile), inputs))
+    if isinstance(answer, PlanRefusal) and answer.reason is Refusal.MODEL_MISMATCH:
+        return mismatch.on_mismatch(case, answer)
     if isinstance(answer, PlanRefusal):
         return case.refuse(answer.reason, answer.message, condition="Planned")
     return _deliver(case, profile, answer, inputs)
@@ -253,6 +258,8 @@ def _inputs(case: ReadyCase, profile: StoredProfile | None) -> str:
     ]
     if more := withdrawal.reserve(case):
         body.append(more)
+    if number := mismatch.tries(case):
+        body.append({"tries": number})
     return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -19,7 +19,7 @@ from joulepath_operator.facts.refusals import Refusal
 from joulepath_operator.jobs.kinds import kind_of
 from joulepath_operator.story.absences import lacking, told
 
-__all__ = ["explain", "how_to_annotate", "silent"]
+__all__ = ["explain", "how_to_annotate", "silent", "without_order"]
 
 _REFUSING: Final = {
     Way.VOLUMES: "a quota, or a policy, such as one against the hostPath volumes that the webhook adds",
@@ -142,6 +142,21 @@ def _not_training(
         "The pods run; waiting for the first training step of the ranks. They load libraries and data first; if "
         f"training goes on and this stays: {log}.{more}",
     )
+
+
+def without_order(gang: Gang) -> str:
+    """Why it isn't known yet what each rank runs in an iteration."""
+    message, without = (
+        "All ranks report; waiting for the first whole iteration of each",
+        [rank for rank in gang.ranks if not rank.order],
+    )
+    if lacking_one := next((rank for rank in without if rank.lacks), None):
+        return (
+            f"{message}. Of rank {lacking_one.rank}: {lacking_one.lacks}. Train with a version of docs/frameworks.md, "
+            "or upgrade Joulepath to a release that knows this one."
+        )
+    why = next((f" (rank {rank.rank}: {rank.reason})" for rank in without if rank.reason), "")
+    return f"{message}{why}."
 
 
 def how_to_annotate(observation: Observation, job: TrainingJob) -> str:

@@ -74,7 +74,7 @@ def test_iterations_of_the_same_instructions_share_them() -> None:
 @pytest.mark.parametrize(
     ("told", "limit", "why"),
     [
-        (spans(BUDGET.instructions + 1), "instructions", "iterations of 2049 instructions, up to 2048"),
+        (spans(BUDGET.instructions + 1), "instructions", "iterations of 4097 instructions, up to 4096"),
         (spans(400, stages=100), "regressors", "400 kinds of instructions by stage, up to 64"),
     ],
 )

@@ -250,6 +250,35 @@ def history_of(length: int, **faults: int) -> History:
     return history
 
 
+def measured_s(slow_at: int, slow_s: float) -> dict[str, tuple[float, float]]:
+    """Seconds of each kind at default clocks and their standard errors, where an instruction of an iteration waited."""
+    chance = random.Random(3)
+    done = iterations(20, chance)
+    if slow_at >= 0:
+        spans = done[slow_at].spans
+        assert spans is not None
+        times_s = spans.times_s.copy()
+        times_s[-1, 1] += slow_s
+        done[slow_at] = replace(done[slow_at], spans=replace(spans, times_s=times_s))
+        done[slow_at:] = [
+            replace(one, begin_s=one.begin_s + (slow_s if n else 0), period_s=one.period_s + (0 if n else slow_s))
+            for n, one in enumerate(done[slow_at:])
+        ]
+    history = History()
+    play(history, done, Applied(Arm.DEFAULT))
+    trace = counter(done, 0.1, 0.0, chance)
+    assert history.digest(lambda: trace)
+    return {one.kind: (one.time_s, one.time_standard_error_s) for one in history.measured().instructions}
+
+
+@pytest.mark.parametrize("slow_at", [2, 9])
+def test_an_iteration_in_which_something_was_compiled_tells_nothing_of_the_others(slow_at: int) -> None:
+    usual = measured_s(-1, 0.0)
+    for kind, (time_s, error_s) in measured_s(slow_at, 3.0).items():
+        assert time_s == pytest.approx(usual[kind][0], rel=2e-3)
+        assert error_s <= 1e-3 * time_s
+
+
 def test_a_block_reports_the_joules_of_its_counted_iterations() -> None:
     (block,) = history_of(5).blocks
     assert (block.hash, block.block, block.arm, block.iterations) == ("h", 0, Arm.SWEEP, 4)
@@ -261,8 +290,9 @@ def test_a_block_reports_the_joules_of_its_counted_iterations() -> None:
     assert block.energy_per_iteration_j == pytest.approx(busy_j + (period_s - busy_s) * POWER_W[""], rel=0.01)
 
 
-def test_records_of_a_host_that_runs_ahead_come_late_and_count() -> None:
-    assert history_of(5, late=3).measured().instructions == history_of(5).measured().instructions
+@pytest.mark.parametrize(("length", "late"), [(5, 3), (20, 12)])
+def test_records_of_a_host_that_runs_ahead_come_late_and_count(length: int, late: int) -> None:
+    assert history_of(length, late=late).measured().instructions == history_of(length).measured().instructions
 
 
 def test_a_block_that_was_spoiled_is_not_reported() -> None:

@@ -351,6 +351,7 @@ def test_a_suspended_rank_joins_again_at_the_next_block() -> None:
     player.set_plan(plan(blocks=Blocks(iterations=4, pairs=0)))
     at(player, 11)
     assert player.stop(Reason(End.MARKERS_STOPPED, "x")) == Wish(DEFAULT)
+    assert (player.state, player.applied_hash) == (RankState.STAGED, None), "perhaps no iteration begins any more"
     assert [at(player, i) for i in (12, 13, 14)] == [Wish(DEFAULT), Wish(DEFAULT), Wish(900)]
     assert player.reason == ""
 

@@ -18,8 +18,8 @@ WORLD, MICROBATCHES, STEPS = 4, 4, 6
 Order = Callable[[int], list[str]]
 
 
-def one_f_one_b(rank: int) -> list[str]:
-    warm_up = min(MICROBATCHES, WORLD - rank)
+def one_f_one_b(rank: int, world: int = WORLD) -> list[str]:
+    warm_up = min(MICROBATCHES, world - rank)
     order = [f"F{m}" for m in range(warm_up)]
     for m in range(MICROBATCHES):
         order.append(f"B{m}")
@@ -67,6 +67,89 @@ def test_markers_and_records_are_what_each_rank_ran(nursery: Nursery, schedule: 
         check_markers(rank, order(number))
         check_records(rank, order(number))
     assert len({rank.hello.attempt for rank in ranks}) == 1
+
+
+@pytest.mark.parametrize(("schedule", "stages_of_rank"), [("Schedule1F1B", 1), ("ScheduleInterleaved1F1B", 2)])
+def test_the_loss_is_a_part_of_the_last_stage_s_forward(nursery: Nursery, schedule: str, stages_of_rank: int) -> None:
+    with AgentDouble(nursery.socket) as agent:
+        nursery.run("train", 2, steps=4, schedule=schedule, stages_of_rank=stages_of_rank, loss_s=0.05)
+        ranks = agent.ranks(2)
+    last = 2 * stages_of_rank - 1
+    for rank in ranks:
+        spans = [span for record in rank.records if record.iteration for span in record.spans]
+        for span in spans:
+            if span.stage == last and span.kind == "F":
+                assert span.end_s - span.begin_s >= 0.05
+        forwards = [span.end_s - span.begin_s for span in spans if span.kind == "F" and span.stage != last]
+        assert not forwards or min(forwards) < 0.05, "only there"
+
+
+@pytest.mark.parametrize("evaluate", [False, True])
+def test_what_lies_between_two_steps_of_the_optimizer_is_one_iteration(nursery: Nursery, evaluate: bool) -> None:
+    with AgentDouble(nursery.socket) as agent:
+        nursery.run("train_accumulating", 2, rounds=[3] * 9, evaluate=evaluate)
+        ranks = agent.ranks(2 * 2)
+    latest = {rank.hello.rank: rank for rank in ranks if rank.hello.pipeline.microbatches == 3 * MICROBATCHES}
+    assert sorted(latest) == [0, 1]
+    for number, rank in latest.items():
+        assert len(rank.records) >= 4
+        order = one_f_one_b(number, 2)
+        for record in rank.records:
+            told = [f"{span.kind}{span.microbatch}" for span in record.spans]
+            shift = [(name[0], int(name[1:]) + MICROBATCHES * each) for each in range(3) for name in order]
+            assert told == [f"{kind}{microbatch}" for kind, microbatch in shift]
+
+
+@pytest.mark.parametrize(("schedule", "stages_of_rank"), [("Schedule1F1B", 1), ("ScheduleInterleaved1F1B", 2)])
+def test_stages_that_are_sharded_are_told_as_those_that_are_not(
+    nursery: Nursery, schedule: str, stages_of_rank: int
+) -> None:
+    """FSDP gathers and reduces between the instructions: these are gaps."""
+    with AgentDouble(nursery.socket) as agent:
+        nursery.run("train", 2, steps=STEPS, schedule=schedule, stages_of_rank=stages_of_rank)
+        plain = [_spans(rank)[-1] for rank in agent.ranks(2)]
+    with AgentDouble(nursery.socket) as agent:
+        places = nursery.run("train_sharded", 4, steps=STEPS, schedule=schedule, stages_of_rank=stages_of_rank)
+        ranks = agent.ranks(4)
+    for rank, ((index, replica),) in zip(ranks, places, strict=True):
+        assert (rank.hello.data, rank.hello.data_parallel) == (replica, 2)
+        assert rank.records
+        assert all(spans == plain[index] for spans in _spans(rank))
+
+
+def test_an_iteration_of_fewer_rounds_is_not_told_and_more_are_learnt(nursery: Nursery) -> None:
+    with AgentDouble(nursery.socket) as agent:
+        nursery.run("train_accumulating", 2, rounds=[2] * 8 + [1] + [2] * 3 + [4] * 6)
+        ranks = agent.ranks(2 * 3)
+    told = {(rank.hello.rank, rank.hello.pipeline.microbatches): rank for rank in ranks}
+    assert set(told) == {(rank, MICROBATCHES * rounds) for rank in (0, 1) for rounds in (1, 2, 4)}
+    for (_, microbatches), rank in told.items():
+        assert all(len(record.spans) == 2 * microbatches for record in rank.records)
+
+
+def test_functions_of_the_user_s_in_a_schedule_are_told_as_what_they_take_the_place_of(nursery: Nursery) -> None:
+    told = []
+    for scenario, options in (
+        ("train", {"schedule": "ScheduleInterleaved1F1B", "stages_of_rank": 2}),
+        ("train_by_custom_functions", {}),
+    ):
+        with AgentDouble(nursery.socket) as agent:
+            nursery.run(scenario, 2, steps=STEPS, **options)
+            told.append([_spans(rank) for rank in agent.ranks(2)])
+    plain, custom = told
+    assert custom == plain
+    assert [len(records) for records in custom] == [STEPS, STEPS - 1]
+
+
+def _spans(rank: ConnectedRank) -> list[list[tuple[str, int, int]]]:
+    return [[(span.kind, span.stage, span.microbatch) for span in record.spans] for record in rank.records]
+
+
+def test_a_function_that_runs_a_forward_and_a_backward_interleaved_is_told_no_instruction(nursery: Nursery) -> None:
+    with AgentDouble(nursery.socket) as agent:
+        nursery.run("train_by_a_function_for_both", 2, steps=STEPS)
+        ranks = agent.ranks(2)
+    assert [len(rank.records) for rank in ranks] == [0, 0]
 
 
 def test_a_rank_with_several_stages_and_split_backwards_tells_them_apart(nursery: Nursery) -> None:

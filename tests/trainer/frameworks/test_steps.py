@@ -20,6 +20,7 @@ class Notes:
 
     def __init__(self) -> None:
         self.told: list[Any] = []
+        self.ended = 0
 
     def begin_step(self, work: Work) -> bool:
         self.told.append(("step", work.pipeline.microbatches))
@@ -33,7 +34,7 @@ class Notes:
         return kind, stage, microbatch, 0
 
     def end_instruction(self, token: object) -> None:
-        pass
+        self.ended += 1
 
     def restart(self) -> None:
         self.told.append("restart")
@@ -92,3 +93,31 @@ def test_what_cannot_be_told_is_no_error_of_the_training(notes: Notes, steps: St
     assert steps.run(lambda: work(4), lambda: steps.run_instruction(lambda: ("F", 0, 1 // 0), lambda: 7)) == 7
     assert steps.run(lambda: 1 // 0, lambda: 8) == 8  # type: ignore[arg-type,return-value]
     assert sum("ZeroDivisionError" in str(one) for one in notes.told) == 2
+
+
+def test_an_open_end_is_that_of_the_next_instruction_at_the_latest_or_of_the_step(notes: Notes, steps: Steps) -> None:
+    ended = []
+
+    def step() -> None:
+        for number in range(3):
+            steps.run_instruction(partial(lambda n: ("F", 0, n), number), lambda: None, open_ended=True)
+            ended.append(notes.ended)
+        steps.end_open()
+        ended.append(notes.ended)
+        steps.end_open()
+        steps.run_instruction(lambda: ("F", 0, 3), lambda: None, open_ended=True)
+
+    steps.run(lambda: work(4), step)
+    assert ended == [0, 1, 2, 3]
+    assert notes.ended == 4
+    assert notes.told[-1] == "whole"
+
+
+def test_an_instruction_with_an_open_end_that_fails_ends_at_once(notes: Notes, steps: Steps) -> None:
+    def fail() -> None:
+        raise KeyError
+
+    with pytest.raises(KeyError):
+        steps.run(lambda: work(4), lambda: steps.run_instruction(lambda: ("F", 0, 0), fail, open_ended=True))
+    assert notes.ended == 1
+    assert notes.told[-1] == "not whole"

@@ -55,6 +55,17 @@ def test_an_agent_that_dies_while_the_gpu_has_markers_to_write_costs_nothing(nur
     assert [len(rank.records) for rank in ranks] == [2, 2]
 
 
+def test_a_gpu_that_is_not_the_current_one_is_named_and_marked(nursery: Nursery, tmp_path: Path) -> None:
+    gpus = tmp_path / "state"
+    state.create(gpus, parametric({"seconds": SECONDS}), state.Options(gpus=3, time_noise=0.0, root_only=False))
+    (found,) = nursery.run("mark_another_device", 1, state=str(gpus))
+    assert found["uuid"] == state.uuids(gpus)[1]
+    assert all(seconds >= SECONDS["F"] * (1 - 1e-4) for seconds in found["seconds"])
+    assert found["as they were"] == [True, True]
+    assert found["own"] == 0, "the second thread has none, before and after"
+    assert found["absent"] == 0, "none is made where there was none"
+
+
 def test_a_process_with_the_driver_but_no_context_does_not_use_it(nursery: Nursery) -> None:
     assert nursery.run("uses_driver", 1) == [False]
 

@@ -1,0 +1,49 @@
+"""Pipelines of torch, observed through the hook, in versions from the oldest.
+
+There is one rank with one stage: what older versions exchange between ranks, gloo can't.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+import frameworks
+from agent_double import AgentDouble
+from tests.trainer.conftest import Nursery
+from tests.trainer.frameworks.versions import nursery_of
+
+pytestmark = pytest.mark.slow
+
+MICROBATCHES, STEPS = 4, 6
+
+
+@pytest.fixture(scope="module", params=frameworks.names("torch"))
+def torch_of(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Nursery]]:
+    for nursery in nursery_of(request.param, "torch_version_scenarios", tmp_path_factory):
+        yield request.param.partition("-")[2], nursery
+
+
+@pytest.mark.parametrize(("schedule", "rounds"), [("Schedule1F1B", 1), ("ScheduleGPipe", 3)])
+def test_what_a_rank_ran_is_told_instruction_for_instruction(
+    torch_of: tuple[str, Nursery], schedule: str, rounds: int
+) -> None:
+    version, nursery = torch_of
+    options: dict[str, Any] = {"schedule": schedule, "rounds": rounds}
+    with AgentDouble(nursery.socket) as agent:
+        ran = nursery.run("train", 1, steps=STEPS if rounds == 1 else 2 * STEPS, **options)
+        ranks = agent.ranks(1 if rounds == 1 else 2)
+    ranks = [rank for rank in ranks if rank.hello.pipeline.microbatches == rounds * MICROBATCHES]
+    assert [rank.hello.rank for rank in ranks] == [0]
+    for number, rank in enumerate(ranks):
+        assert rank.hello.framework.startswith(f"torch {version}")
+        assert rank.hello.lacks == ""
+        assert len(rank.records) >= STEPS - 1
+        of_last = ran[number][-1]
+        for record in rank.records[1:]:
+            forwards = [[span.stage, span.kind] for span in record.spans if span.kind == "F"]
+            assert forwards == of_last
+            assert len(record.spans) == 2 * rounds * MICROBATCHES
+            assert {span.microbatch for span in record.spans} == set(range(rounds * MICROBATCHES))
