@@ -238,7 +238,9 @@ def main() -> None:
     parser.add_argument("--granularity", default="auto")
     parser.add_argument("--pairs", type=int, default=8, help="of blocks to measure, 4 at least (default: %(default)s)")
     parser.add_argument("--detail", type=Path, help="write the last report, plan and status of each run here")
-    parser.add_argument("--framework", choices=("megatron", "torch", "deepspeed", "replicas"), help="whose schedules train")
+    parser.add_argument(
+        "--framework", choices=("megatron", "torch", "deepspeed", "replicas"), help="whose schedules train"
+    )
     parser.add_argument("--options", type=json.loads, default={}, help="of its training: schedule, chunks, batched ...")
     parser.add_argument("--slowdown", type=float, default=0.0, help="percent that are allowed (default: %(default)s)")
     parser.add_argument("--environment", help="one of locks/frameworks, the newest by default")

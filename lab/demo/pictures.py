@@ -105,7 +105,7 @@ def frontier(status: EnergyPlanStatus, published: Published | None, note: str) -
         [_measured("default clocks, measured", measured.control), _measured("plan, measured", measured.plan)],
         () if published is None else published.frontier,
         note,
-        published_label="Perseus, published: durations rounded to ms; transfers and a host's gaps, which ours has, left out",
+        published_label="Perseus, published (rounded to ms; without the transfers and gaps that ours has)",
     )
 
 

@@ -70,7 +70,9 @@ def explain(observation: Observation, job: TrainingJob, gang: Gang | None, *, la
             f"{report}{len(waiting)} of {len(pods)} pods don't run yet ({first.name}: {first.waiting}). "
             f"If that lasts: kubectl -n {observation.namespace} describe pod {first.name}",
         )
-    return (amiss[0], report + amiss[1]) if amiss else _not_training(observation, gang, quiet, _UNHEARD if lasts else "")
+    return (
+        (amiss[0], report + amiss[1]) if amiss else _not_training(observation, gang, quiet, _UNHEARD if lasts else "")
+    )
 
 
 def _unlabelled(observation: Observation, job: TrainingJob) -> str:
@@ -118,9 +120,7 @@ def _amiss(agent: NodeAgent) -> tuple[str, str] | None:
     return None
 
 
-def _not_training(
-    observation: Observation, gang: Gang | None, quiet: Sequence[Pod], more: str
-) -> tuple[str, str]:
+def _not_training(observation: Observation, gang: Gang | None, quiet: Sequence[Pod], more: str) -> tuple[str, str]:
     pod = quiet[0].name if quiet else observation.pods[0].name
     log = f"kubectl -n {observation.namespace} logs {pod} | grep joulepath"
     if gang is not None:
