@@ -9,7 +9,7 @@
 - `reuse`: which measurements a run starts from
 - `sweeping`: the second chapter, until there is a profile
 - `withdrawal`: how a plan that is slower than allowed is taken back
-- `idle`: where no plan saves anything at the slowdown that is allowed
+- `idle`: a job without a pipeline that saves nothing at the slowdown that is allowed
 - `delivery`: the third, from a profile to measured savings
 """
 
