@@ -275,9 +275,9 @@ class EnergyPlanStatus(Contract):
 
     phase: Phase = Phase.PENDING
     """Pending: waits for the job and its ranks. Profiling: measures the work at several clocks, minutes. Planned: the
-    nodes are given the plan. Active: the plan is in force. Idle: nothing can be saved at the slowdown that is allowed;
-    the message says what more would buy. Completed: the job has ended. Refused: no plan for this job; the message says
-    why and what to do."""
+    nodes are given the plan. Active: the plan is in force. Idle: a job without a pipeline saves nothing at the slowdown
+    that is allowed; the message says what more would buy. Completed: the job has ended. Refused: no plan for this job;
+    the message says why and what to do."""
     message: Text = ""
     """What is going on, or what to do, in one sentence."""
     progress: Annotated[str, Field(max_length=64)] | None = None

@@ -27,7 +27,7 @@ def replicas(release: Product, record: Recorder) -> Iterator[str]:
     jobs.apply(
         release.cluster,
         jobs.script(),
-        jobs.energy_plan(NAME),
+        jobs.energy_plan(NAME, granularity="auto"),
         jobs.training_job(NAME, first_kernel=EVEN, ranks_per_pod=1, workload="replicas.py"),
     )
     yield NAME

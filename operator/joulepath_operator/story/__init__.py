@@ -10,7 +10,7 @@
 - `sweeping`: the second chapter, until there is a profile
 - `mismatch`: how a model that is off is made again
 - `withdrawal`: how a plan that is slower than allowed is taken back
-- `idle`: where no plan saves anything at the slowdown that is allowed
+- `idle`: a job without a pipeline that saves nothing at the slowdown that is allowed
 - `delivery`: the third, from a profile to measured savings
 """
 

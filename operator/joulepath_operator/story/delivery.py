@@ -115,7 +115,7 @@ def _deliver(case: ReadyCase, profile: StoredProfile, result: PlanResult, inputs
         for one in result.frontier
     )
     case.story.note(plan=summary, predicted=f"{summary.predicted_savings:.1%}", frontier=frontier)
-    if case.enforce and idle.saves_nothing(result):
+    if idle.is_idle(case, result):
         return idle.begin(case, summary, frontier)
     return Decision(_tell_new(case, summary), write_plan=plan)
 

@@ -1,7 +1,7 @@
-"""Where no plan saves anything at the slowdown that is allowed: what more of it would buy.
+"""A job without a pipeline of which no plan saves anything at the slowdown that is allowed: what more of it would buy.
 
-In a job without a pipeline no GPU waits for another: any lower clock makes its iterations longer. Its GPUs keep their
-default clocks, and nothing is sent to the nodes, until the user allows more or the job starts anew.
+No GPU of it waits for another: any lower clock makes its iterations longer. They keep their default clocks, and nothing
+is sent to the nodes, until the user allows more or the job starts anew.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from joulepath_operator.facts.observation import Decision, StoredProfile
 from joulepath_operator.facts.request import PlanResult
 from joulepath_operator.story.case import ReadyCase
 
-__all__ = ["begin", "go_on", "saves_nothing", "savings_at"]
+__all__ = ["begin", "go_on", "is_idle"]
 
 _REASON: Final = "NothingToSave"
 _OFFERS: Final = (0.02, 0.05, 0.1)
@@ -24,9 +24,10 @@ _SHOWN: Final = 0.05
 """That of them which `kubectl get` shows."""
 
 
-def saves_nothing(result: PlanResult) -> bool:
-    """Whether all clocks of the plan are default ones."""
-    return not any(any(stage.clocks_mhz) for stage in result.stages)
+def is_idle(case: ReadyCase, result: PlanResult) -> bool:
+    """Whether it is such a job, and all clocks of its plan are default ones."""
+    alone = case.enforce and case.topology.stages == 1
+    return alone and not any(any(stage.clocks_mhz) for stage in result.stages)
 
 
 def go_on(case: ReadyCase, profile: StoredProfile) -> Decision | None:
@@ -42,26 +43,22 @@ def go_on(case: ReadyCase, profile: StoredProfile) -> Decision | None:
 def begin(case: ReadyCase, summary: PlanSummary, frontier: Sequence[FrontierPoint]) -> Decision:
     """Says that nothing is saved, why, and what more slowdown would buy."""
     allowed = case.allowed_slowdown
-    why = (
-        "This job has no pipeline: no GPU waits for another, and any lower clock makes an iteration longer."
-        if case.topology.stages == 1
-        else "No GPU waits for another for long enough to run at a lower clock."
-    )
     offers = [one for one in _OFFERS if one > allowed] or [min(0.5, 2 * allowed)]
-    told = ", ".join(f"{savings_at(one, summary, frontier):.1%} with {one * 100:g}" for one in offers)
+    told = ", ".join(f"{_savings_at(one, summary, frontier):.1%} with {one * 100:g}" for one in offers)
     message = (
-        f"{why} With spec.maxSlowdownPercent at {allowed * 100:g} nothing is saved, and all GPUs run default clocks. "
+        "This job has no pipeline: no GPU waits for another, and any lower clock makes an iteration longer. With "
+        f"spec.maxSlowdownPercent at {allowed * 100:g} nothing is saved, and all GPUs run default clocks. "
         f"More of it would save up to {told} (all of it: status.frontier). Set it to what the job may lose in time."
     )
     shown = _SHOWN if _SHOWN in offers else offers[0]
     case.story.note(measured=None, savings=None)
     case.story.tell("Planned", False, _REASON, message)
     case.story.tell("Active", False, _REASON, "All GPUs run default clocks.")
-    progress = f"{savings_at(shown, summary, frontier):.1%} at +{shown * 100:g}%"
+    progress = f"{_savings_at(shown, summary, frontier):.1%} at +{shown * 100:g}%"
     return Decision(case.story.end(Phase.IDLE, message, progress=progress), delete_plans=case.all_plans)
 
 
-def savings_at(slowdown: float, summary: PlanSummary, frontier: Sequence[FrontierPoint]) -> float:
+def _savings_at(slowdown: float, summary: PlanSummary, frontier: Sequence[FrontierPoint]) -> float:
     """What may be saved at most, as a fraction, where an iteration may last so much longer."""
     time_s = summary.t_min_s * (1 + slowdown)
     least_j = min((one.lower_bound_j for one in frontier if one.iteration_time_s <= time_s), default=summary.baseline_j)
