@@ -120,6 +120,8 @@ class Observation:
     """What the namespace says of injection; it matters to volumes only."""
     pods: tuple[Pod, ...] = ()
     """The pods of the job; looked up only while ranks are missing."""
+    denied: str = ""
+    """Why the API server refused one, where there are none."""
     agents: tuple[NodeAgent, ...] = ()
     """The agents of some nodes whose pods run and report no rank."""
     asked: PlanRequest | None = None
