@@ -18,6 +18,7 @@ from .machine import MachineError
 from .node import Daemon, Node
 from .other_runtime import other_node
 from .prometheus import prometheus, start_prometheus, stop_prometheus
+from .queueing import kueue
 
 __all__ = [
     "CONTAINERD_1",
@@ -32,6 +33,7 @@ __all__ = [
     "cores_awake",
     "down",
     "images",
+    "kueue",
     "only_release",
     "other_node",
     "prometheus",

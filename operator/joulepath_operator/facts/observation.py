@@ -43,6 +43,8 @@ class TrainingJob:
     finished: str | None
     """Succeeded or Failed, once it is."""
     suspended: bool = False
+    queue: str = ""
+    """Of Kueue, which suspends the job and resumes it; empty where it is in none."""
     annotated_at: str | None = None
     """When it had the annotation at the latest, in RFC 3339, as far as the API server tells."""
 

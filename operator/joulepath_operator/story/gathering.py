@@ -19,7 +19,7 @@ from joulepath_operator.facts.refusals import Refusal
 from joulepath_operator.jobs.kinds import kind_of
 from joulepath_operator.story.absences import lacking, told
 
-__all__ = ["explain", "how_to_annotate", "silent"]
+__all__ = ["explain", "how_to_annotate", "silent", "suspension"]
 
 _REFUSED: Final = {
     Way.VOLUMES: "If that is for the hostPath volumes that the webhook adds, it adds none here in a moment, and they "
@@ -75,6 +75,18 @@ def explain(observation: Observation, job: TrainingJob, gang: Gang | None) -> tu
             f"If that lasts: kubectl -n {observation.namespace} describe pod {first.name}",
         )
     return (amiss[0], report + amiss[1]) if amiss else _not_training(observation, gang, quiet)
+
+
+def suspension(observation: Observation, job: TrainingJob) -> tuple[str, str]:
+    """A reason and a sentence for a job that isn't to run now."""
+    named = f"{kind_of(observation.spec.job).resource.kind} {job.name}"
+    if not job.queue:
+        return "Suspended", f"{named} is suspended; this goes on when it is resumed."
+    return (
+        "Queued",
+        f"{named} is suspended until Kueue admits it from its queue {job.queue}; this goes on by itself then. What it "
+        f"waits for: kubectl -n {observation.namespace} describe workloads -l kueue.x-k8s.io/job-uid={job.uid}",
+    )
 
 
 def _unlabelled(observation: Observation, job: TrainingJob) -> str:
