@@ -10,7 +10,7 @@ On the command line: `python -m real_cluster {build,up,down,env,load}`. In tests
 from __future__ import annotations
 
 from . import images
-from .binaries import CONTAINERD_1, NEWER_RUNC
+from .binaries import CONTAINERD_1, CONTAINERD_2, NEWER_RUNC
 from .cluster import Cluster, cluster_up, down, only_release, running, up
 from .commands import CommandError, NotYetError, until
 from .kernel import cores_awake
@@ -22,6 +22,7 @@ from .queueing import kueue
 
 __all__ = [
     "CONTAINERD_1",
+    "CONTAINERD_2",
     "NEWER_RUNC",
     "Cluster",
     "CommandError",

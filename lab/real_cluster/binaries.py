@@ -23,6 +23,7 @@ from .progress import say, step
 
 __all__ = [
     "CONTAINERD_1",
+    "CONTAINERD_2",
     "KUEUE",
     "NEWER_RUNC",
     "binaries",
@@ -97,10 +98,12 @@ def _runc() -> _Tool:
     return _Tool("runc", "runc", "github.com/opencontainers/runc", 20, found_by=found_by, tags="seccomp")
 
 
+CONTAINERD_2: Final = "containerd 2"
 CONTAINERD_1: Final = "containerd 1.7"
 NEWER_RUNC: Final = "runc with user namespaces"
 KUEUE: Final = "Kueue"
-_OTHERS: Final = {
+_OTHERS: Final[Mapping[str, tuple[_Tool, ...]]] = {
+    CONTAINERD_2: (),
     CONTAINERD_1: (
         _containerd_1("containerd", 50),
         _containerd_1("containerd-shim-runc-v2", 5),
