@@ -39,13 +39,18 @@ def other_node(cluster: Cluster, other: str) -> Iterator[Node]:
             raise NotYetError(f"{conditions}: see {node.log('kubelet')}")
 
     with locked(cache_folder() / ".other-node.lock"):
+        _remove(cluster, node)  # a run that was cut off may have left one, with another runtime's images
         try:
             node.up(own_images(binaries()), lambda: controlplane.wait_for_api(kubectl))
             until(f"node {node.name}", 60, ready)
             yield node
         finally:
-            node.end_all()
-            cgroups.end_processes(layout)
-            cgroups.remove(layout)
-            cluster.kubectl("delete", "node", node.name, "--ignore-not-found")
-            shutil.rmtree(layout.folder, ignore_errors=True)
+            _remove(cluster, node)
+
+
+def _remove(cluster: Cluster, node: Node) -> None:
+    node.end_all()
+    cgroups.end_processes(node.layout)
+    cgroups.remove(node.layout)
+    cluster.kubectl("delete", "node", node.name, "--ignore-not-found")
+    shutil.rmtree(node.layout.folder, ignore_errors=True)

@@ -24,7 +24,6 @@ __all__ = ["kueue"]
 
 _IMAGE: Final = "localhost/joulepath/kueue:1"
 _SYSTEM: Final = "kueue-system"
-_LEFT_OUT: Final = frozenset({"APIService"})
 _WEBHOOKS: Final = ("clusterqueue", "cohort", "pytorchjob", "resourceflavor", "workload")
 _OBJECTS: Final = "workloads,localqueues,clusterqueues,resourceflavors,workloadpriorityclasses"
 _CONFIGURATION: Final = {
@@ -72,7 +71,7 @@ def _image() -> Path:
 def _as_here(one: dict[str, Any]) -> dict[str, Any] | None:
     """One of the manifests for a cluster without a registry; None where it is left out."""
     name = one["metadata"]["name"]
-    if one["kind"] in _LEFT_OUT or name.endswith(("-editor-role", "-viewer-role")):
+    if one["kind"] == "APIService" or name.endswith(("-editor-role", "-viewer-role")):
         return None
     if name == "kueue-manager-config":
         one["data"] = {"controller_manager_config.yaml": yaml.safe_dump(_CONFIGURATION)}

@@ -144,7 +144,7 @@ def test_what_refuses_pods_is_read_from_the_events_of_their_jobs(monkeypatch: py
         "lastTimestamp": at(2),
         "message": f"Error creating: {said}",
     }
-    never_again = {**event, "lastTimestamp": None, "message": None}
+    never_again = {**event, "lastTimestamp": None, "message": "x" * 10**6}
 
     def list_events(self: object, namespace: str, **arguments: Any) -> SimpleNamespace:
         asked.append(arguments["field_selector"])
@@ -152,7 +152,7 @@ def test_what_refuses_pods_is_read_from_the_events_of_their_jobs(monkeypatch: py
 
     monkeypatch.setattr(client.CoreV1Api, "list_namespaced_event", list_events)
     api = Api(client.ApiClient())
-    assert [*api.denials("team", "PyTorchJob")] == [Denial("gpt3", at(2), said), Denial("gpt3", at(1), "")]
+    assert [*api.denials("team", "PyTorchJob")] == [Denial("gpt3", at(2), said), Denial("gpt3", at(1), "x" * 1024)]
     assert [*api.denials("team", "PyTorchJob", "uid-0")]
     chosen = "reason=FailedCreatePod,involvedObject.kind=PyTorchJob"
     assert asked == [chosen, f"{chosen},involvedObject.uid=uid-0"]

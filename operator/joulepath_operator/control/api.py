@@ -45,6 +45,7 @@ _PAGE: Final = 100
 _PODS_A_PAGE: Final = 25
 """As each may have 1.5 MiB, and take many times that in memory."""
 _LONGEST_EVENT: Final = 1024
+"""That controllers write; anybody may write longer ones."""
 _DENIED: Final = "FailedCreatePod"
 """The reason of Events at whatever makes pods, where the API server has refused one."""
 _DENIED_PREFIX: Final = "Error creating: "
@@ -200,7 +201,7 @@ class Api:
         for event in self._paged(partial(self._core.list_namespaced_event, namespace, field_selector=chosen)):
             at = event.get("lastTimestamp") or event["metadata"]["creationTimestamp"]
             why = str(event.get("message") or "").removeprefix(_DENIED_PREFIX)
-            yield Denial(event["involvedObject"].get("name", ""), at, why)
+            yield Denial(event["involvedObject"].get("name", ""), at, why[:_LONGEST_EVENT])
 
     def _paged(self, call: Callable[..., Any]) -> Iterator[Body]:
         token: str | None = None
