@@ -1,7 +1,7 @@
 """What all tests share: the virtual GPUs and, for tests marked ``cluster``, the real cluster.
 
-Those that only ask its API server may run beside those that have pods on its nodes, one after the other each
-(`--dist loadscope`): the ones compute, while the others wait for GPUs that are virtual.
+Those among them that have pods on its nodes are marked ``nodes``, by where they are: they mostly wait for GPUs that are
+virtual, and all others run beside them.
 """
 
 from __future__ import annotations
@@ -10,8 +10,6 @@ from typing import Final
 
 import pytest
 from hypothesis import settings
-from xdist.remote import Producer  # type: ignore[import-untyped]
-from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
 pytest_plugins = ["virtual_gpus.fixtures", "real_cluster.fixtures"]
 
@@ -19,23 +17,21 @@ settings.register_profile("any machine", deadline=None)  # how long an example t
 settings.register_profile("inner loop", deadline=None, max_examples=25)  # make test-fast
 settings.load_profile("any machine")
 
-_API_SERVER_ALONE: Final = (
+_BESIDE: Final = (
+    # They only ask the API server.
     "tests/agent/cluster/",
-    "tests/chart/test_admission.py",
-    "tests/chart/test_chart.py",
-    "tests/chart/test_rights.py",
+    "tests/chart/",
     "tests/cli/",
     "tests/crds/",
+    # They have a node of their own, or images and pods that nobody else has to do with.
+    "tests/injector/",
+    "tests/real_cluster/test_images.py",
+    "tests/real_cluster/test_prometheus.py",
 )
 
 
-class ByNeed(LoadScopeScheduling):  # type: ignore[misc]  # it has no types
-    """Two workers at most: one for each of the two."""
-
-    def _split_scope(self, nodeid: str) -> str:
-        return "API server" if nodeid.startswith(_API_SERVER_ALONE) else "nodes"
-
-
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling | None:
-    """With `--dist loadscope`."""
-    return ByNeed(config, log) if config.getoption("dist") == "loadscope" else None
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks those that have pods on the cluster's nodes, or change these."""
+    for item in items:
+        if item.get_closest_marker("cluster") and not item.nodeid.startswith(_BESIDE):
+            item.add_marker("nodes")

@@ -10,7 +10,7 @@ On the command line: `python -m real_cluster {build,up,down,env,load}`. In tests
 from __future__ import annotations
 
 from . import images
-from .binaries import CONTAINERD_1, NEWER_RUNC
+from .binaries import CONTAINERD_1, CONTAINERD_2, NEWER_RUNC
 from .cluster import Cluster, cluster_up, down, only_release, running, up
 from .commands import CommandError, NotYetError, until
 from .kernel import cores_awake
@@ -18,9 +18,11 @@ from .machine import MachineError
 from .node import Daemon, Node
 from .other_runtime import other_node
 from .prometheus import prometheus, start_prometheus, stop_prometheus
+from .queueing import kueue
 
 __all__ = [
     "CONTAINERD_1",
+    "CONTAINERD_2",
     "NEWER_RUNC",
     "Cluster",
     "CommandError",
@@ -32,6 +34,7 @@ __all__ = [
     "cores_awake",
     "down",
     "images",
+    "kueue",
     "only_release",
     "other_node",
     "prometheus",

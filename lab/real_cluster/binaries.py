@@ -21,7 +21,17 @@ from .layout import KUBERNETES_VERSION, cache_folder
 from .machine import output_of
 from .progress import say, step
 
-__all__ = ["CONTAINERD_1", "NEWER_RUNC", "binaries", "operator_manifests", "other_binaries", "program"]
+__all__ = [
+    "CONTAINERD_1",
+    "CONTAINERD_2",
+    "KUEUE",
+    "NEWER_RUNC",
+    "binaries",
+    "kueue_manifests",
+    "operator_manifests",
+    "other_binaries",
+    "program",
+]
 
 
 _MODULES: Final = Path(__file__).parent / "go"
@@ -88,15 +98,19 @@ def _runc() -> _Tool:
     return _Tool("runc", "runc", "github.com/opencontainers/runc", 20, found_by=found_by, tags="seccomp")
 
 
+CONTAINERD_2: Final = "containerd 2"
 CONTAINERD_1: Final = "containerd 1.7"
 NEWER_RUNC: Final = "runc with user namespaces"
-_OTHERS: Final = {
+KUEUE: Final = "Kueue"
+_OTHERS: Final[Mapping[str, tuple[_Tool, ...]]] = {
+    CONTAINERD_2: (),
     CONTAINERD_1: (
         _containerd_1("containerd", 50),
         _containerd_1("containerd-shim-runc-v2", 5),
         _containerd_1("ctr", 5),
     ),
     NEWER_RUNC: (_runc(),),
+    KUEUE: (_Tool("kueue", "kueue", "sigs.k8s.io/kueue/cmd/kueue", 140),),
 }
 
 
@@ -147,12 +161,12 @@ def binaries() -> Path:
 
 
 def other_binaries(other: str) -> Path:
-    """The same with those of `CONTAINERD_1` or `NEWER_RUNC` in the place of ours; another minute the first time."""
+    """The same with those of `CONTAINERD_1` or `NEWER_RUNC` in the place of ours, or with `KUEUE` besides; minutes the
+    first time."""
     return _linked({**_obtain(_TOOLS), **_obtain(_OTHERS[other])})
 
 
 def _linked(chosen: Mapping[str, Path]) -> Path:
-    shutil.rmtree(_go_cache(), ignore_errors=True)  # 3 GB that only a change of versions would use again
     name = content_hash([f"{name}={path}" for name, path in sorted(chosen.items())])
 
     def link(folder: Path) -> None:
@@ -192,20 +206,28 @@ def _obtain(tools: Sequence[_Tool]) -> dict[str, Path]:
         with locked(cache_folder() / ".go-build.lock"):  # two compilations at once would only slow each other
             for tool in to_build:
                 chosen[tool.name] = kept(_built(tool), partial(_build, tool)) / tool.name
+            shutil.rmtree(_go_cache(), ignore_errors=True)  # 3 GB that only a change of versions would use again
     return chosen
 
 
 def operator_manifests() -> Path:
     """The training operator's own kustomize manifests, of the same module as its program."""
-    module = "github.com/kubeflow/training-operator"
+    return _manifests("operator", "trainingoperator", "github.com/kubeflow/training-operator", "manifests")
+
+
+def kueue_manifests() -> Path:
+    """Kueue's, likewise."""
+    return _manifests("kueue", "kueue", "sigs.k8s.io/kueue", "config")
+
+
+def _manifests(name: str, module: str, path: str, source: str) -> Path:
+    """A folder of the sources that a Go module is built from."""
 
     def copy(folder: Path) -> None:
-        source = Path(_go("trainingoperator", "list", "-m", "-f", "{{.Dir}}", module).strip())
-        if not source.is_dir():
-            _go("trainingoperator", "mod", "download", module)
-            source = Path(_go("trainingoperator", "list", "-m", "-f", "{{.Dir}}", module).strip())
-        shutil.copytree(source / "manifests", folder / "manifests", copy_function=shutil.copyfile)
-        for path in (folder, *folder.rglob("*")):
-            path.chmod(0o755 if path.is_dir() else 0o644)
+        _go(module, "mod", "download", path)
+        sources = Path(_go(module, "list", "-m", "-f", "{{.Dir}}", path).strip())
+        shutil.copytree(sources / source, folder / "manifests", copy_function=shutil.copyfile)
+        for copied in (folder, *folder.rglob("*")):
+            copied.chmod(0o755 if copied.is_dir() else 0o644)
 
-    return kept(cache_folder() / "tools" / f"operator-manifests-{_module_key('trainingoperator')}", copy) / "manifests"
+    return kept(cache_folder() / "tools" / f"{name}-manifests-{_module_key(module)}", copy) / "manifests"

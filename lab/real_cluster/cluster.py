@@ -123,7 +123,8 @@ def _up(processes: Processes, count: int, daemons: Sequence[Daemon], images: Seq
             addons.wait(cluster.kubectl)
             ready.touch()
     # As NVIDIA's GPU feature discovery labels nodes with GPUs; also where a cluster from before runs already.
-    cluster.kubectl("label", "nodes", "--all", "--overwrite", "nvidia.com/gpu.present=true")
+    names = [node.name for node in cluster.nodes]
+    cluster.kubectl("label", "nodes", *names, "--overwrite", "nvidia.com/gpu.present=true")
     return cluster
 
 

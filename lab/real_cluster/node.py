@@ -21,7 +21,7 @@ from . import cgroups, network, pki
 from .archive import identity
 from .commands import run, until
 from .kept import locked
-from .layout import DNS_SERVICE_ADDRESS, PRIVATE_PATHS, NodeLayout, run_folder
+from .layout import DNS_SERVICE_ADDRESS, OTHER_NODE, PRIVATE_PATHS, NodeLayout, run_folder
 from .machine import MachineError, cni_folder, program
 from .processes import Processes
 
@@ -117,7 +117,9 @@ class Node:
         tag, digest = identity(archive)
         record = self.layout.folder / "loaded" / quote(tag, safe="")
         record.parent.mkdir(parents=True, exist_ok=True)
-        with locked(record.with_suffix(".lock")):
+        with locked(
+            record.with_name("lock")
+        ):  # one image a time: what has no tag yet would be taken for one that lost it
             if record.exists() and record.read_text() == digest:
                 return False
             self.ctr("images", "import", "--snapshotter", "overlayfs", archive.absolute())
@@ -299,7 +301,9 @@ _CONFIGURATIONS: Final = {1: _containerd_1_configuration, 2: _containerd_configu
 
 
 def _kubelet_configuration(layout: NodeLayout) -> dict[str, object]:
+    alone = {"key": "joulepath.dev/other-node", "effect": "NoSchedule"}
     return {
+        **({"registerWithTaints": [alone]} if layout.index == OTHER_NODE else {}),
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
         "kind": "KubeletConfiguration",
         "address": layout.address,

@@ -46,7 +46,7 @@ async def run(
 ) -> None:
     """Runs until SIGTERM or SIGINT (kopf listens for them), or until a part fails."""
     index = Index()
-    stopping = Stopping(api)
+    stopping = Stopping(api, index.is_annotated)
     metrics = Metrics(queue_depth=lambda: len(queue), stopped=stopping.holding)
     pool = PlannerPool(planner_timeout_s, observe=metrics.planner_seconds.observe)
     reconciler = Reconciler(api, index, pool, metrics, again=lambda key: queue.add(key), means=means, stops=stopping)

@@ -100,6 +100,7 @@ def release(cluster: Cluster) -> Iterator[Release]:
         ("operator", "list", "kubeflow.org/pytorchjobs"),
         ("operator", "delete", "joulepath.dev/jobplans"),
         ("operator", "create", "/events"),
+        ("operator", "list", "/events"),
         ("agent", "watch", "joulepath.dev/jobplans"),
         ("agent", "patch", "joulepath.dev/nodereports/status"),
         ("agent", "get", "/nodes"),

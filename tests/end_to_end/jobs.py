@@ -183,7 +183,7 @@ def waiting_job(
         "securityContext": _ALLOWED,
     }
     pod = {"terminationGracePeriodSeconds": 0, "containers": [container]}
-    replica = {"replicas": 1, "restartPolicy": "Never", "template": {"spec": pod}}
+    replica = {"replicas": 1, "restartPolicy": "OnFailure", "template": {"spec": pod}}
     return {
         "apiVersion": "kubeflow.org/v1",
         "kind": "PyTorchJob",
@@ -234,11 +234,15 @@ def phase(cluster: Cluster, job: str, wanted: str, *, namespace: str = JOBS, lim
     until(f"{job} {wanted}", limit_s, look)
 
 
-def own_pythonpath(cluster: Cluster) -> dict[str, Any]:
-    """Runs a job whose image has a PYTHONPATH of its own; what it and a child process find there."""
-    apply(cluster, waiting_job("pythonpath", ("python3", "-c", _SAY), image=PYTHONPATH_IMAGE))
-    phase(cluster, "pythonpath", "Succeeded")
-    (pod,) = pods(cluster, "pythonpath")
+def own_pythonpath(cluster: Cluster, name: str = "pythonpath", python: str = "python3") -> dict[str, Any]:
+    """Runs a job whose image has a PYTHONPATH of its own; what it and a child process find there.
+
+    `python` is the shell's command for its Python.
+    """
+    command = ("sh", "-c", f'exec {python} -c "$0"', _SAY)
+    apply(cluster, waiting_job(name, command, image=PYTHONPATH_IMAGE))
+    phase(cluster, name, "Succeeded")
+    (pod,) = pods(cluster, name)
     return dict(json.loads(cluster.kubectl("logs", "--namespace", JOBS, pod["metadata"]["name"])))
 
 

@@ -158,13 +158,13 @@ def kept_in_force(release: Product, record: Recorder, job: str) -> Callable[[], 
     return look
 
 
-def in_force(release: Product, record: Recorder, job: str = "uneven") -> None:
+def in_force(release: Product, record: Recorder, job: str = "uneven", ranks: int = 4) -> None:
     """Until a plan is in force for a job, which is `kept_in_force`."""
     keep = kept_in_force(release, record, job)
 
     def look() -> None:
         keep()
-        record.applied(job, limit_s=0)
+        record.applied(job, ranks, limit_s=0)
 
     until(f"a plan in force for {job}", 2 * BACK_S, look, 0.2)
 

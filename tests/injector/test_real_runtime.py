@@ -22,7 +22,7 @@ from joulepath_injector.nri.frames import NriError
 from joulepath_injector.nri.messages import Adjustment, Container, Pod
 from joulepath_injector.nri.plugin import Session, connect
 from joulepath_injector.words import FOLDER, SOCKET_NAME, Done, Outcome
-from real_cluster import CONTAINERD_1, Cluster, Node, NotYetError, images, only_release, other_node, until
+from real_cluster import CONTAINERD_1, CONTAINERD_2, Cluster, Node, NotYetError, images, other_node, until
 from tests.injector.agent_double import TRAINS, AgentDouble
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
@@ -138,12 +138,10 @@ class Place:
         return self.node.log(name).read_text().count("sandboxes are there")
 
 
-@pytest.fixture(scope="module", params=["containerd 2", CONTAINERD_1])
+@pytest.fixture(scope="module", params=[CONTAINERD_2, CONTAINERD_1])
 def place(request: pytest.FixtureRequest, cluster: Cluster) -> Iterator[Place]:
     name = f"injector-{uuid4().hex[:6]}"
-    with only_release(), contextlib.ExitStack() as stack:
-        other = request.param == CONTAINERD_1
-        node = stack.enter_context(other_node(cluster, CONTAINERD_1)) if other else cluster.node("node0")
+    with other_node(cluster, request.param) as node:
         node.load(images.build(DOCKERFILE, None, PYTHON))
         cluster.kubectl("create", "namespace", name)
         cluster.kubectl("label", "namespace", name, "pod-security.kubernetes.io/enforce=restricted")

@@ -8,7 +8,7 @@ from uuid import uuid4
 import pytest
 
 from joulepath_injector.words import Done, Outcome
-from real_cluster import NEWER_RUNC, Cluster, only_release, other_node
+from real_cluster import NEWER_RUNC, Cluster, other_node
 from tests.injector.test_real_runtime import SHOW, Place, busybox, is_injected, wait_done
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 @pytest.fixture
 def place(cluster: Cluster) -> Iterator[Place]:
     name = f"injector-{uuid4().hex[:6]}"
-    with only_release(), other_node(cluster, NEWER_RUNC) as node:
+    with other_node(cluster, NEWER_RUNC) as node:
         cluster.kubectl("create", "namespace", name)
         yield Place(cluster, node, name)
         cluster.kubectl("delete", "namespace", name, "--wait=false")

@@ -139,6 +139,7 @@ class World:
         self.unstaged: set[int] = set()
         self.pods: tuple[Absence | None, ...] = ()
         """One for each pod: why it has no trainer."""
+        self.denied = ""
         self.way = Way.VOLUMES
         self.agents: tuple[NodeAgent, ...] = ()
         self.admission = Admission("team")
@@ -227,6 +228,7 @@ class World:
             profiles=tuple(self.profiles.values()),
             way=self.way,
             pods=tuple(Pod(f"gpt3-worker-{one}", f"node-{one}", None, lack) for one, lack in enumerate(self.pods)),
+            denied=self.denied,
             agents=self.agents,
             admission=self.admission,
         )

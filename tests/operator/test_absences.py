@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from joulepath_operator.facts.absence import Absence, Lack, Way
+from joulepath_operator.facts.admission import Admission
 from joulepath_operator.facts.observation import NodeAgent
 
 NewWorld = Callable[..., Any]
@@ -27,13 +28,14 @@ REMEDIES = {
     Lack.UNANNOTATED: "before the job's annotation was last written",
     Lack.BEFORE_LABEL: "before the label joulepath.dev/injection=volumes was last written",
     Lack.STOPPED: "set PYTHONPATH in their env need no init container",
+    Lack.DENIED: "Let the policy allow the node's folders /run/joulepath and /var/lib/joulepath/trainer",
     Lack.MISSED: "",
     Lack.NO_GPU: "Ask for a whole GPU for each rank",
 }
 
 TOLD_WHY = {
     *(Lack.FAILS, Lack.UNLABELLED, Lack.UNSUITED, Lack.OLD_PYTHON, Lack.NRI_FAILS),
-    *(Lack.UNANNOTATED, Lack.BEFORE_LABEL, Lack.STOPPED, Lack.NO_GPU),
+    *(Lack.UNANNOTATED, Lack.BEFORE_LABEL, Lack.STOPPED, Lack.DENIED, Lack.NO_GPU),
 }
 
 
@@ -182,12 +184,19 @@ def test_gpus_that_no_agent_touches_are_told_with_the_agents_reason(new_world: N
     assert "No GPU of node node-0 can be used: it is in MIG mode" in message
 
 
-@pytest.mark.parametrize(("way", "named"), [(Way.VOLUMES, True), (Way.NRI, False)])
-def test_pods_that_are_not_made_may_be_refused_by_a_policy(new_world: NewWorld, way: Way, named: bool) -> None:
+@pytest.mark.parametrize(
+    ("way", "then"), [(Way.VOLUMES, "it adds none here in a moment"), (Way.NRI, "Joulepath adds nothing to them")]
+)
+def test_pods_that_the_api_server_refuses_are_told_with_its_own_words(new_world: NewWorld, way: Way, then: str) -> None:
     world = new_world()
     world.way, world.ranks = way, 0
     _, reason, message = injected(world)
+    assert (reason, "kubectl -n team describe pytorchjob gpt3" in message) == ("NoPods", True), "nobody has said why"
+    world.denied = (
+        "pods \"gpt3-master-0\" is forbidden: ValidatingAdmissionPolicy 'no-host' denied request: no hostPath."
+    )
+    world.admission = Admission("team", "restricted")
+    _, reason, message = injected(world)
     assert reason == "NoPods"
-    assert "a policy" in message
-    assert ("hostPath" in message) == named
-    assert "kubectl -n team describe pytorchjob gpt3" in message
+    assert f"the API server refuses them ({world.denied[:-1]}). " in message
+    assert then in message

@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 
-from joulepath_operator.facts.admission import Stop, read_stops
+from joulepath_operator.facts.admission import Denial, Stop, read_stops
 from joulepath_operator.facts.labels import INJECTED_ANNOTATION
 from joulepath_operator.injection.breaker import failure
 from joulepath_operator.injection.breaker import next_stop as decide
 from joulepath_operator.injection.init_container import READER
 
 IMAGE = "example.test/user:1"
+FORBIDDEN = "pods \"gpt3-master-0\" is forbidden: ValidatingAdmissionPolicy 'no-host' denied request: no hostPath"
 START_ERROR = {"terminated": {"exitCode": 128, "reason": "StartError", "finishedAt": "2026-01-01T00:59:00Z"}}
 MISSING = {"waiting": {"reason": "RunContainerError", "message": "busybox: no such file or directory"}}
 
@@ -26,9 +27,15 @@ def at(minute: int) -> str:
 NOW = at(60)
 
 
-def next_stop(old: Stop | None, pods: list[dict[str, Any]], now: str, *agents: str) -> Stop | None:
+def next_stop(
+    old: Stop | None, pods: list[dict[str, Any]], now: str, *agents: str, denials: tuple[Denial, ...] = ()
+) -> Stop | None:
     """With agents that are ready on these nodes; of those that fail the node has one unless it is said otherwise."""
-    return decide(old, pods, now, lambda node: node in (agents or ("n",)))
+    return decide(old, pods, now, lambda node: node in (agents or ("n",)), denials)
+
+
+def denied(minute: int, why: str = FORBIDDEN) -> tuple[Denial]:
+    return (Denial("gpt3", at(minute), why),)
 
 
 def passed(minute: int) -> dict[str, Any]:
@@ -258,8 +265,75 @@ def test_whatever_somebody_writes_down_can_be_reckoned_with(by_hand: dict[str, A
     stop = read_stops(written)["team"]
     for pods in ([], [pod(MISSING)], [pod(passed(61), created=60)]):
         next_stop(stop, pods, at(80))
-    assert isinstance(stop.covers(at(55)), bool)
+    assert isinstance(stop.covers(at(55), True), bool)
 
 
 def test_letters_beyond_ascii_take_no_six_bytes_each() -> None:
     assert len(replace(HOLDS, why="\u00e9" * 160).written().encode()) < 600
+
+
+DENIED = Stop(NOW, at(70), 600, f"a pod of gpt3 was refused: {FORBIDDEN}"[:160], denied=True)
+"""The stop by the first of them."""
+
+
+def test_a_pod_that_is_refused_stops_all_injection_and_not_the_init_container_alone() -> None:
+    assert next_stop(None, [], NOW, denials=denied(60)) == DENIED
+    assert DENIED.hinders(starts_first=False)
+    assert not HOLDS.hinders(starts_first=False)
+    assert next_stop(None, [], NOW, denials=denied(45)) is None, "that was long ago"
+    assert read_stops({"team": DENIED.written()}) == {"team": DENIED}
+    assert read_stops({"team": DENIED.written().replace("true", "1")}) == {}
+
+
+@pytest.mark.parametrize(
+    "why",
+    [
+        'pods "p" is forbidden: exceeded quota: team, requested: pods=1, used: pods=8, limited: pods=8',
+        'pods "p" already exists',
+        'pods "p" is forbidden: error looking up service account team/s: serviceaccount "s" not found',
+        'pods is forbidden: User "operator" cannot create resource "pods" in API group "" in the namespace "team"',
+        'pods "p" is forbidden: unable to create new content in namespace team because it is being terminated',
+        'Internal error occurred: failed calling webhook "w": connection refused',
+    ],
+)
+def test_what_refuses_a_pod_without_us_as_well_stops_nothing(why: str) -> None:
+    assert next_stop(None, [], NOW, denials=denied(60, why)) is None
+
+
+@pytest.mark.parametrize(
+    "why",
+    [
+        'pods "p" is forbidden: violates PodSecurity "restricted:latest": hostPath volumes',
+        'admission webhook "policies" denied the request: hostPath',
+        'pods "p" is forbidden: unable to validate against any security context constraint',
+        'Pod "p" is invalid: spec.volumes[4]',
+        "etcdserver: request is too large",
+    ],
+)
+def test_whatever_else_refuses_one_may_be_for_what_is_added(why: str) -> None:
+    stop = next_stop(None, [], NOW, denials=denied(60, why))
+    assert stop is not None
+    assert stop.why == f"a pod of gpt3 was refused: {why}"[:160]
+
+
+def test_it_is_over_once_a_pod_that_was_let_try_is_there_with_or_without_init_container() -> None:
+    assert next_stop(DENIED, [pod({}, created=61)], at(71), denials=denied(60)) == DENIED, "it was on its way before"
+    for one in (pod({}, created=70), pod({}, created=70, name="the-users-own")):
+        assert next_stop(DENIED, [one], at(71), denials=denied(60)) == replace(DENIED, over_at=at(71))
+    left_alone = pod({}, created=70)
+    del left_alone["metadata"]["annotations"]
+    assert next_stop(DENIED, [left_alone], at(71), denials=denied(60)) == DENIED
+
+
+def test_one_that_is_refused_again_after_that_while_doubles_the_next() -> None:
+    assert next_stop(DENIED, [], at(66), denials=denied(65)) == DENIED
+    stop = next_stop(DENIED, [], at(72), denials=denied(71))
+    assert stop is not None
+    assert (stop.since, stop.until, stop.pause_s, stop.denied) == (NOW, at(92), 1200, True)
+
+
+def test_pods_that_are_refused_while_the_init_container_is_left_out_stop_the_rest_as_well() -> None:
+    stop = next_stop(HOLDS, [], at(56), denials=denied(55))
+    assert stop is not None
+    assert (stop.since, stop.until, stop.denied) == (HOLDS.since, at(66), True)
+    assert next_stop(HOLDS, [], at(56), denials=denied(49)) == HOLDS, "those were before it"

@@ -321,6 +321,16 @@ def test_a_suspended_job_has_no_plan(active: Any) -> None:
     active.settle()
     assert active.status.phase == "Pending"
     assert not active.plans
+    assert (active.condition("Injected").reason, active.status.progress) == ("Suspended", "Suspended")
+
+
+def test_a_job_that_kueue_has_suspended_is_said_to_wait_in_its_queue(active: Any) -> None:
+    active.job = replace(active.job, suspended=True, queue="team-queue")
+    active.settle()
+    assert (active.status.phase, active.status.progress) == ("Pending", "Queued")
+    assert "until Kueue admits it from its queue team-queue" in active.status.message
+    assert f"describe workloads -l kueue.x-k8s.io/job-uid={active.job.uid}" in active.status.message
+    assert not active.plans
 
 
 def test_an_activation_leaves_time_for_the_delivery_and_for_old_reports(new_world: NewWorld) -> None:

@@ -69,6 +69,13 @@ def by_node(
     return diagnose(body, told, Means(Way.NRI), None, annotated_at, now)
 
 
+def test_a_pod_of_a_time_at_which_others_were_refused_is_told_so_whatever_it_would_have_got() -> None:
+    denied = replace(STOPPED, denied=True)
+    for one in (pod(), pod(container(env=[{"name": "PYTHONPATH", "value": "/app"}]))):
+        found = by_webhook(one, admission=Admission("team", stop=denied))
+        assert found == Absence(Lack.DENIED, f"since {BEFORE}: pod p: StartError")
+
+
 @pytest.mark.parametrize("way", Way)
 @pytest.mark.parametrize("hand", ["webhook", "node"])
 def test_an_injected_pod_whose_python_is_too_old_is_told_both_versions(way: Way, hand: str) -> None:

@@ -184,12 +184,13 @@ def test_a_job_had_its_annotation_when_the_first_who_wrote_it_last_wrote_anythin
 
 def test_a_job_is_read_as_the_training_operator_writes_it() -> None:
     index = Index()
-    body = job(annotations={"joulepath.dev/energy-plan": "plan"})
+    body = job(annotations={"joulepath.dev/energy-plan": "plan"}, labels={"kueue.x-k8s.io/queue-name": "team"})
     conditions = [{"type": "Running", "status": "False"}, {"type": "Succeeded", "status": "True"}]
     index.put(PYTORCH_JOBS, {**body, "status": {"conditions": conditions}})
     found = index.job(PYTORCH_JOBS, ("team", "gpt3"))
     assert found is not None
     assert (found.annotation, found.finished, found.suspended) == ("plan", "Succeeded", False)
+    assert found.queue == "team"
 
 
 @pytest.mark.parametrize("condition", ["True", "False", None])

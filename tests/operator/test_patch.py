@@ -49,6 +49,21 @@ def reader_of(body: dict[str, Any]) -> dict[str, Any]:
     return reader
 
 
+def test_a_pod_that_ends_with_what_does_not_begin_gets_no_init_container() -> None:
+    outcome = inject(pod(restartPolicy="Never"), GPUS)
+    assert not outcome.patch
+    assert "set PYTHONPATH in the env of its container pytorch, to what the image has" in outcome.obstacles[0]
+    own = container("second", env=[{"name": "PYTHONPATH", "value": "/app"}])
+    body = pod(container(), own, restartPolicy="Never")
+    outcome = inject(body, GPUS)
+    assert not outcome.starts_first
+    made = applied(body, outcome)
+    assert made["metadata"]["annotations"][ANNOTATION] == "second"
+    assert "restartPolicy is Never" in left_out(made, GPUS)
+    for again in ("Always", "OnFailure"):
+        assert inject(pod(restartPolicy=again), GPUS).starts_first
+
+
 def test_a_training_pod_gets_all_that_the_trainer_needs_and_no_image_of_ours() -> None:
     outcome = inject(pod(), GPUS)
     body = applied(pod(), outcome)

@@ -15,7 +15,9 @@ from prometheus_client import generate_latest
 
 from joulepath_operator.control.api import Api
 from joulepath_operator.control.stopping import Stopping
-from joulepath_operator.facts.admission import Stop
+from joulepath_operator.facts.admission import Denial, Stop
+from joulepath_operator.facts.names import Resource
+from joulepath_operator.jobs.pytorchjob import PYTORCH_JOBS
 from joulepath_operator.metrics import Metrics
 from tests.operator.test_breaker import HOLDS, MISSING, at, passed, pod
 
@@ -26,6 +28,7 @@ class Cluster:
     def __init__(self) -> None:
         self.written: dict[str, Stop] = {}
         self.pods: list[dict[str, Any]] = []
+        self.denied: list[Denial] = []
         self.asked: list[tuple[str, bool]] = []
         self.labelled = ["team"]
         self.writes = 0
@@ -50,6 +53,10 @@ class Cluster:
         assert selector == "training.kubeflow.org/job-name"
         self.asked.append((namespace, running))
         return (one for one in self.pods if one["metadata"]["namespace"] == namespace)
+
+    def denials(self, namespace: str, kind: str) -> Iterator[Denial]:
+        assert kind == "PyTorchJob"
+        return iter(self.denied)
 
     def has(self, state: dict[str, Any], namespace: str = "team", **fields: Any) -> None:
         made = pod(state, **fields)
@@ -98,6 +105,57 @@ def test_a_failure_is_written_once_for_its_namespace_and_told_by_the_metrics(
     assert not cluster.written["team"].holds
     assert stopping.known == cluster.written
     assert 'namespace="team"' not in generate_latest(metrics.registry).decode()
+
+
+def test_refused_pods_count_if_they_are_of_a_job_that_asks_for_a_plan(cluster: Cluster) -> None:
+    cluster.denied = [Denial("gpt3", at(60), 'pods "gpt3-master-0" is forbidden: no hostPath')]
+    asked: list[tuple[str, str]] = []
+
+    def is_annotated(resource: Resource, key: tuple[str, str]) -> bool:
+        asked.append(key)
+        return resource == PYTORCH_JOBS and len(asked) > 1
+
+    stopping = Stopping(cluster, is_annotated)  # type: ignore[arg-type]
+    assert stopping.look(at(60)) == []
+    assert stopping.look(at(60)) == ["team"]
+    assert cluster.written["team"].denied
+    assert asked == [("team", "gpt3")] * 2
+
+
+def test_what_was_refused_before_somebody_took_the_stop_out_does_not_stop_it_again(
+    cluster: Cluster, stopping: Stopping
+) -> None:
+    cluster.denied = [Denial("gpt3", at(60), "no hostPath")]
+    stopping.look(at(60))
+    cluster.written.clear()
+    stopping.look(at(62))
+    assert stopping.holding() == []
+    cluster.denied = [Denial("gpt3", at(63), "no hostPath")]
+    stopping.look(at(63))
+    assert stopping.holding() == ["team"]
+
+
+def test_what_refuses_pods_is_read_from_the_events_of_their_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    said = 'pods "gpt3-master-0" is forbidden: no hostPath'
+    event = {
+        "metadata": {"creationTimestamp": at(1)},
+        "involvedObject": {"kind": "PyTorchJob", "name": "gpt3"},
+        "lastTimestamp": at(2),
+        "message": f"Error creating: {said}",
+    }
+    never_again = {**event, "lastTimestamp": None, "message": "x" * 10**6}
+
+    def list_events(self: object, namespace: str, **arguments: Any) -> SimpleNamespace:
+        asked.append(arguments["field_selector"])
+        return SimpleNamespace(data=json.dumps({"metadata": {}, "items": [event, never_again]}))
+
+    monkeypatch.setattr(client.CoreV1Api, "list_namespaced_event", list_events)
+    api = Api(client.ApiClient())
+    assert [*api.denials("team", "PyTorchJob")] == [Denial("gpt3", at(2), said), Denial("gpt3", at(1), "x" * 1024)]
+    assert [*api.denials("team", "PyTorchJob", "uid-0")]
+    chosen = "reason=FailedCreatePod,involvedObject.kind=PyTorchJob"
+    assert asked == [chosen, f"{chosen},involvedObject.uid=uid-0"]
 
 
 def test_another_operator_goes_on_from_what_is_written_and_whoever_takes_it_out_has_it_his_way(

@@ -152,6 +152,16 @@ def test_a_pod_that_needs_no_init_container_is_injected_all_the_same(stopped: St
     assert stopped.injects(body)
 
 
+def test_where_pods_were_refused_none_gets_anything_of_ours(stopped: Stopped) -> None:
+    stopped.written = {"team": replace(STOP, why="a pod of gpt3 was refused: no hostPath", denied=True)}
+    body = review()
+    assert not stopped.injects(body)
+    body["request"]["object"]["spec"]["containers"][0]["env"] = [{"name": "PYTHONPATH", "value": "/app"}]
+    assert not stopped.injects(body)
+    assert "no hostPath)" in stopped.response["warnings"][0]
+    assert "injected all the same" not in stopped.response["warnings"][0]
+
+
 def test_after_a_while_one_pod_may_try_and_after_another_one_more(stopped: Stopped) -> None:
     stopped.written = {"team": STOP}
     stopped.now = SOON

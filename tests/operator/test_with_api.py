@@ -91,7 +91,7 @@ class Api:
     def create_job(self) -> None:
         """A job that no node can run: the training-operator makes its pods, the scheduler leaves them."""
         container = {"name": "pytorch", "image": "none", "resources": {"limits": {"nvidia.com/gpu": 100}}}
-        replica = {"replicas": 1, "restartPolicy": "Never", "template": {"spec": {"containers": [container]}}}
+        replica = {"replicas": 1, "restartPolicy": "OnFailure", "template": {"spec": {"containers": [container]}}}
         metadata = {"name": "gpt3", "namespace": self.namespace, "annotations": {ANNOTATION: "plan"}}
         spec = {"pytorchReplicaSpecs": {"Master": replica}}
         self.apply({"apiVersion": "kubeflow.org/v1", "kind": "PyTorchJob", "metadata": metadata, "spec": spec})

@@ -24,6 +24,8 @@ __all__ = ["begin"]
 
 _NEEDED = (3, 10)
 """The oldest Python that the trainer runs on."""
+_PATH_FILE = "/joulepath-image/pythonpath"
+"""Where the webhook has the image's PYTHONPATH written down; a script may hand on no variable that says so."""
 _HERE = os.path.dirname(os.path.abspath(__file__))
 # Not through a link that may lead to another release's files while this process runs.
 _FOLDER = os.path.realpath(_HERE)
@@ -82,8 +84,8 @@ def _restore_path():
 
 def _own_value():
     # type: () -> str | None
-    file = os.environ.get("JOULEPATH_IMAGE_PYTHONPATH_FILE")
-    if not file or not os.path.exists(file):  # nobody may have written it
+    file = os.environ.get("JOULEPATH_IMAGE_PYTHONPATH_FILE", _PATH_FILE)
+    if not os.path.exists(file):  # nobody may have written it
         return None
     with open(file, "rb") as stream:
         value = stream.read().rstrip(b"\n")

@@ -19,7 +19,7 @@ from kubernetes.client.exceptions import ApiException
 
 from joulepath_crds import EnergyPlanStatus, content_hash
 from joulepath_operator.facts.absence import Way
-from joulepath_operator.facts.admission import Admission, Stop, read_stops
+from joulepath_operator.facts.admission import Admission, Denial, Stop, read_stops
 from joulepath_operator.facts.labels import (
     AGENT_PODS,
     INJECTION_LABEL,
@@ -45,6 +45,10 @@ _PAGE: Final = 100
 _PODS_A_PAGE: Final = 25
 """As each may have 1.5 MiB, and take many times that in memory."""
 _LONGEST_EVENT: Final = 1024
+"""That controllers write; anybody may write longer ones."""
+_DENIED: Final = "FailedCreatePod"
+"""The reason of Events at whatever makes pods, where the API server has refused one."""
+_DENIED_PREFIX: Final = "Error creating: "
 log = logging.getLogger(__name__)
 
 
@@ -189,6 +193,15 @@ class Api:
         """
         call = partial(self._core.list_namespaced_pod, namespace, label_selector=selector)
         return self._paged(call if running else partial(call, field_selector=_NOT_RUNNING))
+
+    def denials(self, namespace: str, kind: str, job_uid: str = "") -> Iterator[Denial]:
+        """Of pods that jobs of a kind have asked for, or one of them, within the hour that Events are kept."""
+        chosen = f"reason={_DENIED},involvedObject.kind={kind}"
+        chosen += f",involvedObject.uid={job_uid}" if job_uid else ""
+        for event in self._paged(partial(self._core.list_namespaced_event, namespace, field_selector=chosen)):
+            at = event.get("lastTimestamp") or event["metadata"]["creationTimestamp"]
+            why = str(event.get("message") or "").removeprefix(_DENIED_PREFIX)
+            yield Denial(event["involvedObject"].get("name", ""), at, why[:_LONGEST_EVENT])
 
     def _paged(self, call: Callable[..., Any]) -> Iterator[Body]:
         token: str | None = None

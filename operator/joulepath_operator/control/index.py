@@ -135,6 +135,11 @@ class Index:
                 del self._known[resource][key]
         return concerned.union(*(self.put(resource, body) for body in listed))
 
+    def is_annotated(self, resource: Resource, key: NamespacedName) -> bool:
+        """Whether a job is there that asks for a plan."""
+        job = self.job(resource, key)
+        return job is not None and job.annotation is not None
+
     def job(self, resource: Resource, key: NamespacedName) -> TrainingJob | None:
         found: TrainingJob | None = self._objects[resource].get(key)
         return found

@@ -45,6 +45,8 @@ def with_job(
     if means.way is Way.VOLUMES:
         admission = replace(api.admission(seen.namespace), stop=(stops or {}).get(seen.namespace))
     found_pods = api.pods(seen.namespace, kind.pod_selector(job.name), job.uid)
+    denials = () if found_pods else api.denials(seen.namespace, kind.resource.kind, job.uid)
+    newest = max(denials, key=lambda one: one.at, default=None)
     pods = tuple(as_seen(pod, job, index, means, admission, seen.now) for pod in found_pods)
     quiet = {pod.node for pod in silent(pods, gang) if pod.node and not pod.waiting and _may_train(pod)}
     first = sorted(quiet, key=lambda node: (index.report(node) is not None, node))[:_AGENTS_ASKED]
@@ -55,6 +57,7 @@ def with_job(
         way=means.way,
         admission=admission,
         pods=pods,
+        denied=newest.why if newest else "",
         agents=tuple(_agent(node, api, index) for node in first),
     )
 

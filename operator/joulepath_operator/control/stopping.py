@@ -1,6 +1,7 @@
-"""Looks for pods that our init container keeps from starting, and writes down where injection is stopped.
+"""Looks for pods that what we add keeps from starting or being made, and writes down where injection is stopped.
 
-What is written is read anew each time, so that whoever takes a stop out of the ConfigMap by hand has it his way.
+What is written is read anew each time, so that whoever takes a stop out of the ConfigMap by hand has it his way: it is
+over then, and what was before it counts no more.
 """
 
 from __future__ import annotations
@@ -8,11 +9,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Final
 
 from joulepath_operator.control.api import Api, Body
-from joulepath_operator.facts.admission import Stop
+from joulepath_operator.facts.admission import Denial, Stop
+from joulepath_operator.facts.names import NamespacedName, Resource
 from joulepath_operator.injection.breaker import next_stop
 from joulepath_operator.jobs.kinds import JOB_KINDS
 
@@ -26,10 +29,15 @@ _MOST_STOPS: Final = 600
 
 
 class Stopping:
-    """`known` are the stops as they are now, by namespace, those among them that are over."""
+    """`known` are the stops as they are now, by namespace, those among them that are over.
 
-    def __init__(self, api: Api) -> None:
-        self._api = api
+    `is_annotated` tells whether a job's pods get the trainer.
+    """
+
+    def __init__(
+        self, api: Api, is_annotated: Callable[[Resource, NamespacedName], bool] = lambda resource, key: True
+    ) -> None:
+        self._api, self._is_annotated = api, is_annotated
         self.known: Mapping[str, Stop] = {}
         self._unwritten: Mapping[str, Stop | None] = {}
 
@@ -58,13 +66,14 @@ class Stopping:
             kubernetes.client.ApiException: Stops or pods can't be read, or stops not be written.
         """
         written = self._api.stops()
-        before = {**written, **self._unwritten}
+        before = {**_taken_out(self.known, written, now), **written, **self._unwritten}
         injecting = set(self._api.injecting_namespaces())
         decided: dict[str, Stop] = {}
         for namespace in {*before, *injecting}:
             old = before.get(namespace)
-            pods = self._pods(namespace, old) if namespace in injecting else ()
-            if stop := next_stop(old, pods, now, lambda node: self._api.agent(node)[1]):
+            asked = namespace in injecting
+            pods, denials = (self._pods(namespace, old), self._denials(namespace)) if asked else ((), ())
+            if stop := next_stop(old, pods, now, lambda node: self._api.agent(node)[1], denials):
                 decided[namespace] = stop
         self.known = _as_many_as_fit(decided)
         changed = {
@@ -84,6 +93,18 @@ class Stopping:
         """Those that don't run, and where injection is stopped all, as some may have passed."""
         for kind in JOB_KINDS:
             yield from self._api.job_pods(kind.all_pods, namespace, running=stop is not None and stop.holds)
+
+    def _denials(self, namespace: str) -> Iterator[Denial]:
+        for kind in JOB_KINDS:
+            for denial in self._api.denials(namespace, kind.resource.kind):
+                if self._is_annotated(kind.resource, (namespace, denial.job)):
+                    yield denial
+
+
+def _taken_out(known: Mapping[str, Stop], written: Mapping[str, Stop], now: str) -> Mapping[str, Stop]:
+    """The stops that held and aren't written any more."""
+    gone = {namespace: stop for namespace, stop in known.items() if stop.holds and namespace not in written}
+    return {namespace: replace(stop, over_at=now) for namespace, stop in gone.items()}
 
 
 def _as_many_as_fit(stops: Mapping[str, Stop]) -> Mapping[str, Stop]:

@@ -51,6 +51,7 @@ class Lack(StrEnum):
     UNANNOTATED = "PodsPredateAnnotation", True
     BEFORE_LABEL = "PodsPredateLabel", True
     STOPPED = "InjectionStopped", True
+    DENIED = "InjectionDenied", True
     MISSED = "NotInjected", True
     NO_GPU = "NoGPUHeld"
 

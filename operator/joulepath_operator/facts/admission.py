@@ -1,6 +1,7 @@
 """What of a namespace decides whether the webhook gives its pods the trainer: its labels, and whether that is stopped.
 
-It is stopped where the init container that comes with the trainer has kept a pod from starting. One namespace at a
+It is stopped where the init container that comes with the trainer has kept a pod from starting, or where the API server
+has refused a pod, which may be for what comes with it. One namespace at a
 time: pods are their makers' word, so nobody should stop another's; and what is amiss with a node or an image shows in
 each namespace that has to do with it.
 """
@@ -14,13 +15,22 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
-__all__ = ["LONGEST_PAUSE_S", "Admission", "Stop", "read_stops"]
+__all__ = ["LONGEST_PAUSE_S", "Admission", "Denial", "Stop", "read_stops"]
 
 LONGEST_PAUSE_S: Final = 86400
 _LATEST: Final = "9000-01-01T00:00:00Z"
 """People may write any time down, and sums are made of it."""
 _HEARD: Final = timedelta(seconds=10)
 """When the webhooks have heard that one is over, at the latest."""
+
+
+@dataclass(frozen=True, slots=True)
+class Denial:
+    """The API server has refused a pod of a job, `at` this time for the last time, as whoever made it tells."""
+
+    job: str
+    at: str
+    why: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +50,8 @@ class Stop:
     """When a pod had passed; empty until then."""
     tried_from: str = ""
     """The first `until` since a pod has failed; empty where that is the one."""
+    denied: bool = False
+    """Whether a pod was refused, be it for any of what is added: then they get nothing of it."""
 
     @property
     def holds(self) -> bool:
@@ -50,11 +62,15 @@ class Stop:
         """Pods that have our init container and are no older were let try."""
         return self.tried_from or self.until
 
-    def covers(self, created_at: str) -> bool:
-        """Whether a pod of that time may have been left without the trainer by it."""
-        if created_at < self.since:
+    def covers(self, created_at: str, starts_first: bool) -> bool:
+        """Whether a pod of that time may have been left without the trainer by it; `starts_first` as in `hinders`."""
+        if created_at < self.since or not self.hinders(starts_first):
             return False
         return self.holds or datetime.fromisoformat(created_at) <= datetime.fromisoformat(self.over_at) + _HEARD
+
+    def hinders(self, starts_first: bool) -> bool:
+        """Whether it is for pods that get an init container, or don't, too."""
+        return starts_first or self.denied
 
     def written(self) -> str:
         """As it stands in the ConfigMap, under the namespace's name."""
@@ -90,7 +106,7 @@ def _read(text: str) -> Stop:
         if datetime.fromisoformat(time).tzinfo is None:
             raise ValueError(f"{time} names no time zone")
     texts = all(isinstance(one, str) for one in (stop.why, stop.node))
-    if not (texts and isinstance(stop.pause_s, int) and stop.since and stop.until):
+    if not (texts and isinstance(stop.pause_s, int) and isinstance(stop.denied, bool) and stop.since and stop.until):
         raise TypeError("not as it is written")
     return replace(
         stop,

@@ -43,6 +43,8 @@ class TrainingJob:
     finished: str | None
     """Succeeded or Failed, once it is."""
     suspended: bool = False
+    queue: str = ""
+    """Of Kueue, which suspends the job and resumes it; empty where it is in none."""
     annotated_at: str | None = None
     """When it had the annotation at the latest, in RFC 3339, as far as the API server tells."""
 
@@ -120,6 +122,8 @@ class Observation:
     """What the namespace says of injection; it matters to volumes only."""
     pods: tuple[Pod, ...] = ()
     """The pods of the job; looked up only while ranks are missing."""
+    denied: str = ""
+    """Why the API server refused one, where there are none."""
     agents: tuple[NodeAgent, ...] = ()
     """The agents of some nodes whose pods run and report no rank."""
     asked: PlanRequest | None = None

@@ -1,4 +1,7 @@
-"""Stops injection where our init container keeps pods from starting, and lets it go on once one has passed. Pure.
+"""Stops injection where it keeps pods from being made or started, and lets it go on once one has passed. Pure.
+
+Pods are kept from starting by our init container, and from being made by whoever refuses what we add: a policy against
+hostPath. What a pod is refused for isn't told, so whatever may be ours stops injection, and nothing is added then.
 
 A stop lasts for a while, in which the pods that come have no trainer; then one may try. If that one fails as well, or
 one is still held up, the next while is twice as long. It is over when a pod has passed that was let try, or that had
@@ -13,7 +16,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from joulepath_operator.facts.admission import LONGEST_PAUSE_S, Stop
+from joulepath_operator.facts.admission import LONGEST_PAUSE_S, Denial, Stop
 from joulepath_operator.facts.labels import INJECTED_ANNOTATION
 from joulepath_operator.injection.init_container import COPIED, READER
 
@@ -40,12 +43,23 @@ _CONFIG_ERROR: Final = "CreateContainerConfigError"
 """What `envFrom` names isn't there, or an image would run as root that mustn't."""
 _LOST: Final = frozenset({"Unknown", "ContainerStatusUnknown"})
 """The node was rebooted, or its runtime has forgotten: nobody knows how it ended."""
+_NOT_OURS: Final = (
+    "exceeded quota",
+    "failed quota",
+    "already exists",
+    "not found",
+    "cannot create resource",
+    "being terminated",
+    "failed calling webhook",
+)
+"""For what a pod is refused with and without us: quota, names, accounts, rights, its namespace's end, a webhook that is
+down."""
 _LONGEST: Final = 160
 
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """What counts of a pod that has our init container; small, as there may be many."""
+    """What counts of a pod that has our init container, or was refused; small, as there may be many."""
 
     created_at: str
     node: str
@@ -54,10 +68,15 @@ class _Seen:
     """When our init container ended for good; None where it waits, and so fails now."""
     passed: bool
     restarted: bool
+    denied: bool = False
 
 
 def next_stop(
-    old: Stop | None, pods: Iterable[Mapping[str, Any]], now: str, has_agent: Callable[[str], bool]
+    old: Stop | None,
+    pods: Iterable[Mapping[str, Any]],
+    now: str,
+    has_agent: Callable[[str], bool],
+    denials: Iterable[Denial] = (),
 ) -> Stop | None:
     """The stop that holds from now on in a namespace, one that is over, or None where nothing is known.
 
@@ -66,16 +85,21 @@ def next_stop(
         pods: Those of the namespace that don't run; all that there are, where the old one holds.
         now: The time, in RFC 3339.
         has_agent: Whether the agent of a node is ready.
+        denials: Of pods that the namespace's jobs have asked for.
     """
-    seen = [_seen(pod) for pod in pods if _status(pod)]
+    all_count = old is not None and old.holds and old.denied
+    seen = [_seen(pod) for pod in pods if _status(pod) or (all_count and _is_injected(pod))]
+    seen += [_refused(one) for one in denials if not any(what in one.why for what in _NOT_OURS)]
     # A node's clock may be ahead.
     failed = {min(one.ended_at or now, now): one for one in seen if one.failure}
+    # What failed long ago, or before a pod passed, tells nothing of now.
+    known = max(_later(now, -_PAUSE_S), (old.over_at or old.since) if old else "")
     if old is None or not old.holds:
-        # What failed long ago, or before a pod passed, tells nothing of now.
-        known = max(_later(now, -_PAUSE_S), old.over_at if old else "")
         if recent := [at for at in failed if at > known]:
             return _stopped(Stop(now, now, _PAUSE_S, ""), failed[max(recent)], now, has_agent)
         return old if old and old.over_at > _later(now, -_REMEMBERED_S) else None
+    if not old.denied and (refused := [at for at, one in failed.items() if one.denied and at > known]):
+        return _stopped(old, failed[max(refused)], now, has_agent)  # what holds isn't for pods without init container
     if tried := [at for at in failed if at >= old.until]:
         longer = replace(old, pause_s=min(2 * old.pause_s, LONGEST_PAUSE_S))
         return _stopped(longer, failed[max(tried)], now, has_agent)
@@ -110,11 +134,14 @@ def failure(pod: Mapping[str, Any]) -> str:
 def _stopped(stop: Stop, pod: _Seen, now: str, has_agent: Callable[[str], bool]) -> Stop:
     """From now on for as long as it pauses, because of this pod."""
     without_agent = pod.node if pod.node and not has_agent(pod.node) else ""
-    return replace(stop, until=_later(now, stop.pause_s), why=pod.failure, node=without_agent, tried_from="")
+    until = _later(now, stop.pause_s)
+    return replace(stop, until=until, why=pod.failure, node=without_agent, tried_from="", denied=pod.denied)
 
 
 def _ends(pod: _Seen, stop: Stop) -> bool:
     """Whether it has passed since then, and was let try or had failed itself."""
+    if stop.denied:  # that it is there is enough
+        return not pod.denied and pod.created_at >= stop.first_try
     since = pod.passed and (pod.ended_at or "") >= stop.since
     return since and (pod.created_at >= stop.first_try or pod.restarted)
 
@@ -129,6 +156,11 @@ def _seen(pod: Mapping[str, Any]) -> _Seen:
         passed=ended.get("exitCode") == 0,
         restarted=bool(_status(pod).get("restartCount")),
     )
+
+
+def _refused(denial: Denial) -> _Seen:
+    why = f"a pod of {denial.job} was refused: {denial.why}"[:_LONGEST]
+    return _Seen(denial.at, "", why, denial.at, passed=False, restarted=False, denied=True)
 
 
 def _clause(pod: Mapping[str, Any], reason: str, message: str | None) -> str:
@@ -156,10 +188,14 @@ def _state(pod: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _status(pod: Mapping[str, Any]) -> Mapping[str, Any]:
     """What the kubelet says of our init container; nothing where there is none."""
-    if INJECTED_ANNOTATION not in (pod["metadata"].get("annotations") or {}):
+    if not _is_injected(pod):
         return {}
     told = (pod.get("status") or {}).get("initContainerStatuses") or ()
     return next((one for one in told if one["name"] == READER), {})
+
+
+def _is_injected(pod: Mapping[str, Any]) -> bool:
+    return INJECTED_ANNOTATION in (pod["metadata"].get("annotations") or {})
 
 
 def _later(time: str, seconds: float) -> str:

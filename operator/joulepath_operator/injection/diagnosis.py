@@ -102,8 +102,8 @@ def _in_the_webhooks_way(pod: Mapping[str, Any], resources: Sequence[str], asked
         return Absence(Lack.UNLABELLED, asked.namespace)
     if outcome.patch:
         stop = asked.stop
-        if outcome.starts_first and stop is not None and stop.covers(pod["metadata"]["creationTimestamp"]):
-            return Absence(Lack.STOPPED, f"since {stop.since}: {stop.why}")
+        if stop is not None and stop.covers(pod["metadata"]["creationTimestamp"], outcome.starts_first):
+            return Absence(Lack.DENIED if stop.denied else Lack.STOPPED, f"since {stop.since}: {stop.why}")
         return None
     if outcome.obstacles:
         return Absence(Lack.UNSUITED, outcome.obstacles[0])

@@ -72,8 +72,9 @@ def inject(pod: Mapping[str, Any], resources: Sequence[str]) -> Outcome:
         return Outcome()
     if why := _unsuited(spec, training):
         return Outcome(obstacles=(why,))
-    unset = next((one for one in training if _variable(one, "PYTHONPATH") is None), None)
-    in_the_way = {one["name"]: _obstacle(one, unset) for one in training}
+    once = spec.get("restartPolicy") == "Never"
+    unset = None if once else next((one for one in training if _variable(one, "PYTHONPATH") is None), None)
+    in_the_way = {one["name"]: _obstacle(one, unset, once) for one in training}
     obstacles = tuple(filter(None, in_the_way.values()))
     names = {name for name, why in in_the_way.items() if not why}
     if not names:
@@ -101,7 +102,8 @@ def left_out(pod: Mapping[str, Any], resources: Sequence[str]) -> str:
     read = next(
         (one for one in training if (_variable(one, _PATH_FILE_VARIABLE) or {}).get("value") == PATH_FILE), None
     )
-    return next((why for one in training if one["name"] not in names and (why := _obstacle(one, read))), "")
+    once = read is None and pod["spec"].get("restartPolicy") == "Never"
+    return next((why for one in training if one["name"] not in names and (why := _obstacle(one, read, once))), "")
 
 
 def system_of(spec: Mapping[str, Any]) -> str:
@@ -129,12 +131,23 @@ def _unsuited(spec: Mapping[str, Any], targets: Sequence[Mapping[str, Any]]) -> 
     return None
 
 
-def _obstacle(container: Mapping[str, Any], read: Mapping[str, Any] | None) -> str:
-    """Why a container's PYTHONPATH can't be kept behind ours, as a clause; `read` is the one whose image's is read."""
+def _obstacle(container: Mapping[str, Any], read: Mapping[str, Any] | None, once: bool) -> str:
+    """Why a container's PYTHONPATH can't be kept behind ours, as a clause.
+
+    Args:
+        container: It trains.
+        read: The one whose image's is read; None where none is.
+        once: Whether what doesn't begin ends the pod, so that none may be.
+    """
     name, variable = container["name"], _variable(container, "PYTHONPATH")
     if variable is not None:
         by_value = "valueFrom" not in variable
         return "" if by_value else f"PYTHONPATH of its container {name} comes by valueFrom; give it by value"
+    if once:
+        return (
+            "its restartPolicy is Never, so the init container that keeps the PYTHONPATH of an image would end it on a "
+            f"node that never had an agent; set PYTHONPATH in the env of its container {name}, to what the image has"
+        )
     if read is None or all(container.get(field) == read.get(field) for field in ("image", "envFrom")):
         return ""
     return (

@@ -16,6 +16,7 @@ PYTORCH_JOBS: Final = Resource(
     "kubeflow.org", "v1", "pytorchjobs", "PyTorchJob", remedy="install the Kubeflow training-operator"
 )
 _JOB_NAME_LABEL: Final = "training.kubeflow.org/job-name"
+_QUEUE_LABEL: Final = "kueue.x-k8s.io/queue-name"
 
 
 class PyTorchJob:
@@ -33,6 +34,7 @@ class PyTorchJob:
             annotation=(metadata.get("annotations") or {}).get(ANNOTATION),
             finished=next((end for end in ("Succeeded", "Failed") if end in true), None),
             suspended=_suspended(body),
+            queue=(metadata.get("labels") or {}).get(_QUEUE_LABEL, ""),
             annotated_at=first_written(metadata, "annotations", ANNOTATION),
         )
 

@@ -77,6 +77,13 @@ _SENTENCES: Final = {
         "starting ({why}). Once in a while one pod gets it all the same, and when one has passed, all do. Pods whose "
         f"containers with GPUs set PYTHONPATH in their env need no init container, and get the trainer now. {_INJECT}"
     ),
+    Lack.DENIED: (
+        "{pods} were created while injection was stopped in their namespace, as the API server had refused a pod "
+        "there, which may be for what the webhook adds ({why}). Once in a while one pod is tried with it all the same, "
+        "and when one has been let in, all get it. Let the policy allow the node's folders /run/joulepath and "
+        "/var/lib/joulepath/trainer as read-only hostPath volumes, or install with the chart's injection: nri, which "
+        f"adds nothing to pods. {_INJECT}"
+    ),
     Lack.NO_GPU: (
         "{pods} hold no GPU: {why}. Ask for a whole GPU for each rank in the job's manifest (no MIG, time slicing or "
         "MPS), and create them again: {restart}"

@@ -78,7 +78,7 @@ def _with_job(case: Case, job: TrainingJob) -> Decision:
     if base.phase is Phase.REFUSED and base.observed_generation == seen.generation and _is_final(base):
         return Decision(case.story.keep(), delete_plans=case.all_plans)
     if job.suspended:
-        return case.pend("Suspended", f"{case.job_kind} {job.name} is suspended; this goes on when it is resumed.")
+        return case.pend(*gathering.suspension(seen, job))
     gang = Gang.of(seen.nodes)
     if gang is None or not gang.complete:
         return _with_some_ranks(case, job, gang)

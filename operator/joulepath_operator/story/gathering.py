@@ -19,11 +19,12 @@ from joulepath_operator.facts.refusals import Refusal
 from joulepath_operator.jobs.kinds import kind_of
 from joulepath_operator.story.absences import lacking, told
 
-__all__ = ["explain", "how_to_annotate", "silent", "without_order"]
+__all__ = ["explain", "how_to_annotate", "silent", "suspension", "without_order"]
 
-_REFUSING: Final = {
-    Way.VOLUMES: "a quota, or a policy, such as one against the hostPath volumes that the webhook adds",
-    Way.NRI: "a quota, or a policy",
+_REFUSED: Final = {
+    Way.VOLUMES: "If that is for the hostPath volumes that the webhook adds, it adds none here in a moment, and they "
+    "come without the trainer.",
+    Way.NRI: "Joulepath adds nothing to them.",
 }
 _UNHEARD: Final = (
     " Nothing there: no Python of that pod that trains has loaded the trainer, or none has taken a training step by "
@@ -44,6 +45,10 @@ def explain(observation: Observation, job: TrainingJob, gang: Gang | None, *, la
     pods, resource = observation.pods, kind_of(observation.spec.job).resource
     quiet = silent(pods, gang)
     lack = lacking(pods, quiet)
+    if not pods and observation.denied:
+        named = f"{resource.kind} {job.name} has no pods, as the API server refuses them"
+        why = observation.denied.rstrip(".")
+        return "NoPods", f"{named} ({why}). {_REFUSED[observation.way]}"
     if (asked := observation.admission) is not None:
         if not pods and not asked.labelled:
             return Lack.UNLABELLED, _unlabelled(observation, job)
@@ -53,9 +58,8 @@ def explain(observation: Observation, job: TrainingJob, gang: Gang | None, *, la
     if not pods:
         return (
             "NoPods",
-            f"{resource.kind} {job.name} has no pods yet. If that lasts, see what refuses them "
-            f"({_REFUSING[observation.way]}): kubectl -n {observation.namespace} "
-            f"describe {resource.singular} {job.name}",
+            f"{resource.kind} {job.name} has no pods yet. If that lasts, see what refuses them (a quota, or a policy): "
+            f"kubectl -n {observation.namespace} describe {resource.singular} {job.name}",
         )
     amiss = next(filter(None, map(_amiss, observation.agents)), None)
     if lack and not (amiss and lack[0].reason.surmised and observation.way is Way.NRI):
@@ -72,6 +76,18 @@ def explain(observation: Observation, job: TrainingJob, gang: Gang | None, *, la
         )
     return (
         (amiss[0], report + amiss[1]) if amiss else _not_training(observation, gang, quiet, _UNHEARD if lasts else "")
+    )
+
+
+def suspension(observation: Observation, job: TrainingJob) -> tuple[str, str]:
+    """A reason and a sentence for a job that isn't to run now."""
+    named = f"{kind_of(observation.spec.job).resource.kind} {job.name}"
+    if not job.queue:
+        return "Suspended", f"{named} is suspended; this goes on when it is resumed."
+    return (
+        "Queued",
+        f"{named} is suspended until Kueue admits it from its queue {job.queue}; this goes on by itself then. What it "
+        f"waits for: kubectl -n {observation.namespace} describe workloads -l kueue.x-k8s.io/job-uid={job.uid}",
     )
 
 

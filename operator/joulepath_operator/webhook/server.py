@@ -113,7 +113,8 @@ class Webhook:
         if (level := await self._levels(namespace)) in FORBIDDING_LEVELS:
             return Outcome(obstacles=(f"Pod Security level {level} forbids hostPath",))
         outcome = inject(pod, self._gpu_resources)
-        if outcome.starts_first and (why := self.stops.obstacle(namespace, bool(request.get("dryRun")))):
+        dry_run = bool(request.get("dryRun"))
+        if outcome.patch and (why := self.stops.obstacle(namespace, outcome.starts_first, dry_run)):
             return Outcome(obstacles=(why,))
         return outcome
 

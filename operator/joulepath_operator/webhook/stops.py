@@ -48,18 +48,27 @@ class Stops:
         self._failing = False
         self._tried = {namespace: tried for namespace, tried in self._tried.items() if namespace in self._known}
 
-    def obstacle(self, namespace: str, dry_run: bool = False) -> str:
-        """Why a pod gets no init container of ours now, as a clause; empty where it gets one. A dry run is no try."""
+    def obstacle(self, namespace: str, starts_first: bool = True, dry_run: bool = False) -> str:
+        """Why a pod isn't injected now, as a clause; empty where it is. A dry run is no try.
+
+        Args:
+            namespace: Its own.
+            starts_first: Whether it would get an init container.
+            dry_run: Whether it is only asked what would be.
+        """
         stop = self._known.get(namespace)
-        if stop is None or not stop.holds:
+        if stop is None or not stop.holds or not stop.hinders(starts_first):
             return ""
         if _now() >= stop.until and self._tried.get(namespace) != stop.until:
             if not dry_run:
                 self._tried[namespace] = stop.until
             return ""
+        told = f"as that is stopped in namespace {namespace} since {stop.since} ({stop.why})"
+        if stop.denied:
+            return told
         return (
-            f"as that is stopped in namespace {namespace} since {stop.since} ({stop.why}); pods whose containers with "
-            "GPUs set PYTHONPATH in their env need no init container, and are injected all the same"
+            f"{told}; pods whose containers with GPUs set PYTHONPATH in their env need no init container, and are "
+            "injected all the same"
         )
 
 
