@@ -77,8 +77,8 @@ test: cluster ## Every test, on the real cluster (root)
 	@echo "The cluster is left up for the next run; make down removes it."
 
 .PHONY: test-frameworks
-test-frameworks: venv ## What the trainer sees of each framework in locks/frameworks, by real trainings of each version
-	@$(PARALLEL) tests/trainer/frameworks
+test-frameworks: venv ## What the trainer sees of each framework in locks/frameworks, by real trainings of each version (20 GB)
+	@JOULEPATH_OLD_TORCH=1 $(PARALLEL) tests/trainer/frameworks
 
 FUZZ_S ?= 60
 .PHONY: fuzz
