@@ -35,6 +35,7 @@ from joulepath_crds.energyprofile import (
 )
 from joulepath_crds.jobplan import (
     Blocks,
+    EarlierRounds,
     JobPlanSpec,
     StagePlan,
     Sweep,
@@ -101,6 +102,7 @@ __all__ = [
     "Condition",
     "Contract",
     "Coordinates",
+    "EarlierRounds",
     "EnergyPlanSpec",
     "EnergyPlanStatus",
     "EnergyProfileSpec",

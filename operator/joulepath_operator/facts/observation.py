@@ -18,7 +18,7 @@ from joulepath_crds import (
 )
 from joulepath_operator.facts.absence import Absence, Way
 from joulepath_operator.facts.admission import Admission
-from joulepath_operator.facts.request import PlanRefusal, PlanRequest, PlanResult
+from joulepath_operator.facts.request import Answer, Request
 
 __all__ = [
     "Decision",
@@ -122,9 +122,9 @@ class Observation:
     """The pods of the job; looked up only while ranks are missing."""
     agents: tuple[NodeAgent, ...] = ()
     """The agents of some nodes whose pods run and report no rank."""
-    asked: PlanRequest | None = None
+    asked: Request | None = None
     """What the planner was asked after the decision before, if anything."""
-    planned: PlanResult | PlanRefusal | None = None
+    planned: Answer | None = None
     """Its answer."""
 
 
@@ -144,6 +144,6 @@ class Decision:
     write_profile: StoredProfile | None = None
     delete_plans: tuple[str, ...] = ()
     write_plan: StoredPlan | None = None
-    ask_planner: PlanRequest | None = None
+    ask_planner: Request | None = None
     notice: Notice | None = None
     requeue_after_s: float | None = None

@@ -22,7 +22,7 @@ from joulepath_crds import (
 )
 from joulepath_operator.facts.gang import Gang
 from joulepath_operator.facts.observation import Decision, StoredPlan, StoredProfile
-from joulepath_operator.facts.request import PlanRefusal, PlanRequest, PlanResult
+from joulepath_operator.facts.request import PlanRefusal, PlanRequest, PlanResult, SurveyResult
 from joulepath_operator.figures.activation import activation
 from joulepath_operator.figures.delays import measure_delays
 from joulepath_operator.figures.order import executed
@@ -56,8 +56,10 @@ def on_profile(case: ReadyCase, profile: StoredProfile) -> Decision:
 
 def answer_for(case: ReadyCase, profile: StoredProfile) -> PlanResult | PlanRefusal | None:
     """The planner's answer, if it was asked for just this: while it computes, job and spec may change."""
-    asked = case.seen.asked
-    return case.seen.planned if asked is not None and asked.inputs == _inputs(case, profile) else None
+    asked, answer = case.seen.asked, case.seen.planned
+    if asked is None or isinstance(answer, SurveyResult):
+        return None
+    return answer if asked.inputs == _inputs(case, profile) else None
 
 
 def without_profile(case: ReadyCase) -> Decision:
