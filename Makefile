@@ -110,6 +110,10 @@ bench-planner: venv ## The planner's speed, memory and quality beside lowtime's;
 bench-fit: venv ## What completing a profile costs, by a known truth; writes benchmarks/results/fit.json
 	@$(PY) benchmarks/fit.py $(ARGS)
 
+.PHONY: bench-profiling
+bench-profiling: venv ## What profiling a job costs and how well the frontier is known then, by a known truth; writes benchmarks/results/profiling.json
+	@$(PY) benchmarks/profiling.py $(ARGS)
+
 .PHONY: bench-guard
 bench-guard: venv ## What the agent's guards find and refuse wrongly, in 10,000 simulated jobs; writes benchmarks/results/guard.json
 	@$(PY) benchmarks/guard.py $(ARGS)

@@ -40,7 +40,7 @@ from joulepath_crds import (
 )
 from joulepath_operator.facts.observation import NodeJob, Observation, Pod, TrainingJob
 from joulepath_operator.facts.request import PlanRequest, PlanResult
-from joulepath_operator.planning.compute import compute
+from joulepath_operator.planning.child import answer as answer_to
 from joulepath_operator.story.decide import decide
 from real_cluster import cores_awake
 from virtual_gpus import model, state
@@ -92,7 +92,7 @@ class Loop:
         if tuple(plans.values()) != self.seen.plans:
             self.say({"plans": [one.spec.to_api() for one in plans.values()]})
         asked = decision.ask_planner
-        answer = compute(asked) if asked is not None else self.seen.planned
+        answer = answer_to(asked) if asked is not None else self.seen.planned
         self.seen = replace(
             self.seen, status=decision.status, plans=tuple(plans.values()), profiles=profiles,
             asked=asked or self.seen.asked, planned=answer,

@@ -36,6 +36,7 @@ from joulepath_crds.energyprofile import (
 )
 from joulepath_crds.jobplan import (
     Blocks,
+    EarlierRounds,
     JobPlanSpec,
     StagePlan,
     Sweep,
@@ -102,6 +103,7 @@ __all__ = [
     "Condition",
     "Contract",
     "Coordinates",
+    "EarlierRounds",
     "EnergyPlanSpec",
     "EnergyPlanStatus",
     "EnergyProfileSpec",

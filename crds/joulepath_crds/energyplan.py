@@ -93,13 +93,21 @@ class JobReference(Contract):
 
 
 class Profiling(Contract):
-    """How the running job is profiled: a sweep of clocks, a few iterations each, between blocks at default clocks."""
+    """How the running job is profiled: rounds of a few clocks, a few iterations each. The first round has clocks from
+    all over the range and blocks at default clocks between them; those of the next are where the frontier (the least
+    energy for each iteration time) is known least. It ends once that is known to a percent."""
 
     clocks: Annotated[int, Field(ge=3, le=40)] = 12
-    """How many clocks to measure, between the GPU's highest and the lowest that pays. More of them make a better plan
-    and a longer profiling: iterationsPerClock + 1 iterations of the job each, and a third more at default clocks."""
+    """How many clocks to measure at most, between the GPU's highest and the lowest that pays; iterationsPerClock + 1
+    iterations of the job each."""
     iterations_per_clock: Annotated[int, Field(ge=1, le=100)] = 3
     """Iterations measured at each clock; the first iteration after a switch is not counted."""
+    max_slowdown_percent: Annotated[float, Field(ge=1, le=100)] = 67.0
+    """How much longer than at default clocks an iteration may last while it is profiled, in percent. Time grows no
+    faster than the clock falls, so this bounds the clocks that are measured; what a plan may set is bounded with it."""
+    max_energy_j: Annotated[float, Field(gt=0)] | None = None
+    """Joules, of all GPUs of the job, that the iterations of profiling may take, counted as at default clocks: no
+    further round begins that would take more. Absent: no such bound."""
     reuse: bool = True
     """Whether to start from the EnergyProfile of an earlier run of the same shape (stages, microbatches, replicas, GPU
     model) where there is one, instead of measuring several clocks again."""

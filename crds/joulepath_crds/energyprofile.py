@@ -91,6 +91,9 @@ class EnergyProfileSpec(Contract):
     the standard deviation of an iteration."""
     energy_per_iteration_j: Annotated[float, Field(ge=0)]
     """Measured joules of such an iteration, all GPUs of one pipeline together."""
+    frontier_uncertainty: Annotated[float, Field(ge=0)] | None = None
+    """Half the 95% interval of the frontier's energy where it is known least, as a fraction of it; absent where that
+    could not be told."""
     lag: SwitchingLag | None = None
     """How long the slowest of the GPUs took to change its clock; absent where it was not measured on each of them."""
     job: Name = ""

@@ -19,6 +19,7 @@ from joulepath_rules import Purpose
 
 __all__ = [
     "Blocks",
+    "EarlierRounds",
     "JobPlanSpec",
     "StagePlan",
     "Sweep",
@@ -30,6 +31,17 @@ _LATER: Final = re.compile(r"(At|From)$")
 Clock = Annotated[int, Field(ge=0, le=10000)]
 
 
+class EarlierRounds(Contract):
+    """What was swept before, in rounds of this run: each is a JobPlan of its own. Agents need none of it."""
+
+    clocks_mhz: Annotated[tuple[Clock, ...], Field(max_length=400)]
+    """Clock of each block, in MHz; 0 is default clocks."""
+    iterations: Annotated[int, Field(ge=0)]
+    """Iterations of all blocks."""
+    noise_s: Annotated[float, Field(ge=0)] = 0.0
+    """Noise of an iteration at default clocks, in seconds, as they found it."""
+
+
 class Sweep(Contract):
     """Profiling: all ranks at one clock for a block, then the next clock."""
 
@@ -37,6 +49,8 @@ class Sweep(Contract):
     """Clock of each block, in MHz, in order; 0 is default clocks. The order is random, returns to default are in it."""
     iterations_per_block: Annotated[int, Field(ge=2, le=101)]
     """Iterations of a block; the first is not counted."""
+    earlier: EarlierRounds | None = None
+    """The rounds before this one; absent in the first."""
 
 
 class Blocks(Contract):

@@ -59,6 +59,7 @@ from joulepath_planner.inputs.schedule import Schedule, recorded
 from joulepath_planner.plan import Plan, PlannedInstruction, RankPlan, frontier_plans, plan
 from joulepath_planner.referee.replay import Event, RankEnergy, Referee, Simulation, simulate
 from joulepath_planner.robustness import Noise, Robustness, RobustPlan, Spread, robust_plan, robustness
+from joulepath_planner.survey import Survey, survey
 
 __all__ = [
     "FIXED",
@@ -103,6 +104,7 @@ __all__ = [
     "SolverError",
     "Spread",
     "SurePlan",
+    "Survey",
     "alternatives",
     "beside_straggler",
     "certainty",
@@ -131,6 +133,7 @@ __all__ = [
     "share_out",
     "simulate",
     "sure_plan",
+    "survey",
     "zb_h1",
     "zbv",
 ]

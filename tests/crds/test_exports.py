@@ -8,8 +8,8 @@ EXPORTS = """
     ANNOTATION GROUP INJECTOR_ABSENT INJECTOR_READY INJECTOR_UNHEARD INJECTOR_UNTOLD INSTRUCTION_KINDS MARGIN
     MOST_BLOCKS MOST_INJECTIONS MOST_OLD_PYTHONS
     REPORT_INTERVAL_S TAIL_LAGS VERSION Arm ArmSummary BlockReport BlockingPower Blocks
-    Condition Contract Coordinates EnergyPlanSpec EnergyPlanStatus EnergyProfileSpec Estimate FrontierPoint
-    GpuReport Granularity InjectionReport Instruction InstructionMeasurement InstructionTime JobPlanSpec
+    Condition Contract Coordinates EarlierRounds EnergyPlanSpec EnergyPlanStatus EnergyProfileSpec Estimate
+    FrontierPoint GpuReport Granularity InjectionReport Instruction InstructionMeasurement InstructionTime JobPlanSpec
     JobReference JobReport KindProfile MeasuredSavings Measurement MetricRow Mismatch Mode NodeReportStatus
     OldPythonReport Phase PlanSummary
     ProfilePoint Profiling Purpose RankReport RankState StagePlan StageProfile Sweep SwitchingLag Topology Transfer

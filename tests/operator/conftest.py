@@ -49,8 +49,8 @@ from joulepath_operator.facts.observation import (
     StoredProfile,
     TrainingJob,
 )
-from joulepath_operator.facts.request import PlanRefusal, PlanRequest, PlanResult
-from joulepath_operator.planning.compute import compute
+from joulepath_operator.facts.request import Answer, PlanRequest, Request
+from joulepath_operator.planning.child import answer
 from joulepath_operator.story.decide import decide
 from joulepath_planner import Pipeline, Simulation, simulate
 from tests.planner.pipelines import BLOCKING_POWER_W, gpt3
@@ -89,9 +89,9 @@ def replay(clocks: tuple[tuple[int | None, ...], ...] | None) -> Simulation:
 
 
 @lru_cache
-def computed(request: bytes) -> PlanResult | PlanRefusal:
+def computed(request: bytes) -> Answer:
     """The planner's answer, also to those who ask the same in another test."""
-    return compute(pickle.loads(request))
+    return answer(pickle.loads(request))
 
 
 @lru_cache
@@ -157,7 +157,7 @@ class World:
         return other
 
     @staticmethod
-    def answer(request: PlanRequest) -> PlanResult | PlanRefusal:
+    def answer(request: Request) -> Answer:
         """The planner's answer, computed once for all who ask the same."""
         return computed(pickle.dumps(request))
 
@@ -199,16 +199,15 @@ class World:
         """Decides and carries out until nothing changes, as the reconcile loop does."""
         for _ in range(12):
             decision = self.decide()
-            if (asked := decision.ask_planner) is not None:
+            while (asked := decision.ask_planner) is not None:
                 self._carry_out(decision)
-                self.plans_computed += 1
+                self.plans_computed += isinstance(asked, PlanRequest)
                 decision = self.decide(asked, self.answer(asked))
-                assert decision.ask_planner is None
             if not self._carry_out(decision):
                 return decision
         raise AssertionError(f"it never settles: {self.status.phase} {self.status.message}")
 
-    def decide(self, asked: PlanRequest | None = None, planned: PlanResult | PlanRefusal | None = None) -> Decision:
+    def decide(self, asked: Request | None = None, planned: Answer | None = None) -> Decision:
         seen = replace(self.observe(), asked=asked, planned=planned)
         decision = decide(seen)
         assert decide(seen) == decision
@@ -325,6 +324,8 @@ class World:
         if (plan := self.plan) is not None and plan.sweep is not None and plan.activate_at is not None:
             done = max(0, (self.iteration - plan.activate_at) // plan.sweep.iterations_per_block)
             clocks |= set(plan.sweep.clocks_mhz[:done])
+        if plan is not None and plan.sweep is not None and plan.sweep.earlier is not None:
+            clocks |= set(plan.sweep.earlier.clocks_mhz)
         return clocks
 
     def _measurements(self, rank: int) -> list[InstructionMeasurement]:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from joulepath_crds import Arm, BlockReport, Instruction, JobPlanSpec, Purpose, Sweep
-from joulepath_operator.figures.clocks import LOWEST_SHARE, choose_clocks, make_sweep
+from joulepath_operator.figures.clocks import LOWEST_SHARE, choose_clocks, make_sweep, next_sweep, swept
 from joulepath_operator.figures.profile import iteration_noise_s
 
 A100 = tuple(range(1410, 200, -15))
@@ -46,8 +46,25 @@ def test_every_clock_is_swept_once_between_returns_to_default(clocks: list[int],
     assert sorted(clock for clock in sweep.clocks_mhz if clock) == sorted(descending[1:])
     assert sweep.clocks_mhz[0] == sweep.clocks_mhz[-1] == 0
     runs = "".join("0" if clock == 0 else "x" for clock in sweep.clocks_mhz).split("0")
-    assert max(map(len, runs)) <= 3
+    assert max(map(len, runs)) <= 1
     assert make_sweep(descending, iterations, seed) == sweep
+    assert make_sweep(descending, iterations, seed, again=True) != sweep
+
+
+@given(st.integers(1, 100), st.integers(1, 500))
+def test_time_that_grows_as_the_clock_falls_stays_within_the_slowdown(percent: int, count: int) -> None:
+    clocks = choose_clocks(A100, 1410, 3 + count % 38, percent / 100)
+    assert clocks[0] == 1410
+    assert 1410 / clocks[-1] <= 1 + percent / 100 + 1e-9
+
+
+def test_rounds_add_up() -> None:
+    first = make_sweep((1410, 1300, 1200), 3, "job")
+    third = next_sweep(next_sweep(first, (1250, 1350), 0.01), (1275,), 0.01)
+    assert swept(third) == (*first.clocks_mhz, 1250, 1350, 1275)
+    assert third.earlier is not None
+    assert (third.earlier.iterations, third.earlier.noise_s) == (7 * 4, 0.01)
+    assert third.iterations_per_block == 4
 
 
 def test_the_order_differs_from_job_to_job() -> None:

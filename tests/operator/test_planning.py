@@ -13,7 +13,7 @@ import pytest
 from joulepath_bridge.lags import lags_or_assumed
 from joulepath_bridge.pipeline import pipeline_of, profile_of
 from joulepath_crds import Granularity, KindProfile, ProfilePoint, StageProfile, SwitchingLag
-from joulepath_operator.facts.request import PlanRefusal, PlanRequest, PlanResult
+from joulepath_operator.facts.request import Answer, PlanRefusal, PlanRequest, PlanResult
 from joulepath_operator.planning.compute import compute
 from joulepath_operator.planning.pool import PlannerPool
 from joulepath_planner import Pipeline, Profile, fit, simulate
@@ -28,9 +28,10 @@ def request_for(new_world: NewWorld) -> PlanRequest:
     while True:
         world.iteration += 1
         decision = world.decide()
-        if decision.ask_planner is not None:
-            assert isinstance(decision.ask_planner, PlanRequest)
-            return decision.ask_planner
+        while (asked := decision.ask_planner) is not None:
+            if isinstance(asked, PlanRequest):
+                return asked
+            decision = world.decide(asked, world.answer(asked))
         world._carry_out(decision)
 
 
@@ -205,7 +206,7 @@ def test_a_long_lag_makes_auto_coarser(request_for: PlanRequest) -> None:
     assert result.iteration_time_s <= result.t_min_s * 1.001
 
 
-def ask(request: PlanRequest, *, command: tuple[str, ...] | None = None) -> PlanResult | PlanRefusal:
+def ask(request: PlanRequest, *, command: tuple[str, ...] | None = None) -> Answer:
     seconds: list[float] = []
     options: dict[str, Any] = {} if command is None else {"command": command, "timeout_s": 0.2}
     answer = asyncio.run(PlannerPool(observe=seconds.append, **options).plan(request))

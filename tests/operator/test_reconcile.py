@@ -31,7 +31,8 @@ from joulepath_operator.facts.names import (
     Resource,
 )
 from joulepath_operator.facts.observation import TrainingJob
-from joulepath_operator.facts.request import PlanRefusal, PlanRequest, PlanResult
+from joulepath_operator.facts.request import Answer as Planned
+from joulepath_operator.facts.request import Request
 from joulepath_operator.jobs.pytorchjob import PYTORCH_JOBS
 from joulepath_operator.metrics import Metrics
 from joulepath_operator.planning.pool import PlannerPool
@@ -47,17 +48,17 @@ class SlowPlanner:
 
     def __init__(self, world: Any) -> None:
         self.world, self.ready = world, asyncio.Event()
-        self.asked: list[PlanRequest] = []
-        self.cancelled: list[PlanRequest] = []
+        self.asked: list[Request] = []
+        self.cancelled: list[Request] = []
 
-    async def plan(self, request: PlanRequest) -> PlanResult | PlanRefusal:
+    async def plan(self, request: Request) -> Planned:
         self.asked.append(request)
         try:
             await self.ready.wait()
         except asyncio.CancelledError:
             self.cancelled.append(request)
             raise
-        answer: PlanResult | PlanRefusal = self.world.answer(request)
+        answer: Planned = self.world.answer(request)
         return answer
 
 

@@ -91,7 +91,9 @@ def test_a_plan_that_is_delivered_is_written_twice_only(new_world: NewWorld) -> 
     world.run(200)
     sweeps = [plan for plan in world.writes if plan.purpose is Purpose.SWEEP]
     plans = [plan for plan in world.writes if plan.purpose is Purpose.ENFORCE]
-    assert [plan.activate_at is None for plan in sweeps] == [True, False]
+    rounds = len({plan.hash for plan in sweeps})
+    assert rounds > 1
+    assert [plan.activate_at is None for plan in sweeps] == [True, False] * rounds
     assert [plan.activate_at is None for plan in plans] == [True, False]
     assert len({plan.hash for plan in plans}) == 1
 
@@ -112,13 +114,13 @@ def test_a_plan_is_not_activated_before_every_rank_has_it(new_world: NewWorld) -
 def test_clocks_that_a_rank_missed_cost_only_that_stage_a_point(new_world: NewWorld) -> None:
     world: Any = new_world()
     measured = world._measurements
-    world._measurements = lambda rank: [one for one in measured(rank) if (rank, one.clock_mhz % 10) != (3, 5)]
+    world._measurements = lambda rank: [one for one in measured(rank) if (rank, one.clock_mhz) != (3, 1095)]
     world.settle()
-    world.run(100)
+    world.run(160)
     stages = next(iter(world.profiles.values())).spec.stages
     points = [len(kind.points) for stage in stages for kind in stage.kinds]
-    assert max(points) == 12
-    assert 3 <= points[6] == points[7] < 12
+    assert max(points) > 6
+    assert points[6] == points[7] == max(points) - 1
     assert world.status.plan.predicted_savings > 0.1
 
 

@@ -279,6 +279,20 @@ def test_a_point_without_an_error_counts_no_more_than_those_with_one() -> None:
     assert guess(0.0) < guess(0.0005)
 
 
+def test_a_step_at_which_lower_clocks_are_sooner_done_is_no_mistake_where_errors_are_told() -> None:
+    places = range(0, len(CLOCKS), 2)
+    lower = (4, 6, 8)
+    sooner = {place: 0.975 if place in lower else 1.0 for place in places}
+    seen = tuple(
+        Point(one.clock_mhz, one.time_s * by, one.energy_j * by, 5e-4 * one.time_s, 4e-3 * one.energy_j)
+        for place, by in sooner.items()
+        for one in (true_point(CLOCKS[place], cap=TOP),)
+    )
+    found = fit(Profile({(stage, kind): seen for stage in range(3) for kind in "FB"}, 80.0), CLOCKS)
+    for measured in seen:
+        assert told(found, 0, "F", measured.clock_mhz).time_s == pytest.approx(measured.time_s, rel=0.005)
+
+
 def test_no_draw_is_negative_however_unsure_the_points_are() -> None:
     doubtful = {
         key: tuple(Point(p.clock_mhz, p.time_s, p.energy_j, 2 * p.time_s, 2 * p.energy_j) for p in points)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from joulepath_operator.facts.names import NamespacedName
-from joulepath_operator.facts.request import PlanRefusal, PlanRequest, PlanResult
+from joulepath_operator.facts.request import Answer, Request
 
 __all__ = ["Planner", "Questions"]
 
@@ -16,13 +16,13 @@ __all__ = ["Planner", "Questions"]
 class Planner(Protocol):
     """What computes plans, elsewhere."""
 
-    def plan(self, request: PlanRequest) -> Awaitable[PlanResult | PlanRefusal]: ...
+    def plan(self, request: Request) -> Awaitable[Answer]: ...
 
 
 @dataclass(frozen=True, slots=True)
 class _Question:
-    request: PlanRequest
-    answer: asyncio.Future[PlanResult | PlanRefusal]
+    request: Request
+    answer: asyncio.Future[Answer]
 
 
 class Questions:
@@ -32,21 +32,23 @@ class Questions:
         self._planner, self._answered = planner, answered
         self._open: dict[NamespacedName, _Question] = {}
 
-    def answer(self, key: NamespacedName) -> tuple[PlanRequest | None, PlanResult | PlanRefusal | None]:
-        """What the planner was asked and has answered; a planner that failed is asked anew.
+    def answer(self, key: NamespacedName) -> tuple[Request | None, Answer | None]:
+        """What the planner was asked and, once it has, answered; a planner that failed is asked anew.
 
         Raises:
             Exception: What the planner has failed with.
         """
         question = self._open.get(key)
-        if question is None or not question.answer.done():
+        if question is None:
             return None, None
+        if not question.answer.done():
+            return question.request, None
         if (error := question.answer.exception()) is not None:
             del self._open[key]
             raise error
         return question.request, question.answer.result()
 
-    def ask(self, key: NamespacedName, request: PlanRequest) -> None:
+    def ask(self, key: NamespacedName, request: Request) -> None:
         """Lets the planner compute this and nothing else for an EnergyPlan."""
         question = self._open.get(key)
         if question is not None and question.request.inputs == request.inputs:

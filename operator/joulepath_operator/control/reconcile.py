@@ -26,7 +26,7 @@ from joulepath_operator.facts.absence import Means
 from joulepath_operator.facts.names import ENERGY_PLANS, ENERGY_PROFILES, JOB_PLANS, NamespacedName, Resource
 from joulepath_operator.facts.observation import Decision, Observation, StoredPlan, StoredProfile
 from joulepath_operator.facts.refusals import Refusal
-from joulepath_operator.facts.request import PlanRefusal, PlanRequest, PlanResult
+from joulepath_operator.facts.request import Answer, Request
 from joulepath_operator.metrics import Metrics
 from joulepath_operator.story.decide import decide
 from joulepath_operator.story.status import CONDITIONS, Story
@@ -99,9 +99,7 @@ class Reconciler:
             self._api.delete_plan(key[0], plan.name, plan.version)
             self._index.drop(JOB_PLANS, {"metadata": {"namespace": key[0], "name": plan.name}})
 
-    def _decide(
-        self, key: NamespacedName, body: Body, asked: PlanRequest | None, answer: PlanResult | PlanRefusal | None
-    ) -> Decision:
+    def _decide(self, key: NamespacedName, body: Body, asked: Request | None, answer: Answer | None) -> Decision:
         try:
             spec = EnergyPlanSpec.from_api(body["spec"])
         except ValidationError as error:

@@ -18,7 +18,7 @@ from joulepath_crds import (
 )
 from joulepath_operator.facts.absence import Absence, Way
 from joulepath_operator.facts.admission import Admission
-from joulepath_operator.facts.request import PlanRefusal, PlanRequest, PlanResult
+from joulepath_operator.facts.request import Answer, Request
 
 __all__ = [
     "Decision",
@@ -126,10 +126,10 @@ class Observation:
     """Why the API server refused one, where there are none."""
     agents: tuple[NodeAgent, ...] = ()
     """The agents of some nodes whose pods run and report no rank."""
-    asked: PlanRequest | None = None
-    """What the planner was asked after the decision before, if anything."""
-    planned: PlanResult | PlanRefusal | None = None
-    """Its answer."""
+    asked: Request | None = None
+    """What the planner was asked last and still computes or has answered, if anything."""
+    planned: Answer | None = None
+    """Its answer; None while it computes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +148,6 @@ class Decision:
     write_profile: StoredProfile | None = None
     delete_plans: tuple[str, ...] = ()
     write_plan: StoredPlan | None = None
-    ask_planner: PlanRequest | None = None
+    ask_planner: Request | None = None
     notice: Notice | None = None
     requeue_after_s: float | None = None

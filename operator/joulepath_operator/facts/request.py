@@ -9,7 +9,17 @@ from joulepath_crds import EnergyProfileSpec, FrontierPoint, Granularity, StageP
 from joulepath_operator.facts.exchanges import Exchanges
 from joulepath_operator.facts.refusals import Refusal
 
-__all__ = ["Delays", "PlanRefusal", "PlanRequest", "PlanResult", "TransferEdge"]
+__all__ = [
+    "Answer",
+    "Delays",
+    "PlanRefusal",
+    "PlanRequest",
+    "PlanResult",
+    "Request",
+    "SurveyRequest",
+    "SurveyResult",
+    "TransferEdge",
+]
 
 TransferEdge = tuple[int, int, str]
 """Stage that sends, stage that receives, kind."""
@@ -63,8 +73,35 @@ class PlanResult:
 
 
 @dataclass(frozen=True, slots=True)
+class SurveyRequest:
+    """How well the frontier is known by what was measured so far, and what to measure next: up to `count` of the
+    candidates. `newest_mhz` was measured last; `orders` and `inputs` as of a PlanRequest."""
+
+    inputs: str
+    profile: EnergyProfileSpec
+    orders: tuple[tuple[str, ...], ...]
+    delays: Delays
+    supported_clocks_mhz: tuple[int, ...]
+    newest_mhz: tuple[int, ...]
+    candidates_mhz: tuple[int, ...]
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class SurveyResult:
+    """Half the 95% interval of the frontier's energy, as a fraction, and the clocks that tell most, best first."""
+
+    uncertainty: float
+    tells_most_mhz: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class PlanRefusal:
     """Why there is no plan: a reason and a sentence with the remedy."""
 
     reason: Refusal
     message: str
+
+
+Request = PlanRequest | SurveyRequest
+Answer = PlanResult | SurveyResult | PlanRefusal

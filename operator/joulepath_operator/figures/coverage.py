@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from joulepath_crds import JobPlanSpec, RankReport, Sweep
+from joulepath_operator.figures.clocks import swept
 from joulepath_operator.figures.order import executed
 
 __all__ = ["Coverage", "coverage", "is_over"]
@@ -16,8 +17,8 @@ _PATIENCE_BLOCKS: Final = 2
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """How much of a sweep is measured. `fewest`: clocks of the kind, on the rank, that has the fewest; 0 where one has
-    none at default clocks."""
+    """Whether a round is measured. `fewest`: clocks of all rounds, of the kind, on the rank, that has the fewest; 0
+    where one has none at default clocks."""
 
     complete: bool
     fewest: int
@@ -25,16 +26,18 @@ class Coverage:
 
 def coverage(ranks: Sequence[RankReport], sweep: Sweep) -> Coverage:
     """What the ranks have measured of a sweep, each kind that they run by itself."""
-    wanted = set(sweep.clocks_mhz)
-    counts = []
+    wanted, ever = set(sweep.clocks_mhz), set(swept(sweep))
+    counts, missing = [], False
     for rank in ranks:
         run = {(one.stage, one.kind) for one in executed(rank)}
         for work in run:
             clocks = {one.clock_mhz for one in rank.instructions if one.known and (one.stage, one.kind) == work}
-            counts.append(len(clocks & wanted) if 0 in clocks else 0)
+            counts.append(len(clocks & ever) if 0 in clocks else 0)
+            missing |= not wanted <= clocks
         if not run:
             counts.append(0)
-    return Coverage(complete=min(counts, default=0) == len(wanted), fewest=min(counts, default=0))
+    fewest = min(counts, default=0)
+    return Coverage(complete=fewest > 0 and not missing, fewest=fewest)
 
 
 def is_over(plan: JobPlanSpec, ranks: Sequence[RankReport]) -> bool:

@@ -1,6 +1,6 @@
 """Runs the planner in processes of its own, a few at a time, each with an end.
 
-A process for each plan: one that doesn't come back is killed, and what the solver does to its memory is gone with it.
+A process for each question: one that doesn't come back is killed, and what the solver does to its memory goes with it.
 Request and answer are pickled through its standard streams (`child` is the other end), so that only that process loads
 the planner and its solver. multiprocessing would run the operator's main module again in each of its processes.
 """
@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from joulepath_operator.facts.refusals import Refusal
-from joulepath_operator.facts.request import PlanRefusal, PlanRequest, PlanResult
+from joulepath_operator.facts.request import Answer, PlanRefusal, Request
 
 __all__ = ["PlannerPool"]
 
@@ -35,7 +35,7 @@ class PlannerPool:
         self._timeout_s, self._observe, self._command = timeout_s, observe, command
         self._free = asyncio.Semaphore(workers)
 
-    async def plan(self, request: PlanRequest) -> PlanResult | PlanRefusal:
+    async def plan(self, request: Request) -> Answer:
         """The planner's answer; a refusal also where it takes too long or dies."""
         async with self._free:
             started = time.monotonic()
@@ -44,7 +44,7 @@ class PlannerPool:
             finally:
                 self._observe(time.monotonic() - started)
 
-    async def _run(self, request: bytes) -> PlanResult | PlanRefusal:
+    async def _run(self, request: bytes) -> Answer:
         pipe = asyncio.subprocess.PIPE
         process = await asyncio.create_subprocess_exec(*self._command, stdin=pipe, stdout=pipe)
         try:
@@ -65,5 +65,5 @@ class PlannerPool:
                 f"The planner's process ended with {process.returncode} (-9: out of memory). See the operator's log, "
                 "give it more memory (operator.resources in the chart), then restart the job or change the EnergyPlan.",
             )
-        result: PlanResult | PlanRefusal = pickle.loads(answer)
+        result: Answer = pickle.loads(answer)
         return result

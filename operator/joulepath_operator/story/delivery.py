@@ -23,7 +23,7 @@ from joulepath_crds import (
 from joulepath_operator.facts.gang import Gang
 from joulepath_operator.facts.observation import Decision, StoredPlan, StoredProfile
 from joulepath_operator.facts.refusals import Refusal
-from joulepath_operator.facts.request import PlanRefusal, PlanRequest, PlanResult
+from joulepath_operator.facts.request import PlanRefusal, PlanRequest, PlanResult, SurveyResult
 from joulepath_operator.figures.activation import activation
 from joulepath_operator.figures.delays import measure_delays
 from joulepath_operator.figures.order import executed
@@ -52,8 +52,10 @@ def on_profile(case: ReadyCase, profile: StoredProfile) -> Decision:
     if not case.timed:
         return case.wait_for_timing()
     if answer is None:
-        status = case.not_planned("Computing", "Profile complete; computing the plan.")
-        return Decision(status, ask_planner=_request(case, mismatch.as_seen_now(case, profile), inputs))
+        status, asked = case.not_planned("Computing", "Profile complete; computing the plan."), case.seen.asked
+        if asked is None or asked.inputs != inputs:  # else it computes: to learn anew what is asked takes long
+            asked = _request(case, mismatch.as_seen_now(case, profile), inputs)
+        return Decision(status, ask_planner=asked)
     if isinstance(answer, PlanRefusal) and answer.reason is Refusal.MODEL_MISMATCH:
         return mismatch.on_mismatch(case, answer)
     if isinstance(answer, PlanRefusal):
@@ -63,8 +65,10 @@ def on_profile(case: ReadyCase, profile: StoredProfile) -> Decision:
 
 def answer_for(case: ReadyCase, profile: StoredProfile) -> PlanResult | PlanRefusal | None:
     """The planner's answer, if it was asked for just this: while it computes, job and spec may change."""
-    asked = case.seen.asked
-    return case.seen.planned if asked is not None and asked.inputs == _inputs(case, profile) else None
+    asked, answer = case.seen.asked, case.seen.planned
+    if asked is None or isinstance(answer, SurveyResult):
+        return None
+    return answer if asked.inputs == _inputs(case, profile) else None
 
 
 def without_profile(case: ReadyCase) -> Decision:

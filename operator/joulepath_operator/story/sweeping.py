@@ -1,21 +1,39 @@
-"""The story's second chapter: the sweep that profiles a running job, until there is a profile."""
+"""The story's second chapter: the sweep that profiles a running job, round by round, until there is a profile.
+
+Each round is a JobPlan of its own. Between two, at default clocks, the planner says how well the frontier is known by
+then and which clocks tell most of what isn't. What was swept before stands in the JobPlan: nothing is remembered.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from math import floor, isfinite
 from typing import Final
 
-from joulepath_crds import EnergyPlanStatus, JobPlanSpec, Phase, Purpose, Topology
+from joulepath_crds import EnergyPlanStatus, EnergyProfileSpec, JobPlanSpec, Phase, Purpose, Sweep, Topology
+from joulepath_operator.facts.gang import Gang
 from joulepath_operator.facts.observation import Decision, StoredPlan, StoredProfile
 from joulepath_operator.facts.refusals import Refusal
-from joulepath_operator.figures.clocks import LEAST_CLOCKS, choose_clocks, make_sweep
+from joulepath_operator.facts.request import Delays, SurveyRequest, SurveyResult
+from joulepath_operator.figures.clocks import (
+    CLOCKS_A_ROUND,
+    FIRST_CLOCKS,
+    KNOWN,
+    LEAST_CLOCKS,
+    choose_clocks,
+    make_sweep,
+    next_sweep,
+    swept,
+)
 from joulepath_operator.figures.coverage import coverage, is_over
 from joulepath_operator.figures.delays import measure_delays
+from joulepath_operator.figures.order import executed
 from joulepath_operator.figures.profile import build_profile, iteration_noise_s
+from joulepath_operator.figures.savings import figure
 from joulepath_operator.story.case import ReadyCase
 
-__all__ = ["begin", "go_on"]
+__all__ = ["begin", "go_on", "survey_request"]
 
 _FIRST: Final = "sweep"
 _AGAIN: Final = "sweep once more"
@@ -23,13 +41,15 @@ _AGAIN: Final = "sweep once more"
 
 
 def begin(case: ReadyCase, inputs: str = _FIRST) -> Decision:
-    """Sends the sweep to the nodes."""
+    """Sends the first round to the nodes."""
     profiling, default = case.seen.spec.profiling, case.gang.default_clock_mhz
-    clocks = choose_clocks(case.gang.supported_clocks_mhz(), default, profiling.clocks)
+    count, allowed = min(FIRST_CLOCKS, profiling.clocks), profiling.max_slowdown_percent / 100
+    clocks = choose_clocks(case.gang.supported_clocks_mhz(), default, count, allowed)
     if len(clocks) < LEAST_CLOCKS:
         message = (
-            f"The GPUs have {len(clocks)} clocks in common from {default} MHz down; at least {LEAST_CLOCKS} are "
-            "needed to choose from. Check supportedClocksMHz in kubectl get nodereports -o yaml."
+            f"The GPUs have {len(clocks)} clocks in common that profiling may hold, from {default} MHz down; at least "
+            f"{LEAST_CLOCKS} are needed to choose from. Check supportedClocksMHz in kubectl get nodereports -o yaml, "
+            "and spec.profiling.maxSlowdownPercent, which bounds how low clocks may be."
         )
         return case.refuse(Refusal.TOO_FEW_CLOCKS, message, condition="Profiled")
     spec = JobPlanSpec(
@@ -39,7 +59,7 @@ def begin(case: ReadyCase, inputs: str = _FIRST) -> Decision:
         attempt=case.gang.attempt,
         purpose=Purpose.SWEEP,
         hash="",
-        sweep=make_sweep(clocks, profiling.iterations_per_clock, f"{case.job.uid} {inputs}"),
+        sweep=make_sweep(clocks, profiling.iterations_per_clock, case.job.uid, again=inputs == _AGAIN),
         default_clock_mhz=default,
         control_iteration_time_s=case.gang.control_time_s,
     )
@@ -48,15 +68,15 @@ def begin(case: ReadyCase, inputs: str = _FIRST) -> Decision:
 
 
 def go_on(case: ReadyCase, plan: StoredPlan) -> Decision | StoredProfile:
-    """Activates the sweep, waits for it, and makes the profile once every clock is measured; one that ends with too
-    little is made once more."""
+    """Activates a round, waits for it, and begins the next one, or makes the profile once enough is known; a sweep that
+    ends with too little is made once more."""
     if plan.spec.activate_at is None:
         return Decision(_tell(case, plan.spec), write_plan=case.activated(plan))
     assert plan.spec.sweep is not None
     measured = coverage(case.gang.ranks, plan.spec.sweep)
     if not measured.complete and not is_over(plan.spec, case.gang.ranks):
         return Decision(_tell(case, plan.spec))
-    if measured.fewest < LEAST_CLOCKS and plan.inputs == _FIRST:
+    if measured.fewest < LEAST_CLOCKS and not plan.inputs.startswith(_AGAIN):
         return begin(case, _AGAIN)
     if measured.fewest < LEAST_CLOCKS:
         message = (
@@ -67,36 +87,102 @@ def go_on(case: ReadyCase, plan: StoredPlan) -> Decision | StoredProfile:
         return case.refuse(Refusal.SWEEP_INCOMPLETE, message, condition="Profiled")
     if not case.timed:
         return case.wait_for_timing()
+    return _after_round(case, plan, plan.spec.sweep)
+
+
+def _after_round(case: ReadyCase, plan: StoredPlan, sweep: Sweep) -> Decision | StoredProfile:
+    inputs, asked = f"survey {plan.spec.hash}", case.seen.asked
+    is_asked = asked is not None and asked.inputs == inputs
+    if is_asked and case.seen.planned is None:
+        return Decision(_tell(case, plan.spec), ask_planner=asked)
+    noise_s = sweep.earlier.noise_s if sweep.earlier else iteration_noise_s(plan.spec, case.gang.ranks)
     delays = measure_delays(case.gang, case.topology)
-    spec = build_profile(
-        case.gang,
-        case.topology,
-        plan.spec.sweep.clocks_mhz,
-        delays,
-        job=case.job.name,
-        noise_s=iteration_noise_s(plan.spec, case.gang.ranks),
-    )
+    spec = build_profile(case.gang, case.topology, set(swept(sweep)), delays, job=case.job.name, noise_s=noise_s)
+    more, answer = _clocks_left(case, sweep, spec), None
+    if more > 0:
+        answer = case.seen.planned if is_asked else None
+        if answer is None:
+            request = survey_request(inputs, case.gang, spec, delays, sweep, more)
+            return Decision(_tell(case, plan.spec), ask_planner=request)
+    if isinstance(answer, SurveyResult):
+        if answer.uncertainty > KNOWN and answer.tells_most_mhz:
+            return _begin_next(case, plan, next_sweep(sweep, answer.tells_most_mhz, noise_s))
+        if isfinite(answer.uncertainty):
+            spec = spec.model_copy(update={"frontier_uncertainty": figure(answer.uncertainty)})
     name = _profile_name(case.job.name, case.topology)
     old = next((one for one in case.seen.profiles if one.name == name), None)
     return StoredProfile(name, spec, case.job.uid, old.version if old else None)
 
 
+def _clocks_left(case: ReadyCase, sweep: Sweep, spec: EnergyProfileSpec) -> int:
+    """How many clocks the next round may have, by what the user allows."""
+    profiling, length = case.seen.spec.profiling, sweep.iterations_per_block
+    left = min(CLOCKS_A_ROUND, profiling.clocks - len({0, *swept(sweep)}))
+    if profiling.max_energy_j is not None and spec.energy_per_iteration_j > 0:
+        iterations = profiling.max_energy_j / (spec.energy_per_iteration_j * case.topology.data_parallel)
+        left = min(left, floor((iterations - len(swept(sweep)) * length) / length))
+    return left
+
+
+def survey_request(
+    inputs: str, gang: Gang, spec: EnergyProfileSpec, delays: Delays, sweep: Sweep, count: int
+) -> SurveyRequest:
+    """What the planner is asked between two rounds: clocks between those known, for the next one."""
+    known, supported = set(swept(sweep)), gang.supported_clocks_mhz()
+    lowest = min(clock for clock in known if clock)
+    return SurveyRequest(
+        inputs=inputs,
+        profile=spec,
+        orders=tuple(delays.exchanges.written(executed(rank)) for rank in gang.pipeline()),
+        delays=delays,
+        supported_clocks_mhz=supported,
+        newest_mhz=sweep.clocks_mhz if sweep.earlier else (),
+        candidates_mhz=tuple(
+            clock for clock in supported if lowest < clock < spec.default_clock_mhz and clock not in known
+        ),
+        count=count,
+    )
+
+
+def _begin_next(case: ReadyCase, plan: StoredPlan, sweep: Sweep) -> Decision:
+    before = plan.spec
+    spec = before.model_copy(
+        update={
+            "hash": "",
+            "sweep": sweep,
+            "activate_at": None,
+            "default_clock_mhz": case.gang.default_clock_mhz,
+            "control_iteration_time_s": case.gang.control_time_s,
+        }
+    )
+    following = case.new_plan(spec, f"{plan.inputs}, after {before.hash}")
+    return Decision(_tell(case, following.spec), write_plan=following)
+
+
 def _tell(case: ReadyCase, spec: JobPlanSpec) -> EnergyPlanStatus:
     assert spec.sweep is not None
-    total, block = len(spec.sweep.clocks_mhz), 0
+    length, earlier = spec.sweep.iterations_per_block, len(spec.sweep.earlier.clocks_mhz) if spec.sweep.earlier else 0
+    total = earlier + len(spec.sweep.clocks_mhz)
+    block, at = earlier, min(rank.iteration for rank in case.gang.ranks)
     if spec.activate_at is None:
         message = (
             f"About to measure the work at several clocks, in {total} blocks of iterations; {case.unready(spec.hash)}."
         )
+        if earlier:
+            message = (
+                f"{earlier} blocks of iterations are measured, and the frontier isn't known to {KNOWN:.0%} yet; about "
+                f"to measure {total - earlier} more; {case.unready(spec.hash)}."
+            )
     else:
-        at = min(rank.iteration for rank in case.gang.ranks)
-        block = max(0, min(total, (at - spec.activate_at) // spec.sweep.iterations_per_block + 1))
+        block += max(0, (at - spec.activate_at) // length + 1)
         message = (
-            f"Measuring the work at several clocks: block {block} of {total}, {spec.sweep.iterations_per_block} "
-            "iterations each."
-            if block
-            else f"The sweep of clocks begins at iteration {spec.activate_at}; the job is at {at}."
+            f"Measuring the work at several clocks: block {min(block, total)} of {total}, {length} iterations each."
         )
+        if block > total:
+            message = f"{total} blocks of iterations are measured; finding out how well the frontier is known."
+        elif block == earlier:
+            message = f"The sweep of clocks goes on at iteration {spec.activate_at}; the job is at {at}."
+    block = min(block, total)
     case.story.tell("Profiled", False, "Sweeping", message)
     return case.story.end(Phase.PROFILING, message, progress=f"{block}/{total} blocks")
 

@@ -10,7 +10,9 @@ Points are right, with a normal error, or (one of fifteen) wrong by more: each w
 right. Stages that run the same kind share its shape: how far they differ is estimated as in a meta-analysis (random
 effects, DerSimonian and Laird 1986), and a stage leans on the others as far as its own points say little. A power cap
 shows in watts sooner than in seconds, so what watts tell of it counts when curves of seconds are weighted. What a curve
-leaves at neighbouring clocks alike is the GPU's and is kept (kriging); the rest is noise.
+leaves at neighbouring clocks alike is the GPU's and is kept (kriging); the rest is noise. What disturbs a measurement
+makes it last longer: where errors are given, clocks side by side that are much sooner than a curve are kept too, as a
+step.
 """
 
 from __future__ import annotations
@@ -40,6 +42,10 @@ _OWN_SHAPE: Final = 0.1
 _WRONG: Final = 1 / 15
 """The share of points that something disturbed."""
 _WRONG_BY: Final = 0.05
+_LUCK: Final = 6.0
+"""Standard errors by which luck alone makes a value too small."""
+_STEP: Final = 0.01
+"""So much below a curve, and more than luck makes it, a value is a step of the GPU's."""
 _NOISE: Final = 0.01
 """Relative noise of a point where nothing tells it, worth as much as three points that do."""
 _NOISE_WORTH: Final = 3
@@ -63,11 +69,15 @@ _ROUNDS_OF_NOISE: Final = 3
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """Measured values by clock (a fraction of the highest one of all stages), with relative standard errors."""
+    """Measured values by clock (a fraction of the highest one of all stages), with relative standard errors.
+
+    no_luck: whether a value far below the curve is right: what disturbs a measurement makes it larger.
+    """
 
     at: Floats
     values: Floats
     errors: Floats
+    no_luck: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +187,7 @@ def likely(
     known_errors = [error for error in _joined({stage: one.errors for stage, one in stages.items()}) if error]
     usual = float(np.sqrt(np.mean(np.square(known_errors)))) if known_errors else 0.0
     scaled = {
-        stage: Series(one.at, one.values / scales[stage], np.where(one.errors > 0, one.errors, usual))
+        stage: replace(one, values=one.values / scales[stage], errors=np.where(one.errors > 0, one.errors, usual))
         for stage, one in stages.items()
     }
     features = {stage: family.features(one.at) for stage, one in stages.items()}
@@ -356,7 +366,7 @@ def _completed(
     of_all = curves.level[:, None] + curves.slope[:, None] * wanted.features
     mean = weights @ of_all
     at = np.array([int(np.argmin(np.abs(wanted.at - clock))) for clock in series.at], dtype=np.intp)
-    bend = _bend(series.at, series.values / mean[at] - 1, noise, alike, wanted.at)
+    bend = _bend(series, series.values / mean[at] - 1, noise, alike, wanted.at)
     ones = np.stack([np.ones_like(wanted.features), wanted.features], axis=2)
     within = np.einsum("c,cij,cni,cnj->n", weights, curves.covariance, ones, ones)
     errors = np.sqrt((within * _MORE**2 + weights @ (of_all - mean) ** 2) / mean**2 + bend.variance)
@@ -401,19 +411,27 @@ class _Bend:
         return found
 
 
-def _bend(at: Floats, left: Floats, noise: Floats, alike: float, wanted: Floats) -> _Bend:
+def _bend(series: Series, left: Floats, noise: Floats, alike: float, wanted: Floats) -> _Bend:
+    alone = np.maximum(noise - alike, _LEAST_NOISE**2)
+    least = np.maximum(_STEP, _LUCK * np.sqrt(noise))
+    # One alone may be disturbed; where there are steps, all that the curve leaves may be as large.
+    below, beside = left < -least, np.concatenate([[False], left < -least / 2, [False]])
+    steps = series.no_luck & below & (beside[2:] | beside[:-2])
+    if steps.any():
+        alike = max(alike, float(np.mean(left[steps] ** 2)))
+
     def together(one: Floats, other: Floats) -> Floats:
         found: Floats = alike * np.exp(-np.abs(np.log(one)[:, None] - np.log(other)) / _REACH)
         return found
 
-    alone = np.maximum(noise - alike, _LEAST_NOISE**2)
     right = np.ones(len(left))
     for _ in range(_ROUNDS):
         wide = (1 - right) * _WRONG_BY**2
-        inverse = np.linalg.inv(together(at, at) + np.diag(alone + wide))
+        inverse = np.linalg.inv(together(series.at, series.at) + np.diag(alone + wide))
         # What the others say of each point (leave one out), and how sure they are.
         own = np.diag(inverse)
         right, _ = _right(inverse @ left / own, 1 / own - wide)
-    gain = together(wanted, at) @ inverse
-    variance = np.maximum(alike - (gain * together(wanted, at)).sum(axis=1), 0)
+        right = np.where(steps, 1.0, right)
+    gain = together(wanted, series.at) @ inverse
+    variance = np.maximum(alike - (gain * together(wanted, series.at)).sum(axis=1), 0)
     return _Bend(gain @ left, variance, right, gain, alike, alone + wide)

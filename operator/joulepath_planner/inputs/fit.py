@@ -117,7 +117,7 @@ def _clocks(stage: int, kind: str, points: tuple[Point, ...], supported: Collect
 def _times(points: tuple[Point, ...], top: int) -> Series:
     seconds = np.array([point.time_s for point in points])
     errors = np.array([point.time_se_s for point in points]) / seconds
-    return Series(np.array([point.clock_mhz / top for point in points]), seconds, errors)
+    return Series(np.array([point.clock_mhz / top for point in points]), seconds, errors, bool(errors.any()))
 
 
 def _powers(points: tuple[Point, ...], top: int) -> Series:

@@ -1,0 +1,36 @@
+"""Between two rounds of a sweep: how well the frontier is known by now, and which clocks to measure next.
+
+Like `compute` it runs in the planner's process, beside the job, which trains at default clocks meanwhile.
+"""
+
+from __future__ import annotations
+
+import joulepath_planner as planner
+from joulepath_bridge.pipeline import pipeline_of, profile_of
+from joulepath_operator.facts.refusals import Refusal
+from joulepath_operator.facts.request import PlanRefusal, SurveyRequest, SurveyResult
+
+__all__ = ["look"]
+
+
+def look(request: SurveyRequest) -> SurveyResult | PlanRefusal:
+    """Takes seconds. What rules a plan out rules this out too, and comes back as a refusal."""
+    try:
+        pipeline = pipeline_of(
+            request.profile,
+            request.orders,
+            profile=profile_of(request.profile),
+            transfers_s=request.delays.transfers_s,
+            overheads_s=request.delays.overheads_s,
+            tails_s=request.delays.tails_s,
+        )
+        found = planner.survey(
+            pipeline,
+            request.supported_clocks_mhz,
+            newest_mhz=request.newest_mhz,
+            candidates_mhz=request.candidates_mhz,
+            count=request.count,
+        )
+    except planner.PlannerError as error:
+        return PlanRefusal(Refusal.NOT_PLANNABLE, f"The planner refuses: {str(error).rstrip('.')}.")
+    return SurveyResult(found.uncertainty, found.tells_most_mhz)

@@ -1,0 +1,143 @@
+"""A sweep goes on in rounds until the frontier is known, within what the user allows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import inf
+from typing import Any
+
+import pytest
+
+from joulepath_crds import EnergyPlanSpec, JobPlanSpec, Purpose
+from joulepath_operator.facts.refusals import Refusal
+from joulepath_operator.facts.request import Answer, PlanRefusal, Request, SurveyRequest, SurveyResult
+from joulepath_operator.planning.surveying import look
+
+NewWorld = Callable[..., Any]
+
+
+@pytest.fixture
+def surveyed(new_world: NewWorld) -> Callable[..., Any]:
+    """A world in which surveys are answered like this, one after the other, the last one ever after."""
+
+    def make(*answers: SurveyResult | PlanRefusal, **profiling: Any) -> Any:
+        world = new_world(EnergyPlanSpec.from_api({"job": {"name": "gpt3"}, "profiling": profiling}))
+        left, plan = list(answers), world.answer
+
+        def answer(request: Request) -> Answer:
+            if not isinstance(request, SurveyRequest):
+                return plan(request)  # type: ignore[no-any-return]
+            world.surveys.append(request)
+            return left.pop(0) if len(left) > 1 else left[0]
+
+        world.answer, world.surveys = answer, []
+        return world
+
+    return make
+
+
+def told(uncertainty: float, *clocks: int) -> SurveyResult:
+    return SurveyResult(uncertainty, clocks)
+
+
+def sweeps(world: Any) -> list[JobPlanSpec]:
+    """The rounds that ran."""
+    return [one for one in world.writes if one.purpose is Purpose.SWEEP and one.activate_at is not None]
+
+
+def test_rounds_follow_until_the_frontier_is_known(surveyed: Callable[..., Any]) -> None:
+    world = surveyed(told(inf, 1350, 1200), told(0.02, 1275), told(0.008, 1140))
+    world.settle()
+    world.run(90)
+    rounds = [one.sweep.clocks_mhz for one in sweeps(world) if one.sweep]
+    assert [len(one) for one in rounds] == [7, 2, 1]
+    assert rounds[1:] == [(1350, 1200), (1275,)]
+    (profile,) = world.profiles.values()
+    assert profile.spec.frontier_uncertainty == 0.008
+    assert len(profile.spec.stages[0].kinds[0].points) == 7
+    last = sweeps(world)[-1].sweep
+    assert last is not None
+    assert last.earlier is not None
+    assert last.earlier.clocks_mhz == (*rounds[0], *rounds[1])
+    assert last.earlier.iterations == 9 * 4
+
+
+def test_a_survey_is_told_what_is_new_and_asks_for_clocks_that_nobody_measured(surveyed: Callable[..., Any]) -> None:
+    world = surveyed(told(inf, 1350, 1200), told(0.001))
+    world.settle()
+    world.run(70)
+    first, second = world.surveys[0], world.surveys[-1]
+    assert first.newest_mhz == ()
+    assert second.newest_mhz == (1350, 1200)
+    measured = {point.clock_mhz for point in second.profile.stages[0].kinds[0].points}
+    assert {1350, 1200} <= measured
+    assert not measured & set(second.candidates_mhz)
+    assert min(measured) < min(second.candidates_mhz)
+    assert max(second.candidates_mhz) < max(measured)
+
+
+def test_no_more_clocks_than_the_user_allows_are_measured(surveyed: Callable[..., Any]) -> None:
+    world = surveyed(told(inf, 1350, 1200, 1275), told(0.5, 1140, 1185), clocks=6)
+    world.settle()
+    world.run(90)
+    assert [one.count for one in world.surveys] == [2]
+    assert world.profiles, "a further round would be over the limit: nobody is asked"
+
+
+def test_no_round_begins_that_would_take_more_joules_than_allowed(surveyed: Callable[..., Any]) -> None:
+    world = surveyed(told(0.001))
+    world.settle()
+    world.run(60)
+    (profile,) = world.profiles.values()
+    for blocks, rounds in ((7.5, 1), (8.5, 2)):
+        joules = blocks * 4 * profile.spec.energy_per_iteration_j
+        bounded = surveyed(told(inf, 1350), told(0.5, 1140), maxEnergyJoules=joules)
+        bounded.settle()
+        bounded.run(90)
+        assert len(sweeps(bounded)) == rounds
+
+
+def test_no_clock_is_measured_at_which_an_iteration_could_last_longer_than_allowed(
+    surveyed: Callable[..., Any],
+) -> None:
+    world = surveyed(told(0.001), maxSlowdownPercent=10)
+    world.settle()
+    world.run(60)
+    (sweep,) = sweeps(world)
+    assert sweep.sweep is not None
+    assert min(clock for clock in sweep.sweep.clocks_mhz if clock) >= 1410 / 1.1
+
+
+@pytest.mark.parametrize("why", [Refusal.PLANNER_TIMEOUT, Refusal.NOT_PLANNABLE])
+def test_a_survey_that_fails_leaves_what_is_measured(surveyed: Callable[..., Any], why: Refusal) -> None:
+    world = surveyed(PlanRefusal(why, "It failed."))
+    world.settle()
+    world.run(60)
+    assert len(sweeps(world)) == 1
+    (profile,) = world.profiles.values()
+    assert profile.spec.frontier_uncertainty is None
+
+
+def test_agents_that_were_started_anew_between_two_rounds_measure_all_once_more(surveyed: Callable[..., Any]) -> None:
+    world = surveyed(told(inf, 1350, 1200), told(0.001))
+    world.settle()
+    while not (world.plan.sweep and world.plan.sweep.earlier):
+        world.run(1, every=1)
+    world._swept = lambda: set()
+    world.run(30)
+    del world._swept
+    assert world.plan.sweep.earlier is None
+    world.run(90)
+    assert world.profiles
+
+
+def test_the_planner_s_process_says_why_it_can_not_look(surveyed: Callable[..., Any]) -> None:
+    world = surveyed(told(0.001))
+    world.settle()
+    world.run(60)
+    request = world.surveys[0]
+    profile = request.profile.model_copy(update={"blocking_power": ()})
+    bad = SurveyRequest(request.inputs, profile, (("0:F0",),), request.delays, request.supported_clocks_mhz, (), (), 1)
+    answer = look(bad)
+    assert isinstance(answer, PlanRefusal)
+    assert answer.reason is Refusal.NOT_PLANNABLE
