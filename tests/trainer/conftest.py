@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
@@ -45,7 +46,7 @@ class Nursery:
         self._process: subprocess.Popen[bytes] | None = None
         with (shared / "lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            meeting = shared / f"{Path(python).parents[1].name}.sock"
+            meeting = shared / f"{zlib.crc32(f'{python} {scenarios}'.encode()):08x}.sock"
             lines = self._meet(meeting) or self._meet(meeting, start=True)
         assert lines is not None, "the nursery doesn't start"
         self._lines = lines

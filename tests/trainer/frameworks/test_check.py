@@ -10,6 +10,7 @@ import pytest
 from agent_double import AgentDouble
 from joulepath_trainer.frameworks import deepspeed, megatron, pipelining
 from joulepath_trainer.frameworks.check import Check, Wrapped
+from joulepath_trainer.frameworks.passes import Passes
 from joulepath_trainer.frameworks.steps import Steps
 from tests.trainer.conftest import Nursery
 
@@ -55,7 +56,9 @@ def test_what_is_lacked_is_told_with_the_version_of_the_moment(monkeypatch: pyte
 @pytest.mark.parametrize("adapter", [pipelining.PipelineSteps, megatron.MegatronSteps, deepspeed.DeepSpeedSteps])
 def test_a_module_with_nothing_of_what_is_known_is_left_as_it_is(adapter: Any) -> None:
     check, module = Check(), SimpleNamespace(other=3)
-    made = adapter(Steps(None, lambda: None), check)  # type: ignore[arg-type]
+    steps = Steps(None, lambda: None)  # type: ignore[arg-type]
+    passes = (Passes(None),) if adapter is megatron.MegatronSteps else ()  # type: ignore[arg-type]
+    made = adapter(steps, *passes, check)
     for name in ("observe_stages", "observe_schedules", "observe_engine"):
         if hasattr(made, name):
             getattr(made, name)(module)
@@ -73,5 +76,5 @@ def test_a_torch_whose_pipelines_are_other_ones_is_told_as_far_as_it_is_known(nu
         assert rank.hello.lacks.startswith(f"{rank.hello.framework} isn't as known (")
         assert rank.records
         assert not any(record.spans for record in rank.records)
-        whose = "Schedule1F1B" if lost == "computations" else ""
+        whose = "Schedule1F1B" if lost == "computations" else "IterationsOnly"
         assert rank.hello.pipeline.schedule == whose
