@@ -128,6 +128,11 @@ bench-gaps: venv ## How far plans are above the bound where hulls are coarse; wr
 bench-agent: venv bench-soak ## How soon the agent orders a clock, and what it takes of a node; writes benchmarks/results/agent.json
 	@$(PY) benchmarks/agent.py $(ARGS)
 
+# make bench-trainer ARGS="--only megatron-0.16.1"     models of these alone
+.PHONY: bench-trainer
+bench-trainer: venv ## What the trainer costs, and how near models come to each framework (25 minutes); writes benchmarks/results/trainer.json
+	@$(PY) -m benchmarks.trainer $(ARGS)
+
 # make bench-soak SOAK="--hours 6"
 .PHONY: bench-soak
 bench-soak: venv ## Does a node's agent grow in a simulated day (8 minutes)? writes benchmarks/results/soak.json

@@ -37,6 +37,8 @@ def _node(source: Schema, definitions: dict[str, Schema]) -> Schema:
         return _node(node, definitions)
     if node.get("default") in (None, "", [], ()):
         node.pop("default", None)
+    elif isinstance(node["default"], dict):
+        node["default"] = {key: value for key, value in node["default"].items() if value is not None}
     if "description" in node:
         node["description"] = " ".join(node["description"].split()) + _default_in_words(node)
     integer = node.get("type") == "integer"

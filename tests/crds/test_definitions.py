@@ -95,6 +95,11 @@ def _faults(path: str, node: dict[str, Any]) -> Iterator[str]:
             yield f"doesn't tell its unit: {node['description']}"
 
 
+def test_no_default_holds_a_null() -> None:
+    for path, field in FIELDS:
+        assert "null" not in yaml.safe_dump(field.get("default", 0)), f"{path}: the API server refuses it"
+
+
 def test_fields_are_structural_described_and_bounded_and_tell_their_units() -> None:
     checked = [(path, node) for path, node in FIELDS if not path.endswith(".metadata")]
     assert [f"{path}: {fault}" for path, node in checked for fault in _faults(path, node)] == []
