@@ -120,14 +120,14 @@ def test_a_plan_with_only_a_job_gets_the_defaults(api: Api) -> None:
         "mode": "Enforce",
         "maxSlowdownPercent": 0,
         "granularity": "auto",
-        "profiling": {"clocks": 12, "iterationsPerClock": 3, "reuse": True},
+        "profiling": {"clocks": 12, "iterationsPerClock": 3, "maxSlowdownPercent": 67, "reuse": True},
         "measurement": {"blockIterations": 6, "pairs": 32},
     }
 
 
 def test_a_part_of_the_profiling_keeps_the_other_defaults(api: Api) -> None:
     spec = api.apply("EnergyPlan", "part", spec={"job": JOB, "profiling": {"clocks": 5}})["spec"]
-    assert spec["profiling"] == {"clocks": 5, "iterationsPerClock": 3, "reuse": True}
+    assert spec["profiling"] == {"clocks": 5, "iterationsPerClock": 3, "maxSlowdownPercent": 67, "reuse": True}
 
 
 def test_the_example_is_accepted(api: Api) -> None:
