@@ -117,7 +117,7 @@ def test_one_that_makes_room_leaves_no_clock_locked_and_is_said_to_be_queued(
     status = record.wait("queued", "the wait", BACK_S, is_queued)
     since_ns = wait_returned(release, "node0", gpus, preempted_ns)
     assert {one.type: one.status for one in status.conditions}["Active"] != "True"
-    assert record.plan("queued") is None
+    until("no plan", 30, lambda: record.plan("queued") is None)
     jobs.phase(cluster, "urgent", "Running")
     until("the end of its pods", BACK_S, lambda: pods_of(cluster, "queued") == "")
     assert gpus <= release.gpus("node0").at_default(since_ns)
