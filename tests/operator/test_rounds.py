@@ -145,7 +145,8 @@ def test_a_clock_that_an_agent_has_forgotten_is_measured_once_more_and_no_oftene
         def swept(known: Any = known, world: Any = world, learns: bool = learns, lowest: int = lowest) -> set[int]:
             sweep = world.plan.sweep if world.plan else None
             again = sweep is not None and lowest in (*sweep.clocks_mhz, *sweep.earlier.clocks_mhz[7:])
-            return known() - (set() if learns and again else {lowest})
+            found: set[int] = known() - (set() if learns and again else {lowest})
+            return found
 
         world._swept = swept
         world.run(90)

@@ -45,7 +45,9 @@ def lost_mhz(ranks: Sequence[RankReport], sweep: Sweep) -> tuple[int, ...]:
     anew since, or the block's iterations were spoiled."""
     blocks = swept(sweep)
     once = sorted({clock for clock in blocks if clock and blocks.count(clock) == 1}, reverse=True)
-    return tuple(clock for clock in once if not coverage(ranks, sweep.model_copy(update={"clocks_mhz": (clock,)})).complete)
+    return tuple(
+        clock for clock in once if not coverage(ranks, sweep.model_copy(update={"clocks_mhz": (clock,)})).complete
+    )
 
 
 def is_over(plan: JobPlanSpec, ranks: Sequence[RankReport]) -> bool:

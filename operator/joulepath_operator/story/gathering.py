@@ -50,7 +50,8 @@ def explain(observation: Observation, job: TrainingJob, gang: Gang | None, *, la
         why, level = observation.denied.rstrip("."), observation.admission.level if observation.admission else ""
         remedy = _REFUSED[observation.way]
         if level in FORBIDDING_LEVELS:
-            remedy = f"The webhook adds nothing to them, as namespace {observation.namespace} enforces Pod Security level {level}."
+            enforced = f"as namespace {observation.namespace} enforces Pod Security level {level}"
+            remedy = f"The webhook adds nothing to them, {enforced}."
         return "NoPods", f"{named} ({why}). {remedy}"
     if (asked := observation.admission) is not None:
         if not pods and not asked.labelled:
