@@ -33,7 +33,7 @@ from joulepath_planner.inputs.fit import Fit, fit
 from joulepath_planner.inputs.instruction import StageKind
 from joulepath_planner.inputs.pipeline import Pipeline
 from joulepath_planner.inputs.profile import Point, Profile
-from joulepath_planner.inputs.schedule import Schedule, recorded
+from joulepath_planner.inputs.schedule import Schedule
 
 __all__ = ["Survey", "survey"]
 
@@ -45,12 +45,12 @@ _POINTS: Final = 3
 """Of the frontier, from T_min to T*_free."""
 _INSTRUCTIONS: Final = 200
 """So many are worked out within a hundredth of a second."""
-
-
 _REACH: Final = 0.08
 """How far in clock, as a fraction, what no curve has stays alike."""
 _STEPS: Final = 0.01
 """What no curve has, as a standard deviation, while nothing tells it."""
+_MOST_STEPS: Final = 0.3
+"""The same at most: with more, anything may be."""
 _LEAST: Final = 3
 """Clocks of a series without which it says nothing of a curve."""
 
@@ -91,10 +91,10 @@ def survey(
         steps = _steps(pipeline.profile, before, predicted, newest_mhz)
         wrong = float(np.abs(np.array(_energies_j(likely, predicted, factors)) / mean_j - 1).max())
     clocks = sorted({point.clock_mhz for points in fitted.likely.points.values() for point in points})
-    unknown = steps**2 * _unknown(_clocks(pipeline.profile), clocks)
-    late = float(np.sqrt(np.diag(unknown).mean()))
-    root = np.linalg.cholesky(unknown + 1e-12 * np.eye(len(clocks)))
-    bends = 1 + root @ np.random.default_rng(0).standard_normal((len(clocks), _WAYS))
+    unknown = _unknown(_clocks(pipeline.profile), clocks)
+    late = steps * float(np.sqrt(np.diag(unknown).mean()))
+    root = np.linalg.cholesky(unknown + 1e-9 * np.eye(len(clocks)))
+    bends = np.exp(steps * root @ np.random.default_rng(0).standard_normal((len(clocks), _WAYS)))
     ways = _ways(fitted, dict(zip(clocks, bends, strict=True)))
     energies_j = np.array([_energies_j(likely, _way(fitted, ways, place), factors) for place in range(_WAYS)])
     off = (energies_j - energies_j.mean(axis=0)) / mean_j
@@ -147,7 +147,7 @@ def _steps(measured: Profile, before: Profile, predicted: Profile, newest_mhz: C
         for point in points
         if point.clock_mhz in newest and not measured.is_fixed(*key)
     ]
-    return float(np.sqrt(np.mean(squares)))
+    return min(_MOST_STEPS, float(np.sqrt(np.mean(squares))))
 
 
 def _unknown(known_mhz: Sequence[int], at_mhz: Sequence[int]) -> Floats:
@@ -177,13 +177,19 @@ def _ways(fitted: Fit, bends: Mapping[int, Floats]) -> _Ways:
 
 
 def _short(schedule: Schedule) -> Schedule:
-    """The same with the first microbatches only."""
+    """The same with the first microbatches only, and the marks of messages that are left with both of their ends."""
     microbatches = sorted({one.microbatch for order in schedule.orders for one in order})
     each = sum(map(len, schedule.orders)) / len(microbatches)
     kept = set(microbatches[: max(1, int(_INSTRUCTIONS / each))])
     if len(kept) == len(microbatches):
         return schedule
-    return recorded([[one for one in order if one.microbatch in kept] for order in schedule.orders])
+    left = {one for order in schedule.orders for one in order if one.microbatch in kept}
+    return Schedule(
+        tuple(tuple(one for one in order if one in left) for order in schedule.orders),
+        sent_after={one: at for one, at in schedule.sent_after.items() if {one, at} <= left},
+        awaited_before={one: at for one, at in schedule.awaited_before.items() if {one, at} <= left},
+        held=schedule.held & left,
+    )
 
 
 def _asked(likely: Problem) -> tuple[Floats, _Prices]:

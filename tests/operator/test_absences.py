@@ -195,8 +195,17 @@ def test_pods_that_the_api_server_refuses_are_told_with_its_own_words(new_world:
     world.denied = (
         "pods \"gpt3-master-0\" is forbidden: ValidatingAdmissionPolicy 'no-host' denied request: no hostPath."
     )
-    world.admission = Admission("team", "restricted")
     _, reason, message = injected(world)
     assert reason == "NoPods"
     assert f"the API server refuses them ({world.denied[:-1]}). " in message
     assert then in message
+
+
+def test_pods_to_which_nothing_is_added_are_not_said_to_be_refused_for_that(new_world: Callable[..., Any]) -> None:
+    world = new_world()
+    world.ranks, world.denied = 0, 'violates PodSecurity "restricted:latest": runAsNonRoot != true'
+    world.admission = Admission("team", "restricted")
+    _, reason, message = injected(world)
+    assert reason == "NoPods"
+    assert "The webhook adds nothing to them, as namespace team enforces Pod Security level restricted." in message
+    assert "in a moment" not in message

@@ -294,6 +294,7 @@ def test_a_pod_that_is_refused_stops_all_injection_and_not_the_init_container_al
         'pods is forbidden: User "operator" cannot create resource "pods" in API group "" in the namespace "team"',
         'pods "p" is forbidden: unable to create new content in namespace team because it is being terminated',
         'Internal error occurred: failed calling webhook "w": connection refused',
+        'pods "p" is forbidden: violates PodSecurity "restricted:latest": runAsNonRoot != true',
     ],
 )
 def test_what_refuses_a_pod_without_us_as_well_stops_nothing(why: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -16,7 +17,9 @@ from joulepath_crds import Coordinates, GpuReport, Instruction, InstructionTime,
 from joulepath_operator.facts.exchanges import Exchanges
 from joulepath_operator.facts.gang import Gang
 from joulepath_operator.figures.delays import measure_delays
+from joulepath_operator.figures.learning import learnt_exchanges
 from joulepath_operator.figures.order import executed
+from joulepath_operator.figures.timelines import Iteration, Timelines
 from tests.examples import examples
 from tests.planner.exchanging import APART, HELD, SENT_TOGETHER, TOGETHER, Exchanging, Ran, play
 
@@ -180,3 +183,54 @@ def test_an_order_is_written_with_what_differs_from_the_rule() -> None:
     schedule = planner.recorded(["F0 F1 B0 B1", [*Exchanges(FB, FB).written(order[:3]), "1:B1"]])
     (sent,), (awaited,) = schedule.sent_after.items(), schedule.awaited_before.items()
     assert [one.label for one in (*sent, *awaited)] == ["1:F1", "1:B0", "1:B0", "1:F1"]
+
+
+def test_what_is_looked_at_does_not_grow_with_what_ranks_tell(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It runs in the operator's process, and a training may tell tens of thousands of instructions."""
+    looked: list[int] = []
+    real = Timelines.joined
+
+    def joined(self: Timelines, exchanges: Exchanges) -> Iteration:
+        looked.append(sum(map(len, self.orders)))
+        return real(self, exchanges)
+
+    monkeypatch.setattr(Timelines, "joined", joined)
+    random = Random(1)
+    labels = [f"{kind}{number}" for number in range(1500) for kind in "FBIW"]
+    random.shuffle(labels)
+    times = tuple(
+        InstructionTime(instruction=label, stage=0, begin_s=at + random.random(), end_s=at + 0.5)
+        for at, label in enumerate(labels)
+    )
+    schedule = made("1f1b", 2, 2)
+    rank = gang_of(schedule, APART, Random(1)).ranks[0].model_copy(update={"timeline": times})
+    learnt_exchanges([Timelines([rank])])
+    assert max(looked) <= 1024
+
+
+def test_of_many_replicas_some_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = gang_of(SHAPES["1f1b"], APART, Random(1))
+    ranks = tuple(
+        rank.model_copy(
+            update={
+                "rank": 4 * data + rank.rank,
+                "data_parallel": 100,
+                "coordinates": Coordinates(data=data, pipeline=rank.rank),
+            }
+        )
+        for data in range(100)
+        for rank in one.ranks
+    )
+    gang, few = Gang(0, 400, ranks, one.gpus, {}), one.topology()
+    made_of: list[int] = []
+    real = Timelines.__init__
+
+    def count(self: Timelines, ranks: Sequence[RankReport], instructions: int | None = None) -> None:
+        made_of.extend(rank.coordinates.data for rank in ranks)
+        real(self, ranks, instructions)
+
+    monkeypatch.setattr(Timelines, "__init__", count)
+    found = measure_delays(gang, few.model_copy(update={"data_parallel": 100}))
+    assert len(set(made_of)) <= 16
+    assert max(made_of) > 80
+    assert found.transfers_s == pytest.approx(measure_delays(one, few).transfers_s)

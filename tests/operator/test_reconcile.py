@@ -73,6 +73,8 @@ class Server(HTTPServer):
         self.gets: list[str] = []
         self.events: list[dict[str, Any]] = []
         self.puts: list[str] = []
+        self.unknown: set[str] = set()
+        """Fields and phases of a status that its CustomResourceDefinition doesn't have."""
         self.deletes: list[str] = []
 
 
@@ -98,6 +100,11 @@ class _Handler(BaseHTTPRequestHandler):
         if self._name() not in self.server.objects:
             self._answer((404, {}))
             return
+        if (status := body.get("status", {})).get("phase") in self.server.unknown:
+            self._answer((422, {"message": f"status.phase: Unsupported value: {status['phase']}"}))
+            return
+        for field in self.server.unknown & status.keys():
+            del status[field]
         self.server.objects[self._name()] = body
         self.server.puts.append(self._name())
         self._answer((200, body))
@@ -349,6 +356,23 @@ def test_a_plan_of_which_the_api_server_drops_a_part_is_told_with_the_remedy(
     assert "is not stored as it was written" in told.message
     assert "kubectl apply --server-side -f crds/" in told.message
     assert server.posts == 1
+
+
+@pytest.mark.parametrize("unknown", ["topology", "Profiling"])
+def test_a_status_that_an_older_definition_does_not_have_is_told_with_the_remedy_and_written_no_more(
+    server: Server, api: Api, new_world: Callable[..., Any], unknown: str
+) -> None:
+    world = new_world()
+    index = watched(server, world)
+    server.unknown = {unknown}
+    reconciler = Reconciler(api, index, PlannerPool(), Metrics())
+    for _ in range(3):
+        asyncio.run(reconciler(PLAN))
+    told = EnergyPlanStatus.from_api(server.objects["energyplans/plan"]["status"])
+    assert told.phase == "Refused"
+    assert "kubectl apply --server-side -f crds/" in told.message
+    assert len(server.puts) <= 2
+    assert server.posts == 0
 
 
 def test_a_job_plan_that_the_cluster_lacks_is_forgotten(

@@ -131,6 +131,32 @@ def test_agents_that_were_started_anew_between_two_rounds_measure_all_once_more(
     assert world.profiles
 
 
+def test_a_clock_that_an_agent_has_forgotten_is_measured_once_more_and_no_oftener(surveyed: Callable[..., Any]) -> None:
+    """Of an agent that was started anew when there were rounds enough to go on without; else the lowest clock of its
+    stage would be missing for good, and all that a plan could have saved there."""
+    for learns in (True, False):
+        world = surveyed(told(inf, 1350, 1200, 1275), told(0.001))
+        world.settle()
+        while not (world.plan.sweep and world.plan.sweep.earlier):
+            world.run(1, every=1)
+        lowest = min(filter(None, world.plan.sweep.earlier.clocks_mhz))
+        known = world._swept
+
+        def swept(known: Any = known, world: Any = world, learns: bool = learns, lowest: int = lowest) -> set[int]:
+            sweep = world.plan.sweep if world.plan else None
+            again = sweep is not None and lowest in (*sweep.clocks_mhz, *sweep.earlier.clocks_mhz[7:])
+            found: set[int] = known() - (set() if learns and again else {lowest})
+            return found
+
+        world._swept = swept
+        world.run(90)
+        rounds = [one.sweep.clocks_mhz for one in sweeps(world) if one.sweep]
+        assert rounds[1:] == [(1350, 1200, 1275), (lowest,)]
+        (profile,) = world.profiles.values()
+        points = {point.clock_mhz for point in profile.spec.stages[0].kinds[0].points}
+        assert (lowest in points) == learns
+
+
 def test_the_planner_s_process_says_why_it_can_not_look(surveyed: Callable[..., Any]) -> None:
     world = surveyed(told(0.001))
     world.settle()

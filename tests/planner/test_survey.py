@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import replace
+from itertools import pairwise
 from math import inf, isinf
 
 import pytest
@@ -67,3 +68,39 @@ def test_a_long_iteration_is_as_known_as_its_first_microbatches(newest: tuple[in
     )
     assert short == replace(long)
     assert (short.uncertainty == inf) == (not newest)
+
+
+def test_of_a_long_iteration_messages_leave_as_late_as_of_a_short_one() -> None:
+    """As of Megatron's batched exchanges; else another frontier than the job's is looked at."""
+
+    def together(microbatches: int) -> Pipeline:
+        pipeline = measured((0, 8, 15, 25, 40), microbatches=microbatches)
+        pairs = [
+            (one, behind)
+            for order in pipeline.schedule.orders
+            for one, behind in pairwise(order)
+            if (one.kind, behind.kind) == ("F", "B")
+        ]
+        marked = replace(
+            pipeline.schedule, sent_after=dict(pairs), awaited_before={behind: one for one, behind in pairs[3:]}
+        )
+        return replace(pipeline, schedule=marked)
+
+    short, long = (survey(together(count), CLOCKS, (CLOCKS[15],), CLOCKS[1:-1], 2) for count in (33, 200))
+    assert short == long
+
+
+def test_a_round_that_came_far_otherwise_is_looked_at_all_the_same() -> None:
+    pipeline = measured((0, 8, 15, 25, 40))
+    for factor in (1.3, 1.4, 20.0):
+        points = {
+            key: tuple(
+                replace(one, time_s=factor * one.time_s, energy_j=factor * one.energy_j, time_se_s=one.time_s)
+                if one.clock_mhz == CLOCKS[25]
+                else one
+                for one in some
+            )
+            for key, some in pipeline.profile.points.items()
+        }
+        odd = replace(pipeline, profile=Profile(points, 80.0))
+        assert 0.01 < survey(odd, CLOCKS, (CLOCKS[25],), CLOCKS[1:-1], 1).uncertainty < inf

@@ -145,13 +145,14 @@ class Reconciler:
         """Writes what was decided, or what is decided instead while something is in its way."""
         namespace, before = key[0], _status(body)
         decision = self._unblocked(namespace, body, decision)
-        if decision.status != before or "status" not in body:
-            body = self._api.write_status(body, decision.status)
-            if decision.status.message != before.message:
-                log.info("%s/%s: %s: %s", *key, decision.status.phase.value, decision.status.message)
-        if decision.notice is not None:
-            self._api.notify(body, decision.notice)
         try:
+            if decision.status != before or "status" not in body:
+                body = self._api.write_status(body, decision.status)
+                if decision.status.message != before.message:
+                    log.info("%s/%s: %s: %s", *key, decision.status.phase.value, decision.status.message)
+                _check_kept(decision.status, body)
+            if decision.notice is not None:
+                self._api.notify(body, decision.notice)
             self._write(namespace, body, decision)
         except UnacceptableError as error:
             self._api.write_status(body, self._unacceptable(body, decision.status, error))
@@ -218,6 +219,17 @@ def _status(body: Body) -> EnergyPlanStatus:
     except ValidationError:
         log.warning("%s: its status can't be read, the story begins anew", body["metadata"]["name"])
         return EnergyPlanStatus()
+
+
+def _check_kept(status: EnergyPlanStatus, body: Body) -> None:
+    """Stops here where the API server has dropped a field: a story that rests on it would begin anew each time.
+
+    Raises:
+        UnacceptableError: It has.
+    """
+    if lost := status.to_api().keys() - body["status"].keys():
+        name = body["metadata"]["name"]
+        raise UnacceptableError(f"EnergyPlan {name} is not stored as it was written (no status.{min(lost)})")
 
 
 def _utc_now() -> str:

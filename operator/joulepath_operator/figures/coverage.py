@@ -10,7 +10,7 @@ from joulepath_crds import JobPlanSpec, RankReport, Sweep
 from joulepath_operator.figures.clocks import swept
 from joulepath_operator.figures.order import executed
 
-__all__ = ["Coverage", "coverage", "is_over"]
+__all__ = ["Coverage", "coverage", "is_over", "lost_mhz"]
 
 _PATIENCE_BLOCKS: Final = 2
 
@@ -38,6 +38,16 @@ def coverage(ranks: Sequence[RankReport], sweep: Sweep) -> Coverage:
             counts.append(0)
     fewest = min(counts, default=0)
     return Coverage(complete=fewest > 0 and not missing, fewest=fewest)
+
+
+def lost_mhz(ranks: Sequence[RankReport], sweep: Sweep) -> tuple[int, ...]:
+    """Clocks that one block of the rounds so far had and that a rank doesn't know, highest first: its agent was started
+    anew since, or the block's iterations were spoiled."""
+    blocks = swept(sweep)
+    once = sorted({clock for clock in blocks if clock and blocks.count(clock) == 1}, reverse=True)
+    return tuple(
+        clock for clock in once if not coverage(ranks, sweep.model_copy(update={"clocks_mhz": (clock,)})).complete
+    )
 
 
 def is_over(plan: JobPlanSpec, ranks: Sequence[RankReport]) -> bool:

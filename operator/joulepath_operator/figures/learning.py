@@ -32,7 +32,9 @@ _LEAST_GAIN: Final = 0.2
 """... and as much of what was unexplained before. Hosts take up to a few per cent between instructions, at random."""
 _ENOUGH_PIPELINES: Final = 2
 _ENOUGH_RANKS: Final = 16
-"""Of a pipeline: all do alike, and what is sent to the others is left out. It takes seconds for 512 microbatches."""
+"""Of a pipeline: all do alike, and what is sent to the others is left out."""
+_ENOUGH_INSTRUCTIONS: Final = 1024
+"""Of a rank: warm-up and some of the steady state. It takes seconds, however much ranks tell."""
 _HELD_SHARE: Final = 0.02
 """Of a rank's time: what is explained by one way's being held must be as much, and what speaks against it less."""
 
@@ -40,7 +42,7 @@ _HELD_SHARE: Final = 0.02
 def learnt_exchanges(pipelines: Sequence[Timelines]) -> Exchanges:
     """What these pipelines, replicas of each other, do alike."""
     pipelines = pipelines[:_ENOUGH_PIPELINES]
-    found = _learnt([one.first(_ENOUGH_RANKS) for one in pipelines])
+    found = _learnt([one.first(_ENOUGH_RANKS, _ENOUGH_INSTRUCTIONS) for one in pipelines])
     return replace(found, held=_held(pipelines, replace(found, held=frozenset()))) if found.held else found
 
 

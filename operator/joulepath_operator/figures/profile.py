@@ -69,13 +69,14 @@ def build_profile(
     )
 
 
-def seen_again(profile: EnergyProfileSpec, gang: Gang, delays: Delays, job: str) -> EnergyProfileSpec:
-    """The same profile with what the ranks measure now; points that they know no more stay as they were."""
+def seen_again(profile: EnergyProfileSpec, gang: Gang, job: str) -> EnergyProfileSpec:
+    """The same profile with what the ranks measure now; points that they know no more stay as they were, and so do
+    delays."""
     top = {gang.default_clock_mhz: profile.default_clock_mhz}
     """Where GPUs settle may have changed since: what runs at default clocks is the profile's highest all the same."""
     clocks = {point.clock_mhz for stage in profile.stages for kind in stage.kinds for point in kind.points}
     held = [0, *(clock for clock in clocks if clock < profile.default_clock_mhz)]
-    now = build_profile(gang, profile.topology, held, delays, job, profile.iteration_time_noise_s)
+    now = build_profile(gang, profile.topology, held, Delays(), job, profile.iteration_time_noise_s)
     points = {
         (stage.stage, kind.kind, clock): point.model_copy(update={"clock_mhz": clock})
         for stage in now.stages

@@ -58,20 +58,23 @@ class Iteration:
 class Timelines:
     """What the ranks of a pipeline have told, each on its own clock."""
 
-    def __init__(self, ranks: Sequence[RankReport]) -> None:
+    def __init__(self, ranks: Sequence[RankReport], instructions: int | None = None) -> None:
         self._ranks = ranks
         self.of_rank = [
-            {Instruction.parse(one.instruction, one.stage): Span(one.begin_s, one.end_s) for one in rank.timeline}
+            {
+                Instruction.parse(one.instruction, one.stage): Span(one.begin_s, one.end_s)
+                for one in sorted(rank.timeline, key=lambda one: one.begin_s)[:instructions]
+            }
             for rank in ranks
         ]
-        self.orders = [sorted(spans, key=lambda one: spans[one].begin_s) for spans in self.of_rank]
+        self.orders = [list(spans) for spans in self.of_rank]
         self.behind = {one: behind for order in self.orders for one, behind in pairwise(order)}
         self.before = {behind: one for one, behind in self.behind.items()}
         self.rank_of = {stage: rank.rank for rank in ranks for stage in rank.stages}
 
-    def first(self, count: int) -> Timelines:
-        """So many ranks of them."""
-        return Timelines(self._ranks[:count])
+    def first(self, ranks: int, instructions: int) -> Timelines:
+        """So many ranks of them, and of each what it runs first."""
+        return Timelines(self._ranks[:ranks], instructions)
 
     def pair(self, one: int, other: int) -> tuple[int, int]:
         """The ranks of two stages, the lesser first; -1 for a stage that none runs."""

@@ -54,6 +54,9 @@ _NOT_OURS: Final = (
 )
 """For what a pod is refused with and without us: quota, names, accounts, rights, its namespace's end, a webhook that is
 down."""
+_POD_SECURITY: Final = "violates PodSecurity"
+_HOST_PATH: Final = "hostPath"
+"""What Pod Security says of our volumes at each level that forbids them."""
 _LONGEST: Final = 160
 
 
@@ -89,7 +92,7 @@ def next_stop(
     """
     all_count = old is not None and old.holds and old.denied
     seen = [_seen(pod) for pod in pods if _status(pod) or (all_count and _is_injected(pod))]
-    seen += [_refused(one) for one in denials if not any(what in one.why for what in _NOT_OURS)]
+    seen += [_refused(one) for one in denials if _may_be_for_ours(one.why)]
     # A node's clock may be ahead.
     failed = {min(one.ended_at or now, now): one for one in seen if one.failure}
     # What failed long ago, or before a pod passed, tells nothing of now.
@@ -156,6 +159,12 @@ def _seen(pod: Mapping[str, Any]) -> _Seen:
         passed=ended.get("exitCode") == 0,
         restarted=bool(_status(pod).get("restartCount")),
     )
+
+
+def _may_be_for_ours(why: str) -> bool:
+    """Whether a pod may have been refused for what we add."""
+    own = _POD_SECURITY in why and _HOST_PATH not in why
+    return not own and not any(what in why for what in _NOT_OURS)
 
 
 def _refused(denial: Denial) -> _Seen:

@@ -47,8 +47,12 @@ def explain(observation: Observation, job: TrainingJob, gang: Gang | None, *, la
     lack = lacking(pods, quiet)
     if not pods and observation.denied:
         named = f"{resource.kind} {job.name} has no pods, as the API server refuses them"
-        why = observation.denied.rstrip(".")
-        return "NoPods", f"{named} ({why}). {_REFUSED[observation.way]}"
+        why, level = observation.denied.rstrip("."), observation.admission.level if observation.admission else ""
+        remedy = _REFUSED[observation.way]
+        if level in FORBIDDING_LEVELS:
+            enforced = f"as namespace {observation.namespace} enforces Pod Security level {level}"
+            remedy = f"The webhook adds nothing to them, {enforced}."
+        return "NoPods", f"{named} ({why}). {remedy}"
     if (asked := observation.admission) is not None:
         if not pods and not asked.labelled:
             return Lack.UNLABELLED, _unlabelled(observation, job)

@@ -14,7 +14,6 @@ from joulepath_crds import Mismatch, Phase
 from joulepath_operator.facts.observation import Decision, StoredProfile
 from joulepath_operator.facts.refusals import Refusal
 from joulepath_operator.facts.request import PlanRefusal
-from joulepath_operator.figures.delays import measure_delays
 from joulepath_operator.figures.profile import seen_again
 from joulepath_operator.story.case import ReadyCase
 
@@ -58,8 +57,7 @@ def as_seen_now(case: ReadyCase, profile: StoredProfile) -> StoredProfile:
     """The profile of this run, with what was measured since if it was off; that of another run stays as it is."""
     if not tries(case) or profile.job_uid != case.job.uid:
         return profile
-    delays = measure_delays(case.gang, case.topology)
-    return replace(profile, spec=seen_again(profile.spec, case.gang, delays, case.job.name))
+    return replace(profile, spec=seen_again(profile.spec, case.gang, case.job.name))
 
 
 def _wait(case: ReadyCase, found: Mismatch) -> Decision:

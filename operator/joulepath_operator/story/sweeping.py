@@ -1,7 +1,8 @@
 """The story's second chapter: the sweep that profiles a running job, round by round, until there is a profile.
 
 Each round is a JobPlan of its own. Between two, at default clocks, the planner says how well the frontier is known by
-then and which clocks tell most of what isn't. What was swept before stands in the JobPlan: nothing is remembered.
+then and which clocks tell most of what isn't. What was swept before stands in the JobPlan: nothing is remembered. What
+an agent that is started anew forgets meanwhile is swept once more first.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from joulepath_operator.figures.clocks import (
     next_sweep,
     swept,
 )
-from joulepath_operator.figures.coverage import coverage, is_over
+from joulepath_operator.figures.coverage import coverage, is_over, lost_mhz
 from joulepath_operator.figures.delays import measure_delays
 from joulepath_operator.figures.order import executed
 from joulepath_operator.figures.profile import build_profile, iteration_noise_s
@@ -38,6 +39,8 @@ __all__ = ["begin", "go_on", "survey_request"]
 _FIRST: Final = "sweep"
 _AGAIN: Final = "sweep once more"
 """The inputs of a sweep's JobPlan: an agent that was started anew in the middle has lost what it had measured."""
+_MOST_BLOCKS: Final = 400
+"""Of all rounds, as the contract has them."""
 
 
 def begin(case: ReadyCase, inputs: str = _FIRST) -> Decision:
@@ -98,7 +101,10 @@ def _after_round(case: ReadyCase, plan: StoredPlan, sweep: Sweep) -> Decision | 
     noise_s = sweep.earlier.noise_s if sweep.earlier else iteration_noise_s(plan.spec, case.gang.ranks)
     delays = measure_delays(case.gang, case.topology)
     spec = build_profile(case.gang, case.topology, set(swept(sweep)), delays, job=case.job.name, noise_s=noise_s)
-    more, answer = _clocks_left(case, sweep, spec), None
+    blocks = _blocks_left(case, sweep, spec)
+    if lost := lost_mhz(case.gang.ranks, sweep)[: max(0, blocks)]:
+        return _begin_next(case, plan, next_sweep(sweep, lost, noise_s))
+    more, answer = min(CLOCKS_A_ROUND, case.seen.spec.profiling.clocks - len({0, *swept(sweep)}), blocks), None
     if more > 0:
         answer = case.seen.planned if is_asked else None
         if answer is None:
@@ -114,14 +120,13 @@ def _after_round(case: ReadyCase, plan: StoredPlan, sweep: Sweep) -> Decision | 
     return StoredProfile(name, spec, case.job.uid, old.version if old else None)
 
 
-def _clocks_left(case: ReadyCase, sweep: Sweep, spec: EnergyProfileSpec) -> int:
-    """How many clocks the next round may have, by what the user allows."""
-    profiling, length = case.seen.spec.profiling, sweep.iterations_per_block
-    left = min(CLOCKS_A_ROUND, profiling.clocks - len({0, *swept(sweep)}))
-    if profiling.max_energy_j is not None and spec.energy_per_iteration_j > 0:
-        iterations = profiling.max_energy_j / (spec.energy_per_iteration_j * case.topology.data_parallel)
-        left = min(left, floor((iterations - len(swept(sweep)) * length) / length))
-    return left
+def _blocks_left(case: ReadyCase, sweep: Sweep, spec: EnergyProfileSpec) -> int:
+    """How many blocks the next round may have, by the joules that the user allows."""
+    profiling, length, done = case.seen.spec.profiling, sweep.iterations_per_block, len(swept(sweep))
+    if profiling.max_energy_j is None or spec.energy_per_iteration_j <= 0:
+        return _MOST_BLOCKS - done
+    blocks = profiling.max_energy_j / (spec.energy_per_iteration_j * case.topology.data_parallel * length)
+    return floor(min(blocks, _MOST_BLOCKS)) - done
 
 
 def survey_request(
