@@ -5,7 +5,8 @@ Facts about torch (2.7 to 2.15, read in its source):
 - `Tensor.backward` looks `torch.autograd.backward` up when it is called, so what stands there is what runs. It returns
   when all is enqueued, the collectives of DDP and FSDP with it, and the current stream waits for them.
 - Activation checkpoints may call it within itself, from another thread.
-- `Module.eval` is how an evaluation begins; it then goes through the modules by `train(False)`.
+- `Module.eval` is how an evaluation begins; it then goes through the modules by `train(False)`. Where compiled code
+  calls it, the compiler goes through it: what is counted there would be compiled anew each time.
 
 A forward begins with the iteration or after the backward before, so that loading data is a part of it. After the last
 backward comes the optimizer. Which one is the last, the iterations before tell: where their number varies, as with
@@ -83,7 +84,8 @@ class Passes:
 
         @functools.wraps(original)
         def evaluate(model: Any, *args: Any, **kwargs: Any) -> Any:
-            self._guarded(self._evaluate)
+            if not _compiling(module.torch):
+                self._guarded(self._evaluate)
             return original(model, *args, **kwargs)
 
         module.Module.eval = evaluate
@@ -198,6 +200,11 @@ class Passes:
             action()
         except Exception as error:
             self._observer.switch_off(error)
+
+
+def _compiling(torch: Any) -> bool:
+    """Whether torch's compiler goes through what asks, instead of running it; not known of torch before 2.1."""
+    return bool(getattr(getattr(torch, "compiler", None), "is_compiling", bool)())
 
 
 def _alike(counts: list[int]) -> int:

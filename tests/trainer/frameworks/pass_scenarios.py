@@ -178,6 +178,29 @@ def train_with_a_teacher(rank: int, steps: int) -> dict[str, Any]:
     return training.told()
 
 
+def train_compiled_with_a_teacher(rank: int, steps: int) -> int:
+    """What is compiled puts another model into evaluation; how often it was compiled."""
+    compiled: list[Any] = []
+
+    def count(graph: Any, _inputs: Any) -> Any:
+        compiled.append(graph)
+        return graph
+
+    training, teacher = Training(), nn.Linear(WIDTH, 1)
+
+    def forward(data: torch.Tensor) -> torch.Tensor:
+        teacher.eval()
+        return training.model.last(data).square().mean() - teacher(data).mean()
+
+    training.runs = torch.compile(forward, backend=count, fullgraph=True)
+    for _ in range(steps):
+        torch.distributed.barrier()
+        training.back()
+        training.optimizer.step()
+        training.end()
+    return len(compiled)
+
+
 def train_ever_differently(rank: int, steps: int) -> dict[str, Any]:
     """The number of microbatches is another one in each iteration."""
     training = Training()

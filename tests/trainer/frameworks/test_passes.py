@@ -82,6 +82,16 @@ def test_a_model_that_evaluates_in_each_iteration_is_told_all_the_same(passes: N
     assert_passes(rank, ran["orders"])
 
 
+@pytest.mark.parametrize("observed", [True, False])
+def test_what_evaluates_a_model_is_compiled_once(passes: Nursery, observed: bool) -> None:
+    if observed:
+        ((rank, compiled),) = run(passes, "train_compiled_with_a_teacher", steps=2 * STEPS)
+        assert rank.hello.pipeline.schedule == "NoPipeline"
+    else:
+        (compiled,) = passes.run("train_compiled_with_a_teacher", 1, steps=2 * STEPS)
+    assert compiled == 1
+
+
 def test_models_that_take_turns_are_told_in_the_order_of_their_backwards(passes: Nursery) -> None:
     ((rank, _),) = run(passes, "train_two_models", steps=STEPS)
     assert rank.hello.pipeline.microbatches == 3
