@@ -13,6 +13,9 @@ backward comes the optimizer. Which one is the last, the iterations before tell:
 closures of LBFGS, a backward is all from the first one's begin to the end of the iteration. An iteration that has more
 of them than usual or fewer (its step is skipped by a GradScaler, an epoch ends), or in which an evaluation begins, is
 over there: there is no record of it, and the rest runs at default clocks.
+
+What another thread does than that of the optimizer's steps is no part of this loop. Optimizers that step within a
+backward (one for each parameter) leave nothing to tell but iterations.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from __future__ import annotations
 import functools
 from collections import deque
 from collections.abc import Callable
+from threading import get_ident
 from types import ModuleType
 from typing import Any, Final, TypeVar
 
@@ -63,6 +67,8 @@ class Passes:
         self._instruction: BegunInstruction | None = None
         """The one that runs."""
         self._in_step = self._within = False
+        self._thread: int | None = None
+        """That of the optimizer's steps; None before the first."""
         self._evaluated = 0
         """Iterations in a row in which an evaluation began."""
         self._evaluates = False
@@ -84,7 +90,7 @@ class Passes:
 
         @functools.wraps(original)
         def evaluate(model: Any, *args: Any, **kwargs: Any) -> Any:
-            if not _compiling(module.torch):
+            if not _compiling(module.torch) and not self._elsewhere():
                 self._guarded(self._evaluate)
             return original(model, *args, **kwargs)
 
@@ -92,7 +98,7 @@ class Passes:
 
     def run(self, backward: Callable[[], _T]) -> _T:
         """Runs a backward, torch's or that of an engine which has its own."""
-        if self._within:
+        if self._within or self._elsewhere():
             return backward()
         self._guarded(self._begin_backward)
         self._within = True
@@ -109,8 +115,9 @@ class Passes:
             device: The torch device that computes: cpu, cuda:1, ...
             observed: Whether that one is told; before, iterations are only counted.
         """
+        self._thread = get_ident()
         self._end()
-        self._counts.append(self._ran)
+        self._counts.append(0 if self._within else self._ran)
         self._ran = 0
         self._evaluated, self._evaluates = (self._evaluated + 1 if self._evaluates else 0), False
         if not observed:
@@ -194,6 +201,9 @@ class Passes:
         if self._in_step:
             self._in_step = False
             self._observer.end_step(False)
+
+    def _elsewhere(self) -> bool:
+        return self._thread not in (None, get_ident())
 
     def _guarded(self, action: Callable[[], None]) -> None:
         try:
