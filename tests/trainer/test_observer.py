@@ -53,7 +53,9 @@ def test_a_device_whose_queue_cannot_be_marked_is_not_observed(path: Path, caplo
     assert "'xpu'" in caplog.text
 
 
-def test_a_signals_handler_that_ends_a_step_does_not_wait_for_what_it_interrupts(path: Path) -> None:
+def test_a_signals_handler_that_ends_a_step_does_not_wait_for_what_it_interrupts(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with AgentDouble(path):
         observer, interrupted = Observer(str(path)), list[int]()
         step(observer)
@@ -67,7 +69,7 @@ def test_a_signals_handler_that_ends_a_step_does_not_wait_for_what_it_interrupts
                 observer.end_step(whole=False)
             return announce(*args)
 
-        page.writer.announce = interrupt  # type: ignore[method-assign]
+        monkeypatch.setattr(page.writer, "announce", interrupt)
         training = threading.Thread(target=step, args=(observer,), daemon=True)
         training.start()
         training.join(60.0)

@@ -5,8 +5,8 @@ Facts about torch (2.7 to 2.15, read in its source):
 - `Tensor.backward` looks `torch.autograd.backward` up when it is called, so what stands there is what runs. It returns
   when all is enqueued, the collectives of DDP and FSDP with it, and the current stream waits for them.
 - Activation checkpoints may call it within itself, from another thread.
-- `Module.eval` is how an evaluation begins; it then goes through the modules by `train(False)`. Where compiled code
-  calls it, the compiler goes through it: what is counted there would be compiled anew each time.
+- `Module.eval` is how an evaluation begins; it then goes through the modules by `train(False)`. One that is compiled
+  isn't seen.
 
 A forward begins with the iteration or after the backward before, so that loading data is a part of it. After the last
 backward comes the optimizer. Which one is the last, the iterations before tell: where their number varies, as with
@@ -27,6 +27,7 @@ from threading import get_ident
 from types import ModuleType
 from typing import Any, Final, TypeVar
 
+from joulepath_trainer.frameworks.compiling import preceded
 from joulepath_trainer.identity import single_stage_work
 from joulepath_trainer.observer import Observer
 from joulepath_trainer.session import BegunInstruction
@@ -86,15 +87,7 @@ class Passes:
 
     def observe_modules(self, module: ModuleType) -> None:
         """Wraps how an evaluation begins; for `torch.nn.modules.module`."""
-        original = module.Module.eval
-
-        @functools.wraps(original)
-        def evaluate(model: Any, *args: Any, **kwargs: Any) -> Any:
-            if not _compiling(module.torch) and not self._elsewhere():
-                self._guarded(self._evaluate)
-            return original(model, *args, **kwargs)
-
-        module.Module.eval = evaluate
+        module.Module.eval = preceded(module.Module.eval, self._evaluate, module)
 
     def run(self, backward: Callable[[], _T]) -> _T:
         """Runs a backward, torch's or that of an engine which has its own."""
@@ -175,9 +168,11 @@ class Passes:
             self._begin("F", self._ran)
 
     def _evaluate(self) -> None:
+        if self._elsewhere():
+            return
         self._evaluates = True
         if self._evaluated < _PATIENCE:  # else it does so in each iteration, as with a teacher's model
-            self._break_off()
+            self._guarded(self._break_off)
 
     def _begin(self, kind: str, microbatch: int) -> None:
         self._instruction = self._observer.begin_instruction(kind, 0, microbatch) if self._in_step else None
@@ -210,11 +205,6 @@ class Passes:
             action()
         except Exception as error:
             self._observer.switch_off(error)
-
-
-def _compiling(torch: Any) -> bool:
-    """Whether torch's compiler goes through what asks, instead of running it; not known of torch before 2.1."""
-    return bool(getattr(getattr(torch, "compiler", None), "is_compiling", bool)())
 
 
 def _alike(counts: list[int]) -> int:

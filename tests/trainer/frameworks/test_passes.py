@@ -88,11 +88,17 @@ def test_a_model_that_evaluates_in_each_iteration_is_told_all_the_same(passes: N
 @pytest.mark.parametrize("observed", [True, False])
 def test_what_evaluates_a_model_is_compiled_once(passes: Nursery, observed: bool) -> None:
     if observed:
-        ((rank, compiled),) = run(passes, "train_compiled_with_a_teacher", steps=2 * STEPS)
+        ((rank, ran),) = run(passes, "train_compiled_with_a_teacher", steps=2 * STEPS)
         assert rank.hello.pipeline.schedule == "NoPipeline"
     else:
-        (compiled,) = passes.run("train_compiled_with_a_teacher", 1, steps=2 * STEPS)
-    assert compiled == 1
+        (ran,) = passes.run("train_compiled_with_a_teacher", 1, steps=2 * STEPS)
+    assert ran["compiled"] == 1
+
+
+def test_an_iteration_that_is_compiled_is_told_and_nothing_of_ours_is_compiled(passes: Nursery) -> None:
+    ((rank, ran),) = run(passes, "train_compiled_whole", steps=STEPS)
+    assert ran["compiled"] == []
+    assert set(map(str, told_by(rank).values())) == {str([["F", 0, 0], ["B", 0, 0]])}
 
 
 def test_models_that_take_turns_are_told_in_the_order_of_their_backwards(passes: Nursery) -> None:
