@@ -1,6 +1,6 @@
 """What torch's compiler finds of the trainer: as little as can be.
 
-Facts about torch (2.7 to 2.15, read in its source):
+Facts about torch (2.7.1 and 2.15, read in its source):
 
 - Where compiled code calls what can't be compiled, the compiler takes each Python function that runs there instead.
   Ours would take it seconds, and again whenever a number in them is another one. `trace_rules.add` has it leave a
