@@ -25,6 +25,7 @@ MODULES: Final = (
     "torch.distributed.pipelining.schedules",
     "torch.autograd",
     "torch.nn.modules.module",
+    "torch._dynamo.trace_rules",
     "torch.optim.optimizer",
     "megatron.core.pipeline_parallel.schedules",
     "deepspeed.runtime.engine",

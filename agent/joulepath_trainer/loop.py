@@ -19,6 +19,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, Final
 
+from joulepath_trainer.frameworks.compiling import compiling
 from joulepath_trainer.frameworks.loops import LoopSteps
 from joulepath_trainer.hook import adapters
 from joulepath_trainer.identity import Work, rank_and_world
@@ -111,6 +112,8 @@ class instruction:  # noqa: N801 - used as a function is
 
 
 def _loop() -> LoopSteps | None:
+    if compiling(sys.modules.get("torch")):
+        return None
     try:
         found = adapters()
     except Exception as error:

@@ -30,8 +30,9 @@ class OwnPage:
         """For the agent."""
         self._memory = mmap.mmap(self.descriptor, PAGE_BYTES)
         self.writer = PageWriter(memoryview(self._memory))
-        # Schedules that overlap forward and backward may run them in two threads.
-        self.lock = threading.Lock()
+        # Schedules that overlap forward and backward may run them in two threads. A signal's handler, which may
+        # evaluate, runs in the midst of what its thread does.
+        self.lock = threading.RLock()
         self._marks: dict[str, Marks] = {}
 
     def marks(self, marker: Marker) -> Marks:

@@ -140,6 +140,23 @@ def train_accumulating(rank: int, rounds: list[int], evaluate: bool = False) -> 
         training.optimizer.step()
 
 
+def train_stepping_within_backwards(rank: int, steps: int) -> None:
+    """Each parameter has an optimizer, which steps once its gradient is there."""
+    training = Training(rank)
+
+    def step(optimizer: torch.optim.Optimizer, parameter: torch.Tensor) -> None:
+        optimizer.step()
+        parameter.grad = None
+
+    for group in training.optimizer.param_groups:
+        for parameter in group["params"]:
+            parameter.register_post_accumulate_grad_hook(partial(step, torch.optim.SGD([parameter], lr=0.1)))
+    for _ in range(steps):
+        torch.distributed.barrier()
+        args, kwargs = training._inputs()
+        training.schedule.step(*args, **kwargs)
+
+
 def train_by_a_function_for_both(rank: int, steps: int) -> None:
     """DualPipeV, whose pairs of a forward and a backward are run by a function of the user's."""
     torch.manual_seed(7)

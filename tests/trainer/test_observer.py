@@ -7,9 +7,11 @@ import logging
 import mmap
 import os
 import socket
+import threading
 from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -49,6 +51,31 @@ def test_a_device_whose_queue_cannot_be_marked_is_not_observed(path: Path, caplo
     assert observer.off
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
     assert "'xpu'" in caplog.text
+
+
+def test_a_signals_handler_that_ends_a_step_does_not_wait_for_what_it_interrupts(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with AgentDouble(path):
+        observer, interrupted = Observer(str(path)), list[int]()
+        step(observer)
+        page = observer._page
+        assert page is not None
+        announce = page.writer.announce
+
+        def interrupt(*args: Any) -> int:
+            if not interrupted:
+                interrupted.append(1)
+                observer.end_step(whole=False)
+            return announce(*args)
+
+        monkeypatch.setattr(page.writer, "announce", interrupt)
+        training = threading.Thread(target=step, args=(observer,), daemon=True)
+        training.start()
+        training.join(60.0)
+        assert interrupted
+        assert not training.is_alive()
+        assert not observer.off
 
 
 def test_an_error_of_ours_switches_off_once_and_closes_the_connection(

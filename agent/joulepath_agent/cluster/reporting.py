@@ -6,6 +6,7 @@ of more than 1.5 MB. Pure; the clock comes in.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from joulepath_crds import REPORT_INTERVAL_S, NodeReportStatus, RankReport
@@ -43,25 +44,36 @@ def _blocks(report: NodeReportStatus) -> object:
 
 
 def fitting(report: NodeReportStatus, most_bytes: int) -> NodeReportStatus:
-    """The report, without the measurements of the ranks that tell most where it would be larger than that."""
+    """The report, no larger than that: first without what ranks did under a plan, then without their measurements.
+
+    Those of the ranks that tell most go first. Nothing is planned by a timeline under a plan.
+    """
+    for smaller in (_unplanned, _bare):
+        report = _shed(report, most_bytes, smaller)
+    return report
+
+
+def _shed(report: NodeReportStatus, most_bytes: int, smaller: Callable[[RankReport], RankReport]) -> NodeReportStatus:
     excess = _bytes(report) - most_bytes
-    shed: set[int] = set()
-    for rank in sorted((rank for job in report.jobs for rank in job.ranks), key=_bytes, reverse=True):
-        if excess <= 0:
-            break
-        excess -= _bytes(rank) - _bytes(_bare(rank))
-        shed.add(id(rank))
-    if not shed:
+    if excess <= 0:
         return report
+    shed: dict[int, RankReport] = {}
+    for rank in sorted((rank for job in report.jobs for rank in job.ranks), key=_bytes, reverse=True):
+        if excess > 0:
+            shed[id(rank)] = smaller(rank)
+            excess -= _bytes(rank) - _bytes(shed[id(rank)])
     jobs = tuple(
-        job.model_copy(update={"ranks": tuple(_bare(rank) if id(rank) in shed else rank for rank in job.ranks)})
-        for job in report.jobs
+        job.model_copy(update={"ranks": tuple(shed.get(id(rank), rank) for rank in job.ranks)}) for job in report.jobs
     )
     return report.model_copy(update={"jobs": jobs})
 
 
 def _bytes(part: NodeReportStatus | RankReport) -> int:
     return len(part.model_dump_json(by_alias=True, exclude_none=True))
+
+
+def _unplanned(rank: RankReport) -> RankReport:
+    return rank.model_copy(update={"plan_timeline": ()})
 
 
 def _bare(rank: RankReport) -> RankReport:

@@ -52,6 +52,8 @@ _PATIENCE: Final = 64
 runs ahead sends them late, many at once."""
 _MOST_RUNS: Final = 400
 _TIMELINES: Final = 64
+_DIGITS: Final = 7
+"""Of a timeline's seconds: further ones tell nothing, and make a report a sixth larger."""
 _TIMED: Final = 32
 """Iterations of which the seconds of each kind are kept."""
 _WINDOW_S: Final = 0.02
@@ -276,7 +278,7 @@ class History:
         alike = [line for line in lines if line.steps is lines[-1].steps]
         if not alike:
             return ()
-        sides = np.median([line.times_s for line in alike], axis=0).tolist()
+        sides = np.median([line.times_s for line in alike], axis=0).round(_DIGITS).tolist()
         times_s = dict(zip(alike[0].steps.instructions, sides, strict=True))
         return tuple(
             InstructionTime(instruction=step.name, stage=step.stage, begin_s=times_s[step][0], end_s=times_s[step][1])

@@ -8,6 +8,7 @@
 - `custom`: functions that take the place of torch's in a schedule
 - `rounds`: how often a schedule runs for one step of the optimizer
 - `loops`: loops that tell of themselves
+- `compiling`: what torch's compiler finds of all that
 - `check`: whether a framework is as its adapter knows it
 - `steps`: what pipelines of whichever framework have in common
 - `adapters`: one observer, told by these

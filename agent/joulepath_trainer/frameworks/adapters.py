@@ -6,6 +6,7 @@ from collections.abc import Callable
 from types import ModuleType
 
 from joulepath_trainer.frameworks.check import Check
+from joulepath_trainer.frameworks.compiling import leave_be
 from joulepath_trainer.frameworks.deepspeed import DeepSpeedSteps
 from joulepath_trainer.frameworks.loops import LoopSteps
 from joulepath_trainer.frameworks.megatron import MegatronSteps
@@ -35,6 +36,7 @@ class Adapters:
             "torch.distributed.pipelining.schedules": pipelining.observe_schedules,
             "torch.autograd": passes.observe_autograd,
             "torch.nn.modules.module": passes.observe_modules,
+            "torch._dynamo.trace_rules": leave_be,
             "torch.optim.optimizer": _both(optimizers.observe, pipelining.observe_optimizers),
             "megatron.core.pipeline_parallel.schedules": MegatronSteps(steps, passes, check).observe_schedules,
             "deepspeed.runtime.engine": optimizers.observe_deepspeed,

@@ -5,13 +5,17 @@ Facts about torch (2.7 to 2.15, read in its source):
 - `Tensor.backward` looks `torch.autograd.backward` up when it is called, so what stands there is what runs. It returns
   when all is enqueued, the collectives of DDP and FSDP with it, and the current stream waits for them.
 - Activation checkpoints may call it within itself, from another thread.
-- `Module.eval` is how an evaluation begins; it then goes through the modules by `train(False)`.
+- `Module.eval` is how an evaluation begins; it then goes through the modules by `train(False)`. One that is compiled
+  isn't seen.
 
 A forward begins with the iteration or after the backward before, so that loading data is a part of it. After the last
 backward comes the optimizer. Which one is the last, the iterations before tell: where their number varies, as with
 closures of LBFGS, a backward is all from the first one's begin to the end of the iteration. An iteration that has more
 of them than usual or fewer (its step is skipped by a GradScaler, an epoch ends), or in which an evaluation begins, is
 over there: there is no record of it, and the rest runs at default clocks.
+
+What another thread does than that of the optimizer's steps is no part of this loop. Optimizers that step within a
+backward (one for each parameter) leave nothing to tell but iterations.
 """
 
 from __future__ import annotations
@@ -19,9 +23,11 @@ from __future__ import annotations
 import functools
 from collections import deque
 from collections.abc import Callable
+from threading import get_ident
 from types import ModuleType
 from typing import Any, Final, TypeVar
 
+from joulepath_trainer.frameworks.compiling import preceded
 from joulepath_trainer.identity import single_stage_work
 from joulepath_trainer.observer import Observer
 from joulepath_trainer.session import BegunInstruction
@@ -62,6 +68,8 @@ class Passes:
         self._instruction: BegunInstruction | None = None
         """The one that runs."""
         self._in_step = self._within = False
+        self._thread: int | None = None
+        """That of the optimizer's steps; None before the first."""
         self._evaluated = 0
         """Iterations in a row in which an evaluation began."""
         self._evaluates = False
@@ -79,18 +87,11 @@ class Passes:
 
     def observe_modules(self, module: ModuleType) -> None:
         """Wraps how an evaluation begins; for `torch.nn.modules.module`."""
-        original = module.Module.eval
-
-        @functools.wraps(original)
-        def evaluate(model: Any, *args: Any, **kwargs: Any) -> Any:
-            self._guarded(self._evaluate)
-            return original(model, *args, **kwargs)
-
-        module.Module.eval = evaluate
+        module.Module.eval = preceded(module.Module.eval, self._evaluate, module)
 
     def run(self, backward: Callable[[], _T]) -> _T:
         """Runs a backward, torch's or that of an engine which has its own."""
-        if self._within:
+        if self._within or self._elsewhere():
             return backward()
         self._guarded(self._begin_backward)
         self._within = True
@@ -107,8 +108,9 @@ class Passes:
             device: The torch device that computes: cpu, cuda:1, ...
             observed: Whether that one is told; before, iterations are only counted.
         """
+        self._thread = get_ident()
         self._end()
-        self._counts.append(self._ran)
+        self._counts.append(0 if self._within else self._ran)
         self._ran = 0
         self._evaluated, self._evaluates = (self._evaluated + 1 if self._evaluates else 0), False
         if not observed:
@@ -166,9 +168,11 @@ class Passes:
             self._begin("F", self._ran)
 
     def _evaluate(self) -> None:
+        if self._elsewhere():
+            return
         self._evaluates = True
         if self._evaluated < _PATIENCE:  # else it does so in each iteration, as with a teacher's model
-            self._break_off()
+            self._guarded(self._break_off)
 
     def _begin(self, kind: str, microbatch: int) -> None:
         self._instruction = self._observer.begin_instruction(kind, 0, microbatch) if self._in_step else None
@@ -192,6 +196,9 @@ class Passes:
         if self._in_step:
             self._in_step = False
             self._observer.end_step(False)
+
+    def _elsewhere(self) -> bool:
+        return self._thread not in (None, get_ident())
 
     def _guarded(self, action: Callable[[], None]) -> None:
         try:

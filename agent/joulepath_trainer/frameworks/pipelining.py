@@ -57,7 +57,7 @@ class PipelineSteps:
         self._known: tuple[Callable[[], object | None], int, Work | None] = lambda: None, 0, None
         """The last schedule, the microbatches of an iteration, and what it trains."""
         self._rounds = Rounds()
-        self._open = False
+        self._in_round = self._open = False
         """Whether an iteration has begun here that goes on from one round to the next."""
         self._before = 0
         """Microbatches of the rounds before, in this iteration."""
@@ -93,6 +93,8 @@ class PipelineSteps:
         """Registers a hook for `torch.optim.optimizer`: what lies between two steps of one is an iteration."""
 
         def stepped(*_: object) -> None:
+            if self._in_round:  # within a backward, one for each parameter
+                return
             if self._open:  # fewer rounds than before
                 self._open = False
                 self._steps.end(whole=False)
@@ -110,12 +112,13 @@ class PipelineSteps:
             self._before = number * int(getattr(schedule, "_n_microbatches", 0))
             if number == 0:
                 self._open = self._steps.begin(lambda: self._recognise(schedule))
-            whole = False
+            whole, self._in_round = False, True
             try:
                 result = original(schedule, *args, **kwargs)
                 whole = True
                 return result
             finally:
+                self._in_round = False
                 if not whole:
                     self._rounds.fail()
                 if self._open and (last or not whole):

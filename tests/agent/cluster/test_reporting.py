@@ -98,3 +98,15 @@ def test_a_report_that_is_too_large_sheds_the_measurements_of_the_ranks_that_tel
     assert second.timeline == ()
     assert second.reason.startswith("OverBudget")
     assert len(fitting(whole, 20_000).model_dump_json(by_alias=True)) <= 20_000
+
+
+def test_what_ranks_did_under_a_plan_is_shed_before_what_plans_are_made_of() -> None:
+    line = {"instruction": "F0", "stage": 0, "begin_s": 0.1, "end_s": 0.2}
+    ranks = [report(rank=n, timeline=(line,) * 100, plan_timeline=(line,) * 100).jobs[0].ranks[0] for n in range(8)]
+    whole = NodeReportStatus(jobs=(report().jobs[0].model_copy(update={"ranks": tuple(ranks)}),))
+    most = len(whole.model_dump_json(by_alias=True)) * 2 // 3
+    shed = fitting(whole, most)
+    assert len(shed.model_dump_json(by_alias=True)) <= most
+    assert [rank.timeline for rank in shed.jobs[0].ranks] == [rank.timeline for rank in ranks]
+    assert {len(rank.plan_timeline) for rank in shed.jobs[0].ranks} == {0, 100}
+    assert {rank.reason for rank in shed.jobs[0].ranks} == {""}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import sys
@@ -10,11 +11,13 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch._dynamo import trace_rules
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
+import joulepath_trainer as joulepath
 from tests.trainer.frameworks.ran import RAN, Ran
 from virtual_gpus import stream
 
@@ -176,6 +179,57 @@ def train_with_a_teacher(rank: int, steps: int) -> dict[str, Any]:
         training.optimizer.step()
         training.end()
     return training.told()
+
+
+def train_compiled_with_a_teacher(rank: int, steps: int) -> dict[str, Any]:
+    """What is compiled puts another model into evaluation; how often it was compiled."""
+    compiled: list[Any] = []
+
+    def count(graph: Any, _inputs: Any) -> Any:
+        compiled.append(graph)
+        return graph
+
+    training, teacher = Training(), nn.Linear(WIDTH, 1)
+
+    def forward(data: torch.Tensor) -> torch.Tensor:
+        teacher.eval()
+        return training.model.last(data).square().mean() - teacher(data).mean()
+
+    training.runs = torch.compile(forward, backend=count, fullgraph=True)
+    for _ in range(steps):
+        torch.distributed.barrier()
+        training.back()
+        training.optimizer.step()
+        training.end()
+    return {"compiled": len(compiled)}
+
+
+def train_compiled_whole(rank: int, steps: int) -> dict[str, Any]:
+    """The whole iteration is compiled, a part of it told by hand; functions of the trainer that the compiler takes."""
+    training, data = Training(), torch.ones(1, WIDTH)
+
+    @torch.compile(backend="eager", fullgraph=True)  # type: ignore[untyped-decorator]
+    def forward() -> torch.Tensor:
+        with joulepath.instruction("F"):
+            return training.model.last(training.model.first(data)).square().mean()
+
+    @torch.compile(backend="eager")  # type: ignore[untyped-decorator]
+    def iterate() -> None:
+        forward().backward()
+        training.optimizer.step()
+
+    for _ in range(steps):
+        torch.distributed.barrier()
+        iterate()
+        training.optimizer.zero_grad()
+    taken = [
+        f"{name}.{function.__qualname__}"
+        for name in ("observer", "session", "iterations", "frameworks.passes", "frameworks.optimizers")
+        for _, holder in inspect.getmembers(sys.modules[f"joulepath_trainer.{name}"], inspect.isclass)
+        for _, function in inspect.getmembers(holder, inspect.isfunction)
+        if "joulepath_trainer/" in function.__code__.co_filename and not trace_rules.check(function.__code__)
+    ]
+    return {"compiled": taken}
 
 
 def train_ever_differently(rank: int, steps: int) -> dict[str, Any]:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import groupby, pairwise
+from types import ModuleType, SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -82,6 +85,22 @@ def test_a_model_that_evaluates_in_each_iteration_is_told_all_the_same(passes: N
     assert_passes(rank, ran["orders"])
 
 
+@pytest.mark.parametrize("observed", [True, False])
+def test_what_evaluates_a_model_is_compiled_once(passes: Nursery, observed: bool) -> None:
+    if observed:
+        ((rank, ran),) = run(passes, "train_compiled_with_a_teacher", steps=2 * STEPS)
+        assert rank.hello.pipeline.schedule == "NoPipeline"
+    else:
+        (ran,) = passes.run("train_compiled_with_a_teacher", 1, steps=2 * STEPS)
+    assert ran["compiled"] == 1
+
+
+def test_an_iteration_that_is_compiled_is_told_and_nothing_of_ours_is_compiled(passes: Nursery) -> None:
+    ((rank, ran),) = run(passes, "train_compiled_whole", steps=STEPS)
+    assert ran["compiled"] == []
+    assert set(map(str, told_by(rank).values())) == {str([["F", 0, 0], ["B", 0, 0]])}
+
+
 def test_models_that_take_turns_are_told_in_the_order_of_their_backwards(passes: Nursery) -> None:
     ((rank, _),) = run(passes, "train_two_models", steps=STEPS)
     assert rank.hello.pipeline.microbatches == 3
@@ -153,6 +172,40 @@ def test_what_is_told_follows_the_number_of_backwards_and_not_each_exception(
             passes.run(lambda: None)
         passes.turn("cpu", observed=number > 1)
     assert [f"{schedule} {microbatches}" for (schedule, microbatches), _ in groupby(notes.told)] == told
+
+
+def test_of_optimizers_that_step_within_a_backward_iterations_are_told() -> None:
+    notes = Notes()
+    passes = Passes(cast(Observer, notes))
+    for number in range(20):
+        passes.run(partial(passes.turn, "cpu", observed=number > 1))
+    assert set(notes.told) == {("IterationsOnly", 1)}
+
+
+def test_what_another_thread_does_is_no_part_of_an_iteration() -> None:
+    notes = Notes()
+    ended: list[bool] = []
+    notes.end_step = ended.append  # type: ignore[attr-defined]
+    passes = Passes(cast(Observer, notes))
+
+    class Module:
+        def eval(self) -> None:
+            pass
+
+    passes.observe_modules(cast(ModuleType, SimpleNamespace(Module=Module, torch=None)))
+
+    def another() -> None:
+        passes.run(lambda: None)
+        Module().eval()
+
+    with ThreadPoolExecutor(1) as elsewhere:
+        for number in range(20):
+            passes.run(lambda: None)
+            elsewhere.submit(another).result()
+            passes.turn("cpu", observed=number > 1)
+    assert set(notes.told) == {("NoPipeline", 1)}
+    assert len(ended) > 10
+    assert all(ended)
 
 
 def test_what_goes_wrong_in_a_backward_is_the_trainings_and_what_goes_wrong_in_ours_is_not() -> None:

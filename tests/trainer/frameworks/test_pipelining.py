@@ -69,6 +69,14 @@ def test_markers_and_records_are_what_each_rank_ran(nursery: Nursery, schedule: 
     assert len({rank.hello.attempt for rank in ranks}) == 1
 
 
+def test_optimizers_that_step_within_backwards_end_no_iteration(nursery: Nursery) -> None:
+    with AgentDouble(nursery.socket) as agent:
+        nursery.run("train_stepping_within_backwards", 2, steps=STEPS)
+        ranks = agent.ranks(2)
+    for number, rank in enumerate(ranks):
+        check_records(rank, one_f_one_b(number, 2))
+
+
 @pytest.mark.parametrize(("schedule", "stages_of_rank"), [("Schedule1F1B", 1), ("ScheduleInterleaved1F1B", 2)])
 def test_the_loss_is_a_part_of_the_last_stage_s_forward(nursery: Nursery, schedule: str, stages_of_rank: int) -> None:
     with AgentDouble(nursery.socket) as agent:
