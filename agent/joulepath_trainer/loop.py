@@ -17,6 +17,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Sequence
+from operator import index
 from typing import Any, Final
 
 from joulepath_trainer.frameworks.compiling import compiling
@@ -133,7 +134,7 @@ def _work(
 ) -> Work:
     """Raises: ValueError: It can't be; the text names the argument."""
     own, world_size = rank_and_world()
-    of_pipeline = tuple(range(world_size) if ranks is None else ranks)
+    of_pipeline = tuple(range(world_size) if ranks is None else map(index, ranks))
     for name, value in (("stage_count", stage_count), ("microbatches", microbatches)):
         if not _is_count(value, 1):
             raise ValueError(f"{name} must be a number from 1 to {_MOST}, it is {value!r:.80}")

@@ -75,6 +75,13 @@ def test_a_hello_survives_the_wire(hello: Hello) -> None:
     assert Hello.decode(hello.encode()) == hello
 
 
+def test_a_text_that_no_report_could_hold_is_refused() -> None:
+    place = PipelinePlace("1F1B", 1, 1, (0,), (0,))
+    hello = Hello(0, 0, 1, 0, None, "host", place, framework="torch \udcff")
+    with pytest.raises(WireError, match="hello.framework must be a text that UTF-8 has"):
+        Hello.decode(hello.encode())
+
+
 @pytest.mark.parametrize("version", [1, 3])
 def test_a_hello_of_another_version_is_told_from_a_bad_one(version: int) -> None:
     with pytest.raises(OtherVersionError, match=f"hello.version must be 2, it is {version}"):

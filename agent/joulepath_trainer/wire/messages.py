@@ -276,4 +276,6 @@ def _counts(value: object, name: str) -> tuple[int, ...]:
 def _text(value: object, name: str, most: int = 256) -> str:
     if not isinstance(value, str) or len(value) > most:
         raise WireError(f"hello.{name} must be a text of at most {most} characters, it is {value!r:.80}")
+    if any("\ud800" <= character <= "\udfff" for character in value):
+        raise WireError(f"hello.{name} must be a text that UTF-8 has, it is {value!a:.80}")
     return value
