@@ -78,7 +78,7 @@ def test_a_hello_survives_the_wire(hello: Hello) -> None:
 def test_a_text_that_no_report_could_hold_is_refused() -> None:
     place = PipelinePlace("1F1B", 1, 1, (0,), (0,))
     hello = Hello(0, 0, 1, 0, None, "host", place, framework="torch \udcff")
-    with pytest.raises(WireError, match="hello.framework must be a text that UTF-8 has"):
+    with pytest.raises(WireError, match=r"hello\.framework must be a text that UTF-8 has"):
         Hello.decode(hello.encode())
 
 
