@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
@@ -55,7 +56,8 @@ def decisions(
             try:
                 pod = locate(uid, gpu_uuid, gpus)
             except PeerRefusedError as refusal:
-                if refusal.code == "Unanswered" and patience > 1:  # a kubelet on a busy host; trainers ask again, too
+                if refusal.code == "Unanswered" and patience > 1:  # a kubelet that was asked too often at once
+                    time.sleep(0.5)
                     continue
                 return refusal.code
             break
