@@ -7,7 +7,8 @@ import os
 import select
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -17,7 +18,7 @@ from joulepath_trainer.wire.page import PAGE_BYTES, MarkerEntry, PageReader
 from joulepath_trainer.wire.parts import Gathering
 from joulepath_trainer.wire.protocol import MAX_MESSAGE_BYTES
 
-__all__ = ["AgentDouble", "Answer", "ConnectedRank", "refuse", "welcome"]
+__all__ = ["AgentDouble", "Answer", "ConnectedRank", "accepted", "refuse", "welcome"]
 
 Answer = Callable[[socket.socket], None]
 """Answers a hello at its connection."""
@@ -31,6 +32,19 @@ def welcome(connection: socket.socket) -> None:
 def refuse(connection: socket.socket) -> None:
     """What it answers to one that it never will."""
     connection.send(Reply(accepted=False, reason="no such GPU", final=True).encode())
+
+
+@contextmanager
+def accepted(path: Path, begin: Callable[[], object]) -> Iterator[socket.socket]:
+    """The connection of a rank that asks in `begin` and is welcome; what it says then is read by nobody else."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        begin()
+        with listener.accept()[0] as connection:
+            connection.recv(MAX_MESSAGE_BYTES)
+            welcome(connection)
+            yield connection
 
 
 @dataclass

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from agent_double import AgentDouble, welcome
+from agent_double import AgentDouble, accepted
 from joulepath_trainer import observer as observer_module
 from joulepath_trainer.connection import AgentBusyError, AgentGoneError, AgentUnwillingError
 from joulepath_trainer.identity import Work
@@ -92,20 +92,14 @@ def test_an_error_of_ours_switches_off_once_and_closes_the_connection(
 
 
 def test_an_agent_that_stops_reading_costs_records_and_nothing_else(path: Path) -> None:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
-        listener.bind(str(path))
-        listener.listen()
-        observer = Observer(str(path), patience_s=0)
-        observer.begin_step(ON_CPU)
-        with listener.accept()[0] as connection:
-            connection.recv(MAX_MESSAGE_BYTES)
-            welcome(connection)
-            for _ in range(2000):
-                step(observer)
-            assert not observer.off
-            first = IterationRecord.decode(connection.recv(MAX_MESSAGE_BYTES))
-            second = IterationRecord.decode(connection.recv(MAX_MESSAGE_BYTES))
-            assert (first.iteration, second.iteration) == (1, 2)
+    observer = Observer(str(path), patience_s=0)
+    with accepted(path, lambda: observer.begin_step(ON_CPU)) as connection:
+        for _ in range(2000):
+            step(observer)
+        assert not observer.off
+        first = IterationRecord.decode(connection.recv(MAX_MESSAGE_BYTES))
+        second = IterationRecord.decode(connection.recv(MAX_MESSAGE_BYTES))
+        assert (first.iteration, second.iteration) == (1, 2)
 
 
 class Clock:

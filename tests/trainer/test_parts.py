@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-import socket
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent_double import AgentDouble, welcome
+from agent_double import AgentDouble, accepted
 from joulepath_trainer.identity import Work
 from joulepath_trainer.observer import Observer
 from joulepath_trainer.wire.messages import InstructionSpan, IterationRecord, PipelinePlace
@@ -81,28 +80,21 @@ def test_a_training_of_thousands_of_microbatches_is_told(tmp_path: Path) -> None
 
 
 def test_what_did_not_fit_the_queue_goes_once_there_is_room(tmp_path: Path) -> None:
-    path = tmp_path / "agent.sock"
-    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
-        listener.bind(str(path))
-        listener.listen()
-        observer = Observer(str(path), patience_s=0)
-        observer.begin_step(WORK)
-        with listener.accept()[0] as connection:
-            connection.recv(MAX_MESSAGE_BYTES)
-            welcome(connection)
-            for _ in range(4):
-                step(observer, 6000)
-            gathering, got = Gathering(), []
-            connection.setblocking(False)
-            for _ in range(40):
-                step(observer, 1)
-                try:
-                    while True:
-                        if (found := gathering.take(connection.recv(MAX_MESSAGE_BYTES))) is not None:
-                            got.append((found.iteration, len(found.spans)))
-                except BlockingIOError:
-                    pass
-            assert got[:3] == [(1, 6000), (2, 6000), (3, 6000)]
+    observer = Observer(str(tmp_path / "agent.sock"), patience_s=0)
+    with accepted(tmp_path / "agent.sock", lambda: observer.begin_step(WORK)) as connection:
+        for _ in range(4):
+            step(observer, 6000)
+        gathering, got = Gathering(), []
+        connection.setblocking(False)
+        for _ in range(40):
+            step(observer, 1)
+            try:
+                while True:
+                    if (found := gathering.take(connection.recv(MAX_MESSAGE_BYTES))) is not None:
+                        got.append((found.iteration, len(found.spans)))
+            except BlockingIOError:
+                pass
+        assert got[:3] == [(1, 6000), (2, 6000), (3, 6000)]
 
 
 @pytest.mark.parametrize(
@@ -112,17 +104,10 @@ def test_what_did_not_fit_the_queue_goes_once_there_is_room(tmp_path: Path) -> N
 def test_iterations_that_cannot_be_told_are_said_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, instructions: int, steps: int, why: str
 ) -> None:
-    path = tmp_path / "agent.sock"
-    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
-        listener.bind(str(path))
-        listener.listen()
-        observer = Observer(str(path), patience_s=0)
-        observer.begin_step(WORK)
-        with listener.accept()[0] as connection:
-            connection.recv(MAX_MESSAGE_BYTES)
-            welcome(connection)
-            for _ in range(steps):
-                step(observer, instructions)
+    observer = Observer(str(tmp_path / "agent.sock"), patience_s=0)
+    with accepted(tmp_path / "agent.sock", lambda: observer.begin_step(WORK)):
+        for _ in range(steps):
+            step(observer, instructions)
     said = [one.getMessage() for one in caplog.records if one.levelno == logging.WARNING]
     assert len(said) == 1
     assert why in said[0]
