@@ -67,19 +67,9 @@ class Loop:
             job=TrainingJob("job-uid", "job", "plan", None), pods=(Pod("job-0"),),
         )  # fmt: skip
 
-    def say(self, command: dict[str, Any]) -> None:
-        assert self.agent.stdin is not None
-        self.agent.stdin.write(json.dumps(command) + "\n")
-        self.agent.stdin.flush()
-
-    def report(self) -> NodeReportStatus:
-        assert self.agent.stdout is not None
-        self.say({"report": True})
-        return NodeReportStatus.from_api(json.loads(self.agent.stdout.readline()))
-
     def turn(self) -> NodeReportStatus:
         """One reconciliation."""
-        report = self.report()
+        report = report_of(self.agent)
         nodes = tuple(NodeJob("node", job, report.gpus) for job in report.jobs)
         self.seen = replace(self.seen, nodes=nodes)
         decision = decide(self.seen)
@@ -90,7 +80,7 @@ class Loop:
         if decision.write_profile is not None:
             profiles = (replace(decision.write_profile, version="1"),)
         if tuple(plans.values()) != self.seen.plans:
-            self.say({"plans": [one.spec.to_api() for one in plans.values()]})
+            say(self.agent, {"plans": [one.spec.to_api() for one in plans.values()]})
         asked = decision.ask_planner
         answer = answer_to(asked) if asked is not None else self.seen.planned
         self.seen = replace(
@@ -98,6 +88,20 @@ class Loop:
             asked=asked or self.seen.asked, planned=answer,
         )  # fmt: skip
         return report
+
+
+def say(agent: subprocess.Popen[str], command: dict[str, Any]) -> None:
+    """A line to an agent."""
+    assert agent.stdin is not None
+    agent.stdin.write(json.dumps(command) + "\n")
+    agent.stdin.flush()
+
+
+def report_of(agent: subprocess.Popen[str]) -> NodeReportStatus:
+    """What it reports now."""
+    assert agent.stdout is not None
+    say(agent, {"report": True})
+    return NodeReportStatus.from_api(json.loads(agent.stdout.readline()))
 
 
 @contextmanager
@@ -173,6 +177,26 @@ def replicas(options: dict[str, Any]) -> Training:
     return Training(gpus, 2, Path(sys.executable), script)
 
 
+@contextmanager
+def trained(made: Training, scale: float, lag_ms: float) -> Iterator[subprocess.Popen[str]]:
+    """The agent of a node where that training runs."""
+    with (
+        tempfile.TemporaryDirectory() as name,
+        node(Path(name), made.gpus, made.ranks, scale, lag_ms) as (agent, environment),
+    ):
+        command = [str(made.python), "-m", "torch.distributed.run", "--nproc-per-node", str(made.ranks), *made.script]
+        environment["PYTHONPATH"] += f":{ROOT / 'lab'}:{ROOT}"
+        training = subprocess.Popen(
+            command, env=environment, stdout=subprocess.DEVNULL, start_new_session=True, cwd=ROOT
+        )
+        try:
+            yield agent
+        finally:
+            with suppress(ProcessLookupError):
+                training.terminate()
+            training.wait(30)
+
+
 def run(
     made: Training, scale: float, lag_ms: float, granularity: str, slowdown: float, pairs: int, detail: Path | None
 ) -> dict[str, Any]:
@@ -183,38 +207,25 @@ def run(
         max_slowdown_percent=slowdown,
         measurement=Measurement(pairs=pairs),
     )
-    with (
-        tempfile.TemporaryDirectory() as name,
-        node(Path(name), made.gpus, made.ranks, scale, lag_ms) as (agent, environment),
-    ):
-        command = [str(made.python), "-m", "torch.distributed.run", "--nproc-per-node", str(made.ranks), *made.script]
-        environment["PYTHONPATH"] += f":{ROOT / 'lab'}:{ROOT}"
-        training = subprocess.Popen(
-            command, env=environment, stdout=subprocess.DEVNULL, start_new_session=True, cwd=ROOT
-        )
+    with trained(made, scale, lag_ms) as agent:
         loop = Loop(agent, spec)
         told = ""
-        try:
-            limit = time.monotonic() + LONGEST_S
-            while time.monotonic() < limit:
-                report = loop.turn()
-                status = loop.seen.status
-                if status.message != told:
-                    told = status.message
-                    print(f"  lag {lag_ms:g} ms: {status.phase}: {told}", flush=True)
-                measured = status.measured
-                if status.phase in (Phase.REFUSED, Phase.IDLE) or (
-                    measured is not None and measured.pairs >= spec.measurement.pairs
-                ):
-                    break
-                time.sleep(0.5)
-            if detail is not None:
-                plans = [one.spec.to_api() for one in loop.seen.plans]
-                detail.write_text(json.dumps({"report": report.to_api(), "plans": plans, "status": status.to_api()}))
-        finally:
-            with suppress(ProcessLookupError):
-                training.terminate()
-            training.wait(30)
+        limit = time.monotonic() + LONGEST_S
+        while time.monotonic() < limit:
+            report = loop.turn()
+            status = loop.seen.status
+            if status.message != told:
+                told = status.message
+                print(f"  lag {lag_ms:g} ms: {status.phase}: {told}", flush=True)
+            measured = status.measured
+            if status.phase in (Phase.REFUSED, Phase.IDLE) or (
+                measured is not None and measured.pairs >= spec.measurement.pairs
+            ):
+                break
+            time.sleep(0.5)
+        if detail is not None:
+            plans = [one.spec.to_api() for one in loop.seen.plans]
+            detail.write_text(json.dumps({"report": report.to_api(), "plans": plans, "status": status.to_api()}))
     plan = status.plan
     result: dict[str, Any] = {"lag_ms": lag_ms, "phase": str(status.phase), "message": status.message}
     if plan is not None:

@@ -17,17 +17,14 @@ import argparse
 import json
 import subprocess
 import sys
-import tempfile
 import time
-from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from statistics import fmean
 from typing import Any, Final
 
 import frameworks
-from benchmarks.closed_loop import ROOT, Training, node, of_framework
-from joulepath_crds import Instruction, NodeReportStatus
+from benchmarks.closed_loop import ROOT, Training, of_framework, report_of, trained
+from joulepath_crds import Instruction
 from joulepath_operator.facts.gang import Gang
 from joulepath_operator.facts.observation import NodeJob
 from joulepath_operator.figures.delays import measure_delays
@@ -38,6 +35,7 @@ from real_cluster import cores_awake
 RESULTS: Final = ROOT / "benchmarks/results"
 ITERATIONS: Final = 30
 LONGEST_S: Final = 300.0
+LAG_MS: Final = 5.0
 DEFAULT_MHZ: Final = 1410
 MOST_OFF: Final = 0.01
 
@@ -71,28 +69,14 @@ def cases() -> list[Case]:
 
 def gang_of(made: Training, scale: float) -> Gang:
     """What its ranks report of a training, once they have measured it."""
-    with tempfile.TemporaryDirectory() as name, node(Path(name), made.gpus, made.ranks, scale, 5.0) as (agent, env):
-        command = [str(made.python), "-m", "torch.distributed.run", "--nproc-per-node", str(made.ranks), *made.script]
-        environment = {**env, "PYTHONPATH": f"{env['PYTHONPATH']}:{ROOT / 'lab'}:{ROOT}"}
-        training = subprocess.Popen(
-            command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=ROOT
-        )
-        assert agent.stdin is not None
-        assert agent.stdout is not None
-        try:
-            limit = time.monotonic() + LONGEST_S
-            while time.monotonic() < limit:
-                time.sleep(1.0)
-                agent.stdin.write('{"report": true}\n')
-                agent.stdin.flush()
-                report = NodeReportStatus.from_api(json.loads(agent.stdout.readline()))
-                gang = Gang.of([NodeJob("node", job, report.gpus) for job in report.jobs])
-                if gang is not None and gang.complete and is_measured(gang):
-                    return gang
-        finally:
-            with suppress(ProcessLookupError):
-                training.terminate()
-            training.wait(30)
+    with trained(made, scale, LAG_MS) as agent:
+        limit = time.monotonic() + LONGEST_S
+        while time.monotonic() < limit:
+            time.sleep(1.0)
+            report = report_of(agent)
+            gang = Gang.of([NodeJob("node", job, report.gpus) for job in report.jobs])
+            if gang is not None and gang.complete and is_measured(gang):
+                return gang
     raise TimeoutError(f"its ranks have not measured {ITERATIONS} iterations in {LONGEST_S:.0f} s")
 
 
