@@ -21,14 +21,14 @@ from joulepath_clocks.ranks.switching import is_short_tail, wish_at_begin, wish_
 from joulepath_rules import TAIL_LAGS, Applied, Arm, Instruction, Plan, Purpose, RankState, arm_of, next_boundary
 from joulepath_trainer.wire.page import MarkerEntry, MarkerEvent
 
-__all__ = ["Conductor"]
+__all__ = ["OVERRUN", "Conductor"]
 
 _RELEASE: Final = Wish(DEFAULT)
 _DEFAULT_CLOCKS: Final = Applied(Arm.DEFAULT)
 _SWEEP_PATIENCE: Final = 0.25
 """Of an iteration, that a sweep's clock stays for longer than the usual tail: a host that is late now and then must not
 have clocks measured that are on their way."""
-_OVERRUN: Final = 2.0
+OVERRUN: Final = 2.0
 """Times its predicted length, after which an iteration's first instruction is none: without a pipeline it follows right
 on the optimizer, and an evaluation or a checkpoint may come before it."""
 
@@ -258,7 +258,7 @@ class Conductor:
         duration_s = score.durations_s[at]
         wish = wish_at_begin(score.clocks_mhz[at], after_mhz, at_s, duration_s, self.lag_up_s)
         if at == 0 and wish.now_mhz != DEFAULT and wish.later_mhz is None:
-            return Wish(wish.now_mhz, DEFAULT, at_s + _OVERRUN * duration_s + self.lag_up_s)
+            return Wish(wish.now_mhz, DEFAULT, at_s + OVERRUN * duration_s + self.lag_up_s)
         return wish
 
     def _after(self, score: Score, at: int) -> int:
