@@ -80,6 +80,10 @@ test: cluster ## Every test, on the real cluster (root)
 test-frameworks: venv ## What the trainer sees of each framework in locks/frameworks, by real trainings of each version (20 GB)
 	@JOULEPATH_OLD_TORCH=1 $(PARALLEL) tests/trainer/frameworks
 
+.PHONY: properties
+properties: venv ## Every property with ever new examples, ten times as many as make test draws (half an hour)
+	@$(PARALLEL) --hypothesis-profile "new examples" -m "hypothesis and not cluster"
+
 FUZZ_S ?= 60
 .PHONY: fuzz
 fuzz: venv ## Ever new bytes for every decoder and the shared page, for FUZZ_S=60 seconds
