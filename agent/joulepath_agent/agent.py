@@ -290,9 +290,10 @@ class Agent:
     def _recheck(self) -> None:
         """A claim may be shared with a pod that comes later: nobody asks for that at the socket."""
         while not self._stopping.wait(self._budget.recheck_s):
+            known = self.node_gpus()
             for rank in self.ranks:
                 try:
-                    why = self._locate.part(rank.pod, rank.gpu_uuid, self.node_gpus())
+                    why = self._locate.part(rank.pod, rank.gpu_uuid, known)
                 except Exception:
                     log.exception("asking for the holders of a GPU failed")
                     continue

@@ -16,7 +16,7 @@ SOCKET_NAME: Final = "warden.sock"
 DOCTOR_FOLDER: Final = "doctor"
 """In the state folder: of another socket, at which a doctor leases GPUs beside the agent."""
 MAX_MESSAGE_BYTES: Final = 65536
-BEAT_S: Final = 0.2
+BEAT_S: Final = 0.3
 DEADLINE_S: Final = 1.5
 """A lease that no beat has named for so long is revoked; a warden that hasn't answered for so long is gone."""
 

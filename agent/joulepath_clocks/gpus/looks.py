@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 Computes = Callable[[], bool]
 """Whether a rank runs an instruction now, as far as is known."""
 
-_PERIOD_S: Final = 0.1
+_PERIOD_S: Final = 0.2
 _PAUSE_S: Final = 1.0
 """After a look that failed."""
 

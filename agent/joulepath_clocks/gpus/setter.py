@@ -136,10 +136,11 @@ class ClockSetter:
 
     def wish(self, wish: Wish) -> bool:
         """Replaces the wish, and returns at once; False where the clock is being released, and nothing else heard."""
+        own = threading.get_ident() == self._thread.ident  # others may wish while an order is under way
         with self._lock:
             taken = not self._releasing
             if taken:
-                self._wish, self._done_now = wish, False
+                self._wish, self._done_now = wish, own and wish.now_mhz == self._ordered_mhz
         self.rouse()
         return taken
 

@@ -186,6 +186,36 @@ def test_an_order_that_hangs_counts_as_stuck_until_it_returns(make: MakeSetter) 
     wait_until(lambda: setter.stuck_s(time.monotonic()) < 0, "it is well")
 
 
+def test_a_rank_that_wishes_the_clock_in_force_has_nothing_ordered_and_no_turn_taken(make: MakeSetter) -> None:
+    _, setter = make()
+    order(setter, LOW_MHZ, measure=False)
+    due = list[bool]()
+
+    def follow(now: float) -> float:
+        if not due:
+            setter.wish(Wish(LOW_MHZ, HIGH_MHZ, now + 3600.0))
+            due.append(setter.is_due)
+        return now + 3600.0
+
+    setter.follow = follow
+    setter.rouse()
+    wait_until(lambda: bool(due), "the rank is followed")
+    assert due == [False]
+    assert setter.ordered_mhz == LOW_MHZ
+
+
+def test_a_wish_for_the_clock_before_is_not_lost_while_another_one_is_being_ordered(make: MakeSetter) -> None:
+    gpu, setter = make()
+    order(setter, LOW_MHZ, measure=False)
+    gpu.returns.clear()
+    setter.wish(Wish(HIGH_MHZ))
+    wait_until(lambda: setter.stuck_s(time.monotonic()) > 0, "an order is under way")
+    setter.wish(Wish(LOW_MHZ))
+    gpu.returns.set()
+    wait_until(lambda: setter.sets == 3, "both are ordered")
+    assert gpu.at_mhz == LOW_MHZ
+
+
 def test_a_wish_is_not_taken_while_the_clock_is_being_released(make: MakeSetter) -> None:
     gpu, setter = make()
     order(setter, LOW_MHZ, measure=False)
