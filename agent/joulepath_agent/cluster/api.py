@@ -1,22 +1,25 @@
 """The agent's ties to Kubernetes: JobPlans in, its NodeReport and its Lease out.
 
+Those of the jobs that have ranks here, by label: a plan may have hundreds of kilobytes, and a cluster a thousand nodes.
+
 Plans are level-triggered: every list and every event of a watch leads to the whole set of plans being handed on, and a
-watch is followed by a list at the latest after a minute. Each is news, also where nothing has changed: what was
-withdrawn would have been missing in it. Without news, be it that the API server can't be reached or that a connection
-is a black hole, the agent goes on with the plans that it has until their time to live is over. A Lease that could be
-renewed is no news: the watch may hang all the same.
+watch is followed by a list at the latest after a minute, of metadata alone while that tells nothing new. Each is news,
+also where nothing has changed: what was withdrawn would have been missing in it. Without news, be it that the API
+server can't be reached or that a connection is a black hole, the agent goes on with the plans that it has until their
+time to live is over. A Lease that could be renewed is no news: the watch may hang all the same.
 """
 
 from __future__ import annotations
 
+import re
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final
 
 from joulepath_agent.cluster.failures import repeat
 from joulepath_agent.cluster.heartbeat import Heartbeat
-from joulepath_agent.cluster.objects import ApiServer
+from joulepath_agent.cluster.objects import ApiServer, Watch
 from joulepath_agent.cluster.plans import Plans
 from joulepath_agent.cluster.reporting import Pace, fitting
 from joulepath_agent.injection.jobs import path_of
@@ -24,10 +27,13 @@ from joulepath_clocks.peers.budget import BUDGET
 from joulepath_clocks.peers.peer import JobKey
 from joulepath_clocks.ranks.lifetime import DEFAULT_TIME_TO_LIVE_S
 from joulepath_clocks.ranks.reason import Reason
-from joulepath_crds import JobPlanSpec, NodeReportStatus
+from joulepath_crds import JOB_UID_LABEL, JobPlanSpec, NodeReportStatus
 from joulepath_crds.contract import GROUP, VERSION
 
-__all__ = ["NodeApi"]
+__all__ = ["NodeApi", "SetPlans"]
+
+SetPlans = Callable[[Mapping[JobKey, JobPlanSpec | Reason], Collection[JobKey]], None]
+"""Takes the plans of these jobs, all that there are."""
 
 _SOON_S: Final = (1.0, 2.0)
 """For what a container waits for, to connect and to be answered."""
@@ -37,6 +43,8 @@ _LATE_S: Final = 15.0
 _LOOKS: Final = 4
 """Lists in a plan's time to live: one that fails, on a connection that is found dead, leaves time for the next."""
 _TICK_S: Final = 0.3
+_LABEL: Final = re.compile(r"[A-Za-z0-9]([-._A-Za-z0-9]{0,61}[A-Za-z0-9])?")
+"""Who makes a pod says who owns it: what is no UID must not spoil the selector of the others."""
 
 
 class NodeApi:
@@ -57,14 +65,22 @@ class NodeApi:
         self._stop = threading.Event()
         self._pace = Pace()
         self._plans = Plans()
+        self._watched: tuple[frozenset[JobKey], Watch] | None = None
 
     def run(
         self,
-        set_plans: Callable[[Mapping[JobKey, JobPlanSpec | Reason]], None],
+        set_plans: SetPlans,
         report: Callable[[], NodeReportStatus | None],
+        jobs: Callable[[], frozenset[JobKey]],
     ) -> None:
-        """Starts the two threads: plans in, reports and the lease out; neither while there is nothing to report."""
-        for name, work in (("plans", lambda: self._watch(set_plans)), ("reports", lambda: self._report(report))):
+        """Starts the two threads: plans in, reports and the lease out; neither while there is nothing to report.
+
+        `jobs` are those that have ranks here.
+        """
+        for name, work in (
+            ("plans", lambda: self._watch(set_plans, jobs)),
+            ("reports", lambda: self._report(report, jobs)),
+        ):
             threading.Thread(target=repeat, args=(name, work, self._stop), name=name, daemon=True).start()
 
     def stop(self) -> None:
@@ -106,30 +122,52 @@ class NodeApi:
 
     # plans
 
-    def _watch(self, set_plans: Callable[[Mapping[JobKey, JobPlanSpec | Reason]], None]) -> None:
+    def _watch(self, set_plans: SetPlans, jobs: Callable[[], frozenset[JobKey]]) -> None:
+        if not (wanted := _selectable(jobs())):
+            self._stop.wait(_TICK_S)
+            return
+        labels = f"{JOB_UID_LABEL} in ({','.join(sorted(uid for _, uid in wanted))})"
         try:
-            listed = self._api.read(*self._ours, "jobplans")
+            listed = self._api.read_metadata(*self._ours, "jobplans", labels=labels)
+            if not self._plans.are(listed["items"]):
+                listed = self._api.read(*self._ours, "jobplans", labels=labels)
+                self._plans.replace(listed["items"])
         except FileNotFoundError:
-            set_plans({})  # the kind itself is gone, and with it every plan
+            set_plans({}, wanted)  # the kind itself is gone, and with it every plan
             raise
-        self._plans.replace(listed["items"])
-        set_plans(self._plans.by_job())
+        set_plans(self._plans.by_job(), wanted)
         version, late_s = listed["metadata"]["resourceVersion"], min(_LATE_S, self._watch_s)
-        for event in self._api.watch(version, self._watch_s, late_s, *self._ours, "jobplans"):
+        try:
+            with self._api.watch(version, self._watch_s, late_s, *self._ours, "jobplans", labels=labels) as watch:
+                self._watched = wanted, watch
+                self._hear(watch, lambda: set_plans(self._plans.by_job(), wanted))
+        except OSError:
+            if _selectable(jobs()) <= wanted:
+                raise
+        finally:
+            self._watched = None
+
+    def _hear(self, watch: Watch, changed: Callable[[], None]) -> None:
+        for event in watch:
             if self._stop.is_set() or event["type"] == "ERROR":
                 return
-            item = event["object"]
             if event["type"] == "DELETED":
-                self._plans.remove(item)
+                self._plans.remove(event["object"])
             else:
-                self._plans.put(item)
-            set_plans(self._plans.by_job())
+                self._plans.put(event["object"])
+            changed()
+
+    def _turn_to(self, jobs: frozenset[JobKey]) -> None:
+        """Ends a watch that doesn't tell of all jobs."""
+        if (watched := self._watched) is not None and not _selectable(jobs) <= watched[0]:
+            watched[1].end()
 
     # reports
 
-    def _report(self, report: Callable[[], NodeReportStatus | None]) -> None:
+    def _report(self, report: Callable[[], NodeReportStatus | None], jobs: Callable[[], frozenset[JobKey]]) -> None:
         heartbeat = Heartbeat(self._api, self._node, self._namespace)
         while not self._stop.wait(_TICK_S):
+            self._turn_to(jobs())
             now = time.monotonic()
             if (status := report()) is None:
                 continue
@@ -152,3 +190,7 @@ class NodeApi:
             }
             self._api.create(fresh, *reports)
             self._api.patch(body, *reports, self._node, "status")
+
+
+def _selectable(jobs: frozenset[JobKey]) -> frozenset[JobKey]:
+    return frozenset(job for job in jobs if _LABEL.fullmatch(job[1]))

@@ -7,7 +7,7 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
@@ -20,7 +20,7 @@ from joulepath_agent.cluster.objects import ApiServer
 from joulepath_clocks.peers.peer import JobKey
 from joulepath_clocks.ranks.lifetime import DEFAULT_TIME_TO_LIVE_S
 from joulepath_clocks.ranks.reason import Reason
-from joulepath_crds import JobPlanSpec, NodeReportStatus, Purpose, Sweep, content_hash
+from joulepath_crds import JOB_UID_LABEL, JobPlanSpec, NodeReportStatus, Purpose, Sweep, content_hash
 from joulepath_crds.__main__ import documents
 from real_cluster import Cluster as RealCluster
 from tests.agent.cluster.real_api import api_server
@@ -50,7 +50,7 @@ class Ties:
 
     def apply(self, name: str, spec: Mapping[str, Any]) -> None:
         """Applies a JobPlan."""
-        metadata = {"name": name, "namespace": self.namespace}
+        metadata = {"name": name, "namespace": self.namespace, "labels": {JOB_UID_LABEL: spec["jobUID"]}}
         body = {"apiVersion": f"{self.group}/v1alpha1", "kind": "JobPlan", "metadata": metadata, "spec": spec}
         self.cluster.kubectl("apply", "-f", "-", stdin=json.dumps(body))
 
@@ -61,10 +61,10 @@ class Ties:
     def start(self, plans_live_s: float = DEFAULT_TIME_TO_LIVE_S) -> NodeApi:
         """Ties an agent that reports `report`."""
         tied = NodeApi(self.api, self.node, self.namespace, self.group, plans_live_s)
-        tied.run(self._take, lambda: self.report)
+        tied.run(self._take, lambda: self.report, lambda: frozenset({(self.namespace, "job-uid")}))
         return tied
 
-    def _take(self, plans: Mapping[JobKey, JobPlanSpec | Reason]) -> None:
+    def _take(self, plans: Mapping[JobKey, JobPlanSpec | Reason], jobs: Collection[JobKey]) -> None:
         self.plans.append(plans)
         self.heard_at_s = time.monotonic()
 
@@ -125,6 +125,13 @@ def test_plans_come_change_and_go(tied: Ties) -> None:
     wait_until(lambda: begin(tied) == 7, "the activation arrives")
     tied.cluster.kubectl("delete", f"jobplans.{tied.group}", "a", "-n", tied.namespace)
     wait_until(lambda: tied.known() == {}, "the withdrawal arrives")
+
+
+def test_the_plan_of_a_job_that_is_elsewhere_is_never_sent_here(tied: Ties) -> None:
+    tied.apply("a", plan(jobUID="elsewhere"))
+    tied.apply("b", plan())
+    wait_until(lambda: bool(tied.known()), "a plan arrives")
+    assert all("elsewhere" not in {uid for _, uid in plans} for plans in tied.plans)
 
 
 def test_the_report_is_created_owned_by_the_node_and_written_on_change_only(tied: Ties) -> None:

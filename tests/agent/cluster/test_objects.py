@@ -56,7 +56,7 @@ def test_the_lease_is_made_where_there_is_none_and_renewed_afterwards(cluster: C
 
 def test_the_report_is_made_with_its_node_as_owner(cluster: Cluster, connection: ApiServer) -> None:
     tied = NodeApi(connection, "node-7", "joulepath")
-    tied.run(lambda plans: None, lambda: NodeReportStatus(agent_version="1"))
+    tied.run(lambda plans, jobs: None, lambda: NodeReportStatus(agent_version="1"), frozenset)
     wait_until(lambda: cluster.fed["reports"] > 0, "it is written")
     tied.stop()
     owner = {"apiVersion": "v1", "kind": "Node", "name": "node-7", "uid": "node-uid"}
@@ -66,7 +66,7 @@ def test_the_report_is_made_with_its_node_as_owner(cluster: Cluster, connection:
 
 def test_an_agent_that_has_nothing_to_report_writes_nothing(cluster: Cluster, connection: ApiServer) -> None:
     tied, asked = NodeApi(connection, "node-7", "joulepath"), []
-    tied.run(lambda plans: None, lambda: asked.append(1))
+    tied.run(lambda plans, jobs: None, lambda: asked.append(1), frozenset)
     wait_until(lambda: len(asked) > 2, "it is asked")
     tied.stop()
     assert not cluster.made
