@@ -196,6 +196,10 @@ class Agent:
             self._say_plan(rank)
         self._greet()
 
+    def forget_plans(self) -> None:
+        """Nobody asks for plans any more: ranks that come are told none until there is news."""
+        self._plans = None
+
     def _say_plan(self, rank: Rank) -> None:
         if self._plans is None or (self._planned is not None and rank.pod.job_key not in self._planned):
             return

@@ -15,7 +15,8 @@ import re
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, Final
+from functools import partial
+from typing import Any, Final, Protocol
 
 from joulepath_agent.cluster.failures import repeat
 from joulepath_agent.cluster.heartbeat import Heartbeat
@@ -30,10 +31,7 @@ from joulepath_clocks.ranks.reason import Reason
 from joulepath_crds import JOB_UID_LABEL, JobPlanSpec, NodeReportStatus
 from joulepath_crds.contract import GROUP, VERSION
 
-__all__ = ["NodeApi", "SetPlans"]
-
-SetPlans = Callable[[Mapping[JobKey, JobPlanSpec | Reason], Collection[JobKey]], None]
-"""Takes the plans of these jobs, all that there are."""
+__all__ = ["NodeApi", "Tied"]
 
 _SOON_S: Final = (1.0, 2.0)
 """For what a container waits for, to connect and to be answered."""
@@ -45,6 +43,27 @@ _LOOKS: Final = 4
 _TICK_S: Final = 0.3
 _LABEL: Final = re.compile(r"[A-Za-z0-9]([-._A-Za-z0-9]{0,61}[A-Za-z0-9])?")
 """Who makes a pod says who owns it: what is no UID must not spoil the selector of the others."""
+
+
+class Tied(Protocol):
+    """What is tied: an agent."""
+
+    @property
+    def waits(self) -> bool:
+        """Whether another one tells of this node."""
+
+    @property
+    def jobs(self) -> frozenset[JobKey]:
+        """Those that have ranks here."""
+
+    def set_plans(self, plans: Mapping[JobKey, JobPlanSpec | Reason], jobs: Collection[JobKey]) -> None:
+        """Takes the plans of these jobs, all that there are."""
+
+    def forget_plans(self) -> None:
+        """Nobody asks for plans any more: ranks that come are told none until there is news."""
+
+    def report(self) -> NodeReportStatus:
+        """All that it knows."""
 
 
 class NodeApi:
@@ -67,21 +86,11 @@ class NodeApi:
         self._plans = Plans()
         self._watched: tuple[frozenset[JobKey], Watch] | None = None
 
-    def run(
-        self,
-        set_plans: SetPlans,
-        report: Callable[[], NodeReportStatus | None],
-        jobs: Callable[[], frozenset[JobKey]],
-    ) -> None:
-        """Starts the two threads: plans in, reports and the lease out; neither while there is nothing to report.
-
-        `jobs` are those that have ranks here.
-        """
-        for name, work in (
-            ("plans", lambda: self._watch(set_plans, jobs)),
-            ("reports", lambda: self._report(report, jobs)),
-        ):
-            threading.Thread(target=repeat, args=(name, work, self._stop), name=name, daemon=True).start()
+    def run(self, agent: Tied) -> None:
+        """Starts the three threads: plans in, reports and the lease out; these while nobody else tells of this node."""
+        for name, work in (("plans", self._watch), ("reports", self._report), ("lease", self._live)):
+            task = partial(work, agent)
+            threading.Thread(target=repeat, args=(name, task, self._stop), name=name, daemon=True).start()
 
     def stop(self) -> None:
         """Ends the threads, in the background."""
@@ -122,27 +131,28 @@ class NodeApi:
 
     # plans
 
-    def _watch(self, set_plans: SetPlans, jobs: Callable[[], frozenset[JobKey]]) -> None:
-        if not (wanted := _selectable(jobs())):
+    def _watch(self, agent: Tied) -> None:
+        if not (wanted := _selectable(agent.jobs)):
+            agent.forget_plans()
             self._stop.wait(_TICK_S)
             return
         labels = f"{JOB_UID_LABEL} in ({','.join(sorted(uid for _, uid in wanted))})"
         try:
-            listed = self._api.read_metadata(*self._ours, "jobplans", labels=labels)
+            listed = self._api.list(*self._ours, "jobplans", labels=labels, whole=False)
             if not self._plans.are(listed["items"]):
-                listed = self._api.read(*self._ours, "jobplans", labels=labels)
+                listed = self._api.list(*self._ours, "jobplans", labels=labels, whole=True)
                 self._plans.replace(listed["items"])
         except FileNotFoundError:
-            set_plans({}, wanted)  # the kind itself is gone, and with it every plan
+            agent.set_plans({}, wanted)  # the kind itself is gone, and with it every plan
             raise
-        set_plans(self._plans.by_job(), wanted)
+        agent.set_plans(self._plans.by_job(), wanted)
         version, late_s = listed["metadata"]["resourceVersion"], min(_LATE_S, self._watch_s)
         try:
             with self._api.watch(version, self._watch_s, late_s, *self._ours, "jobplans", labels=labels) as watch:
                 self._watched = wanted, watch
-                self._hear(watch, lambda: set_plans(self._plans.by_job(), wanted))
+                self._hear(watch, lambda: agent.set_plans(self._plans.by_job(), wanted))
         except OSError:
-            if _selectable(jobs()) <= wanted:
+            if _selectable(agent.jobs) <= wanted:
                 raise
         finally:
             self._watched = None
@@ -162,19 +172,23 @@ class NodeApi:
         if (watched := self._watched) is not None and not _selectable(jobs) <= watched[0]:
             watched[1].end()
 
-    # reports
+    # reports and the lease
 
-    def _report(self, report: Callable[[], NodeReportStatus | None], jobs: Callable[[], frozenset[JobKey]]) -> None:
-        heartbeat = Heartbeat(self._api, self._node, self._namespace)
+    def _report(self, agent: Tied) -> None:
         while not self._stop.wait(_TICK_S):
-            self._turn_to(jobs())
-            now = time.monotonic()
-            if (status := report()) is None:
+            if agent.waits:
                 continue
+            status, now = agent.report(), time.monotonic()
             if self._pace.due(status, now):
                 self._write(fitting(status, BUDGET.report_bytes))
                 self._pace.wrote(status, now)
-            heartbeat.beat(now)
+
+    def _live(self, agent: Tied) -> None:
+        heartbeat = Heartbeat(self._api, self._node, self._namespace)
+        while not self._stop.wait(_TICK_S):
+            self._turn_to(agent.jobs)
+            if not agent.waits:
+                heartbeat.beat(time.monotonic())
 
     def _write(self, status: NodeReportStatus) -> None:
         body, reports = {"status": status.to_api()}, (*self._ours, "nodereports")

@@ -19,7 +19,8 @@ import urllib3
 __all__ = ["ApiServer", "Watch"]
 
 _JSON: Final = "application/json"
-_METADATA: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
+_METADATA: Final = "PartialObjectMetadata;g=meta.k8s.io;v=v1"
+_METADATA_LIST: Final = "PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 _MERGE: Final = "application/merge-patch+json"
 _TIMEOUT_S: Final = (3.05, 10.0)
 """To connect; and without a byte."""
@@ -58,20 +59,23 @@ class ApiServer:
         authority.read_text()
         return cls(url, token, ca_certs=str(authority))
 
-    def read(self, *names: str, labels: str = "", timeout_s: tuple[float, float] = _TIMEOUT_S) -> Mapping[str, Any]:
-        """An object, or a list of those that `labels` select.
+    def read(self, *names: str, timeout_s: tuple[float, float] = _TIMEOUT_S) -> Mapping[str, Any]:
+        """An object.
 
         Raises:
             FileNotFoundError: There is none.
             OSError: The API server doesn't answer, or forbids it.
         """
-        return self._ask("GET", names, timeout_s, labels=labels)
+        return self._ask("GET", names, timeout_s)
 
-    def read_metadata(
-        self, *names: str, labels: str = "", timeout_s: tuple[float, float] = _TIMEOUT_S
-    ) -> Mapping[str, Any]:
-        """Of all of an object, or of each of a list, its metadata alone; see `read`."""
-        return self._ask("GET", names, timeout_s, accept=_METADATA, labels=labels)
+    def read_metadata(self, *names: str, timeout_s: tuple[float, float] = _TIMEOUT_S) -> Mapping[str, Any]:
+        """Of all of an object, its metadata alone; see `read`."""
+        return self._ask("GET", names, timeout_s, accept=f"{_JSON};as={_METADATA}")
+
+    def list(self, *names: str, labels: str, whole: bool) -> Mapping[str, Any]:
+        """The objects of a collection that have such labels, whole or their metadata alone; see `read`."""
+        accept = _JSON if whole else f"{_JSON};as={_METADATA_LIST}"
+        return self._ask("GET", names, _TIMEOUT_S, accept=accept, labels=labels)
 
     def create(self, body: Mapping[str, Any], *names: str) -> Mapping[str, Any]:
         """Makes an object in a collection, and gives it as it was made; see `read`."""
