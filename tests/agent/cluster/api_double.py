@@ -64,12 +64,15 @@ def api_double() -> Iterator[ApiDouble]:
             if "as=PartialObjectMetadata;" in accepts:  # of a list, the API server gives another kind
                 self.answer(406, {})
                 return
-            double.lists_in_full += "as=PartialObjectMetadataList;" not in accepts
+            whole = "as=PartialObjectMetadataList;" not in accepts
+            double.lists_in_full += whole
             double.selectors.add(asked.get("labelSelector", ""))
             if double.lists_fail:
                 self.answer(503, {})
             else:
-                self.answer(200, {"items": double.plans, "metadata": {"resourceVersion": "1"}})
+                self.answer(
+                    200, {"items": double.plans or ([] if whole else None), "metadata": {"resourceVersion": "1"}}
+                )
 
         def _read_job(self) -> None:
             double.job_reads.append((self.path, self.headers["Accept"]))
