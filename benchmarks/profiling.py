@@ -217,7 +217,7 @@ class Trial:
         self.truth, self.job = truth, SimulatedJob(truth, seed=seed)
         self.default_mhz = truth.profile.default_clock_mhz(0)
         self.supported = tuple(one.clock_mhz for one in truth.profile.points[0, "F"])
-        self.lowest_mhz = self.default_mhz / (1 + Profiling().max_slowdown_percent / 100)
+        self.lowest_mhz = choose_clocks(self.supported, self.default_mhz, 3)[-1]
         self.profile: EnergyProfileSpec | None = None
         self.usual = self._spend(BEFORE, Applied(Arm.DEFAULT))
         self.spent, self.blocks, self.between = Spent(), 0, 0
