@@ -126,7 +126,7 @@ def test_one_that_has_drifted_is_refreshed_and_rounds_follow_where_it_is_not_sur
     origin = found(drifted).origin
     assert origin is not None
     assert origin.reuse is Reuse.REFRESHED
-    assert "work takes +11.1% of the time and +11.1% of the energy" in origin.message
+    assert "work has changed by +11.1% in time and +11.1% in energy, by one factor" in origin.message
 
     def unstated(spec: EnergyProfileSpec) -> EnergyProfileSpec:
         return scaled(spec, lambda clock: 0.9).model_copy(update={"frontier_uncertainty": None})
@@ -155,7 +155,7 @@ def test_one_whose_shape_is_another_is_refused_and_what_was_measured_counts(agai
     message = world.condition("Profiled").message
     assert world.condition("Profiled").reason == "Measured"
     assert "EnergyProfile earlier, of an earlier run, isn't used: at default clocks and at" in message
-    assert "not by the same factor at each clock" in message
+    assert "beside one factor for all clocks" in message
 
 
 @pytest.mark.parametrize(

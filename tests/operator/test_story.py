@@ -141,7 +141,7 @@ def test_the_next_run_starts_from_the_stored_profile(new_world: NewWorld) -> Non
     assert 1410 > high > low > 855
     assert world.plan.purpose == "Enforce"
     assert world.condition("Profiled").reason == "Reused"
-    assert f"at {high}, {low} MHz work takes +0.0% of the time" in world.condition("Profiled").message
+    assert f"at {high}, {low} MHz work has changed by +0.0% in time" in world.condition("Profiled").message
 
 
 def test_a_run_that_may_not_reuse_sweeps_again(new_world: NewWorld) -> None:
@@ -172,7 +172,7 @@ def test_a_stored_profile_that_has_drifted_evenly_is_refreshed(new_world: NewWor
     world.run(60)
     assert world.status.phase == "Active"
     assert world.condition("Profiled").reason == "Refreshed"
-    assert "work takes -9.1% of the time" in world.condition("Profiled").message
+    assert "work has changed by -9.1% in time" in world.condition("Profiled").message
     found = world.profiles[name]
     assert found.job_uid == "uid-two-0000"
     for kind, before in zip(found.spec.stages[3].kinds, stored.spec.stages[3].kinds, strict=True):

@@ -36,6 +36,8 @@ _SURELY: Final = 2.5
 _SAME_CLOCK: Final = 0.02
 """As a fraction: default clocks that settle farther apart are others."""
 _SAME_W: Final = 0.5
+_NOTHING: Final = 1e-12
+"""Joules, in place of none: those have no logarithm."""
 _LEAST_CLOCKS: Final = 3
 """With fewer measured now, nothing shows whether a shape is the same."""
 
@@ -111,16 +113,16 @@ def agreement(old: EnergyProfileSpec, now: EnergyProfileSpec) -> Agreement:
     time, energy = (exp(_mean(one)) - 1 for one in every)
     clocks = sorted({clock for points in seen.values() for clock in points if clock}, reverse=True)
     at = f"at default clocks and at {', '.join(map(str, clocks))} MHz"
-    off_by = f"{at} work takes {time:+.1%} of the time and {energy:+.1%} of the energy that it did"
+    off_by = f"{at} work has changed by {time:+.1%} in time and {energy:+.1%} in energy"
     uneven = [_beyond(one, fitted=len(pairs)) for one in left]
     if any(_beyond(one, _SURELY, len(pairs)) > same for one, same in zip(left, _SAME_SHAPE, strict=True)):
-        apart = f"not by the same factor at each clock (time {uneven[0]:.1%} apart, energy {uneven[1]:.1%})"
+        apart = f"time by {uneven[0]:.1%} and energy by {uneven[1]:.1%} beside one factor for all clocks"
         return Agreement(Reuse.REFUSED, f"{off_by}, {apart}")
     sure = all(one <= same for one, same in zip(uneven, _SAME, strict=True))
     if all(_beyond(one, _SURELY) <= same for one, same in zip(every, _SAME, strict=True)):
-        return Agreement(Reuse.REUSED, f"{off_by}: the same", dict.fromkeys(pairs, (1.0, 1.0)), sure)
+        return Agreement(Reuse.REUSED, f"{off_by}, no more than errors explain", dict.fromkeys(pairs, (1.0, 1.0)), sure)
     factors = {key: (exp(means[0][key]), exp(means[1][key])) for key in pairs}
-    return Agreement(Reuse.REFRESHED, f"{off_by}, at each clock alike: scaled by that", factors, sure)
+    return Agreement(Reuse.REFRESHED, f"{off_by}, by one factor at all clocks", factors, sure)
 
 
 def merged(old: EnergyProfileSpec, now: EnergyProfileSpec, found: Agreement, lowest_mhz: float) -> EnergyProfileSpec:
@@ -178,9 +180,8 @@ def _points(profile: EnergyProfileSpec) -> dict[_Key, dict[int, ProfilePoint]]:
 
 def _off(now: ProfilePoint, then: ProfilePoint, of: int) -> tuple[float, float]:
     """How far off one is, as a logarithm, and the standard error of that. of: 0 for time, 1 for energy."""
-    values = [(one.time_s, one.energy_j)[of] for one in (now, then)]
-    errors = [_error(one, of) for one in (now, then)]
-    return log(values[0] / values[1]) if min(values) > 0 else 0.0, max(hypot(*errors), _LEAST_ERROR[of])
+    new, old = (max((one.time_s, one.energy_j)[of], _NOTHING) for one in (now, then))
+    return log(new / old), max(hypot(_error(now, of), _error(then, of)), _LEAST_ERROR[of])
 
 
 def _error(point: ProfilePoint, of: int) -> float:

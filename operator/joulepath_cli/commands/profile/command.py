@@ -18,7 +18,7 @@ from joulepath_planner.arguments import quoted
 
 __all__ = ["add_arguments", "run"]
 
-_NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+_NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 _SCHEDULES: Final = {"1f1b": "1F1B", "gpipe": "GPipe", "recorded": "Recorded", "nopipeline": "NoPipeline"}
 """As jobs report them: `Recorded` is any that has no name of its own."""
 _BEGINS: Final = {"csv": ",".join(forms.HEADER).encode(), "yaml": b"apiVersion: " + GROUP.encode()}
@@ -56,7 +56,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="the highest that the GPUs may run at (the highest of the file)",
     )
     for one in (out, into):
-        one.add_argument("--name", type=_name, help="of the EnergyProfile (the file's, or its own)")
+        one.add_argument("--name", type=_name, help="of the EnergyProfile (that of what is read)")
         one.add_argument("--namespace", type=_name, help="of the EnergyProfile (that of kubectl)")
         one.add_argument("-o", "--output", type=Path, metavar="FILE", help="where it is written (standard output)")
 
@@ -68,7 +68,7 @@ def run(options: Namespace) -> None:
     found = _imported(options) if options.way == "import" else energyprofile.load(options.profile)
     if form == "csv":
         text = forms.as_csv(found)
-        _note(f"a CSV has no columns for errors, delays, lags and waits: {_waits(found)}")
+        _note(f"a CSV holds points alone, no errors, delays, lags and waits; {_waits(found)}")
     else:
         text = forms.as_manifest(found, options.name or _named(options.profile), options.namespace)
     if options.output is None:
@@ -104,18 +104,18 @@ def _imported(options: Namespace) -> EnergyProfileSpec:
 
 def _waits(spec: EnergyProfileSpec) -> str:
     watts = ",".join(f"{one.clock_mhz}={one.power_w:g}" for one in spec.blocking_power)
-    return f"give those where it is read, --blocking-power {watts}" if watts else "no watts of waits are known"
+    return f"where it is read give --blocking-power {watts}" if watts else "the watts of waits aren't known"
 
 
 def _named(source: str) -> str:
     """The name of what is read, as the API takes it."""
     stem = source.rpartition("/")[2].partition(".")[0].lower()
-    return re.sub("[^a-z0-9]+", "-", stem).strip("-")[:63].strip("-") or "profile"
+    return re.sub("[^a-z0-9]+", "-", stem).strip("-")[:253].strip("-") or "profile"
 
 
 def _name(text: str) -> str:
     if not _NAME.fullmatch(text):
-        raise ArgumentTypeError(f"{quoted(text)} is no name in Kubernetes; write up to 63 of a-z, 0-9 and -.")
+        raise ArgumentTypeError(f"{quoted(text)} is no name in Kubernetes; write up to 253 of a-z, 0-9, - and .")
     return text
 
 
