@@ -109,8 +109,9 @@ class Profiling(Contract):
     """Joules, of all GPUs of the job, that the iterations of profiling may take, counted as at default clocks: no
     further round begins that would take more. Absent: no such bound."""
     reuse: bool = True
-    """Whether to start from the EnergyProfile of an earlier run of the same shape (stages, microbatches, replicas, GPU
-    model) where there is one, instead of measuring several clocks again."""
+    """Whether to start from the EnergyProfile of an earlier run of the same shape (schedule, stages, microbatches,
+    tensor-parallel peers; any number of replicas) where there is one. It is checked at two clocks, used or refreshed by
+    what they say, and refused where GPU model, power cap or driver differ: then all clocks are measured anew."""
 
 
 class Measurement(Contract):

@@ -11,8 +11,9 @@ EXPORTS = """
     Condition Contract Coordinates EarlierRounds EnergyPlanSpec EnergyPlanStatus EnergyProfileSpec Estimate
     FrontierPoint GpuReport Granularity InjectionReport Instruction InstructionMeasurement InstructionTime JobPlanSpec
     JobReference JobReport KindProfile MeasuredSavings Measurement MetricRow Mismatch Mode NodeReportStatus
-    OldPythonReport Phase PlanSummary
-    ProfilePoint Profiling Purpose RankReport RankState StagePlan StageProfile Sweep SwitchingLag Topology Transfer
+    OldPythonReport Origin Phase PlanSummary
+    ProfilePoint Profiling Purpose RankReport RankState Reuse StagePlan StageProfile Sweep SwitchingLag Topology
+    Transfer
     WaitMeasurement WithdrawnPlan api_name arm_of content_hash meets next_boundary
 """
 

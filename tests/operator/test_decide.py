@@ -145,7 +145,7 @@ def test_a_guard_that_trips_ends_the_plan_until_the_spec_changes_or_the_job_rest
     active.refusal = {}
     active.restart_job()
     active.settle()
-    assert active.status.phase == "Planned"
+    assert active.status.phase == "Profiling"
 
 
 @pytest.mark.slow

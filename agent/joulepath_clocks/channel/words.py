@@ -84,6 +84,8 @@ class GpuNews:
     minor: int | None
     mig: bool
     model: str
+    driver: str
+    power_cap_w: float | None
     default_clock_mhz: int
     supported_clocks_mhz: tuple[int, ...]
     refused: str | None

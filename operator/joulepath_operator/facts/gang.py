@@ -166,6 +166,19 @@ class Gang:
         gpus = [self.gpus[rank.gpu_uuid] for rank in self.ranks]
         return max(gpu.settled_clock_mhz or gpu.default_clock_mhz for gpu in gpus)
 
+    @property
+    def driver(self) -> str:
+        """Of the GPUs; empty where that of one isn't known."""
+        drivers = {self.gpus[rank.gpu_uuid].driver for rank in self.ranks}
+        return "" if "" in drivers else ", ".join(sorted(drivers))[:64]
+
+    @property
+    def power_cap_w(self) -> float | None:
+        """What the GPU that is held to least is held to; None where that of one isn't known."""
+        caps_w = [self.gpus[rank.gpu_uuid].power_cap_w for rank in self.ranks]
+        known_w = [cap_w for cap_w in caps_w if cap_w is not None]
+        return min(known_w) if len(known_w) == len(caps_w) else None
+
     def _one(self, what: str, of: Callable[[RankReport], T]) -> T:
         values = {of(rank): rank.rank for rank in self.ranks}
         if len(values) > 1:

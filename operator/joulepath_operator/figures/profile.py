@@ -66,6 +66,8 @@ def build_profile(
         energy_per_iteration_j=_default_energy_j(gang.ranks) / pipelines,
         lag=gang.lag(),
         job=job,
+        driver=gang.driver,
+        power_cap_w=gang.power_cap_w,
     )
 
 

@@ -15,10 +15,9 @@ from joulepath_operator.facts.absence import Lack
 from joulepath_operator.facts.gang import Gang, RefusalError
 from joulepath_operator.facts.observation import Decision, Notice, Observation, StoredPlan, TrainingJob
 from joulepath_operator.facts.refusals import Refusal
-from joulepath_operator.story import delivery, gathering, sweeping, withdrawal
+from joulepath_operator.story import delivery, gathering, reuse, sweeping, withdrawal
 from joulepath_operator.story.case import Case, ReadyCase
 from joulepath_operator.story.objections import objection
-from joulepath_operator.story.reuse import earlier_profile, own_profile
 from joulepath_operator.story.status import Story
 
 __all__ = ["decide"]
@@ -153,23 +152,25 @@ def _with_all_ranks(case: Case, job: TrainingJob, gang: Gang) -> Decision:
 
 def _with_gang(case: ReadyCase) -> Decision:
     """From a whole gang to a profile: stored, reused, or measured now."""
-    if (own := own_profile(case)) is not None:
-        case.story.tell("Profiled", True, "Measured", f"Measured in this run: EnergyProfile {own.name}.")
+    if (own := reuse.own_profile(case)) is not None:
+        reuse.tell(case, own)
         return delivery.on_profile(case, own)
     if case.plan is not None and case.plan.spec.purpose is Purpose.SWEEP and case.enforce:
         found = sweeping.go_on(case, case.plan)
         if isinstance(found, Decision):
             return found
-        case.story.tell("Profiled", True, "Measured", f"Measured in this run: EnergyProfile {found.name}.")
+        reuse.tell(case, found)
         return replace(delivery.on_profile(case, found), write_profile=found)
-    if (earlier := earlier_profile(case)) is not None:
+    if case.enforce:
+        return sweeping.begin(case)
+    if (borrowed := reuse.borrowed_profile(case)) is not None:
         message = (
-            f"EnergyProfile {earlier.name}, measured in an earlier run with the same topology, is used again. Set "
-            "spec.profiling.reuse to false to measure each run anew."
+            f"EnergyProfile {borrowed.name}, measured in an earlier run of the same shape, is used as it is: Observe "
+            "changes no clock, and so can't check it. Set spec.profiling.reuse to false to do without."
         )
         case.story.tell("Profiled", True, "Reused", message)
-        return delivery.on_profile(case, earlier)
-    return sweeping.begin(case) if case.enforce else delivery.without_profile(case)
+        return delivery.on_profile(case, borrowed)
+    return delivery.without_profile(case)
 
 
 def _refused_by_node(case: Case, rank: RankReport, plan: StoredPlan) -> Decision:

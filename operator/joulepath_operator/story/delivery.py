@@ -31,7 +31,7 @@ from joulepath_operator.figures.savings import LEAST_PAIRS, NOT_YET_KNOWN, figur
 from joulepath_operator.story import idle, mismatch, withdrawal
 from joulepath_operator.story.case import ReadyCase
 
-__all__ = ["answer_for", "on_profile", "without_profile"]
+__all__ = ["on_profile", "without_profile"]
 
 _EVERY: Final = 50
 """Sparse pairs are one in so many: a control block in a hundred costs 1% of what is saved."""
@@ -42,7 +42,7 @@ def on_profile(case: ReadyCase, profile: StoredProfile) -> Decision:
     case.story.note(profile=profile.name)
     withdrawal.tell(case)
     inputs = _inputs(case, profile)
-    base, plan, answer = case.story.base, case.plan, answer_for(case, profile)
+    base, plan, answer = case.story.base, case.plan, _answer_for(case, profile)
     if plan is not None and plan.inputs == inputs and base.plan is not None and base.plan.hash == plan.spec.hash:
         return _follow(case, plan)
     if (pause := mismatch.pause(case)) is not None:
@@ -63,7 +63,7 @@ def on_profile(case: ReadyCase, profile: StoredProfile) -> Decision:
     return _deliver(case, profile, answer, inputs)
 
 
-def answer_for(case: ReadyCase, profile: StoredProfile) -> PlanResult | PlanRefusal | None:
+def _answer_for(case: ReadyCase, profile: StoredProfile) -> PlanResult | PlanRefusal | None:
     """The planner's answer, if it was asked for just this: while it computes, job and spec may change."""
     asked, answer = case.seen.asked, case.seen.planned
     if asked is None or isinstance(answer, SurveyResult):

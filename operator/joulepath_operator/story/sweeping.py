@@ -3,6 +3,9 @@
 Each round is a JobPlan of its own. Between two, at default clocks, the planner says how well the frontier is known by
 then and which clocks tell most of what isn't. What was swept before stands in the JobPlan: nothing is remembered. What
 an agent that is started anew forgets meanwhile is swept once more first.
+
+Where an earlier run has left a profile, the first round is a short one that checks it (`reuse`). As far as it holds,
+its points stand in for what isn't measured; else the sweep goes on as if it weren't there.
 """
 
 from __future__ import annotations
@@ -12,7 +15,17 @@ import json
 from math import floor, isfinite
 from typing import Final
 
-from joulepath_crds import EnergyPlanStatus, EnergyProfileSpec, JobPlanSpec, Phase, Purpose, Sweep, Topology
+from joulepath_crds import (
+    EnergyPlanStatus,
+    EnergyProfileSpec,
+    JobPlanSpec,
+    Origin,
+    Phase,
+    Purpose,
+    Reuse,
+    Sweep,
+    Topology,
+)
 from joulepath_operator.facts.gang import Gang
 from joulepath_operator.facts.observation import Decision, StoredPlan, StoredProfile
 from joulepath_operator.facts.refusals import Refusal
@@ -32,6 +45,7 @@ from joulepath_operator.figures.delays import measure_delays
 from joulepath_operator.figures.order import executed
 from joulepath_operator.figures.profile import build_profile, iteration_noise_s
 from joulepath_operator.figures.savings import figure
+from joulepath_operator.story import reuse
 from joulepath_operator.story.case import ReadyCase
 
 __all__ = ["begin", "go_on", "survey_request"]
@@ -55,6 +69,10 @@ def begin(case: ReadyCase, inputs: str = _FIRST) -> Decision:
             "and spec.profiling.maxSlowdownPercent, which bounds how low clocks may be."
         )
         return case.refuse(Refusal.TOO_FEW_CLOCKS, message, condition="Profiled")
+    sweep = make_sweep(clocks, profiling.iterations_per_clock, case.job.uid, again=inputs == _AGAIN)
+    if inputs == _FIRST:
+        origin, blocks = reuse.begin_check(case)
+        sweep = sweep.model_copy(update={"clocks_mhz": blocks or sweep.clocks_mhz, "origin": origin})
     spec = JobPlanSpec(
         energy_plan=case.seen.name,
         job=case.job.name,
@@ -62,7 +80,7 @@ def begin(case: ReadyCase, inputs: str = _FIRST) -> Decision:
         attempt=case.gang.attempt,
         purpose=Purpose.SWEEP,
         hash="",
-        sweep=make_sweep(clocks, profiling.iterations_per_clock, case.job.uid, again=inputs == _AGAIN),
+        sweep=sweep,
         default_clock_mhz=default,
         control_iteration_time_s=case.gang.control_time_s,
     )
@@ -98,26 +116,44 @@ def _after_round(case: ReadyCase, plan: StoredPlan, sweep: Sweep) -> Decision | 
     is_asked = asked is not None and asked.inputs == inputs
     if is_asked and case.seen.planned is None:
         return Decision(_tell(case, plan.spec), ask_planner=asked)
-    noise_s = sweep.earlier.noise_s if sweep.earlier else iteration_noise_s(plan.spec, case.gang.ranks)
+    noise_s = sweep.earlier.noise_s if sweep.earlier else 0.0
+    noise_s = noise_s or iteration_noise_s(plan.spec, case.gang.ranks)
     delays = measure_delays(case.gang, case.topology)
     spec = build_profile(case.gang, case.topology, set(swept(sweep)), delays, job=case.job.name, noise_s=noise_s)
     blocks = _blocks_left(case, sweep, spec)
     if lost := lost_mhz(case.gang.ranks, sweep)[: max(0, blocks)]:
         return _begin_next(case, plan, next_sweep(sweep, lost, noise_s))
-    more, answer = min(CLOCKS_A_ROUND, case.seen.spec.profiling.clocks - len({0, *swept(sweep)}), blocks), None
-    if more > 0:
-        answer = case.seen.planned if is_asked else None
-        if answer is None:
-            request = survey_request(inputs, case.gang, spec, delays, sweep, more)
-            return Decision(_tell(case, plan.spec), ask_planner=request)
+    answer = case.seen.planned if is_asked else None
+    settled = reuse.settle(case, sweep.origin, spec, answer)
+    origin, spec = settled.origin, settled.profile
+    more = min(CLOCKS_A_ROUND, case.seen.spec.profiling.clocks - len({0, *swept(sweep)}), blocks)
+    if origin != sweep.origin and (anew := _without_earlier(case, sweep, origin, more, noise_s)):
+        return _begin_next(case, plan, anew)
+    if more > 0 and answer is None and not settled.is_enough:
+        request = survey_request(inputs, case.gang, spec, delays, sweep, more)
+        return Decision(_tell(case, plan.spec), ask_planner=request)
     if isinstance(answer, SurveyResult):
-        if answer.uncertainty > KNOWN and answer.tells_most_mhz:
+        if more > 0 and answer.uncertainty > KNOWN and answer.tells_most_mhz:
             return _begin_next(case, plan, next_sweep(sweep, answer.tells_most_mhz, noise_s))
         if isfinite(answer.uncertainty):
             spec = spec.model_copy(update={"frontier_uncertainty": figure(answer.uncertainty)})
+    spec = spec.model_copy(update={"origin": origin})
     name = _profile_name(case.job.name, case.topology)
     old = next((one for one in case.seen.profiles if one.name == name), None)
     return StoredProfile(name, spec, case.job.uid, old.version if old else None)
+
+
+def _without_earlier(case: ReadyCase, sweep: Sweep, origin: Origin | None, count: int, noise_s: float) -> Sweep | None:
+    """The round with which a sweep goes on once an earlier profile has turned out not to hold: what a first round has,
+    but for what the check has measured; None where it does hold, or no more may be measured."""
+    if origin is None or origin.reuse is not Reuse.REFUSED:
+        return None
+    gang, allowed = case.gang, case.seen.spec.profiling.max_slowdown_percent / 100
+    clocks = choose_clocks(gang.supported_clocks_mhz(), gang.default_clock_mhz, FIRST_CLOCKS, allowed)
+    lower = [clock for clock in clocks[1:] if clock not in swept(sweep)][: max(0, count)]
+    blocks = make_sweep((*clocks[:1], *lower), 1, case.job.uid).clocks_mhz
+    following = next_sweep(sweep, blocks, noise_s).model_copy(update={"origin": origin})
+    return following if lower else None
 
 
 def _blocks_left(case: ReadyCase, sweep: Sweep, spec: EnergyProfileSpec) -> int:
@@ -134,14 +170,15 @@ def survey_request(
 ) -> SurveyRequest:
     """What the planner is asked between two rounds: clocks between those known, for the next one."""
     known, supported = set(swept(sweep)), gang.supported_clocks_mhz()
-    lowest = min(clock for clock in known if clock)
+    lowest = min(point.clock_mhz for stage in spec.stages for kind in stage.kinds for point in kind.points)
+    is_predicted = sweep.earlier or (sweep.origin and sweep.origin.reuse is Reuse.CHECKED)
     return SurveyRequest(
         inputs=inputs,
         profile=spec,
         orders=tuple(delays.exchanges.written(executed(rank)) for rank in gang.pipeline()),
         delays=delays,
         supported_clocks_mhz=supported,
-        newest_mhz=sweep.clocks_mhz if sweep.earlier else (),
+        newest_mhz=sweep.clocks_mhz if is_predicted else (),
         candidates_mhz=tuple(
             clock for clock in supported if lowest < clock < spec.default_clock_mhz and clock not in known
         ),
@@ -188,6 +225,7 @@ def _tell(case: ReadyCase, spec: JobPlanSpec) -> EnergyPlanStatus:
         elif block == earlier:
             message = f"The sweep of clocks goes on at iteration {spec.activate_at}; the job is at {at}."
     block = min(block, total)
+    message = f"{message} {reuse.in_words(spec.sweep.origin)}".strip()
     case.story.tell("Profiled", False, "Sweeping", message)
     return case.story.end(Phase.PROFILING, message, progress=f"{block}/{total} blocks")
 
