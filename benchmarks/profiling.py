@@ -49,6 +49,7 @@ from joulepath_operator.figures.clocks import (
 from joulepath_operator.figures.delays import measure_delays
 from joulepath_operator.figures.order import executed
 from joulepath_operator.figures.profile import build_profile
+from joulepath_operator.planning.child import learnt
 from joulepath_operator.planning.surveying import look
 from joulepath_operator.story.sweeping import survey_request
 from joulepath_planner import (
@@ -207,6 +208,10 @@ class Trial:
         delays = measure_delays(gang, topology)
         return gang, build_profile(gang, topology, set(swept(sweep)), delays, "job"), delays
 
+    def survey(self, sweep: Sweep, count: int) -> SurveyResult:
+        gang, spec, _ = self.measured(sweep)
+        return look(learnt(survey_request("trial", gang, gang.topology(), spec, sweep, count)))
+
     def outcome(self, sweep: Sweep, claimed: float | None) -> Outcome:
         gang, spec, delays = self.measured(sweep)
         iterations = self.blocks * sweep.iterations_per_block
@@ -256,10 +261,8 @@ def adaptive(truth: Pipeline, seed: int) -> Outcome:
     sweep = make_sweep(clocks, ITERATIONS_PER_CLOCK, str(seed))
     while True:
         trial.sweep(sweep)
-        gang, spec, delays = trial.measured(sweep)
         left = min(CLOCKS_A_ROUND, Profiling().clocks - len(set(swept(sweep))))
-        found = look(survey_request("trial", gang, spec, delays, sweep, max(left, 0)))
-        assert isinstance(found, SurveyResult)
+        found = trial.survey(sweep, max(left, 0))
         if found.uncertainty <= KNOWN or left <= 0:
             return trial.outcome(sweep, found.uncertainty)
         sweep = next_sweep(sweep, found.tells_most_mhz, 0.0)

@@ -19,11 +19,11 @@ from joulepath_crds.energyplan import (
     JobReference,
     MeasuredSavings,
     Measurement,
-    Mismatch,
     Mode,
     Phase,
     PlanSummary,
     Profiling,
+    Setback,
     WithdrawnPlan,
 )
 from joulepath_crds.energyprofile import (
@@ -122,7 +122,6 @@ __all__ = [
     "MeasuredSavings",
     "Measurement",
     "MetricRow",
-    "Mismatch",
     "Mode",
     "NodeReportStatus",
     "OldPythonReport",
@@ -133,6 +132,7 @@ __all__ = [
     "Purpose",
     "RankReport",
     "RankState",
+    "Setback",
     "StagePlan",
     "StageProfile",
     "Sweep",

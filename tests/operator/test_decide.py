@@ -159,7 +159,7 @@ def test_a_model_that_does_not_fit_is_refused_for_good(new_world: NewWorld) -> N
     pauses: list[int] = []
     while world.status.phase == "Profiling":
         assert f"Try {len(pauses) + 2} of 6" in world.status.message
-        assert world.status.mismatch.next_at in world.status.message
+        assert world.status.setback.next_at in world.status.message
         pause = world.decide().requeue_after_s
         pauses.append(60 * 2 ** len(pauses))
         assert 0 < pause <= pauses[-1]

@@ -11,11 +11,19 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
 from pydantic import ValidationError
 
-from joulepath_crds import REPORT_INTERVAL_S, EnergyProfileSpec, JobPlanSpec, NodeReportStatus, content_hash
+from joulepath_crds import (
+    REPORT_INTERVAL_S,
+    EnergyProfileSpec,
+    JobPlanSpec,
+    JobReport,
+    NodeReportStatus,
+    content_hash,
+)
 from joulepath_operator.facts.labels import INPUTS_ANNOTATION, JOB_UID_LABEL
 from joulepath_operator.facts.names import (
     ENERGY_PLANS,
@@ -37,6 +45,10 @@ WATCHED: Final = (ENERGY_PLANS, ENERGY_PROFILES, JOB_PLANS, NODE_REPORTS, *(kind
 _JOB_KINDS: Final = {kind.resource: kind for kind in JOB_KINDS}
 _GRAVE_S: Final = 900.0
 """How long a deleted object is remembered: longer than any event of it can be under way."""
+
+
+_ORDERS: Final = 4096
+"""Different orders of ranks that are known at a time: a job has one for each stage."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +85,7 @@ class Index:
         self._clock = clock
         self._objects: dict[Resource, dict[NamespacedName, Any]] = {resource: {} for resource in WATCHED}
         self._known: dict[Resource, dict[NamespacedName, _Known]] = {resource: {} for resource in WATCHED}
+        self._shared = lru_cache(_ORDERS)(lambda order: order)
 
     def put(self, resource: Resource, body: Mapping[str, Any], *, lives: bool = False) -> set[NamespacedName]:
         """Takes in an object as it is now; the EnergyPlans that it concerns, now or before.
@@ -193,7 +206,7 @@ class Index:
             status = NodeReportStatus.from_api(body.get("status") or {})
             for rank in (rank for job in status.jobs for rank in job.ranks):
                 check_labels(rank)
-            return _Report(status, self._clock())
+            return _Report(self._with_shared_orders(status), self._clock())
         if resource == JOB_PLANS:
             spec = JobPlanSpec.from_api(body["spec"])
             if content_hash(body["spec"]) != spec.hash:
@@ -203,6 +216,15 @@ class Index:
             return _Owned(StoredPlan(metadata["name"], spec, inputs, version), spec.energy_plan, owners)
         job_uid = (metadata.get("labels") or {}).get(JOB_UID_LABEL, "")
         return StoredProfile(metadata["name"], EnergyProfileSpec.from_api(body["spec"]), job_uid, version)
+
+    def _with_shared_orders(self, status: NodeReportStatus) -> NodeReportStatus:
+        """The same, where orders that are alike are one: replicas have the same, and so has a rank's next report."""
+
+        def shared(job: JobReport) -> JobReport:
+            ranks = tuple(rank.model_copy(update={"order": self._shared(rank.order)}) for rank in job.ranks)
+            return job.model_copy(update={"ranks": ranks})
+
+        return status.model_copy(update={"jobs": tuple(map(shared, status.jobs))})
 
     def _concerned(self, resource: Resource, key: NamespacedName, found: Any) -> set[NamespacedName]:
         if resource == ENERGY_PLANS:

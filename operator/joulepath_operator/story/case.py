@@ -8,7 +8,7 @@ from joulepath_crds import EnergyPlanStatus, JobPlanSpec, Mode, Phase, RankRepor
 from joulepath_operator.facts.gang import Gang
 from joulepath_operator.facts.observation import Decision, Observation, StoredPlan, TrainingJob
 from joulepath_operator.figures.activation import activation
-from joulepath_operator.figures.order import executed
+from joulepath_operator.figures.order import is_told
 from joulepath_operator.figures.savings import in_words, measured_savings, outlives
 from joulepath_operator.jobs.kinds import kind_of
 from joulepath_operator.story.status import CONDITIONS, Story
@@ -74,7 +74,7 @@ class ReadyCase(Case):
     @property
     def timed(self) -> bool:
         """Whether the job's own time at default clocks is known, instruction by instruction."""
-        return self.gang.control_time_s > 0 and all(rank.timeline and executed(rank) for rank in self.gang.ranks)
+        return self.gang.control_time_s > 0 and all(map(is_told, self.gang.ranks))
 
     def wait_for_timing(self) -> Decision:
         message = "Waiting until every rank has timed a few iterations at default clocks."

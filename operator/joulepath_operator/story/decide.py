@@ -133,7 +133,7 @@ def _with_all_ranks(case: Case, job: TrainingJob, gang: Gang) -> Decision:
     if refused and plan is not None:  # without a plan, it is the echo of one that is withdrawn
         return _refused_by_node(case, refused[0], plan)
     if case.story.base.topology not in (None, topology):  # the job trains another pipeline than it did
-        case.story.note(plan=None, predicted=None, frontier=(), measured=None, savings=None, mismatch=None)
+        case.story.note(plan=None, predicted=None, frontier=(), measured=None, savings=None, setback=None)
     case.story.note(topology=topology)
     case.story.tell("Injected", True, "AllRanksReport", f"All {gang.world_size} ranks report.")
     if not gang.ordered:

@@ -16,7 +16,7 @@ from joulepath_crds import EnergyPlanStatus, EnergyProfileSpec, JobPlanSpec, Pha
 from joulepath_operator.facts.gang import Gang
 from joulepath_operator.facts.observation import Decision, StoredPlan, StoredProfile
 from joulepath_operator.facts.refusals import Refusal
-from joulepath_operator.facts.request import Delays, SurveyRequest, SurveyResult
+from joulepath_operator.facts.request import Answer, Delays, SurveyRequest, SurveyResult
 from joulepath_operator.figures.clocks import (
     CLOCKS_A_ROUND,
     FIRST_CLOCKS,
@@ -28,23 +28,29 @@ from joulepath_operator.figures.clocks import (
     swept,
 )
 from joulepath_operator.figures.coverage import coverage, is_over, lost_mhz
-from joulepath_operator.figures.delays import measure_delays
-from joulepath_operator.figures.order import executed
-from joulepath_operator.figures.profile import build_profile, iteration_noise_s
+from joulepath_operator.figures.delays import some_pipelines
+from joulepath_operator.figures.order import labels
+from joulepath_operator.figures.profile import build_profile, iteration_noise_s, with_delays
 from joulepath_operator.figures.savings import figure
+from joulepath_operator.story import setbacks
 from joulepath_operator.story.case import ReadyCase
 
 __all__ = ["begin", "go_on", "survey_request"]
 
 _FIRST: Final = "sweep"
 _AGAIN: Final = "sweep once more"
-"""The inputs of a sweep's JobPlan: an agent that was started anew in the middle has lost what it had measured."""
+"""The inputs of a sweep's JobPlan: an agent that was started anew in the middle has lost what it had measured. If that
+was so both times, as while all agents are upgraded, there are pauses before each further one."""
 _MOST_BLOCKS: Final = 400
 """Of all rounds, as the contract has them."""
 
 
 def begin(case: ReadyCase, inputs: str = _FIRST) -> Decision:
     """Sends the first round to the nodes."""
+    if (pause := setbacks.pause(case, setbacks.PROFILING)) is not None:
+        return pause
+    if setbacks.tries(case, setbacks.PROFILING):
+        inputs = _AGAIN
     profiling, default = case.seen.spec.profiling, case.gang.default_clock_mhz
     count, allowed = min(FIRST_CLOCKS, profiling.clocks), profiling.max_slowdown_percent / 100
     clocks = choose_clocks(case.gang.supported_clocks_mhz(), default, count, allowed)
@@ -83,11 +89,11 @@ def go_on(case: ReadyCase, plan: StoredPlan) -> Decision | StoredProfile:
         return begin(case, _AGAIN)
     if measured.fewest < LEAST_CLOCKS:
         message = (
-            f"Two sweeps are over, but a rank has measured only {measured.fewest} clocks (0: none at default clocks); "
-            f"at least {LEAST_CLOCKS} are needed. Iterations are too short for the energy counter, or agents were "
-            "started anew meanwhile: raise spec.profiling.iterationsPerClock, which begins anew."
+            f"The sweep was made once more, but a rank has measured only {measured.fewest} clocks (0: none at default "
+            f"clocks); at least {LEAST_CLOCKS} are needed. Iterations are too short for the energy counter, or agents "
+            "were started anew meanwhile: raise spec.profiling.iterationsPerClock, which begins anew."
         )
-        return case.refuse(Refusal.SWEEP_INCOMPLETE, message, condition="Profiled")
+        return setbacks.on_setback(case, Refusal.SWEEP_INCOMPLETE, message)
     if not case.timed:
         return case.wait_for_timing()
     return _after_round(case, plan, plan.spec.sweep)
@@ -95,24 +101,28 @@ def go_on(case: ReadyCase, plan: StoredPlan) -> Decision | StoredProfile:
 
 def _after_round(case: ReadyCase, plan: StoredPlan, sweep: Sweep) -> Decision | StoredProfile:
     inputs, asked = f"survey {plan.spec.hash}", case.seen.asked
-    is_asked = asked is not None and asked.inputs == inputs
-    if is_asked and case.seen.planned is None:
-        return Decision(_tell(case, plan.spec), ask_planner=asked)
+    if isinstance(asked, SurveyRequest) and asked.inputs == inputs:
+        if case.seen.planned is None:
+            return Decision(_tell(case, plan.spec), ask_planner=asked)
+        return _surveyed(case, plan, asked, case.seen.planned)
     noise_s = sweep.earlier.noise_s if sweep.earlier else iteration_noise_s(plan.spec, case.gang.ranks)
-    delays = measure_delays(case.gang, case.topology)
-    spec = build_profile(case.gang, case.topology, set(swept(sweep)), delays, job=case.job.name, noise_s=noise_s)
+    spec = build_profile(case.gang, case.topology, set(swept(sweep)), Delays(), job=case.job.name, noise_s=noise_s)
     blocks = _blocks_left(case, sweep, spec)
     if lost := lost_mhz(case.gang.ranks, sweep)[: max(0, blocks)]:
         return _begin_next(case, plan, next_sweep(sweep, lost, noise_s))
-    more, answer = min(CLOCKS_A_ROUND, case.seen.spec.profiling.clocks - len({0, *swept(sweep)}), blocks), None
-    if more > 0:
-        answer = case.seen.planned if is_asked else None
-        if answer is None:
-            request = survey_request(inputs, case.gang, spec, delays, sweep, more)
-            return Decision(_tell(case, plan.spec), ask_planner=request)
+    more = min(CLOCKS_A_ROUND, case.seen.spec.profiling.clocks - len({0, *swept(sweep)}), blocks)
+    request = survey_request(inputs, case.gang, case.topology, spec, sweep, max(0, more))
+    return Decision(_tell(case, plan.spec), ask_planner=request)
+
+
+def _surveyed(case: ReadyCase, plan: StoredPlan, asked: SurveyRequest, answer: Answer) -> Decision | StoredProfile:
+    """The next round, or the profile; also where nobody knows how well it is known, as the planner took too long."""
+    sweep, spec = plan.spec.sweep, asked.profile
+    assert sweep is not None
     if isinstance(answer, SurveyResult):
-        if answer.uncertainty > KNOWN and answer.tells_most_mhz:
-            return _begin_next(case, plan, next_sweep(sweep, answer.tells_most_mhz, noise_s))
+        if answer.uncertainty > KNOWN and (clocks := answer.tells_most_mhz[: asked.count]):
+            return _begin_next(case, plan, next_sweep(sweep, clocks, spec.iteration_time_noise_s))
+        spec = with_delays(spec, answer.delays)
         if isfinite(answer.uncertainty):
             spec = spec.model_copy(update={"frontier_uncertainty": figure(answer.uncertainty)})
     name = _profile_name(case.job.name, case.topology)
@@ -130,21 +140,20 @@ def _blocks_left(case: ReadyCase, sweep: Sweep, spec: EnergyProfileSpec) -> int:
 
 
 def survey_request(
-    inputs: str, gang: Gang, spec: EnergyProfileSpec, delays: Delays, sweep: Sweep, count: int
+    inputs: str, gang: Gang, topology: Topology, spec: EnergyProfileSpec, sweep: Sweep, count: int
 ) -> SurveyRequest:
-    """What the planner is asked between two rounds: clocks between those known, for the next one."""
+    """What the planner is asked between two rounds and after the last: clocks between those known, for the next."""
     known, supported = set(swept(sweep)), gang.supported_clocks_mhz()
     lowest = min(clock for clock in known if clock)
+    between = (clock for clock in supported if lowest < clock < spec.default_clock_mhz and clock not in known)
     return SurveyRequest(
         inputs=inputs,
         profile=spec,
-        orders=tuple(delays.exchanges.written(executed(rank)) for rank in gang.pipeline()),
-        delays=delays,
+        orders=tuple(labels(rank) for rank in gang.pipeline()),
+        iterations=some_pipelines(gang, topology),
         supported_clocks_mhz=supported,
         newest_mhz=sweep.clocks_mhz if sweep.earlier else (),
-        candidates_mhz=tuple(
-            clock for clock in supported if lowest < clock < spec.default_clock_mhz and clock not in known
-        ),
+        candidates_mhz=tuple(between) if count else (),
         count=count,
     )
 
