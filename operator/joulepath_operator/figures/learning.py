@@ -47,8 +47,8 @@ Pipeline: TypeAlias = Sequence[RankIteration]
 def learnt_exchanges(pipelines: Sequence[Pipeline]) -> tuple[Exchanges, int]:
     """What most of these pipelines, replicas of each other, do alike, and how many of them do otherwise.
 
-    What a few ranks do says nothing of the others where these are disturbed, or aren't as those: then it is learnt from
-    others. Where nothing holds for most, the default is as good as anything.
+    What a few ranks do says nothing of the others where those are disturbed, or do otherwise: then it is learnt from
+    others. Where nothing explains most pipelines, as hosts are slow at random, the default is as good as anything.
     """
     whole = [Timelines(one, _ENOUGH_INSTRUCTIONS) for one in pipelines]
     for part in _parts(pipelines):
@@ -71,10 +71,10 @@ def _parts(pipelines: Sequence[Pipeline]) -> Iterator[list[Pipeline]]:
 
 
 def _fits(pipeline: Timelines, exchanges: Exchanges) -> bool:
-    """Whether a whole pipeline may exchange so: nobody begins far too soon, and what is unexplained is little, or no
-    more than by default."""
+    """Whether a whole pipeline may exchange so: nobody begins far too soon, and what is unexplained is little, or less
+    than by default."""
     left_s, little_s = _unexplained_s([pipeline], exchanges), _LEAST_SHARE * _length_s(pipeline)
-    return left_s < inf and (left_s <= little_s or left_s <= _unexplained_s([pipeline], Exchanges()))
+    return left_s < inf and (left_s <= little_s or left_s < _unexplained_s([pipeline], Exchanges()))
 
 
 def _learnt(pipelines: Sequence[Timelines]) -> Exchanges:

@@ -24,8 +24,9 @@ from joulepath_crds import (
 )
 from joulepath_operator.facts.gang import Gang
 from joulepath_operator.facts.request import Delays
+from joulepath_operator.figures.joining import complete_blocks
 from joulepath_operator.figures.order import counted
-from joulepath_operator.figures.savings import LEAST_PAIRS, complete_blocks, estimate
+from joulepath_operator.figures.savings import LEAST_PAIRS, estimate
 
 __all__ = ["build_profile", "iteration_noise_s", "seen_again", "with_delays"]
 
