@@ -256,7 +256,7 @@ def test_a_planner_that_takes_too_long_is_asked_again_after_a_pause_then_refused
 
     def answer(request: Request) -> Answer:
         late = PlanRefusal(Refusal.PLANNER_TIMEOUT, "The planner took more than 120 s.")
-        return late if isinstance(request, PlanRequest) else plan(request)  # type: ignore[no-any-return]
+        return late if isinstance(request, PlanRequest) else plan(request)
 
     world.answer = answer
     world.settle()

@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import count
 from math import inf
 from typing import Any
 
@@ -24,7 +25,6 @@ from joulepath_operator.facts.request import (
     PlanResult,
     Request,
 )
-from joulepath_operator.planning import frontier
 from joulepath_operator.planning.child import learnt
 from joulepath_operator.planning.compute import compute
 from joulepath_operator.planning.frontier import outline
@@ -302,14 +302,12 @@ def test_a_plan_comes_without_its_frontier_which_is_asked_for_by_itself(
     assert found.points[0].iteration_time_s == pytest.approx(result.t_min_s)
 
 
-def test_of_a_frontier_there_are_as_many_points_as_there_is_time_for(
-    request_for: PlanRequest, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    moments = iter(range(0, 10**6, 3))
-    monkeypatch.setattr(frontier.time, "monotonic", lambda: next(moments))
-    counts = {
-        budget: len(points(outline(FrontierRequest("f", request_for), budget))) for budget in (10, 30, 60, 1000, inf)
-    }
+def test_of_a_frontier_there_are_as_many_points_as_there_is_time_for(request_for: PlanRequest) -> None:
+    def found(budget_s: float) -> int:
+        seconds = count(step=3)
+        return len(points(outline(FrontierRequest("frontier", request_for), budget_s, lambda: next(seconds))))
+
+    counts = {budget_s: found(budget_s) for budget_s in (10, 30, 60, 1000, inf)}
     assert counts == {10: 3, 30: 9, 60: 17, 1000: 33, inf: 33}, "the first three take three seconds"
 
 

@@ -50,16 +50,19 @@ def learnt_exchanges(pipelines: Sequence[Pipeline]) -> tuple[Exchanges, int]:
     What a few ranks do says nothing of the others where those are disturbed, or do otherwise: then it is learnt from
     others. Where nothing explains most pipelines, as hosts are slow at random, the default is as good as anything.
     """
-    whole = [Timelines(one, _ENOUGH_INSTRUCTIONS) for one in pipelines]
     for part in _parts(pipelines):
-        found = _learnt([Timelines(one, _ENOUGH_INSTRUCTIONS) for one in part])
+        found = _learnt([_read(one) for one in part])
         if found.held:
             unheld = replace(found, held=frozenset())
-            found = replace(unheld, held=_held(whole[:_AT_ONCE], unheld))
-        odd = sum(not _fits(one, found) for one in whole)
-        if odd <= (len(whole) - 1) // 2:
+            found = replace(unheld, held=_held([_read(one) for one in pipelines[:_AT_ONCE]], unheld))
+        odd = sum(not _fits(_read(one), found) for one in pipelines)  # one at a time: of a large job each takes memory
+        if odd <= (len(pipelines) - 1) // 2:
             return found, odd
     return Exchanges(), 0
+
+
+def _read(pipeline: Pipeline) -> Timelines:
+    return Timelines(pipeline, _ENOUGH_INSTRUCTIONS)
 
 
 def _parts(pipelines: Sequence[Pipeline]) -> Iterator[list[Pipeline]]:

@@ -7,6 +7,7 @@ the plan.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from math import inf
 from typing import Final
 
@@ -26,19 +27,23 @@ _CAUTION: Final = 2.0
 """How many times longer than these another may take."""
 
 
-def outline(request: FrontierRequest, budget_s: float = inf) -> FrontierResult | PlanRefusal:
+def outline(
+    request: FrontierRequest, budget_s: float = inf, clock: Callable[[], float] = time.monotonic
+) -> FrontierResult | PlanRefusal:
     """The frontier that belongs to a plan, within about so many seconds."""
-    started_s = time.monotonic()
+    started_s = clock()
     try:
         model = modelled(request.plan)
         if isinstance(model, PlanRefusal):
             return model
-        return FrontierResult(points_of(request.plan, model, budget_s - (time.monotonic() - started_s)))
+        return FrontierResult(points_of(request.plan, model, budget_s - (clock() - started_s), clock))
     except planner.PlannerError as error:
         return PlanRefusal(Refusal.NOT_PLANNABLE, f"The planner refuses: {str(error).rstrip('.')}.")
 
 
-def points_of(request: PlanRequest, model: Model, budget_s: float = inf) -> tuple[FrontierPoint, ...]:
+def points_of(
+    request: PlanRequest, model: Model, budget_s: float = inf, clock: Callable[[], float] = time.monotonic
+) -> tuple[FrontierPoint, ...]:
     """Evenly spaced in time, in joules of the whole job.
 
     Raises:
@@ -48,10 +53,10 @@ def points_of(request: PlanRequest, model: Model, budget_s: float = inf) -> tupl
     def found(count: int) -> planner.Frontier:
         return planner.frontier(model.pipeline, count, default_clock_mhz=request.profile.default_clock_mhz)
 
-    count, started_s = _POINTS[0], time.monotonic()
+    count, started_s = _POINTS[0], clock()
     frontier = found(_FIRST if budget_s < inf else count)
     if budget_s < inf:
-        took_s = time.monotonic() - started_s
+        took_s = clock() - started_s
         most = (budget_s - took_s) / (_CAUTION * took_s / _FIRST)
         if (count := next((one for one in _POINTS if one <= most), 0)) > 0:
             frontier = found(count)

@@ -125,6 +125,8 @@ def _surveyed(case: ReadyCase, plan: StoredPlan, asked: SurveyRequest, answer: A
         spec = with_delays(spec, answer.delays)
         if isfinite(answer.uncertainty):
             spec = spec.model_copy(update={"frontier_uncertainty": figure(answer.uncertainty)})
+    if setbacks.tries(case, setbacks.PROFILING):
+        case.story.note(setback=None)
     name = _profile_name(case.job.name, case.topology)
     old = next((one for one in case.seen.profiles if one.name == name), None)
     return StoredProfile(name, spec, case.job.uid, old.version if old else None)
