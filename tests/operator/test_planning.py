@@ -336,8 +336,16 @@ def test_a_plan_is_made_within_the_memory_that_the_chart_s_default_leaves(
 ) -> None:
     limits = PlannerLimits.within(2 << 30, workers=2, timeout_s=600)
     assert asyncio.run(PlannerPool(limits).plan(request_for)) == result
-    with pytest.raises(ValueError, match="--planner-workers"):
-        PlannerLimits.within(512 << 20, workers=2, timeout_s=600)
+
+
+@pytest.mark.parametrize(
+    ("container", "workers", "each"), [(0, 2, 0), (2048, 2, 832), (768, 1, 384), (256, 1, 128), (65536, 2, 32576)]
+)
+def test_planners_share_what_the_operator_leaves_of_its_container_s_memory(
+    container: int, workers: int, each: int
+) -> None:
+    limits = PlannerLimits.within(container << 20, workers=2, timeout_s=60)
+    assert limits == PlannerLimits(workers, 60, each << 20)
 
 
 def test_a_block_in_which_something_else_ran_is_left_out_and_told(request_for: PlanRequest, result: PlanResult) -> None:

@@ -9,6 +9,7 @@ import os
 import pickle
 import resource
 import sys
+from contextlib import suppress
 from dataclasses import replace
 from math import inf
 from pathlib import Path
@@ -48,8 +49,11 @@ def _restrain(memory: int) -> None:
     """This process has so many bytes, and if memory runs out all the same it is the first to go: not the operator."""
     if memory:
         # Not the address space: what is reserved of that, by threads and allocators, says nothing of what is used.
-        resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
-    Path("/proc/self/oom_score_adj").write_text("1000")
+        _, most = resource.getrlimit(resource.RLIMIT_DATA)
+        limit = memory if most == resource.RLIM_INFINITY else min(memory, most)
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000")
 
 
 def _main(memory: int) -> None:

@@ -30,12 +30,12 @@ _ONE_THREAD: Final = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 _OPERATOR_BYTES: Final = 384 << 20
 """For the operator itself, and the files of its libraries."""
 _LEAST_BYTES: Final = 256 << 20
-"""With less no plan can be made at all."""
+"""For one planner: rather one at a time than several with less."""
 
 
 @dataclass(frozen=True, slots=True)
 class PlannerLimits:
-    """Answers that are computed at a time; seconds and bytes that each may take, 0 of these for as many as it likes."""
+    """Answers that are computed at a time, and seconds and bytes that each may take (0 bytes: as many as there are)."""
 
     workers: int = 2
     timeout_s: float = 120.0
@@ -43,18 +43,11 @@ class PlannerLimits:
 
     @classmethod
     def within(cls, memory: int, workers: int, timeout_s: float) -> Self:
-        """In a container of so many bytes, where the operator itself needs some; 0 where that has no limit.
-
-        Raises:
-            ValueError: That is too little.
-        """
-        each = (memory - _OPERATOR_BYTES) // workers if memory else 0
-        if memory and each < _LEAST_BYTES:
-            raise ValueError(
-                f"the operator has {memory >> 20} MiB of memory; {workers} planners at a time (--planner-workers) need "
-                f"{(_OPERATOR_BYTES + workers * _LEAST_BYTES) >> 20}. Give it more (operator.resources in the chart)."
-            )
-        return cls(workers, timeout_s, each)
+        """In a container of so many bytes, of which the operator itself needs some; fewer at a time where there is too
+        little for all. 0: it has no limit."""
+        left = max(memory - _OPERATOR_BYTES, memory // 2)
+        workers = max(1, min(workers, left // _LEAST_BYTES)) if memory else workers
+        return cls(workers, timeout_s, left // workers)
 
 
 class PlannerPool:
