@@ -47,11 +47,12 @@ class KeptBlocks:
         self._forget("")
 
     def __call__(self, plan_hash: str, ranks: Sequence[RankReport]) -> Mapping[int, JoinedBlock]:
-        if plan_hash != self._hash or self._told.keys() != {rank.rank for rank in ranks}:
+        if plan_hash != self._hash:
             self._forget(plan_hash)
-        for rank in ranks:
-            if self._told.get(rank.rank) is not rank.blocks:
-                self._take_in(rank)
+        self._look(ranks)
+        if len(self._told) != len(ranks):  # others are gone
+            self._forget(plan_hash)
+            self._look(ranks)
         for index, ranks_with_it in self._measured.items():
             if ranks_with_it == len(ranks) and index not in self._joined:
                 self._joined[index] = _join([blocks[index] for blocks in self._of_rank.values()])
@@ -63,6 +64,11 @@ class KeptBlocks:
         self._of_rank: dict[int, dict[int, BlockReport]] = {}
         self._measured = Counter[int]()
         self._joined: dict[int, JoinedBlock | None] = {}
+
+    def _look(self, ranks: Sequence[RankReport]) -> None:
+        for rank in ranks:
+            if self._told.get(rank.rank) is not rank.blocks:
+                self._take_in(rank)
 
     def _take_in(self, rank: RankReport) -> None:
         old, new = self._of_rank.get(rank.rank, {}), {one.block: one for one in rank.blocks if one.hash == self._hash}
