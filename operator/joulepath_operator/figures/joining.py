@@ -55,8 +55,9 @@ class KeptBlocks:
             self._look(ranks)
         for index, ranks_with_it in self._measured.items():
             if ranks_with_it == len(ranks) and index not in self._joined:
-                self._joined[index] = _join([blocks[index] for blocks in self._of_rank.values()])
-        return {index: block for index, block in self._joined.items() if block is not None}
+                self._joined[index] = _join([self._of_rank[rank.rank][index] for rank in ranks])
+        common = ((index, one) for index, one in self._joined.items() if self._measured[index] == len(ranks))
+        return {index: block for index, block in common if block is not None}
 
     def _forget(self, plan_hash: str) -> None:
         self._hash = plan_hash
