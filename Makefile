@@ -118,6 +118,11 @@ bench-fit: venv ## What completing a profile costs, by a known truth; writes ben
 bench-profiling: venv ## What profiling a job costs and how well the frontier is known then, by a known truth; writes benchmarks/results/profiling.json
 	@$(PY) benchmarks/profiling.py $(ARGS)
 
+# make bench-looks ARGS="--sizes 64x12"
+.PHONY: bench-looks
+bench-looks: venv ## What a look of the operator takes of a large job; writes benchmarks/results/looks.json
+	@$(PY) benchmarks/looks.py $(ARGS)
+
 .PHONY: bench-guard
 bench-guard: venv ## What the agent's guards find and refuse wrongly, in 10,000 simulated jobs; writes benchmarks/results/guard.json
 	@$(PY) benchmarks/guard.py $(ARGS)

@@ -55,6 +55,7 @@ from joulepath_operator.figures.clocks import (
 from joulepath_operator.figures.delays import measure_delays
 from joulepath_operator.figures.order import executed
 from joulepath_operator.figures.profile import build_profile
+from joulepath_operator.planning.child import learnt
 from joulepath_operator.planning.surveying import look
 from joulepath_operator.story.sweeping import survey_request
 from joulepath_planner import (
@@ -240,6 +241,10 @@ class Trial:
         delays = measure_delays(gang, topology)
         return gang, build_profile(gang, topology, set(swept(sweep)), delays, "job"), delays
 
+    def survey(self, sweep: Sweep, spec: EnergyProfileSpec, count: int) -> SurveyResult:
+        gang = self.job.gang()
+        return look(learnt(survey_request("trial", gang, gang.topology(), spec, sweep, count)))
+
     def outcome(
         self, sweep: Sweep, claimed: float | None, old: EnergyProfileSpec | None = None, reuse: str = ""
     ) -> Outcome:
@@ -319,7 +324,7 @@ def go_on(trial: Trial, sweep: Sweep, old: EnergyProfileSpec | None) -> Outcome:
     reuse = ""
     while True:
         trial.sweep(sweep)
-        gang, spec, delays = trial.measured(sweep)
+        _, spec, _ = trial.measured(sweep)
         if old is not None:
             found = agreement(old, spec)
             reuse = found.reuse.value
@@ -333,8 +338,7 @@ def go_on(trial: Trial, sweep: Sweep, old: EnergyProfileSpec | None) -> Outcome:
             if spec.frontier_uncertainty is not None:
                 return trial.outcome(sweep, spec.frontier_uncertainty, old, reuse)
         left = min(CLOCKS_A_ROUND, Profiling().clocks - len(set(swept(sweep))))
-        known = look(survey_request("trial", gang, spec, delays, sweep, max(left, 0)))
-        assert isinstance(known, SurveyResult)
+        known = trial.survey(sweep, spec, max(left, 0))
         if known.uncertainty <= KNOWN or left <= 0:
             return trial.outcome(sweep, known.uncertainty, old, reuse)
         sweep = next_sweep(sweep, known.tells_most_mhz, 0.0)

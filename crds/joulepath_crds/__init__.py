@@ -19,11 +19,11 @@ from joulepath_crds.energyplan import (
     JobReference,
     MeasuredSavings,
     Measurement,
-    Mismatch,
     Mode,
     Phase,
     PlanSummary,
     Profiling,
+    Setback,
     WithdrawnPlan,
 )
 from joulepath_crds.energyprofile import (
@@ -127,7 +127,6 @@ __all__ = [
     "MeasuredSavings",
     "Measurement",
     "MetricRow",
-    "Mismatch",
     "Mode",
     "NodeReportStatus",
     "OldPythonReport",
@@ -140,6 +139,7 @@ __all__ = [
     "RankReport",
     "RankState",
     "Reuse",
+    "Setback",
     "StagePlan",
     "StageProfile",
     "Sweep",

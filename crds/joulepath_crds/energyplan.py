@@ -21,11 +21,11 @@ __all__ = [
     "JobReference",
     "MeasuredSavings",
     "Measurement",
-    "Mismatch",
     "Mode",
     "Phase",
     "PlanSummary",
     "Profiling",
+    "Setback",
     "WithdrawnPlan",
 ]
 
@@ -264,13 +264,15 @@ class WithdrawnPlan(Contract):
     making an iteration longer."""
 
 
-class Mismatch(Contract):
-    """A model that took another time for an iteration than the job does, and is made again with what is seen then."""
+class Setback(Contract):
+    """What was in the way of a plan and may be over later: it is tried again, with what is measured by then."""
 
+    reason: Annotated[str, Field(max_length=64)]
+    """What it is, as conditions have it: SweepIncomplete, ModelMismatch or PlannerTimeout."""
     tries: Annotated[int, Field(ge=1)]
-    """How often it was off in a row."""
+    """How often in a row."""
     message: Text
-    """By how much, the last time."""
+    """As it was the last time."""
     next_at: Annotated[str, Field(json_schema_extra={"format": "date-time"})]
     """When it is tried again."""
     generation: Annotated[int, Field(ge=0)]
@@ -312,8 +314,8 @@ class EnergyPlanStatus(Contract):
     """Measured savings in words, for `kubectl get`: 15.2% ± 0.4, or not yet known."""
     withdrawn: Annotated[tuple[WithdrawnPlan, ...], Field(max_length=16)] = ()
     """Plans of this run that were slower than allowed, the latest last."""
-    mismatch: Mismatch | None = None
-    """That the model of the job was off, if it was."""
+    setback: Setback | None = None
+    """What was in the way and is tried again, if anything."""
     conditions: Annotated[tuple[Condition, ...], Field(max_length=16, json_schema_extra=list_by("type"))] = ()
     """How far it has come: Injected (the trainer is in the job's pods, and every rank reports), Profiled (what the work
     costs at each clock is known), Planned, Active (the plan is in force), and Degraded (something is amiss). Each says

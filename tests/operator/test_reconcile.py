@@ -51,7 +51,7 @@ class SlowPlanner:
         self.asked: list[Request] = []
         self.cancelled: list[Request] = []
 
-    async def plan(self, request: Request) -> Planned:
+    async def plan(self, request: Request, namespace: str) -> Planned:
         self.asked.append(request)
         try:
             await self.ready.wait()

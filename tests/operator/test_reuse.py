@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from math import inf
 from typing import Any
 
 import pytest
 
 from joulepath_crds import EnergyPlanSpec, EnergyProfileSpec, Purpose, Reuse
 from joulepath_operator.facts.observation import StoredProfile
-from joulepath_operator.facts.refusals import Refusal
-from joulepath_operator.facts.request import Answer, PlanRefusal, Request, SurveyRequest, SurveyResult
+from joulepath_operator.facts.request import Answer, Request, SurveyRequest, SurveyResult
 
 Change = Callable[[EnergyProfileSpec], EnergyProfileSpec]
 
@@ -98,7 +98,7 @@ def test_a_profile_of_any_number_of_replicas_is_checked_and_used(again: Callable
     assert "earlier, of an earlier run, is checked before it is used again" in world.status.message
     world.run(40)
     assert blocks(world) == 6
-    assert not world.surveys, "its frontier was known"
+    assert [one.count for one in world.surveys] == [0], "its frontier was known, delays are learnt"
     assert world.plan.purpose == "Enforce"
     (condition,) = (one for one in world.status.conditions if one.type == "Profiled")
     assert condition.reason == "Reused"
@@ -122,7 +122,7 @@ def test_a_profile_that_tells_how_iterations_vary_is_checked_with_fewer_blocks(a
 def test_one_that_has_drifted_is_refreshed_and_rounds_follow_where_it_is_not_sure(again: Callable[..., Any]) -> None:
     drifted = again(lambda spec: scaled(spec, lambda clock: 0.9))
     drifted.run(40)
-    assert (blocks(drifted), drifted.surveys) == (6, [])
+    assert (blocks(drifted), [one.count for one in drifted.surveys]) == (6, [0])
     origin = found(drifted).origin
     assert origin is not None
     assert origin.reuse is Reuse.REFRESHED
@@ -193,10 +193,10 @@ def test_one_that_is_deleted_while_it_is_checked_is_done_without(again: Callable
 
 
 def test_one_of_which_the_planner_makes_nothing_is_done_without(again: Callable[..., Any]) -> None:
-    refusal = PlanRefusal(Refusal.NOT_PLANNABLE, "The planner refuses: no.")
-    world = again(lambda spec: spec.model_copy(update={"frontier_uncertainty": None}), told=refusal, clocks=20)
+    nothing = SurveyResult(inf, ())
+    world = again(lambda spec: spec.model_copy(update={"frontier_uncertainty": None}), told=nothing, clocks=20)
     world.run(80)
-    assert "isn't used: The planner refuses: no." in world.condition("Profiled").message
+    assert "isn't used: nothing can be planned on it." in world.condition("Profiled").message
     assert len(rounds(world)) == 2
 
 

@@ -9,6 +9,7 @@
 - `profile`: what the ranks measured, as a profile of the pipeline
 - `agreement`: whether the profile of an earlier run still holds
 - `activation`: from which iteration on a new plan holds
+- `joining`: blocks of a plan, all ranks together
 - `savings`: plan blocks against the control blocks beside them
 """
 

@@ -15,6 +15,7 @@ from joulepath_operator.facts.absence import Lack
 from joulepath_operator.facts.gang import Gang, RefusalError
 from joulepath_operator.facts.observation import Decision, Notice, Observation, StoredPlan, TrainingJob
 from joulepath_operator.facts.refusals import Refusal
+from joulepath_operator.figures.joining import Join, complete_blocks
 from joulepath_operator.story import delivery, gathering, reuse, sweeping, withdrawal
 from joulepath_operator.story.case import Case, ReadyCase
 from joulepath_operator.story.objections import objection
@@ -37,14 +38,14 @@ _NO_BACKWARD: Final = (
 )
 
 
-def decide(seen: Observation) -> Decision:
-    """What to write for this EnergyPlan, given all that is known of it."""
+def decide(seen: Observation, join: Join = complete_blocks) -> Decision:
+    """What to write for this EnergyPlan, given all that is known of it. join: as a Case has it."""
     job, status = seen.job, seen.status
     same_run = job is None or status.job_uid in (None, job.uid)
     base = status if same_run else EnergyPlanStatus()
     if job is not None:
         base = base.model_copy(update={"job_uid": job.uid})
-    case = Case(seen, Story(base, status.conditions, seen.now, seen.generation))
+    case = Case(seen, Story(base, status.conditions, seen.now, seen.generation), join=join)
     if found := objection(seen.spec):
         return case.refuse(*found, condition="Planned")
     return _without_job(case) if job is None else _with_job(case, job)
@@ -132,7 +133,7 @@ def _with_all_ranks(case: Case, job: TrainingJob, gang: Gang) -> Decision:
     if refused and plan is not None:  # without a plan, it is the echo of one that is withdrawn
         return _refused_by_node(case, refused[0], plan)
     if case.story.base.topology not in (None, topology):  # the job trains another pipeline than it did
-        case.story.note(plan=None, predicted=None, frontier=(), measured=None, savings=None, mismatch=None)
+        case.story.note(plan=None, predicted=None, frontier=(), measured=None, savings=None, setback=None)
     case.story.note(topology=topology)
     case.story.tell("Injected", True, "AllRanksReport", f"All {gang.world_size} ranks report.")
     if not gang.ordered:
@@ -144,7 +145,7 @@ def _with_all_ranks(case: Case, job: TrainingJob, gang: Gang) -> Decision:
             return _degraded(case, "WaitingForIteration", message, outdated)
         case.story.tell("Profiled", False, "WaitingForIteration", message)
         return Decision(case.story.end(Phase.PENDING, message, progress="WaitingForIteration"), delete_plans=outdated)
-    decision = _with_gang(ReadyCase(case.seen, case.story, job, gang, topology, plan))
+    decision = _with_gang(ReadyCase(case.seen, case.story, job, gang, topology, plan, join=case.join))
     written = decision.write_plan.name if decision.write_plan else None
     withdrawn = tuple(name for name in outdated if name != written)
     return replace(decision, delete_plans=decision.delete_plans or withdrawn)

@@ -10,13 +10,11 @@ from dataclasses import dataclass, replace
 
 from joulepath_crds import EnergyProfileSpec, Origin, Reuse
 from joulepath_operator.facts.observation import StoredProfile
-from joulepath_operator.facts.refusals import Refusal
-from joulepath_operator.facts.request import Answer, PlanRefusal
 from joulepath_operator.figures.agreement import agreement, check_clocks, merged, unusable
 from joulepath_operator.figures.clocks import KNOWN
 from joulepath_operator.story.case import ReadyCase
 
-__all__ = ["Settled", "begin_check", "borrowed_profile", "in_words", "own_profile", "settle", "tell"]
+__all__ = ["Settled", "begin_check", "borrowed_profile", "in_words", "own_profile", "refused", "settle", "tell"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +44,7 @@ def begin_check(case: ReadyCase) -> tuple[Origin | None, tuple[int, ...]]:
     if why is None and not clocks:
         why = "it has too few clocks of these GPUs to be checked, at least four are needed"
     if why is not None:
-        return _refused(profile.name, why), ()
+        return refused(profile.name, why), ()
     high, low = clocks
     # Four blocks at default clocks tell how much iterations vary; a profile that does needn't be told.
     return Origin(profile=profile.name, reuse=Reuse.CHECKED), (
@@ -54,20 +52,18 @@ def begin_check(case: ReadyCase) -> tuple[Origin | None, tuple[int, ...]]:
     )
 
 
-def settle(case: ReadyCase, origin: Origin | None, now: EnergyProfileSpec, answer: Answer | None) -> Settled:
-    """What comes of an earlier profile by all that was measured since. answer: the planner's, if it was asked of it."""
+def settle(case: ReadyCase, origin: Origin | None, now: EnergyProfileSpec) -> Settled:
+    """What comes of an earlier profile by all that was measured since."""
     if origin is None or origin.reuse is not Reuse.CHECKED:
         return Settled(origin, now)
     old = next((one.spec for one in case.seen.profiles if one.name == origin.profile), None)
     if old is None:
-        return Settled(_refused(origin.profile, "it was deleted while it was checked"), now)
+        return Settled(refused(origin.profile, "it was deleted while it was checked"), now)
     if why := unusable(old, case.gang, case.topology):
-        return Settled(_refused(origin.profile, why), now)
-    if isinstance(answer, PlanRefusal) and answer.reason is Refusal.NOT_PLANNABLE:
-        return Settled(_refused(origin.profile, answer.message.rstrip(".")), now)
+        return Settled(refused(origin.profile, why), now)
     found = agreement(old, now)
     if found.reuse is Reuse.REFUSED:
-        return Settled(_refused(origin.profile, found.message), now)
+        return Settled(refused(origin.profile, found.message), now)
     spec = merged(old, now, found, _lowest_mhz(case))
     clocks = max(len(kind.points) for stage in spec.stages for kind in stage.kinds)
     # An earlier run may have ended at as many clocks as it was allowed, without the percent.
@@ -80,7 +76,7 @@ def _is_known(profile: EnergyProfileSpec) -> bool:
     return profile.frontier_uncertainty is not None and profile.frontier_uncertainty <= KNOWN
 
 
-def _refused(profile: str, why: str) -> Origin:
+def refused(profile: str, why: str) -> Origin:
     """A profile that isn't used."""
     return Origin(profile=profile, reuse=Reuse.REFUSED, message=why)
 
