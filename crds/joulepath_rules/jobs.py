@@ -26,6 +26,8 @@ class JobKindName:
     """On its pods, with the job's name; empty where they have only those of what it makes."""
     made_by: str = ""
     """The kind of job that may have made it; empty where none does."""
+    counts_restarts: bool = False
+    """Whether it fails for good once containers of its pods, init containers too, were started anew a few times."""
 
     @property
     def api_version(self) -> str:
@@ -48,7 +50,7 @@ JOB_NAMES: Final = (
     JobKindName("PyTorchJob", "kubeflow.org", "v1", "pytorchjobs", "training.kubeflow.org/job-name"),
     JobKindName("TrainJob", "trainer.kubeflow.org", "v1alpha1", "trainjobs"),
     JobKindName("JobSet", "jobset.x-k8s.io", "v1alpha2", "jobsets", "jobset.sigs.k8s.io/jobset-name", "TrainJob"),
-    JobKindName("Job", "batch", "v1", "jobs", "batch.kubernetes.io/job-name", "JobSet"),
+    JobKindName("Job", "batch", "v1", "jobs", "batch.kubernetes.io/job-name", "JobSet", True),
 )
 """All that are supported; of two that a pod has labels of, the one above comes first."""
 JOB_LABELS: Final = tuple(kind.pod_label for kind in JOB_NAMES if kind.pod_label)

@@ -113,7 +113,9 @@ def test_a_pod_asks_by_the_annotation_of_the_topmost_job(annotated: str, recreat
     async def level(namespace: str) -> None: ...
 
     webhook = Webhook(("nvidia.com/gpu",), Stops(dict), metadata, level)
-    response = asyncio.run(webhook.answer(review(ownerReferences=[JOB])))["response"]
+    body = review(ownerReferences=[JOB])
+    body["request"]["object"]["spec"]["containers"][0]["env"] = [{"name": "PYTHONPATH", "value": "/app"}]
+    response = asyncio.run(webhook.answer(body))["response"]
     assert ("patch" in response) == (annotated == "TrainJob" and not recreated)
 
 

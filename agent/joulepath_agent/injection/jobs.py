@@ -1,4 +1,4 @@
-"""The job that a pod belongs to, by the pod's labels or its owner, and whether it asks for a plan.
+"""The job that a pod belongs to, by the pod's labels, and whether it asks for a plan.
 
 Labels are the word of whoever made the pod. They name a job of the pod's own namespace, so that nobody gets by them
 what isn't his. They may name what the job has made, such as a JobSet: who has made it is read. A job's pods come many
