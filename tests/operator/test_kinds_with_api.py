@@ -7,6 +7,8 @@ operator runs.
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -14,6 +16,7 @@ from typing import Any
 import pytest
 
 from joulepath_crds import ANNOTATION, JOB_NAMES, JobKindName
+from joulepath_operator.jobs.job import Job
 from tests.operator.test_with_api import Api, api
 
 __all__ = ["api"]
@@ -79,6 +82,12 @@ def profile(api: Api, uid: str) -> None:
     assert plan["spec"]["jobUID"] == uid
 
 
+def pods(api: Api) -> set[str]:
+    """The UIDs of the pods that aren't going."""
+    found = json.loads(api.cluster.kubectl("get", "pods", "--namespace", api.namespace, "--output", "json"))["items"]
+    return {one["metadata"]["uid"] for one in found if "deletionTimestamp" not in one["metadata"]}
+
+
 def test_a_job_of_kubernetes_own_is_followed_from_its_suspension_to_its_deletion(api: Api) -> None:
     with api.operator():
         ask(api, JOB)
@@ -89,10 +98,13 @@ def test_a_job_of_kubernetes_own_is_followed_from_its_suspension_to_its_deletion
         make(api, JOB, "gpt3", unschedulable(suspend=False), **annotated)
         api.until(lambda: api.reason("Injected") in WAITING)
         assert " of 2 pods " in api.status()["message"]
+        before, anew = pods(api), Job().restart_command(api.namespace, "gpt3")
+        subprocess.run(anew, shell=True, check=True, env={**os.environ, **api.cluster.environment}, timeout=120)
+        api.until(lambda: len(pods(api) - before) == 2)
         profile(api, made["uid"])
         api.cluster.kubectl("delete", "job", "gpt3", "--namespace", api.namespace)
         api.phase("Completed")
-        assert api.items("jobplans") == []
+        api.until(lambda: not api.items("jobplans"))  # written after the status
 
 
 def test_a_train_job_is_followed_through_what_it_has_made_though_its_kind_came_after_the_operator(

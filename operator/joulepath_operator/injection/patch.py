@@ -152,7 +152,8 @@ def _obstacle(container: Mapping[str, Any], read: Mapping[str, Any] | None, once
     if once:
         return (
             "its restartPolicy is Never or it is a Job's, so the init container that keeps the PYTHONPATH of an image "
-            f"would end it on a node that never had an agent; set PYTHONPATH in the env of its container {name}, to what the image has"
+            "would end it on a node that never had an agent; set PYTHONPATH in the env of its container "
+            f"{name}, to what the image has"
         )
     if read is None or all(container.get(field) == read.get(field) for field in ("image", "envFrom")):
         return ""
