@@ -48,6 +48,8 @@ def definition(kind: JobKindName) -> dict[str, Any]:
 def definitions(api: Api) -> Iterator[list[dict[str, Any]]]:
     """Of kinds that aren't there yet, and are taken out at the end."""
     made = [definition(JOB_SET), definition(TRAIN_JOB)]
+    there = api.cluster.kubectl("get", "crd", *(one["metadata"]["name"] for one in made), "--ignore-not-found")
+    assert not there, "somebody's own are not to be replaced"
     yield made
     for one in made:
         api.cluster.kubectl("delete", "crd", one["metadata"]["name"], "--ignore-not-found")
