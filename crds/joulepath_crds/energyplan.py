@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Final
 
 from pydantic import ConfigDict, Field
 
 from joulepath_crds.contract import UID, Contract, Hash, Name, Text, list_by, rule
 from joulepath_crds.topology import Topology
+from joulepath_rules import JOB_NAMES
 
 __all__ = [
     "ArmSummary",
@@ -28,6 +29,9 @@ __all__ = [
     "Setback",
     "WithdrawnPlan",
 ]
+
+
+_KINDS: Final = [f"{kind.kind} of {kind.api_version}" for kind in JOB_NAMES]
 
 
 class Mode(StrEnum):
@@ -66,14 +70,9 @@ class JobReference(Contract):
         json_schema_extra={
             "x-kubernetes-validations": [
                 rule(
-                    "self.apiVersion == 'kubeflow.org/v1'",
-                    "'spec.job.apiVersion is \"' + self.apiVersion + '\", but only kubeflow.org/v1 (the Kubeflow "
-                    "training-operator) is supported: set it to kubeflow.org/v1 or leave it out'",
-                ),
-                rule(
-                    "self.kind == 'PyTorchJob'",
-                    "'spec.job.kind is \"' + self.kind + '\", but only PyTorchJob is supported: run the training as a "
-                    "PyTorchJob and set spec.job.kind to PyTorchJob, or leave it out'",
+                    f"self.kind + ' of ' + self.apiVersion in {_KINDS}",
+                    "'spec.job is a ' + self.kind + ' of ' + self.apiVersion + ', but only "
+                    f"{', '.join(_KINDS)} are supported: set spec.job.kind and spec.job.apiVersion to one of these'",
                 ),
                 rule(
                     "self == oldSelf",
@@ -85,9 +84,11 @@ class JobReference(Contract):
     )
 
     api_version: Annotated[str, Field(max_length=253)] = "kubeflow.org/v1"
-    """API version of the job; kubeflow.org/v1 is the one that is supported."""
+    """API version of the job: that of its kind."""
     kind: Annotated[str, Field(max_length=63)] = "PyTorchJob"
-    """Kind of the job; PyTorchJob is the one that is supported."""
+    """Kind of the job: PyTorchJob (kubeflow.org/v1), TrainJob (trainer.kubeflow.org/v1alpha1), JobSet
+    (jobset.x-k8s.io/v1alpha2) or Job (batch/v1). Of a job that another has made, such as the JobSet of a TrainJob, name
+    the one that has made it."""
     name: Annotated[str, Field(min_length=1, max_length=253)]
     """Name of the job, in the EnergyPlan's namespace."""
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from joulepath_crds import EnergyPlanSpec
+from joulepath_crds import JOB_NAMES, EnergyPlanSpec, JobName
 from joulepath_operator.facts.gang import Gang
 from joulepath_operator.facts.refusals import Refusal
 from joulepath_operator.facts.request import Answer, PlanRefusal, PlanRequest, Request
@@ -376,6 +376,28 @@ def test_a_suspended_job_has_no_plan(active: Any) -> None:
     assert active.status.phase == "Pending"
     assert not active.plans
     assert (active.condition("Injected").reason, active.status.progress) == ("Suspended", "Suspended")
+
+
+def test_what_was_refused_for_good_is_forgotten_when_the_job_is_suspended(active: Any) -> None:
+    """It may be resumed on other nodes."""
+    active.refusal = {3: "GuardTripped: the last 5 plan iterations took 4 s, the bound is 3 s"}
+    active.settle()
+    assert active.status.phase == "Refused"
+    running, active.refusal = active.job, {}
+    active.job = replace(running, suspended=True)
+    active.settle()
+    assert active.status.phase == "Pending"
+    active.job = running
+    active.settle()
+    assert active.plan.purpose == "Enforce"
+
+
+def test_a_job_that_another_has_made_is_told_which_one_to_plan_for(active: Any) -> None:
+    active.job = replace(active.job, made_by=JobName(JOB_NAMES[1], "whole", "uid-of-whole"))
+    active.settle()
+    assert (active.status.phase, active.status.progress) == ("Pending", "MadeByAnotherJob")
+    assert "was made by TrainJob whole, so that is the job to plan for" in active.status.message
+    assert not active.plans
 
 
 def test_a_job_that_kueue_has_suspended_is_said_to_wait_in_its_queue(active: Any) -> None:

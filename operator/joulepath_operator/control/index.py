@@ -20,6 +20,7 @@ from joulepath_crds import (
     JOB_UID_LABEL,
     REPORT_INTERVAL_S,
     EnergyProfileSpec,
+    JobName,
     JobPlanSpec,
     NodeReportStatus,
     RankReport,
@@ -44,6 +45,7 @@ log = logging.getLogger(__name__)
 
 WATCHED: Final = (ENERGY_PLANS, ENERGY_PROFILES, JOB_PLANS, NODE_REPORTS, *(kind.resource for kind in JOB_KINDS))
 _JOB_KINDS: Final = {kind.resource: kind for kind in JOB_KINDS}
+_BY_NAME: Final = {kind.resource.kind: kind.resource for kind in JOB_KINDS}
 _GRAVE_S: Final = 900.0
 """How long a deleted object is remembered: longer than any event of it can be under way."""
 
@@ -151,10 +153,17 @@ class Index:
                 del self._known[resource][key]
         return concerned.union(*(self.put(resource, body) for body in listed))
 
-    def is_annotated(self, resource: Resource, key: NamespacedName) -> bool:
-        """Whether a job is there that asks for a plan."""
-        job = self.job(resource, key)
-        return job is not None and job.annotation is not None
+    def is_annotated(self, namespace: str, job: JobName) -> bool:
+        """Whether that one, or the job that has made it, is there and asks for a plan."""
+        found = self.topmost(namespace, job)
+        return found is not None and found.annotation is not None
+
+    def topmost(self, namespace: str, job: JobName) -> TrainingJob | None:
+        """The job that has made that one, or itself where none has; None where one of these isn't there."""
+        found = self.job(_BY_NAME[job.kind.kind], (namespace, job.name))
+        if found is None or found.uid != job.uid:
+            return None
+        return found if found.made_by is None else self.topmost(namespace, found.made_by)
 
     def job(self, resource: Resource, key: NamespacedName) -> TrainingJob | None:
         found: TrainingJob | None = self._objects[resource].get(key)

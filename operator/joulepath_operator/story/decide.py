@@ -64,6 +64,12 @@ def _without_job(case: Case) -> Decision:
 
 def _with_job(case: Case, job: TrainingJob) -> Decision:
     seen, base = case.seen, case.story.base
+    if job.made_by is not None:
+        message = (
+            f"{case.job_kind} {job.name} was made by {job.made_by}, so that is the job to plan for: annotate it with "
+            f"{ANNOTATION}: NAME, and apply an EnergyPlan of that name for it (spec.job) in the place of this one."
+        )
+        return case.pend("MadeByAnotherJob", message)
     if job.annotation is None:
         return case.pend("NotAnnotated", gathering.how_to_annotate(seen, job))
     if job.annotation != seen.name:
@@ -75,10 +81,10 @@ def _with_job(case: Case, job: TrainingJob) -> Decision:
     if job.finished:
         end = "succeeded" if job.finished == "Succeeded" else "failed"
         return _complete(case, f"{case.job_kind} {job.name} {end}.")
+    if job.suspended:  # what is refused now needn't be where it is resumed
+        return case.pend(*gathering.suspension(seen, job))
     if base.phase is Phase.REFUSED and base.observed_generation == seen.generation and _is_final(base):
         return Decision(case.story.keep(), delete_plans=case.all_plans)
-    if job.suspended:
-        return case.pend(*gathering.suspension(seen, job))
     gang = Gang.of(seen.nodes)
     if gang is None or not gang.complete:
         return _with_some_ranks(case, job, gang)

@@ -31,7 +31,9 @@ class ApiDouble:
         self.beats = 0
         """How often the Lease was renewed."""
         self.jobs: dict[str, dict[str, str]] = {}
-        """Annotations of PyTorchJobs, by their paths."""
+        """Annotations of jobs, by their paths."""
+        self.made_by: dict[str, dict[str, str]] = {}
+        """The controllers of jobs, by the paths of these."""
         self.job_reads: list[tuple[str, str]] = []
         """Path and accepted type of each read of a job."""
         self.job_reads_fail = False
@@ -56,7 +58,7 @@ def api_double() -> Iterator[ApiDouble]:
             if "watch" in asked:
                 self._watch(asked)
                 return
-            if "/pytorchjobs/" in self.path:
+            if "/namespaces/" in self.path:
                 self._read_job()
                 return
             double.lists += 1
@@ -81,7 +83,9 @@ def api_double() -> Iterator[ApiDouble]:
                 self.answer(503, {})
             elif self.path in double.jobs:
                 name = self.path.rpartition("/")[2]
-                metadata = {"name": name, "uid": f"uid-{name}", "annotations": double.jobs[self.path]}
+                metadata: dict[str, Any] = {"name": name, "uid": f"uid-{name}", "annotations": double.jobs[self.path]}
+                if (maker := double.made_by.get(self.path)) is not None:
+                    metadata["ownerReferences"] = [{"controller": True, **maker}]
                 self.answer(200, {"kind": "PartialObjectMetadata", "metadata": metadata})
             else:
                 self.answer(404, {})
