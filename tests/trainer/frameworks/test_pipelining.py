@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from agent_double import AgentDouble, ConnectedRank
+from framework_table import Row
 from joulepath_trainer.wire.page import MarkerEvent
+from tests.trainer.frameworks.versions import assert_told, of_the_table
 
 if TYPE_CHECKING:
     from tests.trainer.conftest import Nursery
@@ -67,6 +69,17 @@ def test_markers_and_records_are_what_each_rank_ran(nursery: Nursery, schedule: 
         check_markers(rank, order(number))
         check_records(rank, order(number))
     assert len({rank.hello.attempt for rank in ranks}) == 1
+
+
+@of_the_table("torch")
+def test_each_schedule_is_told_as_torch_ran_it(nursery: Nursery, row: Row) -> None:
+    with AgentDouble(nursery.socket) as agent:
+        orders = nursery.run("train_noting", 2, steps=STEPS, **row.options)
+        ranks = agent.ranks(2)
+    for number, rank in enumerate(ranks):
+        assert set(rank.hello.pipeline.stages) == {stage for _, stage, _ in orders[number][-1]}
+        assert len(rank.records) >= STEPS - 1
+        assert_told(rank, orders[number])
 
 
 def test_optimizers_that_step_within_backwards_end_no_iteration(nursery: Nursery) -> None:
