@@ -1,4 +1,4 @@
-"""The trainings by frameworks that are tried, and the table of them in `docs/frameworks.md`; `make reference` writes it.
+"""The trainings by frameworks that are tried, and their table in `docs/frameworks.md`; `make reference` writes it.
 
 A row is the parameter of a test that runs the training and compares what is told of it with what ran, so that nothing
 stands in the table that no test has run. How near the model comes to it and what a plan saved are read from

@@ -114,7 +114,11 @@ class Steps:
     def begin(self, recognise: Callable[[], Work | None]) -> bool:
         """What may be a training step begins; whether it is one, and observed, so that `end` is awaited."""
         try:
-            if self._observer.off or self._in_step or (work := recognise()) is None:
+            if self._observer.off or self._in_step:
+                return False
+            if (work := recognise()) is None:  # an evaluation, by a pipeline that trains else
+                if self._work is not None:
+                    self._observer.evaluate()
                 return False
             self._on_step()
             if not self._is_observed(work):

@@ -41,6 +41,8 @@ def test_what_each_rank_ran_is_told_instruction_for_instruction(megatron: Nurser
         assert place.stages == tuple(index + 2 * chunk for chunk in range(chunks))
         assert list(place.ranks) == ran[number]["pipeline"]
         assert {record.iteration for record in rank.records} >= set(range(1, STEPS)), "an evaluation isn't counted"
+        untimed = {record.iteration for record in rank.records if not record.period_s}
+        assert untimed == {2, STEPS - 1}, "an evaluation is no part of a period"
         assert_told(rank, ran[number]["orders"])
 
 
