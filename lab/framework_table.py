@@ -23,6 +23,7 @@ PATH: Final = _ROOT / "docs/frameworks.md"
 MODELS: Final = _ROOT / "benchmarks/results/trainer.json"
 PLAYED: Final = _ROOT / "benchmarks/results/frameworks.json"
 _BEGIN, _END = "<!-- The table, by `make reference` -->\n", "<!-- The table ends -->\n"
+_BELOW: Final = "[below](#planned-and-played-without-a-cluster)"
 _HEAD: Final = """\
 | framework | training | told | model | planned and played |
 |---|---|---|---|---|
@@ -45,8 +46,8 @@ class Row:
     """One of `locks/frameworks`; else this one."""
     modelled: bool = False
     """Whether `benchmarks/trainer.py` holds the model to it."""
-    cluster: str = ""
-    """What plays it on a cluster."""
+    played: str = ""
+    """What plays it on a cluster, or where it is told how it was."""
 
     @property
     def name(self) -> str:
@@ -75,7 +76,7 @@ def _line(row: Row) -> str:
     model = {one["case"]: one["error"] for one in _result(MODELS, "models")}.get(row.name)
     off = "not asked" if not row.modelled else "not measured" if model is None else f"{model:+.2%}"
     played = {one["case"]: one for one in _result(PLAYED, "runs")}.get(row.name)
-    how = [row.cluster] if row.cluster else []
+    how = [row.played] if row.played else []
     if played is not None and "savings" in played:
         saved, slower = (_interval(played[what]) for what in ("savings", "slowdown"))
         planned = played["predicted_savings"]
@@ -111,14 +112,15 @@ def _torch() -> Iterable[Row]:
         yield Row("torch", newest, f"`{schedule}`", "instructions", {"schedule": schedule}, None, True, demo)
     for schedule in ("Interleaved1F1B", "InterleavedZeroBubble", "ZBVZeroBubble", "DualPipeV"):
         options = {"schedule": f"Schedule{schedule}", "chunks": 2}
-        yield Row("torch", newest, f"`Schedule{schedule}`", "instructions", options, None, True)
+        below = "" if schedule == "InterleavedZeroBubble" else _BELOW
+        yield Row("torch", newest, f"`Schedule{schedule}`", "instructions", options, None, True, below)
     for environment, called in _environments("torch", lambda version: f"torch {version}"):
         for words, options in (
             ("`Schedule1F1B`", {"schedule": "Schedule1F1B", "rounds": 1}),
             ("`ScheduleGPipe`, gradients accumulated", {"schedule": "ScheduleGPipe", "rounds": 3}),
         ):
             yield Row("torch_version", called, words, "instructions, of one rank", options, environment)
-    yield Row("passes", newest, "DDP", "forward and backward", {"kind": "ddp"}, cluster="`test_replicas.py`")
+    yield Row("passes", newest, "DDP", "forward and backward", {"kind": "ddp"}, played="`test_replicas.py`")
     yield Row("passes", newest, "FSDP2", "forward and backward", {"kind": "fsdp"})
 
 
@@ -130,15 +132,17 @@ def _megatron() -> Iterable[Row]:
             ("interleaved", {"chunks": 2}),
             ("interleaved, batched exchanges", {"chunks": 2, "batched": True}),
         ):
-            on_demo = environment == "megatron-0.16.1" and words == "interleaved"
-            demo = "`make demo WORKLOAD=megatron`" if on_demo else ""
-            yield Row("megatron", called, words, "instructions", options, environment, True, demo)
+            played = _BELOW if environment == "megatron-0.16.1" else ""
+            if played and words == "interleaved":
+                played = f"`make demo WORKLOAD=megatron`; {played}"
+            yield Row("megatron", called, words, "instructions", options, environment, True, played)
         yield Row("megatron_alone", called, "without a pipeline", "forward and backward", {}, environment)
 
 
 def _deepspeed() -> Iterable[Row]:
     for environment, called in _environments("deepspeed", lambda version: f"DeepSpeed {version}"):
-        yield Row("deepspeed", called, "`PipelineEngine`", "instructions", {}, environment, True)
+        below = _BELOW if environment == "deepspeed-0.19.8" else ""
+        yield Row("deepspeed", called, "`PipelineEngine`", "instructions", {}, environment, True, below)
         for zero in range(4):
             options = {"zero": zero}
             yield Row("zero", called, f"ZeRO {zero}", "forward and backward", options, environment)

@@ -466,7 +466,9 @@ def mark_another_device(rank: int, state: str) -> dict[str, Any]:
     thread = threading.Thread(target=work)
     thread.start()
     thread.join()
+    _, released = driver.context_of(1), stream._driver().cuDevicePrimaryCtxRelease_v2(1)
     return {
+        "kept": (released, driver.context_of(1)),
         "uuid": marker.gpu_uuid,
         "seconds": seconds,
         "as they were": [before == after for before, after in contexts],
