@@ -143,6 +143,9 @@ class Notes:
         self.told.append((work.pipeline.schedule, work.pipeline.microbatches))
         return True
 
+    def evaluate(self) -> bool:
+        return True
+
     def __getattr__(self, name: str) -> Any:
         return lambda *_: None
 
