@@ -269,7 +269,7 @@ reduce.__annotations__.clear()  # DDP takes texts for wrong types
 
 
 def main(options: dict[str, Any]) -> None:
-    """Trains by DDP on virtual GPUs until it is killed, as a process that torchrun starts; it evaluates now and then."""
+    """Trains by DDP on virtual GPUs until it is killed, as a process that torchrun starts; may evaluate, too."""
     every = options.get("evaluate_every", 0)
     stream.set_device(int(os.environ["LOCAL_RANK"]))
     torch.distributed.init_process_group("gloo")
