@@ -117,8 +117,9 @@ class Observer:
 
     def count_step(self) -> None:
         """A training step that is not observed begins."""
+        if self._iteration >= 0:  # else none has ended
+            self._evaluated, self._evaluates = (self._evaluated + 1 if self._evaluates else 0), False
         self._iteration += 1
-        self._evaluated, self._evaluates = (self._evaluated + 1 if self._evaluates else 0), False
 
     @_fails_open
     def begin_step(self, work: Work) -> bool:
