@@ -55,9 +55,10 @@ format: venv ## Format the code and mend what ruff can
 	@.venv/bin/ruff check --fix -q . ; .venv/bin/ruff format -q .
 
 .PHONY: reference
-reference: venv ## Write what docs and chart have from the code: CRDs, docs/metrics.md
+reference: venv ## Write what docs and chart have from the code: CRDs, docs/metrics.md, the table of docs/frameworks.md
 	@$(PY) -m joulepath_crds
 	@$(PY) -m metrics_reference
+	@$(PY) -m framework_table
 
 # Twice as many as the smallest machine has cores: much of what tests do is waiting.
 PARALLEL := $(PY) -m pytest -q -n 4 --dist worksteal

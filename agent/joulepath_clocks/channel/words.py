@@ -142,6 +142,8 @@ class Began:
     at_s: float
     spoiled_before: bool
     """Whether the one before didn't run to its end what it began."""
+    cut_before: bool
+    """Whether the one before was over sooner: something else than training came before this one."""
     marks: bytes
     """Packed: what was passed since the begin before."""
 
