@@ -91,7 +91,7 @@ class Rank:
             iteration += 1
 
     def _pass(self, event: MarkerEvent, iteration: int, one: Instruction | None = None) -> int:
-        stage, kind, microbatch = one or (0, "", 0)
+        stage, kind, microbatch, _ = one or (0, "", 0, 0)
         sequence = self._writer.announce(event, iteration, kind, stage, microbatch)
         now_ns = time.monotonic_ns()
         self._writer.pass_marker(sequence)

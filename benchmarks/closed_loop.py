@@ -162,6 +162,7 @@ def of_framework(name: str, environment: str | None, options: dict[str, Any]) ->
     """A framework's, in its newest environment or in this one; options are those of its scenario."""
     scales = [1.0, 0.6, 0.75, 0.9, 0.55, 0.7, 0.8, 0.65][: _RANKS * options.get("chunks", 1)]
     seconds = {"F": 0.08, "B": 0.16, "I": 0.08, "W": 0.08}
+    seconds |= {f"F&{stage}:B": 0.15 + 0.05 * scale for stage, scale in enumerate(scales)}
     gpus = model.parametric({"stage_scale": tuple(scales), "seconds": seconds})
     if name == "torch":
         python = Path(sys.executable)

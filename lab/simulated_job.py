@@ -21,6 +21,7 @@ from joulepath_operator.facts.observation import NodeJob
 from joulepath_planner import Instruction, Pipeline, dependencies
 from joulepath_rules import Applied
 from joulepath_trainer.wire.messages import InstructionSpan, IterationRecord
+from joulepath_trainer.wire.protocol import PAIR
 
 __all__ = ["SimulatedJob", "Spent"]
 
@@ -145,7 +146,9 @@ class SimulatedJob:
         rank_of = pipeline.schedule.rank_of
         for one, needs in self._needs.items():
             rank = rank_of[one.stage]
-            ready = [ends[need.after] + self._transfer_s(need.result, one) for need in needs]
+            ready = [
+                ends[need.after] + (pipeline.transfer_s.get(need.link, 0.0) if need.link else 0.0) for need in needs
+            ]
             host_s = pipeline.overhead(one.stage, one.kind) if spans[rank] else 0.0
             clock = applied.clock_mhz or self._default_mhz(rank)
             seconds, joules = pipeline.profile.at(one.stage, one.kind, clock)
@@ -156,7 +159,9 @@ class SimulatedJob:
             gpus[rank].draw(end_s, joules / seconds * energy_factor)
             free[rank] = ends[one] = end_s
             at_s = begun[rank]
-            spans[rank].append(InstructionSpan(one.kind, one.stage, one.microbatch, begin_s - at_s, end_s - at_s))
+            _, *second = one.halves
+            kind, back = (PAIR, (second[0].stage, second[0].microbatch)) if second else (one.kind, (0, 0))
+            spans[rank].append(InstructionSpan(kind, one.stage, one.microbatch, begin_s - at_s, end_s - at_s, back))
         records = []
         for rank, gpu in enumerate(gpus):
             clock = applied.clock_mhz or self._default_mhz(rank)
@@ -165,9 +170,6 @@ class SimulatedJob:
             ended_s = free[rank] - begun[rank]
             records.append(IterationRecord(self.iteration, ended_s, 0.0, tuple(spans[rank])))
         return records
-
-    def _transfer_s(self, result: Instruction, to: Instruction) -> float:
-        return self.pipeline.transfer_s.get((result.stage, to.stage, result.kind), 0.0)
 
     def _trace(self, gpu: _Gpu, beat_s: float) -> Trace:
         edges = np.arange(beat_s, gpu.until_s[-1], self._counter_s)

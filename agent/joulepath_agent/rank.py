@@ -14,7 +14,7 @@ from joulepath_clocks.peers.limits import Allowance
 from joulepath_crds import Arm, Coordinates, RankReport, RankState
 from joulepath_trainer.wire.messages import Hello
 from joulepath_trainer.wire.parts import Gathering, total_of
-from joulepath_trainer.wire.protocol import WireError
+from joulepath_trainer.wire.protocol import PAIR, WireError
 
 __all__ = ["Rank"]
 
@@ -64,7 +64,8 @@ class Rank:
         record = self._gathering.take(message)
         if record is None:
             return
-        if any(span.stage not in self._stages for span in record.spans):
+        told = {span.stage for span in record.spans} | {span.back[0] for span in record.spans if span.kind == PAIR}
+        if not told <= self._stages:
             raise WireError("a record names a stage that isn't one of this rank's")
         self.history.record(record)
 

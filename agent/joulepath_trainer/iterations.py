@@ -29,8 +29,8 @@ class MarkedIteration:
 
     number: int
     begin: int = 0
-    spans: list[tuple[str, int, int, int, int]] = field(default_factory=list)
-    """Kind, stage, microbatch, begin, end."""
+    spans: list[tuple[str, int, int, tuple[int, int], int, int]] = field(default_factory=list)
+    """Kind, stage, microbatch, those of a pair's backward, begin, end."""
     end: int = 0
     places: set[int] = field(default_factory=set)
     """Where its stamps were put: the streams."""
@@ -99,9 +99,9 @@ class PendingIterations:
             return max(0.0, self._marks.seconds(iteration.begin, stamp))
 
         spans = []
-        for kind, stage, microbatch, begin, end in iteration.spans:
+        for kind, stage, microbatch, back, begin, end in iteration.spans:
             begin_s = seconds(begin)
-            spans.append(InstructionSpan(kind, stage, microbatch, begin_s, max(begin_s, seconds(end))))
+            spans.append(InstructionSpan(kind, stage, microbatch, begin_s, max(begin_s, seconds(end)), back))
         consecutive = following is not None and following.number == iteration.number + 1 and iteration.followed
         period_s = seconds(following.begin) if consecutive and following is not None else 0.0
         return IterationRecord(iteration.number, seconds(iteration.end), period_s, tuple(spans))

@@ -151,9 +151,11 @@ class Observer:
         return True
 
     @_fails_open
-    def begin_instruction(self, kind: str, stage: int, microbatch: int) -> BegunInstruction | None:
-        """An instruction begins; the token is for `end_instruction`."""
-        return None if self._session is None else self._session.begin_instruction(kind, stage, microbatch)
+    def begin_instruction(
+        self, kind: str, stage: int, microbatch: int, back: tuple[int, int] = (0, 0)
+    ) -> BegunInstruction | None:
+        """An instruction begins; the token is for `end_instruction`. `back`: as the session's."""
+        return None if self._session is None else self._session.begin_instruction(kind, stage, microbatch, back)
 
     @_fails_open
     def end_instruction(self, token: BegunInstruction) -> None:

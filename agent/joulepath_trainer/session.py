@@ -21,8 +21,8 @@ _log = logging.getLogger("joulepath")
 _MOST_WAITING: Final = 16
 """Messages that an agent, which reads of each rank no more than it has time for, hasn't taken yet."""
 
-BegunInstruction = tuple[str, int, int, int]
-"""Kind, stage, microbatch and time stamp of the begin of an instruction."""
+BegunInstruction = tuple[str, int, int, tuple[int, int], int]
+"""Kind, stage, microbatch, those of a pair's backward, and time stamp of the begin of an instruction."""
 
 
 class Session:
@@ -46,8 +46,13 @@ class Session:
         else:
             iteration.begin = stamp
 
-    def begin_instruction(self, kind: str, stage: int, microbatch: int) -> BegunInstruction | None:
-        """Marks the begin of an instruction of the step; nothing outside of one."""
+    def begin_instruction(
+        self, kind: str, stage: int, microbatch: int, back: tuple[int, int] = (0, 0)
+    ) -> BegunInstruction | None:
+        """Marks the begin of an instruction of the step; nothing outside of one.
+
+        `back`: stage and microbatch of the backward of a pair.
+        """
         iteration = self._current
         if iteration is None:
             return None
@@ -55,19 +60,19 @@ class Session:
         if stamp is None:
             iteration.whole = False
             return None
-        return kind, stage, microbatch, stamp
+        return kind, stage, microbatch, back, stamp
 
     def end_instruction(self, token: BegunInstruction) -> None:
         """Marks the end of the instruction."""
         iteration = self._current
         if iteration is None:
             return
-        kind, stage, microbatch, begin = token
+        kind, stage, microbatch, back, begin = token
         end = self._mark(MarkerEvent.END, iteration, kind, stage, microbatch)
         if end is None:
             iteration.whole = False
         else:
-            iteration.spans.append((kind, stage, microbatch, begin, end))
+            iteration.spans.append((kind, stage, microbatch, back, begin, end))
 
     def end_step(self, whole: bool) -> None:
         """Marks the end of the step and sends the records that are due.

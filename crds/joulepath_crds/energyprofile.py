@@ -45,7 +45,8 @@ class KindProfile(Contract):
     """All clocks of one kind of instruction."""
 
     kind: InstructionKind
-    """F forward, B full backward, I input gradient, W weight gradient."""
+    """F forward, B full backward, I input gradient, W weight gradient; F&7:B a forward that runs interleaved with a
+    backward of stage 7, as one instruction."""
     points: Annotated[tuple[ProfilePoint, ...], Field(max_length=400)]
     """One point a clock."""
 
@@ -57,7 +58,7 @@ class StageProfile(Contract):
     """Index of the stage."""
     tail_s: Annotated[float, Field(ge=0)] = 0.0
     """Seconds from its last instruction to its next iteration: gradient reduction and optimizer, at default clocks."""
-    kinds: Annotated[tuple[KindProfile, ...], Field(max_length=4)]
+    kinds: Annotated[tuple[KindProfile, ...], Field(max_length=64)]
     """One entry a kind."""
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 from joulepath_rules.applied import Applied
 from joulepath_rules.arms import Arm, Timetable, arm_of, next_boundary
 from joulepath_rules.digest import sha256
-from joulepath_rules.instructions import INSTRUCTION_KINDS, Instruction
+from joulepath_rules.instructions import INSTRUCTION_KINDS, PAIR, PAIR_KIND, Instruction
 from joulepath_rules.jobs import JOB_LABELS, JOB_NAMES, JobKindName, JobName, by_labels, controller, maker
 from joulepath_rules.mounts import lexical, meets
 from joulepath_rules.plan import MARGIN, TAIL_LAGS, Blocks, Plan, Purpose, RankState, StagePlan, Sweep
@@ -25,6 +25,8 @@ __all__ = [
     "JOB_LABELS",
     "JOB_NAMES",
     "MARGIN",
+    "PAIR",
+    "PAIR_KIND",
     "TAIL_LAGS",
     "Applied",
     "Arm",

@@ -23,8 +23,13 @@ Power = Callable[[int, str], float | None]
 
 def _senders(one: Instruction) -> tuple[Instruction, ...]:
     """What an instruction may wait for on other stages."""
-    kinds, stage = ("F", one.stage - 1) if one.kind == "F" else ("BI" if one.kind in "BI" else "", one.stage + 1)
-    return tuple(Instruction(stage, kind, one.microbatch) for kind in kinds)
+    found: list[Instruction] = []
+    for half in one.halves:
+        kinds, stage = (
+            ("F", half.stage - 1) if half.kind == "F" else ("BI" if half.kind in "BI" else "", half.stage + 1)
+        )
+        found += (Instruction(stage, kind, half.microbatch) for kind in kinds)
+    return tuple(found)
 
 
 def offsets(ranks: Mapping[int, Sequence[InstructionTime]]) -> dict[int, float]:
@@ -33,11 +38,12 @@ def offsets(ranks: Mapping[int, Sequence[InstructionTime]]) -> dict[int, float]:
     Raises:
         ValueError: A rank exchanges nothing with the others, so that it can't be aligned.
     """
-    ran = {
-        Instruction.parse(item.instruction, item.stage): (rank, item) for rank, items in ranks.items() for item in items
-    }
+    everything = [
+        (Instruction.parse(item.instruction, item.stage), rank, item) for rank, items in ranks.items() for item in items
+    ]
+    ran = {half: (rank, item) for one, rank, item in everything for half in one.halves}
     least: dict[tuple[int, int], float] = {}
-    for one, (rank, item) in ran.items():
+    for one, rank, item in everything:
         for source in _senders(one):
             if source in ran and ran[source][0] != rank:
                 way, wait_s = (ran[source][0], rank), item.begin_s - ran[source][1].end_s
@@ -57,7 +63,7 @@ def critical_path(placed: Sequence[Box]) -> set[tuple[int, str]]:
     by_row: dict[int, list[Box]] = {}
     for box in placed:
         by_row.setdefault(box.row, []).append(box)
-    by_name = {_parsed(box): box for box in placed}
+    by_name = {half: box for box in placed for half in _parsed(box).halves}
     path: set[tuple[int, str]] = set()
     at = max(placed, key=lambda box: box.end_s, default=None)
     while at is not None and (at.stage, at.instruction) not in path:

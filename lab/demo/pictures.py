@@ -14,6 +14,7 @@ from joulepath_crds import (
     ArmSummary,
     EnergyPlanStatus,
     EnergyProfileSpec,
+    Instruction,
     InstructionTime,
     JobPlanSpec,
     RankReport,
@@ -82,7 +83,7 @@ def _power(profile: EnergyProfileSpec, clock_of: Callable[[int, str], int]) -> P
 
     def power(stage: int, instruction: str) -> float | None:
         wanted = clock_of(stage, instruction)
-        known = points.get((stage, instruction[0]), ())
+        known = points.get((stage, Instruction.parse(instruction, stage).kind), ())
         nearest = min(known, key=lambda point: abs(point.clock_mhz - wanted), default=None)
         return None if nearest is None else nearest.energy_j / nearest.time_s
 

@@ -30,7 +30,7 @@ from joulepath_planner.bound.problem import Problem
 from joulepath_planner.graph.graph import least_period_s
 from joulepath_planner.graph.options import OptionTable
 from joulepath_planner.inputs.fit import Fit, fit
-from joulepath_planner.inputs.instruction import StageKind
+from joulepath_planner.inputs.instruction import Instruction, StageKind
 from joulepath_planner.inputs.pipeline import Pipeline
 from joulepath_planner.inputs.profile import Point, Profile
 from joulepath_planner.inputs.schedule import Schedule
@@ -82,7 +82,7 @@ def survey(
         PlannerError: Nothing can be planned on what was measured.
     """
     fitted = fit(pipeline.profile, supported_clocks_mhz)
-    likely = Problem.of(replace(pipeline, schedule=_short(pipeline.schedule), profile=fitted.likely))
+    likely = Problem.of(replace(pipeline, schedule=_short(pipeline), profile=fitted.likely))
     factors, prices_w = _asked(likely)
     mean_j = np.array(_energies_j(likely, fitted.likely, factors))
     steps, wrong = _STEPS, math.inf
@@ -176,20 +176,33 @@ def _ways(fitted: Fit, bends: Mapping[int, Floats]) -> _Ways:
     }
 
 
-def _short(schedule: Schedule) -> Schedule:
-    """The same with the first microbatches only, and the marks of messages that are left with both of their ends."""
-    microbatches = sorted({one.microbatch for order in schedule.orders for one in order})
+def _short(pipeline: Pipeline) -> Schedule:
+    """The schedule with the first microbatches only, and the marks of messages that are left with both of their ends.
+
+    A half that is left of a pair runs alone; where none of its kind was measured, all microbatches stay."""
+    schedule = pipeline.schedule
+    microbatches = sorted({half.microbatch for order in schedule.orders for one in order for half in one.halves})
     each = sum(map(len, schedule.orders)) / len(microbatches)
     kept = set(microbatches[: max(1, int(_INSTRUCTIONS / each))])
     if len(kept) == len(microbatches):
         return schedule
-    left = {one for order in schedule.orders for one in order if one.microbatch in kept}
+    orders = [
+        [part for one in order for part in _parts([half for half in one.halves if half.microbatch in kept], one)]
+        for order in schedule.orders
+    ]
+    left = {one for order in orders for one in order}
+    if not {(one.stage, one.kind) for one in left} <= pipeline.profile.points.keys():
+        return schedule
     return Schedule(
-        tuple(tuple(one for one in order if one in left) for order in schedule.orders),
+        tuple(map(tuple, orders)),
         sent_after={one: at for one, at in schedule.sent_after.items() if {one, at} <= left},
         awaited_before={one: at for one, at in schedule.awaited_before.items() if {one, at} <= left},
         held=schedule.held & left,
     )
+
+
+def _parts(halves: list[Instruction], whole: Instruction) -> list[Instruction]:
+    return [whole] if len(halves) == len(whole.halves) else halves
 
 
 def _asked(likely: Problem) -> tuple[Floats, _Prices]:

@@ -135,7 +135,7 @@ def main() -> None:
     marks, writer, chance = StreamMarks(driver, lambda: 0, address, MARKER_OFFSET), PageWriter(page), random.Random(7)
 
     def mark(event: MarkerEvent, iteration: int, one: Instruction | None = None) -> int:
-        stage, kind, microbatch = one or (0, "", 0)
+        stage, kind, microbatch, _ = one or (0, "", 0, 0)
         return marks.stamp(0, writer.announce(event, iteration, kind, stage, microbatch))
 
     pending: tuple[int, int, int, list[tuple[Instruction, int, int]]] | None = None

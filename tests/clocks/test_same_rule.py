@@ -29,6 +29,7 @@ from joulepath_planner import (
     gpipe,
     interleaved_1f1b,
     one_f_one_b,
+    recorded,
     simulate,
     zb_h1,
     zbv,
@@ -76,6 +77,8 @@ SCHEDULES = st.one_of(
     st.builds(zb_h1, st.integers(1, 3), st.integers(1, 4)),
     st.builds(interleaved_1f1b, st.sampled_from((2, 4)), st.sampled_from((2, 4))),
     st.builds(zbv, st.sampled_from((2, 4)), st.integers(1, 4)),
+    st.just(recorded(["F0 F1 F2&B0 F3&B1 B2 B3", "F0 F1&B0 F2&B1 F3&B2 B3"])),
+    st.just(recorded(["F0 F1 1:F0 1:F1 F2&1:B0 1:F2&0:B0 1:B1 B1 1:B2 B2"])),
 )
 
 
@@ -177,7 +180,7 @@ class Setter:
 def conducted(case: Case, rank: int, iterations: list[tuple[float, tuple[Event, ...]]]) -> list[Order]:
     """What a conductor of this rank has ordered, from (when it is ready, what it runs) of each of its iterations."""
     schedule, tail_s = case.pipeline.schedule, case.pipeline.rank_tail_s(rank)
-    order = tuple(Instruction(one.stage, one.kind, one.microbatch) for one in schedule.orders[rank])
+    order = tuple(Instruction.parse(one.label) for one in schedule.orders[rank])
     stages = tuple(sorted({one.stage for one in order}))
     planned = [
         (one, clock, case.pipeline.profile.at(one.stage, one.kind, clock)[0])
@@ -212,7 +215,7 @@ def conducted(case: Case, rank: int, iterations: list[tuple[float, tuple[Event, 
         mark(ready_s, MarkerEvent.STEP_BEGIN, iteration)
         end_s = ready_s
         for event in events:
-            one, begin_s = event.instruction, event.start_s
+            one, begin_s = Instruction.parse(event.instruction.label).mark, event.start_s
             end_s = begin_s + event.duration_s
             mark(begin_s, MarkerEvent.BEGIN, iteration, one.stage, one.kind, one.microbatch)
             mark(end_s, MarkerEvent.END, iteration, one.stage, one.kind, one.microbatch)

@@ -27,7 +27,7 @@ from joulepath_trainer.wire.page import (
     PageReader,
     following,
 )
-from joulepath_trainer.wire.protocol import KINDS
+from joulepath_trainer.wire.protocol import KINDS, PAIR
 from tests.fuzz.drawing import fuzz
 
 SHARE: Final = 0.3
@@ -35,7 +35,10 @@ AT_ONCE: Final = 256
 GREATEST: Final = 2**32 - 1
 Meaning = tuple[MarkerEvent, int, str, int, int]
 meanings = st.tuples(
-    st.sampled_from(MarkerEvent), st.integers(0, GREATEST), st.sampled_from(["", *KINDS]), *[st.integers(0, 65535)] * 2
+    st.sampled_from(MarkerEvent),
+    st.integers(0, GREATEST),
+    st.sampled_from(["", *KINDS, PAIR]),
+    *[st.integers(0, 65535)] * 2,
 )
 
 
@@ -60,7 +63,7 @@ def spoil(page: memoryview, chance: random.Random) -> None:
             page[MARKER_OFFSET : MARKER_OFFSET + 4] = ((marker + step) % 2**32).to_bytes(4, "little")
         case 2:
             sequence = (marker + chance.randrange(-2, 300)) % 2**32
-            event, kind = chance.choice((0, 1, 2, 3, 4, 5, 255)), chance.choice((0, *b"FBIW", 1, 255))
+            event, kind = chance.choice((0, 1, 2, 3, 4, 5, 255)), chance.choice((0, *b"FBIWP", 1, 255))
             fields = (sequence, chance.getrandbits(32), event, kind, *(chance.getrandbits(16) for _ in range(3)))
             ENTRY.pack_into(page, at(sequence), *fields)
         case 3:  # half of an entry
@@ -88,7 +91,9 @@ def test_whatever_a_rank_does_to_its_page_the_agent_takes_few_entries_that_make_
             assert numbers[-1] == marker
             assert all(following(one) == after for one, after in pairwise(numbers))
             assert 1 <= len(entries) <= AT_ONCE
-            assert all(entry.event in MarkerEvent and (not entry.kind or entry.kind in KINDS) for entry in entries)
+            assert all(
+                entry.event in MarkerEvent and (not entry.kind or entry.kind in KINDS + PAIR) for entry in entries
+            )
 
     fuzz(check, st.lists(meanings, max_size=5), SHARE)
 

@@ -22,7 +22,7 @@ from joulepath_operator.figures.learning import learnt_exchanges
 from joulepath_operator.figures.order import executed
 from joulepath_operator.figures.timelines import Iteration, Timelines
 from tests.examples import examples
-from tests.planner.exchanging import APART, HELD, SENT_TOGETHER, TOGETHER, Exchanging, Ran, play
+from tests.planner.exchanging import APART, HELD, INTERLEAVED, SENT_TOGETHER, TOGETHER, Exchanging, Ran, play, text
 
 SECONDS = {"F": 0.05, "B": 0.1, "I": 0.052, "W": 0.048}
 GAP_S, TAIL_S = 0.0008, 0.01
@@ -57,12 +57,13 @@ def gang_of(schedule: planner.Schedule, exchanging: Exchanging, random: Random, 
     for stage in range(schedule.stages - 1):
         delay = random.uniform(0.0005, 0.003)
         transfers |= {(stage, stage + 1, "F"): delay, (stage + 1, stage, "B"): delay, (stage + 1, stage, "I"): delay}
+    parts = planner.recorded(text(schedule, exchanging)).orders
     period_s, ran = play(
         schedule,
         exchanging,
-        {one: SECONDS[one.kind] * scales[one.stage] for order in schedule.orders for one in order},
+        {one: SECONDS.get(one.kind, 0.13) * scales[one.stage] for order in parts for one in order},
         transfer_s=transfers,
-        gap_s={(stage, kind): GAP_S for stage in range(schedule.stages) for kind in SECONDS},
+        gap_s={(one.stage, one.kind): GAP_S for order in parts for one in order},
         tail_s={max(one.stage for one in order): TAIL_S for order in schedule.orders},
     )
     first_s = min(one.start_s for row in ran for one in row) - GAP_S
@@ -112,7 +113,9 @@ def learnt(gang: Gang) -> tuple[Exchanges, float]:
     times: dict[tuple[int, str], list[float]] = {}
     for rank in gang.ranks:
         for one in rank.timeline:
-            times.setdefault((one.stage, one.instruction[0]), []).append(one.end_s - one.begin_s)
+            times.setdefault((one.stage, Instruction.parse(one.instruction, one.stage).kind), []).append(
+                one.end_s - one.begin_s
+            )
     points = {
         key: (planner.Point(1400, mean, 300 * mean), planner.Point(700, 2 * mean, 400 * mean))
         for key, values in times.items()
@@ -145,6 +148,16 @@ def test_the_model_takes_what_ranks_that_exchange_so_take(shape: str, way: str, 
     _, error = learnt(gang_of(SHAPES[shape], LEARNT[way][0], Random(seed)))
     # Of 140 drawn of each, the worst were off by 0.24% (DualPipeV, all exchanged together), of other shapes by 0.13%.
     assert error == pytest.approx(0.0, abs=0.005)
+
+
+@pytest.mark.parametrize("shape", ["interleaved", "three chunks", "dualpipev"])
+def test_of_pairs_nothing_is_to_be_learnt_and_the_model_takes_what_the_ranks_take(shape: str) -> None:
+    for seed in range(3):
+        gang = gang_of(SHAPES[shape], INTERLEAVED, Random(seed))
+        assert any("&" in label for rank in gang.ranks for label in rank.order)
+        found, error = learnt(gang)
+        assert found == Exchanges()
+        assert error == pytest.approx(0.0, abs=0.003)
 
 
 def test_ranks_that_wait_for_what_they_sent_to_be_taken_are_found_on_every_way() -> None:

@@ -28,6 +28,8 @@ from joulepath_operator.figures.delays import measure_delays
 from joulepath_operator.figures.order import executed
 from joulepath_operator.figures.profile import build_profile
 from joulepath_operator.planning.compute import compute
+from joulepath_rules import Applied, Arm
+from simulated_job import SimulatedJob
 
 CLOCKS = (1400, 1300, 1200, 1100, 1000)
 TRANSFER_S, TAIL_S, WAIT_W = 0.002, 0.01, 80.0
@@ -43,7 +45,7 @@ def pipeline_of(schedule: planner.Schedule) -> planner.Pipeline:
         )
         for order in schedule.orders
         for one in order
-        for base in (BASE_S[one.kind] * (1.4 if one.stage == 3 else 1.0),)
+        for base in (BASE_S.get(one.kind, 0.13) * (1.4 if one.stage == 3 else 1.0),)
     }
     edges = [(stage, stage + 1) for stage in range(schedule.stages - 1)]
     transfers = {(a, b, "F"): TRANSFER_S for a, b in edges} | {(b, a, k): TRANSFER_S for a, b in edges for k in "BI"}
@@ -145,6 +147,12 @@ SCHEDULES = {
             "F0 2:F0 F1 2:F1 2:I0 2:W0 F2 I0 W0 2:F2 2:I1 2:W1 F3 I1 W1 2:F3 2:I2 2:W2 I2 2:I3 I3 W2 2:W3 W3",
         ]
     ),
+    "pairs": planner.recorded(
+        [
+            "F0 F1 2:F0 2:F1 F2 F3&2:B0 2:F2&2:B1 2:F3&0:B0 B1 2:B2 2:B3 B2 B3",
+            "F0 F1 3:F0 3:F1&3:B0 F2&3:B1 F3&1:B0 3:F2&1:B1 3:F3&3:B2 3:B3 B2 B3",
+        ]
+    ),
 }
 
 
@@ -181,6 +189,20 @@ def test_delays_between_ranks_are_found_where_some_receivers_are_always_busy(sch
 
 def rank_of(schedule: planner.Schedule, stage: int) -> int:
     return next(rank for rank, order in enumerate(schedule.orders) if any(one.stage == stage for one in order))
+
+
+def test_what_agents_measure_of_pairs_is_theirs() -> None:
+    truth = pipeline_of(SCHEDULES["pairs"])
+    job = SimulatedJob(truth, time_noise=0.002, energy_noise=0.002, counter_s=0.02)
+    job.run(40, lambda _: Applied(Arm.DEFAULT))
+    for rank, order in zip(job.gang().ranks, truth.schedule.orders, strict=True):
+        assert labels(rank) == tuple(one.label for one in order)
+        measured = {(one.stage, one.kind): one for one in rank.instructions}
+        assert set(measured) == {(one.stage, one.kind) for one in order}
+        for (stage, kind), one in measured.items():
+            seconds, joules = truth.profile.at(stage, kind, CLOCKS[0])
+            assert one.time_s == pytest.approx(seconds, rel=0.005)
+            assert one.time_s * one.power_w == pytest.approx(joules, rel=0.08)
 
 
 def labels(rank: RankReport) -> tuple[str, ...]:

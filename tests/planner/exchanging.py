@@ -1,6 +1,7 @@
 """Ranks that exchange messages as frameworks do: a simulator of its own, which knows neither graph nor referee.
 
-Each rank has a program of steps: it awaits what an instruction takes, runs an instruction, sends what one made.
+Each rank has a program of steps: it awaits what an instruction takes, runs an instruction, sends what one made. A pair
+runs as one, between what both of its instructions await and send.
 """
 
 from __future__ import annotations
@@ -12,7 +13,18 @@ from typing import Final, NamedTuple
 from joulepath_planner import Instruction, Schedule
 from joulepath_planner.inputs.pipeline import Link
 
-__all__ = ["APART", "HELD", "SENT_TOGETHER", "TOGETHER", "Exchanging", "Ran", "StuckError", "play", "text"]
+__all__ = [
+    "APART",
+    "HELD",
+    "INTERLEAVED",
+    "SENT_TOGETHER",
+    "TOGETHER",
+    "Exchanging",
+    "Ran",
+    "StuckError",
+    "play",
+    "text",
+]
 
 
 class StuckError(Exception):
@@ -23,16 +35,18 @@ class StuckError(Exception):
 class Exchanging:
     """steps: the kinds of instructions that, one right behind the other, are one step, such as `FB`. Whether what both
     need is awaited before the first, and what both made is sent behind the last. held: whether sends wait for it to be
-    taken."""
+    taken. interleaved: whether an F and a B behind it run as one."""
 
     steps: str = ""
     awaits_together: bool = False
     sends_together: bool = False
     held: bool = False
+    interleaved: bool = False
 
 
 APART: Final = Exchanging()
 HELD: Final = Exchanging(held=True)
+INTERLEAVED: Final = Exchanging("FB", awaits_together=True, sends_together=True, interleaved=True)
 TOGETHER: Final = Exchanging("FB", awaits_together=True, sends_together=True)
 SENT_TOGETHER: Final = Exchanging("FB", sends_together=True)
 
@@ -79,7 +93,11 @@ def text(schedule: Schedule, exchanging: Exchanging) -> list[list[str]]:
     rank_of, orders = schedule.rank_of, list[list[str]]()
     for order in schedule.orders:
         words: list[str] = []
-        for group in _groups(order, exchanging.steps):
+        for group in _groups(order, exchanging):
+            if len(group) > 1 and exchanging.interleaved:
+                both = _pair(group).label
+                words += [both] + [f">>{both}"] * (exchanging.held and any(_leaves(one, rank_of) for one in group))
+                continue
             sends = exchanging.sends_together and len(group) > 1
             if exchanging.awaits_together:
                 words += [f"<{one.label}" for one in group[1:]]
@@ -99,19 +117,29 @@ def _leaves(one: Instruction, rank_of: Mapping[int, int]) -> bool:
     return to in rank_of and rank_of[to] != rank_of[one.stage]
 
 
-def _groups(order: Sequence[Instruction], steps: str) -> list[list[Instruction]]:
+def _groups(order: Sequence[Instruction], exchanging: Exchanging) -> list[list[Instruction]]:
     groups: list[list[Instruction]] = []
     for one in order:
-        if steps and groups and "".join(two.kind for two in (groups[-1][-1], one)) == steps:
+        two = [*groups[-1][-1:], one] if groups else [one]
+        alike = exchanging.interleaved and len({(each.stage, each.microbatch) for each in two}) == 1
+        if exchanging.steps and not alike and "".join(each.kind for each in two) == exchanging.steps:
             groups[-1].append(one)
         else:
             groups.append([one])
     return groups
 
 
+def _pair(group: Sequence[Instruction]) -> Instruction:
+    forward, backward = group
+    return Instruction(forward.stage, f"F&{backward.stage}:B", forward.microbatch, backward.microbatch)
+
+
 def _program(order: Sequence[Instruction], exchanging: Exchanging) -> list[tuple[str, Instruction]]:
     steps: list[tuple[str, Instruction]] = []
-    for group in _groups(order, exchanging.steps):
+    for group in _groups(order, exchanging):
+        if len(group) > 1 and exchanging.interleaved:
+            steps += [("await", one) for one in group] + [("run", _pair(group))] + [("send", one) for one in group]
+            continue
         runs = [[("await", one), ("run", one), ("send", one)] for one in group]
         flat = [step for run in runs for step in run]
         if exchanging.awaits_together:

@@ -52,7 +52,9 @@ def profiled(schedule: Schedule) -> Profile:
             Point(clock, base * (1400 / clock) ** 0.8, base * 400 * (clock / 1400)) for clock in CLOCKS
         )
         for stage, kind in kinds
-        for base in ((0.01 + 0.0013 * stage) * (1 + "XCWIFB".index(kind) / 3),)
+        for base in (
+            (0.01 + 0.0013 * stage) * (1 + (7 + int(kind[2:-2]) / 7 if "&" in kind else "XCWIFB".index(kind)) / 3),
+        )
     }
     for stage in range(schedule.stages):  # a stage has all of a backward, whether the schedule runs it or not
         points.setdefault((stage, "B"), points[stage, "F"])

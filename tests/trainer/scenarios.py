@@ -8,7 +8,7 @@ import os
 import socket
 import threading
 import time
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from datetime import timedelta
 from functools import partial
 from itertools import count
@@ -29,6 +29,7 @@ from joulepath_trainer.identity import default_store
 from joulepath_trainer.marking.cuda import Driver
 from joulepath_trainer.marking.marks import choose_marker
 from joulepath_trainer.memory import OwnPage
+from tests.trainer.frameworks.overlapping import overlap
 from virtual_gpus import stream
 
 MICROBATCHES = 4
@@ -195,38 +196,25 @@ def train_stepping_within_backwards(rank: int, steps: int) -> None:
         training.schedule.step(*args, **kwargs)
 
 
-def train_by_a_function_for_both(rank: int, steps: int) -> None:
-    """DualPipeV, whose pairs of a forward and a backward are run by a function of the user's."""
+def train_by_a_function_for_both(rank: int, steps: int, threads: bool) -> list[list[int]]:
+    """DualPipeV, whose pairs of a forward and a backward are run by a function of the user's. Stage and microbatch of
+    both, of each that ran."""
     torch.manual_seed(7)
     models = [torch.nn.Linear(WIDTH, WIDTH) for _ in range(4)]
     stages = [PipelineStage(models[index], index, 4, torch.device("cpu")) for index in (rank, 3 - rank)]
     schedule = schedules.ScheduleDualPipeV(stages, MICROBATCHES, loss_fn=torch.nn.functional.mse_loss)
-    local = {one.stage_index: one for one in stages}
+    ran: list[list[int]] = []
 
-    def both(action: Any, ctx: Any) -> None:
-        for sub in action.sub_actions:
-            stage, number = local[sub.stage_index], sub.microbatch_index
-            if sub.computation_type is schedules.FORWARD:
-                if not stage.is_first and stage.stage_index - 1 not in local:
-                    schedules._wait_batch_p2p(ctx.schedule_ref.fwd_recv_ops.pop((stage.stage_index, number)))
-                output = stage.forward_one_chunk(number, ctx.arg_mbs[number], ctx.kwarg_mbs[number])
-                ctx.schedule_ref._maybe_compute_loss(stage, output, ctx.target_mbs, number)
-                if stage.stage_index + 1 in local:
-                    local[stage.stage_index + 1].set_local_fwd_input(output, number)
-            else:
-                if not stage.is_last and stage.stage_index + 1 not in local:
-                    schedules._wait_batch_p2p(ctx.schedule_ref.bwd_recv_ops.pop((stage.stage_index, number)))
-                loss = ctx.schedule_ref._maybe_get_loss(stage, number)
-                ctx.schedule_ref.backward_counter[stage.stage_index] += 1
-                stage.backward_one_chunk(number, loss=loss)
-                if stage.stage_index - 1 in local:
-                    local[stage.stage_index - 1].set_local_bwd_input(stage.get_local_bwd_output(number), number)
+    def computing(*places: tuple[int, int]) -> AbstractContextManager[None]:
+        ran.append([number for place in places for number in place])
+        return nullcontext()
 
-    schedule.register_custom_function(schedules.OVERLAP_F_B, both)
+    overlap(schedule, stages, computing, threads=threads)
     data = torch.randn(2 * MICROBATCHES, WIDTH)
     for _ in range(steps):
         torch.distributed.barrier()
         schedule.step(*([data] if rank == 0 else []), **({"target": data} if rank == 0 else {}))
+    return ran
 
 
 def train_by_custom_functions(rank: int, steps: int) -> None:

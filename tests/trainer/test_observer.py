@@ -294,7 +294,7 @@ class SlowGpu:
 
 def iteration(number: int) -> MarkedIteration:
     at = 100 * number
-    spans = [("F", 0, 0, at + 10, at + 40), ("B", 0, 0, at + 40, at + 80)]
+    spans = [("F", 0, 0, (0, 0), at + 10, at + 40), ("B", 0, 0, (0, 0), at + 40, at + 80)]
     stamps = [at, at + 10, at + 40, at + 40, at + 80, at + 90]
     return MarkedIteration(number, at, spans, at + 90, {0}, stamps=stamps)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from itertools import cycle
 from pathlib import Path
 
 import pytest
@@ -14,15 +15,17 @@ from joulepath_trainer.identity import Work
 from joulepath_trainer.observer import Observer
 from joulepath_trainer.wire.messages import InstructionSpan, IterationRecord, PipelinePlace
 from joulepath_trainer.wire.parts import MOST_INSTRUCTIONS, Gathering, parts_of, total_of
-from joulepath_trainer.wire.protocol import MAX_MESSAGE_BYTES, WireError
+from joulepath_trainer.wire.protocol import MAX_MESSAGE_BYTES, PAIR, WireError
 
 WORK = Work(PipelinePlace("Schedule1F1B", 1, 40_000, (0,), (0,)), "cpu")
 
 
-def record(count: int, iteration: int = 7) -> IterationRecord:
-    return IterationRecord(
-        iteration, 1.0, 1.5, tuple(InstructionSpan("F", 0, number, number, number + 0.5) for number in range(count))
+def record(count: int, iteration: int = 7, kinds: str = "F") -> IterationRecord:
+    spans = (
+        InstructionSpan(kind, 0, number, number, number + 0.5, (1, number // 2) if kind == PAIR else (0, 0))
+        for number, kind in zip(range(count), cycle(kinds), strict=False)
     )
+    return IterationRecord(iteration, 1.0, 1.5, tuple(spans))
 
 
 def step(observer: Observer, instructions: int) -> None:
@@ -34,9 +37,10 @@ def step(observer: Observer, instructions: int) -> None:
     observer.end_step()
 
 
-@pytest.mark.parametrize("count", [0, 1, 2729, 2730, 8000, MOST_INSTRUCTIONS])
-def test_a_record_of_any_size_is_put_together_again(count: int) -> None:
-    gathering, whole = Gathering(), record(count)
+@pytest.mark.parametrize("kinds", ["F", PAIR, f"F{PAIR}"])
+@pytest.mark.parametrize("count", [0, 1, 1350, 1351, 2729, 2730, 8000, MOST_INSTRUCTIONS])
+def test_a_record_of_any_size_is_put_together_again(count: int, kinds: str) -> None:
+    gathering, whole = Gathering(), record(count, kinds=kinds)
     messages = list(parts_of(whole))
     assert all(len(message) <= MAX_MESSAGE_BYTES for message in messages)
     assert [gathering.take(message) for message in messages] == [None] * (len(messages) - 1) + [whole]

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import joulepath_rules
 from joulepath_crds import INSTRUCTION_KINDS
 from joulepath_trainer import hook
 from joulepath_trainer.wire.messages import Hello, InstructionSpan, IterationRecord, PipelinePlace, Reply
@@ -29,18 +30,21 @@ from joulepath_trainer.wire.page import (
     following,
     format_page,
 )
-from joulepath_trainer.wire.protocol import KINDS, SOCKET_ENV, OtherVersionError, WireError
+from joulepath_trainer.wire.protocol import KINDS, PAIR, SOCKET_ENV, OtherVersionError, WireError
 
 numbers = st.integers(0, 2**31)
 short = st.integers(0, 65535)
 times = st.floats(0, 1e5, allow_nan=False)
 spans = st.builds(
-    lambda kind, stage, microbatch, begin, length: InstructionSpan(kind, stage, microbatch, begin, begin + length),
-    st.sampled_from("FBIW"),
+    lambda kind, stage, microbatch, begin, length, back: InstructionSpan(
+        kind, stage, microbatch, begin, begin + length, back if kind == PAIR else (0, 0)
+    ),
+    st.sampled_from(KINDS + PAIR),
     short,
     short,
     times,
     times,
+    st.tuples(short, short),
 )
 records = st.builds(IterationRecord, st.integers(0, 2**32 - 1), times, times, st.lists(spans, max_size=20).map(tuple))
 
@@ -133,7 +137,7 @@ def test_a_damaged_record_only_raises_a_wire_error(record: IterationRecord, data
 
 @given(
     st.lists(
-        st.tuples(st.sampled_from(MarkerEvent), numbers, st.sampled_from(["", *"FBIW"]), short, short), max_size=30
+        st.tuples(st.sampled_from(MarkerEvent), numbers, st.sampled_from(["", *KINDS, PAIR]), short, short), max_size=30
     )
 )
 def test_a_marker_means_what_was_announced(markers: list[tuple[MarkerEvent, int, str, int, int]]) -> None:
@@ -190,6 +194,29 @@ def test_a_page_that_nobody_formatted_is_refused(size: int) -> None:
 
 def test_a_span_is_of_the_kinds_that_the_contract_has() -> None:
     assert KINDS == INSTRUCTION_KINDS
+    assert PAIR == joulepath_rules.PAIR
+
+
+def test_a_pair_without_its_backward_is_no_record() -> None:
+    pair = InstructionSpan(PAIR, 3, 4, 0.5, 0.75, (7, 1))
+    whole = IterationRecord(1, 1.0, 1.0, (pair, InstructionSpan("B", 7, 2, 0.75, 1.0))).encode()
+    size = (len(whole) - len(IterationRecord(1, 1.0, 1.0).encode())) // 3
+    alone = bytearray(whole[: -2 * size])
+    at = len(alone) - size - 2
+    alone[at : at + 2] = (1).to_bytes(2, "little")
+    other = bytearray(whole)
+    other[-2 * size] = ord("B")
+    for message in (alone, other):
+        with pytest.raises(WireError, match="pair with the forward of microbatch 4 has no backward"):
+            IterationRecord.decode(bytes(message))
+
+
+def test_a_kind_that_is_not_known_here_is_no_marker_and_refused_by_name_in_a_record() -> None:
+    """As a newer trainer's would be."""
+    page = memoryview(bytearray(PAGE_BYTES))
+    assert PageReader(page).entry(PageWriter(page).announce(MarkerEvent.BEGIN, 0, "Q")) is None
+    with pytest.raises(WireError, match="instruction 'Q' of microbatch 4"):
+        IterationRecord.decode(IterationRecord(1, 1.0, 1.0, (InstructionSpan("Q", 3, 4, 0.0, 1.0),)).encode())
 
 
 def test_the_bootstrap_knows_the_name_of_the_socket_variable() -> None:

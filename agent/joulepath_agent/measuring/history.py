@@ -25,7 +25,7 @@ from joulepath_agent.gpus.energy import Trace
 from joulepath_agent.measuring.block import block_report
 from joulepath_agent.measuring.power import WAIT, EnergyWindows, PowerFit, energy_windows, fit_power
 from joulepath_agent.measuring.run import Moment, Run, TimedIteration, step_begin_s
-from joulepath_agent.measuring.spans import KnownSteps, Spans
+from joulepath_agent.measuring.spans import KnownSteps, Spans, instruction_of
 from joulepath_clocks.peers.budget import BUDGET, Budget
 from joulepath_crds import (
     MOST_BLOCKS,
@@ -215,7 +215,7 @@ class History:
                 self._finish()
             if record.iteration > 0 and spans is not None:
                 ran = sorted(record.spans, key=lambda span: span.begin_s)
-                self.order = tuple(Instruction(span.stage, span.kind, span.microbatch) for span in ran)
+                self.order = tuple(map(instruction_of, ran))
 
     def may_have(self, instructions: int) -> bool:
         """Whether iterations of so many are measured; if not, this rank's are refused."""

@@ -15,7 +15,7 @@ __all__ = ["Moment", "Run", "TimedIteration", "step_begin_s"]
 _ITERATION_BYTES: Final = 256
 
 Moment = tuple[bool, Instruction | None]
-"""Whether it is an end, and of which instruction; of the step itself if None."""
+"""Whether it is an end, and of which instruction, as markers name it; of the step itself if None."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,5 +86,5 @@ def step_begin_s(spans: Spans, end_s: float, seen_s: dict[Moment, float]) -> flo
     """
     offsets: dict[Moment, float] = {(False, None): 0.0, (True, None): end_s}
     for one, (begin, end) in zip(spans.steps.instructions, spans.times_s.tolist(), strict=True):
-        offsets[False, one], offsets[True, one] = begin, end
+        offsets[False, one.mark], offsets[True, one.mark] = begin, end
     return min(seen - offsets[mark] for mark, seen in seen_s.items() if mark in offsets)

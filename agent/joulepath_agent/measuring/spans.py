@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from joulepath_crds import Instruction
 from joulepath_trainer.wire.messages import InstructionSpan
+from joulepath_trainer.wire.protocol import PAIR
 
-__all__ = ["KnownSteps", "Regressor", "Spans", "Steps"]
+__all__ = ["KnownSteps", "Regressor", "Spans", "Steps", "instruction_of"]
 
 Regressor = tuple[int, str]
 """A stage and a kind of instruction; or, of power, WAIT or TAIL."""
@@ -23,6 +24,13 @@ _STEP_BYTES: Final = 200
 _SPANS_BYTES: Final = 400
 _MOST_KNOWN: Final = 4
 """Lists of instructions that are kept once: those of training, of a last batch that is smaller."""
+
+
+def instruction_of(span: InstructionSpan) -> Instruction:
+    """What ran, by name."""
+    if span.kind == PAIR:
+        return Instruction.pair((span.stage, span.microbatch), span.back)
+    return Instruction(span.stage, span.kind, span.microbatch)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -76,13 +84,14 @@ class KnownSteps:
     def spans(self, told: Sequence[InstructionSpan]) -> Spans:
         """What is kept of the instructions of a record; there is at least one."""
         codes = np.array([one.stage << 24 | ord(one.kind) << 16 | one.microbatch for one in told])
-        sorting = np.argsort(codes, kind="stable")
-        key = codes[sorting].tobytes()
+        backs = np.array([one.back[0] << 16 | one.back[1] for one in told])
+        sorting = np.lexsort((backs, codes))
+        key = codes[sorting].tobytes() + backs[sorting].tobytes()
         steps = self._known.pop(key, None)
         own = 0 if steps is not None else _STEP_BYTES * len(told)
         if steps is None:
             ran = [told[at] for at in sorting.tolist()]
-            steps = Steps.of(tuple(Instruction(one.stage, one.kind, one.microbatch) for one in ran))
+            steps = Steps.of(tuple(map(instruction_of, ran)))
         self._known[key] = steps
         if len(self._known) > _MOST_KNOWN:
             del self._known[next(iter(self._known))]

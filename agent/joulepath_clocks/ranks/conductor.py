@@ -18,7 +18,7 @@ from joulepath_clocks.ranks.reason import Obstacle, Reason
 from joulepath_clocks.ranks.score import Score, read_score
 from joulepath_clocks.ranks.slow_guard import SlowGuard
 from joulepath_clocks.ranks.switching import is_short_tail, wish_at_begin, wish_at_end, wish_in_tail
-from joulepath_rules import TAIL_LAGS, Applied, Arm, Instruction, Plan, Purpose, RankState, arm_of, next_boundary
+from joulepath_rules import PAIR, TAIL_LAGS, Applied, Arm, Instruction, Plan, Purpose, RankState, arm_of, next_boundary
 from joulepath_trainer.wire.page import MarkerEntry, MarkerEvent
 
 __all__ = ["OVERRUN", "Conductor"]
@@ -258,10 +258,10 @@ class Conductor:
         ran = Instruction(entry.stage, entry.kind, entry.microbatch)
         at = self._position
         planned = score.instructions[at] if at < len(score.instructions) else None
-        if ran != planned or entry.iteration != self.iteration:
+        if planned is None or ran != planned.mark or entry.iteration != self.iteration:
             what = (
-                f"iteration {self.iteration} ran {ran.name} of stage {ran.stage} where the plan has "
-                f"{planned.name if planned else 'no more instructions'}"
+                f"iteration {self.iteration} ran {ran.name.replace(PAIR, 'a pair with F')} of stage {ran.stage} "
+                f"where the plan has {planned.name if planned else 'no more instructions'}"
             )
             return self.stop(Reason(End.ORDER_MISMATCH, what, final=True))
         after_mhz = self._after(score, at)

@@ -11,8 +11,9 @@ in their sources):
   what is called. What a chunk receives has been waited for by then.
 - A backward is told no chunk, but the very tensor (or list of one) that the chunk's forward returned.
 - Chunk c of a rank is stage `rank + c * ranks` of the pipeline.
-- Where `overlap_moe_expert_parallel_comm` is set, a forward and a backward run interleaved in one call of another
-  module: such a training has iterations only.
+- Where `overlap_moe_expert_parallel_comm` is set (0.16.1 on, with interleaving), `combined_forward_backward_step` of
+  the module `combined_1f1b` takes the place of both: a forward, a backward, or a pair. In the steady state it waits for
+  their inputs itself, by `pre_forward` and then `pre_backward`, before it computes anything but embeddings.
 
 A wrapped function keeps its signature, result and exceptions.
 """
@@ -27,7 +28,7 @@ from typing import Any, Final
 
 from joulepath_trainer.frameworks.check import Check, Wrapped
 from joulepath_trainer.frameworks.passes import Passes
-from joulepath_trainer.frameworks.steps import Steps
+from joulepath_trainer.frameworks.steps import Name, Steps, pair
 from joulepath_trainer.identity import Work, group_ranks, rank_and_world
 from joulepath_trainer.placement import Placement
 from joulepath_trainer.wire.messages import PipelinePlace
@@ -43,6 +44,24 @@ _COMPUTATIONS: Final = (
     Wrapped("forward_step", ("forward_step_func", "data_iterator", "model")),
     Wrapped("backward_step", ("input_tensor", "output_tensor")),
 )
+_COMBINED: Final = (
+    Wrapped(
+        "combined_forward_backward_step",
+        (
+            "forward_step_func",
+            "data_iterator",
+            "f_model",
+            "num_microbatches",
+            "input_tensor",
+            "forward_data_store",
+            "b_model",
+            "b_input_tensor",
+            "b_output_tensor",
+        ),
+        among=("pre_forward", "pre_backward"),
+    ),
+)
+_COMBINED_MODULE: Final = "megatron.core.pipeline_parallel.combined_1f1b"
 _PACKAGE: Final = "megatron.core"
 _STATE: Final = "megatron.core.parallel_state"
 
@@ -70,6 +89,12 @@ class MegatronSteps:
             return
         module.forward_step = self._observed_forward(module.forward_step)  # type: ignore[attr-defined]
         module.backward_step = self._observed_backward(module.backward_step)  # type: ignore[attr-defined]
+        combined = sys.modules.get(_COMBINED_MODULE)  # schedules import it
+        if combined is not None and self._check.passes(
+            _PACKAGE, combined, _COMBINED, "only iterations of its pipelines are seen that overlap experts' exchanges"
+        ):
+            name = _COMBINED[0].path
+            setattr(combined, name, self._observed_pair(getattr(combined, name)))
 
     def _observed_step(self, original: Callable[..., Any], schedule: str) -> Callable[..., Any]:
         @functools.wraps(original)
@@ -88,16 +113,11 @@ class MegatronSteps:
             def run() -> Any:
                 return original(forward_step_func, data_iterator, model, *args, **kwargs)
 
-            stage = self._stages.get(id(model)) if self._steps.marking else None
-            if stage is None:
+            place = self._next_forward(model)
+            if place is None:
                 return run()
-            microbatch = self._forwards.get(stage, 0)
-            self._forwards[stage] = microbatch + 1
-            result = self._steps.run_instruction(lambda: ("F", stage, microbatch), run)
-            try:
-                self._outputs[_identity(result[0])] = stage, microbatch
-            except Exception as error:
-                self._steps.switch_off(error)
+            result = self._steps.run_instruction(lambda: ("F", *place), run)
+            self._keep_output(result, place)
             return result
 
         return forward_step
@@ -115,6 +135,77 @@ class MegatronSteps:
             return self._steps.run_instruction(lambda: ("B", *place), run)
 
         return backward_step
+
+    def _observed_pair(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(original)
+        def combined_forward_backward_step(
+            forward_step_func: Any,
+            data_iterator: Any,
+            f_model: Any,
+            num_microbatches: Any,
+            input_tensor: Any,
+            forward_data_store: Any,
+            b_model: Any,
+            b_input_tensor: Any,
+            b_output_tensor: Any,
+            *args: Any,
+            **kwargs: Any,
+        ) -> Any:
+            given = (forward_step_func, data_iterator, f_model, num_microbatches, input_tensor, forward_data_store)
+            given += (b_model, b_input_tensor, b_output_tensor, *args)
+            if not self._steps.marking:
+                return original(*given, **kwargs)
+            forward = None if f_model is None else self._next_forward(f_model)
+            backward = None if b_model is None else self._outputs.pop(_identity(b_output_tensor), None)
+            if (forward is None, backward is None) != (f_model is None, b_model is None):
+                self._steps.spoil()
+                return original(*given, **kwargs)
+            result = self._run_once_there(_named(forward, backward), original, given, kwargs)
+            if forward is not None:
+                self._keep_output(result, forward)
+            return result
+
+        return combined_forward_backward_step
+
+    def _run_once_there(
+        self, name: Name, original: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """Runs an instruction that waits for its inputs by itself: it begins behind the last of its waits."""
+        waits = [one for one in ("pre_forward", "pre_backward") if kwargs.get(one) is not None]
+        if not waits:
+            return self._steps.run_instruction(lambda: name, lambda: original(*args, **kwargs))
+        wait, token = kwargs[waits[-1]], None
+
+        @functools.wraps(wait)
+        def waited(*args: Any, **kwargs: Any) -> Any:
+            nonlocal token
+            result = wait(*args, **kwargs)
+            token = self._steps.begin_instruction(lambda: name)
+            return result
+
+        try:
+            return original(*args, **{**kwargs, waits[-1]: waited})
+        finally:
+            if token is not None:
+                self._steps.end_instruction(token)
+            else:
+                self._steps.spoil()
+
+    def _next_forward(self, chunk: Any) -> tuple[int, int] | None:
+        """Stage and microbatch of the forward of a chunk that begins; None if it isn't asked for."""
+        stage = self._stages.get(id(chunk)) if self._steps.marking else None
+        if stage is None:
+            return None
+        microbatch = self._forwards.get(stage, 0)
+        self._forwards[stage] = microbatch + 1
+        return stage, microbatch
+
+    def _keep_output(self, result: Any, place: tuple[int, int]) -> None:
+        """A backward is told by what its forward returned."""
+        try:
+            self._outputs[_identity(result[0])] = place
+        except Exception as error:
+            self._steps.switch_off(error)
 
     def _recognise(
         self,
@@ -142,6 +233,12 @@ class MegatronSteps:
         )
         devices = (str(parameter.device) for chunk in chunks for parameter in chunk.parameters())
         return Work(place, next(devices, "cuda"), placement)
+
+
+def _named(forward: tuple[int, int] | None, backward: tuple[int, int] | None) -> Name:
+    if forward is not None and backward is not None:
+        return pair(forward, backward)
+    return ("F", *forward) if forward is not None else ("B", *(backward or (0, 0)))
 
 
 def _coordinates(collection: Any) -> tuple[tuple[int, ...], Placement]:

@@ -154,6 +154,7 @@ class PipelineSteps:
                 return kind, stage.stage_index, self._before + microbatch
 
             if self._custom.running:
+                self._custom.compute()
                 return original(stage, *args, **kwargs)
             return self._steps.run_instruction(
                 name, lambda: original(stage, *args, **kwargs), open_ended=lambda: open_ended(stage)

@@ -8,16 +8,25 @@ the number of microbatches grows in the course of a training.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, TypeVar
+from typing import Final, TypeAlias, TypeVar
 
 from joulepath_trainer.identity import Work
 from joulepath_trainer.observer import Observer
 from joulepath_trainer.session import BegunInstruction
+from joulepath_trainer.wire.protocol import PAIR
 
-__all__ = ["Steps"]
+__all__ = ["Name", "Steps", "pair"]
 
 _PATIENCE: Final = 3
 _T = TypeVar("_T")
+
+Name: TypeAlias = tuple[str, int, int, tuple[int, int]] | tuple[str, int, int]
+"""Kind, stage and microbatch of an instruction, and of a pair those of its backward."""
+
+
+def pair(forward: tuple[int, int], backward: tuple[int, int]) -> Name:
+    """The name of a forward and a backward that run interleaved, by the stage and microbatch of each."""
+    return PAIR, *forward, backward
 
 
 class Steps:
@@ -74,7 +83,7 @@ class Steps:
 
     def run_instruction(
         self,
-        name: Callable[[], tuple[str, int, int]],
+        name: Callable[[], Name],
         instruction: Callable[[], _T],
         *,
         open_ended: Callable[[], bool] = lambda: False,
@@ -150,7 +159,7 @@ class Steps:
         self._work, self._other, self._others = work, None, 0
         return True
 
-    def begin_instruction(self, name: Callable[[], tuple[str, int, int]]) -> BegunInstruction | None:
+    def begin_instruction(self, name: Callable[[], Name]) -> BegunInstruction | None:
         """The begin of an instruction, for `end_instruction`; None outside of an observed step."""
         self.end_open()
         if not self.marking:

@@ -11,7 +11,7 @@ One connection (`SOCK_SEQPACKET`) for each rank, and four things on it:
    the message never wants it.
 4. *Iteration records*, binary, from the trainer, one for each completed training step: the begin and end of each
    instruction on the GPU's own clock, as offsets from the begin of the step. Sent without blocking; those of more
-   instructions than a message holds in `parts`.
+   instructions than a message holds in `parts`. A pair (P) takes two places: its forward's, then its backward's.
 
 A process whose Python is too old for the trainer says that, once torch is imported there, and nothing else.
 """
@@ -24,7 +24,7 @@ import struct
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
-from joulepath_trainer.wire.protocol import KINDS, MAX_MESSAGE_BYTES, VERSION, OtherVersionError, WireError
+from joulepath_trainer.wire.protocol import KINDS, MAX_MESSAGE_BYTES, PAIR, VERSION, OtherVersionError, WireError
 
 __all__ = ["MOST_TEXT", "PROCESS", "Hello", "InstructionSpan", "IterationRecord", "OldPython", "PipelinePlace", "Reply"]
 
@@ -201,13 +201,17 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class InstructionSpan:
-    """When one instruction ran on the GPU, in seconds from the begin of its step."""
+    """When one instruction ran on the GPU, in seconds from the begin of its step.
+
+    A pair has the stage and microbatch of its forward; those of its backward are `back`.
+    """
 
     kind: str
     stage: int
     microbatch: int
     begin_s: float
     end_s: float
+    back: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,8 +227,12 @@ class IterationRecord:
 
     def encode(self) -> bytes:
         """The message."""
-        head = _RECORD.pack(_RECORD_TAG, self.iteration, self.end_s, self.period_s, len(self.spans))
-        return head + b"".join(_SPAN.pack(ord(s.kind), s.stage, s.microbatch, s.begin_s, s.end_s) for s in self.spans)
+        packed = [
+            _SPAN.pack(ord(span.kind), *place, span.begin_s, span.end_s)
+            for span in self.spans
+            for place in ((span.stage, span.microbatch), span.back)[: 1 + (span.kind == PAIR)]
+        ]
+        return _RECORD.pack(_RECORD_TAG, self.iteration, self.end_s, self.period_s, len(packed)) + b"".join(packed)
 
     @classmethod
     def decode(cls, message: bytes) -> IterationRecord:
@@ -241,10 +249,17 @@ class IterationRecord:
         if not (0 <= end_s < 1e6 and 0 <= period_s < 1e6):
             raise WireError(f"a record's times must be from 0 to 1e6 s, they are {end_s} and {period_s}")
         spans = []
-        for kind, stage, microbatch, begin_s, end in _SPAN.iter_unpack(message[_RECORD.size :]):
-            if chr(kind) not in KINDS or not -1e6 < begin_s <= end < 1e6:
+        places = _SPAN.iter_unpack(message[_RECORD.size :])
+        for kind, stage, microbatch, begin_s, end in places:
+            if (chr(kind) not in KINDS and chr(kind) != PAIR) or not -1e6 < begin_s <= end < 1e6:
                 raise WireError(f"instruction {chr(kind)!r} of microbatch {microbatch} ran {begin_s} to {end} s")
-            spans.append(InstructionSpan(chr(kind), stage, microbatch, begin_s, end))
+            back = (0, 0)
+            if chr(kind) == PAIR:
+                of, *back_place, also_begin_s, also_end = next(places, (0, 0, 0, 0.0, 0.0))
+                if (of, also_begin_s, also_end) != (kind, begin_s, end):
+                    raise WireError(f"the pair with the forward of microbatch {microbatch} has no backward")
+                back = back_place[0], back_place[1]
+            spans.append(InstructionSpan(chr(kind), stage, microbatch, begin_s, end, back))
         return cls(iteration, end_s, period_s, tuple(spans))
 
 

@@ -27,7 +27,7 @@ import struct
 from enum import IntEnum
 from typing import Final, NamedTuple
 
-from joulepath_trainer.wire.protocol import KINDS, VERSION, WireError
+from joulepath_trainer.wire.protocol import KINDS, PAIR, VERSION, WireError
 
 __all__ = [
     "ENTRY",
@@ -72,7 +72,7 @@ class MarkerEvent(IntEnum):
 
 
 _EVENTS: Final = {int(event): event for event in MarkerEvent}
-_KINDS: Final = {0: "", **{ord(kind): kind for kind in KINDS}}
+_KINDS: Final = {0: "", **{ord(kind): kind for kind in (*KINDS, PAIR)}}
 
 
 class MarkerEntry(NamedTuple):
@@ -82,7 +82,7 @@ class MarkerEntry(NamedTuple):
     iteration: int
     event: MarkerEvent
     kind: str
-    """F, B, I or W; "" for the begin and end of a step."""
+    """F, B, I, W, or P of a pair, told by its forward; "" for the begin and end of a step."""
     stage: int
     microbatch: int
 

@@ -12,14 +12,14 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from joulepath_trainer.wire.messages import InstructionSpan, IterationRecord
-from joulepath_trainer.wire.protocol import WireError
+from joulepath_trainer.wire.protocol import PAIR, WireError
 
 __all__ = ["MOST_INSTRUCTIONS", "Gathering", "parts_of", "total_of"]
 
 MOST_INSTRUCTIONS: Final = 65535
 """Of an iteration: none of them can be told where there are more."""
 _EACH: Final = 2700
-"""Instructions of a part: a message takes 2,729."""
+"""Instructions of a part, of which pairs count twice: a message takes 2,729."""
 _HEAD: Final = struct.Struct("<4sHH")
 """Tag, number of the first instruction, and how many there are in all parts."""
 _TAG: Final = b"JPS1"
@@ -28,11 +28,12 @@ _TAG: Final = b"JPS1"
 def parts_of(record: IterationRecord) -> Iterator[bytes]:
     """The messages of a record of at most MOST_INSTRUCTIONS."""
     total = len(record.spans)
-    if total <= _EACH:
+    each = _EACH // 2 if any(span.kind == PAIR for span in record.spans) else _EACH
+    if total <= each:
         yield record.encode()
         return
-    for first in range(0, total, _EACH):
-        part = replace(record, spans=record.spans[first : first + _EACH])
+    for first in range(0, total, each):
+        part = replace(record, spans=record.spans[first : first + each])
         yield _HEAD.pack(_TAG, first, total) + part.encode()
 
 

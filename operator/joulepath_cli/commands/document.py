@@ -36,6 +36,7 @@ def plan_document(scenario: Scenario, made: Made) -> dict[str, Any]:
                 **({"stage": event.instruction.stage} if several else {}),
                 "kind": event.instruction.kind,
                 "microbatch": event.instruction.microbatch,
+                **({"back": event.instruction.back} if len(event.instruction.halves) > 1 else {}),
                 "clock_mhz": clock or profile.default_clock_mhz(event.instruction.stage),
                 "start_s": event.start_s,
                 "duration_s": event.duration_s,

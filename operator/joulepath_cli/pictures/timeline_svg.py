@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -121,7 +122,7 @@ def _box(box: Box, x: float, y: float, width: float, low: float, high: float) ->
     title = f"{box.instruction} on stage {box.stage}: {1e3 * (box.end_s - box.begin_s):.1f} ms, {power}"
     elements = [svg.rect(x + 0.4, y, max(width - 0.8, 0.3), _BOX, fill=color, title=title)]
     whole = box.instruction
-    short = whole.rpartition(":")[2]
+    short = re.sub(r"\d+:", "", whole)
     for words in (whole, short, short[0]):
         if width >= _CHARACTER * len(words):
             css = f"small {'on-dark' if dark else 'on-light'}"
@@ -135,5 +136,6 @@ def _scale() -> str:
 
 
 def _letters(kinds: Collection[str]) -> str:
-    told = [f"{letter}: {name}" for letter, name in _KINDS.items() if letter in kinds]
+    told = [f"{letter}: {name}" for letter, name in _KINDS.items() if any(letter in kind for kind in kinds)]
+    told += ["F&B: both interleaved"] * any("&" in kind for kind in kinds)
     return "; ".join([*told, "the number is the microbatch"])

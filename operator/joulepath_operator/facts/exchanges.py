@@ -16,7 +16,7 @@ from joulepath_crds import Instruction
 __all__ = ["Exchanges", "Neighbours", "Way"]
 
 Neighbours: TypeAlias = tuple[str, str]
-"""The kinds of an instruction and of the one behind it on its rank."""
+"""The kinds of an instruction and of the one behind it on its rank, all pairs as one."""
 
 Way: TypeAlias = tuple[int, int]
 """The stages that send and receive."""
@@ -31,11 +31,16 @@ class Exchanges:
     unawaited: frozenset[Neighbours] = frozenset()
     held: frozenset[Way] = frozenset()
 
+    @staticmethod
+    def neighbours(one: Instruction, behind: Instruction) -> Neighbours:
+        """What counts of an instruction and the one behind it."""
+        return one.mark.kind, behind.mark.kind
+
     def sent_after(self, order: Sequence[Instruction]) -> dict[Instruction, Instruction]:
         """For each instruction of a rank the one at whose end leaves what it made: itself, or one behind it."""
         found: dict[Instruction, Instruction] = {}
         for at in range(len(order) - 1, -1, -1):
-            later = at + 1 < len(order) and (order[at].kind, order[at + 1].kind) in self.unsent
+            later = at + 1 < len(order) and self.neighbours(order[at], order[at + 1]) in self.unsent
             found[order[at]] = found[order[at + 1]] if later else order[at]
         return found
 
@@ -43,7 +48,7 @@ class Exchanges:
         """For each instruction of a rank the one before whose begin has come what it takes: itself, or one before."""
         found: dict[Instruction, Instruction] = {}
         for at, one in enumerate(order):
-            sooner = at > 0 and (order[at - 1].kind, one.kind) in self.unawaited
+            sooner = at > 0 and self.neighbours(order[at - 1], one) in self.unawaited
             found[one] = found[order[at - 1]] if sooner else one
         return found
 
@@ -55,8 +60,10 @@ class Exchanges:
             if awaited[one] != one:
                 words[awaited[one]].insert(0, f"<{one.label}")
         for one in order:
-            to = one.stage + 1 if one.kind == "F" else one.stage - 1
-            if one.kind in "FBI" and (one.stage, to) in self.held:
+            ways = {
+                (half.stage, half.stage + (1 if half.kind == "F" else -1)) for half in one.halves if half.kind in "FBI"
+            }
+            if ways & self.held:
                 words[sent[one]].append(f">>{one.label}")
             elif sent[one] != one:
                 words[sent[one]].append(f">{one.label}")

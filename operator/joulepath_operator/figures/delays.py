@@ -73,11 +73,12 @@ def _pipeline_delays(ranks: Pipeline, stages: int, exchanges: Exchanges) -> Dela
     overheads = _overheads_s(timelines.orders, seen, lag_s)
     waited = _waited_lags_s(timelines.orders, seen, overheads)
     transfers: dict[TransferEdge, float] = {}
+    made = {(half.stage, half.kind) for one in seen.spans for half in one.halves}
     for stage, lag in lag_s.items():
         onward, back = (max(0.0, median(waited.get(way, [lag]))) for way in ((stage, stage + 1), (stage + 1, stage)))
         transfers[stage, stage + 1, "F"] = onward
         # A stage may run some of its backwards whole and some in halves: whatever it runs sends its gradient on.
-        transfers |= {(stage + 1, stage, kind): back for kind in "BI" if (stage + 1, kind) in overheads}
+        transfers |= {(stage + 1, stage, kind): back for kind in "BI" if (stage + 1, kind) in made}
     # A rank's tail is counted once, on its last stage, however many stages it runs.
     tails = {
         max(rank.stages): rank.tail_s + _head_s(of_rank, overheads)
@@ -105,7 +106,7 @@ def _overheads_s(
     for order in orders:
         for before, one in pairwise(order):
             arrivals = [
-                seen.spans[message.sent_after].end_s + lag_s.get(min(message.source.stage, message.target.stage), 0.0)
+                seen.spans[message.sent_after].end_s + lag_s.get(min(message.way), 0.0)
                 for message in seen.awaited.get(one, ())
             ] + [seen.spans[busy].end_s for busy in seen.held.get(one, ())]
             if all(arrival <= seen.spans[before].end_s for arrival in arrivals):
@@ -135,7 +136,7 @@ def _waited_lags_s(
             last = max(messages, key=lambda message: seen.spans[message.sent_after].end_s, default=None)
             if last is not None and seen.spans[last.sent_after].end_s >= ready_s:
                 lag_s = seen.spans[one].begin_s - seen.spans[last.sent_after].end_s
-                found.setdefault((last.source.stage, last.target.stage), []).append(lag_s)
+                found.setdefault(last.way, []).append(lag_s)
     return found
 
 

@@ -81,7 +81,7 @@ def _fits(pipeline: Timelines, exchanges: Exchanges) -> bool:
 
 
 def _learnt(pipelines: Sequence[Timelines]) -> Exchanges:
-    neighbours = sorted({(one.kind, behind.kind) for pipeline in pipelines for one, behind in pipeline.behind.items()})
+    neighbours = sorted({Exchanges.neighbours(*two) for pipeline in pipelines for two in pipeline.behind.items()})
     whole_s = sum(map(_length_s, pipelines))
     best, best_s = Exchanges(), _unexplained_s(pipelines, Exchanges())
     while best_s > _LEAST_SHARE * whole_s:
@@ -131,7 +131,7 @@ def _could_begin_s(pipeline: Timelines, seen: Iteration) -> Iterator[tuple[Instr
         for before, one in pairwise(order):
             could_s = seen.spans[before].end_s
             for message in seen.awaited.get(one, ()):
-                lag_s = seen.lag_s.get(pipeline.pair(message.source.stage, message.target.stage), 0.0)
+                lag_s = seen.lag_s.get(pipeline.pair(*message.way), 0.0)
                 could_s = max(could_s, seen.spans[message.sent_after].end_s + max(0.0, lag_s))
             could_s = max([could_s, *(seen.spans[busy].end_s for busy in seen.held.get(one, ()))])
             yield one, could_s
@@ -156,7 +156,7 @@ def _held(pipelines: Sequence[Timelines], exchanges: Exchanges) -> frozenset[Way
         for message in chain(*seen.awaited.values()):
             one, busy = pipeline.behind.get(message.sent_after), pipeline.before.get(message.awaited_before)
             if one is not None and busy is not None:
-                way = message.source.stage, message.target.stage
+                way = message.way
                 begin_s, free_s = seen.spans[one].begin_s, seen.spans[busy].end_s
                 if free_s - begin_s > _TOO_SOON * seen.length_s(busy):
                     gain_s[way] = -inf

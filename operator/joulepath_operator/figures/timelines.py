@@ -7,14 +7,14 @@ difference the offset, and no wall clock is compared.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice, pairwise
 from math import inf
 from typing import NamedTuple
 
 from joulepath_crds import Instruction
-from joulepath_operator.facts.exchanges import Exchanges
+from joulepath_operator.facts.exchanges import Exchanges, Way
 from joulepath_operator.facts.iteration import RankIteration
 
 __all__ = ["Iteration", "Message", "Span", "Timelines"]
@@ -28,12 +28,12 @@ class Span(NamedTuple):
 
 
 class Message(NamedTuple):
-    """What `source` made and `target` takes, on another rank: it leaves when `sent_after` ends, and has come before
+    """What `source` made goes its way to another rank: it leaves when `sent_after` ends, and has come before
     `awaited_before` begins."""
 
     source: Instruction
     sent_after: Instruction
-    target: Instruction
+    way: Way
     awaited_before: Instruction
 
 
@@ -85,16 +85,17 @@ class Timelines:
         awaited, held = dict[Instruction, list[Message]](), dict[Instruction, list[Instruction]]()
         least: dict[tuple[int, int], float] = {}
         sent = {one: at for order in self.orders for one, at in exchanges.sent_after(order).items()}
+        made = {half: one for one in own for half in one.halves}
         for order in self.orders:
-            for target, at in exchanges.awaited_before(order).items():
-                for source in _senders(target):
-                    ranks = self.rank_of.get(source.stage, -1), self.rank_of.get(target.stage, -1)
-                    if source in own and ranks[0] != ranks[1] and -1 not in ranks:
-                        awaited.setdefault(at, []).append(Message(source, sent[source], target, at))
+            for taker, at in exchanges.awaited_before(order).items():
+                for way, source in _senders(taker, made):
+                    ranks = self.rank_of.get(way[0], -1), self.rank_of.get(way[1], -1)
+                    if ranks[0] != ranks[1] and -1 not in ranks:
+                        awaited.setdefault(at, []).append(Message(source, sent[source], way, at))
                         lag = own[at].begin_s - own[sent[source]].end_s
                         least[ranks] = min(least.get(ranks, inf), lag)
                         one, busy = self.behind.get(sent[source]), self.before.get(at)
-                        if (source.stage, target.stage) in exchanges.held and one is not None and busy is not None:
+                        if way in exchanges.held and one is not None and busy is not None:
                             held.setdefault(one, []).append(busy)
         offset_s, lag_s = _offsets_and_lags(least, self.rank_of.get(0))
         later = {one: offset_s.get(self.rank_of.get(one.stage, -1), 0.0) for one in own}
@@ -102,11 +103,13 @@ class Timelines:
         return Iteration(spans, lag_s, awaited, held)
 
 
-def _senders(one: Instruction) -> tuple[Instruction, ...]:
-    """Whatever another stage may send to an instruction: activations, or the gradient of a backward, whole or half."""
-    if one.kind == "F":
-        return (Instruction(one.stage - 1, "F", one.microbatch),)
-    return tuple(Instruction(one.stage + 1, kind, one.microbatch) for kind in "BI") if one.kind in "BI" else ()
+def _senders(taker: Instruction, made: Mapping[Instruction, Instruction]) -> Iterator[tuple[Way, Instruction]]:
+    """Whatever other stages send to an instruction: activations, or the gradient of a backward, whole or half."""
+    for one in taker.halves:
+        kinds, stage = ("F", one.stage - 1) if one.kind == "F" else ("BI" if one.kind in "BI" else "", one.stage + 1)
+        for kind in kinds:
+            if (source := made.get(Instruction(stage, kind, one.microbatch))) is not None:
+                yield (stage, one.stage), source
 
 
 def _offsets_and_lags(

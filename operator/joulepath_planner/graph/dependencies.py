@@ -5,6 +5,7 @@
   recomputation where there is one.
 - `W` takes what the own stage's I left; `C` (recomputation) the input that F kept.
 - `X` takes nothing.
+- A pair takes what its F and its B take, and neither's result is there before its end.
 
 Each also waits for its predecessor on its rank. As the schedule says, what is sent to another rank may leave later than
 its instruction ends, be awaited sooner than the one that takes it begins, and hold up its sender until it is awaited.
@@ -17,7 +18,7 @@ from typing import NamedTuple, TypeAlias
 
 from joulepath_planner.arguments import checked
 from joulepath_planner.errors import ScheduleError
-from joulepath_planner.inputs.instruction import FIXED, Instruction
+from joulepath_planner.inputs.instruction import FIXED, Instruction, StageKind
 from joulepath_planner.inputs.pipeline import Link
 from joulepath_planner.inputs.schedule import Schedule
 
@@ -46,26 +47,32 @@ def dependencies(schedule: Schedule) -> Dependencies:
     # By numbers and plain tuples: several times as fast as by instructions, and large pipelines have many.
     everything = [one for order in schedule.orders for one in order]
     rank_of = [rank for rank, order in enumerate(schedule.orders) for _ in order]
-    number = {(one.stage, one.kind, one.microbatch): index for index, one in enumerate(everything)}
+    number = {
+        (half.stage, half.kind, half.microbatch): index
+        for index, one in enumerate(everything)
+        for half in ((one,) if len(one.kind) == 1 else one.halves)
+    }
+    places = (
+        {one: index for index, one in enumerate(everything)} if schedule.sent_after or schedule.awaited_before else {}
+    )
     sent, awaited = (
-        {
-            number[one.stage, one.kind, one.microbatch]: number[at.stage, at.kind, at.microbatch]
-            for one, at in moved.items()
-        }
+        {places[one]: places[at] for one, at in moved.items()}
         for moved in (schedule.sent_after, schedule.awaited_before)
     )
     firsts = {0, *accumulate(map(len, schedule.orders))}
     last = schedule.stages - 1
     needs: list[list[tuple[int, int, Link | None]]] = [[] for _ in everything]
-    for taker, one in enumerate(everything):
-        for result in _results(one, last, number):
-            if rank_of[result] == rank_of[taker]:
-                needs[taker].append((result, result, None))
-                continue
-            sender, end, begin = everything[result], sent.get(result, result), awaited.get(taker, taker)
-            needs[begin].append((result, end, (sender.stage, one.stage, sender.kind)))
-            if sender in schedule.held and end + 1 not in firsts and begin not in firsts:
-                needs[end + 1].append((begin - 1, begin - 1, None))
+    for taker, whole in enumerate(everything):
+        for one in (whole,) if len(whole.kind) == 1 else whole.halves:
+            for stage, kind in _results(one, last, number):
+                result = number[stage, kind, one.microbatch]
+                if rank_of[result] == rank_of[taker]:
+                    needs[taker].append((result, result, None))
+                    continue
+                end, begin = sent.get(result, result), awaited.get(taker, taker)
+                needs[begin].append((result, end, (stage, one.stage, kind)))
+                if everything[result] in schedule.held and end + 1 not in firsts and begin not in firsts:
+                    needs[end + 1].append((begin - 1, begin - 1, None))
     after = [[end for _, end, _ in some] for some in needs]
     ordered = _ordered(schedule, after)
     if len(ordered) < len(everything):
@@ -76,13 +83,13 @@ def dependencies(schedule: Schedule) -> Dependencies:
     }
 
 
-def _results(one: Instruction, last: int, number: dict[tuple[int, str, int], int]) -> list[int]:
-    """The numbers of the instructions whose results this one takes."""
+def _results(one: Instruction, last: int, number: dict[tuple[int, str, int], int]) -> list[StageKind]:
+    """The instructions of the same microbatch whose results this one takes."""
 
-    def found(stage: int, kinds: str) -> int:
+    def found(stage: int, kinds: str) -> StageKind:
         for kind in kinds:
-            if (wanted := number.get((stage, kind, one.microbatch))) is not None:
-                return wanted
+            if (stage, kind, one.microbatch) in number:
+                return stage, kind
         raise ScheduleError(f"{one.label} needs {stage}:{kinds[-1]}{one.microbatch}, which no rank executes.")
 
     stage = one.stage

@@ -7,7 +7,7 @@ from statistics import fmean
 from typing import Final, Literal, TypeAlias
 
 from joulepath_planner.graph.graph import Graph
-from joulepath_planner.inputs.instruction import Instruction
+from joulepath_planner.inputs.instruction import Instruction, is_pair
 from joulepath_planner.inputs.schedule import Schedule
 
 __all__ = ["Granularity", "groups", "least_hold_s", "phases", "runs"]
@@ -22,9 +22,8 @@ Granularity: TypeAlias = Literal["instruction", "phase", "kind", "rank"]
 
 def phases(order: tuple[Instruction, ...]) -> list[int]:
     """0 before the first backward (warm-up), 2 after the last forward (cool-down), 1 between (steady state)."""
-    kinds = [one.kind for one in order]
-    warm = next(index for index, kind in enumerate(kinds) if kind in ("B", "I"))
-    cool = len(kinds) - kinds[::-1].index("F")
+    warm = next(index for index, one in enumerate(order) if one.kind in ("B", "I") or is_pair(one.kind))
+    cool = max(index for index, one in enumerate(order) if one.kind == "F" or is_pair(one.kind)) + 1
     return [0 if index < warm else 2 if index >= cool else 1 for index in range(len(order))]
 
 

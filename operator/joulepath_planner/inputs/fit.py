@@ -21,12 +21,13 @@ from joulepath_planner.arguments import checked
 from joulepath_planner.arrays import Floats
 from joulepath_planner.errors import ProfileError
 from joulepath_planner.inputs.curves import POWER, TIME, Likely, Series, likely
-from joulepath_planner.inputs.instruction import KINDS, StageKind
+from joulepath_planner.inputs.instruction import KINDS, StageKind, is_pair
 from joulepath_planner.inputs.profile import Point, Profile
 
 __all__ = ["Fit", "Residual", "fit"]
 
 _OUTLIER: Final = 0.5
+_PAIRS: Final = "pairs"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,33 +74,36 @@ def fit(profile: Profile, supported_clocks_mhz: Collection[int]) -> Fit:
     expected = dict(profile.points)
     residuals: dict[StageKind, tuple[Residual, ...]] = {}
     draws: dict[StageKind, tuple[Floats, Floats]] = {}
-    for number, kind in enumerate(KINDS):
-        stages = {
-            stage: points
-            for (stage, of), points in profile.points.items()
-            if of == kind and not profile.is_fixed(stage, kind)
-        }
-        if not stages:
+    for number, family in enumerate((*KINDS, _PAIRS)):
+        keys = [key for key in profile.points if _family(key[1]) == family and not profile.is_fixed(*key)]
+        if not keys:
             continue
-        top = max(points[0].clock_mhz for points in stages.values())
-        clocks = {stage: _clocks(stage, kind, points, supported_clocks_mhz) for stage, points in stages.items()}
-        wanted = {stage: np.array(ones) / top for stage, ones in clocks.items()}
-        seconds, watts = ({stage: of(points, top) for stage, points in stages.items()} for of in (_times, _powers))
+        # Pairs share their shape as the stages of a kind do, and a stage may have several.
+        series = {place if family == _PAIRS else key[0]: profile.points[key] for place, key in enumerate(keys)}
+        top = max(points[0].clock_mhz for points in series.values())
+        named = dict(zip(series, keys, strict=True))
+        clocks = {at: _clocks(*named[at], points, supported_clocks_mhz) for at, points in series.items()}
+        wanted = {at: np.array(ones) / top for at, ones in clocks.items()}
+        seconds, watts = ({at: of(points, top) for at, points in series.items()} for of in (_times, _powers))
         powers = likely(watts, wanted, POWER, 2 * number + 1)
-        times = likely(seconds, wanted, TIME, 2 * number, {stage: one.caps for stage, one in powers.items()})
-        for stage, points in stages.items():
-            time, power = times[stage], powers[stage]
-            kept = [index for index, clock in enumerate(clocks[stage]) if clock in supported_clocks_mhz]
-            at = [clocks[stage][index] for index in kept]
-            completed[stage, kind], expected[stage, kind] = _points(points, at, kept, time, power)
-            residuals[stage, kind] = _residuals(points, time, power)
-            draws[stage, kind] = time.draws[:, kept], (time.draws * power.draws)[:, kept]
+        times = likely(seconds, wanted, TIME, 2 * number, {at: one.caps for at, one in powers.items()})
+        for at, points in series.items():
+            key, time, power = named[at], times[at], powers[at]
+            kept = [index for index, clock in enumerate(clocks[at]) if clock in supported_clocks_mhz]
+            left = [clocks[at][index] for index in kept]
+            completed[key], expected[key] = _points(points, left, kept, time, power)
+            residuals[key] = _residuals(points, time, power)
+            draws[key] = time.draws[:, kept], (time.draws * power.draws)[:, kept]
     return Fit(
         Profile(completed, profile.blocking_power_w, profile.fixed),
         Profile(expected, profile.blocking_power_w, profile.fixed),
         residuals,
         draws,
     )
+
+
+def _family(kind: str) -> str:
+    return _PAIRS if is_pair(kind) else kind
 
 
 def _clocks(stage: int, kind: str, points: tuple[Point, ...], supported: Collection[int]) -> list[int]:

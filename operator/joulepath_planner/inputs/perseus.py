@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from joulepath_planner.arguments import checked, fits, quoted
 from joulepath_planner.errors import ArgumentError, ScheduleError
-from joulepath_planner.inputs.instruction import KIND_NAMES, Instruction
+from joulepath_planner.inputs.instruction import KIND_NAMES, Instruction, is_pair, kind_name
 from joulepath_planner.inputs.pipeline import Pipeline
 from joulepath_planner.inputs.schedule import Clocks, Schedule
 
@@ -26,9 +26,11 @@ def perseus_text(pipeline: Pipeline, clocks: Clocks) -> str:
     """A plan's clocks as Perseus writes them. Default clocks are written as the number that the profile has for them.
 
     Raises:
-        ArgumentError: They are clocks of other instructions than the schedule's.
+        ArgumentError: They are clocks of other instructions than the schedule's, or it has pairs.
     """
     orders = pipeline.schedule.orders
+    if pair := next((one for order in orders for one in order if is_pair(one.kind)), None):
+        raise ArgumentError(f"Perseus knows no pairs, such as {pair.label}; write the plan as JSON.")
     if [len(row) for row in clocks] != [len(order) for order in orders]:
         raise ArgumentError("the clocks are of other instructions than the schedule's; give one for each of its ranks.")
     rows = [
@@ -69,8 +71,8 @@ def _row(rank: int, row: Sequence[object], order: Sequence[Instruction]) -> tupl
         )
     found = []
     for entry, one in zip(row, order, strict=True):
-        name, clock = entry if isinstance(entry, tuple) and len(entry) == 2 else (KIND_NAMES[one.kind], entry)
-        if name != KIND_NAMES[one.kind]:
+        name, clock = entry if isinstance(entry, tuple) and len(entry) == 2 else (kind_name(one.kind), entry)
+        if name != kind_name(one.kind):
             raise ScheduleError(
                 f"rank {rank} has {quoted(entry)} where the schedule runs {one.label}; give the schedule that it was "
                 "made for."

@@ -13,7 +13,7 @@ from typing import Final, TypeAlias
 
 from joulepath_planner.arguments import LONGEST_S, check_fields, quoted
 from joulepath_planner.errors import ArgumentError, ProfileError
-from joulepath_planner.inputs.instruction import KIND_NAMES, StageKind
+from joulepath_planner.inputs.instruction import StageKind, kind_name
 from joulepath_planner.inputs.profile import Profile
 from joulepath_planner.inputs.schedule import Schedule
 
@@ -61,7 +61,7 @@ class Pipeline:
                     )
                 if (one.stage, one.kind) not in self.profile.points:
                     raise ProfileError(
-                        f"the schedule runs {one.label}, but the profile has no {one.kind} ({KIND_NAMES[one.kind]}) of "
+                        f"the schedule runs {one.label}, but the profile has no {one.kind} ({kind_name(one.kind)}) of "
                         f"that stage; measure it{' (I and W are the parts of B)' if one.kind in 'IW' else ''}."
                     )
             defaults = {stage: self.profile.default_clock_mhz(stage) for stage in {one.stage for one in order}}

@@ -19,7 +19,7 @@ import numpy as np
 
 from joulepath_planner.arguments import check_fields, fits, quoted
 from joulepath_planner.errors import ArgumentError, ProfileError
-from joulepath_planner.inputs.instruction import FIXED, KINDS, MOST_STAGES, StageKind
+from joulepath_planner.inputs.instruction import FIXED, KINDS, MOST_STAGES, StageKind, is_pair
 from joulepath_planner.inputs.zeus import read_rows
 
 __all__ = ["MOST_W", "Point", "Profile"]
@@ -277,8 +277,8 @@ def _check_series(stage: int, kind: str, points: Collection[Point], fixed: bool)
         raise ProfileError(
             f"stage {quoted(stage)} {kind}: stages are counted from 0, and up to {MOST_STAGES} can be planned."
         )
-    if kind not in KINDS:
-        raise ProfileError(f"stage {stage} has kind {kind!r}; a kind is one of {', '.join(KINDS)}.")
+    if kind not in KINDS and not is_pair(kind):
+        raise ProfileError(f"stage {stage} has kind {kind!r}; a kind is one of {', '.join(KINDS)}, or as F&7:B.")
     seen: set[int] = set()
     for point in points:
         where = f"stage {stage} {kind} at {quoted(point.clock_mhz)} MHz"

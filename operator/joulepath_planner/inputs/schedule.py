@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 
 from joulepath_planner.arguments import fits, quoted
 from joulepath_planner.errors import ScheduleError
-from joulepath_planner.inputs.instruction import FIXED, KINDS, Instruction
+from joulepath_planner.inputs.instruction import FIXED, KINDS, Instruction, is_pair
 
 __all__ = ["Clocks", "Schedule", "recorded"]
 
@@ -56,19 +56,20 @@ class Schedule:
                 if not _is_instruction(instruction):
                     raise ScheduleError(
                         f"rank {rank}: {quoted(instruction)} is no instruction, which is a stage and a microbatch from "
-                        f"0 on, and a kind: {', '.join(KINDS)}."
+                        f"0 on, and a kind: {', '.join(KINDS)}, or F&7:B."
                     )
-                if instruction in seen:
-                    raise ScheduleError(f"rank {rank}: {instruction.label} is there twice; an iteration runs it once.")
-                if owner.setdefault(instruction.stage, rank) != rank:
-                    raise ScheduleError(f"stage {instruction.stage} is on ranks {owner[instruction.stage]} and {rank}.")
-                seen.add(instruction)
+                for half in instruction.halves:
+                    if half in seen:
+                        raise ScheduleError(f"rank {rank}: {half.label} is there twice; an iteration runs it once.")
+                    if owner.setdefault(half.stage, rank) != rank:
+                        raise ScheduleError(f"stage {half.stage} is on ranks {owner[half.stage]} and {rank}.")
+                    seen.add(half)
         if sorted(owner) != list(range(len(owner))):
             raise ScheduleError(f"the stages are {sorted(owner)}; they must be numbered from 0 without a gap.")
-        forwards = [one for order in self.orders for one in order if one.kind == "F"]
+        forwards = [one for one in seen if one.kind == "F"]
         if idle := owner.keys() - {one.stage for one in forwards}:
             raise ScheduleError(f"stage {min(idle)} has no F; a stage runs at least one forward and its backward.")
-        for forward in forwards:
+        for forward in sorted(forwards):
             _check_backward(forward, seen)
         self._check_messages()
 
@@ -171,11 +172,8 @@ def recorded(orders: Sequence[str | Iterable[str | Instruction]]) -> Schedule:
 def _is_instruction(one: object) -> bool:
     return (
         isinstance(one, Instruction)
-        and one.kind in KINDS
-        and isinstance(one.stage, int)
-        and isinstance(one.microbatch, int)
-        and one.stage >= 0
-        and one.microbatch >= 0
+        and (one.kind in KINDS or is_pair(one.kind))
+        and all(isinstance(number, int) and number >= 0 for number in (one.stage, one.microbatch, one.back))
     )
 
 

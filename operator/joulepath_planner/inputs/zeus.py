@@ -17,7 +17,7 @@ from typing import Final, NamedTuple
 
 from joulepath_planner.arguments import quoted
 from joulepath_planner.errors import ProfileError
-from joulepath_planner.inputs.instruction import KIND_NAMES, KINDS
+from joulepath_planner.inputs.instruction import KIND_NAMES, KINDS, is_pair
 from joulepath_planner.inputs.text import read_text
 
 __all__ = ["Row", "read_rows"]
@@ -106,7 +106,7 @@ def _check_header(path: str | PathLike[str], header: Sequence[str]) -> None:
 
 def _row(where: str, row: dict[str, str], further: Iterable[str]) -> Row:
     name = row.get("instruction", "")
-    kind = _KINDS.get(name.strip().lower())
+    kind = name.strip() if is_pair(name.strip()) else _KINDS.get(name.strip().lower())
     if kind is None:
         raise ProfileError(f"{where}: instruction {quoted(name)} is unknown; use one of {', '.join(_KINDS)}.")
     stage, clock, time_s, energy_j = (_number(row.get(one), one, where) for one in ("stage", *_COLUMNS[2:]))

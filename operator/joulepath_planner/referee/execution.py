@@ -7,6 +7,7 @@ order of all instructions that every rank's order and every message agree with, 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Collection
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -34,9 +35,10 @@ def script(pipeline: Pipeline) -> list[ScriptedInstruction]:
         ScheduleError: A rank waits forever.
     """
     schedule, last_stage = pipeline.schedule, pipeline.schedule.stages - 1
-    known = {one for order in schedule.orders for one in order}
+    known = {half: one for order in schedule.orders for one in order for half in one.halves}
+    """Of what takes and makes messages, the instruction that it is, or is a half of."""
     rank_of = {one.stage: rank for rank, order in enumerate(schedule.orders) for one in order}
-    calls: dict[Instruction, list[Instruction]] = {one: [one] for one in known}
+    calls: dict[Instruction, list[Instruction]] = {one: [one] for one in known.values()}
     """Whose messages are awaited before an instruction begins; its own rank's results only itself awaits."""
     for taker, caller in schedule.awaited_before.items():
         calls[taker].remove(taker)
@@ -53,12 +55,17 @@ def script(pipeline: Pipeline) -> list[ScriptedInstruction]:
         while cursor[rank] < len(order):
             one = order[cursor[rank]]
             local = [
-                (sender, one, sender) for sender in _senders(one, last_stage, known) if rank_of[sender.stage] == rank
+                (sender, half, known.get(sender, sender))
+                for half in one.halves
+                for sender in _senders(half, last_stage, known)
+                if rank_of[sender.stage] == rank
             ]
             messages = [
-                (sender, taker, schedule.sent_after.get(sender, sender))
+                (sender, half, schedule.sent_after.get(whole, whole))
                 for taker in calls[one]
-                for sender in _senders(taker, last_stage, known)
+                for half in taker.halves
+                for sender in _senders(half, last_stage, known)
+                for whole in (known.get(sender, sender),)
                 if rank_of[sender.stage] != rank
             ]
             needed = [leaves for _, _, leaves in (*local, *messages)] + readiness.get(one, [])
@@ -80,7 +87,7 @@ def script(pipeline: Pipeline) -> list[ScriptedInstruction]:
 
 
 def _readiness(
-    pipeline: Pipeline, calls: dict[Instruction, list[Instruction]], known: set[Instruction]
+    pipeline: Pipeline, calls: dict[Instruction, list[Instruction]], known: dict[Instruction, Instruction]
 ) -> dict[Instruction, list[Instruction]]:
     """What has ended on other ranks before an instruction begins, since a message holds up its rank until then."""
     schedule, found = pipeline.schedule, dict[Instruction, list[Instruction]]()
@@ -89,15 +96,15 @@ def _readiness(
     rank_of = schedule.rank_of
     behind = {one: after for order in schedule.orders for one, after in pairwise(order)}
     for busy, caller in (two for order in schedule.orders for two in pairwise(order)):
-        for taker in calls[caller]:
-            for sender in _senders(taker, schedule.stages - 1, known):
+        for half in (half for taker in calls[caller] for half in taker.halves):
+            for sender in (known.get(one, one) for one in _senders(half, schedule.stages - 1, known)):
                 held_up = behind.get(schedule.sent_after.get(sender, sender))
-                if sender in schedule.held and rank_of[sender.stage] != rank_of[taker.stage] and held_up is not None:
+                if sender in schedule.held and rank_of[sender.stage] != rank_of[half.stage] and held_up is not None:
                     found.setdefault(held_up, []).append(busy)
     return found
 
 
-def _senders(one: Instruction, last_stage: int, known: set[Instruction]) -> list[Instruction]:
+def _senders(one: Instruction, last_stage: int, known: Collection[Instruction]) -> list[Instruction]:
     """What sends an instruction its input, the own stage's included: activations go up, gradients down."""
     stage, microbatch = one.stage, one.microbatch
     if one.kind == "F":

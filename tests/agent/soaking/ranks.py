@@ -74,7 +74,7 @@ class Rank:
             iteration += 1
 
     def _pass(self, event: MarkerEvent, iteration: int, one: Instruction | None = None) -> None:
-        stage, kind, microbatch = one or (0, "", 0)
+        stage, kind, microbatch, _ = one or (0, "", 0, 0)
         writer = self._page.writer
         writer.pass_marker(writer.announce(event, iteration, kind, stage, microbatch))
 

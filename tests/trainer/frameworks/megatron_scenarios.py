@@ -9,12 +9,13 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
-from tests.trainer.frameworks.ran import RAN, Ran
+from tests.trainer.frameworks.ran import RAN, Ran, together
 from virtual_gpus import stream
 
 WIDTH, SEQUENCE, SAMPLES = 4, 2, 1
@@ -33,6 +34,23 @@ def lead_to_cpu() -> None:
     torch.cuda.current_device = lambda: "cpu"
     torch.cuda.synchronize = lambda *_: None
     torch.Tensor.cuda = lambda self, *_, **__: self
+    torch.cuda.Stream = _Stream
+    torch.cuda.current_stream = lambda *_: _Stream()
+    torch.cuda.stream = nullcontext
+    torch.cuda.nvtx.range_push = torch.cuda.nvtx.range_pop = lambda *_: None
+
+
+class _Stream:
+    """There is but one order of things on a CPU; an event of it as well."""
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        pass
+
+    def wait(self, *_: Any) -> None:
+        """It has come."""
+
+    def record(self, *_: Any) -> None:
+        """It is there."""
 
 
 lead_to_cpu()
@@ -42,17 +60,25 @@ from megatron.core.enums import ModelType  # noqa: E402
 from megatron.core.pipeline_parallel import get_forward_backward_func  # noqa: E402
 from megatron.core.transformer import TransformerConfig  # noqa: E402
 
+try:
+    from megatron.core.models.gpt import gpt_model
+    from megatron.core.pipeline_parallel.utils import AbstractSchedulePlan
+except ImportError:  # 0.12 runs nothing interleaved
+    AbstractSchedulePlan = object
+
 
 class Chunk(torch.nn.Module):  # type: ignore[misc]
     """One stage: a layer."""
 
     model_type = getattr(ModelType, "encoder_or_decoder", None)
 
-    def __init__(self, stage: int, count: int, config: TransformerConfig) -> None:
+    def __init__(self, stage: int, count: int, config: TransformerConfig, vp_stage: int = 0) -> None:
         super().__init__()
-        self.stage, self.last, self.config = stage, stage == count - 1, config
+        self.stage, self.last, self.config, self.vp_stage = stage, stage == count - 1, config, vp_stage
         self.layer = torch.nn.Linear(WIDTH, WIDTH)
         self.input: torch.Tensor | None = None
+        self.inputs: list[torch.Tensor | None] = []
+        """Of what wasn't gone back through yet."""
         self.microbatch = 0
 
     def set_input_tensor(self, tensors: list[torch.Tensor]) -> None:
@@ -61,14 +87,62 @@ class Chunk(torch.nn.Module):  # type: ignore[misc]
 
     def forward(self, data: torch.Tensor) -> torch.Tensor:
         """The layer's output; the first stage's input is the data."""
+        self.inputs.append(self.input)
         value = self.layer(data if self.stage == 0 else self.input)
         value = Ran.apply(value, self.stage, self.microbatch)
         self.microbatch += 1
         return value
 
+    def build_schedule_plan(self, data: torch.Tensor) -> Plan:
+        """A forward that is yet to run, and its backward."""
+        return Plan(self, data)
 
-def forward_step(data: Any, chunk: Chunk) -> tuple[torch.Tensor, Any]:
-    output = chunk(next(data))
+
+class Plan(AbstractSchedulePlan):  # type: ignore[misc]
+    """A microbatch of a chunk that Megatron runs interleaved with another one: what Megatron's plan of a transformer
+    does, on one layer."""
+
+    def __init__(self, chunk: Chunk, data: torch.Tensor) -> None:
+        self.chunk, self.data, self.vp_stage = chunk, data, chunk.vp_stage
+        self.event, self.output, self.place = _Stream(), torch.zeros(0), (chunk.stage, -1)
+
+    @staticmethod
+    def run(
+        forward: Plan | None,
+        backward: Plan | None,
+        b_grad: Any = None,
+        pre_forward: Any = None,
+        pre_backward: Any = None,
+        post_forward: Any = None,
+        post_backward: Any = None,
+    ) -> Any:
+        """As Megatron calls it: waits for what both need, computes, sends what both made."""
+        output: torch.Tensor | None = None
+        both: AbstractContextManager[None] = nullcontext()
+        if forward is not None:
+            if pre_forward is not None:
+                pre_forward(forward.vp_stage)
+            forward.place = forward.chunk.stage, forward.chunk.microbatch
+        if backward is not None:
+            if pre_backward is not None:
+                pre_backward(backward.vp_stage)
+            if forward is not None:
+                both = together(forward.place, backward.place)
+        with both:
+            if forward is not None:
+                output = forward.output = forward.chunk(forward.data)
+            if backward is not None:
+                given = backward.chunk.inputs.pop(0)
+                backward.output.backward(b_grad)
+        if forward is not None and post_forward is not None:
+            post_forward(output, forward.vp_stage)
+        if backward is not None and post_backward is not None:
+            post_backward(None if given is None else given.grad, backward.vp_stage)
+        return None if output is None else output.detach().requires_grad_()
+
+
+def forward_step(data: Any, chunk: Chunk, return_schedule_plan: bool = False) -> tuple[Any, Any]:
+    output = chunk.build_schedule_plan(next(data)) if return_schedule_plan else chunk(next(data))
     return output, lambda result: (result.square().mean(), {"loss": result.square().mean().detach()})
 
 
@@ -83,6 +157,7 @@ class Training:
         context: int = 1,
         batched: bool = False,
         deallocate: bool = False,
+        combined: bool = False,
     ) -> None:
         torch.set_num_threads(1)
         torch.manual_seed(7)
@@ -106,8 +181,10 @@ class Training:
             deallocate_pipeline_outputs=deallocate,
             overlap_p2p_comm=chunks > 1 and not batched,
         )
+        if combined:  # asks for experts on GPUs, which are none of the schedule's business
+            config.overlap_moe_expert_parallel_comm, gpt_model.GPTModel = True, Chunk
         number, count = parallel_state.get_pipeline_model_parallel_rank(), pipeline * chunks
-        self.chunks = [Chunk(number + pipeline * chunk, count, config) for chunk in range(chunks)]
+        self.chunks = [Chunk(number + pipeline * chunk, count, config, chunk) for chunk in range(chunks)]
         parameters = [parameter for chunk in self.chunks for parameter in chunk.parameters()]
         self.optimizer = torch.optim.SGD(parameters, lr=0.1)
 
@@ -115,7 +192,7 @@ class Training:
         """One iteration; what has run in it, and the losses of the microbatches on the last rank."""
         RAN.clear()
         for chunk in self.chunks:
-            chunk.microbatch = 0
+            chunk.microbatch, chunk.inputs = 0, []
         data = [iter([torch.ones(SEQUENCE, SAMPLES, WIDTH)] * microbatches) for _ in self.chunks]
         several = len(self.chunks) > 1
         results = get_forward_backward_func()(

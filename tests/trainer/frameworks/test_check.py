@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -51,6 +52,30 @@ def test_what_is_lacked_is_told_with_the_version_of_the_moment(monkeypatch: pyte
     module.__version__ = "9.1"  # type: ignore[attr-defined]
     assert not check.passes("framework", SimpleNamespace(Stage=Stage), [Wrapped("Stage.run")], "only iterations")
     assert check.told() == ("framework 9.1", "framework 9.1 isn't as known (there is no Stage.run): only iterations")
+
+
+def test_a_megatron_whose_combined_step_is_another_is_seen_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    schedules, combined = ModuleType("schedules"), ModuleType("combined_1f1b")
+
+    def iterations(*, model: object, num_microbatches: int, forward_only: bool = False) -> None: ...
+
+    def forward_step(forward_step_func: object, data_iterator: object, model: object) -> None: ...
+
+    def backward_step(input_tensor: object, output_tensor: object) -> None: ...
+
+    def combined_forward_backward_step(forward_step_func: object, *, pre_forward: object) -> None: ...
+
+    for way in ("without", "with"):
+        setattr(schedules, f"forward_backward_pipelining_{way}_interleaving", iterations)
+    schedules.__dict__.update(forward_step=forward_step, backward_step=backward_step)
+    combined.__dict__.update(combined_forward_backward_step=combined_forward_backward_step)
+    monkeypatch.setitem(sys.modules, "megatron.core.pipeline_parallel.combined_1f1b", combined)
+    check = Check()
+    steps = Steps(None, lambda: None)  # type: ignore[arg-type]
+    megatron.MegatronSteps(steps, Passes(None), check).observe_schedules(schedules)  # type: ignore[arg-type]
+    assert "combined_forward_backward_step has parameters" in check.told()[1]
+    assert combined.__dict__["combined_forward_backward_step"] is combined_forward_backward_step
+    assert schedules.__dict__["forward_step"] is not forward_step
 
 
 @pytest.mark.parametrize("adapter", [pipelining.PipelineSteps, megatron.MegatronSteps, deepspeed.DeepSpeedSteps])

@@ -46,6 +46,23 @@ def test_what_each_rank_ran_is_told_instruction_for_instruction(megatron: Nurser
         assert_told(rank, ran[number]["orders"])
 
 
+@pytest.mark.parametrize("batched", [False, True])
+@pytest.mark.parametrize(
+    "megatron", [name for name in frameworks.names("megatron") if "0.12" not in name], indirect=True
+)
+def test_a_forward_and_a_backward_that_run_interleaved_are_told_as_a_pair(megatron: Nursery, batched: bool) -> None:
+    """As where the exchanges of experts are overlapped."""
+    with AgentDouble(megatron.socket) as agent:
+        ran = megatron.run("train", 2, steps=STEPS, pipeline=2, chunks=2, batched=batched, combined=True)
+        ranks = agent.ranks(2)
+    assert ran[1]["losses"][0] != ran[1]["losses"][-1]
+    for number, rank in enumerate(ranks):
+        assert rank.hello.lacks == ""
+        assert {one[0] for one in ran[number]["orders"][-1]} == {"F", "P", "B"}
+        assert {record.iteration for record in rank.records} >= set(range(1, STEPS))
+        assert_told(rank, ran[number]["orders"])
+
+
 @pytest.mark.parametrize("options", [{"pipeline": 2, "tensor": 2}, {"pipeline": 2, "context": 2}, {"pipeline": 2}])
 def test_coordinates_are_those_of_megatron(megatron: Nursery, options: dict[str, Any]) -> None:
     with AgentDouble(megatron.socket) as agent:

@@ -10,7 +10,9 @@ import pytest
 
 from agent_double import AgentDouble, ConnectedRank
 from framework_table import Row
+from joulepath_agent.measuring.spans import instruction_of
 from joulepath_trainer.wire.page import MarkerEvent
+from joulepath_trainer.wire.protocol import PAIR
 from tests.trainer.frameworks.versions import assert_told, of_the_table
 
 if TYPE_CHECKING:
@@ -167,11 +169,26 @@ def _spans(rank: ConnectedRank) -> list[list[tuple[str, int, int]]]:
     return [[(span.kind, span.stage, span.microbatch) for span in record.spans] for record in rank.records]
 
 
-def test_a_function_that_runs_a_forward_and_a_backward_interleaved_is_told_no_instruction(nursery: Nursery) -> None:
+@pytest.mark.parametrize("threads", [False, True])
+def test_what_a_function_of_the_user_s_runs_interleaved_is_told_as_a_pair(nursery: Nursery, threads: bool) -> None:
     with AgentDouble(nursery.socket) as agent:
-        nursery.run("train_by_a_function_for_both", 2, steps=STEPS)
+        ran = nursery.run("train_by_a_function_for_both", 2, steps=STEPS, threads=threads)
         ranks = agent.ranks(2)
-    assert [len(rank.records) for rank in ranks] == [0, 0]
+    for rank, of_all in zip(ranks, ran, strict=True):
+        pairs = of_all[: len(of_all) // STEPS]
+        assert pairs
+        assert of_all == pairs * STEPS
+        assert len(rank.records) >= STEPS - 1
+        for record in rank.records:
+            told = [span for span in record.spans if span.kind == PAIR]
+            assert [[span.stage, span.microbatch, *span.back] for span in told] == pairs
+            ones = [half for span in record.spans for half in instruction_of(span).halves]
+            for stage in rank.hello.pipeline.stages:
+                for microbatch in range(MICROBATCHES):
+                    kinds = [one.kind for one in ones if (one.stage, one.microbatch) == (stage, microbatch)]
+                    assert kinds in (["F", "B"], ["F", "I", "W"])
+            times = [time for span in record.spans for time in (span.begin_s, span.end_s)]
+            assert times == sorted(times)
 
 
 def test_a_rank_with_several_stages_and_split_backwards_tells_them_apart(nursery: Nursery) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -12,10 +14,32 @@ import torch.distributed as dist
 from torch.distributed import pipelining
 from torch.distributed.pipelining import PipelineStage
 
+from tests.trainer.frameworks.overlapping import overlap
 from virtual_gpus import stream
 
 WIDTH = 4
 _BACKWARDS = {"full": "B", "input": "I", "weight": "W"}
+
+
+_pairs: list[object] = []
+"""The one that computes now."""
+
+
+@contextmanager
+def computing(forward: tuple[int, int], backward: tuple[int, int]) -> Iterator[None]:
+    """A pair: one kernel, in place of those of both."""
+    stream.launch(forward[0], f"F&{backward[0]}:B")
+    _pairs.append((forward, backward))
+    try:
+        yield
+    finally:
+        _pairs.clear()
+
+
+def launch(stage: int, kind: str) -> None:
+    """A stage computes."""
+    if not _pairs:
+        stream.launch(stage, kind)
 
 
 class Layer(torch.nn.Module):  # type: ignore[misc]
@@ -27,7 +51,7 @@ class Layer(torch.nn.Module):  # type: ignore[misc]
 
     def forward(self, value: torch.Tensor) -> torch.Tensor:
         """Computes."""
-        stream.launch(self.stage, "F")
+        launch(self.stage, "F")
         result: torch.Tensor = self.layer(value)
         return result
 
@@ -38,12 +62,15 @@ class Stage(PipelineStage):  # type: ignore[misc]
 
     def backward_maybe_with_nosync(self, backward_type: str, *args: Any, **kwargs: Any) -> Any:
         """As torch calls it."""
-        stream.launch(self.stage_index, _BACKWARDS[backward_type])
+        launch(self.stage_index, _BACKWARDS[backward_type])
         return super().backward_maybe_with_nosync(backward_type, *args, **kwargs)
 
 
-def main(schedule: str, microbatches: int, chunks: int = 1) -> None:
-    """Trains on virtual GPUs until it is killed, as a process that torchrun starts."""
+def main(schedule: str, microbatches: int, chunks: int = 1, overlaps: bool = False) -> None:
+    """Trains on virtual GPUs until it is killed, as a process that torchrun starts.
+
+    overlaps: a forward and a backward that DualPipeV has together run interleaved.
+    """
     torch.set_num_threads(1)
     torch.manual_seed(7)
     stream.set_device(int(os.environ["LOCAL_RANK"]))
@@ -59,6 +86,8 @@ def main(schedule: str, microbatches: int, chunks: int = 1) -> None:
         microbatches,
         loss_fn=torch.nn.functional.mse_loss,
     )
+    if overlaps:
+        overlap(made, stages, computing)
     optimizer = torch.optim.SGD([one for layer in layers for one in layer.parameters()], lr=0.1)
     data = torch.randn(microbatches, WIDTH)
     while True:

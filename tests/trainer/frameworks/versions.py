@@ -12,6 +12,7 @@ import framework_table
 import frameworks
 from agent_double import ConnectedRank
 from joulepath_trainer.wire.page import MarkerEvent
+from joulepath_trainer.wire.protocol import PAIR
 from tests.trainer.conftest import Nursery, begun
 
 __all__ = ["assert_passes", "assert_told", "nursery_of", "of_the_table", "told_by"]
@@ -39,7 +40,8 @@ def of_the_table(kind: str, environment: str = "") -> pytest.MarkDecorator:
 
 
 def assert_told(rank: ConnectedRank, orders: Sequence[Sequence[Sequence[Any]]]) -> None:
-    """What a rank told of each iteration is what the model itself saw: kind, stage and microbatch, in their order."""
+    """What a rank told of each iteration is what the model itself saw: kind, stage and microbatch, in their order, and
+    of a pair those of its backward."""
     marked = {
         number: [(e.event, e.kind, e.stage, e.microbatch) for e in group]
         for number, group in groupby(rank.entries(), lambda entry: entry.iteration)
@@ -47,11 +49,12 @@ def assert_told(rank: ConnectedRank, orders: Sequence[Sequence[Sequence[Any]]]) 
     assert marked
     for number, events in marked.items():
         sides = (MarkerEvent.BEGIN, MarkerEvent.END)
-        assert events[1:-1] == [(side, *what) for what in orders[number] for side in sides], number
+        assert events[1:-1] == [(side, *what[:3]) for what in orders[number] for side in sides], number
         assert [events[0][0], events[-1][0]] == [MarkerEvent.STEP_BEGIN, MarkerEvent.STEP_END]
     assert rank.records
     for record in rank.records:
-        assert [[s.kind, s.stage, s.microbatch] for s in record.spans] == orders[record.iteration]
+        told = [[s.kind, s.stage, s.microbatch, *(s.back if s.kind == PAIR else ())] for s in record.spans]
+        assert told == orders[record.iteration]
         times = [time for span in record.spans for time in (span.begin_s, span.end_s)]
         assert times == sorted(times)
         assert times[-1] <= record.end_s
