@@ -62,6 +62,7 @@ from joulepath_crds.nodereport import (
     OldPythonReport,
     RankReport,
     SwitchingLag,
+    TargetLag,
     WaitMeasurement,
 )
 from joulepath_crds.topology import Coordinates, Topology
@@ -137,6 +138,7 @@ __all__ = [
     "StageProfile",
     "Sweep",
     "SwitchingLag",
+    "TargetLag",
     "Topology",
     "Transfer",
     "WaitMeasurement",

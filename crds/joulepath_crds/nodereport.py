@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
@@ -30,6 +30,7 @@ __all__ = [
     "OldPythonReport",
     "RankReport",
     "SwitchingLag",
+    "TargetLag",
     "WaitMeasurement",
 ]
 
@@ -47,6 +48,21 @@ REPORT_INTERVAL_S: Final = 30.0
 """Longest time between two reports of a node where anything changes; what is waited for is reported at once."""
 
 
+class TargetLag(Contract):
+    """Seconds from the call that sets one clock to that clock in force, in one direction."""
+
+    clock_mhz: Annotated[int, Field(ge=0)]
+    """Clock that was set, in MHz; 0 is default clocks."""
+    direction: Literal["up", "down"]
+    """Whether it was higher or lower than the clock before."""
+    median_s: Annotated[float, Field(ge=0)]
+    """Seconds, median."""
+    p95_s: Annotated[float, Field(ge=0)]
+    """Seconds, 95th percentile."""
+    samples: Annotated[int, Field(gt=0)]
+    """Switches measured."""
+
+
 class SwitchingLag(Contract):
     """Seconds from the call that sets a clock to that clock in force."""
 
@@ -60,6 +76,10 @@ class SwitchingLag(Contract):
     """Seconds to a lower clock, 95th percentile."""
     samples: Annotated[int, Field(ge=0)]
     """Switches measured."""
+    targets: Annotated[
+        tuple[TargetLag, ...] | None, Field(max_length=64, json_schema_extra=list_by("clockMHz", "direction"))
+    ] = None
+    """The same by the clock that was set, where it is known of that one; absent where only the above is."""
 
 
 class GpuReport(Contract):

@@ -12,8 +12,8 @@ EXPORTS = """
     FrontierPoint GpuReport Granularity InjectionReport Instruction InstructionMeasurement InstructionTime JobPlanSpec
     JobReference JobReport KindProfile MeasuredSavings Measurement MetricRow Mismatch Mode NodeReportStatus
     OldPythonReport Phase PlanSummary
-    ProfilePoint Profiling Purpose RankReport RankState StagePlan StageProfile Sweep SwitchingLag Topology Transfer
-    WaitMeasurement WithdrawnPlan api_name arm_of content_hash meets next_boundary
+    ProfilePoint Profiling Purpose RankReport RankState StagePlan StageProfile Sweep SwitchingLag TargetLag Topology
+    Transfer WaitMeasurement WithdrawnPlan api_name arm_of content_hash meets next_boundary
 """
 
 
