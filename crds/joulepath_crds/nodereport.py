@@ -19,6 +19,7 @@ __all__ = [
     "MOST_BLOCKS",
     "MOST_INJECTIONS",
     "MOST_OLD_PYTHONS",
+    "MOST_TARGETS",
     "REPORT_INTERVAL_S",
     "BlockReport",
     "GpuReport",
@@ -40,6 +41,8 @@ MOST_INJECTIONS: Final = 128
 """Containers that a node reports: two for each GPU that it may report, 100 KB at most."""
 MOST_OLD_PYTHONS: Final = 64
 """Pods that a node reports for their Python, the newest: as many as have a GPU of their own."""
+MOST_TARGETS: Final = 64
+"""Clocks and directions of which lags are told."""
 INJECTOR_ABSENT: Final = "Absent"
 INJECTOR_READY: Final = "Ready"
 INJECTOR_UNHEARD: Final = "Unheard"
@@ -76,9 +79,13 @@ class SwitchingLag(Contract):
     """Seconds to a lower clock, 95th percentile."""
     samples: Annotated[int, Field(ge=0)]
     """Switches measured."""
-    targets: Annotated[
-        tuple[TargetLag, ...] | None, Field(max_length=64, json_schema_extra=list_by("clockMHz", "direction"))
-    ] = None
+    targets: (
+        Annotated[
+            tuple[TargetLag, ...],
+            Field(max_length=MOST_TARGETS, json_schema_extra=list_by("clockMHz", "direction")),
+        ]
+        | None
+    ) = None
     """The same by the clock that was set, where it is known of that one; absent where only the above is."""
 
 

@@ -32,13 +32,13 @@ def lags_of(lag: SwitchingLag, default_clock_mhz: int) -> LagTable:
     # That of default clocks comes last: no plan has a lock at the same clock.
     for row in sorted(lag.targets, key=lambda row: -row.clock_mhz):
         rows.setdefault(row.clock_mhz or default_clock_mhz, {})[row.direction] = (row.median_s, row.p95_s)
-    return replace(
-        _table(_longer(up, down), down),
-        targets={
-            clock: _table(known.get("up") or _longer(up, known["down"]), known.get("down", down))
-            for clock, known in rows.items()
-        },
-    )
+    if "up" in (default := rows.get(default_clock_mhz, {})):
+        default["down"] = default["up"]  # nothing is lowered to them
+    tables = {
+        clock: _table(known.get("up") or _longer(up, known["down"]), known.get("down", down))
+        for clock, known in rows.items()
+    }
+    return replace(_table(_longer(up, down), down), targets=tables)
 
 
 def lags_or_assumed(lag: SwitchingLag | None, default_clock_mhz: int) -> LagTable:

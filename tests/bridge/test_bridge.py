@@ -133,7 +133,7 @@ def test_a_target_has_the_lags_measured_to_it_and_is_raised_to_by_the_longer_one
         for clock, way, s in rows
     ]
     table = lags_of(SwitchingLag.from_api(LAG.to_api() | {"targets": told}), CAP_MHZ)
-    assert table.of(CAP_MHZ) == LagTable(0.01, 0.003, 0.02, 0.005), "default clocks are told as 0"
+    assert table.of(CAP_MHZ) == LagTable(0.01, 0.01, 0.02, 0.02), "nothing is lowered to default clocks"
     assert table.of(900) == LagTable(0.02, 0.03, 0.04, 0.06)
     assert table.of(800) == LagTable(0.04, 0.04, 0.08, 0.08)
     assert table.of(1000) == table

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from joulepath_crds import SwitchingLag, TargetLag
+from joulepath_crds import MOST_TARGETS, SwitchingLag, TargetLag
 from joulepath_operator.facts.lags import pooled
 
 
@@ -35,6 +35,14 @@ def test_a_gpu_that_does_not_know_a_target_raises_to_it_by_what_it_knows_of_all(
 def test_single_switches_of_many_gpus_are_counted_together() -> None:
     seen = [lag(0.01, row(900, "down", 0.001 * gpu, 0.001 * gpu, samples=1)) for gpu in range(1, 6)]
     assert pooled(seen).targets == (row(900, "down", 0.005, 0.005, 5),)
+
+
+def test_of_more_targets_than_are_told_those_measured_most_often_stay() -> None:
+    gpus = [lag(0.01, *(row(300 + 100 * gpu + at, "down", 0.01, 0.01, 1 + at) for at in range(32))) for gpu in range(8)]
+    targets = pooled(gpus).targets
+    assert targets is not None
+    assert len(targets) == MOST_TARGETS
+    assert min(row.samples for row in targets) > 20
 
 
 def test_of_older_agents_that_know_no_targets_two_numbers_are_known() -> None:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from statistics import median
 from typing import Literal
 
-from joulepath_crds import SwitchingLag, TargetLag
+from joulepath_crds import MOST_TARGETS, SwitchingLag, TargetLag
 
 __all__ = ["pooled"]
 
@@ -22,13 +22,14 @@ def pooled(lags: Sequence[SwitchingLag]) -> SwitchingLag:
     """The lag to plan with for these GPUs, one at least."""
     up_s, down_s = (max(lag.up_median_s for lag in lags), max(lag.down_median_s for lag in lags))
     keys = sorted({(row.clock_mhz, row.direction) for lag in lags for row in lag.targets or ()})
+    rows = [_row(lags, *key) for key in keys]
     return SwitchingLag(
         up_median_s=up_s,
         up_p95_s=max(up_s, median(lag.up_p95_s for lag in lags)),
         down_median_s=down_s,
         down_p95_s=max(down_s, median(lag.down_p95_s for lag in lags)),
         samples=sum(lag.samples for lag in lags),
-        targets=tuple(_row(lags, *key) for key in keys) or None,
+        targets=tuple(sorted(rows, key=lambda row: -row.samples)[:MOST_TARGETS]) or None,
     )
 
 
