@@ -118,6 +118,10 @@ bench-fit: venv ## What completing a profile costs, by a known truth; writes ben
 bench-profiling: venv ## What profiling a job costs and how well the frontier is known then, by a known truth; writes benchmarks/results/profiling.json
 	@$(PY) benchmarks/profiling.py $(ARGS)
 
+.PHONY: bench-lags
+bench-lags: venv ## What lags by target bring to plans beside two numbers, by lags that are known; writes benchmarks/results/lags.json
+	@$(PY) benchmarks/lags.py
+
 .PHONY: bench-guard
 bench-guard: venv ## What the agent's guards find and refuse wrongly, in 10,000 simulated jobs; writes benchmarks/results/guard.json
 	@$(PY) benchmarks/guard.py $(ARGS)

@@ -20,8 +20,9 @@ _Spread: TypeAlias = tuple[float, float]
 def lags_of(lag: SwitchingLag, default_clock_mhz: int) -> LagTable:
     """A row for each clock that was set, and one for all others. What is measured is a median and its 95th percentile.
 
-    Agents keep the same rule: to a clock that was only lowered to, or is unknown, a raise goes by the longer of the two
-    directions. Those that tell no targets raise by one number.
+    Agents keep the same rule: to a clock that was only lowered to, a raise goes by that lag, lengthened as raises are
+    longer than lowerings; to one that is unknown by the longer one of the two. Agents that tell no targets raise by one
+    number.
 
     default_clock_mhz: what default clocks amount to.
     """
@@ -34,11 +35,12 @@ def lags_of(lag: SwitchingLag, default_clock_mhz: int) -> LagTable:
         rows.setdefault(row.clock_mhz or default_clock_mhz, {})[row.direction] = (row.median_s, row.p95_s)
     if "up" in (default := rows.get(default_clock_mhz, {})):
         default["down"] = default["up"]  # nothing is lowered to them
+    longer = max(1.0, up[0] / down[0]) if down[0] else 1.0
     tables = {
-        clock: _table(known.get("up") or _longer(up, known["down"]), known.get("down", down))
+        clock: _table(known.get("up") or _times(longer, known["down"]), known.get("down", down))
         for clock, known in rows.items()
     }
-    return replace(_table(_longer(up, down), down), targets=tables)
+    return replace(_table((max(up[0], down[0]), max(up[1], down[1])), down), targets=tables)
 
 
 def lags_or_assumed(lag: SwitchingLag | None, default_clock_mhz: int) -> LagTable:
@@ -50,5 +52,5 @@ def _table(up: _Spread, down: _Spread) -> LagTable:
     return LagTable(up[0], down[0], up[1], down[1])
 
 
-def _longer(one: _Spread, other: _Spread) -> _Spread:
-    return max(one[0], other[0]), max(one[1], other[1])
+def _times(factor: float, one: _Spread) -> _Spread:
+    return factor * one[0], factor * one[1]

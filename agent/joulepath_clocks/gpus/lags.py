@@ -4,8 +4,8 @@ A switch is over at the first look that is within a step of the GPU's grid of wh
 beyond: a GPU that a cap holds never gets to the clock itself, but wavers around where it settles.
 
 Lags depend mostly on the clock that is switched to, so they are kept by target and direction. A sweep raises to default
-clocks alone. To a clock that was only lowered to, a raise goes by that lag, where it is longer than those of raises to
-others; to one that is unknown by the longer of the two directions.
+clocks alone. To a clock that was only lowered to, a raise goes by that lag, lengthened as raises are longer than
+lowerings, by their medians; to one that is unknown by the longer one of all raises and all lowerings.
 """
 
 from __future__ import annotations
@@ -149,13 +149,14 @@ class Lags:
             for clock, lags in sorted(self._lags[way].items())
             if len(lags) >= (_FEWEST_RAISES if way == "up" else 1)
         ]
-        if up:
-            of_all_s = _quantile(up, 0.95)
-            longer_s = {row.clock_mhz: max(of_all_s, row.p95_s) for row in rows if row.direction == "down"}
-            raises_s = {row.clock_mhz: row.p95_s for row in rows if row.direction == "up"}
-            self.up = UpLags(max(of_all_s, _quantile(down, 0.95) if down else 0.0), longer_s | raises_s)
-        if up and down:
-            up_s, down_s = ([_quantile(side, share) for share in (0.5, 0.95)] for side in (up, down))
+        if not up:
+            return
+        up_s, down_s = ([_quantile(side, share) if side else 0.0 for share in (0.5, 0.95)] for side in (up, down))
+        longer = max(1.0, up_s[0] / down_s[0]) if down_s[0] else 1.0
+        as_lowered_s = {row.clock_mhz: longer * row.p95_s for row in rows if row.direction == "down"}
+        raises_s = {row.clock_mhz: row.p95_s for row in rows if row.direction == "up"}
+        self.up = UpLags(max(up_s[1], down_s[1]), as_lowered_s | raises_s)
+        if down:
             self.summary = LagSummary(up_s[0], up_s[1], down_s[0], down_s[1], len(known), tuple(rows))
 
 
