@@ -21,8 +21,8 @@ def lags_of(lag: SwitchingLag, default_clock_mhz: int) -> LagTable:
     """A row for each clock that was set, and one for all others. What is measured is a median and its 95th percentile.
 
     Agents keep the same rule: to a clock that was only lowered to, a raise goes by that lag, lengthened as raises are
-    longer than lowerings; to one that is unknown by the longer one of the two. Agents that tell no targets raise by one
-    number.
+    longer than lowerings, and no shorter than that to default clocks; to one that is unknown by the longer one of all
+    raises and all lowerings. Agents that tell no targets raise by one number.
 
     default_clock_mhz: what default clocks amount to.
     """
@@ -35,12 +35,16 @@ def lags_of(lag: SwitchingLag, default_clock_mhz: int) -> LagTable:
         rows.setdefault(row.clock_mhz or default_clock_mhz, {})[row.direction] = (row.median_s, row.p95_s)
     if "up" in (default := rows.get(default_clock_mhz, {})):
         default["down"] = default["up"]  # nothing is lowered to them
-    longer = max(1.0, up[0] / down[0]) if down[0] else 1.0
+    others, longer = _longer(up, down), max(1.0, up[0] / down[0]) if down[0] else 1.0
+    least = default.get("up", others)
     tables = {
-        clock: _table(known.get("up") or _times(longer, known["down"]), known.get("down", down))
+        clock: _table(
+            known.get("up") or _longer(least, (longer * known["down"][0], longer * known["down"][1])),
+            known.get("down", down),
+        )
         for clock, known in rows.items()
     }
-    return replace(_table((max(up[0], down[0]), max(up[1], down[1])), down), targets=tables)
+    return replace(_table(others, down), targets=tables)
 
 
 def lags_or_assumed(lag: SwitchingLag | None, default_clock_mhz: int) -> LagTable:
@@ -52,5 +56,5 @@ def _table(up: _Spread, down: _Spread) -> LagTable:
     return LagTable(up[0], down[0], up[1], down[1])
 
 
-def _times(factor: float, one: _Spread) -> _Spread:
-    return factor * one[0], factor * one[1]
+def _longer(one: _Spread, other: _Spread) -> _Spread:
+    return max(one[0], other[0]), max(one[1], other[1])

@@ -126,9 +126,7 @@ def test_lags_are_the_measured_ones_or_safe() -> None:
     assert lags_or_assumed(None, CAP_MHZ) == LagTable.constant(ASSUMED_LAG_S)
 
 
-def test_a_target_has_its_own_lags_and_is_raised_to_as_it_is_lowered_to_where_that_is_all_known() -> (
-    None
-):
+def test_a_target_has_its_own_lags_and_is_raised_to_as_it_is_lowered_to_where_that_is_all_known() -> None:
     rows = ((0, "up", 0.01), (CAP_MHZ, "up", 0.5), (900, "up", 0.02), (900, "down", 0.03), (800, "down", 0.04))
     told = [
         {"clockMHz": clock, "direction": way, "medianSeconds": s, "p95Seconds": 2 * s, "samples": 3}

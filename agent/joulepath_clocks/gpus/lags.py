@@ -5,7 +5,8 @@ beyond: a GPU that a cap holds never gets to the clock itself, but wavers around
 
 Lags depend mostly on the clock that is switched to, so they are kept by target and direction. A sweep raises to default
 clocks alone. To a clock that was only lowered to, a raise goes by that lag, lengthened as raises are longer than
-lowerings, by their medians; to one that is unknown by the longer one of all raises and all lowerings.
+lowerings, by their medians, and no shorter than that to default clocks; to one that is unknown by the longer one of all
+raises and all lowerings.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal
+
+from joulepath_clocks.gpus.wish import DEFAULT
 
 __all__ = ["UNKNOWN_LAG_S", "LagSummary", "Lags", "Switch", "TargetLag", "UpLags", "Way"]
 
@@ -153,9 +156,10 @@ class Lags:
             return
         up_s, down_s = ([_quantile(side, share) if side else 0.0 for share in (0.5, 0.95)] for side in (up, down))
         longer = max(1.0, up_s[0] / down_s[0]) if down_s[0] else 1.0
-        as_lowered_s = {row.clock_mhz: longer * row.p95_s for row in rows if row.direction == "down"}
-        raises_s = {row.clock_mhz: row.p95_s for row in rows if row.direction == "up"}
-        self.up = UpLags(max(up_s[1], down_s[1]), as_lowered_s | raises_s)
+        raises, others_s = {row.clock_mhz: row.p95_s for row in rows if row.direction == "up"}, max(up_s[1], down_s[1])
+        least_s = raises.get(DEFAULT, others_s)
+        lowered = {row.clock_mhz: max(least_s, longer * row.p95_s) for row in rows if row.direction == "down"}
+        self.up = UpLags(others_s, lowered | raises)
         if down:
             self.summary = LagSummary(up_s[0], up_s[1], down_s[0], down_s[1], len(known), tuple(rows))
 
