@@ -124,6 +124,10 @@ bench-profiling: venv ## What profiling a job costs and how well the frontier is
 bench-looks: venv ## What a look of the operator takes of a large job; writes benchmarks/results/looks.json
 	@$(PY) benchmarks/looks.py $(ARGS)
 
+.PHONY: bench-lags
+bench-lags: venv ## What lags by target bring to plans beside two numbers, by lags that are known; writes benchmarks/results/lags.json
+	@$(PY) benchmarks/lags.py
+
 .PHONY: bench-guard
 bench-guard: venv ## What the agent's guards find and refuse wrongly, in 10,000 simulated jobs; writes benchmarks/results/guard.json
 	@$(PY) benchmarks/guard.py $(ARGS)

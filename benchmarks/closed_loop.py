@@ -2,16 +2,18 @@
 operator's decisions and the planner, on one node of eight virtual GPUs and without Kubernetes.
 
     python benchmarks/closed_loop.py --lag-ms 5 10 20 100 [--time-scale 0.55] [--detail FILE]
+    python benchmarks/closed_loop.py --slow-targets 900-1100 [--two-numbers]
     python benchmarks/closed_loop.py --framework megatron --options '{"chunks": 2}' [--environment megatron-0.16.1]
     python benchmarks/closed_loop.py --framework torch --options '{"schedule": "ScheduleZBVZeroBubble", "chunks": 2}'
     python benchmarks/closed_loop.py --framework replicas --options '{"microbatches": 2}' --slowdown 5
 
 Each line of the result is one run: the job is profiled by a sweep, planned, and measured in interleaved plan and
 control blocks, by the same code and rules as on a cluster. A replay of published data on virtual GPUs, no GPU
-measurement. Writes benchmarks/results/closed_loop.json. With --framework it is the schedules of Megatron-core,
+measurement. Writes benchmarks/results/closed_loop.json. With --slow-targets, to which switches take 60 ms, the operator
+is told lags by target, or two numbers as by an older agent; with --framework it is the schedules of Megatron-core,
 DeepSpeed or torch that train, on four GPUs with stages of different length, or replicas without a pipeline (torch's
 DDP), on two. Of a training that stands in docs/frameworks.md's table the last run is kept in
-benchmarks/results/frameworks.json; else nothing is written.
+benchmarks/results/frameworks.json; else, and with --slow-targets, nothing is written.
 """
 
 from __future__ import annotations
@@ -61,6 +63,7 @@ class Loop:
 
     agent: subprocess.Popen[str]
     spec: EnergyPlanSpec
+    two_numbers: bool = False
     seen: Observation = field(init=False)
 
     def __post_init__(self) -> None:
@@ -72,6 +75,10 @@ class Loop:
     def turn(self) -> NodeReportStatus:
         """One reconciliation."""
         report = report_of(self.agent)
+        if self.two_numbers:
+            bare = [gpu.lag and gpu.lag.model_copy(update={"targets": None}) for gpu in report.gpus]
+            gpus = zip(report.gpus, bare, strict=True)
+            report = report.model_copy(update={"gpus": tuple(g.model_copy(update={"lag": lag}) for g, lag in gpus)})
         nodes = tuple(NodeJob("node", job, report.gpus) for job in report.jobs)
         self.seen = replace(self.seen, nodes=nodes)
         decision = decide(self.seen)
@@ -108,11 +115,13 @@ def report_of(agent: subprocess.Popen[str]) -> NodeReportStatus:
 
 @contextmanager
 def node(
-    folder: Path, gpus: model.Model, count: int, scale: float, lag_ms: float
+    folder: Path, gpus: model.Model, count: int, scale: float, lag_ms: float, slow_targets: str = ""
 ) -> Iterator[tuple[subprocess.Popen[str], dict[str, str]]]:
     """Virtual GPUs, a warden and an agent; the environment in which training processes find both."""
     path = folder / "gpus" / "state"
-    options = state.Options(gpus=count, node="bench", time_scale=scale, lag_ms=lag_ms, root_only=False)
+    options = state.Options(
+        gpus=count, node="bench", time_scale=scale, lag_ms=lag_ms, slow_targets=slow_targets, root_only=False
+    )
     state.create(path, gpus, options)
     environment = {
         **os.environ,
@@ -181,11 +190,11 @@ def replicas(options: dict[str, Any]) -> Training:
 
 
 @contextmanager
-def trained(made: Training, scale: float, lag_ms: float) -> Iterator[subprocess.Popen[str]]:
+def trained(made: Training, scale: float, lag_ms: float, slow_targets: str = "") -> Iterator[subprocess.Popen[str]]:
     """The agent of a node where that training runs."""
     with (
         tempfile.TemporaryDirectory() as name,
-        node(Path(name), made.gpus, made.ranks, scale, lag_ms) as (agent, environment),
+        node(Path(name), made.gpus, made.ranks, scale, lag_ms, slow_targets) as (agent, environment),
     ):
         command = [str(made.python), "-m", "torch.distributed.run", "--nproc-per-node", str(made.ranks), *made.script]
         environment["PYTHONPATH"] += f":{ROOT / 'lab'}:{ROOT}"
@@ -200,18 +209,16 @@ def trained(made: Training, scale: float, lag_ms: float) -> Iterator[subprocess.
             training.wait(30)
 
 
-def run(
-    made: Training, scale: float, lag_ms: float, granularity: str, slowdown: float, pairs: int, detail: Path | None
-) -> dict[str, Any]:
+def run(made: Training, lag_ms: float, options: argparse.Namespace) -> dict[str, Any]:
     """One training under control, until so many pairs of blocks are measured, or nothing is to be saved."""
     spec = EnergyPlanSpec(
         job=JobReference(name="job"),
-        granularity=Granularity(granularity),
-        max_slowdown_percent=slowdown,
-        measurement=Measurement(pairs=pairs),
+        granularity=Granularity(options.granularity),
+        max_slowdown_percent=options.slowdown,
+        measurement=Measurement(pairs=options.pairs),
     )
-    with trained(made, scale, lag_ms) as agent:
-        loop = Loop(agent, spec)
+    with trained(made, options.time_scale, lag_ms, options.slow_targets) as agent:
+        loop = Loop(agent, spec, options.two_numbers)
         told = ""
         limit = time.monotonic() + LONGEST_S
         while time.monotonic() < limit:
@@ -226,9 +233,11 @@ def run(
             ):
                 break
             time.sleep(0.5)
-        if detail is not None:
+        if options.detail is not None:
             plans = [one.spec.to_api() for one in loop.seen.plans]
-            detail.write_text(json.dumps({"report": report.to_api(), "plans": plans, "status": status.to_api()}))
+            options.detail.write_text(
+                json.dumps({"report": report.to_api(), "plans": plans, "status": status.to_api()})
+            )
     plan = status.plan
     result: dict[str, Any] = {"lag_ms": lag_ms, "phase": str(status.phase), "message": status.message}
     if plan is not None:
@@ -255,6 +264,8 @@ def main() -> None:
     """Runs each lag once."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--lag-ms", type=float, nargs="+", default=[5, 10, 20, 100])
+    parser.add_argument("--slow-targets", default="", help="clocks, in MHz, to which switches take 60 ms: 900-1100")
+    parser.add_argument("--two-numbers", action="store_true", help="tell the operator no lags by target")
     parser.add_argument("--time-scale", type=float, default=0.55)
     parser.add_argument("--granularity", default="auto")
     parser.add_argument("--pairs", type=int, default=8, help="of blocks to measure, 4 at least (default: %(default)s)")
@@ -272,18 +283,16 @@ def main() -> None:
     elif options.framework is not None:
         made = of_framework(options.framework, options.environment, options.options)
     with cores_awake():
-        runs = [
-            run(made, options.time_scale, lag, options.granularity, options.slowdown, options.pairs, options.detail)
-            for lag in options.lag_ms
-        ]
+        runs = [run(made, lag, options) for lag in options.lag_ms]
     result = {"virtual": True, "time_scale": options.time_scale, "runs": runs}
     print(json.dumps(result, indent=2))
-    if options.framework is not None:
+    if options.framework is not None and not options.slow_targets:
         environment = options.environment
         if environment is None and options.framework in ("megatron", "deepspeed"):
             environment = frameworks.names(options.framework)[-1]
         if (row := row_of(options.framework, environment, options.options)) is not None:
             keep(row, runs[-1] | {"time_scale": options.time_scale})
+    if options.framework is not None or options.slow_targets:
         return
     (ROOT / "benchmarks/results/closed_loop.json").write_text(json.dumps(result, indent=2) + "\n")
 

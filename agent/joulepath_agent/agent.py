@@ -347,7 +347,7 @@ class Agent:
                 log.warning("%s: lags are unknown until they are measured", told)
             return
         if found is not None:
-            self._channel.say(KnownLags(gpu.uuid, found.lags_s(up=True), found.lags_s(up=False)))
+            self._channel.say(KnownLags(gpu.uuid, found.lags_by_target(up=True), found.lags_by_target(up=False)))
 
     # telling
 

@@ -53,6 +53,7 @@ from joulepath_crds.nodereport import (
     MOST_BLOCKS,
     MOST_INJECTIONS,
     MOST_OLD_PYTHONS,
+    MOST_TARGETS,
     REPORT_INTERVAL_S,
     BlockReport,
     GpuReport,
@@ -64,6 +65,7 @@ from joulepath_crds.nodereport import (
     OldPythonReport,
     RankReport,
     SwitchingLag,
+    TargetLag,
     WaitMeasurement,
 )
 from joulepath_crds.topology import Coordinates, Topology
@@ -103,6 +105,7 @@ __all__ = [
     "MOST_BLOCKS",
     "MOST_INJECTIONS",
     "MOST_OLD_PYTHONS",
+    "MOST_TARGETS",
     "REPORT_INTERVAL_S",
     "TAIL_LAGS",
     "VERSION",
@@ -152,6 +155,7 @@ __all__ = [
     "StageProfile",
     "Sweep",
     "SwitchingLag",
+    "TargetLag",
     "Topology",
     "Transfer",
     "WaitMeasurement",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
@@ -19,6 +19,7 @@ __all__ = [
     "MOST_BLOCKS",
     "MOST_INJECTIONS",
     "MOST_OLD_PYTHONS",
+    "MOST_TARGETS",
     "REPORT_INTERVAL_S",
     "BlockReport",
     "GpuReport",
@@ -30,6 +31,7 @@ __all__ = [
     "OldPythonReport",
     "RankReport",
     "SwitchingLag",
+    "TargetLag",
     "WaitMeasurement",
 ]
 
@@ -39,12 +41,29 @@ MOST_INJECTIONS: Final = 128
 """Containers that a node reports: two for each GPU that it may report, 100 KB at most."""
 MOST_OLD_PYTHONS: Final = 64
 """Pods that a node reports for their Python, the newest: as many as have a GPU of their own."""
+MOST_TARGETS: Final = 64
+"""Clocks and directions of which lags are told."""
 INJECTOR_ABSENT: Final = "Absent"
 INJECTOR_READY: Final = "Ready"
 INJECTOR_UNHEARD: Final = "Unheard"
 INJECTOR_UNTOLD: Final = "Untold"
 REPORT_INTERVAL_S: Final = 30.0
 """Longest time between two reports of a node where anything changes; what is waited for is reported at once."""
+
+
+class TargetLag(Contract):
+    """Seconds from the call that sets one clock to that clock in force, in one direction."""
+
+    clock_mhz: Annotated[int, Field(ge=0)]
+    """Clock that was set, in MHz; 0 is default clocks."""
+    direction: Literal["up", "down"]
+    """Whether it was higher or lower than the clock before."""
+    median_s: Annotated[float, Field(ge=0)]
+    """Seconds, median."""
+    p95_s: Annotated[float, Field(ge=0)]
+    """Seconds, 95th percentile."""
+    samples: Annotated[int, Field(gt=0)]
+    """Switches measured."""
 
 
 class SwitchingLag(Contract):
@@ -60,6 +79,14 @@ class SwitchingLag(Contract):
     """Seconds to a lower clock, 95th percentile."""
     samples: Annotated[int, Field(ge=0)]
     """Switches measured."""
+    targets: (
+        Annotated[
+            tuple[TargetLag, ...],
+            Field(max_length=MOST_TARGETS, json_schema_extra=list_by("clockMHz", "direction")),
+        ]
+        | None
+    ) = None
+    """The same by the clock that was set, where it is known of that one; absent where only the above is."""
 
 
 class GpuReport(Contract):

@@ -55,7 +55,8 @@ class Options:
     """How many GPUs, which ones, and how unkind. Milliseconds are at time scale 1; shares are fractions.
 
     lag_ms is the mean over targets and directions: going down takes 5% more, up 5% less, each target differs by up
-    to lag_target_spread, each call by up to lag_spread. power_variation and time_variation are between GPUs (up to
+    to lag_target_spread, each call by up to lag_spread. For targets in the range slow_targets (MHz, "900-1100") the
+    mean is slow_lag_ms. power_variation and time_variation are between GPUs (up to
     so much), time_noise and energy_noise from kernel to kernel (standard deviation).
     """
 
@@ -66,6 +67,8 @@ class Options:
     lag_ms: float = 10.0
     lag_spread: float = 0.2
     lag_target_spread: float = 0.1
+    slow_targets: str = ""
+    slow_lag_ms: float = 60.0
     block_ms: float = 0.3
     counter_period_ms: float = 100.0
     power_variation: float = 0.03
@@ -225,11 +228,14 @@ def _config(model: Model, o: Options) -> _Config:
     clocks = model.clocks
     count = len(clocks.all_mhz)
 
+    low_mhz, high_mhz = map(int, o.slow_targets.split("-")) if o.slow_targets else (0, 0)
+
     def lags(factor: float) -> ctypes.Array[ctypes.c_double]:
+        means_ms = (o.slow_lag_ms if low_mhz <= clock <= high_mhz else o.lag_ms for clock in clocks.all_mhz)
         return _ByClock(
             *(
-                o.lag_ms / 1e3 * o.time_scale * factor * (1 + chance.uniform(-1, 1) * o.lag_target_spread)
-                for _ in range(count)
+                mean_ms / 1e3 * o.time_scale * factor * (1 + chance.uniform(-1, 1) * o.lag_target_spread)
+                for mean_ms in means_ms
             )
         )
 

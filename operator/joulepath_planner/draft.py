@@ -20,7 +20,7 @@ from joulepath_planner.clocks.reclaim import choose, rounded, rounded_alone
 from joulepath_planner.clocks.repair import TOLERANCE, Assignment, repair
 from joulepath_planner.clocks.rounding import Effort, Rounder, effort
 from joulepath_planner.clocks.switches import calm
-from joulepath_planner.errors import PlanningError, SolverError
+from joulepath_planner.errors import PlanningError, ProfileError, SolverError
 from joulepath_planner.graph.groups import Granularity, groups, least_hold_s, runs
 from joulepath_planner.graph.network import Network
 from joulepath_planner.graph.options import Options, OptionTable
@@ -43,6 +43,9 @@ _MOST_WINDOWED: Final = 2000
 
 _MOST_OPTIONS: Final = 900
 """Of all groups together, up to which the best clocks are looked for."""
+
+_QUICK: Final = 2
+"""A clock that takes up to so many times as long to switch to as the default one is quick."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +88,7 @@ class Drafting:
     ) -> None:
         self.problem = Problem.of(pipeline)
         self.referee = Referee(pipeline)
-        clocks = {point.clock_mhz for series in pipeline.profile.points.values() for point in series}
-        self._lags = lags and lags.among(clocks)
+        self._lags = lags and lags.among(pipeline.profile.clocks_mhz)
         self.fixed, self._reserve = fixed, reserve
         self._min_dwell_s = min_dwell_s
         self._network = Network(self.problem.graph)
@@ -201,11 +203,39 @@ class Drafting:
     def runs(self) -> list[list[int]]:
         """The groups of instruction granularity: instructions alone where they last long enough for a clock of their
         own, others together with their neighbours."""
-        up_s, p95_s = (self._lags.worst_p95_up_s, self._lags.worst_p95_s) if self._lags else (0.0, 0.0)
+        return self._runs(self._lags)
+
+    def _runs(self, lags: LagTable | None) -> list[list[int]]:
+        up_s, p95_s = (lags.worst_p95_up_s, lags.worst_p95_s) if lags else (0.0, 0.0)
         profile, graph = self.problem.pipeline.profile, self.problem.graph
         lasts_s = [profile.default(one.stage, one.kind).time_s for one in graph.instructions]
         least_s = max(least_hold_s(lasts_s, p95_s), self._min_dwell_s + up_s if self._min_dwell_s else 0.0)
         return runs(graph, lasts_s, least_s)
+
+    def quick_draft(self, deadline_s: float, polish_s: float = 0.0, below_j: float = math.inf) -> Draft | None:
+        """As `draft` at instruction granularity, with clocks alone that are quick to switch to; None as well where no
+        more instructions have clocks of their own then."""
+        quick = self._quick
+        if quick is None or (draft := quick.draft("instruction", deadline_s, polish_s, below_j)) is None:
+            return None
+        draft = self.held(draft, deadline_s)
+        return draft if draft.replay.iteration_time_s <= deadline_s * (1 + TOLERANCE) else None
+
+    @cached_property
+    def _quick(self) -> Drafting | None:
+        lags, pipeline = self._lags, self.problem.pipeline
+        if lags is None:
+            return None
+        profile = pipeline.profile
+        limit_s = _QUICK * max(lags.p95_s(profile.default_clock_mhz(stage)) for stage in profile.stages)
+        quick = {clock for clock in profile.clocks_mhz if lags.p95_s(clock) <= limit_s}
+        if len(self._runs(lags.among(quick))) <= len(self.runs):
+            return None
+        try:
+            thinned = replace(pipeline, profile=profile.among(quick))
+        except ProfileError:  # nothing is left to choose from
+            return None
+        return Drafting(thinned, lags, reserve=self._reserve, fixed=self.fixed, min_dwell_s=self._min_dwell_s)
 
     def shares(self, granularity: Granularity) -> bool:
         """Whether clocks are shared such that a coarser granularity may be cheaper, with its fewer switches."""

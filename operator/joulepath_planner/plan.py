@@ -185,6 +185,10 @@ def planned(
             best = draft
         if draft and not drafting.shares(coarser):
             break
+    if granularity in ("auto", "instruction"):
+        draft = drafting.quick_draft(deadline_s, polish_s, best.replay.energy_j)
+        if draft and draft.replay.energy_j < best.replay.energy_j:
+            best = draft
     return _plan(drafting, deadline_s, best, drafting.bound_below_j(best, deadline_s), uncapped)
 
 

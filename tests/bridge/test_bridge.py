@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from joulepath_bridge.lags import ASSUMED_LAG_S, lags_of, lags_or_assumed
@@ -120,8 +122,22 @@ def test_of_another_schedule_only_what_it_has_is_taken() -> None:
 
 
 def test_lags_are_the_measured_ones_or_safe() -> None:
-    assert lags_or_assumed(LAG) == lags_of(LAG) == LagTable(0.002, 0.003, 0.004, 0.005)
-    assert lags_or_assumed(None) == LagTable.constant(ASSUMED_LAG_S)
+    assert lags_or_assumed(LAG, CAP_MHZ) == lags_of(LAG, CAP_MHZ) == LagTable(0.002, 0.003, 0.004, 0.005)
+    assert lags_or_assumed(None, CAP_MHZ) == LagTable.constant(ASSUMED_LAG_S)
+
+
+def test_a_target_has_its_own_lags_and_is_raised_to_as_it_is_lowered_to_where_that_is_all_known() -> None:
+    rows = ((0, "up", 0.01), (CAP_MHZ, "up", 0.5), (900, "up", 0.02), (900, "down", 0.03), (800, "down", 0.04))
+    told = [
+        {"clockMHz": clock, "direction": way, "medianSeconds": s, "p95Seconds": 2 * s, "samples": 3}
+        for clock, way, s in rows
+    ]
+    table = lags_of(SwitchingLag.from_api(LAG.to_api() | {"targets": told}), CAP_MHZ)
+    assert table.of(CAP_MHZ) == LagTable(0.01, 0.01, 0.02, 0.02), "nothing is lowered to default clocks"
+    assert table.of(900) == LagTable(0.02, 0.03, 0.04, 0.06)
+    assert table.of(800) == LagTable(0.04, 0.04, 0.08, 0.08)
+    assert table.of(1000) == table
+    assert replace(table, targets={}) == LagTable(0.003, 0.003, 0.005, 0.005)
 
 
 def test_each_stage_is_told_its_order_its_clocks_and_how_long_they_take() -> None:

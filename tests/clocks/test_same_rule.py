@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from unittest.mock import patch
 
 import pytest
@@ -17,8 +17,11 @@ from hypothesis import strategies as st
 
 import joulepath_crds
 import joulepath_planner.referee.replay
+from joulepath_bridge.lags import lags_of
+from joulepath_clocks.gpus.lags import Lags, UpLags, Way
 from joulepath_clocks.gpus.wish import DEFAULT, Wish
 from joulepath_clocks.ranks.conductor import OVERRUN, Conductor
+from joulepath_operator.facts.lags import pooled
 from joulepath_planner import (
     Event,
     LagTable,
@@ -82,6 +85,15 @@ SCHEDULES = st.one_of(
 )
 
 
+TARGETS = st.sampled_from(CLOCKS_MHZ)
+ROWS = st.builds(
+    lambda p95_s, up, down: LagTable(up * p95_s, down * p95_s, p95_s, p95_s),
+    st.sampled_from((0.0, 0.01, 0.1, 0.5)),
+    st.floats(0.1, 1.0),
+    st.floats(0.1, 1.0),
+)
+
+
 @st.composite
 def profiles(draw: st.DrawFn, schedule: Schedule) -> Profile:
     """A profile of each kind that the schedule runs, slower at lower clocks."""
@@ -101,7 +113,8 @@ def cases(draw: st.DrawFn) -> Case:
     schedule = draw(SCHEDULES)
     p95_s = draw(st.sampled_from((0.0, 0.005, 0.05, 0.2, 1.0)))
     median_s, lower_s = (p95_s * draw(st.floats(0.1, 1.0)) for _ in range(2))
-    lags = LagTable(median_s, lower_s, p95_s, max(p95_s, lower_s))
+    lags = LagTable(median_s, lower_s, p95_s, max(p95_s, lower_s), targets=draw(st.dictionaries(TARGETS, ROWS)))
+    to_default_s = lags.of(CLOCKS_MHZ[0]).p95_up_s
     tails = st.sampled_from((None, 0.0, 0.5, 1.0, 3.9, 4.0, 4.1, 9.0))
     tail_lags = {stage: draw(tails) for stage in range(schedule.stages)}
     edges = [(stage, stage + 1, "F") for stage in range(schedule.stages - 1)]
@@ -109,7 +122,7 @@ def cases(draw: st.DrawFn) -> Case:
         schedule,
         draw(profiles(schedule)),
         transfer_s={edge: draw(st.floats(0.0, 0.1)) for edge in edges},
-        tail_s={stage: count * (p95_s or 0.05) for stage, count in tail_lags.items() if count is not None},
+        tail_s={stage: count * (to_default_s or 0.05) for stage, count in tail_lags.items() if count is not None},
     )
     clocks = [[draw(st.sampled_from(CLOCKS_MHZ)) for _ in order] for order in schedule.orders]
     instructions = [one for order in schedule.orders for one in order]
@@ -186,7 +199,8 @@ def conducted(case: Case, rank: int, iterations: list[tuple[float, tuple[Event, 
         (one, clock, case.pipeline.profile.at(one.stage, one.kind, clock)[0])
         for one, clock in zip(order, case.clocks[rank], strict=True)
     ]
-    conductor = Conductor(0, stages, case.lags.p95_up_s, tail_s=tail_s or 0.0, order=order)
+    known = {clock % CLOCKS_MHZ[0]: row.p95_up_s for clock, row in case.lags.targets.items()}  # 0 is default clocks
+    conductor = Conductor(0, stages, UpLags(case.lags.p95_up_s, known), tail_s=tail_s or 0.0, order=order)
     conductor.set_plan(
         Plan(
             purpose=Purpose.ENFORCE,
@@ -228,7 +242,7 @@ def overran(case: Case, rank: int, first: Event) -> bool:
     """Whether an agent would take an iteration's first instruction for an evaluation: the referee knows none."""
     one = first.instruction
     predicted_s, _ = case.pipeline.profile.at(one.stage, one.kind, case.clocks[rank][0])
-    return first.duration_s >= OVERRUN * predicted_s + case.lags.p95_up_s - SAME_S
+    return first.duration_s >= OVERRUN * predicted_s + case.lags.of(CLOCKS_MHZ[0]).p95_up_s - SAME_S
 
 
 @pytest.mark.slow
@@ -256,6 +270,23 @@ def test_conductor_and_referee_order_the_same_clocks_at_the_same_times(case: Cas
         of_referee = [order for order in orders if begun_s - SAME_S <= order[0] < (ITERATIONS + 1) * pace_s]
         assert [clock for _, clock in of_conductor] == [clock for _, clock in of_referee]
         assert [at for at, _ in of_conductor] == pytest.approx([at for at, _ in of_referee], abs=SAME_S)
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(("up", "down")), st.sampled_from((DEFAULT, *CLOCKS_MHZ[1:])), st.floats(0.001, 0.5)),
+        max_size=30,
+    )
+)
+def test_a_raise_goes_by_the_lag_that_the_operator_has_it_go_by(measured: list[tuple[Way, int, float]]) -> None:
+    lags = Lags()
+    for way, ordered_mhz, lag_s in measured:
+        lags.add(way, ordered_mhz, lag_s)
+    assume((summary := lags.summary) is not None)
+    assert summary is not None
+    table = lags_of(pooled([joulepath_crds.SwitchingLag(**asdict(summary))]), CLOCKS_MHZ[0])
+    for ordered_mhz in (DEFAULT, *CLOCKS_MHZ[1:], 700):
+        assert lags.up.to(ordered_mhz) == pytest.approx(table.of(ordered_mhz or CLOCKS_MHZ[0]).p95_up_s)
 
 
 def test_all_call_the_same_slowdown_none() -> None:

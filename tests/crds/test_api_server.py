@@ -34,6 +34,8 @@ from joulepath_crds import (
     RankReport,
     StagePlan,
     StageProfile,
+    SwitchingLag,
+    TargetLag,
     Topology,
     content_hash,
 )
@@ -45,6 +47,17 @@ pytestmark = pytest.mark.cluster
 EXAMPLES = Path(__file__).parents[2] / "examples"
 TOPOLOGY = Topology(schedule="1F1B", stages=8, microbatches=12, gpu_model="A100", default_clock_mhz=1410)
 JOB: Mapping[str, Any] = {"name": "gpt3"}
+LAG = SwitchingLag(
+    up_median_s=0.01,
+    up_p95_s=0.02,
+    down_median_s=0.01,
+    down_p95_s=0.02,
+    samples=6,
+    targets=(
+        TargetLag(clock_mhz=0, direction="up", median_s=0.01, p95_s=0.02, samples=3),
+        TargetLag(clock_mhz=900, direction="down", median_s=0.01, p95_s=0.02, samples=3),
+    ),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,6 +314,7 @@ def test_a_profile_is_accepted(api: Api) -> None:
         blocking_power=(BlockingPower(clock_mhz=1410, power_w=83.6),),
         iteration_time_s=2.84,
         energy_per_iteration_j=7000.0,
+        lag=LAG,
     )
     stored = api.apply("EnergyProfile", "gpt3", spec=profile.to_api())
     assert EnergyProfileSpec.from_api(stored["spec"]) == profile
@@ -318,8 +332,9 @@ def test_a_node_report_is_a_status_and_nothing_else(api: Api) -> None:
         schedule="1F1B",
         microbatches=12,
     )
+    gpu = GpuReport(uuid="GPU-1", model="A100", default_clock_mhz=1410, supported_clocks_mhz=(1410, 1395), lag=LAG)
     report = NodeReportStatus(
-        gpus=(GpuReport(uuid="GPU-1", model="A100", default_clock_mhz=1410, supported_clocks_mhz=(1410, 1395)),),
+        gpus=(gpu,),
         jobs=(JobReport(job_uid="0d3e", namespace="default", job="gpt3", world_size=8, ranks=(rank,)),),
     )
     api.apply("NodeReport", "node0")

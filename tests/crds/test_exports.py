@@ -6,15 +6,14 @@ import joulepath_crds
 
 EXPORTS = """
     ANNOTATION GROUP INJECTOR_ABSENT INJECTOR_READY INJECTOR_UNHEARD INJECTOR_UNTOLD INSTRUCTION_KINDS MARGIN
-    MOST_BLOCKS MOST_INJECTIONS MOST_OLD_PYTHONS
+    MOST_BLOCKS MOST_INJECTIONS MOST_OLD_PYTHONS MOST_TARGETS
     REPORT_INTERVAL_S TAIL_LAGS VERSION Arm ArmSummary BlockReport BlockingPower Blocks
     Condition Contract Coordinates EarlierRounds EnergyPlanSpec EnergyPlanStatus EnergyProfileSpec Estimate
     FrontierPoint GpuReport Granularity InjectionReport Instruction InstructionMeasurement InstructionTime JobPlanSpec
     JOB_UID_LABEL JobReference JobReport KindProfile MeasuredSavings Measurement MetricRow Mode NodeReportStatus
     OldPythonReport Origin Phase PlanSummary
-    ProfilePoint Profiling Purpose RankReport RankState Reuse Setback StagePlan StageProfile Sweep SwitchingLag Topology
-    Transfer
-    WaitMeasurement WithdrawnPlan api_name arm_of content_hash meets next_boundary
+    ProfilePoint Profiling Purpose RankReport RankState Reuse Setback StagePlan StageProfile Sweep SwitchingLag
+    TargetLag Topology Transfer WaitMeasurement WithdrawnPlan api_name arm_of content_hash meets next_boundary
 """
 
 

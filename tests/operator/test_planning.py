@@ -141,7 +141,8 @@ def test_a_plan_for_a_job_of_noisy_iterations_stands_as_much_more_noise(
     def lateness(made: PlanResult) -> float:
         """Of the iteration, where each slowed instruction takes 1% longer than measured."""
         clocks = [[clock or None for clock in stage.clocks_mhz] for stage in made.stages]
-        return simulate(disturbed, clocks, lags_or_assumed(request_for.lag)).iteration_time_s / made.t_min_s - 1
+        lags = lags_or_assumed(request_for.lag, request_for.profile.default_clock_mhz)
+        return simulate(disturbed, clocks, lags).iteration_time_s / made.t_min_s - 1
 
     calm, stormy = (compute(noisy(request_for, noise)) for noise in (0.01, 0.02))
     assert isinstance(stormy, PlanResult)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from random import Random
 from statistics import median
 
 import pytest
 
-from joulepath_planner import LagTable, plan
+from joulepath_planner import LagTable, plan, simulate
 from tests.planner.pipelines import gpt3
 
 SPREAD = LagTable(0.010, 0.020, 0.015, 0.040, targets={900: LagTable(0.0, 0.1, 0.030, 0.1)})
@@ -39,6 +40,19 @@ def test_without_a_spread_or_a_source_the_lag_is_the_median() -> None:
 def test_targets_of_targets_are_refused() -> None:
     with pytest.raises(ValueError, match="the lags to 900 MHz have targets of their own"):
         LagTable(0, 0, 0, 0, targets={900: SPREAD})
+
+
+def test_a_plan_leaves_out_clocks_that_are_slow_to_switch_to_where_others_then_switch_more_often() -> None:
+    pipeline, two = gpt3(), LagTable(0.010, 0.010, 0.060, 0.060)
+    slow = {clock for clock in pipeline.profile.clocks_mhz if 900 <= clock <= 1100}
+    rows = {clock: LagTable.constant(0.060 if clock in slow else 0.010) for clock in pipeline.profile.clocks_mhz}
+    table = replace(two, targets=rows)
+    by_rows, by_two = plan(pipeline, lags=table), plan(pipeline, lags=two)
+    assert not slow & {clock for row in by_rows.clocks for clock in row}
+    assert by_rows.predicted_savings > by_two.predicted_savings + 0.03
+    seen = simulate(pipeline, by_rows.clocks, table)
+    assert seen.iteration_time_s <= by_rows.t_min_s * (1 + 1e-9)
+    assert seen.energy_j == pytest.approx(by_rows.energy_j)
 
 
 @pytest.mark.slow

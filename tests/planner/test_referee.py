@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -208,6 +209,13 @@ def test_lags_by_target_are_those_of_the_clock_that_is_set() -> None:
     assert simulate(ONE, [[None, 500]], lags).ranks[0][1].duration_s == pytest.approx(0.5 + 0.75 * 4.0)
     lags = LagTable(0.0, 0.0, 0.0, 0.0, targets={1000: LagTable(0.0, 0.5, 0.0, 0.5)})
     assert simulate(ONE, [[None, 500]], lags).ranks[0][1].duration_s == pytest.approx(4.0)
+
+
+def test_how_long_a_tail_is_goes_by_the_lag_to_default_clocks() -> None:
+    pipeline, clocks = replace(ONE, tail_s={0: 0.5}), [[500, 500]]
+    quick, slow = LagTable.constant(0.05), LagTable.constant(0.2)
+    assert simulate(pipeline, clocks, replace(slow, targets={1000: quick})).switches == 2
+    assert simulate(pipeline, clocks, replace(quick, targets={1000: slow})).switches == 0
 
 
 def test_a_seed_draws_lags_within_their_spread_and_always_the_same() -> None:

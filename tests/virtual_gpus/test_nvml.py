@@ -98,6 +98,16 @@ def test_lags_differ_by_target_and_call_within_their_spreads(make_virtual_gpus: 
     assert len(lags) > 1
 
 
+def test_lags_to_slow_targets_are_those_named_for_them_in_both_directions(make_virtual_gpus: MakeVirtualGpus) -> None:
+    for at, (targets, lag_ms) in enumerate(
+        (([900], 2000 * 1.05), ([1110], 100 * 1.05), ([600, 1005], 100 * 1.05 + 2000 * 0.95))
+    ):
+        slow = {"slow_targets": "900-1100", "slow_lag_ms": 2000}
+        gpus = make_virtual_gpus(name=f"slow{at}", lag_ms=100, block_ms=0, **slow, **EXACT_LAG)
+        (before, _), *_, (_, after) = [*run_program(gpus, "set_clocks", targets=targets)] * 2
+        assert before + lag_ms * MS <= gpus.look().change_ns <= after + lag_ms * MS
+
+
 def test_a_swamped_driver_forgets_all_but_the_latest_change(make_virtual_gpus: MakeVirtualGpus) -> None:
     gpus = make_virtual_gpus(lag_ms=50_000, block_ms=0)
     run_program(gpus, "set_clocks", targets=[900, 600] * 50 + [1305])

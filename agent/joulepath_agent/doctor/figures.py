@@ -165,4 +165,12 @@ class Examined:
 
     def lags_s(self, *, up: bool) -> tuple[float, ...]:
         """All lags of a direction."""
-        return tuple(lag for pair in self.pairs if pair.up is up for lag in pair.lags_s)
+        return tuple(lag for _, lags in self.lags_by_target(up=up) for lag in lags)
+
+    def lags_by_target(self, *, up: bool) -> tuple[tuple[int, tuple[float, ...]], ...]:
+        """The same, of each clock switched to; 0 is default clocks."""
+        found: dict[int, tuple[float, ...]] = {}
+        for pair in self.pairs:
+            if pair.up is up and pair.lags_s:
+                found[pair.to_mhz] = found.get(pair.to_mhz, ()) + pair.lags_s
+        return tuple(found.items())

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
 from typing import Any, Final
 
-from joulepath_clocks.gpus.lags import LagSummary
+from joulepath_clocks.gpus.lags import LagSummary, TargetLag
 from joulepath_clocks.peers.peer import JobPod
 from joulepath_rules import Applied, Arm, Blocks, Instruction, Plan, Purpose, RankState, StagePlan, Sweep
 from joulepath_trainer.wire.page import MarkerEntry, MarkerEvent
@@ -254,11 +254,11 @@ class Dismiss:
 
 @dataclass(frozen=True, slots=True)
 class KnownLags:
-    """Lags that a doctor has measured."""
+    """Lags that a doctor has measured, by the clock ordered; 0 is default clocks."""
 
     gpu_uuid: str
-    up_s: tuple[float, ...]
-    down_s: tuple[float, ...]
+    up_s: tuple[tuple[int, tuple[float, ...]], ...]
+    down_s: tuple[tuple[int, tuple[float, ...]], ...]
 
 
 ClocksWord = GpuNews | Came | RankNews | Gone | Began | Recorded | Looked | Asked | PythonNews | NodeNews
@@ -364,6 +364,10 @@ def _times(value: list[float]) -> tuple[float, ...]:
     return times_s
 
 
+def _times_by_clock(value: list[Any]) -> tuple[tuple[int, tuple[float, ...]], ...]:
+    return tuple((int(clock), _times(times)) for clock, times in value)
+
+
 def _time(value: float | None) -> float | None:
     return None if value is None else _times([value])[0]
 
@@ -371,12 +375,12 @@ def _time(value: float | None) -> float | None:
 _READ: Final[dict[str, Callable[[Any], Any]]] = {
     "plan": _plan,
     "pod": lambda pod: pod and JobPod(**pod),
-    "lag": lambda lag: lag and LagSummary(**lag),
+    "lag": lambda lag: lag and LagSummary(**lag | {"targets": tuple(TargetLag(**one) for one in lag["targets"])}),
     "applied": lambda applied: Applied(**applied | {"arm": Arm(applied["arm"])}),
     "arm": Arm,
     "state": RankState,
-    "up_s": _times,
-    "down_s": _times,
+    "up_s": _times_by_clock,
+    "down_s": _times_by_clock,
     "control_time_s": _time,
     "tail_s": _time,
     "usual_tail_s": _time,

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from joulepath_clocks.gpus.foreign import Foreign, OnForeignClock
-from joulepath_clocks.gpus.lags import Lags, LagSummary, Switch, Way
+from joulepath_clocks.gpus.lags import Lags, LagSummary, Switch, UpLags, Way
 from joulepath_clocks.gpus.leasing import Lessor
 from joulepath_clocks.gpus.nvml import Gpu, GpuError
 from joulepath_clocks.gpus.settled import Settled
@@ -122,16 +122,16 @@ class ClockSetter:
         return self._lags.settling_s
 
     @property
-    def lag_up_s(self) -> float:
-        """95th percentile of the lag to a higher clock."""
-        return self._lags.up_p95_s
+    def lags_up(self) -> UpLags:
+        """The lags that raises go by."""
+        return self._lags.up
 
     def lag(self) -> LagSummary | None:
         """The lags measured; None until there is one in each direction."""
         return self._lags.summary
 
-    def begin_with(self, way: Way, lags_s: Iterable[float]) -> None:
-        """Takes over lags that a doctor has measured, while none has been measured here."""
+    def begin_with(self, way: Way, lags_s: Iterable[tuple[int, tuple[float, ...]]]) -> None:
+        """Takes over lags that a doctor has measured, by the clock ordered, while none has been measured here."""
         self._lags.begin_with(way, lags_s)
 
     def wish(self, wish: Wish) -> bool:
@@ -269,7 +269,7 @@ class ClockSetter:
         self._ordered_mhz, self._ordered_at_s = target_mhz, begun
         self.sets += 1
         if switch is not None:
-            self._lags.add(switch.way, self._measured_lag_s(switch, begun))
+            self._lags.add(switch.way, target_mhz, self._measured_lag_s(switch, begun))
 
     def _call(self, clock_mhz: int) -> None:
         self._called_at_s = time.monotonic()

@@ -11,6 +11,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Final
 
+from joulepath_clocks.gpus.lags import UpLags
 from joulepath_clocks.gpus.lease import End
 from joulepath_clocks.gpus.wish import DEFAULT, Wish, height
 from joulepath_clocks.ranks.guard import Guard, Verdict, Word
@@ -39,7 +40,7 @@ class Conductor:
 
     attempt: int
     stages: tuple[int, ...]
-    lag_up_s: float
+    lags_up: UpLags
     tail_s: float | None = None
     """Least seconds from the last instruction to the next iteration; None while unknown."""
     usual_tail_s: float = 0.0
@@ -95,9 +96,10 @@ class Conductor:
         score, at = self._score, self._position + computing
         if self.applied.arm is not Arm.PLAN or score is None or at >= len(score.clocks_mhz):
             return math.inf
-        if height(self._after(score, at)) <= height(score.clocks_mhz[at]):
+        after_mhz = self._after(score, at)
+        if height(after_mhz) <= height(score.clocks_mhz[at]):
             return math.inf
-        return max(0.0, score.durations_s[at] - self.lag_up_s)
+        return max(0.0, score.durations_s[at] - self.lags_up.to(after_mhz))
 
     def set_plan(self, plan: Plan | None) -> Wish | None:
         """The plan of this rank's job as it is now; None if there is none. Idempotent."""
@@ -136,7 +138,7 @@ class Conductor:
             return self._cut(Reason(End.STEP_BROKEN_OFF, what))
         if entry.event is MarkerEvent.STEP_END and self.applied.clock_mhz and self.tail_s is not None:
             patience_s = self.usual_tail_s + _SWEEP_PATIENCE * self.control_time_s
-            return wish_in_tail(self.applied.clock_mhz, at_s, patience_s, self.lag_up_s)
+            return wish_in_tail(self.applied.clock_mhz, at_s, patience_s, self.lags_up.to(DEFAULT))
         if self.applied.arm is not Arm.PLAN or self._score is None or entry.event is MarkerEvent.STEP_END:
             return None
         return self._play(self._score, entry, at_s)
@@ -268,20 +270,21 @@ class Conductor:
         if entry.event is MarkerEvent.END:
             self._position += 1
             if self._position == len(score.instructions) and self.tail_s is not None:
-                usual_s = min(max(self.tail_s, self.usual_tail_s), TAIL_LAGS * self.lag_up_s)
-                return wish_in_tail(after_mhz, at_s, usual_s, self.lag_up_s)
+                lag_s = self.lags_up.to(DEFAULT)
+                usual_s = min(max(self.tail_s, self.usual_tail_s), TAIL_LAGS * lag_s)
+                return wish_in_tail(after_mhz, at_s, usual_s, lag_s)
             return wish_at_end(after_mhz)
         duration_s = score.durations_s[at]
-        wish = wish_at_begin(score.clocks_mhz[at], after_mhz, at_s, duration_s, self.lag_up_s)
+        wish = wish_at_begin(score.clocks_mhz[at], after_mhz, at_s, duration_s, self.lags_up.to(after_mhz))
         if at == 0 and wish.now_mhz != DEFAULT and wish.later_mhz is None:
-            return Wish(wish.now_mhz, DEFAULT, at_s + OVERRUN * duration_s + self.lag_up_s)
+            return Wish(wish.now_mhz, DEFAULT, at_s + OVERRUN * duration_s + self.lags_up.to(DEFAULT))
         return wish
 
     def _after(self, score: Score, at: int) -> int:
         """The clock after an instruction: the next one's, in this iteration or the next, or that of the tail."""
         if at + 1 < len(score.clocks_mhz):
             return score.clocks_mhz[at + 1]
-        if is_short_tail(self.tail_s, self.lag_up_s) and self._arm(self.iteration + 1).arm is Arm.PLAN:
+        if is_short_tail(self.tail_s, self.lags_up.to(DEFAULT)) and self._arm(self.iteration + 1).arm is Arm.PLAN:
             return score.clocks_mhz[0]
         return DEFAULT
 

@@ -94,7 +94,7 @@ class Rank:
         self._restage_at_s = self._looked_at_s = now
         self._lock = threading.RLock()
         self._conductor = Conductor(
-            hello.attempt, hello.pipeline.stages, setter.lag_up_s, most_slowdown=budget.most_slowdown
+            hello.attempt, hello.pipeline.stages, setter.lags_up, most_slowdown=budget.most_slowdown
         )
         self._begun: Applied | None = None
 
@@ -148,7 +148,7 @@ class Rank:
         self._iterations.spend(1)
         cut, spoiled = conductor.cut is not None, self._begun is not (conductor.cut or conductor.applied)
         told = self._told
-        conductor.lag_up_s, conductor.expired = self.setter.lag_up_s, self._time_to_live.expired(now)
+        conductor.lags_up, conductor.expired = self.setter.lags_up, self._time_to_live.expired(now)
         conductor.tail_s, conductor.usual_tail_s = told.tail_s, told.usual_tail_s
         conductor.control_time_s = told.control_time_s
         if now >= self._restage_at_s and conductor.order != told.order:

@@ -1,13 +1,13 @@
 """Raise early, lower late: when a clock is ordered within an iteration. Pure.
 
 At the end of an instruction the clock of the next one is wished. Where the next one needs a higher clock, it is ordered
-ahead, at begin + predicted duration - p95 lag of the instruction before (not before its begin). So an instruction never
-begins at a lower clock than its own, but for durations that come out shorter.
+ahead, at begin + predicted duration of the instruction before - p95 lag to that clock (not before that begin). So an
+instruction never begins at a lower clock than its own, but for durations that come out shorter.
 
-After the last instruction come gradient reduction and optimizer. If that tail is longer than four lags, or its length
-is unknown, it runs at default clocks; else the first clock of the next iteration is wished at once, since two more
-switches would cost more than they save. What lasts longer than such a tail usually does is no tail: an evaluation or a
-checkpoint, which has default clocks a lag later.
+After the last instruction come gradient reduction and optimizer. If that tail is longer than four lags to default
+clocks, or its length is unknown, it runs at default clocks; else the first clock of the next iteration is wished at
+once, since two more switches would cost more than they save. What lasts longer than such a tail usually does is no
+tail: an evaluation or a checkpoint, which has default clocks a lag later.
 
 The planner's referee replays plans by the same rule; a test holds both together.
 """

@@ -161,7 +161,7 @@ def _of_energyprofile(source: str, options: Namespace, schedule: str | None) -> 
         tail_s=_tails(order, options) or tails_of(spec, order),
         gpus=_gpus(order, options.gpus_per_stage or topology.tensor_parallel),
     )
-    known_lags = None if spec.lag is None else lags_of(spec.lag)
+    known_lags = None if spec.lag is None else lags_of(spec.lag, spec.default_clock_mhz)
     return Scenario(pipeline, _lags(options) if options.lag_ms is not None else known_lags, fitted)
 
 

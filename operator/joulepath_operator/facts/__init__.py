@@ -8,6 +8,7 @@
 - `exchanges`: when messages leave a rank, and when they are awaited
 - `iteration`: a rank's iteration at default clocks, packed
 - `request`: what the planner is asked, and its answer
+- `lags`: the lags of several GPUs as one
 - `observation`: what a decision is made from, and what it is
 - `gang`: the ranks of one attempt of a job
 """

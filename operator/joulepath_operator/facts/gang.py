@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from statistics import fmean, median
+from statistics import fmean
 from typing import Self
 
 from joulepath_crds import REPORT_INTERVAL_S, GpuReport, RankReport, RankState, SwitchingLag, Topology
+from joulepath_operator.facts.lags import pooled
 from joulepath_operator.facts.observation import NodeJob
 from joulepath_operator.facts.refusals import Refusal
 
@@ -132,23 +133,10 @@ class Gang:
         return topology
 
     def lag(self) -> SwitchingLag | None:
-        """The lag to plan with; None where that of a GPU isn't known.
-
-        A slow GPU counts by its median. Tails are the middle one of the GPUs': the 95th percentile of a GPU's few
-        switches is its slowest one, often the host's delay in seeing it, and the slowest of all would only be that.
-        """
+        """The lag to plan with; None where that of a GPU isn't known."""
         lags = [self.gpus[rank.gpu_uuid].lag for rank in self.ranks if rank.gpu_uuid in self.gpus]
         known = [lag for lag in lags if lag is not None and lag.samples > 0]
-        if not known or len(known) < len(self.ranks):
-            return None
-        up_s, down_s = (max(lag.up_median_s for lag in known), max(lag.down_median_s for lag in known))
-        return SwitchingLag(
-            up_median_s=up_s,
-            up_p95_s=max(up_s, median(lag.up_p95_s for lag in known)),
-            down_median_s=down_s,
-            down_p95_s=max(down_s, median(lag.down_p95_s for lag in known)),
-            samples=sum(lag.samples for lag in known),
-        )
+        return pooled(known) if known and len(known) == len(self.ranks) else None
 
     def supported_clocks_mhz(self) -> tuple[int, ...]:
         """Clocks that every GPU of the job has, from the default one down."""

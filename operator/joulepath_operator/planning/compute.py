@@ -53,7 +53,7 @@ def compute(request: PlanRequest) -> PlanResult | PlanRefusal:
                 on,
                 slowdown=request.max_slowdown,
                 granularity=granularity.value,
-                lags=lags_or_assumed(request.lag),
+                lags=lags_or_assumed(request.lag, default_mhz),
                 default_clock_mhz=default_mhz,
                 reserve=reserve,
             )

@@ -1,8 +1,8 @@
 """How long a GPU takes to switch its clock, by direction and by the clock that it switches to.
 
 Lags differ widely among GPU models and depend mostly on the target clock (arXiv 2502.20075), so a table may have a row
-for each target. A row has what a switch takes, and its 95th percentile, which the agent counts on when it raises early.
-(An agent that knows one percentile for all targets is replayed with a table that has no rows of their own.)
+for each target. A row has what a switch takes, and its 95th percentile, which the agent counts on when it raises early:
+that of the target where it knows it, else one for all.
 """
 
 from __future__ import annotations
@@ -73,6 +73,11 @@ class LagTable:
 
     def of(self, target_mhz: int) -> LagTable:
         return self.targets.get(target_mhz, self)
+
+    def p95_s(self, target_mhz: int) -> float:
+        """The longer one of the two directions."""
+        row = self.of(target_mhz)
+        return max(row.p95_up_s, row.p95_down_s)
 
     def draw_s(self, target_mhz: int, up: bool, source: Random | None) -> float:
         """A switch's lag: the median, or one drawn from its spread (log-normal; exponential if the median is 0)."""

@@ -127,6 +127,11 @@ class Profile:
     def stages(self) -> tuple[int, ...]:
         return tuple(sorted({stage for stage, _ in self.points}))
 
+    @property
+    def clocks_mhz(self) -> frozenset[int]:
+        """Of all points."""
+        return frozenset(point.clock_mhz for points in self.points.values() for point in points)
+
     def default_clock_mhz(self, stage: int) -> int:
         """The highest clock of a stage, the same for all its kinds.
 
@@ -231,6 +236,15 @@ class Profile:
             key: tuple(point for point in points if point.clock_mhz <= default_clock_mhz)
             for key, points in self.points.items()
         }
+        return Profile(kept, self.blocking_power_w, self.fixed)
+
+    def among(self, clocks_mhz: Collection[int]) -> Profile:
+        """The profile with these clocks alone.
+
+        Raises:
+            ProfileError: Nothing is left to choose from.
+        """
+        kept = {key: tuple(one for one in points if one.clock_mhz in clocks_mhz) for key, points in self.points.items()}
         return Profile(kept, self.blocking_power_w, self.fixed)
 
     def _check_stage(self, stage: int) -> None:

@@ -4,8 +4,8 @@ It shares no code with the solver. Ranks execute their orders, messages travel, 
 they repeat; that period is the iteration time. With lags it replays the agent's rule, *raise early, lower late*:
 
 - a lower clock for the next instruction is set when the current one ends, and is in force a lag later;
-- a higher one is set at begin + predicted duration - p95 lag of the current one, never before its begin and never
-  after its end, so that it is in force when the next begins;
+- a higher one is set at begin + predicted duration of the current one - p95 lag to the higher one, never before that
+  begin and never after that end, so that it is in force when the next begins;
 - a second set waits until the first is in force.
 
 An instruction that runs at several clocks progresses through them piece by piece. A wait costs the blocking power of
@@ -38,7 +38,7 @@ Stretch: TypeAlias = Callable[[int, Instruction], float]
 """How many times as long as measured (and as many joules) an instruction takes in the iteration of that number."""
 
 TAIL_LAGS: Final = 4
-"""A tail of at most so many p95 lags doesn't return to default clocks; agents keep the same rule."""
+"""A tail of at most so many p95 lags to default clocks doesn't return to them; agents keep the same rule."""
 _SAME_S: Final = 1e-9
 _MOST_ITERATIONS: Final = 32
 _LONGEST_CYCLE: Final = 4
@@ -231,7 +231,7 @@ class _Replay:
         self._score = [(0, 0.0, 0.0, 0, 0.0, 0.0)] * len(rules.script)
         for rank, (clocks, of) in enumerate(zip(targets, rules.of_rank, strict=True)):
             tail = rules.tails[rank]
-            returns = tail is not None and tail > TAIL_LAGS * lags.p95_up_s
+            returns = tail is not None and tail > TAIL_LAGS * lags.of(rules.defaults[rank]).p95_up_s
             for here, after, number in zip(
                 clocks, [*clocks[1:], rules.defaults[rank] if returns else clocks[0]], of, strict=True
             ):

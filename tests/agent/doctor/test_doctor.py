@@ -290,6 +290,9 @@ def test_the_agent_begins_with_what_the_doctor_measured_while_its_driver_is_the_
     lag, found = agent.report().gpus[0].lag, examined(made)
     assert lag is not None
     assert lag.samples == len(found.lags_s(up=True)) + len(found.lags_s(up=False))
+    assert {(row.clock_mhz, row.samples) for row in lag.targets or () if row.direction == "down"} == {
+        (clock_mhz, len(lags)) for clock_mhz, lags in found.lags_by_target(up=False)
+    }
     for one in (agent, agent.clocks):
         one.end()
     record = Record.read(made.state_dir)

@@ -51,6 +51,20 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     assert (FULL.lags_s(up=True), FULL.lags_s(up=False)) == ((0.01, 0.02), (0.03,))
 
 
+def test_lags_are_told_by_the_clock_switched_to_whichever_was_before() -> None:
+    pairs = (
+        Pair(900, 0, True, 1400, (0.01, 0.02), 1),
+        Pair(705, 900, True, 900, (0.05,), 0),
+        Pair(705, 0, True, 1400, (0.03,), 0),
+        Pair(705, 1100, True, 1100, (), 3),
+        Pair(0, 900, False, 900, (0.04,), 0),
+    )
+    found = replace(FULL, pairs=pairs)
+    assert found.lags_by_target(up=True) == ((0, (0.01, 0.02, 0.03)), (900, (0.05,)))
+    assert found.lags_by_target(up=False) == ((900, (0.04,)),)
+    assert found.lags_s(up=True) == (0.01, 0.02, 0.03, 0.05)
+
+
 @pytest.mark.parametrize(
     ("spoil", "field"),
     [

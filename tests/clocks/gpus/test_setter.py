@@ -101,7 +101,7 @@ def test_switches_of_a_plan_are_not_measured(make: MakeSetter) -> None:
         order(setter, LOW_MHZ, measure=False)
         order(setter, DEFAULT, measure=False)
     assert setter.close(5.0)
-    assert (setter.lag(), setter.lag_up_s, gpu.reads) == (None, UNKNOWN_LAG_S, 0)
+    assert (setter.lag(), setter.lags_up.to(DEFAULT), gpu.reads) == (None, UNKNOWN_LAG_S, 0)
 
 
 def test_a_switch_in_force_at_the_first_look_is_measured_and_one_that_changes_nothing_is_not(make: MakeSetter) -> None:
@@ -109,10 +109,25 @@ def test_a_switch_in_force_at_the_first_look_is_measured_and_one_that_changes_no
     gpu.at_mhz = LOW_MHZ
     order(setter, LOW_MHZ, measure=True)
     order(setter, DEFAULT, measure=True)
-    wait_until(lambda: setter.lag_up_s < UNKNOWN_LAG_S, "the raise is measured")
+    wait_until(lambda: setter.lags_up.to(DEFAULT) < UNKNOWN_LAG_S, "the raise is measured")
     assert setter.lag() is None, "there is no lag to a lower clock yet"
     order(setter, LOW_MHZ, measure=True)
     wait_until(lambda: (lag := setter.lag()) is not None and lag.samples == 2, "the lowering is measured")
+
+
+def test_lags_are_told_by_the_clock_that_was_ordered(make: MakeSetter) -> None:
+    _, setter = make()
+    for _ in range(3):
+        for clock_mhz in (LOW_MHZ, DEFAULT):
+            order(setter, clock_mhz, measure=True)
+    wait_until(lambda: (lag := setter.lag()) is not None and lag.samples == 6, "all switches are measured")
+    lag = setter.lag()
+    assert lag is not None
+    assert [(row.clock_mhz, row.direction, row.samples) for row in lag.targets] == [
+        (DEFAULT, "up", 3),
+        (LOW_MHZ, "down", 3),
+    ]
+    assert setter.lags_up.targets_s.keys() == {DEFAULT, LOW_MHZ}
 
 
 def test_a_switch_is_taken_to_have_come_in_force_between_two_looks(

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from joulepath_clocks.gpus.lags import UpLags
 from joulepath_clocks.ranks.conductor import Conductor
 from joulepath_rules import Arm, Blocks, Plan, Purpose, RankState, StagePlan, arm_of
 from joulepath_trainer.wire.page import MarkerEntry, MarkerEvent
@@ -71,7 +72,7 @@ def simulate(
     enough: whole pairs after which they become sparse, as an operator would have it, two blocks later.
     jump: over the iterations between sparse pairs, but for the last ten, as if their markers had been missed.
     """
-    player, chance, story, now_s = Conductor(0, (0,), 0.01, **known), random.Random(seed), Story(), 0.0
+    player, chance, story, now_s = Conductor(0, (0,), UpLags(0.01), **known), random.Random(seed), Story(), 0.0
     player.set_plan(spec)
     off, fresh = 0.0, noise.deviation * math.sqrt(1 - noise.memory**2)
     number = -1

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from joulepath_clocks.gpus.lags import UpLags
 from joulepath_clocks.gpus.lease import End
 from joulepath_clocks.gpus.wish import DEFAULT, Wish, height
 from joulepath_clocks.ranks.conductor import Conductor
@@ -61,7 +62,7 @@ def sweep(**changes: object) -> Plan:
 
 def conductor(**changes: object) -> Conductor:
     """A conductor of stage 0."""
-    return Conductor(**{"attempt": 0, "stages": (0,), "lag_up_s": LAG_S, **changes})  # type: ignore[arg-type]
+    return Conductor(**{"attempt": 0, "stages": (0,), "lags_up": UpLags(LAG_S), **changes})  # type: ignore[arg-type]
 
 
 def entries(iteration: int, order: tuple[str, ...] = ORDER) -> Iterator[MarkerEntry]:
@@ -127,8 +128,29 @@ def test_it_is_known_before_a_begin_when_a_raise_will_go_by_it(at_end: bool) -> 
     assert player.raise_in_s(False) == math.inf
 
 
+def test_a_raise_goes_by_the_lag_to_its_own_target_where_that_is_known() -> None:
+    player = conductor(lags_up=UpLags(LAG_S, {1200: 3 * LAG_S}))
+    player.set_plan(plan())
+    to_1200, to_default = (run(player, 10)[at] for at in (1, 3))
+    assert to_1200 == Wish(900, 1200, 0.2 - 3 * LAG_S)
+    assert to_default == Wish(1200, DEFAULT, 0.2 + 0.3 - LAG_S)
+    player.on_event(next(entries(11)), 0.0)
+    assert player.raise_in_s(False) == pytest.approx(0.2 - 3 * LAG_S)
+
+
+def test_how_long_a_tail_is_goes_by_the_lag_to_default_clocks() -> None:
+    short, long = (
+        conductor(lags_up=UpLags(other, {DEFAULT: to_default}), tail_s=5 * LAG_S)
+        for other, to_default in ((LAG_S, 2 * LAG_S), (2 * LAG_S, LAG_S))
+    )
+    for player in (short, long):
+        player.set_plan(plan())
+    assert run(short, 10)[-2] == Wish(900, DEFAULT, sum(DURATIONS) + 5 * LAG_S + 2 * LAG_S)
+    assert run(long, 10)[-2] == Wish(DEFAULT)
+
+
 def test_a_raise_is_never_wished_before_the_begin_of_the_instruction_before() -> None:
-    player = conductor(lag_up_s=1.0)
+    player = conductor(lags_up=UpLags(1.0))
     player.set_plan(plan())
     assert run(player, 10)[1] == Wish(900, 1200, 0.0)
 
@@ -450,7 +472,7 @@ def test_no_instruction_begins_below_its_own_clock(clocks: list[int], lag_s: flo
     order = tuple(f"F{i}" for i in range(len(clocks)))
     durations = tuple(data.draw(st.floats(lag_s + 0.01, lag_s + 5)) for _ in clocks)
     stage = StagePlan(stage=0, order=order, clocks_mhz=tuple(clocks), durations_s=durations)
-    player = conductor(lag_up_s=lag_s)
+    player = conductor(lags_up=UpLags(lag_s))
     player.set_plan(plan(stages=(stage,)))
     now = 0.0
     wishes: list[tuple[float, int]] = []
