@@ -22,7 +22,8 @@ _ROOT: Final = Path(__file__).parents[1]
 PATH: Final = _ROOT / "docs/frameworks.md"
 MODELS: Final = _ROOT / "benchmarks/results/trainer.json"
 PLAYED: Final = _ROOT / "benchmarks/results/frameworks.json"
-_BEGIN, _END = "<!-- The table, by `make reference` -->\n", "<!-- The table ends -->\n"
+_BEGIN: Final = "<!-- The table, by `make reference` -->\n"
+_END: Final = "<!-- The table ends -->\n"
 _BELOW: Final = "[below](#planned-and-played-without-a-cluster)"
 _HEAD: Final = """\
 | framework | training | told | model | planned and played |
