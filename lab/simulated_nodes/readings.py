@@ -1,0 +1,81 @@
+"""What the control plane's processes have taken by now, and what the API server tells of requests."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from simulated_nodes.place import Place
+
+__all__ = ["Reading", "read"]
+
+_TICKS: Final = os.sysconf("SC_CLK_TCK")
+_LINE: Final = re.compile(r"(\w+)\{(.*)\} (\S+)$")
+_LABEL: Final = re.compile(r'(\w+)="([^"]*)"')
+_KEPT: Final = {
+    "apiserver_request_total": ("verb", "resource", "subresource", "code"),
+    "apiserver_flowcontrol_rejected_requests_total": ("priority_level", "reason"),
+    "apiserver_watch_events_sizes_sum": ("resource",),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """By the names of processes: CPU seconds of each, of its children that have ended, and MiB in memory at most."""
+
+    at_s: float
+    cpu_s: Mapping[str, float]
+    children_cpu_s: Mapping[str, float]
+    peak_mib: Mapping[str, float]
+    requests: Mapping[str, Mapping[str, float]]
+
+    def cores_since(self, before: Reading, name: str) -> float:
+        """CPU seconds a second."""
+        return (self.cpu_s[name] - before.cpu_s[name]) / (self.at_s - before.at_s)
+
+    def requests_since(self, before: Reading, metric: str) -> dict[str, float]:
+        """By labels, what has been added; what hasn't changed is left out."""
+        old = before.requests.get(metric, {})
+        found = {key: value - old.get(key, 0.0) for key, value in self.requests.get(metric, {}).items()}
+        return {key: value for key, value in sorted(found.items()) if value}
+
+
+def read(place: Place, pids: Mapping[str, int]) -> Reading:
+    """As it is now, of etcd, the API server and further processes."""
+    everyone = {"etcd": place.etcd_pid, "API server": place.api_server_pid, **pids}
+    times = {name: _ticks(pid) for name, pid in everyone.items()}
+    at_s = time.monotonic()
+    return Reading(
+        at_s,
+        {name: own / _TICKS for name, (own, _) in times.items()},
+        {name: children / _TICKS for name, (_, children) in times.items()},
+        {name: _peak_mib(pid) for name, pid in everyone.items()},
+        _requests(place.kubectl("get", "--raw", "/metrics")),
+    )
+
+
+def _ticks(pid: int) -> tuple[int, int]:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
+    user, system, children_user, children_system = map(int, fields[11:15])
+    return user + system, children_user + children_system
+
+
+def _peak_mib(pid: int) -> float:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
+
+
+def _requests(text: str) -> dict[str, dict[str, float]]:
+    found: dict[str, dict[str, float]] = {}
+    for line in text.splitlines():
+        if (match := _LINE.match(line)) and match[1] in _KEPT:
+            labels = dict(_LABEL.findall(match[2]))
+            key = " ".join(filter(None, (labels.get(one) for one in _KEPT[match[1]])))
+            of_metric = found.setdefault(match[1], {})
+            of_metric[key] = of_metric.get(key, 0.0) + float(match[3])
+    return found
