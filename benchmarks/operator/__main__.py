@@ -25,7 +25,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from benchmarks.operator.bars import bars, growth
 from benchmarks.operator.case import Case, run
@@ -61,25 +61,30 @@ def main() -> int:
     parser.add_argument("--steady-s", type=float, default=120, help="for which each is looked at afterwards")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that what was started is ended
-    known = json.loads(RESULT.read_text())["cases"] if RESULT.exists() else []
+    judged: list[dict[str, Any]] = []
     for case in cases(options):
         print(f"{case.scenario}, {case.size}:", flush=True)
-        found = run(case, options.limit_s, options.steady_s)
-        known = [one for one in known if (one["scenario"], one["size"]) != (case.scenario, case.size)] + [found]
-        write(known)
-    judged = list(bars(known))
+        judged = write(run(case, options.limit_s, options.steady_s))
     for bar in judged:
         value = "not measured" if bar["value"] is None else f"{bar['value']:.4g} at size {bar['measured_at_size']}"
         print(f"{'holds ' if bar['holds'] else 'MISSED'} {bar['name']}: {value}, limit {bar['limit']}")
     return 0 if all(bar["holds"] for bar in judged) else 1
 
 
-def write(known: list[dict[str, object]]) -> None:
-    """All cases that were ever run, and what follows from them."""
-    known.sort(key=lambda one: (SCENARIOS.index(str(one["scenario"])), one["size"]))
+def write(found: dict[str, Any]) -> list[dict[str, Any]]:
+    """Puts a case beside all that were ever run, in the place of the same one before; the bars of all."""
+    before = json.loads(RESULT.read_text())["cases"] if RESULT.exists() else []
+    known = [one for one in before if _name(one) != _name(found)] + [found]
+    known.sort(key=lambda one: (SCENARIOS.index(one["scenario"]), one["size"]))
+    judged = list(bars(known))
     simulated = "nodes, pods and GPUs are simulated; etcd, API server, operator, planner and the agents' calls are real"
-    result = {"what": simulated, "bars": list(bars(known)), "growth": growth(known), "cases": known}
+    result = {"what": simulated, "bars": judged, "growth": growth(known), "cases": known}
     RESULT.write_text(json.dumps(result, indent=1) + "\n")
+    return judged
+
+
+def _name(case: dict[str, Any]) -> tuple[str, int]:
+    return case["scenario"], case["size"]
 
 
 if __name__ == "__main__":

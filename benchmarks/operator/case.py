@@ -73,7 +73,11 @@ def run(case: Case, limit_s: float, steady_s: float) -> dict[str, Any]:
             "largest_bytes": _largest(sizes),
             "peak_mib": {name: round(mib, 1) for name, mib in after.peak_mib.items()},
             "look_cpu_s": round(look_cpu_s(world.place, ("team", names[0])), 4),
-            "load": {"cores": os.cpu_count(), "processes_that_run": round(statistics.fmean(loads), 1)},
+            "load": {
+                "cores": os.cpu_count(),
+                "processes_that_run": round(statistics.fmean(loads), 1),
+                "nodes_late_s_at_most": round(told.late_s, 1),
+            },
         }
 
 

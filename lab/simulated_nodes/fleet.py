@@ -1,6 +1,7 @@
 """Many simulated nodes in one process: `python -m simulated_nodes.fleet FILE`, which `Fleet` is written to.
 
-What happens is told to a file, a line of JSON each: `[seconds, node, what, plan]`, and once a second all counts so far.
+What happens is told to a file, a line of JSON each: `[seconds, node, what, plan]`, and once a second all counts so far
+with how late the last iteration was begun on the last node: `[seconds, counts, late]`.
 All processes know by the monotonic clock, which they share, when iterations begin: one as soon as the other, whatever
 the arm, so that nobody has to wait for anybody. What is measured of them is the truth's.
 """
@@ -83,16 +84,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     job_of = {node: job for job in fleet.jobs for node in job.nodes}
     nodes = [Node(name, job_of.get(name), truth, tell) for name in fleet.tokens]
     threading.Thread(target=_start_agents, args=(fleet, nodes, traffic, tell), daemon=True).start()
-    played, told_at_s = -1, 0.0
+    played, told_at_s, late_s = -1, 0.0, 0.0
     while True:
         now_s = time.monotonic()
         while played < (now_s - fleet.jobs_at_s) / period_s - 1:
             played += 1
             for node in nodes:
                 node.begin(played)
+            late_s = time.monotonic() - fleet.jobs_at_s - played * period_s
         if now_s - told_at_s >= _TELL_S:
             told_at_s = now_s
-            tell(now_s, traffic.so_far())
+            tell(now_s, traffic.so_far(), round(late_s, 3))
         time.sleep(_TICK_S)
 
 

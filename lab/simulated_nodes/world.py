@@ -38,6 +38,8 @@ class Told:
     """By what happened and the plan's hash, then by node."""
     _counts: Sequence[Sequence[tuple[float, Mapping[str, int]]]]
     """Of each process, second by second."""
+    late_s: float
+    """How late iterations were begun at most: simulated nodes that have too little of the machine."""
 
     def calls(self, begin_s: float, end_s: float) -> Counter[str]:
         """Between two moments, all nodes' together."""
@@ -112,15 +114,17 @@ class World:
         """By all nodes so far."""
         first: dict[tuple[str, str], dict[str, float]] = {}
         counts: list[list[tuple[float, Mapping[str, int]]]] = []
+        late_s = 0.0
         for file in self._files:
             counts.append([])
             for line in map(json.loads, file.read_text().split("\n")[:-1]):
-                if len(line) == 2:
+                if len(line) == 3:
                     counts[-1].append((line[0], line[1]))
+                    late_s = max(late_s, line[2])
                 else:
                     at_s, node, what, plan = line
                     first.setdefault((what, plan), {}).setdefault(node, at_s)
-        return Told(first, counts)
+        return Told(first, counts, late_s)
 
     def _start(self, name: str, command: Sequence[str], log: Path, environment: dict[str, str]) -> None:
         self.pids[name] = self._stack.enter_context(process(command, log, environment)).pid
