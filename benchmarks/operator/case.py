@@ -19,6 +19,8 @@ from simulated_nodes.world import Told, World
 __all__ = ["Case", "run"]
 
 _LOOK_S: Final = 1.0
+_RESTART_S: Final = 10.0
+"""The kubelet's first pause before it starts a container anew."""
 _SETTLES_S: Final = 10.0
 _OVER: Final = frozenset({"Active", "Idle", "Refused", "Completed"})
 _STORED: Final = "/registry/joulepath.dev/"
@@ -51,6 +53,7 @@ def run(case: Case, limit_s: float, steady_s: float) -> dict[str, Any]:
         jobs = [_job(case, world, list(tokens), number) for number in range(case.jobs)]
         if jobs:
             begun_s = world.start_nodes(tokens, jobs, case.stages, case.microbatches)
+        # What ends is started anew, as the kubelet would: the operator does where it can't list all when it begins.
         loads = list(_wait(case, world, plans, jobs, begun_s + limit_s))
         whole = world.reading()
         time.sleep(_SETTLES_S)
@@ -67,6 +70,7 @@ def run(case: Case, limit_s: float, steady_s: float) -> dict[str, Any]:
             "energy_plans": len(names),
             "pipeline": f"{case.stages}x{case.microbatches}",
             "reached": _reached(case, plans, jobs, told, begun_s),
+            "operator_starts": world.operator_starts,
             "on_the_way": _taken(begun, whole),
             "delivery": _delivery(job_plans.seen, jobs, told),
             "steady": _taken(before, after) | _calls(told, before, after, len(tokens)),
@@ -89,7 +93,7 @@ def _job(case: Case, world: World, nodes: list[str], number: int) -> Job:
 
 def _wait(case: Case, world: World, plans: Watch, jobs: list[Job], until_s: float) -> Iterator[float]:
     """Until all is over or nothing more may be waited for; the machine's load meanwhile."""
-    said = ""
+    said, mended_s = "", time.monotonic()
     while True:
         yield os.getloadavg()[0]
         phases = Counter(_status(one).get("phase") for one in plans.newest().values())
@@ -101,6 +105,9 @@ def _wait(case: Case, world: World, plans: Watch, jobs: list[Job], until_s: floa
         told = sum(phases.values()) - phases[None] == case.jobs + case.idle
         if (over and told) or time.monotonic() > until_s:
             return
+        if time.monotonic() - mended_s > _RESTART_S:
+            mended_s = time.monotonic()
+            world.start_operator()
         time.sleep(_LOOK_S)
 
 
@@ -138,7 +145,7 @@ def _taken(before: Reading, after: Reading) -> dict[str, Any]:
     """Of each process, CPU seconds a second; the operator's children are the planner."""
     rejected = after.requests_since(before, "apiserver_flowcontrol_rejected_requests_total")
     requests = after.requests_since(before, "apiserver_request_total")
-    children_s = after.children_cpu_s["operator"] - before.children_cpu_s["operator"]
+    children_s = max(0.0, after.children_cpu_s["operator"] - before.children_cpu_s["operator"])
     return {
         "seconds": round(after.at_s - before.at_s, 1),
         "cores": {name: round(after.cores_since(before, name), 4) for name in before.cpu_s},

@@ -17,6 +17,7 @@ __all__ = ["Reading", "read"]
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
 _LINE: Final = re.compile(r"(\w+)\{(.*)\} (\S+)$")
 _LABEL: Final = re.compile(r'(\w+)="([^"]*)"')
+_OURS: Final = ("energyplans", "energyprofiles", "jobplans", "nodereports", "leases", "pytorchjobs")
 _KEPT: Final = {
     "apiserver_request_total": ("verb", "resource", "subresource", "code"),
     "apiserver_flowcontrol_rejected_requests_total": ("priority_level", "reason"),
@@ -29,14 +30,16 @@ class Reading:
     """By the names of processes: CPU seconds of each, of its children that have ended, and MiB in memory at most."""
 
     at_s: float
+    pids: Mapping[str, int]
     cpu_s: Mapping[str, float]
     children_cpu_s: Mapping[str, float]
     peak_mib: Mapping[str, float]
     requests: Mapping[str, Mapping[str, float]]
 
     def cores_since(self, before: Reading, name: str) -> float:
-        """CPU seconds a second."""
-        return (self.cpu_s[name] - before.cpu_s[name]) / (self.at_s - before.at_s)
+        """CPU seconds a second; of one that was started anew, those since."""
+        old_s = before.cpu_s[name] if self.pids[name] == before.pids[name] else 0.0
+        return (self.cpu_s[name] - old_s) / (self.at_s - before.at_s)
 
     def requests_since(self, before: Reading, metric: str) -> dict[str, float]:
         """By labels, what has been added; what hasn't changed is left out."""
@@ -52,6 +55,7 @@ def read(place: Place, pids: Mapping[str, int]) -> Reading:
     at_s = time.monotonic()
     return Reading(
         at_s,
+        everyone,
         {name: own / _TICKS for name, (own, _) in times.items()},
         {name: children / _TICKS for name, (_, children) in times.items()},
         {name: _peak_mib(pid) for name, pid in everyone.items()},
@@ -60,14 +64,22 @@ def read(place: Place, pids: Mapping[str, int]) -> Reading:
 
 
 def _ticks(pid: int) -> tuple[int, int]:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
+    fields = _of(pid, "stat").rpartition(") ")[2].split() or ["0"] * 15
     user, system, children_user, children_system = map(int, fields[11:15])
     return user + system, children_user + children_system
 
 
 def _peak_mib(pid: int) -> float:
-    status = Path(f"/proc/{pid}/status").read_text()
-    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
+    found = re.search(r"VmHWM:\s*(\d+)", _of(pid, "status"))
+    return int(found[1]) / 1024 if found else 0.0
+
+
+def _of(pid: int, file: str) -> str:
+    """Empty where the process has ended."""
+    try:
+        return Path(f"/proc/{pid}/{file}").read_text()
+    except OSError:
+        return ""
 
 
 def _requests(text: str) -> dict[str, dict[str, float]]:
@@ -75,6 +87,8 @@ def _requests(text: str) -> dict[str, dict[str, float]]:
     for line in text.splitlines():
         if (match := _LINE.match(line)) and match[1] in _KEPT:
             labels = dict(_LABEL.findall(match[2]))
+            if labels.get("resource", _OURS[0]) not in _OURS:
+                continue
             key = " ".join(filter(None, (labels.get(one) for one in _KEPT[match[1]])))
             of_metric = found.setdefault(match[1], {})
             of_metric[key] = of_metric.get(key, 0.0) + float(match[3])

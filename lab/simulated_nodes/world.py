@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 import tempfile
 import time
@@ -62,6 +63,8 @@ class World:
     _release: Release
     _stack: ExitStack
     pids: dict[str, int] = field(default_factory=dict)
+    operator_starts: int = 0
+    _operator: subprocess.Popen[bytes] | None = None
     _files: list[Path] = field(default_factory=list)
 
     @classmethod
@@ -74,13 +77,16 @@ class World:
             yield cls(here, Population(here), install(here), stack)
 
     def start_operator(self) -> None:
-        """The operator's own command, as the chart starts it, but for its ports."""
+        """The operator's own command, as the chart starts it, but for its ports; again where it has ended."""
+        if self._operator is not None and self._operator.poll() is None:
+            return
+        self.operator_starts += 1
         token = self.population.token(OPERATOR)
         ports = [f"--{name}-port={free_port()}" for name in ("metrics", "health")]
         command = [sys.executable, "-m", "joulepath_operator", *self._release.arguments]
         environment = {**self._release.environment, "KUBECONFIG": str(self.place.kubeconfig("operator", token))}
-        log = self.place.folder / "operator.log"
-        self._start("operator", [*command, "--metrics-host=127.0.0.1", *ports], log, environment)
+        log = self.place.folder / f"operator-{self.operator_starts}.log"
+        self._operator = self._start("operator", [*command, "--metrics-host=127.0.0.1", *ports], log, environment)
 
     def start_nodes(self, tokens: dict[str, str], jobs: Sequence[Job], stages: int, microbatches: int) -> float:
         """In processes of some hundred each; when their jobs begin, by the monotonic clock."""
@@ -126,5 +132,9 @@ class World:
                     first.setdefault((what, plan), {}).setdefault(node, at_s)
         return Told(first, counts, late_s)
 
-    def _start(self, name: str, command: Sequence[str], log: Path, environment: dict[str, str]) -> None:
-        self.pids[name] = self._stack.enter_context(process(command, log, environment)).pid
+    def _start(
+        self, name: str, command: Sequence[str], log: Path, environment: dict[str, str]
+    ) -> subprocess.Popen[bytes]:
+        started = self._stack.enter_context(process(command, log, environment))
+        self.pids[name] = started.pid
+        return started
