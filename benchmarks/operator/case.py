@@ -23,6 +23,7 @@ _RESTART_S: Final = 10.0
 """The kubelet's first pause before it starts a container anew."""
 _SETTLES_S: Final = 10.0
 _OVER: Final = frozenset({"Active", "Idle", "Refused", "Completed"})
+_UNSEEN: Final = "Unseen"
 _STORED: Final = "/registry/joulepath.dev/"
 _LONGEST_MESSAGE: Final = 240
 
@@ -96,13 +97,13 @@ def _wait(case: Case, world: World, plans: Watch, jobs: list[Job], until_s: floa
     said, mended_s = "", time.monotonic()
     while True:
         yield os.getloadavg()[0]
-        phases = Counter(_status(one).get("phase") for one in plans.newest().values())
+        phases = Counter(map(_phase, plans.newest().values()))
         applied = _applied(world.told(), plans, jobs)
         if (line := f"{dict(phases)}, {applied} nodes run their plan") != said:
             said = line
             print(f"  {until_s - time.monotonic():5.0f} s left: {line}", flush=True)
         over = sum(phases[phase] for phase in _OVER) == case.jobs and applied >= phases["Active"] * case.nodes
-        told = sum(phases.values()) - phases[None] == case.jobs + case.idle
+        told = sum(phases.values()) - phases[_UNSEEN] == case.jobs + case.idle
         if (over and told) or time.monotonic() > until_s:
             return
         if time.monotonic() - mended_s > _RESTART_S:
@@ -114,6 +115,12 @@ def _wait(case: Case, world: World, plans: Watch, jobs: list[Job], until_s: floa
 def _status(seen: Seen) -> Mapping[str, Any]:
     found: Mapping[str, Any] = seen.body.get("status") or {}
     return found
+
+
+def _phase(seen: Seen) -> str:
+    """The CRD gives one to an EnergyPlan that no operator has looked at."""
+    status = _status(seen)
+    return str(status["phase"]) if status.get("conditions") else _UNSEEN
 
 
 def _applied(told: Told, plans: Watch, jobs: list[Job]) -> int:
@@ -128,13 +135,13 @@ def _reached(case: Case, plans: Watch, jobs: list[Job], told: Told, begun_s: flo
     newest = plans.newest()
     last_s: dict[str, float] = {}
     for seen in plans.seen:
-        last_s[str(_status(seen).get("phase"))] = round(seen.at_s - begun_s, 1)
+        last_s[_phase(seen)] = round(seen.at_s - begun_s, 1)
         if "topology" in _status(seen):
             last_s.setdefault("all ranks seen", round(seen.at_s - begun_s, 1))
     wanted = {"Active"} if case.jobs else {"Pending"}
-    stuck = next((one for one in newest.values() if _status(one).get("phase") not in wanted), None)
+    stuck = next((one for one in newest.values() if _phase(one) not in wanted), None)
     return {
-        "phases": dict(Counter(str(_status(one).get("phase")) for one in newest.values())),
+        "phases": dict(Counter(map(_phase, newest.values()))),
         "last_came_after_s": last_s,
         "nodes_with_plan_applied": _applied(told, plans, jobs),
         "not_reached": str(_status(stuck).get("message"))[:_LONGEST_MESSAGE] if stuck else None,

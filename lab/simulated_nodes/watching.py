@@ -59,7 +59,10 @@ class Watch:
     def _watch(self) -> None:
         while not self._stopped.is_set():
             try:
-                version = self._api.read(*self._path)["metadata"]["resourceVersion"]
+                listed = self._api.read(*self._path)
+                for body in listed["items"]:
+                    self._take(body)
+                version = listed["metadata"]["resourceVersion"]
                 for event in self._api.watch(version, _LASTS_S, _LATE_S, *self._path):
                     self._take(event["object"])
             except (OSError, KeyError):
@@ -76,4 +79,5 @@ class Watch:
 def _step(body: Mapping[str, Any]) -> object:
     """What tells a version that is worth keeping from the one before."""
     status, spec = body.get("status") or {}, body["spec"]
-    return status.get("phase"), "topology" in status, spec.get("hash"), spec.get("activateAt"), spec.get("sparseFrom")
+    told = status.get("phase"), bool(status.get("conditions")), "topology" in status
+    return told, spec.get("hash"), spec.get("activateAt"), spec.get("sparseFrom")
