@@ -19,6 +19,7 @@ from simulated_nodes.world import Told, World
 __all__ = ["Case", "run"]
 
 _LOOK_S: Final = 1.0
+_SAY_S: Final = 5.0
 _RESTART_S: Final = 10.0
 """The kubelet's first pause before it starts a container anew."""
 _SETTLES_S: Final = 10.0
@@ -94,14 +95,15 @@ def _job(case: Case, world: World, nodes: list[str], number: int) -> Job:
 
 def _wait(case: Case, world: World, plans: Watch, jobs: list[Job], until_s: float) -> Iterator[float]:
     """Until all is over or nothing more may be waited for; the machine's load meanwhile."""
-    said, mended_s = "", time.monotonic()
+    said, said_s, mended_s = "", 0.0, time.monotonic()
     while True:
         yield os.getloadavg()[0]
         phases = Counter(map(_phase, plans.newest().values()))
         applied = _applied(world.told(), plans, jobs)
-        if (line := f"{dict(phases)}, {applied} nodes run their plan") != said:
-            said = line
-            print(f"  {until_s - time.monotonic():5.0f} s left: {line}", flush=True)
+        line = f"{dict(phases)}, {applied} nodes run their plan"
+        if line != said and time.monotonic() - said_s > _SAY_S:
+            said, said_s = line, time.monotonic()
+            print(f"  {until_s - said_s:5.0f} s left: {line}", flush=True)
         over = sum(phases[phase] for phase in _OVER) == case.jobs and applied >= phases["Active"] * case.nodes
         told = sum(phases.values()) - phases[_UNSEEN] == case.jobs + case.idle
         if (over and told) or time.monotonic() > until_s:

@@ -34,20 +34,22 @@ class Traffic:
 
 
 class Counted(ApiServer):
-    """One node's; `traffic` is to be set before it is used."""
+    """One node's."""
 
-    traffic: Traffic
+    def __init__(self, traffic: Traffic, url: str, token: Callable[[], str], authority: str) -> None:
+        super().__init__(url, token, ca_certs=authority)
+        self._traffic = traffic
 
     @contextmanager
     def _answer(self, method: str, names: tuple[str, ...], *arguments: Any, **request: Any) -> Iterator[Any]:
         call = f"{_verb(method, names, request)} {_resource(names)}"
         body = request.get("body")
-        self.traffic.add(call, calls=1, sent=len(body) if body else 0)
+        self._traffic.add(call, calls=1, sent=len(body) if body else 0)
         try:
             with super()._answer(method, names, *arguments, **request) as answer:
-                yield _Counting(answer, lambda size: self.traffic.add(call, got=size))
+                yield _Counting(answer, lambda size: self._traffic.add(call, got=size))
         except OSError as error:
-            self.traffic.add(call, **{"refused" if str(error).startswith(_REFUSED) else "failed": 1})
+            self._traffic.add(call, **{"refused" if str(error).startswith(_REFUSED) else "failed": 1})
             raise
 
 

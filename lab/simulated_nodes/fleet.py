@@ -52,7 +52,9 @@ class Fleet:
     def read(cls, path: Path) -> Self:
         """From a file that `write` wrote."""
         body = json.loads(path.read_text())
-        jobs = tuple(Job(**{**job, "nodes": tuple(job["nodes"])}) for job in body.pop("jobs"))
+        jobs = tuple(
+            Job(**{**job, "nodes": tuple(job["nodes"]), "pods": tuple(job["pods"])}) for job in body.pop("jobs")
+        )
         return cls(**body, jobs=jobs)
 
     def write(self, path: Path) -> None:
@@ -100,8 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _start_agents(fleet: Fleet, nodes: Sequence[Node], traffic: Traffic, tell: _Told) -> None:
     for node in nodes:
-        api = Counted(fleet.url, partial(fleet.tokens.__getitem__, node.name), ca_certs=fleet.authority)
-        api.traffic = traffic
+        api = Counted(traffic, fleet.url, partial(fleet.tokens.__getitem__, node.name), fleet.authority)
         node.run(api, NAMESPACE)
         time.sleep(fleet.agents_over_s / len(nodes))
 

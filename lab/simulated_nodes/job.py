@@ -21,6 +21,8 @@ class Job:
     name: str
     uid: str
     nodes: tuple[str, ...]
+    pods: tuple[str, ...]
+    """UIDs of its pods, one on each of the nodes."""
     stages: int = 8
     microbatches: int = 12
     tensor_parallel: int = 8
@@ -33,6 +35,10 @@ class Job:
     def data_parallel(self) -> int:
         """Replicas of the pipeline."""
         return self.world_size // (self.stages * self.tensor_parallel)
+
+    def pod(self, node: str) -> str:
+        """UID of that of a node."""
+        return self.pods[self.nodes.index(node)]
 
     def ranks(self, node: str) -> Iterator[tuple[int, Coordinates]]:
         """Those of a node, and where each stands."""

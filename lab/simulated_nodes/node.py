@@ -48,7 +48,7 @@ class Node:
             for rank, place in job.ranks(name):
                 stages[place.pipeline].append((rank, place))
             self._ranks = tuple(Ranks(job, name, stage, truth, members) for stage, members in stages.items())
-        self._happened: tuple[str | None, str | None] = (None, None)
+        self._happened: dict[str, str | None] = {}
         self._report = NodeReportStatus(
             agent_version="simulated",
             gpus=tuple(
@@ -97,9 +97,9 @@ class Node:
             pod_uid=ranks[0].pod_uid, namespace=job.namespace, pod=ranks[0].pod, container="pytorch", outcome="Injected"
         )
         self._report = self._report.model_copy(update={"jobs": (told,), "injection": (injected,)})
-        for at, what in enumerate(("staged", "applied")):
+        for what in ("staged", "applied"):
             found = {getattr(ranks, what) for ranks in self._ranks}
             one = found.pop() if len(found) == 1 else None
-            if one and one != self._happened[at]:
+            if one and one != self._happened.get(what):
                 self._event(time.monotonic(), self.name, what, one)
-            self._happened = (one, self._happened[1]) if at == 0 else (self._happened[0], one)
+            self._happened[what] = one

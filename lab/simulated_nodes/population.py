@@ -48,7 +48,7 @@ class Population:
 
     def energy_plans(self, names: Iterable[str]) -> None:
         """One for each job of these names, there or not."""
-        list(_each(self._energy_plan, names))
+        _each(self._energy_plan, names)
 
     def job(self, name: str, nodes: tuple[str, ...], **shape: int) -> Job:
         """A PyTorchJob that asks for the plan of its name, and its pods, one on each of these nodes."""
@@ -60,15 +60,15 @@ class Population:
         made = self._api.create(body, "apis", "kubeflow.org", "v1", "namespaces", _TEAM, "pytorchjobs")
         owner = {"apiVersion": "kubeflow.org/v1", "kind": "PyTorchJob", "name": name, "uid": made["metadata"]["uid"]}
 
-        def pod(node: str) -> None:
+        def pod(node: str) -> str:
             body = _object("Pod", f"{name}-{node}", _TEAM)
             body["metadata"]["labels"] = {"training.kubeflow.org/job-name": name}
             body["metadata"]["ownerReferences"] = [owner | {"controller": True}]
             body["spec"] = {"nodeName": node, "containers": [container]}
-            self._running(body)
+            uid: str = self._running(body)["metadata"]["uid"]
+            return uid
 
-        list(_each(pod, nodes))
-        return Job(_TEAM, name, made["metadata"]["uid"], nodes, **shape)
+        return Job(_TEAM, name, made["metadata"]["uid"], nodes, tuple(_each(pod, nodes)), **shape)
 
     def _node(self, name: str) -> tuple[str, str]:
         self._api.create(_object("Node", name, None), *_CORE, "nodes")

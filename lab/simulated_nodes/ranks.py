@@ -47,7 +47,7 @@ class Ranks:
             RankReport(
                 rank=rank,
                 pod=f"{job.name}-{node}",
-                pod_uid=f"{job.uid}-{node}",
+                pod_uid=job.pod(node),
                 gpu_uuid=f"GPU-{node}-{rank % 8}",
                 coordinates=place,
                 data_parallel=job.data_parallel,
