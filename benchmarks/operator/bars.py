@@ -100,6 +100,7 @@ def growth(results: Sequence[Result]) -> dict[str, list[dict[str, Any]]]:
             "reached": one["reached"]["phases"],
             "after_s": one["reached"]["last_came_after_s"],
             "api_server_cores": one["steady"]["cores"]["API server"],
+            **_reports(one),
             "etcd_cores": one["steady"]["cores"]["etcd"],
             "operator_cores": one["steady"]["cores"]["operator"],
             "operator_mib": one["peak_mib"]["operator"],
@@ -110,6 +111,16 @@ def growth(results: Sequence[Result]) -> dict[str, list[dict[str, Any]]]:
         }
         found.setdefault(one["scenario"], []).append(row)
     return found
+
+
+def _reports(one: Result) -> dict[str, float]:
+    """What the API server takes for each NodeReport, all else that it does counted with them; and how many fail."""
+    calls = one["steady"].get("by_call_a_node_and_minute", {})
+    if not (written := calls.get("patch nodereports/status calls")):
+        return {}
+    each_s = one["steady"]["cores"]["API server"] * 60 / (written * one["simulated_nodes"])
+    failed = calls.get("patch nodereports/status failed", 0.0) / written
+    return {"api_server_cpu_s_a_report": round(each_s, 4), "reports_failed": round(failed, 3)}
 
 
 def _size(one: Result) -> int:

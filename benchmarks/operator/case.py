@@ -78,7 +78,7 @@ def run(case: Case, limit_s: float, steady_s: float) -> dict[str, Any]:
             "steady": _taken(before, after) | _calls(told, before, after, len(tokens)),
             "largest_bytes": _largest(sizes),
             "peak_mib": {name: round(mib, 1) for name, mib in after.peak_mib.items()},
-            "look_cpu_s": round(look_cpu_s(world.place, ("team", names[0])), 4),
+            "look_cpu_s": look_cpu_s(world.place, ("team", names[0])),
             "load": {
                 "cores": os.cpu_count(),
                 "processes_that_run": round(statistics.fmean(loads), 1),
@@ -159,8 +159,8 @@ def _taken(before: Reading, after: Reading) -> dict[str, Any]:
         "seconds": round(after.at_s - before.at_s, 1),
         "cores": {name: round(after.cores_since(before, name), 4) for name in before.cpu_s},
         "planner_cpu_s": round(children_s, 1),
-        "requests": round(sum(requests.values())),
-        "requests_rejected": rejected,
+        "requests": round(sum(requests.values())) if before.requests and after.requests else None,
+        "requests_rejected": rejected if before.requests and after.requests else None,
         "watch_bytes": after.requests_since(before, "apiserver_watch_events_sizes_sum"),
     }
 

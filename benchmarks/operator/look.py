@@ -7,6 +7,8 @@ import time
 from typing import Final
 
 from kubernetes import config
+from kubernetes.client.exceptions import ApiException
+from urllib3.exceptions import HTTPError
 
 from joulepath_crds import EnergyPlanSpec, EnergyPlanStatus
 from joulepath_operator.control.api import Api
@@ -24,8 +26,15 @@ _LOOKS: Final = 3
 _ANY_TIME: Final = "2026-01-01T00:00:00Z"
 
 
-def look_cpu_s(place: Place, key: tuple[str, str]) -> float:
-    """Median CPU seconds, the API server's answers not waited for; nothing is written."""
+def look_cpu_s(place: Place, key: tuple[str, str]) -> float | None:
+    """Median CPU seconds, the API server's answers not waited for; None where it doesn't answer. Nothing is written."""
+    try:
+        return round(_look(place, key), 4)
+    except (ApiException, HTTPError):
+        return None
+
+
+def _look(place: Place, key: tuple[str, str]) -> float:
     api, index = Api(config.new_client_from_config(str(place.kubeconfig("look"))), timeout_s=60), Index()
     for resource in WATCHED:
         index.replace(resource, api.list_all(resource) or [], {})

@@ -6,14 +6,17 @@ import os
 import re
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from real_cluster.commands import CommandError
 from simulated_nodes.place import Place
 
 __all__ = ["Reading", "read"]
 
+_TRIES: Final = 3
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
 _LINE: Final = re.compile(r"(\w+)\{(.*)\} (\S+)$")
 _LABEL: Final = re.compile(r'(\w+)="([^"]*)"')
@@ -27,7 +30,8 @@ _KEPT: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """By the names of processes: CPU seconds of each, of its children that have ended, and MiB in memory at most."""
+    """By the names of processes: CPU seconds of each, of its children that have ended, and MiB in memory at most.
+    `requests` is empty where the API server doesn't tell."""
 
     at_s: float
     pids: Mapping[str, int]
@@ -59,8 +63,16 @@ def read(place: Place, pids: Mapping[str, int]) -> Reading:
         {name: own / _TICKS for name, (own, _) in times.items()},
         {name: children / _TICKS for name, (_, children) in times.items()},
         {name: _peak_mib(pid) for name, pid in everyone.items()},
-        _requests(place.kubectl("get", "--raw", "/metrics")),
+        _requests(_metrics(place)),
     )
+
+
+def _metrics(place: Place) -> str:
+    """Empty where an API server that is overloaded doesn't tell them."""
+    for _ in range(_TRIES):
+        with suppress(CommandError):
+            return place.kubectl("get", "--raw", "/metrics")
+    return ""
 
 
 def _ticks(pid: int) -> tuple[int, int]:
