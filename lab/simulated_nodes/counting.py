@@ -74,7 +74,7 @@ class _Counting:
 def _verb(method: str, names: tuple[str, ...], request: Any) -> str:
     if method != "GET":
         return {"POST": "create", "PATCH": "patch"}[method]
-    return "watch" if request.get("fields") else "list" if names[-1].endswith("s") else "get"
+    return "watch" if "watch" in (request.get("fields") or {}) else "list" if names[-1].endswith("s") else "get"
 
 
 def _resource(names: tuple[str, ...]) -> str:

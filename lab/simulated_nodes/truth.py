@@ -20,7 +20,8 @@ __all__ = ["DEFAULT_MHZ", "Iteration", "Truth"]
 
 DEFAULT_MHZ: Final = A100_CLOCKS.max_mhz
 _DATA: Final = Path(__file__).parents[2] / "examples/data/gpt3-175b_a100-sxm_stage-profile.csv"
-_STAGES, _MICROBATCHES = 8, 12
+_STAGES: Final = 8
+_MICROBATCHES: Final = 12
 """Of what was published."""
 _TRANSFER_S: Final = 0.002
 _TAIL_S: Final = 0.03

@@ -14,7 +14,8 @@ from joulepath_crds.contract import GROUP, VERSION
 
 __all__ = ["Seen", "Watch"]
 
-_LASTS_S, _LATE_S = 3600, 60.0
+_LASTS_S: Final = 3600
+_LATE_S: Final = 60.0
 _AGAIN_S: Final = 1.0
 
 
