@@ -5,6 +5,7 @@ ones itself, for ranks at that socket, and ends them when it ends.
 
     python local_agent.py --state-dir D [--pod UID=GPU,GPU ...] [--socket S]
     > {"plans": [JobPlan spec, ...]}          every plan there is, for job-uid's of namespace "default"
+    > {"plans": [...], "of": [UID, ...]}      of these jobs only
     > {"report": true}                        answered with one line: the NodeReport's status
     > {"counts": true}                        answered with lease ends, refusals and orders by GPU, a moment later
     > {"shared": [GPU, ...]}                  GPUs that are given to a second pod as well, all of them
@@ -97,7 +98,8 @@ def main() -> None:
         command = json.loads(line)
         if "plans" in command:
             specs = [JobPlanSpec.from_api(body) for body in command["plans"]]
-            agent.set_plans({("default", spec.job_uid): spec for spec in specs})
+            jobs = [("default", uid) for uid in command["of"]] if "of" in command else None
+            agent.set_plans({("default", spec.job_uid): spec for spec in specs}, jobs)
         if "shared" in command:
             pods.shared = frozenset(command["shared"])
         if "report" in command:

@@ -87,7 +87,7 @@ def _run(options: argparse.Namespace, written: Log) -> int:
         log.error("%s", error)
         return 1
     agent.start()
-    cluster.run(agent.set_plans, lambda: None if agent.waits else agent.report())
+    cluster.run(agent)
     injector.start(admission)
     log.info("metrics at port %d, health at port %d", metrics.port, health.port)
     stop.wait()

@@ -10,7 +10,7 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -117,7 +117,9 @@ class Agent:
         self._left: dict[str, Rank] = {}
         """By GPU, those that there were when the clocks were lost: the same clocks name them by the same numbers."""
         self._plans: dict[JobKey, JobPlanSpec | Reason] | None = None
-        """None until it has heard of all that there are."""
+        """None until it has heard of any."""
+        self._planned: Collection[JobKey] | None = None
+        """The jobs that these are all plans of; None is of all jobs."""
         self._said: dict[int, tuple[Play | None, Told]] = {}
         """What each rank's clocks were last told."""
         self._saying = threading.Lock()
@@ -178,16 +180,28 @@ class Agent:
 
     # plans
 
-    def set_plans(self, plans: Mapping[JobKey, JobPlanSpec | Reason]) -> None:
-        """All plans that there are now, or why one isn't played; what is missing is withdrawn, the others live on."""
-        self._plans = dict(plans)
+    @property
+    def jobs(self) -> frozenset[JobKey]:
+        """Those that they are of."""
+        return frozenset(rank.pod.job_key for rank in self.ranks)
+
+    def set_plans(self, plans: Mapping[JobKey, JobPlanSpec | Reason], jobs: Collection[JobKey] | None = None) -> None:
+        """All plans that these jobs have now, or why one isn't played; None are all jobs.
+
+        What is missing is withdrawn. Of ranks of other jobs nothing is said: they keep what they have.
+        """
+        self._plans, self._planned = dict(plans), jobs
         self._heard_at_s = time.monotonic()
         for rank in self.ranks:
             self._say_plan(rank)
         self._greet()
 
+    def forget_plans(self) -> None:
+        """Nobody asks for plans any more: ranks that come are told none until there is news."""
+        self._plans = None
+
     def _say_plan(self, rank: Rank) -> None:
-        if self._plans is None:
+        if self._plans is None or (self._planned is not None and rank.pod.job_key not in self._planned):
             return
         with self._saying:
             if rank.number not in self._said:

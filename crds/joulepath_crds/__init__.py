@@ -78,6 +78,8 @@ from joulepath_rules import (
     next_boundary,
 )
 
+JOB_UID_LABEL: Final = f"{GROUP}/job-uid"
+"""On an EnergyProfile: the run in which it was measured. On a JobPlan: its job; agents read those of theirs alone."""
 ANNOTATION: Final = f"{GROUP}/energy-plan"
 
 __all__ = [
@@ -88,6 +90,7 @@ __all__ = [
     "INJECTOR_UNHEARD",
     "INJECTOR_UNTOLD",
     "INSTRUCTION_KINDS",
+    "JOB_UID_LABEL",
     "MARGIN",
     "MOST_BLOCKS",
     "MOST_INJECTIONS",

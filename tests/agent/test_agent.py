@@ -187,6 +187,15 @@ def test_a_withdrawn_plan_resets(locked: Callable[..., tuple[Room, LocalAgent, P
     assert agent.counts()["leaseEnds"] == {"PlanChanged": 1}
 
 
+def test_plans_of_other_jobs_withdraw_nothing(locked: Callable[..., tuple[Room, LocalAgent, Process]]) -> None:
+    """An agent that starts anew hears of one job's plans before it knows what other ranks the clocks serve."""
+    made, agent, _ = locked()
+    agent.say({"plans": [], "of": ["another"]})
+    assert agent.counts()["leaseEnds"] == {}
+    agent.say({"plans": [], "of": ["job-uid"]})
+    wait_until(lambda: made.clock() == 0, "the clock is reset")
+
+
 def test_a_gpu_that_a_second_pod_is_given_is_let_go_and_no_other(
     locked: Callable[..., tuple[Room, LocalAgent, Process]],
 ) -> None:

@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from tests.agent.conftest import launcher, room
+from tests.clocks.door_house import house
 
-__all__ = ["launcher", "room"]
+__all__ = ["house", "launcher", "room"]

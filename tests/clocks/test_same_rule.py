@@ -222,7 +222,7 @@ def conducted(case: Case, rank: int, iterations: list[tuple[float, tuple[Event, 
 
 
 def overran(case: Case, rank: int, first: Event) -> bool:
-    """Whether an agent would take an iteration's first instruction for an evaluation, which the referee knows none of."""
+    """Whether an agent would take an iteration's first instruction for an evaluation: the referee knows none."""
     one = first.instruction
     predicted_s, _ = case.pipeline.profile.at(one.stage, one.kind, case.clocks[rank][0])
     return first.duration_s >= OVERRUN * predicted_s + case.lags.p95_up_s - SAME_S

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from joulepath_crds import JobPlanSpec, NodeReportStatus, Purpose, Sweep, content_hash
+from joulepath_crds import JOB_UID_LABEL, JobPlanSpec, NodeReportStatus, Purpose, Sweep, content_hash
 from joulepath_operator.control.index import Index
 from joulepath_operator.facts.names import ENERGY_PLANS, JOB_PLANS, NODE_REPORTS
 from joulepath_operator.jobs.pytorchjob import PYTORCH_JOBS
@@ -35,7 +35,8 @@ def job_plan(version: int, activate_at: int | None = None, uid: str = "u7") -> d
         sweep=Sweep(clocks_mhz=(0,), iterations_per_block=2),
         default_clock_mhz=1410,
     )
-    metadata = {"namespace": "team", "name": "plan-u1", "uid": uid, "resourceVersion": str(version)}
+    labels = {JOB_UID_LABEL: "u1"}
+    metadata = {"namespace": "team", "name": "plan-u1", "uid": uid, "resourceVersion": str(version), "labels": labels}
     return {"metadata": metadata, "spec": spec.to_api() | {"hash": content_hash(spec)}}
 
 
@@ -138,6 +139,13 @@ def test_what_cannot_be_read_is_left_out() -> None:
     broken = job_plan(2)
     del broken["spec"]["jobUID"]
     assert index.put(JOB_PLANS, broken) == {PLAN}
+    assert index.plans(PLAN) == ()
+
+
+def test_a_job_plan_that_no_agent_reads_by_its_label_is_none() -> None:
+    index, unlabelled = Index(), job_plan(1)
+    del unlabelled["metadata"]["labels"]
+    index.put(JOB_PLANS, unlabelled)
     assert index.plans(PLAN) == ()
 
 

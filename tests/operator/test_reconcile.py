@@ -14,14 +14,14 @@ import pytest
 from kubernetes import client
 from kubernetes.client.exceptions import ApiException
 
-from joulepath_crds import ANNOTATION, EnergyPlanStatus, InjectionReport, NodeReportStatus, content_hash
+from joulepath_crds import ANNOTATION, JOB_UID_LABEL, EnergyPlanStatus, InjectionReport, NodeReportStatus, content_hash
 from joulepath_operator.control.api import Api
 from joulepath_operator.control.index import Index
 from joulepath_operator.control.pods import as_seen
 from joulepath_operator.control.queue import KeyedQueue
 from joulepath_operator.control.reconcile import Reconciler
 from joulepath_operator.facts.absence import Means, Way
-from joulepath_operator.facts.labels import INJECTED_ANNOTATION, INPUTS_ANNOTATION, JOB_UID_LABEL
+from joulepath_operator.facts.labels import INJECTED_ANNOTATION, INPUTS_ANNOTATION
 from joulepath_operator.facts.names import (
     ENERGY_PLANS,
     ENERGY_PROFILES,
@@ -296,7 +296,7 @@ def sweep_of(world: Any) -> Any:
 def job_plan(stored: Any, **metadata: Any) -> dict[str, Any]:
     owner = {"kind": "EnergyPlan", "name": "plan", "uid": "u"}
     told = {"namespace": "team", "name": stored.name, "uid": "u7", "resourceVersion": "7", "ownerReferences": [owner]}
-    told |= metadata
+    told |= {"labels": {JOB_UID_LABEL: stored.spec.job_uid}} | metadata
     return {"metadata": {**told, "annotations": {INPUTS_ANNOTATION: stored.inputs}}, "spec": stored.spec.to_api()}
 
 

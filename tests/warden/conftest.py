@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from tests.agent.conftest import launcher, room
 from tests.agent.test_logs import clogged
+from tests.warden.locked_node import agentless, locked
 
-__all__ = ["clogged", "launcher", "room"]
+__all__ = ["agentless", "clogged", "launcher", "locked", "room"]

@@ -1,22 +1,26 @@
 """The agent's ties to Kubernetes: JobPlans in, its NodeReport and its Lease out.
 
+Those of the jobs that have ranks here, by label: a plan may have hundreds of kilobytes, and a cluster a thousand nodes.
+
 Plans are level-triggered: every list and every event of a watch leads to the whole set of plans being handed on, and a
-watch is followed by a list at the latest after a minute. Each is news, also where nothing has changed: what was
-withdrawn would have been missing in it. Without news, be it that the API server can't be reached or that a connection
-is a black hole, the agent goes on with the plans that it has until their time to live is over. A Lease that could be
-renewed is no news: the watch may hang all the same.
+watch is followed by a list at the latest after a minute, of metadata alone while that tells nothing new. Each is news,
+also where nothing has changed: what was withdrawn would have been missing in it. Without news, be it that the API
+server can't be reached or that a connection is a black hole, the agent goes on with the plans that it has until their
+time to live is over. A Lease that could be renewed is no news: the watch may hang all the same.
 """
 
 from __future__ import annotations
 
+import re
 import threading
 import time
-from collections.abc import Callable, Mapping
-from typing import Any, Final
+from collections.abc import Callable, Collection, Mapping
+from functools import partial
+from typing import Any, Final, Protocol
 
 from joulepath_agent.cluster.failures import repeat
 from joulepath_agent.cluster.heartbeat import Heartbeat
-from joulepath_agent.cluster.objects import ApiServer
+from joulepath_agent.cluster.objects import ApiServer, Watch
 from joulepath_agent.cluster.plans import Plans
 from joulepath_agent.cluster.reporting import Pace, fitting
 from joulepath_agent.injection.jobs import path_of
@@ -24,10 +28,10 @@ from joulepath_clocks.peers.budget import BUDGET
 from joulepath_clocks.peers.peer import JobKey
 from joulepath_clocks.ranks.lifetime import DEFAULT_TIME_TO_LIVE_S
 from joulepath_clocks.ranks.reason import Reason
-from joulepath_crds import JobPlanSpec, NodeReportStatus
+from joulepath_crds import JOB_UID_LABEL, JobPlanSpec, NodeReportStatus
 from joulepath_crds.contract import GROUP, VERSION
 
-__all__ = ["NodeApi"]
+__all__ = ["NodeApi", "Tied"]
 
 _SOON_S: Final = (1.0, 2.0)
 """For what a container waits for, to connect and to be answered."""
@@ -37,6 +41,29 @@ _LATE_S: Final = 15.0
 _LOOKS: Final = 4
 """Lists in a plan's time to live: one that fails, on a connection that is found dead, leaves time for the next."""
 _TICK_S: Final = 0.3
+_LABEL: Final = re.compile(r"[A-Za-z0-9]([-._A-Za-z0-9]{0,61}[A-Za-z0-9])?")
+"""Who makes a pod says who owns it: what is no UID must not spoil the selector of the others."""
+
+
+class Tied(Protocol):
+    """What is tied: an agent."""
+
+    @property
+    def waits(self) -> bool:
+        """Whether another one tells of this node."""
+
+    @property
+    def jobs(self) -> frozenset[JobKey]:
+        """Those that have ranks here."""
+
+    def set_plans(self, plans: Mapping[JobKey, JobPlanSpec | Reason], jobs: Collection[JobKey]) -> None:
+        """Takes the plans of these jobs, all that there are."""
+
+    def forget_plans(self) -> None:
+        """Nobody asks for plans any more: ranks that come are told none until there is news."""
+
+    def report(self) -> NodeReportStatus:
+        """All that it knows."""
 
 
 class NodeApi:
@@ -57,15 +84,13 @@ class NodeApi:
         self._stop = threading.Event()
         self._pace = Pace()
         self._plans = Plans()
+        self._watched: tuple[frozenset[JobKey], Watch] | None = None
 
-    def run(
-        self,
-        set_plans: Callable[[Mapping[JobKey, JobPlanSpec | Reason]], None],
-        report: Callable[[], NodeReportStatus | None],
-    ) -> None:
-        """Starts the two threads: plans in, reports and the lease out; neither while there is nothing to report."""
-        for name, work in (("plans", lambda: self._watch(set_plans)), ("reports", lambda: self._report(report))):
-            threading.Thread(target=repeat, args=(name, work, self._stop), name=name, daemon=True).start()
+    def run(self, agent: Tied) -> None:
+        """Starts the three threads: plans in, reports and the lease out; these while nobody else tells of this node."""
+        for name, work in (("plans", self._watch), ("reports", self._report), ("lease", self._live)):
+            task = partial(work, agent)
+            threading.Thread(target=repeat, args=(name, task, self._stop), name=name, daemon=True).start()
 
     def stop(self) -> None:
         """Ends the threads, in the background."""
@@ -106,37 +131,64 @@ class NodeApi:
 
     # plans
 
-    def _watch(self, set_plans: Callable[[Mapping[JobKey, JobPlanSpec | Reason]], None]) -> None:
+    def _watch(self, agent: Tied) -> None:
+        if not (wanted := _selectable(agent.jobs)):
+            agent.forget_plans()
+            self._stop.wait(_TICK_S)
+            return
+        labels = f"{JOB_UID_LABEL} in ({','.join(sorted(uid for _, uid in wanted))})"
         try:
-            listed = self._api.read(*self._ours, "jobplans")
+            listed = self._api.list(*self._ours, "jobplans", labels=labels, whole=False)
+            if not self._plans.are(listed["items"]):
+                listed = self._api.list(*self._ours, "jobplans", labels=labels, whole=True)
+                self._plans.replace(listed["items"])
         except FileNotFoundError:
-            set_plans({})  # the kind itself is gone, and with it every plan
+            agent.set_plans({}, wanted)  # the kind itself is gone, and with it every plan
             raise
-        self._plans.replace(listed["items"])
-        set_plans(self._plans.by_job())
+        agent.set_plans(self._plans.by_job(), wanted)
         version, late_s = listed["metadata"]["resourceVersion"], min(_LATE_S, self._watch_s)
-        for event in self._api.watch(version, self._watch_s, late_s, *self._ours, "jobplans"):
+        try:
+            with self._api.watch(version, self._watch_s, late_s, *self._ours, "jobplans", labels=labels) as watch:
+                self._watched = wanted, watch
+                self._hear(watch, lambda: agent.set_plans(self._plans.by_job(), wanted))
+        except OSError:
+            if _selectable(agent.jobs) <= wanted:
+                raise
+        finally:
+            self._watched = None
+
+    def _hear(self, watch: Watch, changed: Callable[[], None]) -> None:
+        for event in watch:
             if self._stop.is_set() or event["type"] == "ERROR":
                 return
-            item = event["object"]
             if event["type"] == "DELETED":
-                self._plans.remove(item)
+                self._plans.remove(event["object"])
             else:
-                self._plans.put(item)
-            set_plans(self._plans.by_job())
+                self._plans.put(event["object"])
+            changed()
 
-    # reports
+    def _turn_to(self, jobs: frozenset[JobKey]) -> None:
+        """Ends a watch that doesn't tell of all jobs."""
+        if (watched := self._watched) is not None and not _selectable(jobs) <= watched[0]:
+            watched[1].end()
 
-    def _report(self, report: Callable[[], NodeReportStatus | None]) -> None:
-        heartbeat = Heartbeat(self._api, self._node, self._namespace)
+    # reports and the lease
+
+    def _report(self, agent: Tied) -> None:
         while not self._stop.wait(_TICK_S):
-            now = time.monotonic()
-            if (status := report()) is None:
+            if agent.waits:
                 continue
+            status, now = agent.report(), time.monotonic()
             if self._pace.due(status, now):
                 self._write(fitting(status, BUDGET.report_bytes))
                 self._pace.wrote(status, now)
-            heartbeat.beat(now)
+
+    def _live(self, agent: Tied) -> None:
+        heartbeat = Heartbeat(self._api, self._node, self._namespace)
+        while not self._stop.wait(_TICK_S):
+            self._turn_to(agent.jobs)
+            if not agent.waits:
+                heartbeat.beat(time.monotonic())
 
     def _write(self, status: NodeReportStatus) -> None:
         body, reports = {"status": status.to_api()}, (*self._ours, "nodereports")
@@ -152,3 +204,7 @@ class NodeApi:
             }
             self._api.create(fresh, *reports)
             self._api.patch(body, *reports, self._node, "status")
+
+
+def _selectable(jobs: frozenset[JobKey]) -> frozenset[JobKey]:
+    return frozenset(job for job in jobs if _LABEL.fullmatch(job[1]))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -16,10 +16,11 @@ from urllib.parse import quote
 
 import urllib3
 
-__all__ = ["ApiServer"]
+__all__ = ["ApiServer", "Watch"]
 
 _JSON: Final = "application/json"
-_METADATA: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
+_METADATA: Final = "PartialObjectMetadata;g=meta.k8s.io;v=v1"
+_METADATA_LIST: Final = "PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 _MERGE: Final = "application/merge-patch+json"
 _TIMEOUT_S: Final = (3.05, 10.0)
 """To connect; and without a byte."""
@@ -59,7 +60,7 @@ class ApiServer:
         return cls(url, token, ca_certs=str(authority))
 
     def read(self, *names: str, timeout_s: tuple[float, float] = _TIMEOUT_S) -> Mapping[str, Any]:
-        """An object, or a list.
+        """An object.
 
         Raises:
             FileNotFoundError: There is none.
@@ -69,7 +70,12 @@ class ApiServer:
 
     def read_metadata(self, *names: str, timeout_s: tuple[float, float] = _TIMEOUT_S) -> Mapping[str, Any]:
         """Of all of an object, its metadata alone; see `read`."""
-        return self._ask("GET", names, timeout_s, accept=_METADATA)
+        return self._ask("GET", names, timeout_s, accept=f"{_JSON};as={_METADATA}")
+
+    def list(self, *names: str, labels: str, whole: bool) -> Mapping[str, Any]:
+        """The objects of a collection that have such labels, whole or their metadata alone; see `read`."""
+        accept = _JSON if whole else f"{_JSON};as={_METADATA_LIST}"
+        return self._ask("GET", names, _TIMEOUT_S, accept=accept, labels=labels)
 
     def create(self, body: Mapping[str, Any], *names: str) -> Mapping[str, Any]:
         """Makes an object in a collection, and gives it as it was made; see `read`."""
@@ -79,13 +85,13 @@ class ApiServer:
         """Merges that into an object; see `read`."""
         self._ask("PATCH", names, _TIMEOUT_S, body=body, kind=_MERGE)
 
-    def watch(self, version: str, lasts_s: int, late_s: float, *names: str) -> Iterator[Mapping[str, Any]]:
-        """Events of a collection since a version, for so long; it may end so much later, or sooner. See `read`."""
-        asked = {"watch": "true", "resourceVersion": version, "timeoutSeconds": str(lasts_s)}
+    @contextmanager
+    def watch(self, version: str, lasts_s: int, late_s: float, *names: str, labels: str = "") -> Iterator[Watch]:
+        """A collection since a version, for so long; it may end so much later, or sooner. See `read`."""
+        asked = {"watch": "true", "resourceVersion": version, "timeoutSeconds": str(lasts_s)} | _selected(labels)
         timeout_s = _TIMEOUT_S[0], lasts_s + late_s
         with self._answer("GET", names, timeout_s, accept=_JSON, fields=asked, preload_content=False) as answer:
-            for line in answer:
-                yield json.loads(line)
+            yield Watch(answer)
 
     def _ask(
         self,
@@ -96,9 +102,10 @@ class ApiServer:
         accept: str = _JSON,
         kind: str = "",
         body: Mapping[str, Any] | None = None,
+        labels: str = "",
     ) -> Mapping[str, Any]:
-        written = None if body is None else json.dumps(body)
-        with self._answer(method, names, timeout_s, accept=accept, kind=kind, body=written) as answer:
+        sent = {"fields": _selected(labels)} if body is None else {"body": json.dumps(body)}
+        with self._answer(method, names, timeout_s, accept=accept, kind=kind, **sent) as answer:
             found: Mapping[str, Any] = json.loads(answer.data)
             return found
 
@@ -135,6 +142,30 @@ class ApiServer:
             raise OSError(str(error)) from None
         except json.JSONDecodeError as error:
             raise OSError(f"the answer to {method} {path} is no JSON: {error}") from None
+
+
+class Watch:
+    """A collection that is watched."""
+
+    def __init__(self, answer: urllib3.BaseHTTPResponse) -> None:
+        self._answer = answer
+
+    def __iter__(self) -> Iterator[Mapping[str, Any]]:
+        """Its events.
+
+        Raises:
+            OSError: It has been ended, or has broken off.
+        """
+        return map(json.loads, self._answer)
+
+    def end(self) -> None:
+        """Ends it, from any thread."""
+        with suppress(RuntimeError, ValueError, OSError):  # it is over already
+            self._answer.shutdown()
+
+
+def _selected(labels: str) -> dict[str, str]:
+    return {"labelSelector": labels} if labels else {}
 
 
 def _token(file: Path) -> str:

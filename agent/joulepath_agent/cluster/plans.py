@@ -1,7 +1,4 @@
-"""The JobPlans of the cluster as this agent reads them: each parsed when it comes or changes, and not again.
-
-A plan of a long pipeline is hundreds of kilobytes; every write to any plan of the cluster is an event here.
-"""
+"""The JobPlans of a node's jobs as its agent reads them: each parsed when it comes or changes, and not again."""
 
 from __future__ import annotations
 
@@ -38,6 +35,12 @@ class Plans:
 
     def __init__(self) -> None:
         self._read: dict[str, _Read] = {}
+
+    def are(self, items: Iterable[Mapping[str, Any]]) -> bool:
+        """Whether these are all of them, at the versions that were read; metadata is enough."""
+        return {item["metadata"]["uid"]: _version(item) for item in items} == {
+            uid: read.version for uid, read in self._read.items()
+        }
 
     def replace(self, items: Iterable[Mapping[str, Any]]) -> None:
         """A list: what isn't in it is gone."""

@@ -17,14 +17,13 @@ from typing import Any, Final, cast
 from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException
 
-from joulepath_crds import EnergyPlanStatus, content_hash
+from joulepath_crds import JOB_UID_LABEL, EnergyPlanStatus, content_hash
 from joulepath_operator.facts.absence import Way
 from joulepath_operator.facts.admission import Admission, Denial, Stop, read_stops
 from joulepath_operator.facts.labels import (
     AGENT_PODS,
     INJECTION_LABEL,
     INPUTS_ANNOTATION,
-    JOB_UID_LABEL,
     POD_SECURITY_LABEL,
     first_written,
 )
@@ -260,6 +259,7 @@ class Api:
         owner = energy_plan["metadata"]
         metadata = {
             "annotations": {INPUTS_ANNOTATION: plan.inputs},
+            "labels": {JOB_UID_LABEL: plan.spec.job_uid},
             "ownerReferences": [
                 {
                     "apiVersion": ENERGY_PLANS.api_version,

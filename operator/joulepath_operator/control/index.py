@@ -15,8 +15,15 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from joulepath_crds import REPORT_INTERVAL_S, EnergyProfileSpec, JobPlanSpec, NodeReportStatus, content_hash
-from joulepath_operator.facts.labels import INPUTS_ANNOTATION, JOB_UID_LABEL
+from joulepath_crds import (
+    JOB_UID_LABEL,
+    REPORT_INTERVAL_S,
+    EnergyProfileSpec,
+    JobPlanSpec,
+    NodeReportStatus,
+    content_hash,
+)
+from joulepath_operator.facts.labels import INPUTS_ANNOTATION
 from joulepath_operator.facts.names import (
     ENERGY_PLANS,
     ENERGY_PROFILES,
@@ -187,6 +194,7 @@ class Index:
         version = metadata.get("resourceVersion")
         if resource == ENERGY_PLANS:
             return body["spec"]["job"]["name"]
+        job_uid = (metadata.get("labels") or {}).get(JOB_UID_LABEL, "")
         if (job_kind := _JOB_KINDS.get(resource)) is not None:
             return job_kind.read(body)
         if resource == NODE_REPORTS:
@@ -198,10 +206,11 @@ class Index:
             spec = JobPlanSpec.from_api(body["spec"])
             if content_hash(body["spec"]) != spec.hash:
                 raise ValueError("its hash isn't that of its content, so no agent plays it; it is made anew")
+            if job_uid != spec.job_uid:
+                raise ValueError("its label isn't the UID of its job, so no agent reads it; it is made anew")
             inputs = (metadata.get("annotations") or {}).get(INPUTS_ANNOTATION, "")
             owners = frozenset(one["uid"] for one in metadata.get("ownerReferences") or ())
             return _Owned(StoredPlan(metadata["name"], spec, inputs, version), spec.energy_plan, owners)
-        job_uid = (metadata.get("labels") or {}).get(JOB_UID_LABEL, "")
         return StoredProfile(metadata["name"], EnergyProfileSpec.from_api(body["spec"]), job_uid, version)
 
     def _concerned(self, resource: Resource, key: NamespacedName, found: Any) -> set[NamespacedName]:

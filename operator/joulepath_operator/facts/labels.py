@@ -11,7 +11,6 @@ __all__ = [
     "INJECTED_ANNOTATION",
     "INJECTION_LABEL",
     "INPUTS_ANNOTATION",
-    "JOB_UID_LABEL",
     "POD_SECURITY_LABEL",
     "first_written",
 ]
@@ -22,8 +21,6 @@ INJECTED_ANNOTATION: Final = "joulepath.dev/injected"
 """On a Pod: the containers that the webhook gave the trainer to."""
 INJECTION_LABEL: Final = "joulepath.dev/injection"
 """On a Namespace: `volumes` lets the webhook be asked about its pods."""
-JOB_UID_LABEL: Final = "joulepath.dev/job-uid"
-"""On an EnergyProfile: the run in which it was measured."""
 AGENT_PODS: Final = "app.kubernetes.io/part-of=joulepath,app.kubernetes.io/component=agent"
 """Selects the pods of the agents, one a node."""
 POD_SECURITY_LABEL: Final = "pod-security.kubernetes.io/enforce"

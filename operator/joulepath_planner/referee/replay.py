@@ -9,8 +9,8 @@ they repeat; that period is the iteration time. With lags it replays the agent's
 - a second set waits until the first is in force.
 
 An instruction that runs at several clocks progresses through them piece by piece. A wait costs the blocking power of
-the clock in force. Nothing sets a clock for a wait of its own, since agents don't. Surprises of more than twice an
-iteration's first instruction aren't replayed: an agent takes such a one for an evaluation and returns to default clocks.
+the clock in force. Nothing sets a clock for a wait of its own, since agents don't. That an agent takes a first
+instruction of more than twice its length for an evaluation, and returns to default clocks, isn't replayed.
 """
 
 from __future__ import annotations

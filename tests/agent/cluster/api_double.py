@@ -22,6 +22,10 @@ class ApiDouble:
         self.plans: list[dict[str, Any]] = []
         self.lists = 0
         """How many lists were asked for."""
+        self.lists_in_full = 0
+        """Of them, of more than metadata."""
+        self.selectors: set[str] = set()
+        """What they were to select by."""
         self.watches: list[dict[str, str]] = []
         """The parameters of each watch."""
         self.beats = 0
@@ -56,6 +60,12 @@ def api_double() -> Iterator[ApiDouble]:
                 self._read_job()
                 return
             double.lists += 1
+            accepts = self.headers["Accept"]
+            if "as=PartialObjectMetadata;" in accepts:  # of a list, the API server gives another kind
+                self.answer(406, {})
+                return
+            double.lists_in_full += "as=PartialObjectMetadataList;" not in accepts
+            double.selectors.add(asked.get("labelSelector", ""))
             if double.lists_fail:
                 self.answer(503, {})
             else:
@@ -80,8 +90,15 @@ def api_double() -> Iterator[ApiDouble]:
 
         def _watch(self, asked: dict[str, str]) -> None:
             double.watches.append(asked)
-            double.over.wait(None if double.watches_hang else float(asked["timeoutSeconds"]))
-            self.answer(200, None)
+            if double.watches_hang:
+                double.over.wait()
+                return
+            self.send_response(200)
+            self.send_header("Transfer-Encoding", "chunked")
+            self.end_headers()
+            self.wfile.flush()
+            double.over.wait(float(asked["timeoutSeconds"]))
+            self.wfile.write(b"0\r\n\r\n")
 
     with serving(Handler) as url:
         double.connection = ApiServer(url)

@@ -7,8 +7,8 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 from uuid import uuid4
@@ -20,10 +20,11 @@ from joulepath_agent.cluster.objects import ApiServer
 from joulepath_clocks.peers.peer import JobKey
 from joulepath_clocks.ranks.lifetime import DEFAULT_TIME_TO_LIVE_S
 from joulepath_clocks.ranks.reason import Reason
-from joulepath_crds import JobPlanSpec, NodeReportStatus, Purpose, Sweep, content_hash
+from joulepath_crds import JOB_UID_LABEL, JobPlanSpec, NodeReportStatus, Purpose, Sweep, content_hash
 from joulepath_crds.__main__ import documents
 from real_cluster import Cluster as RealCluster
 from tests.agent.cluster.real_api import api_server
+from tests.agent.cluster.tied import TiedAgent
 from tests.agent.room import wait_until
 
 pytestmark = pytest.mark.cluster
@@ -31,17 +32,14 @@ pytestmark = pytest.mark.cluster
 
 @dataclass
 class Ties:
-    """An agent's ties, and what went through them."""
+    """An agent's ties, and the agent."""
 
     cluster: RealCluster
     group: str
     namespace: str
     node: str
     api: ApiServer
-    plans: list[Mapping[JobKey, JobPlanSpec | Reason]] = field(default_factory=list)
-    report: NodeReportStatus = field(default_factory=NodeReportStatus)
-    heard_at_s: float = 0.0
-    """When plans were handed on last."""
+    agent: TiedAgent
 
     def get(self, *arguments: str) -> dict[str, Any] | None:
         """An object as kubectl gives it; None where there is none."""
@@ -50,23 +48,24 @@ class Ties:
 
     def apply(self, name: str, spec: Mapping[str, Any]) -> None:
         """Applies a JobPlan."""
-        metadata = {"name": name, "namespace": self.namespace}
+        metadata = {"name": name, "namespace": self.namespace, "labels": {JOB_UID_LABEL: spec["jobUID"]}}
         body = {"apiVersion": f"{self.group}/v1alpha1", "kind": "JobPlan", "metadata": metadata, "spec": spec}
         self.cluster.kubectl("apply", "-f", "-", stdin=json.dumps(body))
+
+    @property
+    def plans(self) -> Sequence[Mapping[JobKey, JobPlanSpec | Reason]]:
+        """As the agent was told them."""
+        return self.agent.plans
 
     def known(self) -> Mapping[JobKey, JobPlanSpec | Reason]:
         """The plans as the agent knows them."""
         return self.plans[-1] if self.plans else {}
 
     def start(self, plans_live_s: float = DEFAULT_TIME_TO_LIVE_S) -> NodeApi:
-        """Ties an agent that reports `report`."""
+        """Ties the agent."""
         tied = NodeApi(self.api, self.node, self.namespace, self.group, plans_live_s)
-        tied.run(self._take, lambda: self.report)
+        tied.run(self.agent)
         return tied
-
-    def _take(self, plans: Mapping[JobKey, JobPlanSpec | Reason]) -> None:
-        self.plans.append(plans)
-        self.heard_at_s = time.monotonic()
 
 
 @pytest.fixture
@@ -80,7 +79,8 @@ def ties(cluster: RealCluster) -> Iterator[Ties]:
         cluster.kubectl("create", "namespace", namespace)
         cluster.kubectl("apply", "--server-side", "-f", "-", stdin=text)
         cluster.kubectl("wait", "--for=condition=Established", "--timeout=60s", *kinds)
-        yield Ties(cluster, group, namespace, node, api_server(cluster.kubeconfig))
+        agent = TiedAgent(frozenset({(namespace, "job-uid")}))
+        yield Ties(cluster, group, namespace, node, api_server(cluster.kubeconfig), agent)
     finally:
         cluster.kubectl("delete", "--ignore-not-found", "--wait=false", *kinds, f"namespace/{namespace}")
 
@@ -127,16 +127,23 @@ def test_plans_come_change_and_go(tied: Ties) -> None:
     wait_until(lambda: tied.known() == {}, "the withdrawal arrives")
 
 
+def test_the_plan_of_a_job_that_is_elsewhere_is_never_sent_here(tied: Ties) -> None:
+    tied.apply("a", plan(jobUID="elsewhere"))
+    tied.apply("b", plan())
+    wait_until(lambda: bool(tied.known()), "a plan arrives")
+    assert all("elsewhere" not in {uid for _, uid in plans} for plans in tied.plans)
+
+
 def test_the_report_is_created_owned_by_the_node_and_written_on_change_only(tied: Ties) -> None:
     resource = f"nodereport.{tied.group}/{tied.node}"
 
     def version() -> str | None:
         stored = tied.get(resource)
-        written = stored is not None and stored.get("status", {}).get("agentVersion") == tied.report.agent_version
+        written = stored is not None and stored.get("status", {}).get("agentVersion") == tied.agent.status.agent_version
         return str(stored["metadata"]["resourceVersion"]) if stored is not None and written else None
 
     wait_until(lambda: tied.get(resource) is not None, "the report is created")
-    tied.report = NodeReportStatus(agent_version="2")
+    tied.agent.status = NodeReportStatus(agent_version="2")
     wait_until(lambda: version() is not None, "the change is written")
     stored, node = tied.get(resource), tied.get(f"node/{tied.node}")
     assert stored is not None
@@ -144,7 +151,7 @@ def test_the_report_is_created_owned_by_the_node_and_written_on_change_only(tied
     (owner,) = stored["metadata"]["ownerReferences"]
     assert (owner["kind"], owner["name"], owner["uid"]) == ("Node", tied.node, node["metadata"]["uid"])
     unchanged = version()
-    tied.report = NodeReportStatus(agent_version="2")
+    tied.agent.status = NodeReportStatus(agent_version="2")
     name = f"lease/joulepath-agent-{tied.node}"
     wait_until(lambda: tied.get(name, "-n", tied.namespace) is not None, "the lease is there")
     assert version() == unchanged
@@ -233,7 +240,7 @@ def test_an_api_server_that_is_out_of_reach_withdraws_nothing_and_is_found_again
         wait_until(lambda: key in ties.known(), "the plan arrives")
         assert relay.used
         relay.cut()
-        ties.report = NodeReportStatus(agent_version="cut off")
+        ties.agent.status = NodeReportStatus(agent_version="cut off")
         ties.apply("a", plan(activateAt=7))
         relay.mend()
         wait_until(lambda: begin(ties) == 7, "the activation arrives after all")
@@ -252,9 +259,9 @@ def test_news_come_while_nothing_changes_and_stop_with_the_api_server(ties: Ties
         wait_until(lambda: len(ties.plans) >= 3, "lists without a change are news")
         assert relay.used
         relay.cut()
-        wait_until(lambda: time.monotonic() - ties.heard_at_s > 8.0, "plans have outlived the last news")
+        wait_until(lambda: time.monotonic() - ties.agent.heard_at_s > 8.0, "plans have outlived the last news")
         relay.mend()
-        wait_until(lambda: time.monotonic() - ties.heard_at_s < 1.0, "there is news again")
+        wait_until(lambda: time.monotonic() - ties.agent.heard_at_s < 1.0, "there is news again")
     finally:
         running.stop()
         relay.close()

@@ -181,8 +181,10 @@ def test_an_answer_that_is_no_json_is_an_oserror(server: Server) -> None:
 
 
 def test_what_a_watch_tells_is_heard_while_it_lasts(server: Server) -> None:
-    events = ApiServer.connect(server.url, server.folder).watch("7", 60, 15.0, "apis", "plans")
-    assert next(events) == {"type": "ADDED"}
-    server.heard.set()
-    assert list(events) == []
+    with ApiServer.connect(server.url, server.folder).watch("7", 60, 15.0, "apis", "plans") as watch:
+        events = iter(watch)
+        assert next(events) == {"type": "ADDED"}
+        server.heard.set()
+        assert list(events) == []
+        watch.end()
     assert server.asked[0][0] == "/apis/plans?watch=true&resourceVersion=7&timeoutSeconds=60"

@@ -3,16 +3,33 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 
 from joulepath_agent.cluster.api import NodeApi
+from joulepath_clocks.peers.peer import JobKey
 from joulepath_clocks.ranks.lifetime import TimeToLive
-from joulepath_crds import NodeReportStatus
+from joulepath_clocks.ranks.reason import Reason
+from joulepath_crds import JobPlanSpec
 from tests.agent.cluster.api_double import ApiDouble, api_double
+from tests.agent.cluster.tied import TiedAgent
 from tests.agent.room import wait_until
+
+JOBS = frozenset({("default", "a")})
+
+
+@dataclass
+class Renewing(TiedAgent):
+    """An agent for whom plans that are told renew a time to live."""
+
+    life: TimeToLive = field(default_factory=lambda: TimeToLive(0.0))
+
+    def set_plans(self, plans: Mapping[JobKey, JobPlanSpec | Reason], jobs: Collection[JobKey]) -> None:
+        """See Tied."""
+        self.life.renew(time.monotonic())
 
 
 @pytest.fixture
@@ -24,10 +41,10 @@ def double() -> Iterator[ApiDouble]:
 @pytest.fixture
 def news(double: ApiDouble) -> Iterator[list[Any]]:
     """The plans that an agent was told, whose plans live for four seconds."""
-    told: list[Any] = []
+    agent = TiedAgent(JOBS)
     tied = NodeApi(double.connection, "node", "default", plan_time_to_live_s=4.0)
-    tied.run(told.append, NodeReportStatus)
-    yield told
+    tied.run(agent)
+    yield agent.plans
     tied.stop()
 
 
@@ -42,12 +59,50 @@ def test_a_watch_that_is_a_black_hole_is_left_for_a_list(double: ApiDouble, news
     assert len(news) >= 2
 
 
+def test_plans_of_the_jobs_that_are_here_are_asked_for_and_of_one_that_comes_at_once(double: ApiDouble) -> None:
+    """Within the watch, which would last for a minute; whose pod says that its owner's UID is no UID spoils nothing."""
+    agent = TiedAgent(frozenset({("default", "a"), ("default", "in (b)")}))
+    tied = NodeApi(double.connection, "node", "default")
+    tied.run(agent)
+    try:
+        wait_until(lambda: bool(double.watches), "plans are watched")
+        agent.jobs |= {("team", "c")}
+        wait_until(lambda: len(double.watches) > 1, "they are watched anew")
+    finally:
+        tied.stop()
+    selectors = [asked["labelSelector"] for asked in double.watches]
+    assert selectors == ["joulepath.dev/job-uid in (a)", "joulepath.dev/job-uid in (a,c)"]
+    assert agent.about == [{("default", "a")}, {("default", "a"), ("team", "c")}]
+    assert double.selectors == {*selectors}
+
+
+def test_where_there_is_no_rank_nothing_is_asked_for_nor_told(double: ApiDouble) -> None:
+    agent = TiedAgent()
+    tied = NodeApi(double.connection, "node", "default")
+    tied.run(agent)
+    wait_until(lambda: double.beats > 0 and agent.forgets > 1, "it lives")
+    tied.stop()
+    assert not agent.plans
+    assert double.lists == 0
+
+
+def test_plans_that_are_known_are_not_sent_again(double: ApiDouble, news: list[Any]) -> None:
+    metadata = {"uid": "u", "namespace": "default", "name": "n", "resourceVersion": "1"}
+    double.plans = [{"metadata": metadata, "spec": {}}]
+    wait_until(lambda: double.lists_in_full == 1, "the plan is read")
+    before = len(news)
+    wait_until(lambda: len(news) > before + 1, "there is further news")
+    assert double.lists_in_full == 1
+    double.plans = []
+    wait_until(lambda: double.lists_in_full == 2, "it is gone")
+
+
 def test_a_lease_that_is_renewed_is_no_news_of_plans(double: ApiDouble) -> None:
     life = TimeToLive(2.0)
     life.renew(time.monotonic())
     tied = NodeApi(double.connection, "node", "default", plan_time_to_live_s=2.0)
     double.lists_fail = True
-    tied.run(lambda _: life.renew(time.monotonic()), NodeReportStatus)
+    tied.run(Renewing(JOBS, life=life))
     try:
         wait_until(lambda: double.beats > 0 and double.lists >= 2, "the lease is renewed, and lists fail")
         wait_until(lambda: bool(life.expired(time.monotonic())), "the plans have expired")
@@ -61,7 +116,7 @@ def test_a_lease_that_is_renewed_is_no_news_of_plans(double: ApiDouble) -> None:
 def test_a_dead_connection_and_a_failed_list_fit_into_every_time_to_live(lives_s: float) -> None:
     with api_double() as double:
         tied = NodeApi(double.connection, "node", "default", plan_time_to_live_s=lives_s)
-        tied.run(lambda _: None, NodeReportStatus)
+        tied.run(TiedAgent(JOBS))
         wait_until(lambda: bool(double.watches), "a watch is opened")
         tied.stop()
     watch_s = float(double.watches[0]["timeoutSeconds"])

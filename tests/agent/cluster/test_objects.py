@@ -10,6 +10,7 @@ from joulepath_agent.cluster.api import NodeApi
 from joulepath_agent.cluster.heartbeat import Heartbeat
 from joulepath_agent.cluster.objects import ApiServer
 from joulepath_crds import NodeReportStatus
+from tests.agent.cluster.tied import TiedAgent
 from tests.agent.room import wait_until
 from tests.agent.soaking.cluster import Cluster, served
 
@@ -56,7 +57,7 @@ def test_the_lease_is_made_where_there_is_none_and_renewed_afterwards(cluster: C
 
 def test_the_report_is_made_with_its_node_as_owner(cluster: Cluster, connection: ApiServer) -> None:
     tied = NodeApi(connection, "node-7", "joulepath")
-    tied.run(lambda plans: None, lambda: NodeReportStatus(agent_version="1"))
+    tied.run(TiedAgent(status=NodeReportStatus(agent_version="1")))
     wait_until(lambda: cluster.fed["reports"] > 0, "it is written")
     tied.stop()
     owner = {"apiVersion": "v1", "kind": "Node", "name": "node-7", "uid": "node-uid"}
@@ -64,12 +65,14 @@ def test_the_report_is_made_with_its_node_as_owner(cluster: Cluster, connection:
     assert made["metadata"] == {"name": "node-7", "ownerReferences": [owner]}
 
 
-def test_an_agent_that_has_nothing_to_report_writes_nothing(cluster: Cluster, connection: ApiServer) -> None:
-    tied, asked = NodeApi(connection, "node-7", "joulepath"), []
-    tied.run(lambda plans: None, lambda: asked.append(1))
-    wait_until(lambda: len(asked) > 2, "it is asked")
-    tied.stop()
+def test_an_agent_that_waits_for_another_writes_nothing(cluster: Cluster, connection: ApiServer) -> None:
+    tied, agent = NodeApi(connection, "node-7", "joulepath"), TiedAgent(waits=True)
+    tied.run(agent)
+    wait_until(lambda: agent.forgets > 2, "time goes by")
     assert not cluster.made
+    agent.waits = False
+    wait_until(lambda: len(cluster.made) == 2, "its report and its lease are there")
+    tied.stop()
 
 
 def test_a_review_is_asked_for(connection: ApiServer) -> None:
