@@ -65,6 +65,9 @@ class _Counting:
         self._count(len(found))
         return found
 
+    def shutdown(self) -> None:
+        self._answer.shutdown()
+
     def __iter__(self) -> Iterator[bytes]:
         for line in self._answer:
             self._count(len(line))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Final
 
 from joulepath_agent.cluster.api import NodeApi
@@ -35,7 +35,10 @@ Event = Callable[[float, str, str, str], object]
 
 
 class Node:
-    """One of a job's nodes. Its job begins with the first iteration that is played."""
+    """One of a job's nodes, and what its agent is tied to. Its job begins with the first iteration that is played."""
+
+    waits: Final = False
+    """There is no other agent on it."""
 
     def __init__(self, name: str, job: Job | None, truth: Truth, event: Event) -> None:
         self.name, self._job, self._event = name, job, event
@@ -68,8 +71,20 @@ class Node:
     def run(self, api: ApiServer, namespace: str) -> NodeApi:
         """Starts the agent's threads."""
         cluster = NodeApi(api, self.name, namespace)
-        cluster.run(self._set_plans, lambda: self._report)
+        cluster.run(self)
         return cluster
+
+    @property
+    def jobs(self) -> frozenset[JobKey]:
+        """Its job, once that has begun."""
+        return frozenset({self._key} if self._key and self._report.jobs else ())
+
+    def report(self) -> NodeReportStatus:
+        """All that its agent knows; the same object for as long as nothing changes."""
+        return self._report
+
+    def forget_plans(self) -> None:
+        """Nothing: its job's plan is asked for as soon as that has begun, and ever after."""
 
     def begin(self, iteration: int) -> None:
         """An iteration of its job begins."""
@@ -78,7 +93,10 @@ class Node:
                 ranks.begin(iteration)
             self._tell()
 
-    def _set_plans(self, plans: Mapping[JobKey, JobPlanSpec | Reason]) -> None:
+    def set_plans(self, plans: Mapping[JobKey, JobPlanSpec | Reason], jobs: Collection[JobKey]) -> None:
+        """Takes the plan of its job, if that is among those that are told of."""
+        if self._key not in jobs:
+            return
         with self._lock:
             plan = plans.get(self._key) if self._key else None
             changed = [ranks.set_plan(plan) for ranks in self._ranks]

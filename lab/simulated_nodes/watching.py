@@ -60,12 +60,13 @@ class Watch:
     def _watch(self) -> None:
         while not self._stopped.is_set():
             try:
-                listed = self._api.read(*self._path)
+                listed = self._api.list(*self._path, labels="", whole=True)
                 for body in listed["items"]:
                     self._take(body)
                 version = listed["metadata"]["resourceVersion"]
-                for event in self._api.watch(version, _LASTS_S, _LATE_S, *self._path):
-                    self._take(event["object"])
+                with self._api.watch(version, _LASTS_S, _LATE_S, *self._path) as watch:
+                    for event in watch:
+                        self._take(event["object"])
             except (OSError, KeyError):
                 self._stopped.wait(_AGAIN_S)
 
