@@ -94,7 +94,7 @@ def bars(results: Sequence[Result]) -> Iterator[dict[str, Any]]:
 def growth(results: Sequence[Result]) -> dict[str, list[dict[str, Any]]]:
     """By scenario, what grows with its size."""
     found: dict[str, list[dict[str, Any]]] = {}
-    for one in sorted(results, key=_size):
+    for one in results:
         row = {
             "size": _size(one),
             "reached": one["reached"]["phases"],

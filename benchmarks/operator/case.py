@@ -55,7 +55,6 @@ def run(case: Case, limit_s: float, steady_s: float) -> dict[str, Any]:
         jobs = [_job(case, world, list(tokens), number) for number in range(case.jobs)]
         if jobs:
             begun_s = world.start_nodes(tokens, jobs, case.stages, case.microbatches)
-        # What ends is started anew, as the kubelet would: the operator does where it can't list all when it begins.
         loads = list(_wait(case, world, plans, jobs, begun_s + limit_s))
         whole = world.reading()
         time.sleep(_SETTLES_S)
@@ -108,7 +107,7 @@ def _wait(case: Case, world: World, plans: Watch, jobs: list[Job], until_s: floa
         told = sum(phases.values()) - phases[_UNSEEN] == case.jobs + case.idle
         if (over and told) or time.monotonic() > until_s:
             return
-        if time.monotonic() - mended_s > _RESTART_S:
+        if time.monotonic() - mended_s > _RESTART_S:  # an operator that can't list all when it begins has ended
             mended_s = time.monotonic()
             world.start_operator()
         time.sleep(_LOOK_S)
@@ -140,13 +139,15 @@ def _reached(case: Case, plans: Watch, jobs: list[Job], told: Told, begun_s: flo
         last_s[_phase(seen)] = round(seen.at_s - begun_s, 1)
         if "topology" in _status(seen):
             last_s.setdefault("all ranks seen", round(seen.at_s - begun_s, 1))
-    wanted = {"Active"} if case.jobs else {"Pending"}
-    stuck = next((one for one in newest.values() if _phase(one) not in wanted), None)
+    wanted = "Active" if case.jobs else "Pending"
+    stuck = next((one for one in newest.values() if _phase(one) != wanted), None)
+    missing = case.jobs + case.idle - len(newest)
+    why = f"{missing} EnergyPlans aren't told of" if missing else None
     return {
         "phases": dict(Counter(map(_phase, newest.values()))),
         "last_came_after_s": last_s,
         "nodes_with_plan_applied": _applied(told, plans, jobs),
-        "not_reached": str(_status(stuck).get("message"))[:_LONGEST_MESSAGE] if stuck else None,
+        "not_reached": str(_status(stuck).get("message"))[:_LONGEST_MESSAGE] if stuck else why,
     }
 
 
