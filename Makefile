@@ -55,9 +55,10 @@ format: venv ## Format the code and mend what ruff can
 	@.venv/bin/ruff check --fix -q . ; .venv/bin/ruff format -q .
 
 .PHONY: reference
-reference: venv ## Write what docs and chart have from the code: CRDs, docs/metrics.md
+reference: venv ## Write what docs and chart have from the code: CRDs, docs/metrics.md, the table of docs/frameworks.md
 	@$(PY) -m joulepath_crds
 	@$(PY) -m metrics_reference
+	@$(PY) -m framework_table
 
 # Twice as many as the smallest machine has cores: much of what tests do is waiting.
 PARALLEL := $(PY) -m pytest -q -n 4 --dist worksteal
@@ -117,6 +118,11 @@ bench-fit: venv ## What completing a profile costs, by a known truth; writes ben
 .PHONY: bench-profiling
 bench-profiling: venv ## What profiling a job costs and how well the frontier is known then, by a known truth; writes benchmarks/results/profiling.json
 	@$(PY) benchmarks/profiling.py $(ARGS)
+
+# make bench-looks ARGS="--sizes 64x12"
+.PHONY: bench-looks
+bench-looks: venv ## What a look of the operator takes of a large job; writes benchmarks/results/looks.json
+	@$(PY) benchmarks/looks.py $(ARGS)
 
 .PHONY: bench-guard
 bench-guard: venv ## What the agent's guards find and refuse wrongly, in 10,000 simulated jobs; writes benchmarks/results/guard.json

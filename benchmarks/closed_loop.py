@@ -10,7 +10,8 @@ Each line of the result is one run: the job is profiled by a sweep, planned, and
 control blocks, by the same code and rules as on a cluster. A replay of published data on virtual GPUs, no GPU
 measurement. Writes benchmarks/results/closed_loop.json. With --framework it is the schedules of Megatron-core,
 DeepSpeed or torch that train, on four GPUs with stages of different length, or replicas without a pipeline (torch's
-DDP), on two, and nothing is written.
+DDP), on two. Of a training that stands in docs/frameworks.md's table the last run is kept in
+benchmarks/results/frameworks.json; else nothing is written.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import frameworks
+from framework_table import PLAYED, Row, row_of
 from joulepath_crds import (
     EnergyPlanSpec,
     EnergyPlanStatus,
@@ -241,6 +243,13 @@ def run(
     return result
 
 
+def keep(row: Row, played: dict[str, Any]) -> None:
+    """Of the table's trainings, one was played."""
+    before = json.loads(PLAYED.read_text())["runs"] if PLAYED.exists() else []
+    kept = [one for one in before if one["case"] != row.name]
+    PLAYED.write_text(json.dumps({"virtual": True, "runs": [*kept, {"case": row.name} | played]}, indent=1) + "\n")
+
+
 def main() -> None:
     """Runs each lag once."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -269,6 +278,11 @@ def main() -> None:
     result = {"virtual": True, "time_scale": options.time_scale, "runs": runs}
     print(json.dumps(result, indent=2))
     if options.framework is not None:
+        environment = options.environment
+        if environment is None and options.framework in ("megatron", "deepspeed"):
+            environment = frameworks.names(options.framework)[-1]
+        if (row := row_of(options.framework, environment, options.options)) is not None:
+            keep(row, runs[-1] | {"time_scale": options.time_scale})
         return
     (ROOT / "benchmarks/results/closed_loop.json").write_text(json.dumps(result, indent=2) + "\n")
 

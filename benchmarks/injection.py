@@ -39,7 +39,7 @@ from joulepath_agent.injection.client import Client  # noqa: E402
 from joulepath_agent.injection.jobs import Jobs  # noqa: E402
 from joulepath_agent.injection.registry import Registry  # noqa: E402
 from joulepath_agent.peers.podresources import held_devices  # noqa: E402
-from joulepath_injector.words import JOB_LABELS  # noqa: E402
+from joulepath_rules import JOB_LABELS  # noqa: E402
 from real_cluster import NotYetError, cluster_up, only_release, until  # noqa: E402
 from real_cluster.gpus import gpu_daemons  # noqa: E402
 from tests.agent.cluster.real_api import api_server  # noqa: E402

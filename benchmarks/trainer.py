@@ -4,9 +4,9 @@
 
 - `trainer_overhead.py`, beside this file: microseconds for each instruction, milliseconds at a Python's start.
 - `profiling.py`: how well the frontier is known after a sweep, and after how many iterations.
-- The model: a training of four ranks (stages of different length, two a rank where the schedule has them) runs on
-  virtual GPUs at default clocks. What ranks report of it is all that the model is made of, by the operator's own code:
-  its iteration beside the one that is measured. On a machine that does something else besides, that is noise.
+- The model: trainings of docs/frameworks.md's table, of four ranks (stages of different length, two a rank where the
+  schedule has them), run on virtual GPUs at default clocks. What ranks report of it is all that the model is made of,
+  by the operator's own code: its iteration beside the one that is measured. On a busy machine that is noise.
 
 Virtual GPUs throughout. Writes benchmarks/results/trainer.json; exits with 1 if a bar is missed.
 """
@@ -18,12 +18,12 @@ import json
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any, Final
 
 import frameworks
 from benchmarks.closed_loop import ROOT, Training, of_framework, report_of, trained
+from framework_table import MODELS, ROWS, Row
 from joulepath_crds import Instruction
 from joulepath_operator.facts.gang import Gang
 from joulepath_operator.facts.observation import NodeJob
@@ -38,33 +38,6 @@ LONGEST_S: Final = 300.0
 LAG_MS: Final = 5.0
 DEFAULT_MHZ: Final = 1410
 MOST_OFF: Final = 0.01
-
-
-@dataclass(frozen=True, slots=True)
-class Case:
-    """A training whose iteration is modelled."""
-
-    name: str
-    framework: str
-    environment: str | None = None
-    options: dict[str, Any] = field(default_factory=dict)
-
-
-def cases() -> list[Case]:
-    """Each framework's versions, with each of its schedules."""
-    found = [Case(f"torch, {one}", "torch", None, {"schedule": one}) for one in ("ScheduleGPipe", "Schedule1F1B")]
-    for one in ("Interleaved1F1B", "InterleavedZeroBubble", "ZBVZeroBubble", "DualPipeV"):
-        found.append(Case(f"torch, Schedule{one}", "torch", None, {"schedule": f"Schedule{one}", "chunks": 2}))
-    for environment in frameworks.names("megatron"):
-        for words, options in (
-            ("1F1B, exchanges one by one", {}),
-            ("1F1B, batched exchanges", {"batched": True}),
-            ("interleaved, overlap", {"chunks": 2}),
-            ("interleaved, batched exchanges", {"chunks": 2, "batched": True}),
-        ):
-            found.append(Case(f"{environment}, {words}", "megatron", environment, options))
-    found += [Case(f"{one}, PipelineEngine", "deepspeed", one) for one in frameworks.names("deepspeed")]
-    return found
 
 
 def gang_of(made: Training, scale: float) -> Gang:
@@ -109,17 +82,19 @@ def modelled_s(gang: Gang) -> tuple[float, str]:
     return simulate(pipeline).iteration_time_s, repr(delays.exchanges)
 
 
-def model_error(case: Case, scale: float) -> dict[str, Any]:
+def model_error(row: Row, scale: float) -> dict[str, Any]:
     """How far the model is from the job."""
-    gang = gang_of(of_framework(case.framework, case.environment, case.options), scale)
+    gang = gang_of(of_framework(row.kind, row.environment, dict(row.options)), scale)
     seconds, learnt = modelled_s(gang)
     measured = gang.control_time_s
-    return {"case": case.name, "measured_s": measured, "error": seconds / measured - 1, "learnt": learnt}
+    error = seconds / measured - 1
+    return {"case": row.name, "measured_s": measured, "error": error, "learnt": learnt, "time_scale": scale}
 
 
-def figures(program: str, name: str) -> dict[str, Any]:
-    """What another benchmark measures now."""
-    subprocess.run([sys.executable, str(ROOT / "benchmarks" / program)], check=False)
+def figures(program: str, name: str, now: bool) -> dict[str, Any]:
+    """What another benchmark measures now, or has measured."""
+    if now:
+        subprocess.run([sys.executable, str(ROOT / "benchmarks" / program)], check=False)
     found: dict[str, Any] = json.loads((RESULTS / name).read_text())
     return found
 
@@ -127,36 +102,42 @@ def figures(program: str, name: str) -> dict[str, Any]:
 def main() -> None:
     """Measures and writes all."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", help="models of these trainings alone, by a part of their names")
+    what = "models of these trainings alone, by a part of their names; the other figures stay"
+    parser.add_argument("--only", nargs="+", help=what)
     parser.add_argument("--time-scale", type=float, default=0.7)
     options = parser.parse_args()
-    wanted = [case for case in cases() if options.only is None or any(word in case.name for word in options.only)]
-    models = []
+    wanted = [row for row in ROWS if row.modelled]
+    if options.only is not None:
+        wanted = [row for row in wanted if any(word in row.name for word in options.only)]
+    before = json.loads(MODELS.read_text())["models"] if MODELS.exists() else []
+    models: dict[str, dict[str, Any]] = {one["case"]: one for one in before}
     with cores_awake():
-        for case in wanted:
+        for row in wanted:
             try:
-                models.append(model_error(case, options.time_scale))
+                models[row.name] = model_error(row, options.time_scale)
             except frameworks.NoPythonError as error:
-                print(f"{case.name}: {error}")
+                print(f"{row.name}: {error}")
                 continue
-            print(json.dumps(models[-1]), flush=True)
-    bars = [(f"model against job, {one['case']}", abs(one["error"]), MOST_OFF) for one in models]
-    if options.only is None:
-        cost = figures("trainer_overhead.py", "trainer_overhead.json")
-        known = figures("profiling.py", "profiling.json")["bars"]
-        bars += [
-            ("us an instruction, host markers", cost["overhead_us_per_computation"]["host markers"], 30.0),
-            ("ms at a Python's start", cost["start_up_ms"], 0.6),
-            ("frontier after a sweep, worst error", known["worst_error"], 0.01),
-            ("iterations of a sweep, most", known["most_iterations"], 60.0),
-        ]
-    judged = [{"name": name, "value": value, "limit": most, "holds": value <= most} for name, value, most in bars]
-    if options.only is None:
-        document = {"virtual": True, "time_scale": options.time_scale, "bars": judged, "models": models}
-        (RESULTS / "trainer.json").write_text(json.dumps(document, indent=1) + "\n")
-    for bar in judged:
-        print(f"{'holds ' if bar['holds'] else 'MISSED'} {bar['name']}: {bar['value']:.4g}, limit {bar['limit']}")
-    raise SystemExit(not all(bar["holds"] for bar in judged))
+            print(json.dumps(models[row.name]), flush=True)
+    told = [models[row.name] for row in ROWS if row.name in models]
+    bars = [bar(f"model against job, {one['case']}", abs(one["error"]), MOST_OFF) for one in told]
+    cost = figures("trainer_overhead.py", "trainer_overhead.json", options.only is None)
+    known = figures("profiling.py", "profiling.json", options.only is None)["bars"]
+    bars += [
+        bar("us an instruction, host markers", cost["overhead_us_per_computation"]["host markers"], 30.0),
+        bar("ms at a Python's start", cost["start_up_ms"], 0.6),
+        bar("frontier after a sweep, worst error", known["worst_error"], 0.01),
+        bar("iterations of a sweep, most", known["most_iterations"], 60.0),
+    ]
+    MODELS.write_text(json.dumps({"virtual": True, "bars": bars, "models": told}, indent=1) + "\n")
+    for one in bars:
+        print(f"{'holds ' if one['holds'] else 'MISSED'} {one['name']}: {one['value']:.4g}, limit {one['limit']}")
+    raise SystemExit(not all(one["holds"] for one in bars))
+
+
+def bar(name: str, value: float, limit: float) -> dict[str, Any]:
+    """A figure beside what it may be at most."""
+    return {"name": name, "value": value, "limit": limit, "holds": value <= limit}
 
 
 if __name__ == "__main__":

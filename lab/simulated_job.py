@@ -8,7 +8,7 @@ agent's own code (`History`) makes measurements of them, as it does on a node. T
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
@@ -75,14 +75,17 @@ class SimulatedJob:
         """Trains on, at the clock that is applied to each replica; what it took."""
         before = self._spent()
         for _ in range(iterations):
-            for replica, gpus in enumerate(self._gpus):
-                self._iterate(gpus, applied(replica))
+            begun = [[gpu.until_s[-1] for gpu in gpus] for gpus in self._gpus]
+            records = [self._iterate(gpus, applied(replica)) for replica, gpus in enumerate(self._gpus)]
             ends = [gpu.until_s[-1] for gpus in self._gpus for gpu in gpus]
             for gpus in self._gpus:  # replicas meet at the reduction of their gradients
                 for rank, gpu in enumerate(gpus):
                     late_s = max(ends) - max(one.until_s[-1] for one in gpus)
                     if late_s > 0:
                         gpu.draw(gpu.until_s[-1] + late_s, self.pipeline.profile.wait_power_w(self._default_mhz(rank)))
+            for gpus, begun_s, told in zip(self._gpus, begun, records, strict=True):
+                for gpu, begin_s, record in zip(gpus, begun_s, told, strict=True):
+                    gpu.history.record(replace(record, period_s=gpu.until_s[-1] - begin_s))
             self.iteration += 1
         after = self._spent()
         return Spent(after.time_s - before.time_s, after.energy_j - before.energy_j)
@@ -135,7 +138,7 @@ class SimulatedJob:
         gpus = [gpu for of in self._gpus for gpu in of]
         return Spent(max(gpu.until_s[-1] for gpu in gpus), sum(gpu.joules[-1] for gpu in gpus))
 
-    def _iterate(self, gpus: Sequence[_Gpu], applied: Applied) -> None:
+    def _iterate(self, gpus: Sequence[_Gpu], applied: Applied) -> list[IterationRecord]:
         pipeline, ends = self.pipeline, dict[Instruction, float]()
         begun = [gpu.until_s[-1] for gpu in gpus]
         free, spans = list(begun), [list[InstructionSpan]() for _ in gpus]
@@ -154,12 +157,14 @@ class SimulatedJob:
             free[rank] = ends[one] = end_s
             at_s = begun[rank]
             spans[rank].append(InstructionSpan(one.kind, one.stage, one.microbatch, begin_s - at_s, end_s - at_s))
+        records = []
         for rank, gpu in enumerate(gpus):
             clock = applied.clock_mhz or self._default_mhz(rank)
             gpu.draw(free[rank] + (pipeline.rank_tail_s(rank) or 0.0), pipeline.profile.wait_power_w(clock))
             gpu.history.begin(self.iteration, applied, begun[rank], spoiled_before=False)
             ended_s = free[rank] - begun[rank]
-            gpu.history.record(IterationRecord(self.iteration, ended_s, 0.0, tuple(spans[rank])))
+            records.append(IterationRecord(self.iteration, ended_s, 0.0, tuple(spans[rank])))
+        return records
 
     def _transfer_s(self, result: Instruction, to: Instruction) -> float:
         return self.pipeline.transfer_s.get((result.stage, to.stage, result.kind), 0.0)

@@ -68,7 +68,12 @@ def _run(options: argparse.Namespace, written: Log) -> int:
         told = ToldPods(registry, jobs)
         agent = Agent(
             Nvml(),
-            ClusterPods(options.pod_resources, cluster.read_pod, lambda uid: told if told.knows(uid) else None),
+            ClusterPods(
+                options.pod_resources,
+                cluster.read_pod,
+                cluster.read_job,
+                lambda uid: told if told.knows(uid) else None,
+            ),
             options.state_dir,
             version=version("joulepath"),
             look_for_gpus_s=options.look_for_gpus,

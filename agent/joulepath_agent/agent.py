@@ -389,6 +389,8 @@ def _gpu_report(gpu: GpuNews) -> GpuReport:
     return GpuReport(
         uuid=gpu.uuid,
         model=gpu.model,
+        driver=gpu.driver,
+        power_cap_w=gpu.power_cap_w,
         default_clock_mhz=gpu.default_clock_mhz,
         settled_clock_mhz=gpu.settled_mhz,
         supported_clocks_mhz=gpu.supported_clocks_mhz,

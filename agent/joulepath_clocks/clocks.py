@@ -410,6 +410,8 @@ def _gpu_news(setter: ClockSetter, now: float, counted: GpuNews | None) -> GpuNe
         minor=gpu.minor,
         mig=gpu.mig,
         model=gpu.model,
+        driver=gpu.driver,
+        power_cap_w=gpu.power_cap_w,
         default_clock_mhz=gpu.default_clock_mhz,
         supported_clocks_mhz=gpu.supported_clocks_mhz,
         refused=gpu.refused or ("NVML doesn't answer for it, see the log of the clocks" if silent else None),

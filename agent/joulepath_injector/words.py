@@ -16,7 +16,6 @@ from typing import Any, Final
 
 __all__ = [
     "FOLDER",
-    "JOB_LABELS",
     "MOST_BYTES",
     "NO_SOCKET",
     "SOCKET_NAME",
@@ -32,8 +31,6 @@ __all__ = [
     "encode",
 ]
 
-JOB_LABELS: Final = ("training.kubeflow.org/job-name",)
-"""What the agent knows a pod's job by. Other labels aren't told, and a pod without any of these gets no trainer."""
 FOLDER: Final = "injector"
 """In the state folder; the injector may write there only."""
 SOCKET_NAME: Final = "injector.sock"
@@ -62,7 +59,7 @@ class Came:
     namespace: str
     name: str
     labels: Mapping[str, str] = field(default_factory=dict)
-    """Those of `JOB_LABELS`."""
+    """Those of `JOB_LABELS`, by which the agent knows a pod's job. Without any of these it gets no trainer."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,8 @@ class MarkedIteration:
     """Where its stamps were put: the streams."""
     whole: bool = True
     """False when something in it could not be marked: there will be no record of it."""
+    followed: bool = True
+    """False when something else than training comes before the next one: its period is none."""
     stamps: list[int] = field(default_factory=list)
     """All that were put."""
 
@@ -57,6 +59,11 @@ class PendingIterations:
         while len(self._ended) > _MOST_PENDING or (self._stamps > _MOST_STAMPS and len(self._ended) > _LEAST_PENDING):
             self._forget()
             self.lost += 1
+
+    def part(self) -> None:
+        """Something else than training comes after the last one."""
+        if self._ended:
+            self._ended[-1].followed = False
 
     def drop(self) -> None:
         """Nobody waits for any of them any more."""
@@ -95,6 +102,6 @@ class PendingIterations:
         for kind, stage, microbatch, begin, end in iteration.spans:
             begin_s = seconds(begin)
             spans.append(InstructionSpan(kind, stage, microbatch, begin_s, max(begin_s, seconds(end))))
-        consecutive = following is not None and following.number == iteration.number + 1
+        consecutive = following is not None and following.number == iteration.number + 1 and iteration.followed
         period_s = seconds(following.begin) if consecutive and following is not None else 0.0
         return IterationRecord(iteration.number, seconds(iteration.end), period_s, tuple(spans))

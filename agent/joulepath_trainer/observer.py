@@ -40,6 +40,8 @@ _LONGEST_RETRY_S: Final = 300.0
 """Between two askings of an agent that doesn't want this rank."""
 _ANSWER_S: Final = 30.0
 """An agent that is there may wait for the kubelet and the API server before it answers."""
+_EVALUATIONS: Final = 3
+"""Iterations in a row that evaluate, before an evaluation is no news."""
 _log = logging.getLogger("joulepath")
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -99,6 +101,9 @@ class Observer:
         self._registered = False
         self._patience_s = patience_s
         self._seen = seen
+        self._evaluated = 0
+        """Iterations in a row in which an evaluation began, or after which."""
+        self._evaluates = False
 
     @property
     def off(self) -> bool:
@@ -112,6 +117,8 @@ class Observer:
 
     def count_step(self) -> None:
         """A training step that is not observed begins."""
+        if self._iteration >= 0:  # else none has ended
+            self._evaluated, self._evaluates = (self._evaluated + 1 if self._evaluates else 0), False
         self._iteration += 1
 
     @_fails_open
@@ -120,7 +127,7 @@ class Observer:
 
         Every rank calls this for every training step, so the numbers agree among ranks.
         """
-        self._iteration += 1
+        self.count_step()
         if self._off:
             return False
         if self._session is None:
@@ -128,6 +135,19 @@ class Observer:
         if self._session is None:
             return False
         self._session.begin_step(self._iteration)
+        return True
+
+    @_fails_open
+    def evaluate(self) -> bool:
+        """An evaluation begins, in a step or between two; whether that is news.
+
+        It is none where each of the last steps had one, as with a teacher's model: then it is a part of each.
+        """
+        self._evaluates = True
+        if self._evaluated >= _EVALUATIONS:
+            return False
+        if self._session is not None:
+            self._session.part()
         return True
 
     @_fails_open

@@ -92,6 +92,11 @@ class Session:
             self._put(record)
         self._send()
 
+    def part(self) -> None:
+        """Something else than training begins; where that is between two steps, it belongs to neither."""
+        if self._current is None:
+            self._pending.part()
+
     def finish(self) -> None:
         """Sends what is left and hangs up, at the end of the process.
 

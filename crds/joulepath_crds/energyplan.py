@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Final
 
 from pydantic import ConfigDict, Field
 
 from joulepath_crds.contract import UID, Contract, Hash, Name, Text, list_by, rule
 from joulepath_crds.topology import Topology
+from joulepath_rules import JOB_NAMES
 
 __all__ = [
     "ArmSummary",
@@ -21,13 +22,16 @@ __all__ = [
     "JobReference",
     "MeasuredSavings",
     "Measurement",
-    "Mismatch",
     "Mode",
     "Phase",
     "PlanSummary",
     "Profiling",
+    "Setback",
     "WithdrawnPlan",
 ]
+
+
+_KINDS: Final = [f"{kind.kind} of {kind.api_version}" for kind in JOB_NAMES]
 
 
 class Mode(StrEnum):
@@ -66,14 +70,9 @@ class JobReference(Contract):
         json_schema_extra={
             "x-kubernetes-validations": [
                 rule(
-                    "self.apiVersion == 'kubeflow.org/v1'",
-                    "'spec.job.apiVersion is \"' + self.apiVersion + '\", but only kubeflow.org/v1 (the Kubeflow "
-                    "training-operator) is supported: set it to kubeflow.org/v1 or leave it out'",
-                ),
-                rule(
-                    "self.kind == 'PyTorchJob'",
-                    "'spec.job.kind is \"' + self.kind + '\", but only PyTorchJob is supported: run the training as a "
-                    "PyTorchJob and set spec.job.kind to PyTorchJob, or leave it out'",
+                    f"self.kind + ' of ' + self.apiVersion in {_KINDS}",
+                    "'spec.job is a ' + self.kind + ' of ' + self.apiVersion + ', but only "
+                    f"{', '.join(_KINDS)} are supported: set spec.job.kind and spec.job.apiVersion to one of these'",
                 ),
                 rule(
                     "self == oldSelf",
@@ -85,9 +84,11 @@ class JobReference(Contract):
     )
 
     api_version: Annotated[str, Field(max_length=253)] = "kubeflow.org/v1"
-    """API version of the job; kubeflow.org/v1 is the one that is supported."""
+    """API version of the job: that of its kind."""
     kind: Annotated[str, Field(max_length=63)] = "PyTorchJob"
-    """Kind of the job; PyTorchJob is the one that is supported."""
+    """Kind of the job: PyTorchJob (kubeflow.org/v1), TrainJob (trainer.kubeflow.org/v1alpha1), JobSet
+    (jobset.x-k8s.io/v1alpha2) or Job (batch/v1). Of a job that another has made, such as the JobSet of a TrainJob, name
+    the one that has made it."""
     name: Annotated[str, Field(min_length=1, max_length=253)]
     """Name of the job, in the EnergyPlan's namespace."""
 
@@ -109,8 +110,9 @@ class Profiling(Contract):
     """Joules, of all GPUs of the job, that the iterations of profiling may take, counted as at default clocks: no
     further round begins that would take more. Absent: no such bound."""
     reuse: bool = True
-    """Whether to start from the EnergyProfile of an earlier run of the same shape (stages, microbatches, replicas, GPU
-    model) where there is one, instead of measuring several clocks again."""
+    """Whether to start from the EnergyProfile of an earlier run of the same shape (schedule, stages, microbatches,
+    tensor-parallel peers; any number of replicas) where there is one. It is checked at two clocks, used or refreshed by
+    what they say, and refused where GPU model, power cap or driver differ: then all clocks are measured anew."""
 
 
 class Measurement(Contract):
@@ -263,13 +265,15 @@ class WithdrawnPlan(Contract):
     making an iteration longer."""
 
 
-class Mismatch(Contract):
-    """A model that took another time for an iteration than the job does, and is made again with what is seen then."""
+class Setback(Contract):
+    """What was in the way of a plan and may be over later: it is tried again, with what is measured by then."""
 
+    reason: Annotated[str, Field(max_length=64)]
+    """What it is, as conditions have it: SweepIncomplete, ModelMismatch or PlannerTimeout."""
     tries: Annotated[int, Field(ge=1)]
-    """How often it was off in a row."""
+    """How often in a row."""
     message: Text
-    """By how much, the last time."""
+    """As it was the last time."""
     next_at: Annotated[str, Field(json_schema_extra={"format": "date-time"})]
     """When it is tried again."""
     generation: Annotated[int, Field(ge=0)]
@@ -311,8 +315,8 @@ class EnergyPlanStatus(Contract):
     """Measured savings in words, for `kubectl get`: 15.2% ± 0.4, or not yet known."""
     withdrawn: Annotated[tuple[WithdrawnPlan, ...], Field(max_length=16)] = ()
     """Plans of this run that were slower than allowed, the latest last."""
-    mismatch: Mismatch | None = None
-    """That the model of the job was off, if it was."""
+    setback: Setback | None = None
+    """What was in the way and is tried again, if anything."""
     conditions: Annotated[tuple[Condition, ...], Field(max_length=16, json_schema_extra=list_by("type"))] = ()
     """How far it has come: Injected (the trainer is in the job's pods, and every rank reports), Profiled (what the work
     costs at each clock is known), Planned, Active (the plan is in force), and Degraded (something is amiss). Each says

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated
 
 from pydantic import Field
 
-from joulepath_crds.contract import Contract, Name, list_by
+from joulepath_crds.contract import Contract, Name, Text, list_by
 from joulepath_crds.labels import InstructionKind
 from joulepath_crds.nodereport import SwitchingLag
 from joulepath_crds.topology import Topology
 
-__all__ = ["BlockingPower", "EnergyProfileSpec", "KindProfile", "ProfilePoint", "StageProfile", "Transfer"]
+__all__ = [
+    "BlockingPower",
+    "EnergyProfileSpec",
+    "KindProfile",
+    "Origin",
+    "ProfilePoint",
+    "Reuse",
+    "StageProfile",
+    "Transfer",
+]
 
 
 class ProfilePoint(Contract):
@@ -73,6 +83,27 @@ class BlockingPower(Contract):
     """Watts."""
 
 
+class Reuse(StrEnum):
+    """What became of a profile of an earlier run."""
+
+    CHECKED = "Checked"
+    REUSED = "Reused"
+    REFRESHED = "Refreshed"
+    REFUSED = "Refused"
+
+
+class Origin(Contract):
+    """A profile of an earlier run that a run began with."""
+
+    profile: Name
+    """Name of that EnergyProfile."""
+    reuse: Reuse
+    """Checked: a few of its clocks are being measured again. Reused: its points are used as they are. Refreshed: they
+    give the shape, and what was measured since the rest. Refused: all is measured anew."""
+    message: Text = ""
+    """How far it was off, or why it was refused."""
+
+
 class EnergyProfileSpec(Contract):
     """What was measured, and on what."""
 
@@ -98,6 +129,12 @@ class EnergyProfileSpec(Contract):
     """How long the slowest of the GPUs took to change its clock; absent where it was not measured on each of them."""
     job: Name = ""
     """Name of the job in which it was measured."""
+    driver: Annotated[str, Field(max_length=64)] = ""
+    """Version of the GPUs' driver at that time; empty where that is not known."""
+    power_cap_w: Annotated[float, Field(ge=0)] | None = None
+    """Watts that each GPU was held to; absent where that is not known."""
+    origin: Origin | None = None
+    """The profile of an earlier run that this one began with; absent where there was none."""
 
     @property
     def default_clock_mhz(self) -> int:

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Final, Self
 from pydantic import ConfigDict, Field, model_validator
 
 from joulepath_crds.contract import UID, Contract, Hash, Name, list_by, rule
+from joulepath_crds.energyprofile import Origin
 from joulepath_crds.labels import InstructionLabel
 from joulepath_rules import Purpose
 
@@ -51,6 +52,8 @@ class Sweep(Contract):
     """Iterations of a block; the first is not counted."""
     earlier: EarlierRounds | None = None
     """The rounds before this one; absent in the first."""
+    origin: Origin | None = None
+    """The EnergyProfile that it began with, where there was one. Agents need none of it."""
 
 
 class Blocks(Contract):

@@ -69,6 +69,10 @@ class GpuReport(Contract):
     """As NVML tells it."""
     model: Name
     """Name of the GPU."""
+    driver: Annotated[str, Field(max_length=64)] = ""
+    """Version of its driver; empty where that is not known."""
+    power_cap_w: Annotated[float, Field(ge=0)] | None = None
+    """Watts that the driver holds it to; absent where that is not known."""
     default_clock_mhz: Annotated[int, Field(gt=0)]
     """The highest SM clock, in MHz, that it may run at without a lock: its own, or the site's."""
     settled_clock_mhz: Annotated[int, Field(gt=0)] | None = None

@@ -7,6 +7,7 @@ packages: the process that sets clocks imports it.
 - `arms`: which iterations run what
 - `mounts`: which mounts of a container meet ours
 - `applied`: what an iteration ran
+- `jobs`: kinds of training job by their names, and which job a pod belongs to
 """
 
 from __future__ import annotations
@@ -15,17 +16,22 @@ from joulepath_rules.applied import Applied
 from joulepath_rules.arms import Arm, Timetable, arm_of, next_boundary
 from joulepath_rules.digest import sha256
 from joulepath_rules.instructions import INSTRUCTION_KINDS, Instruction
+from joulepath_rules.jobs import JOB_LABELS, JOB_NAMES, JobKindName, JobName, by_labels, controller, maker
 from joulepath_rules.mounts import lexical, meets
 from joulepath_rules.plan import MARGIN, TAIL_LAGS, Blocks, Plan, Purpose, RankState, StagePlan, Sweep
 
 __all__ = [
     "INSTRUCTION_KINDS",
+    "JOB_LABELS",
+    "JOB_NAMES",
     "MARGIN",
     "TAIL_LAGS",
     "Applied",
     "Arm",
     "Blocks",
     "Instruction",
+    "JobKindName",
+    "JobName",
     "Plan",
     "Purpose",
     "RankState",
@@ -33,7 +39,10 @@ __all__ = [
     "Sweep",
     "Timetable",
     "arm_of",
+    "by_labels",
+    "controller",
     "lexical",
+    "maker",
     "meets",
     "next_boundary",
     "sha256",

@@ -21,6 +21,7 @@ _COMMANDS: Final = {
     "explain": "what is saved where, and why instructions got their clocks",
     "replay": "somebody's own clocks, beside ours for the time that they take",
     "stragglers": "which iteration time for each pipeline of a data-parallel job",
+    "profile": "EnergyProfiles of published profiles, and the other way round",
     "preflight": "what a cluster lacks for Joulepath, with the remedy",
 }
 """By the modules of `commands`. Only the one that is asked for is loaded: not all can be in the operator's image."""

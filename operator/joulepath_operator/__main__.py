@@ -34,6 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _operator(options: argparse.Namespace) -> Coroutine[None, None, None]:
     from joulepath_operator.control.api import Api
     from joulepath_operator.facts.absence import Means, Way
+    from joulepath_operator.planning.pool import PlannerLimits
     from joulepath_operator.runner import run
 
     means = Means(Way(options.injection), tuple(options.gpu_resource.split(",")))
@@ -44,7 +45,7 @@ def _operator(options: argparse.Namespace) -> Coroutine[None, None, None]:
         options.metrics_host,
         options.metrics_port,
         options.health_port,
-        options.planner_timeout,
+        PlannerLimits.within(options.memory, options.planner_workers, options.planner_timeout),
         options.metrics_tls,
     )
 
@@ -118,6 +119,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     running.add_argument("--health-port", type=int, default=_HEALTH_PORT)
     running.add_argument("--planner-timeout", type=int, default=120, metavar="SECONDS")
+    running.add_argument("--planner-workers", type=int, default=2, metavar="COUNT", help="plans computed at a time")
+    running.add_argument(
+        "--memory",
+        type=int,
+        default=os.environ.get("JOULEPATH_MEMORY", "0"),
+        metavar="BYTES",
+        help="what the container may use: planners share what the operator doesn't need; 0: no limit",
+    )
     hook = commands.add_parser("webhook", help="the admission webhook")
     hook.set_defaults(work=_webhook)
     hook.add_argument(

@@ -23,7 +23,7 @@ from joulepath_operator.control.stopping import Stopping
 from joulepath_operator.facts.absence import Means, Way
 from joulepath_operator.facts.names import ENERGY_PLANS, NamespacedName
 from joulepath_operator.metrics import Metrics
-from joulepath_operator.planning.pool import PlannerPool
+from joulepath_operator.planning.pool import PlannerLimits, PlannerPool
 from joulepath_operator.pulse import Pulse
 
 __all__ = ["relist", "run"]
@@ -41,14 +41,14 @@ async def run(
     host: str,
     port: int,
     health_port: int,
-    planner_timeout_s: int,
+    planner: PlannerLimits,
     metrics_tls: Path | None = None,
 ) -> None:
     """Runs until SIGTERM or SIGINT (kopf listens for them), or until a part fails."""
     index = Index()
     stopping = Stopping(api, index.is_annotated)
     metrics = Metrics(queue_depth=lambda: len(queue), stopped=stopping.holding)
-    pool = PlannerPool(planner_timeout_s, observe=metrics.planner_seconds.observe)
+    pool = PlannerPool(planner, observe=metrics.planner_seconds.observe)
     reconciler = Reconciler(api, index, pool, metrics, again=lambda key: queue.add(key), means=means, stops=stopping)
     queue: KeyedQueue[NamespacedName] = KeyedQueue(reconciler, on_error=lambda key: metrics.errors.inc())
     # Before anything is decided, everything is known: an empty index would look like a cluster without jobs.

@@ -43,7 +43,7 @@ def test_a_rank_whose_measurements_cost_too_much_is_measured_later() -> None:
 
     def run(first: int) -> None:
         for number in range(first, first + 20):
-            rank.begin(Began(7, number, Applied(Arm.DEFAULT), float(number), False, b""))
+            rank.begin(Began(7, number, Applied(Arm.DEFAULT), float(number), False, False, b""))
             span = InstructionSpan("F", 0, 0, 0.0, 0.5)
             rank.record(IterationRecord(number - 1, 1.0, 1.0, (span,)).encode())
 

@@ -164,6 +164,10 @@ def test_it_asks_about_no_pod_of_a_namespace_without_the_label(door: Door, names
     assert not door.asks(pod(), namespace=namespace)
 
 
+def test_it_asks_about_pods_of_a_job_of_kubernetes_own(door: Door) -> None:
+    assert door.asks(pod(), labels={"batch.kubernetes.io/job-name": "gpt3"})
+
+
 def test_it_asks_about_no_pod_that_is_no_jobs(door: Door) -> None:
     assert not door.asks(pod(), labels={})
     assert not door.asks(pod(), labels={"training.kubeflow.org/replica-type": "worker"})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from collections.abc import Iterator
 from uuid import uuid4
@@ -11,6 +12,7 @@ import jsonschema
 import pytest
 import yaml
 
+from joulepath_crds import JOB_NAMES
 from real_cluster import Cluster, CommandError
 from tests.chart.rendering import CHART, NAMESPACE, ROOT, Object, grants, only, render, workloads
 
@@ -167,7 +169,23 @@ def test_helm_test_asks_the_cluster_by_an_account_that_lists_and_is_deleted(clus
 def test_where_the_node_injects_the_agent_reads_jobs_and_no_pods(cluster: Cluster, objects: list[Object]) -> None:
     before, after = (grants(made, "agent") for made in (objects, render(cluster, "--set", "injection=nri")))
     assert before - after == {("get", "/pods")}
-    assert after - before == {("get", "kubeflow.org/pytorchjobs")}
+    assert after - before == {("get", "kubeflow.org/pytorchjobs"), ("get", "trainer.kubeflow.org/trainjobs")}
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize("injection", ["nri", "volumes"])
+def test_jobs_of_each_kind_may_be_read_by_who_needs_that_and_written_by_nobody(
+    cluster: Cluster, injection: str
+) -> None:
+    made = render(cluster, "--set", f"injection={injection}")
+    kinds = {f"{one.group}/{one.plural}" for one in JOB_NAMES}
+    below = {f"{one.group}/{one.plural}" for one in JOB_NAMES if one.made_by}
+    readers = {"operator": kinds, "agent": kinds if injection == "nri" else below}
+    readers |= {"webhook": kinds} if injection == "volumes" else {}
+    for part, readable in readers.items():
+        granted = {(verb, what) for verb, what in grants(made, part) if what in kinds}
+        verbs = ("get", "list", "watch") if part == "operator" else ("get",)
+        assert granted == {(verb, what) for verb in verbs for what in readable}
 
 
 @pytest.mark.cluster
@@ -236,9 +254,9 @@ def test_webhook_can_neither_block_nor_slow_other_pods(objects: list[Object]) ->
     assert hook["timeoutSeconds"] == 1
     assert hook["sideEffects"] == "None"
     assert [(rule["operations"], rule["resources"]) for rule in hook["rules"]] == [(["CREATE"], ["pods"])]
-    assert hook["objectSelector"]["matchExpressions"] == [
-        {"key": "training.kubeflow.org/job-name", "operator": "Exists"}
-    ]
+    of_a_job, _ = (one["expression"] for one in hook["matchConditions"])
+    made_by_themselves = {one.pod_label for one in JOB_NAMES if one.kind in ("PyTorchJob", "Job")}
+    assert set(re.findall('"([^"]+)"', of_a_job)) == made_by_themselves
     assert hook["namespaceSelector"] == {"matchLabels": {"joulepath.dev/injection": "volumes"}}
 
 

@@ -85,7 +85,7 @@ def test_a_bad_option_is_told_in_a_sentence(run: Run, csv: Path, options: tuple[
         ("stage,instruction,frequency,time,energy\n0,sideways,1400,1,1\n", "line 2: instruction 'sideways' is unknown"),
         (
             "stage,instruction,frequency,time,energy\n0,forward,1400,nan,1\n0,forward,1300,1,1\n",
-            "stage 0 F at 1400 MHz",
+            "line 2: time is 'nan'; it must be a number of seconds above 0",
         ),
         ("stage,instruction,frequency,time,energy\n0,forward,fast,1,1\n", "line 2:"),
         ("\x00\x01", "is no text, it has zero bytes in it"),

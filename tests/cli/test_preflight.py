@@ -308,13 +308,15 @@ def test_kubernetes_is_1_30_or_newer(version: str, verdict: Verdict) -> None:
 def test_kinds_of_jobs_are_told_and_prometheus_is_not_needed() -> None:
     newer = {
         "kubeflow.org": frozenset[str](),
-        "trainer.kubeflow.org": frozenset({"v1alpha1/trainjobs"}),
+        "trainer.kubeflow.org": frozenset({"v2/trainjobs"}),
         "jobset.x-k8s.io": frozenset({"v1alpha2/jobsets"}),
+        "batch": frozenset({"v1/jobs", "v1/jobs/status"}),
     }
     found = only(cluster(OURS, **newer), "job kinds")
-    assert found.is_missing
-    assert "TrainJob and JobSet are there, but not planned yet" in found.seen
-    assert only(cluster(OURS), "job kinds").verdict is OK
+    assert found.verdict is OK
+    told = "JobSet (jobset.x-k8s.io/v1alpha2), Job (batch/v1). TrainJob is there, but not as"
+    assert found.seen == f"{told} trainer.kubeflow.org/v1alpha1."
+    assert only(cluster(OURS), "job kinds").seen == "PyTorchJob (kubeflow.org/v1)."
     assert not only(cluster(OURS), "Prometheus").is_missing
     operated = cluster(OURS, **{"monitoring.coreos.com": frozenset({"v1/podmonitors"})})
     assert only(operated, "Prometheus").verdict is OK
@@ -375,7 +377,7 @@ def test_what_is_needed_and_missing_is_exit_1(run: Run, double: ApiDouble) -> No
     assert found == {
         "check": "job kinds",
         "verdict": "lacks",
-        "seen": "There is no kubeflow.org/v1 PyTorchJob.",
+        "seen": "There is no kind of job that can be planned for.",
         "remedy": found["remedy"],
         "command": "",
         "needed": True,

@@ -42,7 +42,7 @@ from real_cluster import Cluster, CommandError
 
 pytestmark = pytest.mark.cluster
 
-EXAMPLE = Path(__file__).parents[2] / "examples/01-pytorchjob/energyplan.yaml"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 TOPOLOGY = Topology(schedule="1F1B", stages=8, microbatches=12, gpu_model="A100", default_clock_mhz=1410)
 JOB: Mapping[str, Any] = {"name": "gpt3"}
 
@@ -130,9 +130,12 @@ def test_a_part_of_the_profiling_keeps_the_other_defaults(api: Api) -> None:
     assert spec["profiling"] == {"clocks": 5, "iterationsPerClock": 3, "maxSlowdownPercent": 67, "reuse": True}
 
 
-def test_the_example_is_accepted(api: Api) -> None:
-    example = yaml.safe_load(EXAMPLE.read_text())
-    api.apply("EnergyPlan", "example", spec=example["spec"])
+@pytest.mark.parametrize("file", sorted(EXAMPLES.glob("*/*.yaml")), ids=lambda file: f"{file.parent.name}/{file.stem}")
+def test_the_examples_are_accepted(api: Api, file: Path) -> None:
+    for one in yaml.safe_load_all(file.read_text()):
+        if one["kind"] == "EnergyPlan":
+            api.apply("EnergyPlan", "example", spec=one["spec"])
+            api.kubectl("delete", "EnergyPlan", "example")
 
 
 def test_a_plan_that_no_operator_has_seen_says_so(api: Api) -> None:
@@ -147,13 +150,15 @@ def test_a_plan_that_no_operator_has_seen_says_so(api: Api) -> None:
     [
         (
             {"job": {**JOB, "kind": "MPIJob"}},
-            'spec.job.kind is "MPIJob", but only PyTorchJob is supported: run the training as a PyTorchJob',
+            "spec.job is a MPIJob of kubeflow.org/v1, but only PyTorchJob of kubeflow.org/v1, TrainJob of "
+            "trainer.kubeflow.org/v1alpha1, JobSet of jobset.x-k8s.io/v1alpha2, Job of batch/v1 are supported: set "
+            "spec.job.kind and spec.job.apiVersion to one of these",
         ),
         (
             {"job": {**JOB, "apiVersion": "batch/v1"}},
-            'spec.job.apiVersion is "batch/v1", but only kubeflow.org/v1 (the Kubeflow training-operator) is '
-            "supported: set it to kubeflow.org/v1 or leave it out",
+            "spec.job is a PyTorchJob of batch/v1, but only PyTorchJob of kubeflow.org/v1, ",
         ),
+        ({"job": {**JOB, "kind": "TrainJob"}}, "spec.job is a TrainJob of kubeflow.org/v1, but only "),
         (
             {"job": JOB, "maxSlowdownPercent": 80},
             "spec.maxSlowdownPercent: Invalid value: 80: must be between 0 (no slowdown) and 50: set how many percent",

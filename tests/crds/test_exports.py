@@ -10,9 +10,10 @@ EXPORTS = """
     REPORT_INTERVAL_S TAIL_LAGS VERSION Arm ArmSummary BlockReport BlockingPower Blocks
     Condition Contract Coordinates EarlierRounds EnergyPlanSpec EnergyPlanStatus EnergyProfileSpec Estimate
     FrontierPoint GpuReport Granularity InjectionReport Instruction InstructionMeasurement InstructionTime JobPlanSpec
-    JobReference JobReport KindProfile MeasuredSavings Measurement MetricRow Mismatch Mode NodeReportStatus
-    OldPythonReport Phase PlanSummary
-    ProfilePoint Profiling Purpose RankReport RankState StagePlan StageProfile Sweep SwitchingLag Topology Transfer
+    JOB_UID_LABEL JobReference JobReport KindProfile MeasuredSavings Measurement MetricRow Mode NodeReportStatus
+    OldPythonReport Origin Phase PlanSummary
+    ProfilePoint Profiling Purpose RankReport RankState Reuse Setback StagePlan StageProfile Sweep SwitchingLag Topology
+    Transfer
     WaitMeasurement WithdrawnPlan api_name arm_of content_hash meets next_boundary
 """
 

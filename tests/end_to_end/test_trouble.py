@@ -34,6 +34,7 @@ from virtual_gpus import state
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600), pytest.mark.usefixtures("uneven")]
 
 RUNS = 3
+HELD = ("Reused", "Refreshed")
 """Most runs of the same pipeline until the host's pace is that of the first."""
 
 
@@ -260,10 +261,10 @@ def test_a_second_run_of_the_same_pipeline_uses_the_profile_of_the_first(release
 
     for _ in range(RUNS):
         jobs.apply(release.cluster, jobs.energy_plan("again"), jobs.training_job("again", first_kernel=UNEVEN))
-        until("a plan for again", 2 * BACK_S, settled, 0.2)
+        until("a plan for again", 4 * BACK_S, settled, 0.2)
         status = record.status("again")
         (profiled,) = [one for one in status.conditions if one.type == "Profiled"]
-        if status.phase is Phase.ACTIVE and profiled.reason == "Reused":
+        if status.phase is Phase.ACTIVE and profiled.reason in HELD:
             break
         # On two busy cores its iterations may be of another length than those that were profiled.
         for kind in ("pytorchjob", "energyplan"):
@@ -272,8 +273,8 @@ def test_a_second_run_of_the_same_pipeline_uses_the_profile_of_the_first(release
         for name in record.living("energyprofiles"):
             if name.startswith("again"):
                 release.cluster.kubectl("delete", "energyprofile", name, "--namespace", JOBS)
-    assert profiled.reason == "Reused"
-    assert f"EnergyProfile {first}, measured in an earlier run" in profiled.message
+    assert profiled.reason in HELD
+    assert f"EnergyProfile {first}, of an earlier run, is used again" in profiled.message
     phases = {one.body.get("status", {}).get("phase") for one in record.versions("energyplans", "again")}
     assert {"Planned", "Active"} <= phases
 

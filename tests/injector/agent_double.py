@@ -8,11 +8,12 @@ import time
 from collections import defaultdict
 from pathlib import Path
 
-from joulepath_injector.words import JOB_LABELS, MOST_BYTES, Answer, Came, Done, Left, decode, encode
+from joulepath_injector.words import MOST_BYTES, Answer, Came, Done, Left, decode, encode
+from joulepath_rules import JOB_LABELS
 
 __all__ = ["TRAINS", "AgentDouble"]
 
-(TRAINS,) = JOB_LABELS
+TRAINS = JOB_LABELS[0]
 """The label that names the containers that train, by underscores; no other one is told."""
 
 

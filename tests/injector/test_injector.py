@@ -17,7 +17,6 @@ from joulepath_injector.places import WEBHOOKS_BOOTSTRAP
 from joulepath_injector.pods import Pods
 from joulepath_injector.serving import Server
 from joulepath_injector.words import (
-    JOB_LABELS,
     MOST_BYTES,
     SOCKET_NAME,
     Answer,
@@ -30,6 +29,7 @@ from joulepath_injector.words import (
     decode,
     encode,
 )
+from joulepath_rules import JOB_LABELS
 
 LABELS = {JOB_LABELS[0]: "gpt"}
 POD = Pod("sandbox", "uid", "team", "pod", LABELS)

@@ -135,6 +135,8 @@ class World:
         self.reserves: dict[str, float] = {}
         """Of each plan, by its hash."""
         self.lag: SwitchingLag | None = LAG
+        self.driver = "580.65.06"
+        self.power_cap_w: float | None = 400.0
         self.refusal: dict[int, str] = {}
         self.unstaged: set[int] = set()
         self.pods: tuple[Absence | None, ...] = ()
@@ -277,6 +279,8 @@ class World:
         return GpuReport(
             uuid=f"GPU-{rank}",
             model="Virtual A100",
+            driver=self.driver,
+            power_cap_w=self.power_cap_w,
             default_clock_mhz=DEFAULT_MHZ,
             supported_clocks_mhz=clocks,
             lag=self.lag,

@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
-from joulepath_crds import EnergyPlanSpec
+from joulepath_crds import JOB_NAMES, EnergyPlanSpec, JobName
 from joulepath_operator.facts.gang import Gang
+from joulepath_operator.facts.refusals import Refusal
+from joulepath_operator.facts.request import Answer, PlanRefusal, PlanRequest, Request
 from joulepath_operator.figures.activation import activation
 
 NewWorld = Callable[..., Any]
@@ -145,7 +147,7 @@ def test_a_guard_that_trips_ends_the_plan_until_the_spec_changes_or_the_job_rest
     active.refusal = {}
     active.restart_job()
     active.settle()
-    assert active.status.phase == "Planned"
+    assert active.status.phase == "Profiling"
 
 
 @pytest.mark.slow
@@ -159,7 +161,7 @@ def test_a_model_that_does_not_fit_is_refused_for_good(new_world: NewWorld) -> N
     pauses: list[int] = []
     while world.status.phase == "Profiling":
         assert f"Try {len(pauses) + 2} of 6" in world.status.message
-        assert world.status.mismatch.next_at in world.status.message
+        assert world.status.setback.next_at in world.status.message
         pause = world.decide().requeue_after_s
         pauses.append(60 * 2 ** len(pauses))
         assert 0 < pause <= pauses[-1]
@@ -208,17 +210,69 @@ def test_another_spec_tries_a_model_that_was_off_anew(new_world: NewWorld) -> No
     assert "Try 2 of 6" in world.status.message
 
 
-def test_a_sweep_that_ends_with_too_few_clocks_is_made_once_more_then_refused(new_world: NewWorld) -> None:
-    world = new_world()
-    world._swept = lambda: {0}
-    sweeps = set()
+def lose_sweeps(world: Any, until: Callable[[], bool]) -> set[str]:
+    """The hashes of the sweeps, while no rank learns anything but default clocks."""
+    world._swept, sweeps = lambda: {0}, set[str]()
     world.settle()
-    for _ in range(200):
+    while not until():
         sweeps |= {plan.spec.hash for plan in world.plans.values()}
-        world.run(1, every=1)
-    assert len(sweeps) == 2
-    assert world.status.phase == "Refused"
+        if world.plans:
+            world.run(1, every=1)
+        else:
+            world.later_s += 60
+            world.settle()
+    return sweeps
+
+
+def test_a_sweep_that_ends_with_too_few_clocks_is_made_again_after_pauses_then_refused(new_world: NewWorld) -> None:
+    world = new_world()
+    assert len(lose_sweeps(world, lambda: world.status.setback is not None)) == 2, "once more at once"
+    assert world.status.phase == "Profiling"
     assert world.condition("Profiled").reason == "SweepIncomplete"
+    assert not world.plans, "meanwhile GPUs run default clocks"
+    assert "Try 2 of 6" in world.status.message
+    lose_sweeps(world, lambda: world.status.phase == "Refused")
+    assert world.condition("Profiled").reason == "SweepIncomplete"
+    assert "The last of 6 tries" in world.status.message
+    assert world.later_s >= 60 * 31
+
+
+@pytest.mark.slow
+def test_sweeps_that_an_upgrade_of_all_agents_has_spoiled_are_made_again(new_world: NewWorld) -> None:
+    world = new_world()
+    swept = world._swept
+    lose_sweeps(world, lambda: world.status.setback is not None)
+    world._swept = swept
+    world.later_s += 60
+    world.settle()
+    world.run(200)
+    assert world.status.phase == "Active"
+    assert world.condition("Degraded").status == "False"
+
+
+def test_a_planner_that_takes_too_long_is_asked_again_after_a_pause_then_refused(new_world: NewWorld) -> None:
+    world = new_world()
+    plan = world.answer
+
+    def answer(request: Request) -> Answer:
+        late = PlanRefusal(Refusal.PLANNER_TIMEOUT, "The planner took more than 120 s.")
+        return late if isinstance(request, PlanRequest) else plan(request)
+
+    world.answer = answer
+    world.settle()
+    world.run(100)
+    assert world.status.phase == "Profiling"
+    assert world.condition("Planned").reason == "PlannerTimeout"
+    assert world.status.progress.startswith("try 2/6 at ")
+    final = world.copy()
+    world.answer = plan
+    world.settle_later()
+    assert world.status.phase == "Planned"
+    while final.status.phase == "Profiling":
+        final.settle_later()
+    assert final.plans_computed == 6
+    assert final.condition("Planned").reason == "PlannerTimeout"
+    assert "The last of 6 tries" in final.status.message
 
 
 @pytest.mark.slow
@@ -322,6 +376,28 @@ def test_a_suspended_job_has_no_plan(active: Any) -> None:
     assert active.status.phase == "Pending"
     assert not active.plans
     assert (active.condition("Injected").reason, active.status.progress) == ("Suspended", "Suspended")
+
+
+def test_what_was_refused_for_good_is_forgotten_when_the_job_is_suspended(active: Any) -> None:
+    """It may be resumed on other nodes."""
+    active.refusal = {3: "GuardTripped: the last 5 plan iterations took 4 s, the bound is 3 s"}
+    active.settle()
+    assert active.status.phase == "Refused"
+    running, active.refusal = active.job, {}
+    active.job = replace(running, suspended=True)
+    active.settle()
+    assert active.status.phase == "Pending"
+    active.job = running
+    active.settle()
+    assert active.plan.purpose == "Enforce"
+
+
+def test_a_job_that_another_has_made_is_told_which_one_to_plan_for(active: Any) -> None:
+    active.job = replace(active.job, made_by=JobName(JOB_NAMES[1], "whole", "uid-of-whole"))
+    active.settle()
+    assert (active.status.phase, active.status.progress) == ("Pending", "MadeByAnotherJob")
+    assert "was made by TrainJob whole, so that is the job to plan for" in active.status.message
+    assert not active.plans
 
 
 def test_a_job_that_kueue_has_suspended_is_said_to_wait_in_its_queue(active: Any) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -16,6 +16,7 @@ import joulepath_planner as planner
 from joulepath_crds import Coordinates, GpuReport, Instruction, InstructionTime, RankReport
 from joulepath_operator.facts.exchanges import Exchanges
 from joulepath_operator.facts.gang import Gang
+from joulepath_operator.facts.iteration import RankIteration
 from joulepath_operator.figures.delays import measure_delays
 from joulepath_operator.figures.learning import learnt_exchanges
 from joulepath_operator.figures.order import executed
@@ -204,7 +205,7 @@ def test_what_is_looked_at_does_not_grow_with_what_ranks_tell(monkeypatch: pytes
     )
     schedule = made("1f1b", 2, 2)
     rank = gang_of(schedule, APART, Random(1)).ranks[0].model_copy(update={"timeline": times})
-    learnt_exchanges([Timelines([rank])])
+    learnt_exchanges([[RankIteration.of(rank)]])
     assert max(looked) <= 1024
 
 
@@ -225,12 +226,62 @@ def test_of_many_replicas_some_are_measured(monkeypatch: pytest.MonkeyPatch) -> 
     made_of: list[int] = []
     real = Timelines.__init__
 
-    def count(self: Timelines, ranks: Sequence[RankReport], instructions: int | None = None) -> None:
-        made_of.extend(rank.coordinates.data for rank in ranks)
+    def count(self: Timelines, ranks: Sequence[RankIteration], instructions: int | None = None) -> None:
+        made_of.extend(rank.rank // 4 for rank in ranks)
         real(self, ranks, instructions)
 
     monkeypatch.setattr(Timelines, "__init__", count)
     found = measure_delays(gang, few.model_copy(update={"data_parallel": 100}))
-    assert len(set(made_of)) <= 16
+    assert len(set(made_of)) <= 5
     assert max(made_of) > 80
     assert found.transfers_s == pytest.approx(measure_delays(one, few).transfers_s)
+
+
+def replicas(one: Gang, spoil: Callable[[int, RankReport], RankReport], count: int = 5) -> Gang:
+    """So many pipelines that do alike, but for what spoils some of them."""
+    size = len(one.ranks)
+    ranks = tuple(
+        spoil(data, rank).model_copy(
+            update={
+                "rank": size * data + rank.rank,
+                "data_parallel": count,
+                "coordinates": Coordinates(data=data, pipeline=rank.rank),
+            }
+        )
+        for data in range(count)
+        for rank in one.ranks
+    )
+    return Gang(0, size * count, ranks, one.gpus, {})
+
+
+def test_pipelines_that_were_disturbed_are_left_out_and_counted() -> None:
+    """Also those that it would be learnt from first: of one rank some iterations were another's."""
+    one, random = gang_of(SHAPES["1f1b"], TOGETHER, Random(1)), Random(2)
+
+    def disturbed(data: int, rank: RankReport) -> RankReport:
+        if data > 1 or rank.rank != 2:
+            return rank
+        late_s = [random.uniform(0, 1) for _ in rank.timeline]
+        moved = tuple(
+            span.model_copy(update={"begin_s": span.begin_s + late, "end_s": span.end_s + late})
+            for span, late in zip(rank.timeline, late_s, strict=True)
+        )
+        return rank.model_copy(update={"timeline": moved})
+
+    topology = one.topology().model_copy(update={"data_parallel": 5})
+    calm = measure_delays(one, one.topology())
+    found = measure_delays(replicas(one, disturbed), topology)
+    assert (found.exchanges, found.odd) == (Exchanges(FB, FB), 2)
+    assert (calm.exchanges, calm.odd) == (Exchanges(FB, FB), 0)
+    assert found.transfers_s == pytest.approx(calm.transfers_s)
+    assert found.overheads_s == pytest.approx(calm.overheads_s)
+
+
+def test_what_the_first_stages_seem_to_do_is_not_believed_of_all_where_most_do_not() -> None:
+    """The first sixteen ranks of a deep pipeline exchange otherwise than the ranks behind them."""
+    deep = made("1f1b", 40, 44)
+    first, others = (gang_of(deep, exchanging, Random(1)) for exchanging in (TOGETHER, APART))
+    mixed = tuple(RankIteration.of((first if rank.rank < 16 else others).ranks[rank.rank]) for rank in others.ranks)
+    alone, _ = learnt_exchanges([mixed[:16]])
+    assert alone == Exchanges(FB, FB)
+    assert learnt_exchanges([mixed]) == (Exchanges(), 0)

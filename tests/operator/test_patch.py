@@ -64,6 +64,20 @@ def test_a_pod_that_ends_with_what_does_not_begin_gets_no_init_container() -> No
         assert inject(pod(restartPolicy=again), GPUS).starts_first
 
 
+@pytest.mark.parametrize(("version", "kind", "starts_first"), [("batch/v1", "Job", False), ("x/v1", "Job", True)])
+def test_a_pod_of_a_job_that_counts_restarts_gets_no_init_container(
+    version: str, kind: str, starts_first: bool
+) -> None:
+    owner = {"apiVersion": version, "kind": kind, "name": "j", "uid": "u", "controller": True}
+    body = pod(container(), restartPolicy="OnFailure")
+    body["metadata"]["ownerReferences"] = [owner]
+    assert inject(body, GPUS).starts_first is starts_first
+    body["spec"]["containers"][0]["env"] = [{"name": "PYTHONPATH", "value": "/app"}]
+    outcome = inject(body, GPUS)
+    assert outcome.patch
+    assert not outcome.starts_first
+
+
 def test_a_training_pod_gets_all_that_the_trainer_needs_and_no_image_of_ours() -> None:
     outcome = inject(pod(), GPUS)
     body = applied(pod(), outcome)

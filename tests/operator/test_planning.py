@@ -4,18 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import re
+import sys
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import count
+from math import inf
 from typing import Any
 
 import pytest
 
 from joulepath_bridge.lags import lags_or_assumed
 from joulepath_bridge.pipeline import pipeline_of, profile_of
-from joulepath_crds import Granularity, KindProfile, ProfilePoint, StageProfile, SwitchingLag
-from joulepath_operator.facts.request import Answer, PlanRefusal, PlanRequest, PlanResult
+from joulepath_crds import FrontierPoint, Granularity, KindProfile, ProfilePoint, StageProfile, SwitchingLag
+from joulepath_operator.facts.request import (
+    Answer,
+    FrontierRequest,
+    FrontierResult,
+    PlanRefusal,
+    PlanRequest,
+    PlanResult,
+    Request,
+)
+from joulepath_operator.planning.child import learnt
 from joulepath_operator.planning.compute import compute
-from joulepath_operator.planning.pool import PlannerPool
+from joulepath_operator.planning.frontier import outline
+from joulepath_operator.planning.pool import PlannerLimits, PlannerPool
 from joulepath_planner import Pipeline, Profile, fit, simulate
 
 NewWorld = Callable[..., Any]
@@ -30,7 +43,7 @@ def request_for(new_world: NewWorld) -> PlanRequest:
         decision = world.decide()
         while (asked := decision.ask_planner) is not None:
             if isinstance(asked, PlanRequest):
-                return asked
+                return learnt(asked)
             decision = world.decide(asked, world.answer(asked))
         world._carry_out(decision)
 
@@ -38,7 +51,7 @@ def request_for(new_world: NewWorld) -> PlanRequest:
 @pytest.fixture(scope="module")
 def result(request_for: PlanRequest, new_world: NewWorld) -> PlanResult:
     """What the planner answers."""
-    answer = new_world.answer(request_for)  # type: ignore[attr-defined]
+    answer = compute(request_for)
     assert isinstance(answer, PlanResult)
     return answer
 
@@ -62,7 +75,7 @@ def test_replicas_multiply_joules_and_tensor_peers_do_not_change_savings(
     several = compute(replace(request_for, profile=request_for.profile.model_copy(update={"topology": topology})))
     assert isinstance(several, PlanResult)
     assert several.baseline_j == pytest.approx(8 * result.baseline_j)
-    assert several.frontier[0].lower_bound_j == pytest.approx(8 * result.frontier[0].lower_bound_j)
+    assert several.lower_bound_j == pytest.approx(8 * result.lower_bound_j)
     assert several.predicted_savings == pytest.approx(result.predicted_savings, abs=0.002)
 
 
@@ -206,9 +219,9 @@ def test_a_long_lag_makes_auto_coarser(request_for: PlanRequest) -> None:
     assert result.iteration_time_s <= result.t_min_s * 1.001
 
 
-def ask(request: PlanRequest, *, command: tuple[str, ...] | None = None) -> Answer:
+def ask(request: Request, *, command: tuple[str, ...] | None = None) -> Answer:
     seconds: list[float] = []
-    options: dict[str, Any] = {} if command is None else {"command": command, "timeout_s": 0.2}
+    options: dict[str, Any] = {} if command is None else {"command": command, "limits": PlannerLimits(timeout_s=0.2)}
     answer = asyncio.run(PlannerPool(observe=seconds.append, **options).plan(request))
     assert len(seconds) == 1
     return answer
@@ -236,8 +249,8 @@ def test_a_planner_that_dies_is_told(request_for: PlanRequest) -> None:
 def test_a_profile_of_absurd_figures_is_refused_whatever_a_library_prints(request_for: PlanRequest) -> None:
     stages = request_for.profile.stages
     kind = stages[0].kinds[0]
-    point = kind.points[-1].model_copy(update={"time_s": 1e308})
-    odd = kind.model_copy(update={"points": (*kind.points[:-1], point)})
+    points = tuple(point.model_copy(update={"time_s": 1e308}) for point in kind.points)
+    odd = kind.model_copy(update={"points": points})
     stage = stages[0].model_copy(update={"kinds": (odd, *stages[0].kinds[1:])})
     profile = request_for.profile.model_copy(update={"stages": (stage, *stages[1:])})
     refusal = ask(replace(request_for, profile=profile))
@@ -277,3 +290,76 @@ def test_an_input_gradient_of_no_input_which_takes_no_time_is_planned_around(
     assert isinstance(split, PlanResult)
     assert split.predicted_savings == pytest.approx(result.predicted_savings, abs=0.005)
     assert len(split.stages[0].order) == len(order.split())
+
+
+def test_a_plan_comes_without_its_frontier_which_is_asked_for_by_itself(
+    request_for: PlanRequest, result: PlanResult
+) -> None:
+    assert result.frontier == ()
+    found = ask(FrontierRequest("frontier", request_for))
+    assert isinstance(found, FrontierResult)
+    assert 5 <= len(found.points) <= 33
+    assert found.points[0].iteration_time_s == pytest.approx(result.t_min_s)
+
+
+def test_of_a_frontier_there_are_as_many_points_as_there_is_time_for(request_for: PlanRequest) -> None:
+    def found(budget_s: float) -> int:
+        seconds = count(step=3)
+        return len(points(outline(FrontierRequest("frontier", request_for), budget_s, lambda: next(seconds))))
+
+    counts = {budget_s: found(budget_s) for budget_s in (10, 30, 60, 1000, inf)}
+    assert counts == {10: 3, 30: 9, 60: 17, 1000: 33, inf: 33}, "the first three take three seconds"
+
+
+def points(answer: Answer) -> tuple[FrontierPoint, ...]:
+    assert isinstance(answer, FrontierResult)
+    return answer.points
+
+
+def test_a_planner_that_needs_more_memory_than_it_may_have_says_so_and_is_alone_in_that(
+    request_for: PlanRequest,
+) -> None:
+    greedy = (
+        "import sys; from joulepath_operator.planning import child; "
+        "child.answer = lambda *asked: bytearray(2**30); child._main(int(sys.argv[1]))"
+    )
+    limits = PlannerLimits(memory=512 << 20, timeout_s=600)
+    refusal = asyncio.run(PlannerPool(limits, command=(sys.executable, "-c", greedy)).plan(request_for))
+    assert isinstance(refusal, PlanRefusal)
+    assert refusal.reason == "PlannerMemory"
+    assert "512 MiB" in refusal.message
+    assert refusal.reason.final, "it is remembered: the same would need as much again"
+
+
+def test_a_plan_is_made_within_the_memory_that_the_chart_s_default_leaves(
+    request_for: PlanRequest, result: PlanResult
+) -> None:
+    limits = PlannerLimits.within(2 << 30, workers=2, timeout_s=600)
+    assert asyncio.run(PlannerPool(limits).plan(request_for)) == result
+
+
+@pytest.mark.parametrize(
+    ("container", "workers", "each"), [(0, 2, 0), (2048, 2, 832), (768, 1, 384), (256, 1, 128), (65536, 2, 32576)]
+)
+def test_planners_share_what_the_operator_leaves_of_its_container_s_memory(
+    container: int, workers: int, each: int
+) -> None:
+    limits = PlannerLimits.within(container << 20, workers=2, timeout_s=60)
+    assert limits == PlannerLimits(workers, 60, each << 20)
+
+
+def test_a_block_in_which_something_else_ran_is_left_out_and_told(request_for: PlanRequest, result: PlanResult) -> None:
+    """One clock of one kind of one stage took a thousand times as long: no curve goes through that."""
+    stages = request_for.profile.stages
+    kind = stages[3].kinds[1]
+    clock = kind.points[1].clock_mhz
+    odd = kind.points[1].model_copy(update={"time_s": 1e4 * kind.points[1].time_s})
+    kinds = (stages[3].kinds[0], kind.model_copy(update={"points": (kind.points[0], odd, *kind.points[2:])}))
+    spoiled = (*stages[:3], stages[3].model_copy(update={"kinds": kinds}), *stages[4:])
+    made = compute(replace(request_for, profile=request_for.profile.model_copy(update={"stages": spoiled})))
+    assert isinstance(made, PlanResult)
+    assert made.predicted_savings == pytest.approx(result.predicted_savings, abs=0.01)
+    assert made.remarks == (
+        f"Left out, as seconds or watts there are beyond what a clock explains: stage 3 {kind.kind} at {clock} MHz.",
+    )
+    assert result.remarks == ()

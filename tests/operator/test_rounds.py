@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from math import inf
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from joulepath_crds import EnergyPlanSpec, JobPlanSpec, Purpose
 from joulepath_operator.facts.refusals import Refusal
 from joulepath_operator.facts.request import Answer, PlanRefusal, Request, SurveyRequest, SurveyResult
+from joulepath_operator.planning.child import learnt
 from joulepath_operator.planning.surveying import look
 
 NewWorld = Callable[..., Any]
@@ -80,8 +82,9 @@ def test_no_more_clocks_than_the_user_allows_are_measured(surveyed: Callable[...
     world = surveyed(told(inf, 1350, 1200, 1275), told(0.5, 1140, 1185), clocks=6)
     world.settle()
     world.run(90)
-    assert [one.count for one in world.surveys] == [2]
-    assert world.profiles, "a further round would be over the limit: nobody is asked"
+    assert [one.count for one in world.surveys] == [2, 0]
+    assert world.surveys[-1].candidates_mhz == ()
+    assert world.profiles, "a further round would be over the limit: only what is known is asked for"
 
 
 def test_no_round_begins_that_would_take_more_joules_than_allowed(surveyed: Callable[..., Any]) -> None:
@@ -157,13 +160,13 @@ def test_a_clock_that_an_agent_has_forgotten_is_measured_once_more_and_no_oftene
         assert (lowest in points) == learns
 
 
-def test_the_planner_s_process_says_why_it_can_not_look(surveyed: Callable[..., Any]) -> None:
+def test_of_what_can_not_be_planned_on_a_survey_knows_nothing_but_the_delays(surveyed: Callable[..., Any]) -> None:
     world = surveyed(told(0.001))
     world.settle()
     world.run(60)
-    request = world.surveys[0]
-    profile = request.profile.model_copy(update={"blocking_power": ()})
-    bad = SurveyRequest(request.inputs, profile, (("0:F0",),), request.delays, request.supported_clocks_mhz, (), (), 1)
-    answer = look(bad)
-    assert isinstance(answer, PlanRefusal)
-    assert answer.reason is Refusal.NOT_PLANNABLE
+    request = learnt(world.surveys[0])
+    found = look(
+        replace(request, profile=request.profile.model_copy(update={"blocking_power": ()}), orders=(("0:F0",),))
+    )
+    assert (found.uncertainty, found.tells_most_mhz) == (inf, ())
+    assert found.delays.transfers_s

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from joulepath_crds import Arm, BlockReport, Coordinates, Estimate, MeasuredSavings, RankReport
+from joulepath_operator.figures.joining import complete_blocks
 from joulepath_operator.figures.savings import (
-    complete_blocks,
     estimate,
     in_words,
     is_enough,

@@ -13,11 +13,10 @@ from kubernetes import client
 from kubernetes.client.exceptions import ApiException
 from prometheus_client import generate_latest
 
+from joulepath_crds import JobName
 from joulepath_operator.control.api import Api
 from joulepath_operator.control.stopping import Stopping
 from joulepath_operator.facts.admission import Denial, Stop
-from joulepath_operator.facts.names import Resource
-from joulepath_operator.jobs.pytorchjob import PYTORCH_JOBS
 from joulepath_operator.metrics import Metrics
 from tests.operator.test_breaker import HOLDS, MISSING, at, passed, pod
 
@@ -29,6 +28,7 @@ class Cluster:
         self.written: dict[str, Stop] = {}
         self.pods: list[dict[str, Any]] = []
         self.denied: list[Denial] = []
+        self.denied_at = ("PyTorchJob", "FailedCreatePod")
         self.asked: list[tuple[str, bool]] = []
         self.labelled = ["team"]
         self.writes = 0
@@ -50,13 +50,14 @@ class Cluster:
         return self.labelled
 
     def job_pods(self, selector: str, namespace: str, *, running: bool) -> Iterator[dict[str, Any]]:
-        assert selector == "training.kubeflow.org/job-name"
+        if selector != "training.kubeflow.org/job-name":
+            assert selector == "batch.kubernetes.io/job-name"
+            return iter(())
         self.asked.append((namespace, running))
         return (one for one in self.pods if one["metadata"]["namespace"] == namespace)
 
-    def denials(self, namespace: str, kind: str) -> Iterator[Denial]:
-        assert kind == "PyTorchJob"
-        return iter(self.denied)
+    def denials(self, namespace: str, kind: str, reason: str) -> Iterator[Denial]:
+        return iter(self.denied if (kind, reason) == self.denied_at else ())
 
     def has(self, state: dict[str, Any], namespace: str = "team", **fields: Any) -> None:
         made = pod(state, **fields)
@@ -111,15 +112,21 @@ def test_refused_pods_count_if_they_are_of_a_job_that_asks_for_a_plan(cluster: C
     cluster.denied = [Denial("gpt3", at(60), 'pods "gpt3-master-0" is forbidden: no hostPath')]
     asked: list[tuple[str, str]] = []
 
-    def is_annotated(resource: Resource, key: tuple[str, str]) -> bool:
-        asked.append(key)
-        return resource == PYTORCH_JOBS and len(asked) > 1
+    def is_annotated(namespace: str, job: JobName) -> bool:
+        asked.append((namespace, str(job)))
+        return len(asked) > 1
 
     stopping = Stopping(cluster, is_annotated)  # type: ignore[arg-type]
     assert stopping.look(at(60)) == []
     assert stopping.look(at(60)) == ["team"]
     assert cluster.written["team"].denied
-    assert asked == [("team", "gpt3")] * 2
+    assert asked == [("team", "PyTorchJob gpt3")] * 2
+
+
+def test_pods_of_a_job_that_are_refused_stop_injection_too(cluster: Cluster, stopping: Stopping) -> None:
+    cluster.denied_at = ("Job", "FailedCreate")
+    cluster.denied = [Denial("set-0", at(60), 'pods "set-0-0-x" is forbidden: no hostPath')]
+    assert stopping.look(at(60)) == ["team"]
 
 
 def test_what_was_refused_before_somebody_took_the_stop_out_does_not_stop_it_again(
@@ -140,7 +147,7 @@ def test_what_refuses_pods_is_read_from_the_events_of_their_jobs(monkeypatch: py
     said = 'pods "gpt3-master-0" is forbidden: no hostPath'
     event = {
         "metadata": {"creationTimestamp": at(1)},
-        "involvedObject": {"kind": "PyTorchJob", "name": "gpt3"},
+        "involvedObject": {"kind": "PyTorchJob", "name": "gpt3", "uid": "u"},
         "lastTimestamp": at(2),
         "message": f"Error creating: {said}",
     }
@@ -152,10 +159,9 @@ def test_what_refuses_pods_is_read_from_the_events_of_their_jobs(monkeypatch: py
 
     monkeypatch.setattr(client.CoreV1Api, "list_namespaced_event", list_events)
     api = Api(client.ApiClient())
-    assert [*api.denials("team", "PyTorchJob")] == [Denial("gpt3", at(2), said), Denial("gpt3", at(1), "x" * 1024)]
-    assert [*api.denials("team", "PyTorchJob", "uid-0")]
-    chosen = "reason=FailedCreatePod,involvedObject.kind=PyTorchJob"
-    assert asked == [chosen, f"{chosen},involvedObject.uid=uid-0"]
+    newest, cut = Denial("gpt3", at(2), said, "u"), Denial("gpt3", at(1), "x" * 1024, "u")
+    assert [*api.denials("team", "PyTorchJob", "FailedCreatePod")] == [newest, cut]
+    assert asked == ["reason=FailedCreatePod,involvedObject.kind=PyTorchJob"]
 
 
 def test_another_operator_goes_on_from_what_is_written_and_whoever_takes_it_out_has_it_his_way(

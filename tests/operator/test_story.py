@@ -132,10 +132,16 @@ def test_the_next_run_starts_from_the_stored_profile(new_world: NewWorld) -> Non
     world.writes.clear()
     world.iteration = 5
     world.settle()
-    assert {plan.purpose for plan in world.writes} == {Purpose.ENFORCE}
-    assert world.condition("Profiled").reason == "Reused"
     assert world.status.job_uid == "uid-two-0000"
     assert not world.status.measured
+    assert "is checked before it is used again" in world.condition("Profiled").message
+    world.run(40)
+    (blocks,) = {plan.sweep.clocks_mhz for plan in world.writes if plan.sweep}
+    high, low = sorted({clock for clock in blocks if clock}, reverse=True)
+    assert 1410 > high > low > 855
+    assert world.plan.purpose == "Enforce"
+    assert world.condition("Profiled").reason == "Reused"
+    assert f"at {high}, {low} MHz work has changed by +0.0% in time" in world.condition("Profiled").message
 
 
 def test_a_run_that_may_not_reuse_sweeps_again(new_world: NewWorld) -> None:
@@ -149,7 +155,7 @@ def test_a_run_that_may_not_reuse_sweeps_again(new_world: NewWorld) -> None:
 
 
 @pytest.mark.slow
-def test_a_stored_profile_that_does_not_fit_is_measured_anew(new_world: NewWorld) -> None:
+def test_a_stored_profile_that_has_drifted_evenly_is_refreshed(new_world: NewWorld) -> None:
     world: Any = new_world()
     world.settle()
     world.run(90)
@@ -163,9 +169,15 @@ def test_a_stored_profile_that_does_not_fit_is_measured_anew(new_world: NewWorld
     world.restart_job()
     world.settle()
     assert world.plan.purpose == "Sweep"
-    world.run(190)
+    world.run(60)
     assert world.status.phase == "Active"
-    assert world.profiles[name].job_uid == "uid-two-0000"
+    assert world.condition("Profiled").reason == "Refreshed"
+    assert "work has changed by -9.1% in time" in world.condition("Profiled").message
+    found = world.profiles[name]
+    assert found.job_uid == "uid-two-0000"
+    for kind, before in zip(found.spec.stages[3].kinds, stored.spec.stages[3].kinds, strict=True):
+        for point, other in zip(kind.points, before.points, strict=True):
+            assert (point.clock_mhz, point.time_s) == (other.clock_mhz, pytest.approx(other.time_s, rel=1e-6))
 
 
 @pytest.mark.slow
@@ -297,6 +309,7 @@ def test_gpus_that_know_no_lag_are_planned_for_with_that_of_the_profile(new_worl
     world.lag = None  # agents that were started anew, or GPUs that were never swept
     world.restart_job()
     world.settle()
+    world.run(60)
     assert world.condition("Profiled").reason == "Reused"
     assert world.status.plan.granularity == known.granularity
     assert world.status.plan.predicted_savings > 0.9 * known.predicted_savings

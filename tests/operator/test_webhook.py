@@ -18,9 +18,8 @@ from typing import Any, Final, TypeVar
 import aiohttp
 import pytest
 
+from joulepath_crds import JobName
 from joulepath_operator.facts.admission import Stop
-from joulepath_operator.facts.names import NamespacedName, Resource
-from joulepath_operator.jobs.pytorchjob import PYTORCH_JOBS
 from joulepath_operator.webhook import connections
 from joulepath_operator.webhook.server import Webhook, serve
 from joulepath_operator.webhook.stops import Stops
@@ -45,18 +44,19 @@ class Lookups:
     def __init__(self, annotations: Any, level: Any = None) -> None:
         self._annotations, self._level, self.asked = annotations, level, 0
 
-    async def annotations(self, job: tuple[Resource, NamespacedName]) -> Any:
+    async def metadata(self, job: tuple[str, JobName]) -> Any:
         self.asked += 1
-        assert job == (PYTORCH_JOBS, ("team", "gpt3"))
+        namespace, named = job
+        assert (namespace, named.kind.plural, named.name) == ("team", "pytorchjobs", "gpt3")
         if isinstance(self._annotations, Exception):
             raise self._annotations
-        return self._annotations
+        return {"uid": "u", "annotations": self._annotations}
 
     async def level(self, namespace: str) -> Any:
         return self._level
 
     def webhook(self, stops: Stops | None = None) -> Webhook:
-        return Webhook(("nvidia.com/gpu",), stops or Stops(dict), lambda job: self.annotations(job), self.level)
+        return Webhook(("nvidia.com/gpu",), stops or Stops(dict), lambda job: self.metadata(job), self.level)
 
 
 def answer(lookups: Lookups, body: dict[str, Any]) -> dict[str, Any]:
@@ -78,8 +78,8 @@ def test_a_pod_of_an_annotated_job_is_patched() -> None:
     "owners",
     [
         [],
-        [{"apiVersion": "batch/v1", "kind": "Job", "name": "gpt3", "controller": True}],
-        [{"apiVersion": "kubeflow.org/v1", "kind": "PyTorchJob", "name": "gpt3"}],
+        [{"apiVersion": "batch/v1", "kind": "CronJob", "name": "gpt3", "uid": "u", "controller": True}],
+        [{"apiVersion": "kubeflow.org/v1", "kind": "PyTorchJob", "name": "gpt3", "uid": "u"}],
     ],
 )
 def test_pods_of_nobody_we_know_are_not_looked_up(owners: list[dict[str, Any]]) -> None:
@@ -90,6 +90,33 @@ def test_pods_of_nobody_we_know_are_not_looked_up(owners: list[dict[str, Any]]) 
 
 def test_a_job_without_annotation_is_left_without_a_word() -> None:
     assert answer(Lookups({}), review()) == {"uid": "request-1", "allowed": True}
+
+
+JOB = {"apiVersion": "batch/v1", "kind": "Job", "name": "train-node-0", "uid": "u", "controller": True}
+JOB_SET = {"apiVersion": "jobset.x-k8s.io/v1alpha2", "kind": "JobSet", "name": "train", "uid": "v", "controller": True}
+TRAIN_JOB = {**JOB_SET, "apiVersion": "trainer.kubeflow.org/v1alpha1", "kind": "TrainJob", "uid": "w"}
+
+
+@pytest.mark.parametrize("annotated", ["train-node-0", "JobSet", "TrainJob"])
+@pytest.mark.parametrize("recreated", [False, True])
+def test_a_pod_asks_by_the_annotation_of_the_topmost_job(annotated: str, recreated: bool) -> None:
+    there: dict[str, dict[str, Any]] = {
+        "Job": {"name": "train-node-0", "uid": "u", "ownerReferences": [JOB_SET]},
+        "JobSet": {"name": "train", "uid": "v", "ownerReferences": [TRAIN_JOB]},
+        "TrainJob": {"name": "train", "uid": "another" if recreated else "w"},
+    }
+    there[annotated if annotated in there else "Job"]["annotations"] = ANNOTATED
+
+    async def metadata(job: tuple[str, JobName]) -> Any:
+        return there[job[1].kind.kind]
+
+    async def level(namespace: str) -> None: ...
+
+    webhook = Webhook(("nvidia.com/gpu",), Stops(dict), metadata, level)
+    body = review(ownerReferences=[JOB])
+    body["request"]["object"]["spec"]["containers"][0]["env"] = [{"name": "PYTHONPATH", "value": "/app"}]
+    response = asyncio.run(webhook.answer(body))["response"]
+    assert ("patch" in response) == (annotated == "TrainJob" and not recreated)
 
 
 @pytest.mark.parametrize("level", ["baseline", "restricted"])
@@ -303,10 +330,10 @@ def test_large_reviews_are_decided_a_few_at_a_time_and_small_ones_wait_for_none(
             await asyncio.sleep(0.01)
         await asyncio.sleep(0.1)
         now -= 1
-        return ANNOTATED
+        return {"uid": "u", "annotations": ANNOTATED}
 
     async def scene(webhook: Served) -> list[int]:
-        webhook.lookups.annotations = slow  # type: ignore[method-assign]
+        webhook.lookups.metadata = slow  # type: ignore[method-assign]
         answers = await asyncio.gather(*(webhook.asked(review(name="n" * padding)) for _ in range(32)))
         return [status for status, told in answers if "patch" in told["response"]]
 

@@ -128,7 +128,7 @@ class Api:
         finally:
             process.send_signal(signal.SIGTERM)
             try:
-                assert process.wait(20) == 0
+                assert process.wait(60) == 0
             except subprocess.TimeoutExpired:
                 process.kill()
                 raise

@@ -105,6 +105,44 @@ def train(
     return losses
 
 
+def train_noting(rank: int, steps: int, schedule: str, chunks: int = 1) -> list[list[list[Any]]]:
+    """Kind, stage and microbatch of what torch has a stage compute, in each step."""
+    torch.manual_seed(7)
+    ran: list[list[Any]] = []
+
+    class Noting(PipelineStage):  # type: ignore[misc]
+        def forward_one_chunk(self, fwd_chunk_id: int, *args: Any, **kwargs: Any) -> Any:
+            ran.append(["F", self.stage_index, fwd_chunk_id])
+            return super().forward_one_chunk(fwd_chunk_id, *args, **kwargs)
+
+        def backward_one_chunk(
+            self, bwd_chunk_id: int, loss: Any = None, full_backward: bool = True, *args: Any, **kwargs: Any
+        ) -> Any:
+            ran.append(["B" if full_backward else "I", self.stage_index, bwd_chunk_id])
+            return super().backward_one_chunk(bwd_chunk_id, loss, full_backward, *args, **kwargs)
+
+        def backward_weight_one_chunk(self, bwd_chunk_id: int, *args: Any, **kwargs: Any) -> Any:
+            ran.append(["W", self.stage_index, bwd_chunk_id])
+            return super().backward_weight_one_chunk(bwd_chunk_id, *args, **kwargs)
+
+    count, is_v = 2 * chunks, schedule in ("ScheduleZBVZeroBubble", "ScheduleDualPipeV")
+    own = [rank, count - 1 - rank] if is_v else list(range(rank, count, 2))
+    stages = [Noting(torch.nn.Linear(WIDTH, WIDTH), stage, count, torch.device("cpu")) for stage in own]
+    made = getattr(pipelining, schedule)(
+        stages if chunks > 1 else stages[0], MICROBATCHES, loss_fn=torch.nn.functional.mse_loss
+    )
+    optimizer = torch.optim.SGD([one for stage in stages for one in stage.submod.parameters()], lr=0.1)
+    data, orders = torch.ones(2 * MICROBATCHES, WIDTH), []
+    for _ in range(steps):
+        torch.distributed.barrier()
+        made.step(*([data] if 0 in own else []), **({"target": data} if count - 1 in own else {}))
+        optimizer.step()
+        optimizer.zero_grad()
+        orders.append(list(ran))
+        ran.clear()
+    return orders
+
+
 def train_sharded(rank: int, steps: int, schedule: str, stages_of_rank: int) -> list[list[int]]:
     """Pipelines of two ranks, whose stages are sharded among two replicas (FSDP2)."""
     torch.manual_seed(7)
@@ -428,7 +466,9 @@ def mark_another_device(rank: int, state: str) -> dict[str, Any]:
     thread = threading.Thread(target=work)
     thread.start()
     thread.join()
+    _, released = driver.context_of(1), stream._driver().cuDevicePrimaryCtxRelease_v2(1)
     return {
+        "kept": (released, driver.context_of(1)),
         "uuid": marker.gpu_uuid,
         "seconds": seconds,
         "as they were": [before == after for before, after in contexts],

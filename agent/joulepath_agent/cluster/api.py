@@ -23,13 +23,13 @@ from joulepath_agent.cluster.heartbeat import Heartbeat
 from joulepath_agent.cluster.objects import ApiServer, Watch
 from joulepath_agent.cluster.plans import Plans
 from joulepath_agent.cluster.reporting import Pace, fitting
-from joulepath_agent.injection.jobs import path_of
 from joulepath_clocks.peers.budget import BUDGET
 from joulepath_clocks.peers.peer import JobKey
 from joulepath_clocks.ranks.lifetime import DEFAULT_TIME_TO_LIVE_S
 from joulepath_clocks.ranks.reason import Reason
 from joulepath_crds import JOB_UID_LABEL, JobPlanSpec, NodeReportStatus
 from joulepath_crds.contract import GROUP, VERSION
+from joulepath_rules import JobName
 
 __all__ = ["NodeApi", "Tied"]
 
@@ -107,16 +107,19 @@ class NodeApi:
         except FileNotFoundError:
             return None
 
-    def read_job(self, namespace: str, name: str) -> Mapping[str, Any] | None:
-        """A PyTorchJob's metadata as the API gives it, None where there is none.
+    def read_job(self, namespace: str, job: JobName) -> Mapping[str, Any] | None:
+        """A job's metadata, None where it isn't there.
 
         Raises:
             OSError: The API server doesn't answer.
         """
+        kind = job.kind
+        path = ("apis", kind.group, kind.version, "namespaces", namespace, kind.plural, job.name)
         try:
-            return self._api.read_metadata("apis", *path_of(namespace, name), timeout_s=_SOON_S)
+            metadata: Mapping[str, Any] = self._api.read_metadata(*path, timeout_s=_SOON_S)["metadata"]
         except FileNotFoundError:
             return None
+        return metadata if job.uid in ("", metadata["uid"]) else None
 
     def review(self, kind: str, spec: Mapping[str, Any]) -> Mapping[str, Any]:
         """The status of a TokenReview or SubjectAccessReview; see `joulepath_crds.serving.guard`.

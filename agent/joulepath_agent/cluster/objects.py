@@ -75,7 +75,8 @@ class ApiServer:
     def list(self, *names: str, labels: str, whole: bool) -> Mapping[str, Any]:
         """The objects of a collection that have such labels, whole or their metadata alone; see `read`."""
         accept = _JSON if whole else f"{_JSON};as={_METADATA_LIST}"
-        return self._ask("GET", names, _TIMEOUT_S, accept=accept, labels=labels)
+        listed = self._ask("GET", names, _TIMEOUT_S, accept=accept, labels=labels)
+        return {**listed, "items": listed["items"] or []}  # none at all are null, of metadata
 
     def create(self, body: Mapping[str, Any], *names: str) -> Mapping[str, Any]:
         """Makes an object in a collection, and gives it as it was made; see `read`."""

@@ -98,6 +98,9 @@ class Admission:
         if (name := job_of(pod.labels)) is None:
             return ()
         asked, held, gpus = self._jobs.ask(pod.namespace, name), self._held(), self._gpus()
+        own = [one for one in held if (one.namespace, one.pod) == (pod.namespace, pod.name)]
+        if not own:  # many a Job has nothing to do with GPUs, and waits for no API server
+            return ()
         job = asked.result(LIMIT_S)
         if job is None:
             return ()
@@ -106,7 +109,6 @@ class Admission:
             return ()
         if not gpus:
             raise OSError("no GPU of this node is known yet")
-        own = (one for one in held if (one.namespace, one.pod) == (pod.namespace, pod.name))
         return tuple(dict.fromkeys(one.container for one in own if granted(one.resource, one.device, gpus)))
 
     def _is_there(self, pod: Came) -> bool:

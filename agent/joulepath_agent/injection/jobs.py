@@ -1,7 +1,8 @@
 """The job that a pod belongs to, by the pod's labels, and whether it asks for a plan.
 
 Labels are the word of whoever made the pod. They name a job of the pod's own namespace, so that nobody gets by them
-what isn't his. A job's pods come many at a time: it is read once for all of them.
+what isn't his. They may name what the job has made, such as a JobSet: who has made it is read. A job's pods come many
+at a time: it is read once for all of them.
 """
 
 from __future__ import annotations
@@ -12,15 +13,13 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from threading import Lock
-from typing import Any, Final
+from typing import Final
 
+from joulepath_agent.peers.ownership import ReadJob
 from joulepath_crds import ANNOTATION
-from joulepath_injector.words import JOB_LABELS
+from joulepath_rules import JobName, by_labels, maker
 
-__all__ = ["LIMIT_S", "Job", "Jobs", "ReadJob", "job_of", "path_of"]
-
-ReadJob = Callable[[str, str], Mapping[str, Any] | None]
-"""Namespace and name to the job's metadata, or None where there is none. Where the API doesn't answer, an OSError."""
+__all__ = ["LIMIT_S", "Job", "Jobs", "job_of"]
 
 LIMIT_S: Final = 5.0
 """What whoever asks for a job waits for it."""
@@ -41,15 +40,10 @@ class Job:
     """Whether it asks for a plan."""
 
 
-def path_of(namespace: str, name: str) -> tuple[str, ...]:
-    """Where the API server has a job: what follows `/apis/`."""
-    return "kubeflow.org", "v1", "namespaces", namespace, "pytorchjobs", name
-
-
-def job_of(labels: Mapping[str, str]) -> str | None:
-    """The name of the job of a pod with these labels; None if it has none."""
-    name = next((labels[label] for label in JOB_LABELS if label in labels), "")
-    return name if _NAME.fullmatch(name) else None
+def job_of(labels: Mapping[str, str]) -> JobName | None:
+    """The job of a pod with these labels, or what that has made; None if it has none."""
+    job = by_labels(labels)
+    return job if job is not None and _NAME.fullmatch(job.name) else None
 
 
 class Jobs:
@@ -59,11 +53,12 @@ class Jobs:
         self._read, self._clock_s = read, clock_s
         self._pool = ThreadPoolExecutor(2, thread_name_prefix="jobs")
         self._lock = Lock()
-        self._asked: dict[tuple[str, str], tuple[float, Future[Job | None]]] = {}
+        self._asked: dict[tuple[str, JobName], tuple[float, Future[Job | None]]] = {}
         """When, and what came of it."""
 
-    def ask(self, namespace: str, name: str) -> Future[Job | None]:
-        """The job, or None where there is none: sometime, or the OSError of whoever couldn't be asked."""
+    def ask(self, namespace: str, name: JobName) -> Future[Job | None]:
+        """The job, or that which has made it, None where one isn't there: sometime, or the OSError of whoever couldn't
+        be asked."""
         with self._lock:
             now = self._clock_s()
             self._asked = {key: asked for key, asked in self._asked.items() if _holds(*asked, now)}
@@ -75,11 +70,12 @@ class Jobs:
         """Asks no more."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def _look(self, namespace: str, name: str) -> Job | None:
-        found = self._read(namespace, name)
-        if found is None:
+    def _look(self, namespace: str, name: JobName) -> Job | None:
+        metadata = self._read(namespace, name)
+        if metadata is None:
             return None
-        metadata = found["metadata"]
+        if (above := maker(name.kind, metadata)) is not None:
+            return self._look(namespace, above)
         return Job(metadata["name"], metadata["uid"], ANNOTATION in (metadata.get("annotations") or {}))
 
 

@@ -163,15 +163,15 @@ class ToldPods:
         """Name and UID of the job of a pod."""
         uid = self.uid(namespace, name)
         known = None if uid is None else self._registry.pod(uid)
-        job_name = None if known is None else job_of(known[0].labels)
-        if known is None or job_name is None:
-            raise PeerRefusedError("NoJob", f"pod {name} has no label of a PyTorchJob, so it belongs to no job")
+        named = None if known is None else job_of(known[0].labels)
+        if known is None or named is None:
+            raise PeerRefusedError("NoJob", f"pod {name} has no label of a job that can be planned for")
         job = known[1]
         if job is None:
             try:
-                job = self._jobs.ask(namespace, job_name).result(LIMIT_S)
+                job = self._jobs.ask(namespace, named).result(LIMIT_S)
             except TimeoutError:
-                raise OSError(f"PyTorchJob {job_name} couldn't be read within {LIMIT_S:.0f} s") from None
+                raise OSError(f"{named} couldn't be read within {LIMIT_S:.0f} s") from None
         if job is None:
-            raise PeerRefusedError("NoJob", f"pod {name} names PyTorchJob {job_name}, which isn't there")
+            raise PeerRefusedError("NoJob", f"pod {name} names {named}, which isn't there")
         return job.name, job.uid

@@ -1,6 +1,7 @@
 """What a whole block took: its first iteration is left out, and of plan and control blocks the last one, too. Pure.
 
 In the first one clocks are on their way to those of the block, at the end of the last one to those of the next block.
+Evaluations are left out of both arms alike, with the iterations that begin before and after one.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ __all__ = ["block_report"]
 
 def block_report(run: Run, trace: Trace) -> BlockReport | None:
     """The report of a run that is a whole block, which the trace covers; None if no iteration of it counts."""
-    counted = run.iterations[1:] if run.applied.arm is Arm.SWEEP else run.iterations[1:-1]
+    counted = [one for one in run.counted if run.applied.arm is Arm.SWEEP or one is not run.iterations[-1]]
     if not counted:
         return None
     periods_s = [iteration.period_s for iteration in counted]
-    joules = trace.joules_at(counted[-1].end_s) - trace.joules_at(counted[0].begin_s)
+    joules = sum(trace.joules_at(iteration.end_s) - trace.joules_at(iteration.begin_s) for iteration in counted)
     return BlockReport(
         hash=run.applied.hash,
         block=run.applied.block,

@@ -90,6 +90,7 @@ class _Seen:
     marks: dict[Moment, float]
     told: _Told | None = None
     spoiled: bool = False
+    cut: bool = False
 
     @property
     def seen_s(self) -> float:
@@ -171,11 +172,16 @@ class History:
     _periods_s: deque[float] = field(default_factory=lambda: deque(maxlen=5))
     _tails_s: deque[float] = field(default_factory=lambda: deque(maxlen=_TIMELINES))
 
-    def begin(self, iteration: int, applied: Applied, at_s: float, *, spoiled_before: bool) -> None:
-        """An iteration begins; `spoiled_before`: the one before didn't run to its end what it began."""
+    def begin(
+        self, iteration: int, applied: Applied, at_s: float, *, spoiled_before: bool, cut_before: bool = False
+    ) -> None:
+        """An iteration begins.
+
+        `spoiled_before`: the one before didn't run to its end what it began; `cut_before`: it was over sooner.
+        """
         with self._lock:
-            if spoiled_before and (before := self._seen.get(iteration - 1)) is not None:
-                before.spoiled = True
+            if (before := self._seen.get(iteration - 1)) is not None:
+                before.spoiled, before.cut = spoiled_before, cut_before
             self._seen[iteration] = _Seen(applied, {(False, None): at_s})
             self._now = iteration
             if iteration <= self._told:
@@ -325,11 +331,14 @@ class History:
                 period_s = after.begin_s(begin_s) - begin_s
             # Markers that were all seen at one look, without a record, tell no time.
             timed, period_s = period_s > 0, max(1e-9, period_s)
-            if number > 0 and timed:
+            # A trainer that knows of something else between the two tells no period.
+            whole = not seen.cut and (told is None or told.period_s > 0)
+            if number > 0 and timed and whole:
                 self._periods_s.append(period_s)
                 self.iteration_time_s = statistics.median(self._periods_s)
             spans = None if told is None or told.spans is None else told.spans.within(period_s)
-            self._append(TimedIteration(number, begin_s, period_s, spans), seen.applied, seen.spoiled or not timed)
+            iteration = TimedIteration(number, begin_s, period_s, spans, whole)
+            self._append(iteration, seen.applied, seen.spoiled or not timed)
 
     def _append(self, iteration: TimedIteration, applied: Applied, spoiled: bool) -> None:
         if self._finished:
@@ -387,10 +396,11 @@ class History:
         for iteration in counted:
             if iteration.spans is not None:
                 self._add_times(clock, iteration.spans)
-        if covered and (windows := energy_windows(run, trace, _WINDOW_S, self.budget.window_cells)) is not None:
-            self._windows[clock].append(windows)
-            self._fits.pop(clock, None)
-            self._drop_windows()
+        for stretch in run.stretches if covered else ():
+            if (windows := energy_windows(stretch, trace, _WINDOW_S, self.budget.window_cells)) is not None:
+                self._windows[clock].append(windows)
+                self._fits.pop(clock, None)
+                self._drop_windows()
 
     def _add_times(self, clock: int, spans: Spans) -> None:
         names = [(clock, *regressor) for regressor in spans.steps.regressors]

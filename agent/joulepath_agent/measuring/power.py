@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from joulepath_agent.gpus.energy import Trace
-from joulepath_agent.measuring.run import Run
+from joulepath_agent.measuring.run import TimedIteration
 from joulepath_agent.measuring.spans import Regressor
 
 __all__ = ["TAIL", "WAIT", "EnergyWindows", "PowerFit", "energy_windows", "fit_power"]
@@ -59,12 +59,13 @@ class PowerFit:
     standard_error_w: dict[Regressor, float]
 
 
-def energy_windows(run: Run, trace: Trace, least_s: float, most_cells: int) -> EnergyWindows | None:
-    """The windows of the energy counter that lie within the counted iterations; None if there is none.
+def energy_windows(
+    iterations: Sequence[TimedIteration], trace: Trace, least_s: float, most_cells: int
+) -> EnergyWindows | None:
+    """The windows of the energy counter that lie within iterations that follow each other; None if there is none.
 
     Windows shorter than `least_s` are joined; None also where they are more than `most_cells` numbers.
     """
-    iterations = run.counted
     told = [(i.begin_s, i.end_s, i.spans) for i in iterations if i.spans is not None]
     if not told or len(told) < len(iterations):
         return None

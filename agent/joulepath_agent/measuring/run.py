@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Final
 
 from joulepath_agent.measuring.spans import Spans
@@ -27,6 +28,8 @@ class TimedIteration:
     """Seconds to the begin of the next one."""
     spans: Spans | None
     """None where its record was dropped."""
+    whole: bool = True
+    """Whether the next one followed on it: no evaluation began in it or after it."""
 
     @property
     def end_s(self) -> float:
@@ -62,8 +65,18 @@ class Run:
 
     @property
     def counted(self) -> tuple[TimedIteration, ...]:
-        """The iterations at a settled clock, iteration 0 apart: it compiles, allocates and infers shapes."""
-        return tuple(i for i in self.iterations[0 if self.settled else 1 :] if i.number > 0)
+        """The iterations at a settled clock, iteration 0 apart: it compiles, allocates and infers shapes.
+
+        One that isn't whole doesn't count, nor the one after it: clocks are on their way to those of the block again.
+        """
+        before = (self.settled, *(one.whole for one in self.iterations))
+        return tuple(i for well, i in zip(before, self.iterations, strict=False) if well and i.whole and i.number > 0)
+
+    @property
+    def stretches(self) -> tuple[tuple[TimedIteration, ...], ...]:
+        """Of these, those that follow each other."""
+        groups = groupby(enumerate(self.counted), lambda place: place[1].number - place[0])
+        return tuple(tuple(iteration for _, iteration in group) for _, group in groups)
 
 
 def step_begin_s(spans: Spans, end_s: float, seen_s: dict[Moment, float]) -> float:

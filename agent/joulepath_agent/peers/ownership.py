@@ -14,9 +14,12 @@ from joulepath_agent.peers.devices import Grant, NodeGpu, granted
 from joulepath_agent.peers.podresources import Held, PodResourcesError, held_devices
 from joulepath_clocks.peers.peer import JobPod
 from joulepath_clocks.peers.refusal import PeerRefusedError
+from joulepath_rules import JobName, controller, maker
 
-__all__ = ["ApiPods", "ClusterPods", "Pods", "ReadPod", "own_pod"]
+__all__ = ["ApiPods", "ClusterPods", "Pods", "ReadJob", "ReadPod", "own_pod"]
 
+ReadJob = Callable[[str, JobName], Mapping[str, Any] | None]
+"""Namespace and name to a job's metadata, or None where it isn't there. Where the API doesn't answer, an OSError."""
 ReadPod = Callable[[str, str], Mapping[str, Any] | None]
 """Namespace and name to the pod's API object, or None where there is none. Where the API doesn't answer, an OSError."""
 
@@ -47,8 +50,8 @@ class Pods(Protocol):
 class ApiPods:
     """Pods as the API server has them, for one question."""
 
-    def __init__(self, read_pod: ReadPod) -> None:
-        self._read_pod = read_pod
+    def __init__(self, read_pod: ReadPod, read_job: ReadJob) -> None:
+        self._read_pod, self._read_job = read_pod, read_job
         self._read: dict[tuple[str, str], Mapping[str, Any]] = {}
 
     def uid(self, namespace: str, name: str) -> str | None:
@@ -60,34 +63,49 @@ class ApiPods:
         return str(pod["metadata"]["uid"])
 
     def job(self, namespace: str, name: str) -> tuple[str, str]:
-        """See Pods: its controller."""
-        owners = self._read[namespace, name]["metadata"].get("ownerReferences") or ()
-        owner = next((one for one in owners if one.get("controller")), None)
-        if owner is None or owner.get("kind") != "PyTorchJob":
-            raise PeerRefusedError("NoJob", f"pod {name} isn't controlled by a PyTorchJob, so it belongs to no job")
-        return owner["name"], owner["uid"]
+        """See Pods: its controller, or that which has made it. The topmost needn't be read."""
+        above = controller(self._read[namespace, name]["metadata"])
+        if above is None:
+            raise PeerRefusedError("NoJob", f"pod {name} isn't controlled by a job that can be planned for")
+        job = above
+        while above is not None:
+            job, above = above, self._maker(namespace, above)
+        return job.name, job.uid
+
+    def _maker(self, namespace: str, job: JobName) -> JobName | None:
+        if not job.kind.made_by:
+            return None
+        if (metadata := self._read_job(namespace, job)) is None:
+            raise PeerRefusedError("NoJob", f"{job} isn't there any more")
+        return maker(job.kind, metadata)
 
 
 class ClusterPods:
     """Locate by the kubelet, and by injector or API server."""
 
     def __init__(
-        self, pod_resources: Path, read_pod: ReadPod, told: Callable[[str], Pods | None] = lambda pod_uid: None
+        self,
+        pod_resources: Path,
+        read_pod: ReadPod,
+        read_job: ReadJob,
+        told: Callable[[str], Pods | None] = lambda pod_uid: None,
     ) -> None:
         """Asks nobody yet.
 
         Args:
             pod_resources: The kubelet's socket.
             read_pod: Reads a pod of the API server's.
+            read_job: Likewise, a job's metadata.
             told: Those who know the pod of a UID without it, and others on its node.
         """
-        self._pod_resources, self._read_pod, self._told = pod_resources, read_pod, told
+        self._pod_resources, self._read_pod, self._read_job, self._told = pod_resources, read_pod, read_job, told
 
     def __call__(self, pod_uid: str, gpu_uuid: str, gpus: Sequence[NodeGpu]) -> JobPod:
         """See Locate."""
         try:
             held = held_devices(self._pod_resources)
-            return own_pod(pod_uid, gpu_uuid, gpus, held, self._told(pod_uid) or ApiPods(self._read_pod))
+            pods = self._told(pod_uid) or ApiPods(self._read_pod, self._read_job)
+            return own_pod(pod_uid, gpu_uuid, gpus, held, pods)
         except (PodResourcesError, OSError) as error:
             raise PeerRefusedError("Unanswered", str(error)) from None
 

@@ -84,6 +84,8 @@ class GpuNews:
     minor: int | None
     mig: bool
     model: str
+    driver: str
+    power_cap_w: float | None
     default_clock_mhz: int
     supported_clocks_mhz: tuple[int, ...]
     refused: str | None
@@ -140,6 +142,8 @@ class Began:
     at_s: float
     spoiled_before: bool
     """Whether the one before didn't run to its end what it began."""
+    cut_before: bool
+    """Whether the one before was over sooner: something else than training came before this one."""
     marks: bytes
     """Packed: what was passed since the begin before."""
 

@@ -136,7 +136,7 @@ class Discovery:
     def _probe(self) -> None:
         for gpu in self._gpus:
             try:
-                for read in (gpu.sm_clock_mhz, gpu.power_w, gpu.energy_j):
+                for read in (gpu.sm_clock_mhz, gpu.power_w, gpu.energy_j, gpu.read_limits):
                     read()
             except GpuError as error:
                 log.error("%s", error)

@@ -8,6 +8,7 @@ While NVML is let go of, a GPU's meters show what they showed when it was looked
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from types import TracebackType
@@ -25,6 +26,9 @@ _MIG_REFUSAL: Final = (
     "MIG mode is on: a clock is the whole GPU's, so a plan for one instance would slow the others; turn MIG off to use "
     "plans"
 )
+
+_UNTOLD: Final = pynvml.NVMLError_NotSupported, pynvml.NVMLError_FunctionNotFound, pynvml.NVMLError_NoPermission
+"""What NVML answers where there is nothing that it could tell."""
 
 
 class GpuError(RuntimeError):
@@ -54,6 +58,11 @@ class Gpu:
         top = site_range.high_mhz if site_range else max(clocks)
         self.supported_clocks_mhz = tuple(sorted((int(clock) for clock in clocks if clock <= top), reverse=True))
         self.default_clock_mhz = self.supported_clocks_mhz[0]
+        self.driver = ""
+        """Version of the driver; empty where NVML doesn't tell."""
+        self.power_cap_w: float | None = None
+        """Watts that the driver holds it to; None where NVML doesn't tell."""
+        self.read_limits()
         self.minor = self._minor_number()
         """Of /dev/nvidiaN, which needn't be the index; None where the driver doesn't tell."""
         self.mig = self._mig_mode()
@@ -67,6 +76,7 @@ class Gpu:
         else:
             self.index, self.minor, self._found = found.index, found.minor, found._found
             self.mig, self.refused = found.mig, found.refused
+            self.driver, self.power_cap_w = found.driver, found.power_cap_w
             self._answered_at_s = found._answered_at_s
 
     def silent_s(self, now_s: float) -> float:
@@ -108,6 +118,12 @@ class Gpu:
             except (pynvml.NVMLError_NotSupported, pynvml.NVMLError_FunctionNotFound):
                 return True
             return bool(reasons & ~pynvml.nvmlClocksEventReasonApplicationsClocksSetting)
+
+    def read_limits(self) -> None:
+        """Looks at what its time and watts rest upon beside its clock, and what may be changed at any time."""
+        with self._calling("read of the power limit"), contextlib.suppress(*_UNTOLD):
+            self.driver = str(pynvml.nvmlSystemGetDriverVersion())
+            self.power_cap_w = float(pynvml.nvmlDeviceGetEnforcedPowerLimit(self._handle)) / 1e3
 
     def energy_j(self) -> float:
         """The energy counter, joules since the driver was loaded; it moves in steps, about every 100 ms."""

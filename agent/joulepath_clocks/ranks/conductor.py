@@ -61,6 +61,8 @@ class Conductor:
     iteration: int = field(init=False, default=0)
     applied: Applied = field(init=False, default=_DEFAULT_CLOCKS)
     """What the iteration that runs now is."""
+    cut: Applied | None = field(init=False, default=None)
+    """The same of one that is over before the next begins: what follows, at default clocks, isn't training."""
     _plan: Plan | None = field(init=False, default=None)
     _withheld: bool = field(init=False, default=False)
     _score: Score | None = field(init=False, default=None)
@@ -71,6 +73,8 @@ class Conductor:
     _begun_at_s: float | None = field(init=False, default=None)
     _computing: bool = field(init=False, default=False)
     """Whether an instruction has begun and not ended."""
+    _ended: bool = field(init=False, default=False)
+    """Whether the iteration has."""
     _refused: dict[str, Reason] = field(init=False, default_factory=dict)
 
     @property
@@ -124,11 +128,12 @@ class Conductor:
     def on_event(self, entry: MarkerEntry, at_s: float) -> Wish | None:
         """A marker that the GPU has passed, at the agent's monotonic time; the wish that follows, if any."""
         broken_off, self._computing = self._computing, entry.event is MarkerEvent.BEGIN
+        self._ended = entry.event is MarkerEvent.STEP_END
         if entry.event is MarkerEvent.STEP_BEGIN:
             return self._begin_iteration(entry.iteration, at_s)
-        if entry.event is MarkerEvent.STEP_END and broken_off and self.applied.arm is not Arm.DEFAULT:
+        if self._ended and broken_off:
             what = f"iteration {self.iteration} ended within an instruction: it evaluates, or has failed"
-            return self._default(Reason(End.STEP_BROKEN_OFF, what))
+            return self._cut(Reason(End.STEP_BROKEN_OFF, what))
         if entry.event is MarkerEvent.STEP_END and self.applied.clock_mhz and self.tail_s is not None:
             patience_s = self.usual_tail_s + _SWEEP_PATIENCE * self.control_time_s
             return wish_in_tail(self.applied.clock_mhz, at_s, patience_s, self.lag_up_s)
@@ -139,6 +144,15 @@ class Conductor:
     def lost(self) -> Wish:
         """Markers were missed: default clocks until the next iteration, which no block then counts."""
         return self._default(Reason(End.MARKERS_LOST, "more markers were passed than the shared page holds"))
+
+    def fall_silent(self, reason: Reason) -> None:
+        """No marker has come for long: between two iterations it evaluates or saves, in one it may be anything."""
+        if not self._ended:
+            self.stop(reason)
+            return
+        if self.applied_hash is not None:
+            self.state, self.applied_hash = RankState.STAGED, None
+        self._cut(reason)
 
     def stop(self, reason: Reason) -> Wish:
         """Default clocks: for as long as this plan lasts if the reason is final, else until the next block begins."""
@@ -183,7 +197,7 @@ class Conductor:
 
     def _begin_iteration(self, iteration: int, at_s: float) -> Wish | None:
         verdict = self._guarded(iteration, at_s)
-        self.iteration, self._begun_at_s, self._position = iteration, at_s, 0
+        self.iteration, self._begun_at_s, self._position, self.cut = iteration, at_s, 0, None
         if verdict is not None:
             if verdict.reason.final:
                 return self.stop(verdict.reason)
@@ -206,10 +220,12 @@ class Conductor:
             return None
         period_s, word = at_s - self._begun_at_s, Word.of(self._plan, self.most_slowdown)
         if self._guard.asking:
-            return self._guard.default_period(word, period_s)
-        slow = self._slow_guard.period(self.applied, period_s, word.allowed)
+            return None if self.cut else self._guard.default_period(word, period_s)
+        slow = self._slow_guard.period(self.cut or self.applied, None if self.cut else period_s, word.allowed)
         if slow is not None and self._score is not None:
             return Verdict(Reason(End.SLOW_PLAN, slow, final=True))
+        if self.cut:
+            return None
         if self.applied.arm is Arm.CONTROL:
             self._guard.control_period(self.iteration, period_s)
         if self.applied.arm is not Arm.PLAN:
@@ -268,6 +284,10 @@ class Conductor:
         if is_short_tail(self.tail_s, self.lag_up_s) and self._arm(self.iteration + 1).arm is Arm.PLAN:
             return score.clocks_mhz[0]
         return DEFAULT
+
+    def _cut(self, reason: Reason) -> Wish | None:
+        self.cut = self.cut or self.applied
+        return None if self.applied.arm is Arm.DEFAULT else self._default(reason)
 
     def _default(self, reason: Reason | None) -> Wish:
         """Default clocks for the rest of this iteration."""

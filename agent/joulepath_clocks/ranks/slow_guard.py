@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import statistics
 from collections import deque
+from itertools import pairwise
 from math import exp, log, log1p
 from typing import Final
 
@@ -46,15 +47,16 @@ class _Pairs:
 
     def __init__(self) -> None:
         self._applied: Applied | None = None
-        self._periods_s: list[float] = []
+        self._periods_s: list[float | None] = []
+        """None of an iteration that was cut."""
         self._first: tuple[Applied, float] | None = None
         """The first block of a pair, and the mean of its counted iterations."""
 
-    def period(self, applied: Applied, period_s: float) -> tuple[float, float] | None:
+    def period(self, applied: Applied, period_s: float | None) -> tuple[float, float] | None:
         """Takes the period of one more iteration; the mean seconds of plan and control where a pair is whole.
 
-        As in a report, the first and the last iteration of a block don't count. A block that was cut short, or whose
-        markers were missed, never becomes whole.
+        As in a report, the first and the last iteration of a block don't count, nor one that was cut and the one after
+        it. A block that was cut short, or whose markers were missed, never becomes whole.
         """
         if applied != self._applied:
             self._applied, self._periods_s = applied, []
@@ -63,7 +65,11 @@ class _Pairs:
         self._periods_s.append(period_s)
         if len(self._periods_s) != applied.length:
             return None
-        took_s = statistics.fmean(self._periods_s[1:-1])
+        follow = pairwise(self._periods_s[:-1])
+        counted = [one_s for before_s, one_s in follow if before_s is not None and one_s is not None]
+        if not counted:
+            return None
+        took_s = statistics.fmean(counted)
         if applied.block % 2 == 0:
             self._first = applied, took_s
             return None
@@ -81,8 +87,10 @@ class SlowGuard:
         self._excesses: deque[float] = deque(maxlen=_REMEMBERED)
         self._seen: deque[tuple[float, float]] = deque(maxlen=_REMEMBERED)
 
-    def period(self, applied: Applied, period_s: float, allowed: float) -> str | None:
+    def period(self, applied: Applied, period_s: float | None, allowed: float) -> str | None:
         """Takes the period of one more iteration, in seconds; why the plan is refused, once that is sure.
+
+        An iteration that was cut has none.
 
         `allowed` is how many times as long as at default clocks an iteration may last.
         """

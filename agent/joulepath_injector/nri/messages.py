@@ -14,8 +14,7 @@ from typing import Any, Final
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 from joulepath_injector.places import PYTHON_PATH, in_the_way
-from joulepath_injector.words import JOB_LABELS
-from joulepath_rules import lexical
+from joulepath_rules import JOB_LABELS, lexical
 
 __all__ = ["TYPES", "Adjustment", "Container", "Mount", "Pod", "adjusted", "being_made", "pod", "there"]
 

@@ -6,7 +6,8 @@ DeepSpeed's engine makes one step of several of its optimizer's (one for each gr
 What runs in an iteration, `passes` tells.
 
 Where there is a pipeline, its steps count. One that isn't seen to step any more, though the optimizer does, has become
-a CUDA graph that is replayed: then the optimizer's count again.
+a CUDA graph that is replayed: then the optimizer's count again. Should it come back, more is waited for next time: the
+optimizer just steps more often, as a second one does on the same stage, or by hand.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ _UNOBSERVED_STEPS: Final = 2
 
 
 _ALONE: Final = 8
-"""Steps of an optimizer between two of a pipeline that are thought possible."""
+"""Steps of an optimizer between two of a pipeline that are thought possible at first."""
 
 
 class OptimizerSteps:
@@ -37,7 +38,8 @@ class OptimizerSteps:
         self._observer, self._passes = observer, passes
         self._stepping: Callable[[], object | None] = lambda: None
         self._steps = self._alone = 0
-        self._within = self._aside = False
+        self._most_alone = _ALONE
+        self._within = self._aside = self._taken_over = False
 
     def observe(self, module: ModuleType) -> None:
         """Registers a hook; for `torch.optim.optimizer`."""
@@ -71,6 +73,8 @@ class OptimizerSteps:
         if not self._aside and self._steps:
             self._passes.forget()
             self._observer.restart()
+        if self._taken_over:
+            self._taken_over, self._most_alone = False, 2 * max(self._most_alone, self._steps)
         self._aside, self._alone = True, 0
 
     def _stepped(self, stepping: Any, device: Callable[[Any], str]) -> None:
@@ -93,9 +97,9 @@ class OptimizerSteps:
         if not self._aside:
             return False
         self._alone += 1
-        if self._alone <= _ALONE:
+        if self._alone <= self._most_alone:
             return True
-        self._aside, self._steps = False, 0
+        self._aside, self._taken_over, self._steps = False, True, 0
         self._observer.restart()
         return False
 

@@ -42,7 +42,7 @@ _SCHEDULES: Final = {_VARYING: "VaryingBackwards", _UNSEEN: "IterationsOnly"}
 _FIRST: Final = 2
 """Iterations that have to agree at the start; what comes before the first step may be anything."""
 _PATIENCE: Final = 3
-"""Iterations in a row that differ alike from what is told, before that is told; that evaluate, before it's no news."""
+"""Iterations in a row that differ alike from what is told, before that is told."""
 _MEMORY: Final = 8
 _USUAL: Final = 6
 """Of so many iterations, those that have to be as told; where their number varies, all have to be alike."""
@@ -70,9 +70,6 @@ class Passes:
         self._in_step = self._within = False
         self._thread: int | None = None
         """That of the optimizer's steps; None before the first."""
-        self._evaluated = 0
-        """Iterations in a row in which an evaluation began."""
-        self._evaluates = False
 
     def observe_autograd(self, module: ModuleType) -> None:
         """Wraps the backward; for `torch.autograd`."""
@@ -112,7 +109,6 @@ class Passes:
         self._end()
         self._counts.append(0 if self._within else self._ran)
         self._ran = 0
-        self._evaluated, self._evaluates = (self._evaluated + 1 if self._evaluates else 0), False
         if not observed:
             self._observer.count_step()
             return
@@ -168,10 +164,7 @@ class Passes:
             self._begin("F", self._ran)
 
     def _evaluate(self) -> None:
-        if self._elsewhere():
-            return
-        self._evaluates = True
-        if self._evaluated < _PATIENCE:  # else it does so in each iteration, as with a teacher's model
+        if not self._elsewhere() and self._observer.evaluate():
             self._guarded(self._break_off)
 
     def _begin(self, kind: str, microbatch: int) -> None:

@@ -156,7 +156,7 @@ class PipelineSteps:
             if self._custom.running:
                 return original(stage, *args, **kwargs)
             return self._steps.run_instruction(
-                name, lambda: original(stage, *args, **kwargs), open_ended=open_ended(stage)
+                name, lambda: original(stage, *args, **kwargs), open_ended=lambda: open_ended(stage)
             )
 
         return observed

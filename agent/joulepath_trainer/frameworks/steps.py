@@ -73,11 +73,15 @@ class Steps:
             self._observer.end_step(whole and not self._spoiled)
 
     def run_instruction(
-        self, name: Callable[[], tuple[str, int, int]], instruction: Callable[[], _T], *, open_ended: bool = False
+        self,
+        name: Callable[[], tuple[str, int, int]],
+        instruction: Callable[[], _T],
+        *,
+        open_ended: Callable[[], bool] = lambda: False,
     ) -> _T:
-        """Runs an instruction; `name` tells its kind, stage and microbatch.
+        """Runs an instruction; `name` tells its kind, stage and microbatch, `open_ended` whether it has an open end.
 
-        One with an open end lasts until `end_open`, or until the next one begins.
+        Such a one lasts until `end_open`, or until the next one begins.
         """
         token = self.begin_instruction(name)
         if token is None:
@@ -87,9 +91,12 @@ class Steps:
         except BaseException:
             self.end_instruction(token)
             raise
-        if open_ended:
-            self._open = token
-        else:
+        try:
+            self._open = token if open_ended() else None
+        except Exception as error:
+            self._observer.switch_off(error)
+            return result
+        if self._open is None:
             self.end_instruction(token)
         return result
 
@@ -114,7 +121,11 @@ class Steps:
     def begin(self, recognise: Callable[[], Work | None]) -> bool:
         """What may be a training step begins; whether it is one, and observed, so that `end` is awaited."""
         try:
-            if self._observer.off or self._in_step or (work := recognise()) is None:
+            if self._observer.off or self._in_step:
+                return False
+            if (work := recognise()) is None:  # an evaluation, by a pipeline that trains else
+                if self._work is not None:
+                    self._observer.evaluate()
                 return False
             self._on_step()
             if not self._is_observed(work):

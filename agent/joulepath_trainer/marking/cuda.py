@@ -63,6 +63,7 @@ class Driver:
             "cuDevicePrimaryCtxGetState", ctypes.c_int, _Value(ctypes.c_uint), _Value(ctypes.c_int)
         )
         self._primary_retain = function("cuDevicePrimaryCtxRetain", pointer_out, ctypes.c_int)
+        self._primary_release = function("cuDevicePrimaryCtxRelease_v2", ctypes.c_int)
         self._device_uuid = function("cuDeviceGetUuid_v2", _Value(ctypes.c_ubyte * 16), ctypes.c_int)
         self._register = function("cuMemHostRegister_v2", _Pointer, ctypes.c_size_t, ctypes.c_uint)
         self._device_pointer = function("cuMemHostGetDevicePointer_v2", uint_out, _Pointer, ctypes.c_uint)
@@ -103,13 +104,17 @@ class Driver:
         return 0 if self._ctx_get_current(self._current_out) else self._current.value or 0
 
     def context_of(self, ordinal: int) -> int:
-        """The context that all libraries of this process share on the GPU of this number; 0 where there is none yet."""
+        """The context that all libraries of this process share on the GPU of this number; 0 where there is none yet.
+
+        Only to retain it tells which it is: that is taken back at once, and whoever made it keeps it.
+        """
         device, flags, active, context = ctypes.c_int(), ctypes.c_uint(), ctypes.c_int(), _Pointer()
         _check("cuDeviceGet", self._device_get(ctypes.byref(device), ordinal))
         state = self._primary_state(device, ctypes.byref(flags), ctypes.byref(active))
         if not (_check("cuDevicePrimaryCtxGetState", state) and active.value):
             return 0
         _check("cuDevicePrimaryCtxRetain", self._primary_retain(ctypes.byref(context), device))
+        _check("cuDevicePrimaryCtxRelease_v2", self._primary_release(device))
         return context.value or 0
 
     @contextmanager

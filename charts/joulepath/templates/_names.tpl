@@ -75,6 +75,16 @@ annotations:
   verbs: [create]
 {{- end -}}
 
+{{/* What may be done with jobs of each kind: verbs in, rules out */}}
+{{- define "joulepath.jobRules" -}}
+{{- $verbs := . -}}
+{{- range $group, $resource := dict "batch" "jobs" "jobset.x-k8s.io" "jobsets" "kubeflow.org" "pytorchjobs" "trainer.kubeflow.org" "trainjobs" }}
+- apiGroups: [{{ $group }}]
+  resources: [{{ $resource }}]
+  verbs: {{ $verbs | toJson }}
+{{- end }}
+{{- end -}}
+
 {{/* Where and how the pods of a part run */}}
 {{- define "joulepath.podSpec" -}}
 {{- $root := index . 0 -}}

@@ -1,12 +1,11 @@
 """What each command reads, asks and shows.
 
-- `energyprofile`: an EnergyProfile from a file or the cluster
 - `scenario`: what is planned: a profile and the options that describe a pipeline
 - `goal`: what is wanted of a plan, and the plan that gives it
 - `document`: a plan as JSON
 - `files`: what may be written where
 - `drawing`: plans and frontiers as the pictures' data
-- `plan`, `frontier`, `compare`, `explain`, `replay`, `stragglers`, and the wing `preflight`: the commands
+- `plan`, `frontier`, `compare`, `explain`, `replay`, `stragglers`, the wings `preflight` and `profile`: the commands
 """
 
 from __future__ import annotations

@@ -27,7 +27,6 @@ from joulepath_planner.inputs.text import read_text
 
 __all__ = ["Scenario", "add_arguments", "add_profile", "load"]
 
-_PREFIX: Final = "energyprofile/"
 _WITHOUT_PIPELINE: Final = dict.fromkeys(("nopipeline", "varyingbackwards"), "1f1b")
 """Of one stage, 1F1B is a job without a pipeline."""
 _MOST_ORDER_BYTES: Final = 2_000_000
@@ -124,7 +123,7 @@ def load(source: str, options: Namespace, schedule: str | None = None) -> Scenar
     """
     named = options.schedule if schedule is None else schedule
     # The contract's models take a while to import; a CSV has no use for them.
-    if source.startswith(_PREFIX) or Path(source).suffix.lower() in (".yaml", ".yml"):
+    if source.startswith("energyprofile/") or Path(source).suffix.lower() in (".yaml", ".yml"):
         return _of_energyprofile(source, options, named)
     return _of_csv(source, options, named)
 
@@ -133,15 +132,9 @@ def _of_energyprofile(source: str, options: Namespace, schedule: str | None) -> 
     """What the command line says goes before what the profile says."""
     from joulepath_bridge.lags import lags_of
     from joulepath_bridge.pipeline import profile_of, tails_of, transfers_of
-    from joulepath_cli.commands import energyprofile
+    from joulepath_cli.commands.profile import energyprofile
 
-    if source.startswith(_PREFIX):
-        namespace, _, name = source.removeprefix(_PREFIX).partition("/")
-        if not namespace or not name:
-            raise ProfileError(f"{source!r} names no profile; write energyprofile/NAMESPACE/NAME.")
-        spec = energyprofile.from_cluster(namespace, name)
-    else:
-        spec = energyprofile.from_file(Path(source))
+    spec = energyprofile.load(source)
     topology = spec.topology
     if options.blocking_power is None and not spec.blocking_power:
         raise ProfileError(

@@ -45,8 +45,6 @@ _PODS_A_PAGE: Final = 25
 """As each may have 1.5 MiB, and take many times that in memory."""
 _LONGEST_EVENT: Final = 1024
 """That controllers write; anybody may write longer ones."""
-_DENIED: Final = "FailedCreatePod"
-"""The reason of Events at whatever makes pods, where the API server has refused one."""
 _DENIED_PREFIX: Final = "Error creating: "
 log = logging.getLogger(__name__)
 
@@ -101,7 +99,8 @@ class Api:
                 )
             except ApiException as error:
                 if error.status == HTTPStatus.NOT_FOUND:
-                    log.warning("the cluster knows no %s.%s: %s", resource.plural, resource.group, resource.remedy)
+                    level = logging.DEBUG if resource.optional else logging.WARNING
+                    log.log(level, "the cluster knows no %s.%s: %s", resource.plural, resource.group, resource.remedy)
                     return None
                 raise
             found += page["items"]
@@ -193,14 +192,14 @@ class Api:
         call = partial(self._core.list_namespaced_pod, namespace, label_selector=selector)
         return self._paged(call if running else partial(call, field_selector=_NOT_RUNNING))
 
-    def denials(self, namespace: str, kind: str, job_uid: str = "") -> Iterator[Denial]:
-        """Of pods that jobs of a kind have asked for, or one of them, within the hour that Events are kept."""
-        chosen = f"reason={_DENIED},involvedObject.kind={kind}"
-        chosen += f",involvedObject.uid={job_uid}" if job_uid else ""
+    def denials(self, namespace: str, kind: str, reason: str) -> Iterator[Denial]:
+        """Of pods that jobs of a kind have asked for, by Events of this reason, within the hour that these are kept."""
+        chosen = f"reason={reason},involvedObject.kind={kind}"
         for event in self._paged(partial(self._core.list_namespaced_event, namespace, field_selector=chosen)):
             at = event.get("lastTimestamp") or event["metadata"]["creationTimestamp"]
             why = str(event.get("message") or "").removeprefix(_DENIED_PREFIX)
-            yield Denial(event["involvedObject"].get("name", ""), at, why[:_LONGEST_EVENT])
+            job = event["involvedObject"]
+            yield Denial(job.get("name", ""), at, why[:_LONGEST_EVENT], job.get("uid", ""))
 
     def _paged(self, call: Callable[..., Any]) -> Iterator[Body]:
         token: str | None = None
@@ -214,19 +213,15 @@ class Api:
             if not token:
                 return
 
-    def pods(self, namespace: str, selector: str, job_uid: str) -> tuple[Body, ...]:
-        """The pods that a selector finds, those of this very run of a job."""
+    def pods(self, namespace: str, selector: str) -> tuple[Body, ...]:
+        """The pods that a selector finds."""
         found = self._core.list_namespaced_pod(
             namespace,
             label_selector=selector,
             _request_timeout=self._timeout_s,
             _preload_content=False,  # to make objects of a thousand pods takes seconds
         )
-        return tuple(
-            pod
-            for pod in json.loads(found.data)["items"]
-            if any(owner["uid"] == job_uid for owner in pod["metadata"].get("ownerReferences") or ())
-        )
+        return tuple(json.loads(found.data)["items"])
 
     def agent(self, node: str) -> tuple[str | None, bool]:
         """The pod of a node's agent as NAMESPACE/NAME, and whether it is ready; None where there is none."""

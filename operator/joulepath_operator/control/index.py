@@ -10,7 +10,8 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, Final
 
 from pydantic import ValidationError
@@ -19,8 +20,10 @@ from joulepath_crds import (
     JOB_UID_LABEL,
     REPORT_INTERVAL_S,
     EnergyProfileSpec,
+    JobName,
     JobPlanSpec,
     NodeReportStatus,
+    RankReport,
     content_hash,
 )
 from joulepath_operator.facts.labels import INPUTS_ANNOTATION
@@ -42,8 +45,13 @@ log = logging.getLogger(__name__)
 
 WATCHED: Final = (ENERGY_PLANS, ENERGY_PROFILES, JOB_PLANS, NODE_REPORTS, *(kind.resource for kind in JOB_KINDS))
 _JOB_KINDS: Final = {kind.resource: kind for kind in JOB_KINDS}
+_BY_NAME: Final = {kind.resource.kind: kind.resource for kind in JOB_KINDS}
 _GRAVE_S: Final = 900.0
 """How long a deleted object is remembered: longer than any event of it can be under way."""
+
+
+_ORDERS: Final = 4096
+"""Different orders of ranks that are known at a time: a job has one for each stage."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +88,7 @@ class Index:
         self._clock = clock
         self._objects: dict[Resource, dict[NamespacedName, Any]] = {resource: {} for resource in WATCHED}
         self._known: dict[Resource, dict[NamespacedName, _Known]] = {resource: {} for resource in WATCHED}
+        self._shared = lru_cache(_ORDERS)(lambda order: order)
 
     def put(self, resource: Resource, body: Mapping[str, Any], *, lives: bool = False) -> set[NamespacedName]:
         """Takes in an object as it is now; the EnergyPlans that it concerns, now or before.
@@ -100,8 +109,10 @@ class Index:
             log.warning("%s %s can't be read and is left out: %s", resource.plural, "/".join(key), error)
             self._objects[resource].pop(key, None)
             return self._concerned(resource, key, old)
-        if isinstance(old, _Report) and isinstance(new, _Report) and old.status == new.status:
-            return set()
+        if isinstance(old, _Report) and isinstance(new, _Report):
+            if old.status == new.status:
+                return set()
+            new = replace(new, status=_sharing_blocks(new.status, old.status))
         self._objects[resource][key] = new
         return self._concerned(resource, key, old) | self._concerned(resource, key, new)
 
@@ -142,10 +153,17 @@ class Index:
                 del self._known[resource][key]
         return concerned.union(*(self.put(resource, body) for body in listed))
 
-    def is_annotated(self, resource: Resource, key: NamespacedName) -> bool:
-        """Whether a job is there that asks for a plan."""
-        job = self.job(resource, key)
-        return job is not None and job.annotation is not None
+    def is_annotated(self, namespace: str, job: JobName) -> bool:
+        """Whether that one, or the job that has made it, is there and asks for a plan."""
+        found = self.topmost(namespace, job)
+        return found is not None and found.annotation is not None
+
+    def topmost(self, namespace: str, job: JobName) -> TrainingJob | None:
+        """The job that has made that one, or itself where none has; None where one of these isn't there."""
+        found = self.job(_BY_NAME[job.kind.kind], (namespace, job.name))
+        if found is None or found.uid != job.uid:
+            return None
+        return found if found.made_by is None else self.topmost(namespace, found.made_by)
 
     def job(self, resource: Resource, key: NamespacedName) -> TrainingJob | None:
         found: TrainingJob | None = self._objects[resource].get(key)
@@ -201,7 +219,7 @@ class Index:
             status = NodeReportStatus.from_api(body.get("status") or {})
             for rank in (rank for job in status.jobs for rank in job.ranks):
                 check_labels(rank)
-            return _Report(status, self._clock())
+            return _Report(self._sharing_orders(status), self._clock())
         if resource == JOB_PLANS:
             spec = JobPlanSpec.from_api(body["spec"])
             if content_hash(body["spec"]) != spec.hash:
@@ -212,6 +230,10 @@ class Index:
             owners = frozenset(one["uid"] for one in metadata.get("ownerReferences") or ())
             return _Owned(StoredPlan(metadata["name"], spec, inputs, version), spec.energy_plan, owners)
         return StoredProfile(metadata["name"], EnergyProfileSpec.from_api(body["spec"]), job_uid, version)
+
+    def _sharing_orders(self, status: NodeReportStatus) -> NodeReportStatus:
+        """The same, where orders that are alike are one: replicas have the same, and so has a rank's next report."""
+        return _of_ranks(status, lambda rank: rank.model_copy(update={"order": self._shared(rank.order)}))
 
     def _concerned(self, resource: Resource, key: NamespacedName, found: Any) -> set[NamespacedName]:
         if resource == ENERGY_PLANS:
@@ -226,6 +248,23 @@ class Index:
 
     def _waiting_for(self, job: NamespacedName) -> set[NamespacedName]:
         return {key for key, name in list(self._objects[ENERGY_PLANS].items()) if (key[0], name) == job}
+
+
+def _sharing_blocks(new: NodeReportStatus, old: NodeReportStatus) -> NodeReportStatus:
+    """The new one with the blocks of the old one where they are the same: a rank adds blocks, and changes none."""
+    known = {(rank.pod_uid, rank.rank): rank.blocks for job in old.jobs for rank in job.ranks}
+
+    def shared(rank: RankReport) -> RankReport:
+        blocks = known.get((rank.pod_uid, rank.rank), ())
+        same = len(blocks) == len(rank.blocks) and blocks[:1] == rank.blocks[:1] and blocks[-1:] == rank.blocks[-1:]
+        return rank.model_copy(update={"blocks": blocks}) if same else rank
+
+    return _of_ranks(new, shared)
+
+
+def _of_ranks(status: NodeReportStatus, change: Callable[[RankReport], RankReport]) -> NodeReportStatus:
+    jobs = (job.model_copy(update={"ranks": tuple(map(change, job.ranks))}) for job in status.jobs)
+    return status.model_copy(update={"jobs": tuple(jobs)})
 
 
 def _key(body: Mapping[str, Any]) -> NamespacedName:

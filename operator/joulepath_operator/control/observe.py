@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
+from joulepath_crds import JobName, controller
 from joulepath_operator.control.api import Api
 from joulepath_operator.control.index import Index
 from joulepath_operator.control.pods import as_seen
 from joulepath_operator.facts.absence import Means, Way
 from joulepath_operator.facts.admission import Stop
 from joulepath_operator.facts.gang import Gang
-from joulepath_operator.facts.observation import NodeAgent, Observation, Pod
+from joulepath_operator.facts.observation import NodeAgent, Observation, Pod, TrainingJob
 from joulepath_operator.jobs.kinds import is_supported, kind_of
 from joulepath_operator.story.gathering import silent
 
@@ -44,9 +45,15 @@ def with_job(
     admission = None
     if means.way is Way.VOLUMES:
         admission = replace(api.admission(seen.namespace), stop=(stops or {}).get(seen.namespace))
-    found_pods = api.pods(seen.namespace, kind.pod_selector(job.name), job.uid)
-    denials = () if found_pods else api.denials(seen.namespace, kind.resource.kind, job.uid)
-    newest = max(denials, key=lambda one: one.at, default=None)
+    found_pods = [
+        pod
+        for pod in api.pods(seen.namespace, f"{kind.pod_label}={job.name}")
+        if (owner := controller(pod["metadata"])) is not None and _stands_behind(job, owner, seen.namespace, index)
+    ]
+    maker = kind.pods_made_by
+    denials = () if found_pods else api.denials(seen.namespace, maker.kind, kind.denied)
+    of_job = (one for one in denials if _stands_behind(job, JobName(maker, one.job, one.uid), seen.namespace, index))
+    newest = max(of_job, key=lambda one: one.at, default=None)
     pods = tuple(as_seen(pod, job, index, means, admission, seen.now) for pod in found_pods)
     quiet = {pod.node for pod in silent(pods, gang) if pod.node and not pod.waiting and _may_train(pod)}
     first = sorted(quiet, key=lambda node: (index.report(node) is not None, node))[:_AGENTS_ASKED]
@@ -60,6 +67,14 @@ def with_job(
         denied=newest.why if newest else "",
         agents=tuple(_agent(node, api, index) for node in first),
     )
+
+
+def _stands_behind(job: TrainingJob, made: JobName, namespace: str, index: Index) -> bool:
+    """Whether it is that one, or has made it: this very run of a job, and no other of its name."""
+    if made.uid == job.uid:
+        return True
+    topmost = index.topmost(namespace, made)
+    return topmost is not None and topmost.uid == job.uid
 
 
 def _may_train(pod: Pod) -> bool:

@@ -16,7 +16,7 @@ __all__ = ["Planner", "Questions"]
 class Planner(Protocol):
     """What computes plans, elsewhere."""
 
-    def plan(self, request: Request) -> Awaitable[Answer]: ...
+    def plan(self, request: Request, namespace: str) -> Awaitable[Answer]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class Questions:
         if question is not None and question.request.inputs == request.inputs:
             return
         self.stop(key)
-        answer = asyncio.ensure_future(self._planner.plan(request))
+        answer = asyncio.ensure_future(self._planner.plan(request, key[0]))
         self._open[key] = _Question(request, answer)
         answer.add_done_callback(lambda done: None if done.cancelled() else self._answered(key))
 

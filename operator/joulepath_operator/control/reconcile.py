@@ -2,7 +2,8 @@
 
 The planner is asked between two decisions: the first says what to plan, the second is made anew from the cluster as it
 is when the answer is there. It computes meanwhile, and nobody waits for it: what changes in the cluster is seen and
-acted upon. Beside what is being computed (`questions`), nothing is remembered between two calls.
+acted upon. Beside what is being computed (`questions`), nothing is remembered between two calls but blocks that are put
+together already, which would be the same each time.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from joulepath_operator.facts.names import ENERGY_PLANS, ENERGY_PROFILES, JOB_PL
 from joulepath_operator.facts.observation import Decision, Observation, StoredPlan, StoredProfile
 from joulepath_operator.facts.refusals import Refusal
 from joulepath_operator.facts.request import Answer, Request
+from joulepath_operator.figures.joining import KeptBlocks
 from joulepath_operator.metrics import Metrics
 from joulepath_operator.story.decide import decide
 from joulepath_operator.story.status import CONDITIONS, Story
@@ -58,6 +60,7 @@ class Reconciler:
         self._api, self._index, self._metrics = api, index, metrics
         self._means, self._stops = means or Means(), stops or Stopping(api)
         self._questions = Questions(planner, again)
+        self._blocks: dict[NamespacedName, KeptBlocks] = {}
         self._now = now or _utc_now
 
     async def __call__(self, key: NamespacedName) -> float | None:
@@ -76,6 +79,7 @@ class Reconciler:
         await asyncio.to_thread(self._bury, key, body)
         if body is None or body["metadata"].get("deletionTimestamp"):
             self._questions.stop(key)
+            self._blocks.pop(key, None)
             self._metrics.forget(key)
             return None
         asked, answer = self._questions.answer(key)
@@ -115,7 +119,8 @@ class Reconciler:
             asked=asked,
             planned=answer,
         )
-        return decide(with_job(observation, self._api, self._index, self._means, self._stops.known))
+        seen = with_job(observation, self._api, self._index, self._means, self._stops.known)
+        return decide(seen, self._blocks.setdefault(key, KeptBlocks()))
 
     def _story(self, body: Body, status: EnergyPlanStatus) -> Story:
         """Goes on from a status, beside what is decided."""

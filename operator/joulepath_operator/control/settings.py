@@ -14,6 +14,8 @@ def settings() -> kopf.OperatorSettings:
     chosen.watching.chunk_size = 100
     chosen.watching.server_timeout = 600
     chosen.queueing.worker_limit = 64
+    # A worker waits so long for more of its object. There may be Jobs by the thousand: 128 of them in a second.
+    chosen.queueing.idle_timeout = 0.5
     chosen.networking.request_timeout = 30
     # No handler needs progress; should one come, it is kept in the status.
     chosen.persistence.progress_storage = kopf.StatusProgressStorage()

@@ -13,9 +13,9 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Final
 
+from joulepath_crds import JobName
 from joulepath_operator.control.api import Api, Body
 from joulepath_operator.facts.admission import Denial, Stop
-from joulepath_operator.facts.names import NamespacedName, Resource
 from joulepath_operator.injection.breaker import next_stop
 from joulepath_operator.jobs.kinds import JOB_KINDS
 
@@ -31,12 +31,10 @@ _MOST_STOPS: Final = 600
 class Stopping:
     """`known` are the stops as they are now, by namespace, those among them that are over.
 
-    `is_annotated` tells whether a job's pods get the trainer.
+    `is_annotated` tells whether the pods of a job, or of what it has made, get the trainer.
     """
 
-    def __init__(
-        self, api: Api, is_annotated: Callable[[Resource, NamespacedName], bool] = lambda resource, key: True
-    ) -> None:
+    def __init__(self, api: Api, is_annotated: Callable[[str, JobName], bool] = lambda namespace, job: True) -> None:
         self._api, self._is_annotated = api, is_annotated
         self.known: Mapping[str, Stop] = {}
         self._unwritten: Mapping[str, Stop | None] = {}
@@ -91,13 +89,13 @@ class Stopping:
 
     def _pods(self, namespace: str, stop: Stop | None) -> Iterator[Body]:
         """Those that don't run, and where injection is stopped all, as some may have passed."""
-        for kind in JOB_KINDS:
-            yield from self._api.job_pods(kind.all_pods, namespace, running=stop is not None and stop.holds)
+        for label in {kind.pods_made_by.pod_label for kind in JOB_KINDS}:
+            yield from self._api.job_pods(label, namespace, running=stop is not None and stop.holds)
 
     def _denials(self, namespace: str) -> Iterator[Denial]:
-        for kind in JOB_KINDS:
-            for denial in self._api.denials(namespace, kind.resource.kind):
-                if self._is_annotated(kind.resource, (namespace, denial.job)):
+        for maker, reason in {(kind.pods_made_by, kind.denied) for kind in JOB_KINDS}:
+            for denial in self._api.denials(namespace, maker.kind, reason):
+                if self._is_annotated(namespace, JobName(maker, denial.job, denial.uid)):
                     yield denial
 
 

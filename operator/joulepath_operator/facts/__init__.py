@@ -6,6 +6,7 @@
 - `absence`: why a pod has no trainer
 - `admission`: what its namespace says of that
 - `exchanges`: when messages leave a rank, and when they are awaited
+- `iteration`: a rank's iteration at default clocks, packed
 - `request`: what the planner is asked, and its answer
 - `observation`: what a decision is made from, and what it is
 - `gang`: the ranks of one attempt of a job

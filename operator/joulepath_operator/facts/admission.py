@@ -31,6 +31,8 @@ class Denial:
     job: str
     at: str
     why: str
+    uid: str = ""
+    """Of that job."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,18 +8,16 @@ reports; only then does its topology mean anything.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from statistics import fmean, median
-from typing import Self, TypeVar
+from typing import Self
 
 from joulepath_crds import REPORT_INTERVAL_S, GpuReport, RankReport, RankState, SwitchingLag, Topology
 from joulepath_operator.facts.observation import NodeJob
 from joulepath_operator.facts.refusals import Refusal
 
 __all__ = ["Gang", "RefusalError"]
-
-T = TypeVar("T", bound=Hashable)
 
 
 class RefusalError(Exception):
@@ -119,12 +117,14 @@ class Gang:
             raise RefusalError(
                 Refusal.MIXED_GPUS, f"The ranks run on different GPUs ({models}). Use one model at one default clock."
             )
+        self._check_shapes()
+        first = self.ranks[0]
         topology = Topology(
-            schedule=self._one("schedule", lambda rank: rank.schedule),
-            stages=self._one("number of stages", lambda rank: rank.stage_count),
-            microbatches=self._one("number of microbatches", lambda rank: rank.microbatches),
-            data_parallel=self._one("number of replicas", lambda rank: rank.data_parallel),
-            tensor_parallel=self._one("number of tensor-parallel peers", lambda rank: rank.tensor_parallel),
+            schedule=first.schedule,
+            stages=first.stage_count,
+            microbatches=first.microbatches,
+            data_parallel=first.data_parallel,
+            tensor_parallel=first.tensor_parallel,
             gpu_model=gpus[0].model,
             default_clock_mhz=gpus[0].default_clock_mhz,
         )
@@ -166,14 +166,32 @@ class Gang:
         gpus = [self.gpus[rank.gpu_uuid] for rank in self.ranks]
         return max(gpu.settled_clock_mhz or gpu.default_clock_mhz for gpu in gpus)
 
-    def _one(self, what: str, of: Callable[[RankReport], T]) -> T:
-        values = {of(rank): rank.rank for rank in self.ranks}
-        if len(values) > 1:
-            told = ", ".join(f"rank {rank} says {value}" for value, rank in list(values.items())[:3])
-            raise RefusalError(
-                Refusal.RANKS_DISAGREE, f"The ranks disagree on the {what}: {told}. Run the same code on all ranks."
-            )
-        return next(iter(values))
+    @property
+    def driver(self) -> str:
+        """Of the GPUs; empty where that of one isn't known."""
+        drivers = {self.gpus[rank.gpu_uuid].driver for rank in self.ranks}
+        return "" if "" in drivers else ", ".join(sorted(drivers))[:64]
+
+    @property
+    def power_cap_w(self) -> float | None:
+        """What the GPU that is held to least is held to; None where that of one isn't known."""
+        caps_w = [self.gpus[rank.gpu_uuid].power_cap_w for rank in self.ranks]
+        known_w = [cap_w for cap_w in caps_w if cap_w is not None]
+        return min(known_w) if len(known_w) == len(caps_w) else None
+
+    def _check_shapes(self) -> None:
+        shapes = {
+            (one.schedule, one.stage_count, one.microbatches, one.data_parallel, one.tensor_parallel): one.rank
+            for one in self.ranks
+        }
+        names = "schedule", "number of stages", "number of microbatches", "number of replicas"
+        for at, what in enumerate((*names, "number of tensor-parallel peers")):
+            values = {shape[at]: rank for shape, rank in shapes.items()}
+            if len(values) > 1:
+                told = ", ".join(f"rank {rank} says {value}" for value, rank in list(values.items())[:3])
+                raise RefusalError(
+                    Refusal.RANKS_DISAGREE, f"The ranks disagree on the {what}: {told}. Run the same code on all ranks."
+                )
 
     def _check_places(self, topology: Topology) -> None:
         owners: dict[int, int] = {}

@@ -15,13 +15,14 @@ NamespacedName = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """A resource of the API. `remedy` is what to do where a cluster doesn't know it."""
+    """A resource of the API. `remedy` is what to do where a cluster doesn't know it, which may be well: `optional`."""
 
     group: str
     version: str
     plural: str
     kind: str
     remedy: str
+    optional: bool = False
 
     @property
     def api_version(self) -> str:

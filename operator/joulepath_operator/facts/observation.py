@@ -13,6 +13,7 @@ from joulepath_crds import (
     EnergyPlanStatus,
     EnergyProfileSpec,
     GpuReport,
+    JobName,
     JobPlanSpec,
     JobReport,
 )
@@ -47,6 +48,8 @@ class TrainingJob:
     """Of Kueue, which suspends the job and resumes it; empty where it is in none."""
     annotated_at: str | None = None
     """When it had the annotation at the latest, in RFC 3339, as far as the API server tells."""
+    made_by: JobName | None = None
+    """The job that has made it, and is the one to plan for."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """Why a job gets no plan: every reason that the operator coins, who coins it, and whether it is final.
 
-A final refusal holds until the job restarts or the EnergyPlan's spec changes; the others are looked at anew each time.
+A final refusal holds until the job restarts or is suspended, or the EnergyPlan's spec changes (some are tried a few
+times before they are final: `setbacks`); the others are looked at anew each time.
 The status holds a reason's code only, so that an operator that was started a moment ago finds here what it means. What
 an agent refuses is told in the agent's own word, and is final (`decide`).
 """
@@ -42,11 +43,12 @@ class Refusal(StrEnum):
     TOO_FEW_CLOCKS = "TooFewClocks", True
     SWEEP_INCOMPLETE = "SweepIncomplete", True
 
-    # Planning: `compute`, `pool`
+    # Planning: `model`, `compute`, `pool`, `child`
     MODEL_MISMATCH = "ModelMismatch", True
     NOT_PLANNABLE = "NotPlannable", True
     PLANNER_TIMEOUT = "PlannerTimeout", True
     PLANNER_DIED = "PlannerDied", True
+    PLANNER_MEMORY = "PlannerMemory", True
 
     # An agent that gives no word of its own: `decide`
     RANK_REFUSED = "RankRefused", True

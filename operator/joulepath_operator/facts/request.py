@@ -7,11 +7,14 @@ from dataclasses import dataclass, field
 
 from joulepath_crds import EnergyProfileSpec, FrontierPoint, Granularity, StagePlan, SwitchingLag
 from joulepath_operator.facts.exchanges import Exchanges
+from joulepath_operator.facts.iteration import RankIteration
 from joulepath_operator.facts.refusals import Refusal
 
 __all__ = [
     "Answer",
     "Delays",
+    "FrontierRequest",
+    "FrontierResult",
     "PlanRefusal",
     "PlanRequest",
     "PlanResult",
@@ -28,23 +31,25 @@ TransferEdge = tuple[int, int, str]
 @dataclass(frozen=True, slots=True)
 class Delays:
     """Seconds that no clock changes: between stages, before each instruction of a (stage, kind), after the last; and
-    when messages leave and are awaited, which those rest upon."""
+    when messages leave and are awaited, which those rest upon. odd: how many of the pipelines that were looked at do
+    that otherwise."""
 
     transfers_s: Mapping[TransferEdge, float] = field(default_factory=dict)
     overheads_s: Mapping[tuple[int, str], float] = field(default_factory=dict)
     tails_s: Mapping[int, float] = field(default_factory=dict)
     exchanges: Exchanges = field(default_factory=Exchanges)
+    odd: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class PlanRequest:
-    """What to plan. `orders` by place in the pipeline, as `Exchanges.written` has them; `inputs` tells one request from
-    another."""
+    """What to plan; `inputs` tells one request from another. `iterations` are those of some pipelines, of which the
+    planner's process learns `delays`; `orders` is what the ranks of the first of them run, and then in the words of
+    `Exchanges.written`."""
 
     inputs: str
     profile: EnergyProfileSpec
     orders: tuple[tuple[str, ...], ...]
-    delays: Delays
     control_time_s: float
     max_slowdown: float
     granularity: Granularity
@@ -52,11 +57,22 @@ class PlanRequest:
     supported_clocks_mhz: tuple[int, ...]
     reserve: float = 0.0
     """Beside what any plan has: of one that takes the place of a plan that was slower than allowed."""
+    iterations: tuple[tuple[RankIteration, ...], ...] = ()
+    delays: Delays = field(default_factory=Delays)
+
+
+@dataclass(frozen=True, slots=True)
+class FrontierRequest:
+    """The frontier of what is planned, beside a plan that is there: what another slowdown would buy."""
+
+    inputs: str
+    plan: PlanRequest
 
 
 @dataclass(frozen=True, slots=True)
 class PlanResult:
-    """A plan and its figures; `control_time_s` and `plan_time_s` are what the running job should measure."""
+    """A plan and its figures; `control_time_s` and `plan_time_s` are what the running job should measure. The frontier
+    comes with it where there is no pipeline; else it is asked for by itself. remarks: what was left out, in words."""
 
     stages: tuple[StagePlan, ...]
     granularity: Granularity
@@ -70,29 +86,40 @@ class PlanResult:
     frontier: tuple[FrontierPoint, ...]
     control_time_s: float
     plan_time_s: float
+    remarks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class FrontierResult:
+    """The frontier: as many points as there was time for."""
+
+    points: tuple[FrontierPoint, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class SurveyRequest:
     """How well the frontier is known by what was measured so far, and what to measure next: up to `count` of the
-    candidates. `newest_mhz` was measured last; `orders` and `inputs` as of a PlanRequest."""
+    candidates. `newest_mhz` was measured last; all else as of a PlanRequest."""
 
     inputs: str
     profile: EnergyProfileSpec
     orders: tuple[tuple[str, ...], ...]
-    delays: Delays
     supported_clocks_mhz: tuple[int, ...]
     newest_mhz: tuple[int, ...]
     candidates_mhz: tuple[int, ...]
     count: int
+    iterations: tuple[tuple[RankIteration, ...], ...] = ()
+    delays: Delays = field(default_factory=Delays)
 
 
 @dataclass(frozen=True, slots=True)
 class SurveyResult:
-    """Half the 95% interval of the frontier's energy, as a fraction, and the clocks that tell most, best first."""
+    """Half the 95% interval of the frontier's energy, as a fraction (infinite where nothing can be said of it), the
+    clocks that tell most, best first, and the delays as learnt."""
 
     uncertainty: float
     tells_most_mhz: tuple[int, ...]
+    delays: Delays = field(default_factory=Delays)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,5 +130,5 @@ class PlanRefusal:
     message: str
 
 
-Request = PlanRequest | SurveyRequest
-Answer = PlanResult | SurveyResult | PlanRefusal
+Request = PlanRequest | SurveyRequest | FrontierRequest
+Answer = PlanResult | SurveyResult | FrontierResult | PlanRefusal

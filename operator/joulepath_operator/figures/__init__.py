@@ -7,7 +7,9 @@
 - `learning`: when messages leave and are awaited, learnt from them
 - `delays`: delays that no clock changes
 - `profile`: what the ranks measured, as a profile of the pipeline
+- `agreement`: whether the profile of an earlier run still holds
 - `activation`: from which iteration on a new plan holds
+- `joining`: blocks of a plan, all ranks together
 - `savings`: plan blocks against the control blocks beside them
 """
 

@@ -78,7 +78,7 @@ def next_sweep(last: Sweep, clocks_mhz: Sequence[int], noise_s: float) -> Sweep:
         iterations=before + len(last.clocks_mhz) * last.iterations_per_block,
         noise_s=noise_s,
     )
-    return Sweep(clocks_mhz=tuple(clocks_mhz), iterations_per_block=last.iterations_per_block, earlier=earlier)
+    return last.model_copy(update={"clocks_mhz": tuple(clocks_mhz), "earlier": earlier})
 
 
 def swept(sweep: Sweep) -> tuple[int, ...]:

@@ -11,41 +11,59 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise, product
-from math import ceil
-from statistics import fmean, median
+from statistics import median
 from typing import Final, TypeVar
 
-from joulepath_crds import Instruction, RankReport, Topology
+from joulepath_crds import Instruction, Topology
 from joulepath_operator.facts.exchanges import Exchanges
 from joulepath_operator.facts.gang import Gang
+from joulepath_operator.facts.iteration import RankIteration
 from joulepath_operator.facts.request import Delays, TransferEdge
-from joulepath_operator.figures.learning import learnt_exchanges
+from joulepath_operator.figures.learning import Pipeline, learnt_exchanges
 from joulepath_operator.figures.timelines import Iteration, Span, Timelines
 
-__all__ = ["measure_delays"]
+__all__ = ["delays_of", "measure_delays", "some_pipelines"]
 
-_ENOUGH_PIPELINES: Final = 16
-"""From all over the job: the mean of more is the same, and each takes a second for 512 microbatches on 64 stages."""
+_ENOUGH_PIPELINES: Final = 5
+"""From all over the job: replicas do alike, and of five the middle isn't moved by two that are disturbed."""
+_ENOUGH_INSTRUCTIONS: Final = 4096
+"""Of a rank: warm-up and much of the steady state, which is as many as ranks of a thousand microbatches have."""
 
 K = TypeVar("K")
 
 
-def measure_delays(gang: Gang, topology: Topology) -> Delays:
-    """Transfer delays, host gaps and tails from the timelines at default clocks, the mean of pipelines."""
+def some_pipelines(gang: Gang, topology: Topology) -> tuple[tuple[RankIteration, ...], ...]:
+    """What delays are learnt from: a few pipelines from all over the job, always the same, the first one first."""
     places = list(product(range(topology.data_parallel), range(topology.tensor_parallel)))
-    ranks = [gang.pipeline(*place) for place in places[:: ceil(len(places) / _ENOUGH_PIPELINES)]]
-    timelines = [Timelines(one) for one in ranks]
-    exchanges = learnt_exchanges(timelines)
-    each = [_pipeline_delays(*one, topology.stages, exchanges) for one in zip(ranks, timelines, strict=True)]
-    return Delays(
-        transfers_s=_mean([one.transfers_s for one in each]),
-        overheads_s=_mean([one.overheads_s for one in each]),
-        tails_s=_mean([one.tails_s for one in each]),
-        exchanges=exchanges,
+    count = min(_ENOUGH_PIPELINES, len(places))
+    chosen = {round(at * (len(places) - 1) / max(1, count - 1)) for at in range(count)}
+    return tuple(
+        tuple(RankIteration.of(rank, _ENOUGH_INSTRUCTIONS) for rank in gang.pipeline(*places[at]))
+        for at in sorted(chosen)
     )
 
 
-def _pipeline_delays(ranks: Sequence[RankReport], timelines: Timelines, stages: int, exchanges: Exchanges) -> Delays:
+def delays_of(pipelines: Sequence[Pipeline], stages: int) -> Delays:
+    """Transfer delays, host gaps and tails from the timelines at default clocks, the middle of these pipelines. Takes
+    seconds for tens of thousands of instructions."""
+    exchanges, odd = learnt_exchanges(pipelines)
+    each = [_pipeline_delays(one, stages, exchanges) for one in pipelines]
+    return Delays(
+        transfers_s=_middle([one.transfers_s for one in each]),
+        overheads_s=_middle([one.overheads_s for one in each]),
+        tails_s=_middle([one.tails_s for one in each]),
+        exchanges=exchanges,
+        odd=odd,
+    )
+
+
+def measure_delays(gang: Gang, topology: Topology) -> Delays:
+    """The same of a gang, here and now."""
+    return delays_of(some_pipelines(gang, topology), topology.stages)
+
+
+def _pipeline_delays(ranks: Pipeline, stages: int, exchanges: Exchanges) -> Delays:
+    timelines = Timelines(ranks)
     seen = timelines.joined(exchanges)
     lag_s = {
         stage: seen.lag_s[pair]
@@ -121,6 +139,6 @@ def _waited_lags_s(
     return found
 
 
-def _mean(maps: Sequence[Mapping[K, float]]) -> dict[K, float]:
+def _middle(maps: Sequence[Mapping[K, float]]) -> dict[K, float]:
     keys = {key for one in maps for key in one}
-    return {key: fmean(one[key] for one in maps if key in one) for key in keys}
+    return {key: median(one[key] for one in maps if key in one) for key in keys}

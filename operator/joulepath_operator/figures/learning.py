@@ -13,10 +13,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import chain, pairwise
 from math import inf
-from typing import Final
+from typing import Final, TypeAlias
 
 from joulepath_crds import Instruction
 from joulepath_operator.facts.exchanges import Exchanges, Way
+from joulepath_operator.facts.iteration import RankIteration
 from joulepath_operator.figures.timelines import Iteration, Timelines
 
 __all__ = ["learnt_exchanges"]
@@ -30,20 +31,53 @@ _LEAST_SHARE: Final = 0.01
 """Of the ranks' time: what is explained more must be as much at least, ..."""
 _LEAST_GAIN: Final = 0.2
 """... and as much of what was unexplained before. Hosts take up to a few per cent between instructions, at random."""
-_ENOUGH_PIPELINES: Final = 2
+_AT_ONCE: Final = 2
+"""Pipelines that it is learnt from, ..."""
 _ENOUGH_RANKS: Final = 16
-"""Of a pipeline: all do alike, and what is sent to the others is left out."""
+"""... this many ranks of each: as a rule all do alike, ..."""
 _ENOUGH_INSTRUCTIONS: Final = 1024
-"""Of a rank: warm-up and some of the steady state. It takes seconds, however much ranks tell."""
+"""... and of a rank warm-up and some of the steady state. Each way of exchanging takes a look at all of these, so this
+takes seconds; that all others do so too takes one look at each."""
 _HELD_SHARE: Final = 0.02
 """Of a rank's time: what is explained by one way's being held must be as much, and what speaks against it less."""
 
+Pipeline: TypeAlias = Sequence[RankIteration]
 
-def learnt_exchanges(pipelines: Sequence[Timelines]) -> Exchanges:
-    """What these pipelines, replicas of each other, do alike."""
-    pipelines = pipelines[:_ENOUGH_PIPELINES]
-    found = _learnt([one.first(_ENOUGH_RANKS, _ENOUGH_INSTRUCTIONS) for one in pipelines])
-    return replace(found, held=_held(pipelines, replace(found, held=frozenset()))) if found.held else found
+
+def learnt_exchanges(pipelines: Sequence[Pipeline]) -> tuple[Exchanges, int]:
+    """What most of these pipelines, replicas of each other, do alike, and how many of them do otherwise.
+
+    What a few ranks do says nothing of the others where those are disturbed, or do otherwise: then it is learnt from
+    others. Where nothing explains most pipelines, as hosts are slow at random, the default is as good as anything.
+    """
+    for part in _parts(pipelines):
+        found = _learnt([_read(one) for one in part])
+        if found.held:
+            unheld = replace(found, held=frozenset())
+            found = replace(unheld, held=_held([_read(one) for one in pipelines[:_AT_ONCE]], unheld))
+        odd = sum(not _fits(_read(one), found) for one in pipelines)  # one at a time: of a large job each takes memory
+        if odd <= (len(pipelines) - 1) // 2:
+            return found, odd
+    return Exchanges(), 0
+
+
+def _read(pipeline: Pipeline) -> Timelines:
+    return Timelines(pipeline, _ENOUGH_INSTRUCTIONS)
+
+
+def _parts(pipelines: Sequence[Pipeline]) -> Iterator[list[Pipeline]]:
+    """What to learn from, one after the other: ranks from the first stage on, then those up to the last."""
+    parts = slice(None, _ENOUGH_RANKS), slice(-_ENOUGH_RANKS, None)
+    for ranks in parts if len(pipelines[0]) > _ENOUGH_RANKS else parts[:1]:
+        for at in range(0, len(pipelines), _AT_ONCE):
+            yield [one[ranks] for one in pipelines[at : at + _AT_ONCE]]
+
+
+def _fits(pipeline: Timelines, exchanges: Exchanges) -> bool:
+    """Whether a whole pipeline may exchange so: nobody begins far too soon, and what is unexplained is little, or less
+    than by default."""
+    left_s, little_s = _unexplained_s([pipeline], exchanges), _LEAST_SHARE * _length_s(pipeline)
+    return left_s < inf and (left_s <= little_s or left_s < _unexplained_s([pipeline], Exchanges()))
 
 
 def _learnt(pipelines: Sequence[Timelines]) -> Exchanges:

@@ -5,6 +5,7 @@ Powers and times are averaged over data-parallel replicas and tensor-parallel pe
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from math import hypot, sqrt
 from statistics import fmean, median
@@ -23,10 +24,11 @@ from joulepath_crds import (
 )
 from joulepath_operator.facts.gang import Gang
 from joulepath_operator.facts.request import Delays
-from joulepath_operator.figures.order import executed
-from joulepath_operator.figures.savings import LEAST_PAIRS, complete_blocks, estimate
+from joulepath_operator.figures.joining import complete_blocks
+from joulepath_operator.figures.order import counted
+from joulepath_operator.figures.savings import LEAST_PAIRS, estimate
 
-__all__ = ["build_profile", "iteration_noise_s", "seen_again"]
+__all__ = ["build_profile", "iteration_noise_s", "seen_again", "with_delays"]
 
 
 def build_profile(
@@ -39,34 +41,52 @@ def build_profile(
     """
     default_mhz = gang.default_clock_mhz
     actual = {clock or default_mhz: clock for clock in sorted(clocks_mhz, reverse=True) if clock < default_mhz}
-    stages = []
-    for stage in range(topology.stages):
-        peers = [rank for rank in gang.ranks if stage in rank.stages]
-        kinds = sorted({one.kind for rank in peers for one in rank.instructions if one.stage == stage})
-        profiles = []
-        for kind in kinds:
-            points = tuple(
-                _point(clock, found)
-                for clock, held in sorted(actual.items(), reverse=True)
-                if (found := _measurements(peers, stage, kind, held))
-            )
-            profiles.append(KindProfile(kind=kind, points=points))
-        stages.append(StageProfile(stage=stage, tail_s=delays.tails_s.get(stage, 0.0), kinds=tuple(profiles)))
-    pipelines = topology.data_parallel
-    return EnergyProfileSpec(
+    found = defaultdict[tuple[int, str, int], list[InstructionMeasurement]](list)
+    for one in (one for rank in gang.ranks for one in rank.instructions):
+        found[one.stage, one.kind, one.clock_mhz].append(one)
+    kinds = {stage: sorted({kind for at, kind, _ in found if at == stage}) for stage in range(topology.stages)}
+    stages = tuple(
+        StageProfile(
+            stage=stage,
+            kinds=tuple(
+                KindProfile(
+                    kind=kind,
+                    points=tuple(
+                        _point(clock, known)
+                        for clock, held in sorted(actual.items(), reverse=True)
+                        if (known := [one for one in found.get((stage, kind, held), ()) if one.known])
+                    ),
+                )
+                for kind in kinds[stage]
+            ),
+        )
+        for stage in range(topology.stages)
+    )
+    spec = EnergyProfileSpec(
         topology=topology,
-        stages=tuple(stages),
-        transfers=tuple(
-            Transfer(from_stage=source, to_stage=target, kind=kind, delay_s=delay)
-            for (source, target, kind), delay in sorted(delays.transfers_s.items())
-        ),
+        stages=stages,
         blocking_power=_blocking_power(gang.ranks, actual),
         iteration_time_s=gang.control_time_s,
         iteration_time_noise_s=noise_s,
-        energy_per_iteration_j=_default_energy_j(gang.ranks) / pipelines,
+        energy_per_iteration_j=_default_energy_j(gang.ranks) / topology.data_parallel,
         lag=gang.lag(),
         job=job,
+        driver=gang.driver,
+        power_cap_w=gang.power_cap_w,
     )
+    return with_delays(spec, delays)
+
+
+def with_delays(profile: EnergyProfileSpec, delays: Delays) -> EnergyProfileSpec:
+    """The profile with these delays in place of its own."""
+    stages = tuple(
+        stage.model_copy(update={"tail_s": delays.tails_s.get(stage.stage, 0.0)}) for stage in profile.stages
+    )
+    transfers = tuple(
+        Transfer(from_stage=source, to_stage=target, kind=kind, delay_s=delay)
+        for (source, target, kind), delay in sorted(delays.transfers_s.items())
+    )
+    return profile.model_copy(update={"stages": stages, "transfers": transfers})
 
 
 def seen_again(profile: EnergyProfileSpec, gang: Gang, job: str) -> EnergyProfileSpec:
@@ -119,15 +139,6 @@ def iteration_noise_s(plan: JobPlanSpec, ranks: Sequence[RankReport]) -> float:
     return (mean.ci95_high - mean.ci95_low) / 2 + median(block.deviation_s for block in default)
 
 
-def _measurements(ranks: Sequence[RankReport], stage: int, kind: str, clock: int) -> list[InstructionMeasurement]:
-    return [
-        one
-        for rank in ranks
-        for one in rank.instructions
-        if one.known and (one.stage, one.kind, one.clock_mhz) == (stage, kind, clock)
-    ]
-
-
 def _point(clock_mhz: int, found: Sequence[InstructionMeasurement]) -> ProfilePoint:
     energy_error = [
         hypot(one.power_w * one.time_standard_error_s, one.time_s * one.power_standard_error_w) for one in found
@@ -154,13 +165,11 @@ def _blocking_power(ranks: Sequence[RankReport], actual: Mapping[int, int]) -> t
 def _default_energy_j(ranks: Sequence[RankReport]) -> float:
     """Joules of an iteration at default clocks, all ranks: measured power of work and of the waits around it."""
     total = 0.0
-    for rank in ranks:
-        measured = {(one.stage, one.kind): one for one in rank.instructions if one.clock_mhz == 0}
-        wait_w = next((one.power_w for one in rank.waits if one.clock_mhz == 0), 0.0)
-        busy_s = 0.0
-        for instruction in executed(rank):
-            if one := measured.get((instruction.stage, instruction.kind)):
-                total += one.power_w * one.time_s
-                busy_s += one.time_s
+    for rank, runs in zip(ranks, counted(ranks), strict=True):
+        wait_w, busy_s = next((one.power_w for one in rank.waits if one.clock_mhz == 0), 0.0), 0.0
+        for one in rank.instructions:
+            if one.clock_mhz == 0 and (times := runs[one.stage, one.kind]):
+                total += times * one.power_w * one.time_s
+                busy_s += times * one.time_s
         total += wait_w * max(0.0, rank.control_time_s - busy_s)
     return total

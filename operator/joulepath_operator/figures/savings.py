@@ -1,26 +1,22 @@
 """Measured savings: plan blocks against the control blocks beside them.
 
-A block counts only when every rank has measured it, in the same arm. Its energy is the sum over the GPUs of the job,
-its time the mean over the ranks (they wait for each other, so that they agree). Savings and slowdown are taken pair by
-pair, since what drifts slowly, temperature above all, is the same within a pair; the 95% interval is Student's t over
-the pairs, a tenth wider. Of fewer than four pairs no number is given.
+Savings and slowdown are taken pair by pair, since what drifts slowly, temperature above all, is the same within a pair;
+the 95% interval is Student's t over the pairs, a tenth wider. Of fewer than four pairs no number is given.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from math import sqrt
 from statistics import fmean, median, stdev
 from typing import Final
 
-from joulepath_crds import MOST_BLOCKS, Arm, ArmSummary, BlockReport, Estimate, MeasuredSavings, RankReport
+from joulepath_crds import MOST_BLOCKS, Arm, ArmSummary, Estimate, MeasuredSavings, RankReport
+from joulepath_operator.figures.joining import Join, JoinedBlock, complete_blocks
 
 __all__ = [
     "LEAST_PAIRS",
     "NOT_YET_KNOWN",
-    "JoinedBlock",
-    "complete_blocks",
     "estimate",
     "figure",
     "in_words",
@@ -45,25 +41,14 @@ _ENOUGH: Final = 0.005, 0.01
 NOT_YET_KNOWN: Final = "not yet known"
 
 
-@dataclass(frozen=True, slots=True)
-class JoinedBlock:
-    """One block, all ranks together: seconds of an iteration, their standard deviation, and joules."""
-
-    arm: Arm
-    iterations: int
-    time_s: float
-    energy_j: float
-    deviation_s: float = 0.0
-
-
 def measured_savings(
-    plan_hash: str, ranks: Sequence[RankReport], newest: int = MOST_BLOCKS // 2
+    plan_hash: str, ranks: Sequence[RankReport], newest: int = MOST_BLOCKS // 2, join: Join = complete_blocks
 ) -> MeasuredSavings | None:
     """Savings of a plan from the newest pairs that all ranks have whole; None until there are four.
 
     Ranks keep their last 256 blocks, so that the figure follows what drifts over days.
     """
-    blocks = complete_blocks(plan_hash, ranks)
+    blocks = join(plan_hash, ranks)
     pairs: list[tuple[JoinedBlock, JoinedBlock]] = []
     for index in sorted(blocks):
         if index % 2 == 0 and index + 1 in blocks:
@@ -96,16 +81,6 @@ def is_enough(measured: MeasuredSavings) -> bool:
 def outlives(old: MeasuredSavings, new: MeasuredSavings | None) -> bool:
     """Whether an older figure is still the better one: an agent that was started anew has lost its blocks."""
     return new is None or new.pairs < min(old.pairs, _ENOUGH_PAIRS)
-
-
-def complete_blocks(plan_hash: str, ranks: Sequence[RankReport]) -> dict[int, JoinedBlock]:
-    """Blocks of a plan by index that every rank has measured alike."""
-    by_rank = [{one.block: one for one in rank.blocks if one.hash == plan_hash} for rank in ranks]
-    if not by_rank:
-        return {}
-    common = set(by_rank[0]).intersection(*by_rank[1:])
-    joined = {index: _join([blocks[index] for blocks in by_rank]) for index in common}
-    return {index: block for index, block in joined.items() if block is not None}
 
 
 def in_words(measured: MeasuredSavings | None) -> str:
@@ -143,22 +118,6 @@ def t_quantile(degrees: int) -> float:
 
 def _is_usual(pair: tuple[JoinedBlock, JoinedBlock], near: Sequence[tuple[JoinedBlock, JoinedBlock]]) -> bool:
     return all(pair[arm].time_s <= _SPELL * median(one[arm].time_s for one in near) for arm in (0, 1))
-
-
-def _join(reports: Sequence[BlockReport]) -> JoinedBlock | None:
-    first = reports[0]
-    if any(one.arm is not first.arm or not one.iterations or not one.iteration_time_s for one in reports):
-        return None
-    energy = sum(one.energy_per_iteration_j for one in reports)
-    if energy <= 0:
-        return None
-    return JoinedBlock(
-        arm=first.arm,
-        iterations=min(one.iterations for one in reports),
-        time_s=fmean(one.iteration_time_s for one in reports),
-        energy_j=energy,
-        deviation_s=fmean(one.iteration_time_deviation_s for one in reports),
-    )
 
 
 def _arm(blocks: Sequence[JoinedBlock]) -> ArmSummary:

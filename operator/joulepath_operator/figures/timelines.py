@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import islice, pairwise
 from math import inf
 from typing import NamedTuple
 
-from joulepath_crds import Instruction, RankReport
+from joulepath_crds import Instruction
 from joulepath_operator.facts.exchanges import Exchanges
+from joulepath_operator.facts.iteration import RankIteration
 
 __all__ = ["Iteration", "Message", "Span", "Timelines"]
 
@@ -56,14 +57,15 @@ class Iteration:
 
 
 class Timelines:
-    """What the ranks of a pipeline have told, each on its own clock."""
+    """What the ranks of a pipeline have told, each on its own clock; of each, at most so many instructions."""
 
-    def __init__(self, ranks: Sequence[RankReport], instructions: int | None = None) -> None:
-        self._ranks = ranks
+    def __init__(self, ranks: Sequence[RankIteration], instructions: int | None = None) -> None:
         self.of_rank = [
             {
-                Instruction.parse(one.instruction, one.stage): Span(one.begin_s, one.end_s)
-                for one in sorted(rank.timeline, key=lambda one: one.begin_s)[:instructions]
+                Instruction.parse(label, stage): Span(begin_s, end_s)
+                for label, stage, begin_s, end_s in islice(
+                    zip(rank.instructions, rank.stage_of, rank.begin_s, rank.end_s, strict=True), instructions
+                )
             }
             for rank in ranks
         ]
@@ -71,10 +73,6 @@ class Timelines:
         self.behind = {one: behind for order in self.orders for one, behind in pairwise(order)}
         self.before = {behind: one for one, behind in self.behind.items()}
         self.rank_of = {stage: rank.rank for rank in ranks for stage in rank.stages}
-
-    def first(self, ranks: int, instructions: int) -> Timelines:
-        """So many ranks of them, and of each what it runs first."""
-        return Timelines(self._ranks[:ranks], instructions)
 
     def pair(self, one: int, other: int) -> tuple[int, int]:
         """The ranks of two stages, the lesser first; -1 for a stage that none runs."""

@@ -97,7 +97,8 @@ def _as_told(told: Mapping[str, str]) -> Absence | None:
 
 def _in_the_webhooks_way(pod: Mapping[str, Any], resources: Sequence[str], asked: Admission) -> Absence | None:
     spec = pod["spec"]
-    outcome = inject({"spec": spec}, resources)
+    owners = {"ownerReferences": pod["metadata"].get("ownerReferences")}
+    outcome = inject({"metadata": owners, "spec": spec}, resources)
     if (outcome.patch or outcome.obstacles) and not asked.labelled:
         return Absence(Lack.UNLABELLED, asked.namespace)
     if outcome.patch:

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from joulepath_crds import meets
+from joulepath_crds import controller, meets
 from joulepath_operator.facts.labels import INJECTED_ANNOTATION
 from joulepath_operator.injection.init_container import (
     FILES,
@@ -72,7 +72,7 @@ def inject(pod: Mapping[str, Any], resources: Sequence[str]) -> Outcome:
         return Outcome()
     if why := _unsuited(spec, training):
         return Outcome(obstacles=(why,))
-    once = spec.get("restartPolicy") == "Never"
+    once = _once(pod)
     unset = None if once else next((one for one in training if _variable(one, "PYTHONPATH") is None), None)
     in_the_way = {one["name"]: _obstacle(one, unset, once) for one in training}
     obstacles = tuple(filter(None, in_the_way.values()))
@@ -102,7 +102,7 @@ def left_out(pod: Mapping[str, Any], resources: Sequence[str]) -> str:
     read = next(
         (one for one in training if (_variable(one, _PATH_FILE_VARIABLE) or {}).get("value") == PATH_FILE), None
     )
-    once = read is None and pod["spec"].get("restartPolicy") == "Never"
+    once = read is None and _once(pod)
     return next((why for one in training if one["name"] not in names and (why := _obstacle(one, read, once))), "")
 
 
@@ -131,6 +131,12 @@ def _unsuited(spec: Mapping[str, Any], targets: Sequence[Mapping[str, Any]]) -> 
     return None
 
 
+def _once(pod: Mapping[str, Any]) -> bool:
+    """Whether an init container that doesn't begin would end the pod, or its job after a few times."""
+    job = controller(pod.get("metadata") or {})
+    return pod["spec"].get("restartPolicy") == "Never" or (job is not None and job.kind.counts_restarts)
+
+
 def _obstacle(container: Mapping[str, Any], read: Mapping[str, Any] | None, once: bool) -> str:
     """Why a container's PYTHONPATH can't be kept behind ours, as a clause.
 
@@ -145,8 +151,9 @@ def _obstacle(container: Mapping[str, Any], read: Mapping[str, Any] | None, once
         return "" if by_value else f"PYTHONPATH of its container {name} comes by valueFrom; give it by value"
     if once:
         return (
-            "its restartPolicy is Never, so the init container that keeps the PYTHONPATH of an image would end it on a "
-            f"node that never had an agent; set PYTHONPATH in the env of its container {name}, to what the image has"
+            "its restartPolicy is Never or it is a Job's, so the init container that keeps the PYTHONPATH of an image "
+            "would end it on a node that never had an agent; set PYTHONPATH in the env of its container "
+            f"{name}, to what the image has"
         )
     if read is None or all(container.get(field) == read.get(field) for field in ("image", "envFrom")):
         return ""

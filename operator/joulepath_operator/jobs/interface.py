@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+from joulepath_crds import JobKindName
 from joulepath_operator.facts.names import Resource
 from joulepath_operator.facts.observation import TrainingJob
 
@@ -24,16 +25,18 @@ class JobKind(Protocol):
         ...
 
     @property
-    def all_pods(self) -> str:
-        """Selects the pods of all jobs by their labels."""
+    def pod_label(self) -> str:
+        """The label of its pods that has the job's name."""
         ...
 
-    def pod_selector(self, job: str) -> str:
-        """Selects the pods of a job by their labels."""
+    @property
+    def pods_made_by(self) -> JobKindName:
+        """The kind whose objects make its pods: itself, or what it has made."""
         ...
 
-    def owned_job(self, owner: Mapping[str, Any]) -> str | None:
-        """The name of the job that a pod's controlling owner reference stands for; None where it is of another kind."""
+    @property
+    def denied(self) -> str:
+        """The reason of the Events at these, where the API server has refused a pod."""
         ...
 
     def restart_command(self, namespace: str, job: str) -> str:

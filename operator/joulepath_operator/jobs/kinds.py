@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 from joulepath_crds import JobReference
-from joulepath_operator.facts.names import Resource
 from joulepath_operator.jobs.interface import JobKind
+from joulepath_operator.jobs.job import Job
+from joulepath_operator.jobs.jobset import JobSet
 from joulepath_operator.jobs.pytorchjob import PyTorchJob
+from joulepath_operator.jobs.trainjob import TrainJob
 
-__all__ = ["JOB_KINDS", "is_supported", "kind_of", "owning_job"]
+__all__ = ["JOB_KINDS", "is_supported", "kind_of"]
 
-JOB_KINDS: Final[tuple[JobKind, ...]] = (PyTorchJob(),)
+JOB_KINDS: Final[tuple[JobKind, ...]] = (PyTorchJob(), TrainJob(), JobSet(), Job())
 _BY_REFERENCE: Final = {(kind.resource.api_version, kind.resource.kind): kind for kind in JOB_KINDS}
 
 
@@ -28,12 +29,3 @@ def kind_of(job: JobReference) -> JobKind:
         KeyError: It isn't supported.
     """
     return _BY_REFERENCE[job.api_version, job.kind]
-
-
-def owning_job(pod: Mapping[str, Any]) -> tuple[Resource, str] | None:
-    """The resource and name of the job that controls a pod; None where no job of these kinds does."""
-    for owner in (pod.get("metadata") or {}).get("ownerReferences") or ():
-        for kind in JOB_KINDS:
-            if owner.get("controller") and (name := kind.owned_job(owner)) is not None:
-                return kind.resource, name
-    return None

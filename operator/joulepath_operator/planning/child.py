@@ -1,24 +1,77 @@
-"""The planner's end of the pipe: `python -m joulepath_operator.planning.child` answers one request and ends."""
+"""The planner's end of the pipe: `python -m joulepath_operator.planning.child` answers one request and ends.
+
+Delays are learnt here, too: of a large job that takes longer than the operator's loop may stand still.
+"""
 
 from __future__ import annotations
 
 import os
 import pickle
+import resource
 import sys
+from contextlib import suppress
+from dataclasses import replace
+from math import inf
+from pathlib import Path
+from typing import TypeVar
 
-from joulepath_operator.facts.request import Answer, Request, SurveyRequest
+from joulepath_crds import Instruction
+from joulepath_operator.facts.refusals import Refusal
+from joulepath_operator.facts.request import Answer, FrontierRequest, PlanRefusal, PlanRequest, Request, SurveyRequest
+from joulepath_operator.figures.delays import delays_of
 from joulepath_operator.planning.compute import compute
+from joulepath_operator.planning.frontier import outline
 from joulepath_operator.planning.surveying import look
 
-__all__ = ["answer"]
+__all__ = ["answer", "learnt"]
+
+R = TypeVar("R", PlanRequest, SurveyRequest)
 
 
-def answer(request: Request) -> Answer:
-    """Whatever the operator asks."""
-    return look(request) if isinstance(request, SurveyRequest) else compute(request)
+def answer(request: Request, budget_s: float = inf) -> Answer:
+    """Whatever the operator asks. budget_s: seconds within which something has to be there."""
+    if isinstance(request, FrontierRequest):
+        return outline(replace(request, plan=learnt(request.plan)), budget_s)
+    return look(learnt(request)) if isinstance(request, SurveyRequest) else compute(learnt(request))
+
+
+def learnt(request: R) -> R:
+    """The request with the delays that its iterations tell, and its orders with what differs from the rule."""
+    delays = delays_of(request.iterations, request.profile.topology.stages)
+    orders = []
+    for labels, rank in zip(request.orders, request.iterations[0], strict=True):
+        alone = rank.stages[0] if len(rank.stages) == 1 else None
+        orders.append(delays.exchanges.written([Instruction.parse(label, alone) for label in labels]))
+    return replace(request, delays=delays, orders=tuple(orders))
+
+
+def _restrain(memory: int) -> None:
+    """This process has so many bytes, and if memory runs out all the same it is the first to go: not the operator."""
+    if memory:
+        # Not the address space: what is reserved of that, by threads and allocators, says nothing of what is used.
+        _, most = resource.getrlimit(resource.RLIMIT_DATA)
+        limit = memory if most == resource.RLIM_INFINITY else min(memory, most)
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000")
+
+
+def _main(memory: int) -> None:
+    with os.fdopen(os.dup(sys.stdout.fileno()), "wb") as pipe:
+        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # LAPACK prints where it fails: that is no part of the answer
+        request, budget_s = pickle.load(sys.stdin.buffer)
+        _restrain(memory)
+        try:
+            found = answer(request, budget_s)
+        except MemoryError:
+            found = PlanRefusal(
+                Refusal.PLANNER_MEMORY,
+                f"The planner needs more than the {memory / 2**20:.0f} MiB that it may have. Ask for a coarser "
+                "spec.granularity (phase or rank), or give the operator more memory (operator.resources in the chart) "
+                "and restart the job.",
+            )
+        pickle.dump(found, pipe)
 
 
 if __name__ == "__main__":
-    with os.fdopen(os.dup(sys.stdout.fileno()), "wb") as pipe:
-        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # LAPACK prints where it fails: that is no part of the answer
-        pickle.dump(answer(pickle.load(sys.stdin.buffer)), pipe)
+    _main(int(sys.argv[1]) if sys.argv[1:] else 0)

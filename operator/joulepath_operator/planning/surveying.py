@@ -5,16 +5,17 @@ Like `compute` it runs in the planner's process, beside the job, which trains at
 
 from __future__ import annotations
 
+from math import inf
+
 import joulepath_planner as planner
 from joulepath_bridge.pipeline import pipeline_of, profile_of
-from joulepath_operator.facts.refusals import Refusal
-from joulepath_operator.facts.request import PlanRefusal, SurveyRequest, SurveyResult
+from joulepath_operator.facts.request import SurveyRequest, SurveyResult
 
 __all__ = ["look"]
 
 
-def look(request: SurveyRequest) -> SurveyResult | PlanRefusal:
-    """Takes seconds. What rules a plan out rules this out too, and comes back as a refusal."""
+def look(request: SurveyRequest) -> SurveyResult:
+    """Takes seconds. What rules a plan out rules this out too: then nothing is known of the frontier."""
     try:
         pipeline = pipeline_of(
             request.profile,
@@ -31,6 +32,6 @@ def look(request: SurveyRequest) -> SurveyResult | PlanRefusal:
             candidates_mhz=request.candidates_mhz,
             count=request.count,
         )
-    except planner.PlannerError as error:
-        return PlanRefusal(Refusal.NOT_PLANNABLE, f"The planner refuses: {str(error).rstrip('.')}.")
-    return SurveyResult(found.uncertainty, found.tells_most_mhz)
+    except planner.PlannerError:
+        return SurveyResult(inf, (), request.delays)
+    return SurveyResult(found.uncertainty, found.tells_most_mhz, request.delays)

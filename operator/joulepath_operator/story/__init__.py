@@ -7,8 +7,8 @@
 - `gathering`: why ranks of a job don't report
 - `absences`: how it is told that pods have no trainer
 - `reuse`: which measurements a run starts from
+- `setbacks`: what is tried again before it is final
 - `sweeping`: the second chapter, until there is a profile
-- `mismatch`: how a model that is off is made again
 - `withdrawal`: how a plan that is slower than allowed is taken back
 - `idle`: a job without a pipeline that saves nothing at the slowdown that is allowed
 - `delivery`: the third, from a profile to measured savings

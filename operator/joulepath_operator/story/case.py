@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from joulepath_crds import EnergyPlanStatus, JobPlanSpec, Mode, Phase, RankReport, Topology, content_hash
 from joulepath_operator.facts.gang import Gang
 from joulepath_operator.facts.observation import Decision, Observation, StoredPlan, TrainingJob
 from joulepath_operator.figures.activation import activation
-from joulepath_operator.figures.order import executed
+from joulepath_operator.figures.joining import Join, complete_blocks
+from joulepath_operator.figures.order import is_told
 from joulepath_operator.figures.savings import in_words, measured_savings, outlives
 from joulepath_operator.jobs.kinds import kind_of
 from joulepath_operator.story.status import CONDITIONS, Story
@@ -22,6 +23,8 @@ class Case:
 
     seen: Observation
     story: Story
+    join: Join = field(default=complete_blocks, kw_only=True)
+    """How blocks of all ranks are put together: what doesn't change from look to look may be kept."""
 
     @property
     def enforce(self) -> bool:
@@ -56,7 +59,7 @@ class Case:
 
     def measure(self, ranks: tuple[RankReport, ...], spec: JobPlanSpec) -> None:
         """Notes the savings; what was measured stays where its blocks are gone, with an agent that was started anew."""
-        measured, old = measured_savings(spec.hash, ranks), self.story.base.measured
+        measured, old = measured_savings(spec.hash, ranks, join=self.join), self.story.base.measured
         if old is not None and outlives(old, measured):
             measured = old
         self.story.note(measured=measured, savings=in_words(measured))
@@ -74,7 +77,7 @@ class ReadyCase(Case):
     @property
     def timed(self) -> bool:
         """Whether the job's own time at default clocks is known, instruction by instruction."""
-        return self.gang.control_time_s > 0 and all(rank.timeline and executed(rank) for rank in self.gang.ranks)
+        return self.gang.control_time_s > 0 and all(map(is_told, self.gang.ranks))
 
     def wait_for_timing(self) -> Decision:
         message = "Waiting until every rank has timed a few iterations at default clocks."

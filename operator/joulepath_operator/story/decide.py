@@ -15,10 +15,10 @@ from joulepath_operator.facts.absence import Lack
 from joulepath_operator.facts.gang import Gang, RefusalError
 from joulepath_operator.facts.observation import Decision, Notice, Observation, StoredPlan, TrainingJob
 from joulepath_operator.facts.refusals import Refusal
-from joulepath_operator.story import delivery, gathering, sweeping, withdrawal
+from joulepath_operator.figures.joining import Join, complete_blocks
+from joulepath_operator.story import delivery, gathering, reuse, sweeping, withdrawal
 from joulepath_operator.story.case import Case, ReadyCase
 from joulepath_operator.story.objections import objection
-from joulepath_operator.story.reuse import earlier_profile, own_profile
 from joulepath_operator.story.status import Story
 
 __all__ = ["decide"]
@@ -38,14 +38,14 @@ _NO_BACKWARD: Final = (
 )
 
 
-def decide(seen: Observation) -> Decision:
-    """What to write for this EnergyPlan, given all that is known of it."""
+def decide(seen: Observation, join: Join = complete_blocks) -> Decision:
+    """What to write for this EnergyPlan, given all that is known of it. join: as a Case has it."""
     job, status = seen.job, seen.status
     same_run = job is None or status.job_uid in (None, job.uid)
     base = status if same_run else EnergyPlanStatus()
     if job is not None:
         base = base.model_copy(update={"job_uid": job.uid})
-    case = Case(seen, Story(base, status.conditions, seen.now, seen.generation))
+    case = Case(seen, Story(base, status.conditions, seen.now, seen.generation), join=join)
     if found := objection(seen.spec):
         return case.refuse(*found, condition="Planned")
     return _without_job(case) if job is None else _with_job(case, job)
@@ -64,6 +64,12 @@ def _without_job(case: Case) -> Decision:
 
 def _with_job(case: Case, job: TrainingJob) -> Decision:
     seen, base = case.seen, case.story.base
+    if job.made_by is not None:
+        message = (
+            f"{case.job_kind} {job.name} was made by {job.made_by}, so that is the job to plan for: annotate it with "
+            f"{ANNOTATION}: NAME, and apply an EnergyPlan of that name for it (spec.job) in the place of this one."
+        )
+        return case.pend("MadeByAnotherJob", message)
     if job.annotation is None:
         return case.pend("NotAnnotated", gathering.how_to_annotate(seen, job))
     if job.annotation != seen.name:
@@ -75,10 +81,10 @@ def _with_job(case: Case, job: TrainingJob) -> Decision:
     if job.finished:
         end = "succeeded" if job.finished == "Succeeded" else "failed"
         return _complete(case, f"{case.job_kind} {job.name} {end}.")
+    if job.suspended:  # what is refused now needn't be where it is resumed
+        return case.pend(*gathering.suspension(seen, job))
     if base.phase is Phase.REFUSED and base.observed_generation == seen.generation and _is_final(base):
         return Decision(case.story.keep(), delete_plans=case.all_plans)
-    if job.suspended:
-        return case.pend(*gathering.suspension(seen, job))
     gang = Gang.of(seen.nodes)
     if gang is None or not gang.complete:
         return _with_some_ranks(case, job, gang)
@@ -133,7 +139,7 @@ def _with_all_ranks(case: Case, job: TrainingJob, gang: Gang) -> Decision:
     if refused and plan is not None:  # without a plan, it is the echo of one that is withdrawn
         return _refused_by_node(case, refused[0], plan)
     if case.story.base.topology not in (None, topology):  # the job trains another pipeline than it did
-        case.story.note(plan=None, predicted=None, frontier=(), measured=None, savings=None, mismatch=None)
+        case.story.note(plan=None, predicted=None, frontier=(), measured=None, savings=None, setback=None)
     case.story.note(topology=topology)
     case.story.tell("Injected", True, "AllRanksReport", f"All {gang.world_size} ranks report.")
     if not gang.ordered:
@@ -145,7 +151,7 @@ def _with_all_ranks(case: Case, job: TrainingJob, gang: Gang) -> Decision:
             return _degraded(case, "WaitingForIteration", message, outdated)
         case.story.tell("Profiled", False, "WaitingForIteration", message)
         return Decision(case.story.end(Phase.PENDING, message, progress="WaitingForIteration"), delete_plans=outdated)
-    decision = _with_gang(ReadyCase(case.seen, case.story, job, gang, topology, plan))
+    decision = _with_gang(ReadyCase(case.seen, case.story, job, gang, topology, plan, join=case.join))
     written = decision.write_plan.name if decision.write_plan else None
     withdrawn = tuple(name for name in outdated if name != written)
     return replace(decision, delete_plans=decision.delete_plans or withdrawn)
@@ -153,23 +159,25 @@ def _with_all_ranks(case: Case, job: TrainingJob, gang: Gang) -> Decision:
 
 def _with_gang(case: ReadyCase) -> Decision:
     """From a whole gang to a profile: stored, reused, or measured now."""
-    if (own := own_profile(case)) is not None:
-        case.story.tell("Profiled", True, "Measured", f"Measured in this run: EnergyProfile {own.name}.")
+    if (own := reuse.own_profile(case)) is not None:
+        reuse.tell(case, own)
         return delivery.on_profile(case, own)
     if case.plan is not None and case.plan.spec.purpose is Purpose.SWEEP and case.enforce:
         found = sweeping.go_on(case, case.plan)
         if isinstance(found, Decision):
             return found
-        case.story.tell("Profiled", True, "Measured", f"Measured in this run: EnergyProfile {found.name}.")
+        reuse.tell(case, found)
         return replace(delivery.on_profile(case, found), write_profile=found)
-    if (earlier := earlier_profile(case)) is not None:
+    if case.enforce:
+        return sweeping.begin(case)
+    if (borrowed := reuse.borrowed_profile(case)) is not None:
         message = (
-            f"EnergyProfile {earlier.name}, measured in an earlier run with the same topology, is used again. Set "
-            "spec.profiling.reuse to false to measure each run anew."
+            f"EnergyProfile {borrowed.name}, measured in an earlier run of the same shape, is used as it is: Observe "
+            "changes no clock, and so can't check it. Set spec.profiling.reuse to false to do without."
         )
         case.story.tell("Profiled", True, "Reused", message)
-        return delivery.on_profile(case, earlier)
-    return sweeping.begin(case) if case.enforce else delivery.without_profile(case)
+        return delivery.on_profile(case, borrowed)
+    return delivery.without_profile(case)
 
 
 def _refused_by_node(case: Case, rank: RankReport, plan: StoredPlan) -> Decision:

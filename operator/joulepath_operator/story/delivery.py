@@ -21,20 +21,20 @@ from joulepath_crds import (
     StagePlan,
 )
 from joulepath_operator.facts.gang import Gang
-from joulepath_operator.facts.observation import Decision, StoredPlan, StoredProfile
-from joulepath_operator.facts.refusals import Refusal
-from joulepath_operator.facts.request import PlanRefusal, PlanRequest, PlanResult, SurveyResult
+from joulepath_operator.facts.observation import Decision, Notice, StoredPlan, StoredProfile
+from joulepath_operator.facts.request import FrontierRequest, FrontierResult, PlanRefusal, PlanRequest, PlanResult
 from joulepath_operator.figures.activation import activation
-from joulepath_operator.figures.delays import measure_delays
-from joulepath_operator.figures.order import executed
+from joulepath_operator.figures.delays import some_pipelines
+from joulepath_operator.figures.order import executed, labels
 from joulepath_operator.figures.savings import LEAST_PAIRS, NOT_YET_KNOWN, figure, is_enough
-from joulepath_operator.story import idle, mismatch, withdrawal
+from joulepath_operator.story import idle, setbacks, withdrawal
 from joulepath_operator.story.case import ReadyCase
 
-__all__ = ["answer_for", "on_profile", "without_profile"]
+__all__ = ["on_profile", "without_profile"]
 
 _EVERY: Final = 50
 """Sparse pairs are one in so many: a control block in a hundred costs 1% of what is saved."""
+_LEFT_OUT: Final = "MeasurementLeftOut"
 
 
 def on_profile(case: ReadyCase, profile: StoredProfile) -> Decision:
@@ -42,10 +42,11 @@ def on_profile(case: ReadyCase, profile: StoredProfile) -> Decision:
     case.story.note(profile=profile.name)
     withdrawal.tell(case)
     inputs = _inputs(case, profile)
-    base, plan, answer = case.story.base, case.plan, answer_for(case, profile)
+    base, plan, answer = case.story.base, case.plan, _answer_for(case, profile)
     if plan is not None and plan.inputs == inputs and base.plan is not None and base.plan.hash == plan.spec.hash:
-        return _follow(case, plan)
-    if (pause := mismatch.pause(case)) is not None:
+        frontier = _frontier_request(case, profile, inputs)
+        return replace(_follow(case, plan), ask_planner=frontier)
+    if (pause := setbacks.pause(case, setbacks.PLANNING)) is not None:
         return pause
     if (decision := idle.go_on(case, profile)) is not None:
         return decision
@@ -53,20 +54,20 @@ def on_profile(case: ReadyCase, profile: StoredProfile) -> Decision:
         return case.wait_for_timing()
     if answer is None:
         status, asked = case.not_planned("Computing", "Profile complete; computing the plan."), case.seen.asked
-        if asked is None or asked.inputs != inputs:  # else it computes: to learn anew what is asked takes long
-            asked = _request(case, mismatch.as_seen_now(case, profile), inputs)
+        if asked is None or asked.inputs != inputs:  # else it computes
+            asked = _request(case, profile, inputs)
         return Decision(status, ask_planner=asked)
-    if isinstance(answer, PlanRefusal) and answer.reason is Refusal.MODEL_MISMATCH:
-        return mismatch.on_mismatch(case, answer)
+    if isinstance(answer, PlanRefusal) and answer.reason in setbacks.PLANNING:
+        return setbacks.on_setback(case, answer.reason, answer.message)
     if isinstance(answer, PlanRefusal):
         return case.refuse(answer.reason, answer.message, condition="Planned")
     return _deliver(case, profile, answer, inputs)
 
 
-def answer_for(case: ReadyCase, profile: StoredProfile) -> PlanResult | PlanRefusal | None:
+def _answer_for(case: ReadyCase, profile: StoredProfile) -> PlanResult | PlanRefusal | None:
     """The planner's answer, if it was asked for just this: while it computes, job and spec may change."""
     asked, answer = case.seen.asked, case.seen.planned
-    if asked is None or isinstance(answer, SurveyResult):
+    if asked is None or not isinstance(answer, PlanResult | PlanRefusal):
         return None
     return answer if asked.inputs == _inputs(case, profile) else None
 
@@ -114,14 +115,31 @@ def _deliver(case: ReadyCase, profile: StoredProfile, result: PlanResult, inputs
         predicted_savings=figure(result.predicted_savings),
         bound_savings=figure(result.bound_savings),
     )
-    frontier = tuple(
-        FrontierPoint(iteration_time_s=figure(one.iteration_time_s), lower_bound_j=figure(one.lower_bound_j))
-        for one in result.frontier
-    )
+    frontier = _in_figures(result.frontier)
     case.story.note(plan=summary, predicted=f"{summary.predicted_savings:.1%}", frontier=frontier)
     if idle.is_idle(case, result):
         return idle.begin(case, summary, frontier)
-    return Decision(_tell_new(case, summary), write_plan=plan)
+    notice = Notice(_LEFT_OUT, " ".join(result.remarks)) if result.remarks else None
+    return Decision(_tell_new(case, summary), write_plan=plan, notice=notice)
+
+
+def _frontier_request(case: ReadyCase, profile: StoredProfile, inputs: str) -> FrontierRequest | None:
+    """Notes the frontier that belongs to a plan that is sent, once it is there; until then it is asked for, once."""
+    wanted, asked, answer = f"frontier {inputs}", case.seen.asked, case.seen.planned
+    if case.story.base.frontier or not case.timed:
+        return None
+    if not isinstance(asked, FrontierRequest) or asked.inputs != wanted:
+        return FrontierRequest(wanted, _request(case, profile, inputs))
+    if isinstance(answer, FrontierResult):
+        case.story.note(frontier=_in_figures(answer.points))
+    return asked if answer is None else None
+
+
+def _in_figures(points: Sequence[FrontierPoint]) -> tuple[FrontierPoint, ...]:
+    return tuple(
+        FrontierPoint(iteration_time_s=figure(one.iteration_time_s), lower_bound_j=figure(one.lower_bound_j))
+        for one in points
+    )
 
 
 def _enforcing(
@@ -262,18 +280,18 @@ def _inputs(case: ReadyCase, profile: StoredProfile | None) -> str:
     ]
     if more := withdrawal.reserve(case):
         body.append(more)
-    if number := mismatch.tries(case):
+    if number := setbacks.tries(case, setbacks.PLANNING):
         body.append({"tries": number})
     return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _request(case: ReadyCase, profile: StoredProfile, inputs: str) -> PlanRequest:
-    delays = measure_delays(case.gang, case.topology)
+    profile = setbacks.as_seen_now(case, profile)
     return PlanRequest(
         inputs=inputs,
         profile=profile.spec,
-        orders=tuple(delays.exchanges.written(executed(rank)) for rank in case.gang.pipeline()),
-        delays=delays,
+        orders=tuple(labels(rank) for rank in case.gang.pipeline()),
+        iterations=some_pipelines(case.gang, case.topology),
         control_time_s=case.gang.control_time_s,
         max_slowdown=case.seen.spec.max_slowdown_percent / 100,
         granularity=case.seen.spec.granularity,

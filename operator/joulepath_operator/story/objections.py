@@ -12,11 +12,11 @@ __all__ = ["objection"]
 def objection(spec: EnergyPlanSpec) -> tuple[Refusal, str] | None:
     """A reason and a sentence that names field, value and remedy; None where all can be had."""
     if not is_supported(spec.job):
-        kinds = " or ".join(f"{kind.resource.kind} of {kind.resource.api_version}" for kind in JOB_KINDS)
+        kinds = ", ".join(f"{kind.resource.kind} of {kind.resource.api_version}" for kind in JOB_KINDS)
         return (
             Refusal.UNSUPPORTED_KIND,
-            f"spec.job is a {spec.job.kind} of {spec.job.api_version}; the kind that is supported is {kinds}. "
-            "Set spec.job.apiVersion and spec.job.kind to these.",
+            f"spec.job is a {spec.job.kind} of {spec.job.api_version}; supported are {kinds}. "
+            "Set spec.job.apiVersion and spec.job.kind to one of these.",
         )
     if spec.measurement.pairs * 2 > MOST_BLOCKS:
         return (

@@ -3,6 +3,9 @@
 Each round is a JobPlan of its own. Between two, at default clocks, the planner says how well the frontier is known by
 then and which clocks tell most of what isn't. What was swept before stands in the JobPlan: nothing is remembered. What
 an agent that is started anew forgets meanwhile is swept once more first.
+
+Where an earlier run has left a profile, the first round is a short one that checks it (`reuse`). As far as it holds,
+its points stand in for what isn't measured; else the sweep goes on as if it weren't there.
 """
 
 from __future__ import annotations
@@ -12,11 +15,21 @@ import json
 from math import floor, isfinite
 from typing import Final
 
-from joulepath_crds import EnergyPlanStatus, EnergyProfileSpec, JobPlanSpec, Phase, Purpose, Sweep, Topology
+from joulepath_crds import (
+    EnergyPlanStatus,
+    EnergyProfileSpec,
+    JobPlanSpec,
+    Origin,
+    Phase,
+    Purpose,
+    Reuse,
+    Sweep,
+    Topology,
+)
 from joulepath_operator.facts.gang import Gang
 from joulepath_operator.facts.observation import Decision, StoredPlan, StoredProfile
 from joulepath_operator.facts.refusals import Refusal
-from joulepath_operator.facts.request import Delays, SurveyRequest, SurveyResult
+from joulepath_operator.facts.request import Answer, Delays, SurveyRequest, SurveyResult
 from joulepath_operator.figures.clocks import (
     CLOCKS_A_ROUND,
     FIRST_CLOCKS,
@@ -28,23 +41,29 @@ from joulepath_operator.figures.clocks import (
     swept,
 )
 from joulepath_operator.figures.coverage import coverage, is_over, lost_mhz
-from joulepath_operator.figures.delays import measure_delays
-from joulepath_operator.figures.order import executed
-from joulepath_operator.figures.profile import build_profile, iteration_noise_s
+from joulepath_operator.figures.delays import some_pipelines
+from joulepath_operator.figures.order import labels
+from joulepath_operator.figures.profile import build_profile, iteration_noise_s, with_delays
 from joulepath_operator.figures.savings import figure
+from joulepath_operator.story import reuse, setbacks
 from joulepath_operator.story.case import ReadyCase
 
 __all__ = ["begin", "go_on", "survey_request"]
 
 _FIRST: Final = "sweep"
 _AGAIN: Final = "sweep once more"
-"""The inputs of a sweep's JobPlan: an agent that was started anew in the middle has lost what it had measured."""
+"""The inputs of a sweep's JobPlan: an agent that was started anew in the middle has lost what it had measured. If that
+was so both times, as while all agents are upgraded, there are pauses before each further one."""
 _MOST_BLOCKS: Final = 400
 """Of all rounds, as the contract has them."""
 
 
 def begin(case: ReadyCase, inputs: str = _FIRST) -> Decision:
     """Sends the first round to the nodes."""
+    if (pause := setbacks.pause(case, setbacks.PROFILING)) is not None:
+        return pause
+    if setbacks.tries(case, setbacks.PROFILING):
+        inputs = _AGAIN
     profiling, default = case.seen.spec.profiling, case.gang.default_clock_mhz
     count, allowed = min(FIRST_CLOCKS, profiling.clocks), profiling.max_slowdown_percent / 100
     clocks = choose_clocks(case.gang.supported_clocks_mhz(), default, count, allowed)
@@ -55,6 +74,10 @@ def begin(case: ReadyCase, inputs: str = _FIRST) -> Decision:
             "and spec.profiling.maxSlowdownPercent, which bounds how low clocks may be."
         )
         return case.refuse(Refusal.TOO_FEW_CLOCKS, message, condition="Profiled")
+    sweep = make_sweep(clocks, profiling.iterations_per_clock, case.job.uid, again=inputs == _AGAIN)
+    if inputs == _FIRST:
+        origin, blocks = reuse.begin_check(case)
+        sweep = sweep.model_copy(update={"clocks_mhz": blocks or sweep.clocks_mhz, "origin": origin})
     spec = JobPlanSpec(
         energy_plan=case.seen.name,
         job=case.job.name,
@@ -62,7 +85,7 @@ def begin(case: ReadyCase, inputs: str = _FIRST) -> Decision:
         attempt=case.gang.attempt,
         purpose=Purpose.SWEEP,
         hash="",
-        sweep=make_sweep(clocks, profiling.iterations_per_clock, case.job.uid, again=inputs == _AGAIN),
+        sweep=sweep,
         default_clock_mhz=default,
         control_iteration_time_s=case.gang.control_time_s,
     )
@@ -83,11 +106,11 @@ def go_on(case: ReadyCase, plan: StoredPlan) -> Decision | StoredProfile:
         return begin(case, _AGAIN)
     if measured.fewest < LEAST_CLOCKS:
         message = (
-            f"Two sweeps are over, but a rank has measured only {measured.fewest} clocks (0: none at default clocks); "
-            f"at least {LEAST_CLOCKS} are needed. Iterations are too short for the energy counter, or agents were "
-            "started anew meanwhile: raise spec.profiling.iterationsPerClock, which begins anew."
+            f"The sweep was made once more, but a rank has measured only {measured.fewest} clocks (0: none at default "
+            f"clocks); at least {LEAST_CLOCKS} are needed. Iterations are too short for the energy counter, or agents "
+            "were started anew meanwhile: raise spec.profiling.iterationsPerClock, which begins anew."
         )
-        return case.refuse(Refusal.SWEEP_INCOMPLETE, message, condition="Profiled")
+        return setbacks.on_setback(case, Refusal.SWEEP_INCOMPLETE, message)
     if not case.timed:
         return case.wait_for_timing()
     return _after_round(case, plan, plan.spec.sweep)
@@ -95,29 +118,72 @@ def go_on(case: ReadyCase, plan: StoredPlan) -> Decision | StoredProfile:
 
 def _after_round(case: ReadyCase, plan: StoredPlan, sweep: Sweep) -> Decision | StoredProfile:
     inputs, asked = f"survey {plan.spec.hash}", case.seen.asked
-    is_asked = asked is not None and asked.inputs == inputs
-    if is_asked and case.seen.planned is None:
-        return Decision(_tell(case, plan.spec), ask_planner=asked)
-    noise_s = sweep.earlier.noise_s if sweep.earlier else iteration_noise_s(plan.spec, case.gang.ranks)
-    delays = measure_delays(case.gang, case.topology)
-    spec = build_profile(case.gang, case.topology, set(swept(sweep)), delays, job=case.job.name, noise_s=noise_s)
+    if isinstance(asked, SurveyRequest) and asked.inputs == inputs:
+        if case.seen.planned is None:
+            return Decision(_tell(case, plan.spec), ask_planner=asked)
+        return _surveyed(case, plan, asked, case.seen.planned)
+    spec = _measured(case, plan, sweep)
     blocks = _blocks_left(case, sweep, spec)
     if lost := lost_mhz(case.gang.ranks, sweep)[: max(0, blocks)]:
-        return _begin_next(case, plan, next_sweep(sweep, lost, noise_s))
-    more, answer = min(CLOCKS_A_ROUND, case.seen.spec.profiling.clocks - len({0, *swept(sweep)}), blocks), None
-    if more > 0:
-        answer = case.seen.planned if is_asked else None
-        if answer is None:
-            request = survey_request(inputs, case.gang, spec, delays, sweep, more)
-            return Decision(_tell(case, plan.spec), ask_planner=request)
+        return _begin_next(case, plan, next_sweep(sweep, lost, spec.iteration_time_noise_s))
+    settled, more = reuse.settle(case, sweep.origin, spec), _clocks_left(case, sweep, blocks)
+    if settled.origin != sweep.origin and (
+        anew := _without_earlier(case, sweep, settled.origin, more, spec.iteration_time_noise_s)
+    ):
+        return _begin_next(case, plan, anew)
+    spec = settled.profile.model_copy(update={"origin": settled.origin})
+    count = 0 if settled.is_enough else more
+    request = survey_request(inputs, case.gang, case.topology, spec, sweep, count)
+    return Decision(_tell(case, plan.spec), ask_planner=request)
+
+
+def _measured(case: ReadyCase, plan: StoredPlan, sweep: Sweep) -> EnergyProfileSpec:
+    noise_s = (sweep.earlier.noise_s if sweep.earlier else 0.0) or iteration_noise_s(plan.spec, case.gang.ranks)
+    return build_profile(case.gang, case.topology, set(swept(sweep)), Delays(), job=case.job.name, noise_s=noise_s)
+
+
+def _clocks_left(case: ReadyCase, sweep: Sweep, blocks: int) -> int:
+    """How many clocks the next round may have."""
+    return max(0, min(CLOCKS_A_ROUND, case.seen.spec.profiling.clocks - len({0, *swept(sweep)}), blocks))
+
+
+def _surveyed(case: ReadyCase, plan: StoredPlan, asked: SurveyRequest, answer: Answer) -> Decision | StoredProfile:
+    """The next round, or the profile; also where nobody knows how well it is known, as the planner took too long."""
+    sweep, spec = plan.spec.sweep, asked.profile
+    assert sweep is not None
     if isinstance(answer, SurveyResult):
-        if answer.uncertainty > KNOWN and answer.tells_most_mhz:
-            return _begin_next(case, plan, next_sweep(sweep, answer.tells_most_mhz, noise_s))
-        if isfinite(answer.uncertainty):
+        if answer.uncertainty > KNOWN and (clocks := answer.tells_most_mhz[: asked.count]):
+            return _begin_next(case, plan, next_sweep(sweep, clocks, spec.iteration_time_noise_s))
+        if not isfinite(answer.uncertainty) and sweep.origin is not None and spec.origin != sweep.origin:
+            spec, origin = (
+                _measured(case, plan, sweep),
+                reuse.refused(sweep.origin.profile, "nothing can be planned on it"),
+            )
+            more = _clocks_left(case, sweep, _blocks_left(case, sweep, spec))
+            if anew := _without_earlier(case, sweep, origin, more, spec.iteration_time_noise_s):
+                return _begin_next(case, plan, anew)
+            spec = spec.model_copy(update={"origin": origin})
+        spec = with_delays(spec, answer.delays)
+        if isfinite(answer.uncertainty) and spec.frontier_uncertainty is None:
             spec = spec.model_copy(update={"frontier_uncertainty": figure(answer.uncertainty)})
+    if setbacks.tries(case, setbacks.PROFILING):
+        case.story.note(setback=None)
     name = _profile_name(case.job.name, case.topology)
     old = next((one for one in case.seen.profiles if one.name == name), None)
     return StoredProfile(name, spec, case.job.uid, old.version if old else None)
+
+
+def _without_earlier(case: ReadyCase, sweep: Sweep, origin: Origin | None, count: int, noise_s: float) -> Sweep | None:
+    """The round with which a sweep goes on once an earlier profile has turned out not to hold: what a first round has,
+    but for what the check has measured; None where it does hold, or no more may be measured."""
+    if origin is None or origin.reuse is not Reuse.REFUSED:
+        return None
+    gang, allowed = case.gang, case.seen.spec.profiling.max_slowdown_percent / 100
+    clocks = choose_clocks(gang.supported_clocks_mhz(), gang.default_clock_mhz, FIRST_CLOCKS, allowed)
+    lower = [clock for clock in clocks[1:] if clock not in swept(sweep)][: max(0, count)]
+    blocks = make_sweep((*clocks[:1], *lower), 1, case.job.uid).clocks_mhz
+    following = next_sweep(sweep, blocks, noise_s).model_copy(update={"origin": origin})
+    return following if lower else None
 
 
 def _blocks_left(case: ReadyCase, sweep: Sweep, spec: EnergyProfileSpec) -> int:
@@ -130,21 +196,21 @@ def _blocks_left(case: ReadyCase, sweep: Sweep, spec: EnergyProfileSpec) -> int:
 
 
 def survey_request(
-    inputs: str, gang: Gang, spec: EnergyProfileSpec, delays: Delays, sweep: Sweep, count: int
+    inputs: str, gang: Gang, topology: Topology, spec: EnergyProfileSpec, sweep: Sweep, count: int
 ) -> SurveyRequest:
-    """What the planner is asked between two rounds: clocks between those known, for the next one."""
+    """What the planner is asked between two rounds and after the last: clocks between those known, for the next."""
     known, supported = set(swept(sweep)), gang.supported_clocks_mhz()
-    lowest = min(clock for clock in known if clock)
+    lowest = min(point.clock_mhz for stage in spec.stages for kind in stage.kinds for point in kind.points)
+    is_predicted = sweep.earlier or (sweep.origin and sweep.origin.reuse is Reuse.CHECKED)
+    between = (clock for clock in supported if lowest < clock < spec.default_clock_mhz and clock not in known)
     return SurveyRequest(
         inputs=inputs,
         profile=spec,
-        orders=tuple(delays.exchanges.written(executed(rank)) for rank in gang.pipeline()),
-        delays=delays,
+        orders=tuple(labels(rank) for rank in gang.pipeline()),
+        iterations=some_pipelines(gang, topology),
         supported_clocks_mhz=supported,
-        newest_mhz=sweep.clocks_mhz if sweep.earlier else (),
-        candidates_mhz=tuple(
-            clock for clock in supported if lowest < clock < spec.default_clock_mhz and clock not in known
-        ),
+        newest_mhz=sweep.clocks_mhz if is_predicted else (),
+        candidates_mhz=tuple(between) if count else (),
         count=count,
     )
 
@@ -188,6 +254,7 @@ def _tell(case: ReadyCase, spec: JobPlanSpec) -> EnergyPlanStatus:
         elif block == earlier:
             message = f"The sweep of clocks goes on at iteration {spec.activate_at}; the job is at {at}."
     block = min(block, total)
+    message = f"{message} {reuse.in_words(spec.sweep.origin)}".strip()
     case.story.tell("Profiled", False, "Sweeping", message)
     return case.story.end(Phase.PROFILING, message, progress=f"{block}/{total} blocks")
 

@@ -34,7 +34,7 @@ _AGAIN_S: Final = 1.0
 
 def excessive_slowdown(case: Case, spec: JobPlanSpec, ranks: tuple[RankReport, ...]) -> Estimate | None:
     """The slowdown of a plan, where its 95% interval is beyond what is allowed and the margin; None if it isn't."""
-    measured = measured_savings(spec.hash, ranks, newest=_RECENT)
+    measured = measured_savings(spec.hash, ranks, newest=_RECENT, join=case.join)
     if measured is None or measured.slowdown.ci95_low <= case.allowed_slowdown + MARGIN:
         return None
     return measured.slowdown

@@ -2,8 +2,8 @@
 
 Whatever goes wrong, a slow API server or a fault of ours, the answer is an unpatched pod and a warning; the pod then
 trains as if there were no Joulepath. Two things are looked up, briefly and with a short memory, since a gang's pods
-come together: the annotation of the owning job, and the Pod Security level of the namespace. Where injection is stopped
-is known already.
+come together: the annotation of the job, by way of what it has made, and the Pod Security level of the namespace. Where
+injection is stopped is known already.
 """
 
 from __future__ import annotations
@@ -22,12 +22,11 @@ from typing import Any, Final, Generic, TypeVar, cast
 
 from aiohttp import web
 
-from joulepath_crds import ANNOTATION
+from joulepath_crds import ANNOTATION, JobName, controller, maker
 from joulepath_operator.control.api import Api
 from joulepath_operator.facts.labels import FORBIDDING_LEVELS
-from joulepath_operator.facts.names import NamespacedName, Resource
 from joulepath_operator.injection.patch import Outcome, inject
-from joulepath_operator.jobs.kinds import owning_job
+from joulepath_operator.jobs.kinds import JOB_KINDS
 from joulepath_operator.pulse import Pulse
 from joulepath_operator.webhook.connections import Connections
 from joulepath_operator.webhook.stops import Stops
@@ -51,31 +50,35 @@ V = TypeVar("V")
 
 
 class Webhook:
-    """`annotations` tells those of a job by resource and name, `levels` the Pod Security level of a namespace."""
+    """`metadata` tells that of a job in a namespace, `levels` the Pod Security level of a namespace."""
 
     def __init__(
         self,
         gpu_resources: Sequence[str],
         stops: Stops,
-        annotations: Callable[[tuple[Resource, NamespacedName]], Awaitable[Mapping[str, str]]],
+        metadata: Callable[[tuple[str, JobName]], Awaitable[Mapping[str, Any]]],
         levels: Callable[[str], Awaitable[str | None]],
     ) -> None:
         self.stops = stops
         self._turn = asyncio.Semaphore(_AT_ONCE)
         self._gpu_resources = gpu_resources
-        self._annotations, self._levels = _Remembered(annotations), _Remembered(levels)
+        self._metadata, self._levels = _Remembered(metadata), _Remembered(levels)
 
     @classmethod
     def of(cls, api: Api, gpu_resources: Sequence[str]) -> Webhook:
         """Looks up by an API whose own timeout should be `LOOKUP_TIMEOUT_S`."""
 
-        def annotations(job: tuple[Resource, NamespacedName]) -> Mapping[str, str]:
-            return (api.get(*job) or {}).get("metadata", {}).get("annotations") or {}
+        resources = {kind.resource.kind: kind.resource for kind in JOB_KINDS}
+
+        def metadata(job: tuple[str, JobName]) -> Mapping[str, Any]:
+            namespace, named = job
+            found: Mapping[str, Any] = api.get(resources[named.kind.kind], (namespace, named.name)) or {}
+            return found.get("metadata") or {}
 
         return cls(
             gpu_resources,
             Stops(api.stops),
-            lambda job: asyncio.to_thread(annotations, job),
+            lambda job: asyncio.to_thread(metadata, job),
             lambda namespace: asyncio.to_thread(lambda: api.admission(namespace).level),
         )
 
@@ -104,11 +107,7 @@ class Webhook:
 
     async def _decide(self, request: Mapping[str, Any]) -> Outcome:
         pod, namespace = request["object"], request["namespace"]
-        owner = owning_job(pod)
-        if owner is None:
-            return Outcome()
-        resource, job = owner
-        if ANNOTATION not in await self._annotations((resource, (namespace, job))):
+        if not await self._asks(namespace, controller(pod["metadata"])):
             return Outcome()
         if (level := await self._levels(namespace)) in FORBIDDING_LEVELS:
             return Outcome(obstacles=(f"Pod Security level {level} forbids hostPath",))
@@ -117,6 +116,16 @@ class Webhook:
         if outcome.patch and (why := self.stops.obstacle(namespace, outcome.starts_first, dry_run)):
             return Outcome(obstacles=(why,))
         return outcome
+
+    async def _asks(self, namespace: str, job: JobName | None) -> bool:
+        """Whether a job asks for a plan; where another has made it, whether that one does."""
+        annotations: Mapping[str, str] = {}
+        while job is not None:
+            metadata = await self._metadata((namespace, job))
+            if metadata.get("uid") != job.uid:
+                return False
+            annotations, job = metadata.get("annotations") or {}, maker(job.kind, metadata)
+        return ANNOTATION in annotations
 
     async def _mutate(self, request: web.Request) -> web.Response:
         if (size := request.content_length or 0) > _BODY_BYTES:

@@ -11,6 +11,7 @@ import csv
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from io import StringIO
+from math import inf
 from os import PathLike
 from typing import Final, NamedTuple
 
@@ -24,6 +25,12 @@ __all__ = ["Row", "read_rows"]
 _KINDS: Final = {**{name: kind for kind, name in KIND_NAMES.items()}, **{kind.lower(): kind for kind in KINDS}}
 _COLUMNS: Final = ("stage", "instruction", "frequency", "time", "energy")
 _WHOLE: Final = ("stage", "frequency")
+_WANTED: Final = {
+    "stage": "a whole number",
+    "frequency": "a whole number of MHz",
+    "time": "a number of seconds above 0, with a point before its decimals",
+    "energy": "a number of joules above 0, with a point before its decimals",
+}
 _LOAD: Final = "load"
 
 
@@ -55,7 +62,7 @@ def read_rows(
         header = [name.strip() for name in next(reader, ())]
         _check_header(path, header)
         further = tuple(name for name in header if name not in _COLUMNS)
-        found, loads = [], 0
+        found, loads, lines = [], 0, dict[object, int]()
         for cells in reader:
             where = f"{path}, line {reader.line_num}"
             if not any(map(str.strip, cells)):
@@ -69,7 +76,12 @@ def read_rows(
             if row.get("instruction", "").strip().lower() == _LOAD:
                 loads += 1
             else:
-                found.append(_row(where, row, further))
+                found.append(one := _row(where, row, further))
+                if (first := lines.setdefault((one[:3], one.rest), reader.line_num)) != reader.line_num:
+                    raise ProfileError(
+                        f"{where}: stage {one.stage} {one.kind} at {one.clock_mhz} MHz is given twice, first in line "
+                        f"{first}; keep one row per clock."
+                    )
     except csv.Error as error:
         raise ProfileError(f"{path} is no CSV ({error}); export it as text with commas between columns.") from None
     if loads:
@@ -106,12 +118,12 @@ def _number(text: str | None, column: str, where: str) -> float:
         value = float(text or "")
         if "_" in (text or "") or (column in _WHOLE and not value.is_integer()):
             raise ValueError
+        if column not in _WHOLE and not 0 < value < inf:
+            raise ValueError
         return value
     except ValueError:
-        unit = " of MHz" if column == "frequency" else ""
-        wanted = f"a whole number{unit}" if column in _WHOLE else "a number, with a point before its decimals"
         given = "missing" if text is None else quoted(text)
-        raise ProfileError(f"{where}: {column} is {given}; it must be {wanted}.") from None
+        raise ProfileError(f"{where}: {column} is {given}; it must be {_WANTED[column]}.") from None
 
 
 def _best(
@@ -123,8 +135,8 @@ def _best(
 ) -> list[Row]:
     """Of each clock the row of least effective energy, where further columns tell several rows of it apart."""
     ways = Counter(row[:3] for row in rows)
-    if len(ways) == len(rows) or any(count > 1 for count in Counter((row[:3], row.rest) for row in rows).values()):
-        return list(rows)  # one for each clock, or the very same twice, which the profile refuses
+    if len(ways) == len(rows):
+        return list(rows)
     cheapest: dict[tuple[int, str, int], Row] = {}
     for row in sorted(rows, key=lambda row: row.energy_j - wait_power_w(row.clock_mhz) * row.time_s):
         cheapest.setdefault(row[:3], row)

@@ -31,7 +31,9 @@ class ApiDouble:
         self.beats = 0
         """How often the Lease was renewed."""
         self.jobs: dict[str, dict[str, str]] = {}
-        """Annotations of PyTorchJobs, by their paths."""
+        """Annotations of jobs, by their paths."""
+        self.made_by: dict[str, dict[str, str]] = {}
+        """The controllers of jobs, by the paths of these."""
         self.job_reads: list[tuple[str, str]] = []
         """Path and accepted type of each read of a job."""
         self.job_reads_fail = False
@@ -56,7 +58,7 @@ def api_double() -> Iterator[ApiDouble]:
             if "watch" in asked:
                 self._watch(asked)
                 return
-            if "/pytorchjobs/" in self.path:
+            if "/namespaces/" in self.path:
                 self._read_job()
                 return
             double.lists += 1
@@ -64,12 +66,15 @@ def api_double() -> Iterator[ApiDouble]:
             if "as=PartialObjectMetadata;" in accepts:  # of a list, the API server gives another kind
                 self.answer(406, {})
                 return
-            double.lists_in_full += "as=PartialObjectMetadataList;" not in accepts
+            whole = "as=PartialObjectMetadataList;" not in accepts
+            double.lists_in_full += whole
             double.selectors.add(asked.get("labelSelector", ""))
             if double.lists_fail:
                 self.answer(503, {})
             else:
-                self.answer(200, {"items": double.plans, "metadata": {"resourceVersion": "1"}})
+                self.answer(
+                    200, {"items": double.plans or ([] if whole else None), "metadata": {"resourceVersion": "1"}}
+                )
 
         def _read_job(self) -> None:
             double.job_reads.append((self.path, self.headers["Accept"]))
@@ -78,7 +83,9 @@ def api_double() -> Iterator[ApiDouble]:
                 self.answer(503, {})
             elif self.path in double.jobs:
                 name = self.path.rpartition("/")[2]
-                metadata = {"name": name, "uid": f"uid-{name}", "annotations": double.jobs[self.path]}
+                metadata: dict[str, Any] = {"name": name, "uid": f"uid-{name}", "annotations": double.jobs[self.path]}
+                if (maker := double.made_by.get(self.path)) is not None:
+                    metadata["ownerReferences"] = [{"controller": True, **maker}]
                 self.answer(200, {"kind": "PartialObjectMetadata", "metadata": metadata})
             else:
                 self.answer(404, {})

@@ -131,10 +131,55 @@ def test_pods_that_do_not_ask_for_it_get_none(node: Node, pod: Came, jobs: dict[
     assert injector.hear() == Answer("uid-0")
 
 
-def test_a_pod_without_a_gpu_gets_none(node: Node) -> None:
+def test_a_pod_without_a_gpu_gets_none_and_does_not_wait_for_the_api_server(node: Node) -> None:
     node.held = {"pod-0": {"pytorch": ()}, "pod-1": {"pytorch": ("GPU-0",)}}
+    node.api.job_reads_hang.clear()
     injector = node.injector()
     injector.tell(POD)
+    assert injector.hear() == Answer("uid-0")
+
+
+PLAIN = {"batch.kubernetes.io/job-name": "set-part-0"}
+OF_A_SET = {**PLAIN, "jobset.sigs.k8s.io/jobset-name": "set"}
+PLAIN_JOB = "/apis/batch/v1/namespaces/ns/jobs/set-part-0"
+JOB_SET = "/apis/jobset.x-k8s.io/v1alpha2/namespaces/ns/jobsets/set"
+TRAIN_JOB = "/apis/trainer.kubeflow.org/v1alpha1/namespaces/ns/trainjobs/train"
+BY_TRAIN_JOB = {"apiVersion": "trainer.kubeflow.org/v1alpha1", "kind": "TrainJob", "name": "train", "uid": "uid-train"}
+
+
+@pytest.mark.parametrize(
+    ("labels", "jobs", "made_by", "topmost"),
+    [
+        (PLAIN, {PLAIN_JOB: WANTED}, {}, "set-part-0"),
+        (OF_A_SET, {JOB_SET: WANTED, PLAIN_JOB: {}}, {}, "set"),
+        (OF_A_SET, {TRAIN_JOB: WANTED, JOB_SET: {}}, {JOB_SET: BY_TRAIN_JOB}, "train"),
+    ],
+    ids=["Job", "JobSet", "TrainJob"],
+)
+def test_a_pod_is_of_the_topmost_job_and_asks_by_the_annotation_of_that(
+    node: Node, labels: dict[str, str], jobs: dict[str, Any], made_by: dict[str, Any], topmost: str
+) -> None:
+    node.api.jobs, node.api.made_by = jobs, made_by
+    injector = node.injector()
+    injector.tell(replace(POD, labels=labels))
+    assert injector.hear() == Answer("uid-0", ("pytorch",))
+    assert (located(node).job, located(node).job_uid) == (topmost, f"uid-{topmost}")
+
+
+@pytest.mark.parametrize(
+    "jobs", [{JOB_SET: WANTED, TRAIN_JOB: {}}, {JOB_SET: WANTED}], ids=["not annotated", "not there"]
+)
+def test_the_annotation_of_what_a_job_has_made_counts_for_nothing(node: Node, jobs: dict[str, Any]) -> None:
+    node.api.jobs, node.api.made_by = jobs, {JOB_SET: BY_TRAIN_JOB}
+    injector = node.injector()
+    injector.tell(replace(POD, labels=OF_A_SET))
+    assert injector.hear() == Answer("uid-0")
+
+
+def test_a_job_of_another_uid_than_its_set_names_has_not_made_it(node: Node) -> None:
+    node.api.jobs, node.api.made_by = {JOB_SET: {}, TRAIN_JOB: WANTED}, {JOB_SET: {**BY_TRAIN_JOB, "uid": "before"}}
+    injector = node.injector()
+    injector.tell(replace(POD, labels=OF_A_SET))
     assert injector.hear() == Answer("uid-0")
 
 
@@ -262,8 +307,8 @@ def refused(locate: Callable[[], JobPod]) -> str:
     return error.value.code
 
 
-def never(namespace: str, name: str) -> None:
-    raise AssertionError("no pod is read of the API server")
+def never(namespace: str, name: object) -> None:
+    raise AssertionError("no pod is read of the API server", name)
 
 
 def located(node: Node, uid: str = "uid-0", gpu: str = "GPU-0") -> JobPod:
@@ -272,7 +317,7 @@ def located(node: Node, uid: str = "uid-0", gpu: str = "GPU-0") -> JobPod:
 
 def pods_of(node: Node) -> ClusterPods:
     told = ToldPods(node.registry, node.jobs)
-    return ClusterPods(node.kubelet, never, lambda one: told if told.knows(one) else None)
+    return ClusterPods(node.kubelet, never, never, lambda one: told if told.knows(one) else None)
 
 
 def test_a_pod_that_the_injector_told_of_is_found_without_reading_any_pod(node: Node) -> None:

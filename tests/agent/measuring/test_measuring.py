@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Collection
 from dataclasses import replace
 from functools import partial
 from itertools import pairwise
@@ -54,7 +55,9 @@ def told(iteration: TimedIteration) -> tuple[InstructionSpan, ...]:
     return tuple(sorted(spans, key=lambda span: span.begin_s))
 
 
-def counter(done: list[TimedIteration], period_s: float, jitter_s: float, chance: random.Random) -> Trace:
+def counter(
+    done: list[TimedIteration], period_s: float, jitter_s: float, chance: random.Random, tail_w: float = POWER_W[""]
+) -> Trace:
     """What an energy counter with this period shows of them, each edge seen up to the jitter late or early."""
     times, joules = [done[0].begin_s], [0.0]
     for iteration in done:
@@ -65,7 +68,7 @@ def counter(done: list[TimedIteration], period_s: float, jitter_s: float, chance
                 joules.append(joules[-1] + POWER_W[kind] * (upto - now))
                 now = upto
         times.append(iteration.begin_s + iteration.period_s)
-        joules.append(joules[-1] + POWER_W[""] * (times[-1] - now))
+        joules.append(joules[-1] + tail_w * (times[-1] - now))
     edges = np.arange(times[0], times[-1] + 2 * period_s, period_s)
     seen = edges + np.array([chance.uniform(-jitter_s, jitter_s) for _ in edges])
     return Trace(seen, np.interp(edges, times, joules), np.full(len(edges), max(jitter_s, 1e-4)))
@@ -76,7 +79,7 @@ def test_the_regression_recovers_power_by_kind_and_of_waiting(seed: int) -> None
     chance = random.Random(seed)
     done = iterations(12, chance)
     run = Run(Applied(Arm.SWEEP, 0, "h", 900, 12), False, tuple(done))
-    windows = energy_windows(run, counter(done, 0.1, 0.0005, chance), 0.02, MOST_CELLS)
+    windows = energy_windows(run.counted, counter(done, 0.1, 0.0005, chance), 0.02, MOST_CELLS)
     assert windows is not None
     fit = fit_power([windows])
     assert fit.power_w[2, "F"] == pytest.approx(POWER_W["F"], rel=0.03)
@@ -94,7 +97,7 @@ def test_an_instruction_that_takes_no_time_draws_about_what_all_do_and_disturbs_
     empty = [InstructionSpan("I", 2, number, 0.0, 0.0) for number in range(4)]
     with_it = [replace(one, spans=steps.spans((*empty, *told(one)))) for one in done]
     run = Run(Applied(Arm.SWEEP, 0, "h", 900, 12), False, tuple(with_it))
-    windows = energy_windows(run, counter(done, 0.1, 0.0005, chance), 0.02, MOST_CELLS)
+    windows = energy_windows(run.counted, counter(done, 0.1, 0.0005, chance), 0.02, MOST_CELLS)
     assert windows is not None
     fit = fit_power([windows])
     assert fit.power_w[2, "F"] == pytest.approx(POWER_W["F"], rel=0.03)
@@ -109,7 +112,7 @@ def test_a_host_so_busy_that_its_edges_come_late_measures_no_power_of_nothing_an
         chance = random.Random(seed)
         done = iterations(3, chance)
         run = Run(Applied(Arm.SWEEP, 0, "h", 900, 3), False, tuple(done))
-        windows = energy_windows(run, counter(done, 0.1, 0.09, chance), 0.02, MOST_CELLS)
+        windows = energy_windows(run.counted, counter(done, 0.1, 0.09, chance), 0.02, MOST_CELLS)
         assert windows is not None
         fit = fit_power([windows])
         for regressor, power_w in fit.power_w.items():
@@ -144,7 +147,7 @@ def test_seconds_by_kind_and_window_are_those_of_a_plain_count(records: list[Any
     done = tuple(TimedIteration(n + 1, float(n), 1.0, known.spans(spans)) for n, spans in enumerate(records))
     times = np.sort(edges)
     trace = Trace(times, times * 100.0, np.full(len(times), 1e-4))
-    found = energy_windows(Run(Applied(Arm.DEFAULT), True, done), trace, 0.0, MOST_CELLS)
+    found = energy_windows(done, trace, 0.0, MOST_CELLS)
     counted = [at for at in times.tolist() if at <= len(done)]
     assert (found is None) == (len(counted) < 2)
     if found is not None:
@@ -174,7 +177,7 @@ def work_of(stages: int, microbatches: int) -> int:
     done = tuple(TimedIteration(n, float(n), 1.0, counted) for n in range(1, 9))
     edges = np.arange(1.0, 9.0)
     Counted.work = 0
-    windows = energy_windows(Run(Applied(Arm.DEFAULT), True, done), Trace(edges, edges, edges), 0.0, MOST_CELLS)
+    windows = energy_windows(done, Trace(edges, edges, edges), 0.0, MOST_CELLS)
     assert windows is not None
     return Counted.work
 
@@ -188,7 +191,7 @@ def test_a_rank_that_never_waits_tells_nothing_of_waiting() -> None:
     spans = tuple(InstructionSpan(name[0], 2, int(name[1:]), 0.07 * i, 0.07 * (i + 1)) for i, name in enumerate(ORDER))
     done = [TimedIteration(n, 10 + 0.56 * n, 0.56, KnownSteps().spans(spans)) for n in range(1, 9)]
     run = Run(Applied(Arm.SWEEP, 0, "h", 900, 8), False, tuple(done))
-    windows = energy_windows(run, counter(done, 0.1, 0.0005, random.Random(1)), 0.0, MOST_CELLS)
+    windows = energy_windows(run.counted, counter(done, 0.1, 0.0005, random.Random(1)), 0.0, MOST_CELLS)
     assert windows is not None
     assert set(fit_power([windows]).power_w) == {(2, "F"), (2, "B")}
 
@@ -220,24 +223,30 @@ def play(
     lost: int = -1,
     late: int = 0,
     unseen: int = -1,
+    evaluates: Collection[int] = (),
+    cut: bool = False,
 ) -> None:
-    """Lets a history see iterations as a rank does; one may be spoiled, a record may be lost, all may be late.
+    """Lets a history see iterations as a rank does; one may be spoiled, a record may be lost, all may be late. After
+    some it evaluates, or `cut` short by that.
 
     The markers of `unseen` are seen with the begin of the next one only.
     """
     for at, iteration in enumerate(done):
         begun = iteration.begin_s if iteration.number != unseen else done[at + 1].begin_s
-        history.begin(iteration.number, applied, begun, spoiled_before=iteration.number - 1 == spoiled)
+        before = iteration.number - 1
+        was_cut = cut and before in evaluates
+        history.begin(iteration.number, applied, begun, spoiled_before=before == spoiled, cut_before=was_cut)
         for span in told(iteration):
             for event, offset_s in ((MarkerEvent.BEGIN, span.begin_s), (MarkerEvent.END, span.end_s)):
                 entry = MarkerEntry(0, iteration.number, event, span.kind, span.stage, span.microbatch)
                 history.mark([(entry, begun if iteration.number == unseen else begun + offset_s + 0.0003)])
         for ready in done[max(0, at - late) : at + 1 - late] if at < len(done) - 1 else done[max(0, at - late) :]:
-            if ready.number != lost:
-                history.record(IterationRecord(ready.number, ready.period_s - 0.002, ready.period_s, told(ready)))
+            if ready.number != lost and not (cut and ready.number in evaluates):
+                period_s = 0.0 if ready.number in evaluates else ready.period_s
+                history.record(IterationRecord(ready.number, ready.period_s - 0.002, period_s, told(ready)))
 
 
-def history_of(length: int, **faults: int) -> History:
+def history_of(length: int, **faults: Any) -> History:
     """A block of this length amid iterations at default clocks."""
     chance = random.Random(3)
     done = iterations(length + 16, chance)
@@ -297,6 +306,40 @@ def test_records_of_a_host_that_runs_ahead_come_late_and_count(length: int, late
 
 def test_a_block_that_was_spoiled_is_not_reported() -> None:
     assert not history_of(5, spoiled=9).blocks
+
+
+@pytest.mark.parametrize("cut", [False, True])
+@pytest.mark.parametrize("arm", [Arm.CONTROL, Arm.SWEEP])
+def test_evaluations_every_fourth_iteration_leave_no_trace_in_what_is_measured(arm: Arm, cut: bool) -> None:
+    chance, evaluation_s = random.Random(3), 2.0
+    done, evaluates = iterations(60, chance), range(4, 60, 4)
+    late_s = 0.0
+    for at, one in enumerate(done):
+        longer_s = evaluation_s if one.number in evaluates else 0.0
+        done[at] = replace(one, begin_s=one.begin_s + late_s, period_s=one.period_s + longer_s)
+        late_s += longer_s
+    history, mhz = History(), 900 if arm is Arm.SWEEP else 0
+    play(history, done[:10], Applied(Arm.DEFAULT), evaluates=evaluates, cut=cut)
+    play(history, done[10:50], Applied(arm, 0, "h", mhz, 40), evaluates=evaluates, cut=cut)
+    play(history, done[50:], Applied(Arm.DEFAULT), evaluates=evaluates, cut=cut)
+    trace = counter(done, 0.1, 0.0, chance, tail_w=350.0)
+    assert history.digest(lambda: trace)
+    usual_s = max(one.period_s for one in done if one.number not in evaluates)
+    assert history.control_time_s <= usual_s
+    assert history.usual_tail_s == pytest.approx(0.002)
+    assert history.iteration_time_s <= usual_s
+    (block,) = history.blocks
+    counted = [one for one in done[11:50] if one.number not in evaluates and one.number - 1 not in evaluates]
+    counted = [one for one in counted if arm is Arm.SWEEP or one.number != 50]
+    period_s = sum(one.period_s for one in counted) / len(counted)
+    busy_j, busy_s = 4 * sum(SECONDS[kind] * POWER_W[kind] for kind in "FB"), 4 * sum(SECONDS.values())
+    assert block.iterations == len(counted)
+    assert block.iteration_time_s == pytest.approx(period_s)
+    assert block.energy_per_iteration_j == pytest.approx(busy_j + (period_s - busy_s) * POWER_W[""], rel=0.01)
+    (wait,) = (one.power_w for one in history.measured().waits if one.clock_mhz == mhz)
+    assert wait == pytest.approx(POWER_W[""], rel=0.1)
+    powers = {one.kind: one.power_w for one in history.measured().instructions if one.clock_mhz == mhz}
+    assert powers == pytest.approx({kind: POWER_W[kind] for kind in "FB"}, rel=0.05)
 
 
 def test_a_block_in_which_somebody_else_set_the_clock_is_not_compared_and_the_others_are() -> None:

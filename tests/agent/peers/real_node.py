@@ -42,7 +42,7 @@ def namespace(cluster: RealCluster) -> Iterator[str]:
 def cluster_pods(cluster: RealCluster, root: Path, namespace: str) -> ClusterPods:
     """What the node's agent asks."""
     api = NodeApi(api_server(cluster.kubeconfig), NODE, namespace)
-    return ClusterPods(root / "var/lib/kubelet/pod-resources/kubelet.sock", api.read_pod)
+    return ClusterPods(root / "var/lib/kubelet/pod-resources/kubelet.sock", api.read_pod, api.read_job)
 
 
 def decisions(

@@ -15,6 +15,7 @@ from joulepath_agent.peers.ownership import ApiPods, ClusterPods, own_pod
 from joulepath_agent.peers.podresources import Held, held_devices
 from joulepath_clocks.peers.peer import JobPod
 from joulepath_clocks.peers.refusal import PeerRefusedError
+from joulepath_rules import JobName
 
 GPU, RESOURCE = "GPU-1", "nvidia.com/gpu"
 GPUS = (NodeGpu("GPU-0", 0, 1, mig=False), NodeGpu(GPU, 1, 0, mig=False))
@@ -70,11 +71,33 @@ def api(**pods: Mapping[str, Any]) -> Callable[[str, str], Mapping[str, Any] | N
     return lambda namespace, name: pods.get(name.replace("-", "_"))
 
 
+def owned_by(version: str, kind: str, name: str) -> dict[str, Any]:
+    """A reference to a controller."""
+    return {"controller": True, "apiVersion": version, "kind": kind, "name": name, "uid": f"{name}-uid"}
+
+
+def jobs(**owners: dict[str, Any] | None) -> Callable[[str, JobName], Mapping[str, Any] | None]:
+    """An API that knows these jobs, by kind, and who has made each."""
+
+    def read(namespace: str, job: JobName) -> Mapping[str, Any] | None:
+        if job.kind.kind not in owners:
+            return None
+        owner = owners[job.kind.kind]
+        return {"name": job.name, "uid": job.uid, "ownerReferences": [owner] if owner else None}
+
+    return read
+
+
+def unread(namespace: str, job: JobName) -> Mapping[str, Any] | None:
+    """An API that isn't asked."""
+    raise AssertionError(job)
+
+
 def body(uid: str = "uid-0", phase: str = "Running", **changes: Any) -> dict[str, Any]:
     """A pod of a job."""
     owners = [
         {"kind": "X", "name": "x", "uid": "x"},
-        {"controller": True, "kind": "PyTorchJob", "name": "job", "uid": "job-uid"},
+        owned_by("kubeflow.org/v1", "PyTorchJob", "job"),
     ]
     metadata = {"name": "pod-0", "namespace": "ns", "uid": uid, "ownerReferences": owners, **changes}
     return {"metadata": metadata, "status": {"phase": phase}}
@@ -95,12 +118,41 @@ def test_the_kubelet_tells_which_devices_containers_hold(kubelet: Callable[[byte
 @pytest.mark.parametrize("device", [GPU, "nvidia0"])
 def test_a_pod_stands_where_its_controller_says(kubelet: Callable[[bytes], Path], device: str) -> None:
     path = kubelet(pod("pod-0", device))
-    assert ClusterPods(path, api(pod_0=body()))("uid-0", GPU, GPUS) == JobPod("ns", "pod-0", "uid-0", "job", "job-uid")
+    assert ClusterPods(path, api(pod_0=body()), unread)("uid-0", GPU, GPUS) == JobPod(
+        "ns", "pod-0", "uid-0", "job", "job-uid"
+    )
+
+
+_JOB = owned_by("batch/v1", "Job", "part-0")
+_JOB_SET = owned_by("jobset.x-k8s.io/v1alpha2", "JobSet", "set")
+_TRAIN_JOB = owned_by("trainer.kubeflow.org/v1alpha1", "TrainJob", "train")
+
+
+@pytest.mark.parametrize(
+    ("made", "topmost"),
+    [
+        ({"Job": None}, "part-0"),
+        ({"Job": owned_by("batch/v1", "CronJob", "nightly")}, "part-0"),
+        ({"Job": _JOB_SET, "JobSet": None}, "set"),
+        ({"Job": _JOB_SET, "JobSet": _TRAIN_JOB}, "train"),
+        ({"Job": _JOB_SET, "JobSet": _JOB}, "set"),  # nothing is made by what it makes
+    ],
+    ids=["a Job", "somebody else's", "a JobSet's", "a TrainJob's", "in a circle"],
+)
+def test_a_pod_belongs_to_the_topmost_job(made: dict[str, Any], topmost: str) -> None:
+    pods = ApiPods(api(pod_0=body(ownerReferences=[_JOB])), jobs(**made))
+    found = own_pod("uid-0", GPU, GPUS, (HELD,), pods)
+    assert (found.job, found.job_uid) == (topmost, f"{topmost}-uid")
+
+
+def test_a_pod_whose_job_is_gone_belongs_to_none() -> None:
+    with pytest.raises(PeerRefusedError, match="NoJob: Job part-0 isn't there any more"):
+        own_pod("uid-0", GPU, GPUS, (HELD,), ApiPods(api(pod_0=body(ownerReferences=[_JOB])), jobs()))
 
 
 def test_a_claim_is_a_gpu_as_well(kubelet: Callable[[bytes], Path]) -> None:
     path = kubelet(claiming_pod("pod-0", "gpu.nvidia.com", "gpu-0"))
-    assert ClusterPods(path, api(pod_0=body()))("uid-0", GPU, GPUS).name == "pod-0"
+    assert ClusterPods(path, api(pod_0=body()), unread)("uid-0", GPU, GPUS).name == "pod-0"
 
 
 @pytest.mark.parametrize(
@@ -117,23 +169,26 @@ def test_part_of_a_gpu_is_refused_with_the_reason(
     kubelet: Callable[[bytes], Path], device: str, claimed: str, code: str, why: str
 ) -> None:
     with pytest.raises(PeerRefusedError, match=f"^{code}: .*{why}") as refused:
-        ClusterPods(kubelet(pod("pod-0", device)), api(pod_0=body()))("uid-0", claimed, GPUS)
+        ClusterPods(kubelet(pod("pod-0", device)), api(pod_0=body()), unread)("uid-0", claimed, GPUS)
     assert not refused.value.final
 
 
 def test_the_mig_instances_of_another_gpu_disturb_nobody(kubelet: Callable[[bytes], Path]) -> None:
     path = kubelet(pod("pod-0", GPU) + pod("pod-1", "MIG-1b2c", "nvidia1/gi1"))
-    assert ClusterPods(path, api(pod_0=body()))("uid-0", GPU, GPUS).name == "pod-0"
+    assert ClusterPods(path, api(pod_0=body()), unread)("uid-0", GPU, GPUS).name == "pod-0"
 
 
 def test_a_silent_kubelet_refuses_for_now(tmp_path: Path) -> None:
     with pytest.raises(PeerRefusedError, match="Unanswered"):
-        ClusterPods(tmp_path / "none.sock", api())("uid-0", GPU, GPUS)
+        ClusterPods(tmp_path / "none.sock", api(), unread)("uid-0", GPU, GPUS)
 
 
 def test_the_gpu_of_a_pod_that_has_ended_is_its_successors() -> None:
     held = (Held("ns", "old", "c", RESOURCE, GPU), HELD)
-    assert own_pod("uid-0", GPU, GPUS, held, ApiPods(api(old=body("uid-9", "Succeeded"), pod_0=body()))).name == "pod-0"
+    assert (
+        own_pod("uid-0", GPU, GPUS, held, ApiPods(api(old=body("uid-9", "Succeeded"), pod_0=body()), unread)).name
+        == "pod-0"
+    )
 
 
 @pytest.mark.parametrize(
@@ -156,7 +211,7 @@ def test_whoever_does_not_hold_the_gpu_alone_is_refused(
     held: tuple[Held, ...], pods: dict[str, Any], code: str
 ) -> None:
     with pytest.raises(PeerRefusedError) as refused:
-        own_pod("uid-0", GPU, GPUS, held, ApiPods(api(**pods)))
+        own_pod("uid-0", GPU, GPUS, held, ApiPods(api(**pods), unread))
     assert refused.value.code == code
 
 
@@ -168,12 +223,12 @@ def test_a_pod_that_still_has_its_gpu_alone_is_told_so_by_the_kubelet_only(kubel
         raise AssertionError("the API server isn't asked")
 
     path = kubelet(pod("pod-0", GPU) + pod("pod-1", "GPU-0"))
-    assert ClusterPods(path, never).part(OWN, GPU, GPUS) == ""
+    assert ClusterPods(path, never, unread).part(OWN, GPU, GPUS) == ""
 
 
 def test_a_pod_learns_when_its_gpu_is_given_to_another_as_well(kubelet: Callable[[bytes], Path]) -> None:
     path = kubelet(claiming_pod("pod-0", "gpu.nvidia.com", "gpu-0") + claiming_pod("pod-1", "gpu.nvidia.com", "gpu-0"))
-    assert ClusterPods(path, api(**_BOTH)).part(OWN, GPU, GPUS).startswith("SharedGpu")
+    assert ClusterPods(path, api(**_BOTH), unread).part(OWN, GPU, GPUS).startswith("SharedGpu")
 
 
 @pytest.mark.parametrize(
@@ -183,12 +238,12 @@ def test_a_pod_learns_when_its_gpu_is_given_to_another_as_well(kubelet: Callable
 )
 def test_pods_that_are_no_more_take_nothing(kubelet: Callable[[bytes], Path], pods: dict[str, Any]) -> None:
     path = kubelet(pod("pod-0", GPU) + pod("pod-1", GPU))
-    assert ClusterPods(path, api(**pods)).part(OWN, GPU, GPUS) == ""
+    assert ClusterPods(path, api(**pods), unread).part(OWN, GPU, GPUS) == ""
 
 
 def test_who_cannot_be_asked_takes_nothing(kubelet: Callable[[bytes], Path], tmp_path: Path) -> None:
     def silent(namespace: str, name: str) -> None:
         raise TimeoutError("no answer")
 
-    assert ClusterPods(tmp_path / "none.sock", silent).part(OWN, GPU, GPUS) == ""
-    assert ClusterPods(kubelet(pod("pod-0", GPU) + pod("pod-1", GPU)), silent).part(OWN, GPU, GPUS) == ""
+    assert ClusterPods(tmp_path / "none.sock", silent, unread).part(OWN, GPU, GPUS) == ""
+    assert ClusterPods(kubelet(pod("pod-0", GPU) + pod("pod-1", GPU)), silent, unread).part(OWN, GPU, GPUS) == ""

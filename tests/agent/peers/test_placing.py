@@ -64,7 +64,7 @@ def training(cluster: RealCluster) -> Iterator[Training]:
         gpu = cluster.kubectl("exec", "-n", namespace, name, "--", "sh", "-c", "echo $NVIDIA_VISIBLE_DEVICES").strip()
         root = Path(f"/proc/{node.processes.pid(f'{node.name}.namespace')}/root")
         api = NodeApi(api_server(cluster.kubeconfig), node.name, namespace)
-        pods = ClusterPods(root / "var/lib/kubelet/pod-resources/kubelet.sock", api.read_pod)
+        pods = ClusterPods(root / "var/lib/kubelet/pod-resources/kubelet.sock", api.read_pod, api.read_job)
         uuids = state.uuids(root / "run/virtual-gpus/state")
         gpus = tuple(NodeGpu(uuid, index, index, mig=False) for index, uuid in enumerate(uuids))
         yield Training(namespace, stored["metadata"]["uid"], name, pod["metadata"]["uid"], gpu, pods, gpus)

@@ -97,9 +97,9 @@ def test_the_largest_iteration_and_plan_that_are_measured_fit_a_message() -> Non
     entry = MarkerEntry(0, 2**32 - 1, MarkerEvent.BEGIN, "F", 1023, 127)
     marks = pack_marks([(entry, 1e9)] * 2 * 2048)
     assert len(unpack_marks(marks)) == 2 * 2048
-    assert len(encode(Began(10**9, 10**9, Applied(Arm.CONTROL, 10**9, "0" * 64, None, 1000), 1e9, True, marks))) < (
-        words.MOST_BYTES
-    )
+    assert len(
+        encode(Began(10**9, 10**9, Applied(Arm.CONTROL, 10**9, "0" * 64, None, 1000), 1e9, True, True, marks))
+    ) < (words.MOST_BYTES)
     stages = tuple(
         StagePlan(stage, tuple(f"F{number}" for number in range(256)), (1410,) * 256, (0.012345678901234567,) * 256)
         for stage in range(1016, 1024)

@@ -40,6 +40,9 @@ class KnownGpu:
         """See Gpu."""
         return 1.0
 
+    def read_limits(self) -> None:
+        """See Gpu."""
+
 
 class FakeNvml:
     """NVML as it is told to be; notes whether it is open."""

@@ -32,6 +32,17 @@ except GpuError as error:
 print(json.dumps([gpu.energy_j() == last_j, now_j]))
 """
 
+LIMITS = """
+import json, pynvml
+from joulepath_clocks.gpus.nvml import Nvml
+(gpu,), _ = Nvml().look()
+first = gpu.driver, gpu.power_cap_w
+handle = pynvml.nvmlDeviceGetHandleByIndex(0)
+pynvml.nvmlDeviceSetPowerManagementLimit(handle, 300_000)
+gpu.read_limits()
+print(json.dumps([first, pynvml.nvmlSystemGetDriverVersion(), gpu.power_cap_w]))
+"""
+
 
 def run(program: str, gpus: VirtualGpus) -> Any:
     """What a process says that runs this program."""
@@ -73,3 +84,9 @@ def test_a_counter_of_which_nvml_was_let_go_shows_what_it_showed_and_not_that_it
     shown, now = run(LET_GO, make_virtual_gpus(gpus=1))
     assert shown
     assert "let go of" in now
+
+
+def test_driver_and_power_cap_are_read_and_one_that_is_changed_later_too(make_virtual_gpus: MakeVirtualGpus) -> None:
+    (driver, cap_w), told, lowered_w = run(LIMITS, make_virtual_gpus(gpus=1))
+    assert driver == told
+    assert (cap_w, lowered_w) == (400.0, 300.0)

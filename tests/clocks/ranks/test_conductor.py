@@ -322,11 +322,27 @@ def test_a_step_that_ends_within_an_instruction_has_default_clocks_and_the_next_
     player.on_event(first, 0.0)
     before = player.applied
     assert player.on_event(end, 0.1) == Wish(DEFAULT)
-    assert player.applied is not before, "its block isn't counted"
+    assert player.cut is before, "its block goes on without it"
     assert player.reason.startswith("StepBrokenOff")
     wish = at(player, 11)
     assert wish is not None
     assert (wish.now_mhz, player.reason) == (900, "")
+
+
+@pytest.mark.parametrize("made", [plan(), sweep()])
+def test_silence_between_two_iterations_lasts_until_the_next_one_and_within_one_until_the_next_block(
+    made: Plan,
+) -> None:
+    reason = Reason(End.MARKERS_STOPPED, "none for 3 s")
+    for count in (10, 3):
+        player = conductor()
+        player.set_plan(plan(blocks=Blocks(iterations=4, pairs=8)) if made.sweep is None else made)
+        for entry in list(entries(10))[:count]:
+            player.on_event(entry, 0.0)
+        player.fall_silent(reason)
+        assert (player.state, player.applied_hash) == (RankState.STAGED, None)
+        at(player, 11)
+        assert (player.applied_hash is None) == (count == 3)
 
 
 def test_a_first_instruction_that_lasts_much_too_long_has_default_clocks() -> None:

@@ -50,18 +50,21 @@ def test_observe_which_sets_no_clock_is_never_refused() -> None:
     assert story.refused_at is None
 
 
-def told(guard: SlowGuard, blocks: list[tuple[int, Arm, list[float]]]) -> list[str]:
-    """What it says to these blocks of four iterations."""
-    periods = [(Applied(arm, block, "h", None, 4), s) for block, arm, seconds in blocks for s in seconds]
+Blocks = list[tuple[int, Arm, list[float | None]]]
+
+
+def told(guard: SlowGuard, blocks: Blocks, length: int = 4) -> list[str]:
+    """What it says to these blocks of so many iterations."""
+    periods = [(Applied(arm, block, "h", None, length), s) for block, arm, seconds in blocks for s in seconds]
     return [said for applied, s in periods if (said := guard.period(applied, s, 1.0)) is not None]
 
 
-def pairs(count: int, plan_s: float, first: int = 0, short: bool = False) -> list[tuple[int, Arm, list[float]]]:
+def pairs(count: int, plan_s: float, first: int = 0, short: bool = False) -> Blocks:
     chance = random.Random(1)
-    blocks = []
+    blocks: Blocks = []
     for pair in range(first, first + count):
         for place, (arm, seconds) in enumerate(((Arm.PLAN, plan_s), (Arm.CONTROL, 1.0))):
-            periods = [9.0, *(seconds * chance.gauss(1, 0.002) for _ in range(2)), 9.0]
+            periods: list[float | None] = [9.0, *(seconds * chance.gauss(1, 0.002) for _ in range(2)), 9.0]
             blocks.append((2 * pair + place, arm, periods[1:] if short and place else periods))
     return blocks
 
@@ -69,6 +72,13 @@ def pairs(count: int, plan_s: float, first: int = 0, short: bool = False) -> lis
 def test_first_and_last_iterations_do_not_count() -> None:
     assert not told(SlowGuard(), pairs(40, 1.0))
     assert told(SlowGuard(), pairs(40, 1.03))
+
+
+def test_iterations_that_were_cut_do_not_count_nor_those_that_follow() -> None:
+    for plan_s, is_slow in ((1.0, False), (1.03, True)):
+        blocks: Blocks = [(block, arm, [*most, None, 7.0, 9.0]) for block, arm, (*most, _) in pairs(40, plan_s)]
+        assert bool(said := told(SlowGuard(), blocks, length=6)) == is_slow
+        assert all("take 1.03" in one for one in said)
 
 
 def test_a_block_that_was_cut_short_makes_no_pair() -> None:

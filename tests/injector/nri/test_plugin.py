@@ -18,10 +18,11 @@ from hypothesis import strategies as st
 from joulepath_injector.nri.frames import NriError
 from joulepath_injector.nri.messages import TYPES, Adjustment, Container, Mount, Pod
 from joulepath_injector.nri.plugin import Session
-from joulepath_injector.words import JOB_LABELS, MOST_BYTES, Came, encode
+from joulepath_injector.words import MOST_BYTES, Came, encode
+from joulepath_rules import JOB_LABELS
 from tests.injector.runtime_double import RuntimeDouble, container, pod
 
-(JOB,) = JOB_LABELS
+JOB = JOB_LABELS[0]
 RUN, STOP, REMOVE, CREATE, STOP_CONTAINER = 1, 2, 3, 4, 10
 METHODS = [
     "Configure",

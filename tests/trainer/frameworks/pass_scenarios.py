@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from itertools import count
 from typing import Any
 
 import torch
@@ -268,17 +269,25 @@ reduce.__annotations__.clear()  # DDP takes texts for wrong types
 
 
 def main(options: dict[str, Any]) -> None:
-    """Trains by DDP on virtual GPUs until it is killed, as a process that torchrun starts."""
+    """Trains by DDP on virtual GPUs until it is killed, as a process that torchrun starts; may evaluate, too."""
+    every = options.get("evaluate_every", 0)
     stream.set_device(int(os.environ["LOCAL_RANK"]))
     torch.distributed.init_process_group("gloo")
     training = Training()
     training.replicate()
     training.runs.register_comm_hook(None, reduce)  # type: ignore[attr-defined]
-    while True:
+    for number in count(1):
         for _ in range(options.get("microbatches", 1)):
             training.back()
         training.optimizer.step()
         training.end()
+        if every and number % every == 0:
+            training.model.eval()
+            with torch.no_grad():
+                for _ in range(10):
+                    training.runs(training.data)
+            training.model.train()
+            RAN.clear()
         stream.synchronize()
 
 

@@ -8,8 +8,9 @@ import pytest
 
 import frameworks
 from agent_double import AgentDouble
+from framework_table import Row
 from tests.trainer.conftest import Nursery
-from tests.trainer.frameworks.versions import assert_told, nursery_of, told_by
+from tests.trainer.frameworks.versions import assert_told, nursery_of, of_the_table, told_by
 
 pytestmark = pytest.mark.slow
 
@@ -22,8 +23,9 @@ def deepspeed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
 
 
 @pytest.mark.parametrize(("world", "pipeline"), [(2, 2), (4, 2)])
+@of_the_table("deepspeed", "deepspeed")
 def test_what_each_rank_of_a_pipeline_ran_is_told_instruction_for_instruction(
-    deepspeed: Nursery, world: int, pipeline: int
+    deepspeed: Nursery, row: Row, world: int, pipeline: int
 ) -> None:
     with AgentDouble(deepspeed.socket) as agent:
         ran = deepspeed.run("train_pipeline", world, steps=STEPS, pipeline=pipeline, evaluate_after=2)
@@ -35,15 +37,15 @@ def test_what_each_rank_of_a_pipeline_ran_is_told_instruction_for_instruction(
         assert list(place.ranks) == ran[number]["pipeline"]
         assert (rank.hello.data, rank.hello.data_parallel) == (ran[number]["data"], world // pipeline)
         assert {record.iteration for record in rank.records} >= set(range(1, STEPS)), "an evaluation isn't counted"
+        untimed = {record.iteration for record in rank.records if not record.period_s}
+        assert untimed == {2, STEPS - 1}, "an evaluation is no part of a period"
         assert_told(rank, ran[number]["orders"])
 
 
-@pytest.mark.parametrize("zero", [0, 1, 2, 3])
-def test_a_step_of_the_engine_is_one_iteration_whatever_steps_its_optimizers_make(
-    deepspeed: Nursery, zero: int
-) -> None:
+@of_the_table("zero", "deepspeed")
+def test_a_step_of_the_engine_is_one_iteration_whatever_steps_its_optimizers_make(deepspeed: Nursery, row: Row) -> None:
     with AgentDouble(deepspeed.socket) as agent:
-        deepspeed.run("train_in_groups", 2, steps=8, zero=zero)
+        deepspeed.run("train_in_groups", 2, steps=8, **row.options)
         ranks = agent.ranks(2)
     for rank in ranks:
         assert (rank.hello.pipeline.schedule, rank.hello.pipeline.microbatches) == ("NoPipeline", 1)

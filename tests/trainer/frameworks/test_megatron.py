@@ -9,8 +9,9 @@ import pytest
 
 import frameworks
 from agent_double import AgentDouble
+from framework_table import Row
 from tests.trainer.conftest import Nursery
-from tests.trainer.frameworks.versions import assert_passes, assert_told, nursery_of
+from tests.trainer.frameworks.versions import assert_passes, assert_told, nursery_of, of_the_table
 
 pytestmark = pytest.mark.slow
 
@@ -22,33 +23,26 @@ def megatron(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     yield from nursery_of(request.param, "megatron_scenarios", tmp_path_factory)
 
 
-@pytest.mark.parametrize(
-    ("schedule", "options"),
-    [
-        ("Megatron1F1B", {"pipeline": 2}),
-        ("Megatron1F1B", {"pipeline": 2, "batched": True}),
-        ("MegatronInterleaved1F1B", {"pipeline": 2, "chunks": 2}),
-        ("MegatronInterleaved1F1B", {"pipeline": 2, "chunks": 2, "batched": True}),
-    ],
-)
-def test_what_each_rank_ran_is_told_instruction_for_instruction(
-    megatron: Nursery, schedule: str, options: dict[str, Any]
-) -> None:
+@of_the_table("megatron", "megatron")
+def test_what_each_rank_ran_is_told_instruction_for_instruction(megatron: Nursery, row: Row) -> None:
     with AgentDouble(megatron.socket) as agent:
-        ran = megatron.run("train", 2, steps=STEPS, evaluate_after=2, **options)
+        ran = megatron.run("train", 2, steps=STEPS, evaluate_after=2, pipeline=2, **row.options)
         ranks = agent.ranks(2)
-    chunks = options.get("chunks", 1)
+    chunks = row.options.get("chunks", 1)
+    schedule = "MegatronInterleaved1F1B" if chunks > 1 else "Megatron1F1B"
     for number, rank in enumerate(ranks):
         place = rank.hello.pipeline
         index = place.ranks.index(number)
         assert (place.schedule, place.microbatches, place.stage_count) == (
             schedule,
             MICROBATCHES,
-            options["pipeline"] * chunks,
+            2 * chunks,
         )
-        assert place.stages == tuple(index + options["pipeline"] * chunk for chunk in range(chunks))
+        assert place.stages == tuple(index + 2 * chunk for chunk in range(chunks))
         assert list(place.ranks) == ran[number]["pipeline"]
         assert {record.iteration for record in rank.records} >= set(range(1, STEPS)), "an evaluation isn't counted"
+        untimed = {record.iteration for record in rank.records if not record.period_s}
+        assert untimed == {2, STEPS - 1}, "an evaluation is no part of a period"
         assert_told(rank, ran[number]["orders"])
 
 
@@ -66,8 +60,9 @@ def test_coordinates_are_those_of_megatron(megatron: Nursery, options: dict[str,
 
 
 @pytest.mark.parametrize("deallocate", [False, True])
+@of_the_table("megatron_alone", "megatron")
 def test_without_a_pipeline_forward_and_backward_are_told_by_whichever_function_it_goes_back(
-    megatron: Nursery, deallocate: bool
+    megatron: Nursery, row: Row, deallocate: bool
 ) -> None:
     with AgentDouble(megatron.socket) as agent:
         ran = megatron.run("train", 2, steps=8, pipeline=1, deallocate=deallocate)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from types import ModuleType, SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
 
 from agent_double import AgentDouble
+from joulepath_trainer.frameworks.optimizers import OptimizerSteps
+from joulepath_trainer.frameworks.passes import Passes
+from joulepath_trainer.observer import Observer
 from joulepath_trainer.wire.page import MarkerEvent
 
 if TYPE_CHECKING:
@@ -34,3 +38,43 @@ def test_a_pipeline_that_comes_after_a_warm_up_without_one_is_announced_and_coun
     for rank in ranks:
         if rank.hello.pipeline.stage_count == 2:
             assert rank.records[-1].iteration == 6
+
+
+class Restarts:
+    """Stands for the observer, and counts how often another thing is told."""
+
+    off = False
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def restart(self) -> None:
+        self.count += 1
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *_: None
+
+
+class Optimizer:
+    """Of parameters on a CPU."""
+
+    def __init__(self) -> None:
+        self.param_groups = [{"params": [SimpleNamespace(device="cpu")]}]
+
+
+def test_an_optimizer_that_steps_more_often_than_its_pipeline_takes_over_a_few_times_at_most() -> None:
+    restarts = Restarts()
+    observer = cast(Observer, restarts)
+    steps = OptimizerSteps(observer, Passes(observer))
+    hooks: list[Any] = []
+    steps.observe(cast(ModuleType, SimpleNamespace(register_optimizer_step_post_hook=hooks.append)))
+    optimizer = Optimizer()
+    for _ in range(50):
+        steps.stand_aside()
+        for _ in range(30):
+            hooks[0](optimizer, (), {})
+    taken = restarts.count
+    assert 1 <= taken <= 6
+    for _ in range(500):
+        hooks[0](optimizer, (), {})
+    assert restarts.count == taken + 1, "the pipeline has become a graph, and the optimizer's steps count"

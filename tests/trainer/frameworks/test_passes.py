@@ -12,12 +12,13 @@ from typing import Any, cast
 import pytest
 
 from agent_double import AgentDouble, ConnectedRank
+from framework_table import Row
 from joulepath_trainer.frameworks.passes import Passes
 from joulepath_trainer.identity import Work
 from joulepath_trainer.observer import Observer
 from joulepath_trainer.wire.page import MarkerEvent
 from tests.trainer.conftest import Nursery, begun
-from tests.trainer.frameworks.versions import assert_passes, told_by
+from tests.trainer.frameworks.versions import assert_passes, of_the_table, told_by
 
 STEPS = 10
 
@@ -45,9 +46,10 @@ def broken_off(rank: ConnectedRank) -> set[int]:
 
 
 @pytest.mark.parametrize("microbatches", [1, 3])
-@pytest.mark.parametrize("kind", ["ddp", "fsdp"])
-def test_each_forward_and_backward_is_told_in_its_order(passes: Nursery, kind: str, microbatches: int) -> None:
-    for number, (rank, ran) in enumerate(run(passes, "train", 2, steps=STEPS, kind=kind, microbatches=microbatches)):
+@of_the_table("passes")
+def test_each_forward_and_backward_is_told_in_its_order(passes: Nursery, row: Row, microbatches: int) -> None:
+    told = run(passes, "train", 2, steps=STEPS, microbatches=microbatches, **row.options)
+    for number, (rank, ran) in enumerate(told):
         place = rank.hello.pipeline
         assert (place.schedule, place.stage_count, place.microbatches) == ("NoPipeline", 1, microbatches)
         assert (place.stages, place.ranks) == ((0,), (number,))
@@ -139,6 +141,9 @@ class Notes:
 
     def begin_step(self, work: Work) -> bool:
         self.told.append((work.pipeline.schedule, work.pipeline.microbatches))
+        return True
+
+    def evaluate(self) -> bool:
         return True
 
     def __getattr__(self, name: str) -> Any:

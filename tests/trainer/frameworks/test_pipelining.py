@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from agent_double import AgentDouble, ConnectedRank
+from framework_table import Row
 from joulepath_trainer.wire.page import MarkerEvent
+from tests.trainer.frameworks.versions import assert_told, of_the_table
 
 if TYPE_CHECKING:
     from tests.trainer.conftest import Nursery
@@ -41,7 +43,7 @@ def check_markers(rank: ConnectedRank, order: list[str]) -> None:
         assert events == [(MarkerEvent.STEP_BEGIN, "0"), *chunks, (MarkerEvent.STEP_END, "0")], iteration
 
 
-def check_records(rank: ConnectedRank, order: list[str], steps: int = STEPS) -> None:
+def check_records(rank: ConnectedRank, order: list[str], steps: int = STEPS, evaluated_after: int = -1) -> None:
     # All but rank 0 learn the attempt's number at their second step.
     assert [record.iteration for record in rank.records] == list(range(min(rank.hello.rank, 1), steps))
     for record in rank.records:
@@ -50,7 +52,8 @@ def check_records(rank: ConnectedRank, order: list[str], steps: int = STEPS) -> 
         assert times == sorted(times)
         assert times[0] >= 0
         assert times[-1] <= record.end_s
-        assert record.period_s >= record.end_s or record.iteration == steps - 1
+        assert (record.period_s == 0) == (record.iteration in (steps - 1, evaluated_after))
+        assert record.period_s in (0, max(record.period_s, record.end_s))
 
 
 @pytest.mark.parametrize(("schedule", "order"), [("Schedule1F1B", one_f_one_b), ("ScheduleGPipe", gpipe)])
@@ -67,6 +70,17 @@ def test_markers_and_records_are_what_each_rank_ran(nursery: Nursery, schedule: 
         check_markers(rank, order(number))
         check_records(rank, order(number))
     assert len({rank.hello.attempt for rank in ranks}) == 1
+
+
+@of_the_table("torch")
+def test_each_schedule_is_told_as_torch_ran_it(nursery: Nursery, row: Row) -> None:
+    with AgentDouble(nursery.socket) as agent:
+        orders = nursery.run("train_noting", 2, steps=STEPS, **row.options)
+        ranks = agent.ranks(2)
+    for number, rank in enumerate(ranks):
+        assert set(rank.hello.pipeline.stages) == {stage for _, stage, _ in orders[number][-1]}
+        assert len(rank.records) >= STEPS - 1
+        assert_told(rank, orders[number])
 
 
 def test_optimizers_that_step_within_backwards_end_no_iteration(nursery: Nursery) -> None:
@@ -176,13 +190,22 @@ def test_a_rank_with_several_stages_and_split_backwards_tells_them_apart(nursery
         assert "W" in {span.kind for span in rank.records[-1].spans}
 
 
-def test_evaluation_is_neither_marked_nor_counted(nursery: Nursery) -> None:
+def test_an_evaluation_in_each_iteration_is_a_part_of_them(nursery: Nursery) -> None:
+    with AgentDouble(nursery.socket) as agent:
+        nursery.run("train_accumulating", 2, rounds=[1] * 9, evaluate=True)
+        ranks = agent.ranks(2)
+    for rank in ranks:
+        periods_s = {record.iteration: record.period_s for record in rank.records}
+        assert all(periods_s[number] > 0 for number in range(3, 8))
+
+
+def test_evaluation_is_neither_marked_nor_counted_nor_a_part_of_a_period(nursery: Nursery) -> None:
     with AgentDouble(nursery.socket) as agent:
         nursery.run("train", WORLD, steps=STEPS, evaluate_after=3)
         ranks = agent.ranks(WORLD)
     for number, rank in enumerate(ranks):
         check_markers(rank, one_f_one_b(number))
-        check_records(rank, one_f_one_b(number))
+        check_records(rank, one_f_one_b(number), evaluated_after=3)
 
 
 def test_training_computes_the_same_with_the_hook_without_it_and_without_an_agent(nursery: Nursery) -> None:

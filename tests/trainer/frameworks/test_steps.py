@@ -39,6 +39,9 @@ class Notes:
     def restart(self) -> None:
         self.told.append("restart")
 
+    def evaluate(self) -> None:
+        self.told.append("evaluates")
+
     def switch_off(self, error: Exception) -> None:
         self.told.append(repr(error))
 
@@ -95,17 +98,38 @@ def test_what_cannot_be_told_is_no_error_of_the_training(notes: Notes, steps: St
     assert sum("ZeroDivisionError" in str(one) for one in notes.told) == 2
 
 
+def test_a_stage_that_cannot_tell_whether_its_end_is_open_is_no_error_of_the_training(
+    notes: Notes, steps: Steps
+) -> None:
+    def ask() -> bool:
+        raise AttributeError
+
+    def step() -> int:
+        return steps.run_instruction(lambda: ("F", 0, 0), lambda: 7, open_ended=ask)
+
+    assert steps.run(lambda: work(4), step) == 7
+    assert "AttributeError()" in notes.told
+
+
+def test_an_evaluation_is_told_of_a_pipeline_that_trains_between_two_steps_alone(notes: Notes, steps: Steps) -> None:
+    steps.run(lambda: None, lambda: None)
+    steps.run(lambda: work(4), lambda: steps.run(lambda: None, lambda: None))
+    assert notes.told == [("step", 4), "whole"]
+    steps.run(lambda: None, lambda: None)
+    assert notes.told[2:] == ["evaluates"]
+
+
 def test_an_open_end_is_that_of_the_next_instruction_at_the_latest_or_of_the_step(notes: Notes, steps: Steps) -> None:
     ended = []
 
     def step() -> None:
         for number in range(3):
-            steps.run_instruction(partial(lambda n: ("F", 0, n), number), lambda: None, open_ended=True)
+            steps.run_instruction(partial(lambda n: ("F", 0, n), number), lambda: None, open_ended=lambda: True)
             ended.append(notes.ended)
         steps.end_open()
         ended.append(notes.ended)
         steps.end_open()
-        steps.run_instruction(lambda: ("F", 0, 3), lambda: None, open_ended=True)
+        steps.run_instruction(lambda: ("F", 0, 3), lambda: None, open_ended=lambda: True)
 
     steps.run(lambda: work(4), step)
     assert ended == [0, 1, 2, 3]
@@ -118,6 +142,6 @@ def test_an_instruction_with_an_open_end_that_fails_ends_at_once(notes: Notes, s
         raise KeyError
 
     with pytest.raises(KeyError):
-        steps.run(lambda: work(4), lambda: steps.run_instruction(lambda: ("F", 0, 0), fail, open_ended=True))
+        steps.run(lambda: work(4), lambda: steps.run_instruction(lambda: ("F", 0, 0), fail, open_ended=lambda: True))
     assert notes.ended == 1
     assert notes.told[-1] == "not whole"

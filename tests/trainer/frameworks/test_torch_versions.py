@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
-import frameworks
 from agent_double import AgentDouble
+from framework_table import Row
 from tests.trainer.conftest import Nursery
-from tests.trainer.frameworks.versions import nursery_of
+from tests.trainer.frameworks.versions import nursery_of, of_the_table
 
 pytestmark = [
     pytest.mark.slow,
@@ -27,20 +26,17 @@ pytestmark = [
 MICROBATCHES, STEPS = 4, 6
 
 
-@pytest.fixture(scope="module", params=frameworks.names("torch"))
+@pytest.fixture(scope="module")
 def torch_of(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Nursery]]:
     for nursery in nursery_of(request.param, "torch_version_scenarios", tmp_path_factory):
         yield request.param.partition("-")[2], nursery
 
 
-@pytest.mark.parametrize(("schedule", "rounds"), [("Schedule1F1B", 1), ("ScheduleGPipe", 3)])
-def test_what_a_rank_ran_is_told_instruction_for_instruction(
-    torch_of: tuple[str, Nursery], schedule: str, rounds: int
-) -> None:
-    version, nursery = torch_of
-    options: dict[str, Any] = {"schedule": schedule, "rounds": rounds}
+@of_the_table("torch_version", "torch_of")
+def test_what_a_rank_ran_is_told_instruction_for_instruction(torch_of: tuple[str, Nursery], row: Row) -> None:
+    (version, nursery), rounds = torch_of, row.options["rounds"]
     with AgentDouble(nursery.socket) as agent:
-        ran = nursery.run("train", 1, steps=STEPS if rounds == 1 else 2 * STEPS, **options)
+        ran = nursery.run("train", 1, steps=STEPS if rounds == 1 else 2 * STEPS, **row.options)
         ranks = agent.ranks(1 if rounds == 1 else 2)
     ranks = [rank for rank in ranks if rank.hello.pipeline.microbatches == rounds * MICROBATCHES]
     assert [rank.hello.rank for rank in ranks] == [0]

@@ -9,8 +9,9 @@ import pytest
 
 import frameworks
 from agent_double import AgentDouble
+from framework_table import Row
 from tests.trainer.conftest import Nursery
-from tests.trainer.frameworks.versions import assert_passes, nursery_of
+from tests.trainer.frameworks.versions import assert_passes, nursery_of, of_the_table
 
 pytestmark = pytest.mark.slow
 
@@ -28,10 +29,21 @@ def lightning(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
     yield from nursery_of(request.param, "lightning_scenarios", tmp_path_factory)
 
 
-def check(nursery: Nursery, scenario: str, *lacking: int, **arguments: Any) -> None:
+@of_the_table("transformers", "transformers")
+def test_what_trainer_and_accelerate_run_is_told(transformers: Nursery, row: Row) -> None:
+    evaluating = row.options["scenario"] == "train_by_trainer"
+    check(transformers, row, *([5] if evaluating else []), **({"evaluate_every": 5} if evaluating else {}))
+
+
+@of_the_table("lightning", "lightning")
+def test_what_lightning_runs_is_told(lightning: Nursery, row: Row) -> None:
+    check(lightning, row, 5, validate_every=5)
+
+
+def check(nursery: Nursery, row: Row, *lacking: int, **arguments: Any) -> None:
     """Two ranks tell what ran, but for the iterations after an evaluation."""
     with AgentDouble(nursery.socket) as agent:
-        ran = nursery.run(scenario, 2, steps=STEPS, **arguments)
+        ran = nursery.run(row.options["scenario"], 2, steps=STEPS, **arguments)
         ranks = agent.ranks(2)
     for rank, orders in zip(ranks, ran, strict=True):
         place = rank.hello.pipeline
@@ -39,15 +51,3 @@ def check(nursery: Nursery, scenario: str, *lacking: int, **arguments: Any) -> N
         assert (rank.hello.data, rank.hello.data_parallel) == (rank.hello.rank, 2)
         assert orders == [ORDER] * STEPS
         assert_passes(rank, orders, *lacking)
-
-
-def test_hugging_faces_trainer(transformers: Nursery) -> None:
-    check(transformers, "train_by_trainer", 5, evaluate_every=5)
-
-
-def test_accelerate(transformers: Nursery) -> None:
-    check(transformers, "train_by_accelerate")
-
-
-def test_lightning(lightning: Nursery) -> None:
-    check(lightning, "train", 5, validate_every=5)

@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
+import framework_table
 import frameworks
 from agent_double import ConnectedRank
 from joulepath_trainer.wire.page import MarkerEvent
 from tests.trainer.conftest import Nursery, begun
 
-__all__ = ["assert_passes", "assert_told", "nursery_of", "told_by"]
+__all__ = ["assert_passes", "assert_told", "nursery_of", "of_the_table", "told_by"]
 
 SIDES = (MarkerEvent.BEGIN, MarkerEvent.END)
 
@@ -25,6 +26,16 @@ def nursery_of(environment: str, scenarios: str, tmp_path_factory: pytest.TempPa
     except frameworks.NoPythonError as error:
         pytest.skip(str(error))
     yield from begun(tmp_path_factory, f"tests.trainer.frameworks.{scenarios}", str(python))
+
+
+def of_the_table(kind: str, environment: str = "") -> pytest.MarkDecorator:
+    """Runs a test for each row of docs/frameworks.md's table of that kind, and the fixture of this name for its
+    environment."""
+    rows = framework_table.rows(kind)
+    if not environment:
+        return pytest.mark.parametrize("row", [pytest.param(row, id=row.name) for row in rows])
+    both = [pytest.param(row.environment, row, id=row.name) for row in rows]
+    return pytest.mark.parametrize((environment, "row"), both, indirect=[environment])
 
 
 def assert_told(rank: ConnectedRank, orders: Sequence[Sequence[Sequence[Any]]]) -> None:

@@ -64,6 +64,7 @@ def test_a_gpu_that_is_not_the_current_one_is_named_and_marked(nursery: Nursery,
     assert found["as they were"] == [True, True]
     assert found["own"] == 0, "the second thread has none, before and after"
     assert found["absent"] == 0, "none is made where there was none"
+    assert found["kept"] == [0, 0], "whoever made one takes it away by one release"
 
 
 def test_a_process_with_the_driver_but_no_context_does_not_use_it(nursery: Nursery) -> None:

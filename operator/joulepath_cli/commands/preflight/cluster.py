@@ -10,13 +10,12 @@ from urllib.parse import quote
 
 from joulepath_cli.commands.preflight import facts
 from joulepath_cli.commands.preflight.facts import Facts, Unread
+from joulepath_crds import JOB_NAMES
 
 __all__ = ["GROUPS", "read"]
 
 GROUPS: Final = (
-    "kubeflow.org",
-    "trainer.kubeflow.org",
-    "jobset.x-k8s.io",
+    *(kind.group for kind in JOB_NAMES),
     "monitoring.coreos.com",
     "joulepath.dev",
     "resource.k8s.io",

@@ -7,6 +7,7 @@ from typing import Final
 from joulepath_cli.commands.preflight.facts import Facts, Unread
 from joulepath_cli.commands.preflight.finding import Finding, Verdict, names, number, unread
 from joulepath_cli.commands.preflight.runtimes import Injection
+from joulepath_crds import JOB_NAMES
 
 __all__ = ["job_kinds", "kubernetes", "openshift", "prometheus", "release_namespace", "training_namespaces"]
 
@@ -17,7 +18,6 @@ _FORBID_HOST_PATH: Final = frozenset({"baseline", "restricted"})
 """https://kubernetes.io/docs/concepts/security/pod-security-standards"""
 _ASKS: Final = "joulepath.dev/injection"
 """A namespace's label: its value is the injection that it asks for."""
-_NOT_SERVED: Final = {"trainer.kubeflow.org": ("trainjobs", "TrainJob"), "jobset.x-k8s.io": ("jobsets", "JobSet")}
 
 
 def kubernetes(facts: Facts) -> Finding:
@@ -80,22 +80,25 @@ def openshift(facts: Facts) -> list[Finding]:
 
 
 def job_kinds(facts: Facts) -> Finding:
-    """Whether there is a kind of job that can be planned."""
+    """Which kinds of job can be planned for; others of the same names aren't."""
     check = "job kinds"
-    served = facts.kinds["kubeflow.org"]
-    if isinstance(served, Unread):
-        return unread(check, served)
-    others = [kind for group, (plural, kind) in _NOT_SERVED.items() if _serves(facts, group, plural)]
-    seen = (
-        f" {' and '.join(others)} {'is' if len(others) == 1 else 'are'} there, but not planned yet." if others else ""
-    )
-    if "v1/pytorchjobs" in served:
-        return Finding(check, Verdict.OK, f"kubeflow.org/v1 PyTorchJob.{seen}")
+    served, others = [], []
+    for kind in JOB_NAMES:
+        found = facts.kinds[kind.group]
+        if isinstance(found, Unread):
+            return unread(check, found)
+        if f"{kind.version}/{kind.plural}" in found:
+            served.append(f"{kind.kind} ({kind.api_version})")
+        elif any(one.endswith(f"/{kind.plural}") for one in found):
+            others.append(f" {kind.kind} is there, but not as {kind.api_version}.")
+    seen = "".join(others)
+    if served:
+        return Finding(check, Verdict.OK, f"{', '.join(served)}.{seen}")
     return Finding(
         check,
         Verdict.LACKS,
-        f"There is no kubeflow.org/v1 PyTorchJob.{seen}",
-        "Install the Kubeflow training operator (v1.8 or newer of v1).",
+        f"There is no kind of job that can be planned for.{seen}",
+        f"Install what serves one of {', '.join(kind.api_version for kind in JOB_NAMES)}.",
     )
 
 
@@ -113,8 +116,3 @@ def prometheus(facts: Facts) -> Finding:
         "Scrape pods by prometheus.io/scrape, which ours have, or ports 9708 (operator) and 9709 (agents).",
         needed=False,
     )
-
-
-def _serves(facts: Facts, group: str, plural: str) -> bool:
-    served = facts.kinds[group]
-    return not isinstance(served, Unread) and any(one.endswith(f"/{plural}") for one in served)

@@ -14,8 +14,10 @@ from joulepath_planner import ProfileError
 from joulepath_planner.arguments import quoted
 from joulepath_planner.inputs.text import read_text
 
-__all__ = ["from_cluster", "from_file"]
+__all__ = ["is_one", "load"]
 
+_PREFIX: Final = "energyprofile/"
+_SUFFIXES: Final = (".yaml", ".yml")
 _KIND: Final = "EnergyProfile"
 _PLURAL: Final = "energyprofiles"
 _TIMEOUT_S: Final = 10.0
@@ -27,7 +29,27 @@ _DEEPEST: Final = 50
 _LOADER: Final[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-def from_file(path: Path) -> EnergyProfileSpec:
+def is_one(source: str) -> bool:
+    """Whether what the command line names is an EnergyProfile."""
+    return source.startswith(_PREFIX) or Path(source).suffix.lower() in _SUFFIXES
+
+
+def load(source: str) -> EnergyProfileSpec:
+    """The EnergyProfile that the command line names: a file, or energyprofile/NAMESPACE/NAME of the cluster.
+
+    Raises:
+        ProfileError: There is none that can be read.
+        OSError: The file can't be read.
+    """
+    if not source.startswith(_PREFIX):
+        return _from_file(Path(source))
+    namespace, _, name = source.removeprefix(_PREFIX).partition("/")
+    if not namespace or not name:
+        raise ProfileError(f"{source!r} names no profile; write energyprofile/NAMESPACE/NAME.")
+    return _from_cluster(namespace, name)
+
+
+def _from_file(path: Path) -> EnergyProfileSpec:
     """The first EnergyProfile of a YAML file.
 
     Raises:
@@ -52,7 +74,7 @@ def from_file(path: Path) -> EnergyProfileSpec:
     )
 
 
-def from_cluster(namespace: str, name: str) -> EnergyProfileSpec:
+def _from_cluster(namespace: str, name: str) -> EnergyProfileSpec:
     """An EnergyProfile of the cluster that the kubeconfig names.
 
     Raises:
