@@ -161,6 +161,11 @@ bench-faults: venv ## 500 random sequences of faults on a node: is a clock left 
 bench-pods: cluster ## How soon clocks return where pods and nodes fail (root); writes benchmarks/results/pods.json
 	@$(PY) benchmarks/pods.py
 
+# make bench-operator ARGS="--scenario one-job --nodes 8 64"     smaller ones; more: python -m benchmarks.operator --help
+.PHONY: bench-operator
+bench-operator: venv ## What 1,024 simulated nodes ask of a real API server and the operator (hours); writes benchmarks/results/operator.json
+	@$(PY) -m benchmarks.operator $(ARGS)
+
 # make bench-injection ARGS="--batches 5"
 .PHONY: bench-injection
 bench-injection: cluster ## What the injector costs pods that it is not for (root); writes benchmarks/results/injection.json
