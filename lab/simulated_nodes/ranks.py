@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from joulepath_agent.part import part_of
+from joulepath_clocks.gpus.lags import UpLags
 from joulepath_clocks.ranks.conductor import Conductor
 from joulepath_clocks.ranks.reason import Reason
 from joulepath_crds import MOST_BLOCKS, Arm, BlockReport, Coordinates, InstructionMeasurement, JobPlanSpec, RankReport
@@ -35,7 +36,7 @@ class Ranks:
     ) -> None:
         self._truth, self._stage = truth, stage
         self._order = truth.order(stage)
-        self._conductor = Conductor(0, (stage,), LAG_S)
+        self._conductor = Conductor(0, (stage,), UpLags(LAG_S))
         self._plan: JobPlanSpec | Reason | None = None
         self._now_s = 0.0
         self._length = 0
