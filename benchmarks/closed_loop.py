@@ -198,6 +198,7 @@ def trained(made: Training, scale: float, lag_ms: float, slow_targets: str = "")
     ):
         command = [str(made.python), "-m", "torch.distributed.run", "--nproc-per-node", str(made.ranks), *made.script]
         environment["PYTHONPATH"] += f":{ROOT / 'lab'}:{ROOT}"
+        environment |= frameworks.variables(made.python)
         training = subprocess.Popen(
             command, env=environment, stdout=subprocess.DEVNULL, start_new_session=True, cwd=ROOT
         )

@@ -14,7 +14,7 @@ import subprocess
 from pathlib import Path
 from typing import Final
 
-__all__ = ["NoPythonError", "environment", "names"]
+__all__ = ["NoPythonError", "environment", "names", "variables"]
 
 _LOCKS: Final = Path(__file__).resolve().parents[1] / "locks/frameworks"
 _CACHE: Final = Path(os.environ.get("JOULEPATH_CACHE") or Path.home() / ".cache/joulepath")
@@ -54,6 +54,12 @@ def environment(name: str) -> Path:
             _run(uv, "pip", "sync", "-q", "--require-hashes", "--compile-bytecode", *target, str(lock))
             making.rename(folder)
     return python
+
+
+def variables(python: Path | str) -> dict[str, str]:
+    """What processes of an interpreter are to have in their environment: what a framework compiles when it is first
+    used is kept beside it. In the place that all share, each version would undo what another one has compiled."""
+    return {"TORCH_EXTENSIONS_DIR": str(Path(python).parents[1] / "extensions")}
 
 
 def _interpreter(version: str) -> Path:

@@ -10,10 +10,12 @@ EXPORTS = """
     REPORT_INTERVAL_S TAIL_LAGS VERSION Arm ArmSummary BlockReport BlockingPower Blocks
     Condition Contract Coordinates EarlierRounds EnergyPlanSpec EnergyPlanStatus EnergyProfileSpec Estimate
     FrontierPoint GpuReport Granularity InjectionReport Instruction InstructionMeasurement InstructionTime JobPlanSpec
-    JOB_UID_LABEL JobReference JobReport KindProfile MeasuredSavings Measurement MetricRow Mode NodeReportStatus
+    JOB_NAMES JOB_UID_LABEL JobKindName JobName JobReference JobReport KindProfile
+    MeasuredSavings Measurement MetricRow Mode NodeReportStatus
     OldPythonReport Origin Phase PlanSummary
     ProfilePoint Profiling Purpose RankReport RankState Reuse Setback StagePlan StageProfile Sweep SwitchingLag
-    TargetLag Topology Transfer WaitMeasurement WithdrawnPlan api_name arm_of content_hash meets next_boundary
+    TargetLag Topology Transfer WaitMeasurement WithdrawnPlan
+    api_name arm_of content_hash controller maker meets next_boundary
 """
 
 

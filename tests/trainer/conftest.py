@@ -14,6 +14,7 @@ from typing import Any, TextIO
 
 import pytest
 
+import frameworks
 from virtual_gpus.build import library_dir
 
 ROOT = Path(__file__).parents[2]
@@ -55,6 +56,7 @@ class Nursery:
         if start:
             environment = {
                 **os.environ,
+                **frameworks.variables(self._python),
                 "PYTHONPATH": os.pathsep.join(map(str, (BOOTSTRAP, ROOT / "agent", ROOT / "lab"))),
                 "JOULEPATH_SOCKET": self.socket.name,
                 "LD_LIBRARY_PATH": str(library_dir()),
