@@ -53,7 +53,11 @@ from joulepath_operator.facts.request import Answer, PlanRequest, Request
 from joulepath_operator.planning.child import answer
 from joulepath_operator.story.decide import decide
 from joulepath_planner import Pipeline, Simulation, simulate
+from tests.operator.bare_api import api, server
 from tests.planner.pipelines import BLOCKING_POWER_W, gpt3
+
+__all__ = ["api", "server"]
+
 
 DEFAULT_MHZ = 1410
 TRANSFER_S = 0.002

@@ -1,0 +1,146 @@
+"""An API server that answers as real ones do at their worst, and what an EnergyPlan finds there."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import Any
+
+import pytest
+from kubernetes import client
+
+from joulepath_crds import ANNOTATION, JOB_UID_LABEL, NodeReportStatus
+from joulepath_operator.control.api import Api
+from joulepath_operator.control.index import Index
+from joulepath_operator.facts.labels import INPUTS_ANNOTATION
+from joulepath_operator.facts.names import (
+    ENERGY_PROFILES,
+    NODE_REPORTS,
+)
+
+__all__ = ["PLAN", "TAKEN", "Answer", "Server", "api", "job_plan", "server", "sweep_of", "watched"]
+
+Answer = tuple[int, Any]
+TAKEN: Answer = (409, {"message": "already exists"})
+PLAN = ("team", "plan")
+
+
+class Server(HTTPServer):
+    """Objects by the end of their path; whatever is posted is answered by `refusal`."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.objects: dict[str, Any] = {}
+        self.refusal: Answer = (404, {})
+        self.posts = 0
+        self.gets: list[str] = []
+        self.events: list[dict[str, Any]] = []
+        self.puts: list[str] = []
+        self.unknown: set[str] = set()
+        """Fields and phases of a status that its CustomResourceDefinition doesn't have."""
+        self.deletes: list[str] = []
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Server
+
+    def _answer(self, answer: Answer) -> None:
+        self.send_response(answer[0])
+        self.send_header("Content-Type", "application/json")
+        self.end_headers()
+        self.wfile.write(json.dumps(answer[1]).encode())
+
+    def _name(self) -> str:
+        return "/".join(self.path.partition("?")[0].removesuffix("/status").rsplit("/", 2)[1:])
+
+    def do_GET(self) -> None:
+        self.server.gets.append(self._name())
+        found = self.server.objects.get(self._name())
+        self._answer((404, {}) if found is None else (200, found))
+
+    def do_PUT(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if self._name() not in self.server.objects:
+            self._answer((404, {}))
+            return
+        if (status := body.get("status", {})).get("phase") in self.server.unknown:
+            self._answer((422, {"message": f"status.phase: Unsupported value: {status['phase']}"}))
+            return
+        for field in self.server.unknown & status.keys():
+            del status[field]
+        self.server.objects[self._name()] = body
+        self.server.puts.append(self._name())
+        self._answer((200, body))
+
+    def do_DELETE(self) -> None:
+        self.server.deletes.append(self._name())
+        asked = json.loads(self.rfile.read(int(self.headers.get("Content-Length") or 0)) or "{}")
+        version = asked.get("preconditions", {}).get("resourceVersion")
+        found = self.server.objects.get(self._name())
+        if found is not None and version not in (None, found["metadata"]["resourceVersion"]):
+            self._answer((409, {"message": "the object has been modified"}))
+        else:
+            self._answer((404, {}) if self.server.objects.pop(self._name(), None) is None else (200, {}))
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if self._name() == "team/events":
+            self.server.events.append(body)
+            self._answer((403, {"message": "may not"}))
+            return
+        self.server.posts += 1
+        status, said = self.server.refusal
+        self._answer((status, body | said if status == 201 else said))
+
+    def log_message(self, format: str, *arguments: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with Server() as one:
+        thread = threading.Thread(target=one.serve_forever, args=(0.01,))
+        thread.start()
+        yield one
+        one.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def api(server: Server) -> Api:
+    return Api(client.ApiClient(client.Configuration(host=f"http://127.0.0.1:{server.server_port}")))
+
+
+def watched(server: Server, world: Any) -> Index:
+    """A server and an index that hold the EnergyPlan, the job, its nodes and its profiles."""
+    index = Index()
+    metadata = {"namespace": "team", "name": "plan", "uid": "u", "resourceVersion": "1", "generation": 1}
+    body = {"metadata": metadata, "spec": {"job": {"name": "gpt3"}}, "status": world.status.to_api()}
+    server.objects["energyplans/plan"] = body
+    job = {"namespace": "team", "name": "gpt3", "uid": world.job.uid, "annotations": {ANNOTATION: "plan"}}
+    server.objects["pytorchjobs/gpt3"] = {"metadata": job}
+    for node in world.nodes():
+        status = NodeReportStatus(gpus=node.gpus, jobs=(node.report,)).to_api()
+        index.put(NODE_REPORTS, {"metadata": {"name": node.node}, "status": status})
+    for profile in world.profiles.values():
+        labels = {JOB_UID_LABEL: profile.job_uid}
+        metadata = {"namespace": "team", "name": profile.name, "labels": labels}
+        index.put(ENERGY_PROFILES, {"metadata": metadata, "spec": profile.spec.to_api()})
+    return index
+
+
+def sweep_of(world: Any) -> Any:
+    """The JobPlan that is written first."""
+    copied = world.copy()
+    while (plan := (decision := copied.decide()).write_plan) is None:
+        assert copied._carry_out(decision)
+    return plan
+
+
+def job_plan(stored: Any, **metadata: Any) -> dict[str, Any]:
+    owner = {"kind": "EnergyPlan", "name": "plan", "uid": "u"}
+    told = {"namespace": "team", "name": stored.name, "uid": "u7", "resourceVersion": "7", "ownerReferences": [owner]}
+    told |= {"labels": {JOB_UID_LABEL: stored.spec.job_uid}} | metadata
+    return {"metadata": {**told, "annotations": {INPUTS_ANNOTATION: stored.inputs}}, "spec": stored.spec.to_api()}
