@@ -116,10 +116,8 @@ class Agent:
         self._ranks: dict[int, Rank] = {}
         self._left: dict[str, Rank] = {}
         """By GPU, those that there were when the clocks were lost: the same clocks name them by the same numbers."""
-        self._plans: dict[JobKey, JobPlanSpec | Reason] | None = None
-        """None until it has heard of any."""
-        self._planned: Collection[JobKey] | None = None
-        """The jobs that these are all plans of; None is of all jobs."""
+        self._plans: tuple[Mapping[JobKey, JobPlanSpec | Reason], Collection[JobKey] | None] | None = None
+        """And the jobs that these are all plans of, where it isn't all jobs; None until it has heard of any."""
         self._said: dict[int, tuple[Play | None, Told]] = {}
         """What each rank's clocks were last told."""
         self._saying = threading.Lock()
@@ -190,7 +188,7 @@ class Agent:
 
         What is missing is withdrawn. Of ranks of other jobs nothing is said: they keep what they have.
         """
-        self._plans, self._planned = dict(plans), jobs
+        self._plans = dict(plans), jobs
         self._heard_at_s = time.monotonic()
         for rank in self.ranks:
             self._say_plan(rank)
@@ -201,13 +199,14 @@ class Agent:
         self._plans = None
 
     def _say_plan(self, rank: Rank) -> None:
-        if self._plans is None or (self._planned is not None and rank.pod.job_key not in self._planned):
-            return
         with self._saying:
-            if rank.number not in self._said:
+            if (heard := self._plans) is None or rank.number not in self._said:
+                return
+            plans, jobs = heard
+            if jobs is not None and rank.pod.job_key not in jobs:
                 return
             said, told = self._said[rank.number]
-            play = _play(rank, self._plans.get(rank.pod.job_key))
+            play = _play(rank, plans.get(rank.pod.job_key))
             if play != said and self._channel.say(play):
                 self._said[rank.number] = play, told
 

@@ -5,7 +5,7 @@
 - `plans`: JobPlans as this agent reads them
 - `reporting`: when a report is worth a write
 - `heartbeat`: the agent's sign of life
-- `api`: the three threads: plans in, reports and the sign of life out
+- `api`: the threads: plans in, reports and the sign of life out
 """
 
 from __future__ import annotations

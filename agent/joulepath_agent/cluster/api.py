@@ -87,8 +87,13 @@ class NodeApi:
         self._watched: tuple[frozenset[JobKey], Watch] | None = None
 
     def run(self, agent: Tied) -> None:
-        """Starts the three threads: plans in, reports and the lease out; these while nobody else tells of this node."""
-        for name, work in (("plans", self._watch), ("reports", self._report), ("lease", self._live)):
+        """Starts its threads: plans in, reports and the lease out; these while nobody else tells of this node."""
+        for name, work in (
+            ("plans", self._watch),
+            ("turns", self._turn),
+            ("reports", self._report),
+            ("lease", self._live),
+        ):
             task = partial(work, agent)
             threading.Thread(target=repeat, args=(name, task, self._stop), name=name, daemon=True).start()
 
@@ -170,10 +175,11 @@ class NodeApi:
                 self._plans.put(event["object"])
             changed()
 
-    def _turn_to(self, jobs: frozenset[JobKey]) -> None:
+    def _turn(self, agent: Tied) -> None:
         """Ends a watch that doesn't tell of all jobs."""
-        if (watched := self._watched) is not None and not _selectable(jobs) <= watched[0]:
-            watched[1].end()
+        while not self._stop.wait(_TICK_S):
+            if (watched := self._watched) is not None and not _selectable(agent.jobs) <= watched[0]:
+                watched[1].end()
 
     # reports and the lease
 
@@ -189,7 +195,6 @@ class NodeApi:
     def _live(self, agent: Tied) -> None:
         heartbeat = Heartbeat(self._api, self._node, self._namespace)
         while not self._stop.wait(_TICK_S):
-            self._turn_to(agent.jobs)
             if not agent.waits:
                 heartbeat.beat(time.monotonic())
 

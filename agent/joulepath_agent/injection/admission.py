@@ -97,17 +97,14 @@ class Admission:
         """
         if (name := job_of(pod.labels)) is None:
             return ()
-        asked, held, gpus = self._jobs.ask(pod.namespace, name), self._held(), self._gpus()
-        own = [one for one in held if (one.namespace, one.pod) == (pod.namespace, pod.name)]
-        if not own:  # many a Job has nothing to do with GPUs, and waits for no API server
-            return ()
-        job = asked.result(LIMIT_S)
-        if job is None:
+        own = [one for one in self._held() if (one.namespace, one.pod) == (pod.namespace, pod.name)]
+        # The API server isn't asked of a pod without a GPU: those of Jobs come by the dozen, and others wait meanwhile.
+        if not own or (job := self._jobs.ask(pod.namespace, name).result(LIMIT_S)) is None:
             return ()
         self._registry.belongs(pod.uid, job)
         if not job.annotated:
             return ()
-        if not gpus:
+        if not (gpus := self._gpus()):
             raise OSError("no GPU of this node is known yet")
         return tuple(dict.fromkeys(one.container for one in own if granted(one.resource, one.device, gpus)))
 

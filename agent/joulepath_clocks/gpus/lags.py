@@ -25,8 +25,8 @@ UNKNOWN_LAG_S: Final = 0.1
 """Taken while no switch has been measured: a raise that is too early costs energy, one that is too late costs time."""
 _KEPT: Final = 64
 """Of a target and direction, the newest."""
-_MOST_TARGETS: Final = 16
-"""Of a direction, those switched to last."""
+_MOST_TARGETS: Final = 32
+"""Of a direction, those switched to last: half of what a report holds."""
 _FEWEST_RAISES: Final = 3
 """Measured to a target, before a raise goes by them: one that is too late costs time."""
 _SHORTEST_SETTLING_S: Final = 0.02

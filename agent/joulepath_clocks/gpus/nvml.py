@@ -27,7 +27,6 @@ _MIG_REFUSAL: Final = (
     "plans"
 )
 
-_UNTOLD: Final = pynvml.NVMLError_NotSupported, pynvml.NVMLError_FunctionNotFound, pynvml.NVMLError_NoPermission
 """What NVML answers where there is nothing that it could tell."""
 
 
@@ -120,8 +119,11 @@ class Gpu:
             return bool(reasons & ~pynvml.nvmlClocksEventReasonApplicationsClocksSetting)
 
     def read_limits(self) -> None:
-        """Looks at what its time and watts rest upon beside its clock, and what may be changed at any time."""
-        with self._calling("read of the power limit"), contextlib.suppress(*_UNTOLD):
+        """Looks at what its time and watts rest upon beside its clock, and what may be changed at any time.
+
+        No clock depends on it: a GPU that doesn't tell is served.
+        """
+        with self._calling("read of the power limit"), contextlib.suppress(pynvml.NVMLError):
             self.driver = str(pynvml.nvmlSystemGetDriverVersion())
             self.power_cap_w = float(pynvml.nvmlDeviceGetEnforcedPowerLimit(self._handle)) / 1e3
 
