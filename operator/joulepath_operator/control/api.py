@@ -182,9 +182,10 @@ class Api:
         call = partial(self._core.list_namespaced_pod, namespace, label_selector=selector)
         return self._paged(call if running else partial(call, field_selector=_NOT_RUNNING))
 
-    def denials(self, namespace: str, kind: str, reason: str) -> Iterator[Denial]:
-        """Of pods that jobs of a kind have asked for, by Events of this reason, within the hour that these are kept."""
-        chosen = f"reason={reason},involvedObject.kind={kind}"
+    def denials(self, namespace: str, kind: str, reason: str, uid: str | None = None) -> Iterator[Denial]:
+        """Of pods that jobs of a kind, or the one of this UID, have asked for, by Events of this reason, within the
+        hour that these are kept; page by page."""
+        chosen = f"reason={reason},involvedObject.kind={kind}" + (f",involvedObject.uid={uid}" if uid else "")
         for event in self._paged(partial(self._core.list_namespaced_event, namespace, field_selector=chosen)):
             at = event.get("lastTimestamp") or event["metadata"]["creationTimestamp"]
             why = str(event.get("message") or "").removeprefix(_DENIED_PREFIX)
