@@ -21,7 +21,7 @@ from joulepath_operator.control.reconcile import Reconciler
 from joulepath_operator.control.settings import settings
 from joulepath_operator.control.stopping import Stopping
 from joulepath_operator.facts.absence import Means, Way
-from joulepath_operator.facts.names import ENERGY_PLANS, NamespacedName
+from joulepath_operator.facts.names import ENERGY_PLANS, NamespacedName, Resource
 from joulepath_operator.metrics import Metrics
 from joulepath_operator.planning.pool import PlannerLimits, PlannerPool
 from joulepath_operator.pulse import Pulse
@@ -85,12 +85,15 @@ async def run(
 
 async def relist(api: Api, index: Index, queue: KeyedQueue[NamespacedName]) -> None:
     for resource in WATCHED:
-        known = index.uids(resource)
-        bodies = await asyncio.to_thread(api.list_all, resource)
-        if bodies is None:  # what is known stays: an API server that has just started may not know ours yet
-            continue
-        for key in index.replace(resource, bodies, known):
+        for key in await asyncio.to_thread(_listed, api, index, resource):
             queue.add(key)
+
+
+def _listed(api: Api, index: Index, resource: Resource) -> set[NamespacedName]:
+    known = index.uids(resource)
+    bodies = api.list_all(resource)
+    # What is known stays if it is None: an API server that has just started may not know ours yet.
+    return set() if bodies is None else index.replace(resource, bodies, known)
 
 
 def _concern(namespace: str, index: Index, queue: KeyedQueue[NamespacedName]) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from joulepath_crds import JOB_NAMES, EnergyPlanSpec, JobName
 from joulepath_operator.facts.gang import Gang
+from joulepath_operator.facts.observation import NodeJob
 from joulepath_operator.facts.refusals import Refusal
 from joulepath_operator.facts.request import Answer, PlanRefusal, PlanRequest, Request
 from joulepath_operator.figures.activation import activation
@@ -398,6 +399,31 @@ def test_a_job_that_another_has_made_is_told_which_one_to_plan_for(active: Any) 
     assert (active.status.phase, active.status.progress) == ("Pending", "MadeByAnotherJob")
     assert "was made by TrainJob whole, so that is the job to plan for" in active.status.message
     assert not active.plans
+
+
+def test_several_trainings_in_one_job_get_no_plan_and_one_that_is_left_gets_it_again(active: Any) -> None:
+    """Their ranks have the same numbers, so that one would get a plan that was made for another."""
+    alone = active.nodes
+    active.nodes = lambda: (*alone(), *map(_elsewhere, alone()))
+    active.settle()
+    assert (active.status.phase, active.status.progress) == ("Pending", "SeveralTrainings")
+    assert "pods gpt3-worker-0 and another-gpt3-worker-0 of PyTorchJob gpt3 don't train tog" in active.status.message
+    assert not active.plans
+    active.nodes = alone
+    active.settle()
+    assert active.status.phase in ("Planned", "Active")
+    assert active.plans
+
+
+def _elsewhere(node: NodeJob) -> NodeJob:
+    """The same, of another training of the same job."""
+    ranks = [
+        rank.model_copy(update={name: f"another-{getattr(rank, name)}" for name in ("pod", "pod_uid", "gpu_uuid")})
+        for rank in node.report.ranks
+    ]
+    gpus = tuple(gpu.model_copy(update={"uuid": f"another-{gpu.uuid}"}) for gpu in node.gpus)
+    report = node.report.model_copy(update={"ranks": tuple(ranks)})
+    return replace(node, node=f"another-{node.node}", report=report, gpus=gpus)
 
 
 def test_a_job_that_kueue_has_suspended_is_said_to_wait_in_its_queue(active: Any) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
+from weakref import ref
 
 import pytest
 
@@ -220,3 +221,21 @@ def test_a_job_is_suspended_while_that_is_asked_for_whatever_its_condition_says_
     found = index.job(PYTORCH_JOBS, ("team", "gpt3"))
     assert found is not None
     assert found.suspended is suspended
+
+
+def test_of_a_list_no_object_is_kept_longer_than_it_takes_to_read_it() -> None:
+    """Anybody may make more and larger Jobs than fit into the operator's memory at once."""
+    index, bodies = Index(), list[Any]()
+
+    class Body(dict[str, Any]):
+        """One that tells when it goes, unlike a plain dict."""
+
+    def listed() -> Iterator[Body]:
+        for number in range(5):
+            body = Body(energy_plan(f"plan-{number}"))
+            bodies.append(ref(body))
+            yield body
+            del body
+            assert sum(one() is not None for one in bodies) <= 1, "the one that the reader has in its hand"
+
+    assert len(index.replace(ENERGY_PLANS, listed(), {})) == 5

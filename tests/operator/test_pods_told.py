@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from kubernetes import client
 
 from joulepath_crds import EnergyPlanStatus, InjectionReport, NodeReportStatus
 from joulepath_operator.control.api import Api
@@ -135,6 +138,37 @@ def test_what_refuses_a_train_jobs_pods_is_told_by_the_events_of_its_sets_job(
     reason, message = injected_condition(server, api, made.index, Means(Way.NRI))
     assert reason == "NoPods"
     assert ("no hostPath here" in message) == told
+
+
+class Crowd(Api):
+    """A namespace with far more Events than anybody wants to read, and what was asked of it."""
+
+    def __init__(self, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+        super().__init__(client.ApiClient(client.Configuration(host=f"http://127.0.0.1:{server.server_port}")))
+        self.asked: list[str] = []
+        monkeypatch.setattr(client.CoreV1Api, "list_namespaced_event", self._page)
+
+    def _page(self, namespace: str, *, field_selector: str, limit: int, **_: Any) -> SimpleNamespace:
+        assert len(self.asked) < 9, "it reads on and on"
+        self.asked.append(field_selector)
+        event = {"involvedObject": {"name": "another", "uid": "x"}, "lastTimestamp": "2026-01-01T00:00:00Z"}
+        return SimpleNamespace(data=json.dumps({"metadata": {"continue": "more"}, "items": [event] * limit}))
+
+
+def test_of_what_refuses_pods_a_few_pages_are_read_and_of_the_job_alone_where_it_makes_them_itself(
+    server: Server, new_world: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is looked for again and again, and every job of the namespace may have its Events."""
+    world = new_world()
+    world.ranks = 0
+    server.objects["team/pods"] = server.objects["v1/pods"] = {"items": []}
+    api = Crowd(server, monkeypatch)
+    assert injected_condition(server, api, watched(server, world), Means(Way.NRI))[0] == "NoPods"
+    own = f"reason=FailedCreatePod,involvedObject.kind=PyTorchJob,involvedObject.uid={world.job.uid}"
+    assert api.asked == [own] * 4
+    api.asked.clear()
+    injected_condition(server, api, Made(server, world).index, Means(Way.NRI))
+    assert api.asked == ["reason=FailedCreate,involvedObject.kind=Job"] * 4
 
 
 def node_tells(index: Index, number: int, outcome: str) -> None:

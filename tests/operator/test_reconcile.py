@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from kubernetes import client
 from kubernetes.client.exceptions import ApiException
 
 from joulepath_crds import EnergyPlanStatus, content_hash
@@ -60,6 +63,33 @@ def test_a_kind_that_the_cluster_does_not_know_is_told_with_the_remedy_but_a_kin
         assert api.list_all(kind) is None, "which isn't to say that there are no such objects"
     assert remedy in caplog.text
     assert (kind.plural in caplog.text) == bool(remedy)
+
+
+def test_all_objects_are_listed_in_small_pages_each_asked_for_when_the_one_before_was_read(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[int, str | None]] = []
+
+    def answer(self: object, *where: str, limit: int, _continue: str | None, **_: Any) -> SimpleNamespace:
+        asked.append((limit, _continue))
+        metadata = {} if _continue else {"continue": "more"}
+        items = [{"metadata": {"name": f"{len(asked)}-{number}"}} for number in range(2)]
+        return SimpleNamespace(data=json.dumps({"metadata": metadata, "items": items}))
+
+    monkeypatch.setattr(client.CustomObjectsApi, "list_cluster_custom_object", answer)
+    bodies = api.list_all(PYTORCH_JOBS)
+    assert bodies is not None
+    assert next(bodies)["metadata"]["name"] == "1-0"
+    assert asked == [(25, None)]
+    assert [one["metadata"]["name"] for one in bodies] == ["1-1", "2-0", "2-1"]
+    assert asked[1:] == [(25, "more")]
+
+
+def test_an_empty_resource_is_known(server: Server, api: Api) -> None:
+    server.objects["v1/pytorchjobs"] = {"metadata": {}, "items": []}
+    bodies = api.list_all(PYTORCH_JOBS)
+    assert bodies is not None
+    assert not [*bodies]
 
 
 def test_a_kind_that_is_unknown_for_a_moment_takes_nothing_out(

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from functools import partial
 from http import HTTPStatus
+from itertools import chain, islice
 from typing import Any, Final, cast
 
 from kubernetes import client, config
@@ -40,9 +41,8 @@ _UNACCEPTABLE: Final = frozenset(
 _TOO_LARGE: Final = "request is too large"
 """What etcd says, and the API server passes on as an internal error."""
 _NOT_RUNNING: Final = "status.phase!=Running,status.phase!=Succeeded"
-_PAGE: Final = 100
-_PODS_A_PAGE: Final = 25
-"""As each may have 1.5 MiB, and take many times that in memory."""
+_PAGE: Final = 25
+"""As each object may have 1.5 MiB, and take many times that in memory."""
 _LONGEST_EVENT: Final = 1024
 """That controllers write; anybody may write longer ones."""
 _DENIED_PREFIX: Final = "Error creating: "
@@ -83,30 +83,20 @@ class Api:
             config.load_kube_config()
         return cls(client.ApiClient(), timeout_s, unlabelled, stops)
 
-    def list_all(self, resource: Resource) -> list[Body] | None:
-        """All objects of a resource, page by page; None where the cluster doesn't know it, be it for a moment."""
-        found: list[Body] = []
-        token: str | None = None
-        while True:
-            try:
-                page = self._custom.list_cluster_custom_object(
-                    resource.group,
-                    resource.version,
-                    resource.plural,
-                    limit=_PAGE,
-                    _continue=token,
-                    _request_timeout=self._timeout_s,
-                )
-            except ApiException as error:
-                if error.status == HTTPStatus.NOT_FOUND:
-                    level = logging.DEBUG if resource.optional else logging.WARNING
-                    log.log(level, "the cluster knows no %s.%s: %s", resource.plural, resource.group, resource.remedy)
-                    return None
-                raise
-            found += page["items"]
-            token = page["metadata"].get("continue")
-            if not token:
-                return found
+    def list_all(self, resource: Resource) -> Iterator[Body] | None:
+        """All objects of a resource, page by page: anybody may make many large ones of some. None where the cluster
+        doesn't know it, be it for a moment."""
+        call = partial(self._custom.list_cluster_custom_object, resource.group, resource.version, resource.plural)
+        bodies = self._paged(call)
+        try:
+            first = list(islice(bodies, 1))
+        except ApiException as error:
+            if error.status == HTTPStatus.NOT_FOUND:
+                level = logging.DEBUG if resource.optional else logging.WARNING
+                log.log(level, "the cluster knows no %s.%s: %s", resource.plural, resource.group, resource.remedy)
+                return None
+            raise
+        return chain(first, bodies)
 
     def get(self, resource: Resource, key: NamespacedName) -> Body | None:
         """One namespaced object; None where there is none."""
@@ -192,9 +182,10 @@ class Api:
         call = partial(self._core.list_namespaced_pod, namespace, label_selector=selector)
         return self._paged(call if running else partial(call, field_selector=_NOT_RUNNING))
 
-    def denials(self, namespace: str, kind: str, reason: str) -> Iterator[Denial]:
-        """Of pods that jobs of a kind have asked for, by Events of this reason, within the hour that these are kept."""
-        chosen = f"reason={reason},involvedObject.kind={kind}"
+    def denials(self, namespace: str, kind: str, reason: str, uid: str | None = None) -> Iterator[Denial]:
+        """Of pods that jobs of a kind, or the one of this UID, have asked for, by Events of this reason, within the
+        hour that these are kept; page by page."""
+        chosen = f"reason={reason},involvedObject.kind={kind}" + (f",involvedObject.uid={uid}" if uid else "")
         for event in self._paged(partial(self._core.list_namespaced_event, namespace, field_selector=chosen)):
             at = event.get("lastTimestamp") or event["metadata"]["creationTimestamp"]
             why = str(event.get("message") or "").removeprefix(_DENIED_PREFIX)
@@ -205,7 +196,7 @@ class Api:
         token: str | None = None
         while True:
             # No resourceVersion: at "0" the API server sends all at once, whatever the limit.
-            page = call(limit=_PODS_A_PAGE, _continue=token, _request_timeout=self._timeout_s, _preload_content=False)
+            page = call(limit=_PAGE, _continue=token, _request_timeout=self._timeout_s, _preload_content=False)
             body = json.loads(page.data)
             token = body["metadata"].get("continue")
             del page

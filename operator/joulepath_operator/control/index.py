@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from threading import RLock
 from typing import Any, Final
 
 from pydantic import ValidationError
@@ -81,7 +82,7 @@ class _Owned:
 class Index:
     """Objects by (namespace, name); `clock` is the monotonic clock that tells how old a report is.
 
-    Threads may share it: whatever is walked through is copied first.
+    Threads may share it: one writes at a time, and whatever is walked through is copied first.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -89,6 +90,7 @@ class Index:
         self._objects: dict[Resource, dict[NamespacedName, Any]] = {resource: {} for resource in WATCHED}
         self._known: dict[Resource, dict[NamespacedName, _Known]] = {resource: {} for resource in WATCHED}
         self._shared = lru_cache(_ORDERS)(lambda order: order)
+        self._writing = RLock()
 
     def put(self, resource: Resource, body: Mapping[str, Any], *, lives: bool = False) -> set[NamespacedName]:
         """Takes in an object as it is now; the EnergyPlans that it concerns, now or before.
@@ -96,38 +98,22 @@ class Index:
         What is older than what is known (a list that overtakes a watch, a watch that our own write or deletion
         overtakes) is left; so is one that was deleted, unless it was read just now and so `lives` after all.
         """
-        key, told = _key(body), _told(body)
-        if (known := self._known[resource].get(key)) is not None:
-            dead = known.gone_s is not None and known.uid == told.uid and not lives
-            if dead or told.version < known.version:
-                return set()
-        self._known[resource][key] = told
-        old = self._objects[resource].get(key)
-        try:
-            new = self._read(resource, body)
-        except (ValidationError, KeyError, TypeError, AttributeError, ValueError) as error:
-            log.warning("%s %s can't be read and is left out: %s", resource.plural, "/".join(key), error)
-            self._objects[resource].pop(key, None)
-            return self._concerned(resource, key, old)
-        if isinstance(old, _Report) and isinstance(new, _Report):
-            if old.status == new.status:
-                return set()
-            new = replace(new, status=_sharing_blocks(new.status, old.status))
-        self._objects[resource][key] = new
-        return self._concerned(resource, key, old) | self._concerned(resource, key, new)
+        with self._writing:
+            return self._put(resource, body, lives=lives)
 
     def drop(self, resource: Resource, body: Mapping[str, Any]) -> set[NamespacedName]:
         """Takes out an object for good, in its last state or by its name alone; the EnergyPlans that it concerned.
 
         Another of that name may be there already: then only the old one's end is told, and nothing changes.
         """
-        key, told = _key(body), _told(body)
-        known = self._known[resource].get(key, told)
-        if told.uid and told.uid != known.uid and told.version < known.version:
-            return set()
-        uid, version = told.uid or known.uid, max(told.version, known.version)
-        self._known[resource][key] = _Known(uid, version, gone_s=self._clock())
-        return self._concerned(resource, key, self._objects[resource].pop(key, None))
+        with self._writing:
+            key, told = _key(body), _told(body)
+            known = self._known[resource].get(key, told)
+            if told.uid and told.uid != known.uid and told.version < known.version:
+                return set()
+            uid, version = told.uid or known.uid, max(told.version, known.version)
+            self._known[resource][key] = _Known(uid, version, gone_s=self._clock())
+            return self._concerned(resource, key, self._objects[resource].pop(key, None))
 
     def keys(self, resource: Resource) -> set[NamespacedName]:
         """Names of the objects of a resource."""
@@ -140,18 +126,23 @@ class Index:
     def replace(
         self, resource: Resource, bodies: Iterable[Mapping[str, Any]], known_before: Mapping[NamespacedName, str]
     ) -> set[NamespacedName]:
-        """Takes in a whole list; of what was known before it was asked for, what it lacks is gone."""
-        listed = list(bodies)
+        """Takes in a whole list, each object as it comes; of what was known before it was asked for, what it lacks is
+        gone."""
+        listed: set[NamespacedName] = set()
         concerned: set[NamespacedName] = set()
-        for key in known_before.keys() - {_key(body) for body in listed}:
-            known = self._known[resource].get(key)
-            if known is not None and known.uid == known_before[key]:  # else another has come since
-                concerned |= self.drop(resource, {"metadata": {"namespace": key[0], "name": key[1]}})
-        before_s = self._clock() - _GRAVE_S
-        for key, known in list(self._known[resource].items()):
-            if known.gone_s is not None and known.gone_s < before_s:
-                del self._known[resource][key]
-        return concerned.union(*(self.put(resource, body) for body in listed))
+        for body in bodies:
+            listed.add(_key(body))
+            concerned |= self.put(resource, body)
+        with self._writing:
+            for key in known_before.keys() - listed:
+                known = self._known[resource].get(key)
+                if known is not None and known.uid == known_before[key]:  # else another has come since
+                    concerned |= self.drop(resource, {"metadata": {"namespace": key[0], "name": key[1]}})
+            before_s = self._clock() - _GRAVE_S
+            for key, known in list(self._known[resource].items()):
+                if known.gone_s is not None and known.gone_s < before_s:
+                    del self._known[resource][key]
+        return concerned
 
     def is_annotated(self, namespace: str, job: JobName) -> bool:
         """Whether that one, or the job that has made it, is there and asks for a plan."""
@@ -206,6 +197,27 @@ class Index:
     def profiles(self, namespace: str) -> tuple[StoredProfile, ...]:
         """The EnergyProfiles of a namespace."""
         return tuple(one for key, one in sorted(self._objects[ENERGY_PROFILES].items()) if key[0] == namespace)
+
+    def _put(self, resource: Resource, body: Mapping[str, Any], *, lives: bool) -> set[NamespacedName]:
+        key, told = _key(body), _told(body)
+        if (known := self._known[resource].get(key)) is not None:
+            dead = known.gone_s is not None and known.uid == told.uid and not lives
+            if dead or told.version < known.version:
+                return set()
+        self._known[resource][key] = told
+        old = self._objects[resource].get(key)
+        try:
+            new = self._read(resource, body)
+        except (ValidationError, KeyError, TypeError, AttributeError, ValueError) as error:
+            log.warning("%s %s can't be read and is left out: %s", resource.plural, "/".join(key), error)
+            self._objects[resource].pop(key, None)
+            return self._concerned(resource, key, old)
+        if isinstance(old, _Report) and isinstance(new, _Report):
+            if old.status == new.status:
+                return set()
+            new = replace(new, status=_sharing_blocks(new.status, old.status))
+        self._objects[resource][key] = new
+        return self._concerned(resource, key, old) | self._concerned(resource, key, new)
 
     def _read(self, resource: Resource, body: Mapping[str, Any]) -> Any:
         metadata = body["metadata"]

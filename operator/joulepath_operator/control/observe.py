@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import islice
 from typing import Final
 
 from joulepath_crds import JobName, controller
@@ -21,6 +22,8 @@ __all__ = ["with_job"]
 
 _AGENTS_ASKED: Final = 3
 """Nodes whose agents are looked up while ranks are missing: a message names no more."""
+_DENIALS_READ: Final = 100
+"""Anybody may have many more Events; they are looked for again and again while a job has no pods."""
 
 
 def with_job(
@@ -51,8 +54,13 @@ def with_job(
         if (owner := controller(pod["metadata"])) is not None and _stands_behind(job, owner, seen.namespace, index)
     ]
     maker = kind.pods_made_by
-    denials = () if found_pods else api.denials(seen.namespace, maker.kind, kind.denied)
-    of_job = (one for one in denials if _stands_behind(job, JobName(maker, one.job, one.uid), seen.namespace, index))
+    uid = job.uid if maker.kind == kind.resource.kind else None
+    denials = () if found_pods else api.denials(seen.namespace, maker.kind, kind.denied, uid)
+    of_job = (
+        one
+        for one in islice(denials, _DENIALS_READ)
+        if _stands_behind(job, JobName(maker, one.job, one.uid), seen.namespace, index)
+    )
     newest = max(of_job, key=lambda one: one.at, default=None)
     pods = tuple(as_seen(pod, job, index, means, admission, seen.now) for pod in found_pods)
     quiet = {pod.node for pod in silent(pods, gang) if pod.node and not pod.waiting and _may_train(pod)}

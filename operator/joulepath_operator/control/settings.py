@@ -11,7 +11,7 @@ def settings() -> kopf.OperatorSettings:
     """Pages instead of everything at once, no Kubernetes events, one worker for each object and not too many."""
     chosen = kopf.OperatorSettings()
     chosen.posting.enabled = False
-    chosen.watching.chunk_size = 100
+    chosen.watching.chunk_size = 25
     chosen.watching.server_timeout = 600
     chosen.queueing.worker_limit = 64
     # A worker waits so long for more of its object. There may be Jobs by the thousand: 128 of them in a second.

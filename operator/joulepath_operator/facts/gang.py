@@ -18,7 +18,7 @@ from joulepath_operator.facts.lags import pooled
 from joulepath_operator.facts.observation import NodeJob
 from joulepath_operator.facts.refusals import Refusal
 
-__all__ = ["Gang", "RefusalError"]
+__all__ = ["Gang", "RefusalError", "rivals"]
 
 
 class RefusalError(Exception):
@@ -199,6 +199,32 @@ class Gang:
                 f"{topology.stages} stages with {topology.data_parallel} replicas and {topology.tensor_parallel} "
                 "tensor-parallel peers. Check the process groups that the pipeline is given.",
             )
+
+
+def rivals(nodes: Iterable[NodeJob]) -> tuple[str, str] | None:
+    """Two pods that speak and can't be of one training; None where all may be.
+
+    They claim one rank of an attempt with GPUs of their own, or are of two attempts that are both whole and have no pod
+    in common. A rank that moves and a job whose pods are made anew look like that, too, until what was there before has
+    been silent for a while.
+    """
+    whole: list[dict[str, str]] = []
+    speaking = [node for node in nodes if node.report.ranks and node.age_s <= _longest_pause_s(node)]
+    for attempt in sorted({node.report.attempt for node in speaking}):
+        current = [node.report for node in speaking if node.report.attempt == attempt]
+        claims: dict[int, RankReport] = {}
+        for rank in (rank for report in current for rank in report.ranks):
+            first = claims.setdefault(rank.rank, rank)
+            if (first.pod_uid, first.gpu_uuid) != (rank.pod_uid, rank.gpu_uuid):
+                return first.pod, rank.pod
+        if len(claims) < max(report.world_size for report in current):
+            continue
+        pods = {rank.pod_uid: rank.pod for rank in claims.values()}
+        for others in whole:
+            if not others.keys() & pods.keys():
+                return next(iter(others.values())), next(iter(pods.values()))
+        whole.append(pods)
+    return None
 
 
 def _longest_pause_s(node: NodeJob) -> float:

@@ -12,7 +12,7 @@ from typing import Final
 
 from joulepath_crds import ANNOTATION, EnergyPlanStatus, JobPlanSpec, Phase, Purpose, RankReport
 from joulepath_operator.facts.absence import Lack
-from joulepath_operator.facts.gang import Gang, RefusalError
+from joulepath_operator.facts.gang import Gang, RefusalError, rivals
 from joulepath_operator.facts.observation import Decision, Notice, Observation, StoredPlan, TrainingJob
 from joulepath_operator.facts.refusals import Refusal
 from joulepath_operator.figures.joining import Join, complete_blocks
@@ -85,10 +85,10 @@ def _with_job(case: Case, job: TrainingJob) -> Decision:
         return case.pend(*gathering.suspension(seen, job))
     if base.phase is Phase.REFUSED and base.observed_generation == seen.generation and _is_final(base):
         return Decision(case.story.keep(), delete_plans=case.all_plans)
+    if (pods := rivals(seen.nodes)) is not None:
+        return case.pend(*gathering.rivalry(seen, job, pods))
     gang = Gang.of(seen.nodes)
-    if gang is None or not gang.complete:
-        return _with_some_ranks(case, job, gang)
-    return _with_all_ranks(case, job, gang)
+    return _with_all_ranks(case, job, gang) if gang and gang.complete else _with_some_ranks(case, job, gang)
 
 
 def _with_some_ranks(case: Case, job: TrainingJob, gang: Gang | None) -> Decision:

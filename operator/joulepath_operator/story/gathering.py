@@ -19,7 +19,7 @@ from joulepath_operator.facts.refusals import Refusal
 from joulepath_operator.jobs.kinds import kind_of
 from joulepath_operator.story.absences import lacking, told
 
-__all__ = ["explain", "how_to_annotate", "silent", "suspension", "without_order"]
+__all__ = ["explain", "how_to_annotate", "rivalry", "silent", "suspension", "without_order"]
 
 _REFUSED: Final = {
     Way.VOLUMES: "If that is for the hostPath volumes that the webhook adds, it adds none here in a moment, and they "
@@ -92,6 +92,17 @@ def suspension(observation: Observation, job: TrainingJob) -> tuple[str, str]:
         "Queued",
         f"{named} is suspended until Kueue admits it from its queue {job.queue}; this goes on by itself then. What it "
         f"waits for: kubectl -n {observation.namespace} describe workloads -l kueue.x-k8s.io/job-uid={job.uid}",
+    )
+
+
+def rivalry(observation: Observation, job: TrainingJob, pods: tuple[str, str]) -> tuple[str, str]:
+    """A reason and a sentence for a job of which two pods don't train together."""
+    return (
+        "SeveralTrainings",
+        f"Two trainings in one job: pods {pods[0]} and {pods[1]} of {kind_of(observation.spec.job).resource.kind} "
+        f"{job.name} don't train together, so that there is no one plan for them; all GPUs run default clocks. Give "
+        "each training a job of its own. If one pod has come in the place of the other, this goes on by itself in a "
+        "minute or two.",
     )
 
 
