@@ -252,3 +252,14 @@ def test_the_own_job_s_profile_goes_first_then_one_of_as_many_replicas(again: Ca
     world.iteration, world.plans = 5, {}
     world.settle()
     assert world.plan.sweep.origin.profile == "c"
+
+
+def test_jobs_of_one_name_and_several_kinds_have_profiles_of_their_own(again: Callable[..., Any], active: Any) -> None:
+    world, (mine,) = again(), active.profiles
+    world.profiles = dict(active.profiles)
+    of_kind = {"apiVersion": "trainer.kubeflow.org/v1alpha1", "kind": "TrainJob", "name": "gpt3"}
+    world.spec, world.plans = EnergyPlanSpec.from_api({"job": of_kind}), {}
+    world.run(60)
+    assert len(world.profiles) == 2
+    assert world.profiles[mine] == active.profiles[mine]
+    assert found(world).origin is not None
