@@ -141,6 +141,13 @@ def test_one_that_has_drifted_is_refreshed_and_rounds_follow_where_it_is_not_sur
     assert rounds(unknown)[1].sweep.origin == rounds(unknown)[0].sweep.origin
 
 
+def test_a_frontier_that_turns_out_less_known_than_it_was_is_told_as_such(again: Callable[..., Any]) -> None:
+    for told, kept in ((0.02, 0.02), (0.006, 0.004)):
+        world = again(lambda spec: spec.model_copy(update={"frontier_uncertainty": 0.004}), SurveyResult(told, ()))
+        world.run(40)
+        assert (found(world).frontier_uncertainty, len(rounds(world))) == (kept, 1)
+
+
 def test_one_whose_shape_is_another_is_refused_and_what_was_measured_counts(again: Callable[..., Any]) -> None:
     world = again(lambda spec: scaled(spec, lambda clock: 0.85 if clock < 1200 else 1.0))
     world.run(80)

@@ -165,7 +165,7 @@ def _surveyed(case: ReadyCase, plan: StoredPlan, asked: SurveyRequest, answer: A
                 return _begin_next(case, plan, anew)
             spec = spec.model_copy(update={"origin": origin})
         spec = with_delays(spec, answer.delays)
-        if isfinite(answer.uncertainty) and spec.frontier_uncertainty is None:
+        if isfinite(answer.uncertainty) and (spec.frontier_uncertainty is None or answer.uncertainty > KNOWN):
             spec = spec.model_copy(update={"frontier_uncertainty": figure(answer.uncertainty)})
     if setbacks.tries(case, setbacks.PROFILING):
         case.story.note(setback=None)
