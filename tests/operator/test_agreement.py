@@ -20,6 +20,7 @@ from joulepath_crds import (
     Reuse,
     StageProfile,
     SwitchingLag,
+    TargetLag,
     Topology,
 )
 from joulepath_operator.facts.gang import Gang
@@ -188,6 +189,14 @@ def test_points_of_both_are_joined_and_those_measured_twice_are_surer() -> None:
     assert [one.clock_mhz for one in found.blocking_power] == [1400, 1300, 1200, 1100, 1000, 900]
     assert (found.lag, found.frontier_uncertainty) == (lag, 0.008)
     assert found.iteration_time_noise_s == pytest.approx(0.011)
+
+
+def test_the_few_switches_of_a_check_do_not_replace_what_a_whole_sweep_has_seen() -> None:
+    slow = TargetLag(clock_mhz=1050, direction="up", median_s=0.25, p95_s=0.3, samples=40)
+    often = SwitchingLag(up_median_s=0.2, up_p95_s=0.3, down_median_s=0.1, down_p95_s=0.2, samples=80, targets=(slow,))
+    seldom = SwitchingLag(up_median_s=0.02, up_p95_s=0.03, down_median_s=0.01, down_p95_s=0.02, samples=3)
+    old, now = profile(lag=often), profile(clocks=CHECKED, lag=seldom)
+    assert merged(old, now, agreement(old, now), lowest_mhz=0).lag == often
 
 
 def test_clocks_to_check_at_lie_between_others_and_are_ones_that_the_gpus_have() -> None:

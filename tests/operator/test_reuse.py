@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from joulepath_crds import EnergyPlanSpec, EnergyProfileSpec, Purpose, Reuse
+from joulepath_crds import EnergyPlanSpec, EnergyProfileSpec, Purpose, Reuse, SwitchingLag
 from joulepath_operator.facts.observation import StoredProfile
-from joulepath_operator.facts.request import Answer, Request, SurveyRequest, SurveyResult
+from joulepath_operator.facts.request import Answer, PlanRequest, Request, SurveyRequest, SurveyResult
 
 Change = Callable[[EnergyProfileSpec], EnergyProfileSpec]
 
@@ -110,6 +110,22 @@ def test_a_profile_of_any_number_of_replicas_is_checked_and_used(again: Callable
     assert [len(kind.points) for one in spec.stages for kind in one.kinds] == [
         len(kind.points) for one in old.stages for kind in one.kinds
     ]
+
+
+def test_a_plan_is_made_for_lags_that_were_seen_more_often_then_than_now(again: Callable[..., Any]) -> None:
+    often = SwitchingLag(up_median_s=0.02, up_p95_s=0.03, down_median_s=0.01, down_p95_s=0.02, samples=4000)
+    world = again(lambda spec: spec.model_copy(update={"lag": often}))
+    usual, lags = world.answer, []
+
+    def answer(request: Request) -> Any:
+        if isinstance(request, PlanRequest):
+            lags.append(request.lag)
+        return usual(request)
+
+    world.answer = answer
+    world.run(40)
+    assert found(world).lag == often
+    assert lags == [often]
 
 
 def test_a_profile_that_tells_how_iterations_vary_is_checked_with_fewer_blocks(again: Callable[..., Any]) -> None:

@@ -16,6 +16,7 @@ from typing import Final
 
 from joulepath_crds import EnergyProfileSpec, ProfilePoint, Reuse, Topology
 from joulepath_operator.facts.gang import Gang
+from joulepath_operator.facts.lags import joined
 
 __all__ = ["Agreement", "agreement", "check_clocks", "merged", "unusable"]
 
@@ -129,7 +130,7 @@ def agreement(old: EnergyProfileSpec, now: EnergyProfileSpec) -> Agreement:
 def merged(old: EnergyProfileSpec, now: EnergyProfileSpec, found: Agreement, lowest_mhz: float) -> EnergyProfileSpec:
     """The profile of now with the old one's points, scaled; none below the lowest clock.
 
-    What else wasn't measured now is taken from it, too: lags, and the noise of iterations.
+    What else wasn't measured now, or less often, is taken from it, too: lags, and the noise of iterations.
     """
     then, top_mhz = _points(old), now.default_clock_mhz
     stages = tuple(
@@ -159,7 +160,7 @@ def merged(old: EnergyProfileSpec, now: EnergyProfileSpec, found: Agreement, low
             "stages": stages,
             "blocking_power": tuple(sorted((*now.blocking_power, *waits), key=lambda one: -one.clock_mhz)),
             "iteration_time_noise_s": now.iteration_time_noise_s or noise_s,
-            "lag": now.lag or old.lag,
+            "lag": joined(now.lag, old.lag),
             "frontier_uncertainty": old.frontier_uncertainty if found.sure else None,
         }
     )

@@ -21,6 +21,7 @@ from joulepath_crds import (
     StagePlan,
 )
 from joulepath_operator.facts.gang import Gang
+from joulepath_operator.facts.lags import joined
 from joulepath_operator.facts.observation import Decision, Notice, StoredPlan, StoredProfile
 from joulepath_operator.facts.request import FrontierRequest, FrontierResult, PlanRefusal, PlanRequest, PlanResult
 from joulepath_operator.figures.activation import activation
@@ -295,8 +296,8 @@ def _request(case: ReadyCase, profile: StoredProfile, inputs: str) -> PlanReques
         control_time_s=case.gang.control_time_s,
         max_slowdown=case.seen.spec.max_slowdown_percent / 100,
         granularity=case.seen.spec.granularity,
-        # An agent that was started anew and GPUs that were never swept know no lag; the profile is of the same model.
-        lag=case.gang.lag() or profile.spec.lag,
+        # Agents that were started anew and GPUs that were hardly swept know few lags; the profile is of the same model.
+        lag=joined(case.gang.lag(), profile.spec.lag),
         supported_clocks_mhz=case.gang.supported_clocks_mhz(),
         reserve=withdrawal.reserve(case),
     )
