@@ -27,6 +27,7 @@ from joulepath_operator.facts.request import FrontierRequest, FrontierResult, Pl
 from joulepath_operator.figures.activation import activation
 from joulepath_operator.figures.delays import some_pipelines
 from joulepath_operator.figures.order import executed, labels
+from joulepath_operator.figures.profile import with_delays
 from joulepath_operator.figures.savings import LEAST_PAIRS, NOT_YET_KNOWN, figure, is_enough
 from joulepath_operator.story import idle, setbacks, withdrawal
 from joulepath_operator.story.case import ReadyCase
@@ -62,7 +63,9 @@ def on_profile(case: ReadyCase, profile: StoredProfile) -> Decision:
         return setbacks.on_setback(case, answer.reason, answer.message)
     if isinstance(answer, PlanRefusal):
         return case.refuse(answer.reason, answer.message, condition="Planned")
-    return _deliver(case, profile, answer, inputs)
+    told = _with_delays(case, profile, answer)
+    decision = _deliver(case, told, answer, _inputs(case, told))
+    return decision if told == profile else replace(decision, write_profile=told)
 
 
 def _answer_for(case: ReadyCase, profile: StoredProfile) -> PlanResult | PlanRefusal | None:
@@ -71,6 +74,15 @@ def _answer_for(case: ReadyCase, profile: StoredProfile) -> PlanResult | PlanRef
     if asked is None or not isinstance(answer, PlanResult | PlanRefusal):
         return None
     return answer if asked.inputs == _inputs(case, profile) else None
+
+
+def _with_delays(case: ReadyCase, profile: StoredProfile, result: PlanResult) -> StoredProfile:
+    """The profile of this run with the delays that its plan rests upon, where its survey, which may take too long, has
+    told none."""
+    is_told = profile.spec.transfers or any(stage.tail_s for stage in profile.spec.stages)
+    if is_told or profile.job_uid != case.job.uid:
+        return profile
+    return replace(profile, spec=with_delays(profile.spec, result.delays))
 
 
 def without_profile(case: ReadyCase) -> Decision:
