@@ -189,3 +189,18 @@ def test_stages_without_whole_backwards_are_imported_too(run: Run, tmp_path: Pat
     path.write_text("\n".join([HEADER, *rows]))
     found = EnergyProfileSpec.from_api(imported(run, path, *TOLD, "--schedule", "Recorded")["spec"])
     assert set(points(found)) == {(stage, kind) for stage in range(2) for kind in "FIW"}
+
+
+def test_pairs_that_run_interleaved_come_back_as_they_were(
+    run: Run, spec: EnergyProfileSpec, manifest: dict[str, Any], tmp_path: Path
+) -> None:
+    first, *others = spec.stages
+    paired = first.kinds[0].model_copy(update={"kind": "F&3:B"})
+    stages = (first.model_copy(update={"kinds": (*first.kinds, paired)}), *others)
+    before, path = tmp_path / "pairs.yaml", tmp_path / "pairs.csv"
+    whole = spec.model_copy(update={"stages": stages})
+    before.write_text(yaml.safe_dump({**manifest, "spec": whole.to_api()}))
+    ran = run("profile", "export", before, "-o", path)
+    assert ran.status == 0, ran.err
+    assert "0,F&3:B,1400," in path.read_text()
+    assert points(EnergyProfileSpec.from_api(imported(run, path, *TOLD)["spec"])) == points(whole)

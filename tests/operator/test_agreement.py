@@ -20,6 +20,7 @@ from joulepath_crds import (
     Reuse,
     StageProfile,
     SwitchingLag,
+    TargetLag,
     Topology,
 )
 from joulepath_operator.facts.gang import Gang
@@ -30,6 +31,8 @@ CLOCKS = (1400, 1300, 1200, 1100, 1000, 900)
 CHECKED = (1400, 1200, 1000)
 ERRORS = (0.003, 0.012)
 """Of time and energy, as fractions: what a few iterations tell at 1% and 2% of noise."""
+SMALL = (0.003, 0.006)
+"""So small that they hide no other shape."""
 
 Change = Callable[[int, str, int], tuple[float, float]]
 """Factors of time and energy by stage, kind and clock."""
@@ -106,7 +109,7 @@ def test_each_stage_and_kind_has_a_factor_of_its_own() -> None:
         factor = (1.2 if stage == 1 else 0.95) * (1.3 if kind == "B" else 1.0)
         return factor, factor
 
-    found = agreement(profile(), profile(moved, CHECKED))
+    found = agreement(profile(errors=SMALL), profile(moved, CHECKED, errors=SMALL))
     assert found.reuse is Reuse.REFRESHED
     assert found.sure
     assert found.factors[1, "B"] == pytest.approx((1.56, 1.56))
@@ -134,6 +137,13 @@ def test_a_slight_bend_is_no_refusal_but_is_not_sure_either() -> None:
     found = agreement(profile(errors=exact), profile(bent, CHECKED, errors=exact))
     assert (found.reuse, found.sure) == (Reuse.REFRESHED, False)
     assert merged(profile(frontier_uncertainty=0.008), profile(bent, CHECKED), found, 0).frontier_uncertainty is None
+
+
+def test_errors_that_could_hide_another_shape_leave_it_unsure() -> None:
+    large = (0.03, 0.03)
+    steeper = profile(lambda stage, kind, clock: ((TOP / clock) ** 0.15, 1.0), CHECKED, errors=large)
+    found = agreement(profile(errors=large), steeper)
+    assert (found.reuse, found.sure) == (Reuse.REUSED, False)
 
 
 def test_other_default_clocks_under_load_are_refused_with_both_values() -> None:
@@ -166,8 +176,8 @@ def test_without_stated_errors_a_percent_or_two_may_be_noise() -> None:
 
 def test_points_of_both_are_joined_and_those_measured_twice_are_surer() -> None:
     lag = SwitchingLag(up_median_s=0.002, up_p95_s=0.004, down_median_s=0.002, down_p95_s=0.004, samples=9)
-    old = profile(iteration_time_noise_s=0.01, lag=lag, frontier_uncertainty=0.008)
-    now = profile(lambda stage, kind, clock: (1.1, 1.2), CHECKED, iteration_time_s=2.2)
+    old = profile(errors=SMALL, iteration_time_noise_s=0.01, lag=lag, frontier_uncertainty=0.008)
+    now = profile(lambda stage, kind, clock: (1.1, 1.2), CHECKED, errors=SMALL, iteration_time_s=2.2)
     found = merged(old, now, agreement(old, now), lowest_mhz=950)
     for stage, before in zip(found.stages, profile(lambda *_: (1.1, 1.2)).stages, strict=True):
         for kind, true in zip(stage.kinds, before.kinds, strict=True):
@@ -179,6 +189,14 @@ def test_points_of_both_are_joined_and_those_measured_twice_are_surer() -> None:
     assert [one.clock_mhz for one in found.blocking_power] == [1400, 1300, 1200, 1100, 1000, 900]
     assert (found.lag, found.frontier_uncertainty) == (lag, 0.008)
     assert found.iteration_time_noise_s == pytest.approx(0.011)
+
+
+def test_the_few_switches_of_a_check_do_not_replace_what_a_whole_sweep_has_seen() -> None:
+    slow = TargetLag(clock_mhz=1050, direction="up", median_s=0.25, p95_s=0.3, samples=40)
+    often = SwitchingLag(up_median_s=0.2, up_p95_s=0.3, down_median_s=0.1, down_p95_s=0.2, samples=80, targets=(slow,))
+    seldom = SwitchingLag(up_median_s=0.02, up_p95_s=0.03, down_median_s=0.01, down_p95_s=0.02, samples=3)
+    old, now = profile(lag=often), profile(clocks=CHECKED, lag=seldom)
+    assert merged(old, now, agreement(old, now), lowest_mhz=0).lag == often
 
 
 def test_clocks_to_check_at_lie_between_others_and_are_ones_that_the_gpus_have() -> None:

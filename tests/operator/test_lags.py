@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from joulepath_crds import MOST_TARGETS, SwitchingLag, TargetLag
-from joulepath_operator.facts.lags import pooled
+from joulepath_operator.facts.lags import joined, pooled
 
 
 def row(clock_mhz: int, direction: Literal["up", "down"], median_s: float, p95_s: float, samples: int = 4) -> TargetLag:
@@ -50,3 +50,15 @@ def test_of_older_agents_that_know_no_targets_two_numbers_are_known() -> None:
         {"upMedianSeconds": 0.01, "upP95Seconds": 0.02, "downMedianSeconds": 0.01, "downP95Seconds": 0.02, "samples": 9}
     )
     assert pooled([old, old]) == old.model_copy(update={"samples": 18})
+
+
+def test_what_was_seen_more_often_stays_clock_by_clock_and_of_all() -> None:
+    then = lag(0.3, row(1050, "up", 0.2, 0.3, 20), row(1200, "up", 0.2, 0.25, 4), row(900, "down", 0.01, 0.02, 9))
+    now = lag(0.02, row(1200, "up", 0.02, 0.03, 4), row(900, "down", 0.5, 0.6, 2), row(1050, "down", 0.01, 0.02, 1))
+    few = now.model_copy(update={"samples": 3})
+    rows = {*(then.targets or ())[::2], *(now.targets or ())[::2]}
+    for found, of_all in ((joined(few, then), then), (joined(now, then), now)):
+        assert found is not None
+        assert set(found.targets or ()) == rows
+        assert found.model_copy(update={"targets": None}) == of_all.model_copy(update={"targets": None})
+    assert (joined(None, then), joined(few, None), joined(None, None)) == (then, few, None)

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from joulepath_crds import EnergyPlanSpec, EnergyProfileSpec, Purpose, Reuse
+from joulepath_crds import EnergyPlanSpec, EnergyProfileSpec, Purpose, Reuse, SwitchingLag
 from joulepath_operator.facts.observation import StoredProfile
-from joulepath_operator.facts.request import Answer, Request, SurveyRequest, SurveyResult
+from joulepath_operator.facts.request import Answer, PlanRequest, Request, SurveyRequest, SurveyResult
 
 Change = Callable[[EnergyProfileSpec], EnergyProfileSpec]
 
@@ -112,6 +112,22 @@ def test_a_profile_of_any_number_of_replicas_is_checked_and_used(again: Callable
     ]
 
 
+def test_a_plan_is_made_for_lags_that_were_seen_more_often_then_than_now(again: Callable[..., Any]) -> None:
+    often = SwitchingLag(up_median_s=0.02, up_p95_s=0.03, down_median_s=0.01, down_p95_s=0.02, samples=4000)
+    world = again(lambda spec: spec.model_copy(update={"lag": often}))
+    usual, lags = world.answer, []
+
+    def answer(request: Request) -> Any:
+        if isinstance(request, PlanRequest):
+            lags.append(request.lag)
+        return usual(request)
+
+    world.answer = answer
+    world.run(40)
+    assert found(world).lag == often
+    assert lags == [often]
+
+
 def test_a_profile_that_tells_how_iterations_vary_is_checked_with_fewer_blocks(again: Callable[..., Any]) -> None:
     world = again(lambda spec: spec.model_copy(update={"iteration_time_noise_s": 0.01}))
     world.run(40)
@@ -139,6 +155,13 @@ def test_one_that_has_drifted_is_refreshed_and_rounds_follow_where_it_is_not_sur
     assert more
     assert rounds(unknown)[1].sweep.clocks_mhz == (1275, 1125)
     assert rounds(unknown)[1].sweep.origin == rounds(unknown)[0].sweep.origin
+
+
+def test_a_frontier_that_turns_out_less_known_than_it_was_is_told_as_such(again: Callable[..., Any]) -> None:
+    for told, kept in ((0.02, 0.02), (0.006, 0.004)):
+        world = again(lambda spec: spec.model_copy(update={"frontier_uncertainty": 0.004}), SurveyResult(told, ()))
+        world.run(40)
+        assert (found(world).frontier_uncertainty, len(rounds(world))) == (kept, 1)
 
 
 def test_one_whose_shape_is_another_is_refused_and_what_was_measured_counts(again: Callable[..., Any]) -> None:
@@ -252,3 +275,14 @@ def test_the_own_job_s_profile_goes_first_then_one_of_as_many_replicas(again: Ca
     world.iteration, world.plans = 5, {}
     world.settle()
     assert world.plan.sweep.origin.profile == "c"
+
+
+def test_jobs_of_one_name_and_several_kinds_have_profiles_of_their_own(again: Callable[..., Any], active: Any) -> None:
+    world, (mine,) = again(), active.profiles
+    world.profiles = dict(active.profiles)
+    of_kind = {"apiVersion": "trainer.kubeflow.org/v1alpha1", "kind": "TrainJob", "name": "gpt3"}
+    world.spec, world.plans = EnergyPlanSpec.from_api({"job": of_kind}), {}
+    world.run(60)
+    assert len(world.profiles) == 2
+    assert world.profiles[mine] == active.profiles[mine]
+    assert found(world).origin is not None

@@ -119,6 +119,10 @@ def test_a_survey_that_fails_leaves_what_is_measured(surveyed: Callable[..., Any
     assert len(sweeps(world)) == 1
     (profile,) = world.profiles.values()
     assert profile.spec.frontier_uncertainty is None
+    assert len(profile.spec.transfers) == 14, "its plan has learnt the delays"
+    assert all(stage.tail_s for stage in profile.spec.stages)
+    assert world.plan.purpose == "Enforce"
+    assert (world.plans_computed, len(world.writes)) == (1, 4), "it is told with the plan, and nothing is planned anew"
 
 
 def test_agents_that_were_started_anew_between_two_rounds_measure_all_once_more(surveyed: Callable[..., Any]) -> None:

@@ -5,17 +5,19 @@ its slowest one, often the host's delay in seeing it, and the slowest of all wou
 
 The same holds for each clock that is switched to. Of a GPU that doesn't know its lag to one, what it knows of all is
 its tail there.
+
+What an earlier run has seen stands beside that: a run that only checks a profile switches a few times.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
 from typing import Literal, TypeAlias
 
 from joulepath_crds import MOST_TARGETS, SwitchingLag, TargetLag
 
-__all__ = ["pooled"]
+__all__ = ["joined", "pooled"]
 
 _Target: TypeAlias = tuple[int, Literal["up", "down"]]
 
@@ -31,8 +33,26 @@ def pooled(lags: Sequence[SwitchingLag]) -> SwitchingLag:
         down_median_s=down_s,
         down_p95_s=max(down_s, median(lag.down_p95_s for lag in lags)),
         samples=sum(lag.samples for lag in lags),
-        targets=tuple(sorted(rows, key=lambda row: -row.samples)[:MOST_TARGETS]) or None,
+        targets=_most_seen(rows),
     )
+
+
+def joined(now: SwitchingLag | None, then: SwitchingLag | None) -> SwitchingLag | None:
+    """What this run knows and what an earlier one did: of each clock that is switched to, and of all, the one that has
+    seen more switches; this one if as many. A few blocks see a few clocks, mostly in one direction."""
+    if now is None or then is None:
+        return now or then
+    rows = {(row.clock_mhz, row.direction): row for row in then.targets or ()}
+    for row in now.targets or ():
+        before = rows.get((row.clock_mhz, row.direction))
+        if before is None or row.samples >= before.samples:
+            rows[row.clock_mhz, row.direction] = row
+    surer = now if now.samples >= then.samples else then
+    return surer.model_copy(update={"targets": _most_seen(rows.values())})
+
+
+def _most_seen(rows: Iterable[TargetLag]) -> tuple[TargetLag, ...] | None:
+    return tuple(sorted(rows, key=lambda row: -row.samples)[:MOST_TARGETS]) or None
 
 
 def _row(lags: Sequence[SwitchingLag], of_gpus: Sequence[Mapping[_Target, TargetLag]], key: _Target) -> TargetLag:

@@ -72,7 +72,8 @@ class FrontierRequest:
 @dataclass(frozen=True, slots=True)
 class PlanResult:
     """A plan and its figures; `control_time_s` and `plan_time_s` are what the running job should measure. The frontier
-    comes with it where there is no pipeline; else it is asked for by itself. remarks: what was left out, in words."""
+    comes with it where there is no pipeline; else it is asked for by itself. remarks: what was left out, in words;
+    delays: as learnt."""
 
     stages: tuple[StagePlan, ...]
     granularity: Granularity
@@ -87,6 +88,7 @@ class PlanResult:
     control_time_s: float
     plan_time_s: float
     remarks: tuple[str, ...] = ()
+    delays: Delays = field(default_factory=Delays)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from typing import Final
 
 from joulepath_crds import EnergyProfileSpec, ProfilePoint, Reuse, Topology
 from joulepath_operator.facts.gang import Gang
+from joulepath_operator.facts.lags import joined
 
 __all__ = ["Agreement", "agreement", "check_clocks", "merged", "unusable"]
 
@@ -29,8 +30,8 @@ _LEAST_ERROR: Final = 0.002, 0.005
 _SAME: Final = 0.0025, 0.005
 """By how much time and energy may be off beyond what errors explain, root mean square, and be the same."""
 _SAME_SHAPE: Final = 0.005, 0.01
-"""The same of what one factor a series leaves. Beyond the former it isn't sure that the shape is the same: then the
-planner says what else is to be measured."""
+"""The same of what one factor a series leaves. Beyond the former, or where errors could hide as much, it isn't sure
+that the shape is the same: then the planner says what else is to be measured."""
 _SURELY: Final = 2.5
 """Standard deviations beyond which it isn't noise that two measurements differ by."""
 _SAME_CLOCK: Final = 0.02
@@ -118,7 +119,8 @@ def agreement(old: EnergyProfileSpec, now: EnergyProfileSpec) -> Agreement:
     if any(_beyond(one, _SURELY, len(pairs)) > same for one, same in zip(left, _SAME_SHAPE, strict=True)):
         apart = f"time by {uneven[0]:.1%} and energy by {uneven[1]:.1%} beside one factor for all clocks"
         return Agreement(Reuse.REFUSED, f"{off_by}, {apart}")
-    sure = all(one <= same for one, same in zip(uneven, _SAME, strict=True))
+    hidden = [sqrt(_explained(one)) for one in left]
+    sure = all(one <= same for one, same in zip((*uneven, *hidden), (*_SAME, *_SAME_SHAPE), strict=True))
     if all(_beyond(one, _SURELY) <= same for one, same in zip(every, _SAME, strict=True)):
         return Agreement(Reuse.REUSED, f"{off_by}, no more than errors explain", dict.fromkeys(pairs, (1.0, 1.0)), sure)
     factors = {key: (exp(means[0][key]), exp(means[1][key])) for key in pairs}
@@ -128,7 +130,7 @@ def agreement(old: EnergyProfileSpec, now: EnergyProfileSpec) -> Agreement:
 def merged(old: EnergyProfileSpec, now: EnergyProfileSpec, found: Agreement, lowest_mhz: float) -> EnergyProfileSpec:
     """The profile of now with the old one's points, scaled; none below the lowest clock.
 
-    What else wasn't measured now is taken from it, too: lags, and the noise of iterations.
+    What else wasn't measured now, or less often, is taken from it, too: lags, and the noise of iterations.
     """
     then, top_mhz = _points(old), now.default_clock_mhz
     stages = tuple(
@@ -158,7 +160,7 @@ def merged(old: EnergyProfileSpec, now: EnergyProfileSpec, found: Agreement, low
             "stages": stages,
             "blocking_power": tuple(sorted((*now.blocking_power, *waits), key=lambda one: -one.clock_mhz)),
             "iteration_time_noise_s": now.iteration_time_noise_s or noise_s,
-            "lag": now.lag or old.lag,
+            "lag": joined(now.lag, old.lag),
             "frontier_uncertainty": old.frontier_uncertainty if found.sure else None,
         }
     )
@@ -201,8 +203,13 @@ def _beyond(found: Sequence[tuple[float, float]], surely: float = 0.0, fitted: i
     """The root mean square of what is off, less what errors explain. surely: by so many standard deviations of such
     sums; fitted: means that were taken off before."""
     free = len(found) - fitted
-    explained = sum(error**2 for _, error in found) / len(found) * (1 + surely * sqrt(2 / free))
+    explained = _explained(found) * (1 + surely * sqrt(2 / free))
     return sqrt(max(0.0, sum(value**2 for value, _ in found) / free - explained))
+
+
+def _explained(found: Sequence[tuple[float, float]]) -> float:
+    """The mean square of what errors explain."""
+    return sum(error**2 for _, error in found) / len(found)
 
 
 def _scaled(points: Mapping[int, ProfilePoint], time: float, energy: float) -> dict[int, ProfilePoint]:

@@ -83,4 +83,5 @@ def compute(request: PlanRequest) -> PlanResult | PlanRefusal:
         control_time_s=request.control_time_s,
         plan_time_s=plan.iteration_time_s * request.control_time_s / plan.t_min_s,
         remarks=model.remarks,
+        delays=request.delays,
     )

@@ -21,11 +21,13 @@ from joulepath_crds import (
     StagePlan,
 )
 from joulepath_operator.facts.gang import Gang
+from joulepath_operator.facts.lags import joined
 from joulepath_operator.facts.observation import Decision, Notice, StoredPlan, StoredProfile
 from joulepath_operator.facts.request import FrontierRequest, FrontierResult, PlanRefusal, PlanRequest, PlanResult
 from joulepath_operator.figures.activation import activation
 from joulepath_operator.figures.delays import some_pipelines
 from joulepath_operator.figures.order import executed, labels
+from joulepath_operator.figures.profile import with_delays
 from joulepath_operator.figures.savings import LEAST_PAIRS, NOT_YET_KNOWN, figure, is_enough
 from joulepath_operator.story import idle, setbacks, withdrawal
 from joulepath_operator.story.case import ReadyCase
@@ -61,7 +63,9 @@ def on_profile(case: ReadyCase, profile: StoredProfile) -> Decision:
         return setbacks.on_setback(case, answer.reason, answer.message)
     if isinstance(answer, PlanRefusal):
         return case.refuse(answer.reason, answer.message, condition="Planned")
-    return _deliver(case, profile, answer, inputs)
+    told = _with_delays(case, profile, answer)
+    decision = _deliver(case, told, answer, _inputs(case, told))
+    return decision if told == profile else replace(decision, write_profile=told)
 
 
 def _answer_for(case: ReadyCase, profile: StoredProfile) -> PlanResult | PlanRefusal | None:
@@ -70,6 +74,15 @@ def _answer_for(case: ReadyCase, profile: StoredProfile) -> PlanResult | PlanRef
     if asked is None or not isinstance(answer, PlanResult | PlanRefusal):
         return None
     return answer if asked.inputs == _inputs(case, profile) else None
+
+
+def _with_delays(case: ReadyCase, profile: StoredProfile, result: PlanResult) -> StoredProfile:
+    """The profile of this run with the delays that its plan rests upon, where its survey, which may take too long, has
+    told none."""
+    is_told = profile.spec.transfers or any(stage.tail_s for stage in profile.spec.stages)
+    if is_told or profile.job_uid != case.job.uid:
+        return profile
+    return replace(profile, spec=with_delays(profile.spec, result.delays))
 
 
 def without_profile(case: ReadyCase) -> Decision:
@@ -295,8 +308,8 @@ def _request(case: ReadyCase, profile: StoredProfile, inputs: str) -> PlanReques
         control_time_s=case.gang.control_time_s,
         max_slowdown=case.seen.spec.max_slowdown_percent / 100,
         granularity=case.seen.spec.granularity,
-        # An agent that was started anew and GPUs that were never swept know no lag; the profile is of the same model.
-        lag=case.gang.lag() or profile.spec.lag,
+        # Agents that were started anew and GPUs that were hardly swept know few lags; the profile is of the same model.
+        lag=joined(case.gang.lag(), profile.spec.lag),
         supported_clocks_mhz=case.gang.supported_clocks_mhz(),
         reserve=withdrawal.reserve(case),
     )

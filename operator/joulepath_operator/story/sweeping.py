@@ -54,6 +54,7 @@ _FIRST: Final = "sweep"
 _AGAIN: Final = "sweep once more"
 """The inputs of a sweep's JobPlan: an agent that was started anew in the middle has lost what it had measured. If that
 was so both times, as while all agents are upgraded, there are pauses before each further one."""
+_UNTOLD_KIND: Final = "PyTorchJob"
 _MOST_BLOCKS: Final = 400
 """Of all rounds, as the contract has them."""
 
@@ -164,11 +165,11 @@ def _surveyed(case: ReadyCase, plan: StoredPlan, asked: SurveyRequest, answer: A
                 return _begin_next(case, plan, anew)
             spec = spec.model_copy(update={"origin": origin})
         spec = with_delays(spec, answer.delays)
-        if isfinite(answer.uncertainty) and spec.frontier_uncertainty is None:
+        if isfinite(answer.uncertainty) and (spec.frontier_uncertainty is None or answer.uncertainty > KNOWN):
             spec = spec.model_copy(update={"frontier_uncertainty": figure(answer.uncertainty)})
     if setbacks.tries(case, setbacks.PROFILING):
         case.story.note(setback=None)
-    name = _profile_name(case.job.name, case.topology)
+    name = _profile_name(case)
     old = next((one for one in case.seen.profiles if one.name == name), None)
     return StoredProfile(name, spec, case.job.uid, old.version if old else None)
 
@@ -259,6 +260,8 @@ def _tell(case: ReadyCase, spec: JobPlanSpec) -> EnergyPlanStatus:
     return case.story.end(Phase.PROFILING, message, progress=f"{block}/{total} blocks")
 
 
-def _profile_name(job: str, topology: Topology) -> str:
-    digest = hashlib.sha256(json.dumps(topology.to_api(), sort_keys=True).encode()).hexdigest()[:8]
-    return f"{job[:244]}-{digest}"
+def _profile_name(case: ReadyCase) -> str:
+    """Jobs of several kinds may have one name, at the same time; those of PyTorchJobs never told their kind."""
+    told = case.topology.to_api() | ({} if case.job_kind == _UNTOLD_KIND else {"kind": case.job_kind})
+    digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:8]
+    return f"{case.job.name[:244]}-{digest}"

@@ -21,7 +21,7 @@ from joulepath_crds import (
     Topology,
 )
 from joulepath_planner import Pipeline, Profile, ProfileError, schedule_by_name, simulate
-from joulepath_planner.inputs.instruction import KIND_NAMES
+from joulepath_planner.inputs.instruction import KIND_NAMES, is_pair
 
 __all__ = ["HEADER", "as_csv", "as_manifest", "of_csv"]
 
@@ -39,7 +39,7 @@ def as_csv(spec: EnergyProfileSpec) -> str:
     rows.writerow(HEADER)
     for stage in spec.stages:
         for kind in stage.kinds:
-            name = KIND_NAMES[kind.kind]
+            name = KIND_NAMES.get(kind.kind, kind.kind)  # a pair is called as its kind is
             rows.writerows((stage.stage, name, one.clock_mhz, one.time_s, one.energy_j) for one in kind.points)
     return text.getvalue()
 
@@ -64,7 +64,7 @@ def of_csv(profile: Profile, topology: Mapping[str, Any]) -> EnergyProfileSpec:
     Raises:
         ProfileError: It has work that no EnergyProfile holds.
     """
-    if other := sorted({kind for _, kind in profile.points} - set(INSTRUCTION_KINDS)):
+    if other := sorted({kind for _, kind in profile.points if not is_pair(kind)} - set(INSTRUCTION_KINDS)):
         names = ", ".join(KIND_NAMES[kind] for kind in other)
         held = ", ".join(KIND_NAMES[kind] for kind in INSTRUCTION_KINDS)
         raise ProfileError(f"it has rows of {names}, and an EnergyProfile holds {held}; leave the other rows out.")
