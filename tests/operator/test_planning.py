@@ -25,7 +25,7 @@ from joulepath_operator.facts.request import (
     PlanResult,
     Request,
 )
-from joulepath_operator.planning.child import learnt
+from joulepath_operator.planning.child import answer, learnt
 from joulepath_operator.planning.compute import compute
 from joulepath_operator.planning.frontier import outline
 from joulepath_operator.planning.pool import PlannerLimits, PlannerPool
@@ -312,9 +312,16 @@ def test_of_a_frontier_there_are_as_many_points_as_there_is_time_for(request_for
     assert counts == {10: 3, 30: 9, 60: 17, 1000: 33, inf: 33}, "the first three take three seconds"
 
 
-def points(answer: Answer) -> tuple[FrontierPoint, ...]:
-    assert isinstance(answer, FrontierResult)
-    return answer.points
+def test_what_learning_the_delays_took_is_no_time_for_a_frontier(request_for: PlanRequest) -> None:
+    request, budget_s = FrontierRequest("frontier", request_for), 40
+    alone, after_learning = count(step=3), count(step=3)
+    assert len(points(outline(request, budget_s, lambda: next(alone)))) == 17
+    assert len(points(answer(request, budget_s, lambda: next(after_learning)))) == 9
+
+
+def points(found: Answer) -> tuple[FrontierPoint, ...]:
+    assert isinstance(found, FrontierResult)
+    return found.points
 
 
 def test_a_planner_that_needs_more_memory_than_it_may_have_says_so_and_is_alone_in_that(
