@@ -347,13 +347,19 @@ def test_a_plan_is_made_within_the_memory_that_the_chart_s_default_leaves(
 
 
 @pytest.mark.parametrize(
-    ("container", "workers", "each"), [(0, 2, 0), (2048, 2, 832), (768, 1, 384), (256, 1, 128), (65536, 2, 32576)]
+    ("container", "workers", "each"), [(0, 2, 0), (2048, 2, 704), (768, 1, 336), (256, 1, 112), (65536, 2, 28480)]
 )
 def test_planners_share_what_the_operator_leaves_of_its_container_s_memory(
     container: int, workers: int, each: int
 ) -> None:
     limits = PlannerLimits.within(container << 20, workers=2, timeout_s=60)
     assert limits == PlannerLimits(workers, 60, each << 20)
+
+
+def test_operator_and_planners_leave_an_eighth_of_the_container_s_memory() -> None:
+    for container in (1 << 30, 2 << 30, 3 << 30):
+        limits = PlannerLimits.within(container, workers=2, timeout_s=60)
+        assert (384 << 20) + limits.workers * limits.memory <= container - container // 8
 
 
 def test_a_block_in_which_something_else_ran_is_left_out_and_told(request_for: PlanRequest, result: PlanResult) -> None:

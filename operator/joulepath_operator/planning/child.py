@@ -50,7 +50,8 @@ def learnt(request: R) -> R:
 
 
 def _restrain(memory: int) -> None:
-    """This process has so many bytes, and if memory runs out all the same it is the first to go: not the operator."""
+    """This process has so many bytes. That has to hold: a container that runs out of memory is killed as a whole, but
+    for nodes of cgroup v1 or with the kubelet's singleProcessOOMKill, where this process is the first to go."""
     if memory:
         # Not the address space: what is reserved of that, by threads and allocators, says nothing of what is used.
         _, most = resource.getrlimit(resource.RLIMIT_DATA)
