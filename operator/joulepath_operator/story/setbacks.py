@@ -11,7 +11,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
 
-from joulepath_crds import Phase, Setback
+from joulepath_crds import Phase, Purpose, Setback
 from joulepath_operator.facts.observation import Decision, StoredProfile
 from joulepath_operator.facts.refusals import Refusal
 from joulepath_operator.figures.profile import seen_again
@@ -71,9 +71,21 @@ def _wait(case: ReadyCase, found: Setback) -> Decision:
     case.story.tell(_condition(found.reason), False, found.reason, message)
     case.story.tell("Degraded", True, found.reason, message)
     progress = f"try {found.tries + 1}/{_TRIES} at {found.next_at[11:19]}"
-    status = case.story.end(Phase.PROFILING, message, progress=progress)
     left_s = (_time(found.next_at) - _time(case.seen.now)).total_seconds()
+    if found.reason == Refusal.PLANNER_TIMEOUT and _is_in_force(case):
+        message += " The plan before stays in force until then."
+        status = case.story.end(Phase.ACTIVE, message, progress=progress, carry=("Active",))
+        return Decision(status, requeue_after_s=left_s)
+    status = case.story.end(Phase.PROFILING, message, progress=progress)
     return Decision(status, delete_plans=case.all_plans, requeue_after_s=left_s)
+
+
+def _is_in_force(case: ReadyCase) -> bool:
+    """Whether there is a plan that is carried out, and no slower than is allowed by now."""
+    if case.story.base.phase is not Phase.ACTIVE or case.plan is None or case.plan.spec.purpose is not Purpose.ENFORCE:
+        return False
+    allowed = case.plan.spec.allowed_slowdown
+    return allowed is not None and allowed <= case.allowed_slowdown
 
 
 def _found(case: ReadyCase, of: frozenset[Refusal]) -> Setback | None:
