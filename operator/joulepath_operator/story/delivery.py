@@ -286,7 +286,7 @@ def _inputs(case: ReadyCase, profile: StoredProfile | None) -> str:
 
 
 def _numbered(case: ReadyCase, inputs: str) -> str:
-    """What tells a try from the one before. No part of a plan's own inputs: once it is in force, tries are forgotten."""
+    """What tells a try from the one before. No part of a plan's own inputs: once it is in force, they are forgotten."""
     return f"{inputs} after {setbacks.tries(case, setbacks.PLANNING)}"
 
 
