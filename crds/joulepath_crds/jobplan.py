@@ -38,7 +38,7 @@ class EarlierRounds(Contract):
     clocks_mhz: Annotated[tuple[Clock, ...], Field(max_length=400)]
     """Clock of each block, in MHz; 0 is default clocks."""
     iterations: Annotated[int, Field(ge=0)]
-    """Iterations of all blocks."""
+    """Iterations of all blocks, and of a sweep before that was lost."""
     noise_s: Annotated[float, Field(ge=0)] = 0.0
     """Noise of an iteration at default clocks, in seconds, as they found it."""
 

@@ -231,11 +231,26 @@ def test_a_sweep_that_ends_with_too_few_clocks_is_made_again_after_pauses_then_r
     assert world.status.phase == "Profiling"
     assert world.condition("Profiled").reason == "SweepIncomplete"
     assert not world.plans, "meanwhile GPUs run default clocks"
-    assert "Try 2 of 6" in world.status.message
+    assert "Try 2 of 2" in world.status.message
     lose_sweeps(world, lambda: world.status.phase == "Refused")
     assert world.condition("Profiled").reason == "SweepIncomplete"
-    assert "The last of 6 tries" in world.status.message
-    assert world.later_s >= 60 * 31
+    assert "The last of 2 tries" in world.status.message
+    assert world.later_s >= 60 * 10
+    begun = [plan for plan in world.writes if plan.activate_at is None]
+    assert len(begun) == 3
+
+
+@pytest.mark.parametrize(("blocks", "sweeps"), [(0.1, 1), (13.5, 1), (14.5, 2)])
+def test_no_lost_sweep_is_made_again_that_would_take_more_joules_than_allowed(
+    active: Any, new_world: NewWorld, blocks: float, sweeps: int
+) -> None:
+    (profile,) = active.profiles.values()
+    joules = blocks * 4 * profile.spec.energy_per_iteration_j
+    world = new_world(spec(profiling={"maxEnergyJoules": joules}))
+    assert len(lose_sweeps(world, lambda: world.status.phase == "Refused")) == sweeps
+    assert world.condition("Profiled").reason == "SweepIncomplete"
+    assert "maxEnergyJoules" in world.status.message
+    assert world.writes[-1].sweep.earlier is None or world.writes[-1].sweep.earlier.iterations == 7 * 4
 
 
 @pytest.mark.slow
@@ -244,7 +259,7 @@ def test_sweeps_that_an_upgrade_of_all_agents_has_spoiled_are_made_again(new_wor
     swept = world._swept
     lose_sweeps(world, lambda: world.status.setback is not None)
     world._swept = swept
-    world.later_s += 60
+    world.later_s += 600
     world.settle()
     world.run(200)
     assert world.status.phase == "Active"
@@ -253,13 +268,7 @@ def test_sweeps_that_an_upgrade_of_all_agents_has_spoiled_are_made_again(new_wor
 
 def test_a_planner_that_takes_too_long_is_asked_again_after_a_pause_then_refused(new_world: NewWorld) -> None:
     world = new_world()
-    plan = world.answer
-
-    def answer(request: Request) -> Answer:
-        late = PlanRefusal(Refusal.PLANNER_TIMEOUT, "The planner took more than 120 s.")
-        return late if isinstance(request, PlanRequest) else plan(request)
-
-    world.answer = answer
+    plan, world.answer = world.answer, too_late(world)
     world.settle()
     world.run(100)
     assert world.status.phase == "Profiling"
@@ -274,6 +283,52 @@ def test_a_planner_that_takes_too_long_is_asked_again_after_a_pause_then_refused
     assert final.plans_computed == 6
     assert final.condition("Planned").reason == "PlannerTimeout"
     assert "The last of 6 tries" in final.status.message
+
+
+def too_late(world: Any) -> Callable[[Request], Answer]:
+    """The answers of a planner that takes too long for a plan."""
+    answer, late = world.answer, PlanRefusal(Refusal.PLANNER_TIMEOUT, "The planner took more than 120 s.")
+    return lambda request: late if isinstance(request, PlanRequest) else answer(request)
+
+
+def test_once_a_plan_is_in_force_setbacks_are_counted_anew_and_a_planner_that_is_late_takes_none_back(
+    new_world: NewWorld,
+) -> None:
+    world = new_world()
+    plan, world.answer = world.answer, too_late(world)
+    world.settle()
+    world.run(100)
+    for _ in range(3):
+        world.settle_later()
+    assert world.status.setback.tries == 4
+    world.answer = plan
+    world.settle_later()
+    world.run(100)
+    assert world.status.phase == "Active"
+    assert not world.status.setback
+    assert world.plans_computed == 5, "what is in force isn't planned anew for that"
+    in_force, (profile,) = world.plans, world.profiles.values()
+    again = profile.spec.model_copy(update={"iteration_time_noise_s": 0.5 * profile.spec.iteration_time_noise_s + 1e-4})
+    world.profiles = {profile.name: replace(profile, spec=again)}
+    world.answer = too_late(world)
+    for tries in (1, 2):
+        world.settle_later() if tries > 1 else world.settle()
+        assert world.status.setback.tries == tries
+        assert world.plans == in_force
+        assert world.status.phase == "Active"
+        assert world.condition("Active").status == "True"
+        assert world.condition("Planned").reason == "PlannerTimeout"
+        assert "stays in force" in world.status.message
+
+
+def test_a_plan_that_is_slower_than_allowed_by_now_does_not_wait_for_a_planner_that_is_late(active: Any) -> None:
+    (stored,) = active.plans.values()
+    slower = stored.spec.model_copy(update={"allowed_slowdown": 0.05})
+    active.plans = {stored.name: replace(stored, spec=slower)}
+    active.spec, active.generation, active.answer = spec(maxSlowdownPercent=1), 2, too_late(active)
+    active.settle()
+    assert active.status.setback.tries == 1
+    assert not active.plans
 
 
 @pytest.mark.slow

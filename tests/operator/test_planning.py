@@ -25,7 +25,7 @@ from joulepath_operator.facts.request import (
     PlanResult,
     Request,
 )
-from joulepath_operator.planning.child import learnt
+from joulepath_operator.planning.child import answer, learnt
 from joulepath_operator.planning.compute import compute
 from joulepath_operator.planning.frontier import outline
 from joulepath_operator.planning.pool import PlannerLimits, PlannerPool
@@ -312,9 +312,16 @@ def test_of_a_frontier_there_are_as_many_points_as_there_is_time_for(request_for
     assert counts == {10: 3, 30: 9, 60: 17, 1000: 33, inf: 33}, "the first three take three seconds"
 
 
-def points(answer: Answer) -> tuple[FrontierPoint, ...]:
-    assert isinstance(answer, FrontierResult)
-    return answer.points
+def test_what_learning_the_delays_took_is_no_time_for_a_frontier(request_for: PlanRequest) -> None:
+    request, budget_s = FrontierRequest("frontier", request_for), 40
+    alone, after_learning = count(step=3), count(step=3)
+    assert len(points(outline(request, budget_s, lambda: next(alone)))) == 17
+    assert len(points(answer(request, budget_s, lambda: next(after_learning)))) == 9
+
+
+def points(found: Answer) -> tuple[FrontierPoint, ...]:
+    assert isinstance(found, FrontierResult)
+    return found.points
 
 
 def test_a_planner_that_needs_more_memory_than_it_may_have_says_so_and_is_alone_in_that(
@@ -340,13 +347,19 @@ def test_a_plan_is_made_within_the_memory_that_the_chart_s_default_leaves(
 
 
 @pytest.mark.parametrize(
-    ("container", "workers", "each"), [(0, 2, 0), (2048, 2, 832), (768, 1, 384), (256, 1, 128), (65536, 2, 32576)]
+    ("container", "workers", "each"), [(0, 2, 0), (2048, 2, 704), (768, 1, 336), (256, 1, 112), (65536, 2, 28480)]
 )
 def test_planners_share_what_the_operator_leaves_of_its_container_s_memory(
     container: int, workers: int, each: int
 ) -> None:
     limits = PlannerLimits.within(container << 20, workers=2, timeout_s=60)
     assert limits == PlannerLimits(workers, 60, each << 20)
+
+
+def test_operator_and_planners_leave_an_eighth_of_the_container_s_memory() -> None:
+    for container in (1 << 30, 2 << 30, 3 << 30):
+        limits = PlannerLimits.within(container, workers=2, timeout_s=60)
+        assert (384 << 20) + limits.workers * limits.memory <= container - container // 8
 
 
 def test_a_block_in_which_something_else_ran_is_left_out_and_told(request_for: PlanRequest, result: PlanResult) -> None:

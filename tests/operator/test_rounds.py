@@ -100,6 +100,25 @@ def test_no_round_begins_that_would_take_more_joules_than_allowed(surveyed: Call
         assert len(sweeps(bounded)) == rounds
 
 
+def test_what_a_lost_sweep_took_counts_towards_the_joules_of_the_next_one(surveyed: Callable[..., Any]) -> None:
+    world = surveyed(told(0.001))
+    world.settle()
+    world.run(60)
+    (profile,) = world.profiles.values()
+    for blocks, rounds in ((14.5, 2), (15.5, 3)):
+        joules = blocks * 4 * profile.spec.energy_per_iteration_j
+        bounded = surveyed(told(inf, 1350), told(0.5, 1140), maxEnergyJoules=joules)
+        measured, bounded._swept = bounded._swept, lambda: {0}
+        bounded.settle()
+        first = bounded.plan.hash
+        while bounded.plan.hash == first:
+            bounded.run(1, every=1)
+        bounded._swept = measured
+        bounded.run(120)
+        assert len(sweeps(bounded)) == rounds
+        assert bounded.surveys[0].newest_mhz == (), "nothing of a lost sweep is known before"
+
+
 def test_no_clock_is_measured_at_which_an_iteration_could_last_longer_than_allowed(
     surveyed: Callable[..., Any],
 ) -> None:
@@ -133,7 +152,7 @@ def test_agents_that_were_started_anew_between_two_rounds_measure_all_once_more(
     world._swept = lambda: set()
     world.run(30)
     del world._swept
-    assert world.plan.sweep.earlier is None
+    assert world.plan.sweep.earlier.clocks_mhz == ()
     world.run(90)
     assert world.profiles
 

@@ -21,6 +21,7 @@ __all__ = [
     "LEAST_CLOCKS",
     "LOWEST_SHARE",
     "choose_clocks",
+    "iterations",
     "make_sweep",
     "next_sweep",
     "swept",
@@ -72,13 +73,13 @@ def make_sweep(clocks_mhz: Sequence[int], iterations_per_clock: int, seed: str, 
 
 def next_sweep(last: Sweep, clocks_mhz: Sequence[int], noise_s: float) -> Sweep:
     """The round after `last`. noise_s: of an iteration at default clocks, as measured so far."""
-    before = last.earlier.iterations if last.earlier else 0
-    earlier = EarlierRounds(
-        clocks_mhz=swept(last),
-        iterations=before + len(last.clocks_mhz) * last.iterations_per_block,
-        noise_s=noise_s,
-    )
+    earlier = EarlierRounds(clocks_mhz=swept(last), iterations=iterations(last), noise_s=noise_s)
     return last.model_copy(update={"clocks_mhz": tuple(clocks_mhz), "earlier": earlier})
+
+
+def iterations(sweep: Sweep) -> int:
+    """Of all rounds up to this one, and of a sweep before that was lost."""
+    return (sweep.earlier.iterations if sweep.earlier else 0) + len(sweep.clocks_mhz) * sweep.iterations_per_block
 
 
 def swept(sweep: Sweep) -> tuple[int, ...]:

@@ -28,7 +28,7 @@ from joulepath_operator.figures.joining import complete_blocks
 from joulepath_operator.figures.order import counted
 from joulepath_operator.figures.savings import LEAST_PAIRS, estimate
 
-__all__ = ["build_profile", "iteration_noise_s", "seen_again", "with_delays"]
+__all__ = ["build_profile", "default_energy_j", "iteration_noise_s", "seen_again", "with_delays"]
 
 
 def build_profile(
@@ -68,7 +68,7 @@ def build_profile(
         blocking_power=_blocking_power(gang.ranks, actual),
         iteration_time_s=gang.control_time_s,
         iteration_time_noise_s=noise_s,
-        energy_per_iteration_j=_default_energy_j(gang.ranks) / topology.data_parallel,
+        energy_per_iteration_j=default_energy_j(gang.ranks) / topology.data_parallel,
         lag=gang.lag(),
         job=job,
         driver=gang.driver,
@@ -162,7 +162,7 @@ def _blocking_power(ranks: Sequence[RankReport], actual: Mapping[int, int]) -> t
     return tuple(powers)
 
 
-def _default_energy_j(ranks: Sequence[RankReport]) -> float:
+def default_energy_j(ranks: Sequence[RankReport]) -> float:
     """Joules of an iteration at default clocks, all ranks: measured power of work and of the waits around it."""
     total = 0.0
     for rank, runs in zip(ranks, counted(ranks), strict=True):

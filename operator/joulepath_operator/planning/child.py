@@ -9,6 +9,8 @@ import os
 import pickle
 import resource
 import sys
+import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from math import inf
@@ -28,10 +30,12 @@ __all__ = ["answer", "learnt"]
 R = TypeVar("R", PlanRequest, SurveyRequest)
 
 
-def answer(request: Request, budget_s: float = inf) -> Answer:
-    """Whatever the operator asks. budget_s: seconds within which something has to be there."""
+def answer(request: Request, budget_s: float = inf, clock: Callable[[], float] = time.monotonic) -> Answer:
+    """Whatever the operator asks. budget_s: seconds within which something has to be there, learning among them."""
+    started_s = clock()
     if isinstance(request, FrontierRequest):
-        return outline(replace(request, plan=learnt(request.plan)), budget_s)
+        known = replace(request, plan=learnt(request.plan))
+        return outline(known, budget_s - (clock() - started_s), clock)
     return look(learnt(request)) if isinstance(request, SurveyRequest) else compute(learnt(request))
 
 
@@ -46,7 +50,8 @@ def learnt(request: R) -> R:
 
 
 def _restrain(memory: int) -> None:
-    """This process has so many bytes, and if memory runs out all the same it is the first to go: not the operator."""
+    """This process has so many bytes. That has to hold: a container that runs out of memory is killed as a whole, but
+    for nodes of cgroup v1 or with the kubelet's singleProcessOOMKill, where this process is the first to go."""
     if memory:
         # Not the address space: what is reserved of that, by threads and allocators, says nothing of what is used.
         _, most = resource.getrlimit(resource.RLIMIT_DATA)

@@ -31,6 +31,9 @@ _OPERATOR_BYTES: Final = 384 << 20
 """For the operator itself, and the files of its libraries."""
 _LEAST_BYTES: Final = 256 << 20
 """For one planner: rather one at a time than several with less."""
+_RESERVE: Final = 1 / 8
+"""Of the container's memory: planners have a limit on their data alone, and a container that runs out of memory is
+killed as a whole (cgroup v2: memory.oom.group), the operator with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +46,10 @@ class PlannerLimits:
 
     @classmethod
     def within(cls, memory: int, workers: int, timeout_s: float) -> Self:
-        """In a container of so many bytes, of which the operator itself needs some; fewer at a time where there is too
-        little for all. 0: it has no limit."""
-        left = max(memory - _OPERATOR_BYTES, memory // 2)
+        """In a container of so many bytes, of which the operator itself needs some and a reserve stays; fewer at a time
+        where there is too little for all. 0: it has no limit."""
+        shared = memory - int(memory * _RESERVE)
+        left = max(shared - _OPERATOR_BYTES, shared // 2)
         workers = max(1, min(workers, left // _LEAST_BYTES)) if memory else workers
         return cls(workers, timeout_s, left // workers)
 

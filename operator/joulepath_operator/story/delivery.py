@@ -47,6 +47,8 @@ def on_profile(case: ReadyCase, profile: StoredProfile) -> Decision:
     base, plan, answer = case.story.base, case.plan, _answer_for(case, profile)
     if plan is not None and plan.inputs == inputs and base.plan is not None and base.plan.hash == plan.spec.hash:
         frontier = _frontier_request(case, profile, inputs)
+        if base.phase is Phase.ACTIVE and case.timed and frontier is None:  # which is of the same try as the plan
+            case.story.note(setback=None)
         return replace(_follow(case, plan), ask_planner=frontier)
     if (pause := setbacks.pause(case, setbacks.PLANNING)) is not None:
         return pause
@@ -56,8 +58,8 @@ def on_profile(case: ReadyCase, profile: StoredProfile) -> Decision:
         return case.wait_for_timing()
     if answer is None:
         status, asked = case.not_planned("Computing", "Profile complete; computing the plan."), case.seen.asked
-        if asked is None or asked.inputs != inputs:  # else it computes
-            asked = _request(case, profile, inputs)
+        if asked is None or asked.inputs != _numbered(case, inputs):  # else it computes
+            asked = _request(case, profile, _numbered(case, inputs))
         return Decision(status, ask_planner=asked)
     if isinstance(answer, PlanRefusal) and answer.reason in setbacks.PLANNING:
         return setbacks.on_setback(case, answer.reason, answer.message)
@@ -73,7 +75,7 @@ def _answer_for(case: ReadyCase, profile: StoredProfile) -> PlanResult | PlanRef
     asked, answer = case.seen.asked, case.seen.planned
     if asked is None or not isinstance(answer, PlanResult | PlanRefusal):
         return None
-    return answer if asked.inputs == _inputs(case, profile) else None
+    return answer if asked.inputs == _numbered(case, _inputs(case, profile)) else None
 
 
 def _with_delays(case: ReadyCase, profile: StoredProfile, result: PlanResult) -> StoredProfile:
@@ -293,9 +295,12 @@ def _inputs(case: ReadyCase, profile: StoredProfile | None) -> str:
     ]
     if more := withdrawal.reserve(case):
         body.append(more)
-    if number := setbacks.tries(case, setbacks.PLANNING):
-        body.append({"tries": number})
     return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _numbered(case: ReadyCase, inputs: str) -> str:
+    """What tells a try from the one before. No part of a plan's own inputs: once it is in force, they are forgotten."""
+    return f"{inputs} after {setbacks.tries(case, setbacks.PLANNING)}"
 
 
 def _request(case: ReadyCase, profile: StoredProfile, inputs: str) -> PlanRequest:

@@ -16,6 +16,7 @@ from math import floor, isfinite
 from typing import Final
 
 from joulepath_crds import (
+    EarlierRounds,
     EnergyPlanStatus,
     EnergyProfileSpec,
     JobPlanSpec,
@@ -36,6 +37,7 @@ from joulepath_operator.figures.clocks import (
     KNOWN,
     LEAST_CLOCKS,
     choose_clocks,
+    iterations,
     make_sweep,
     next_sweep,
     swept,
@@ -43,7 +45,7 @@ from joulepath_operator.figures.clocks import (
 from joulepath_operator.figures.coverage import coverage, is_over, lost_mhz
 from joulepath_operator.figures.delays import some_pipelines
 from joulepath_operator.figures.order import labels
-from joulepath_operator.figures.profile import build_profile, iteration_noise_s, with_delays
+from joulepath_operator.figures.profile import build_profile, default_energy_j, iteration_noise_s, with_delays
 from joulepath_operator.figures.savings import figure
 from joulepath_operator.story import reuse, setbacks
 from joulepath_operator.story.case import ReadyCase
@@ -53,14 +55,14 @@ __all__ = ["begin", "go_on", "survey_request"]
 _FIRST: Final = "sweep"
 _AGAIN: Final = "sweep once more"
 """The inputs of a sweep's JobPlan: an agent that was started anew in the middle has lost what it had measured. If that
-was so both times, as while all agents are upgraded, there are pauses before each further one."""
+was so both times, as while all agents are upgraded, there is a pause before a third one, the last."""
 _UNTOLD_KIND: Final = "PyTorchJob"
 _MOST_BLOCKS: Final = 400
 """Of all rounds, as the contract has them."""
 
 
-def begin(case: ReadyCase, inputs: str = _FIRST) -> Decision:
-    """Sends the first round to the nodes."""
+def begin(case: ReadyCase, inputs: str = _FIRST, lost: Sweep | None = None) -> Decision:
+    """Sends the first round to the nodes; the iterations of a sweep that was lost count on."""
     if (pause := setbacks.pause(case, setbacks.PROFILING)) is not None:
         return pause
     if setbacks.tries(case, setbacks.PROFILING):
@@ -76,6 +78,8 @@ def begin(case: ReadyCase, inputs: str = _FIRST) -> Decision:
         )
         return case.refuse(Refusal.TOO_FEW_CLOCKS, message, condition="Profiled")
     sweep = make_sweep(clocks, profiling.iterations_per_clock, case.job.uid, again=inputs == _AGAIN)
+    if lost is not None:
+        sweep = sweep.model_copy(update={"earlier": EarlierRounds(clocks_mhz=(), iterations=iterations(lost))})
     if inputs == _FIRST:
         origin, blocks = reuse.begin_check(case)
         sweep = sweep.model_copy(update={"clocks_mhz": blocks or sweep.clocks_mhz, "origin": origin})
@@ -103,18 +107,35 @@ def go_on(case: ReadyCase, plan: StoredPlan) -> Decision | StoredProfile:
     measured = coverage(case.gang.ranks, plan.spec.sweep)
     if not measured.complete and not is_over(plan.spec, case.gang.ranks):
         return Decision(_tell(case, plan.spec))
-    if measured.fewest < LEAST_CLOCKS and not plan.inputs.startswith(_AGAIN):
-        return begin(case, _AGAIN)
     if measured.fewest < LEAST_CLOCKS:
-        message = (
-            f"The sweep was made once more, but a rank has measured only {measured.fewest} clocks (0: none at default "
-            f"clocks); at least {LEAST_CLOCKS} are needed. Iterations are too short for the energy counter, or agents "
-            "were started anew meanwhile: raise spec.profiling.iterationsPerClock, which begins anew."
-        )
-        return setbacks.on_setback(case, Refusal.SWEEP_INCOMPLETE, message)
+        return _on_loss(case, plan, plan.spec.sweep, measured.fewest)
     if not case.timed:
         return case.wait_for_timing()
     return _after_round(case, plan, plan.spec.sweep)
+
+
+def _on_loss(case: ReadyCase, plan: StoredPlan, sweep: Sweep, fewest: int) -> Decision:
+    """Another sweep, at once and then after a pause. Where the user bounds joules it is one at most, as what was lost
+    is forgotten in a pause, and none where they are unknown or would be too many."""
+    is_first, most_j = not plan.inputs.startswith(_AGAIN), case.seen.spec.profiling.max_energy_j
+    needed_j = default_energy_j(case.gang.ranks) * (iterations(sweep) + _first_round(case))
+    if is_first and (most_j is None or (fewest > 0 and needed_j <= most_j)):
+        return begin(case, _AGAIN, sweep)
+    message = (
+        f"The sweep is over{'' if is_first else ', made once more'}, but a rank has measured only {fewest} clocks (0: "
+        f"none at default clocks); at least {LEAST_CLOCKS} are needed. Iterations are too short for the energy "
+        "counter, or agents were started anew meanwhile: raise spec.profiling.iterationsPerClock, which begins anew."
+    )
+    if most_j is None:
+        return setbacks.on_setback(case, Refusal.SWEEP_INCOMPLETE, message)
+    message += f" No further one is made within spec.profiling.maxEnergyJoules, {most_j:g}."
+    return case.refuse(Refusal.SWEEP_INCOMPLETE, message, condition="Profiled")
+
+
+def _first_round(case: ReadyCase) -> int:
+    """How many iterations a first round has at most."""
+    profiling = case.seen.spec.profiling
+    return (2 * min(FIRST_CLOCKS, profiling.clocks) - 1) * (profiling.iterations_per_clock + 1)
 
 
 def _after_round(case: ReadyCase, plan: StoredPlan, sweep: Sweep) -> Decision | StoredProfile:
@@ -189,11 +210,11 @@ def _without_earlier(case: ReadyCase, sweep: Sweep, origin: Origin | None, count
 
 def _blocks_left(case: ReadyCase, sweep: Sweep, spec: EnergyProfileSpec) -> int:
     """How many blocks the next round may have, by the joules that the user allows."""
-    profiling, length, done = case.seen.spec.profiling, sweep.iterations_per_block, len(swept(sweep))
+    profiling, length, room = case.seen.spec.profiling, sweep.iterations_per_block, _MOST_BLOCKS - len(swept(sweep))
     if profiling.max_energy_j is None or spec.energy_per_iteration_j <= 0:
-        return _MOST_BLOCKS - done
-    blocks = profiling.max_energy_j / (spec.energy_per_iteration_j * case.topology.data_parallel * length)
-    return floor(min(blocks, _MOST_BLOCKS)) - done
+        return room
+    allowed = profiling.max_energy_j / (spec.energy_per_iteration_j * case.topology.data_parallel)
+    return min(floor((allowed - iterations(sweep)) / length), room)
 
 
 def survey_request(
@@ -202,7 +223,9 @@ def survey_request(
     """What the planner is asked between two rounds and after the last: clocks between those known, for the next."""
     known, supported = set(swept(sweep)), gang.supported_clocks_mhz()
     lowest = min(point.clock_mhz for stage in spec.stages for kind in stage.kinds for point in kind.points)
-    is_predicted = sweep.earlier or (sweep.origin and sweep.origin.reuse is Reuse.CHECKED)
+    is_predicted = (sweep.earlier and sweep.earlier.clocks_mhz) or (
+        sweep.origin and sweep.origin.reuse is Reuse.CHECKED
+    )
     between = (clock for clock in supported if lowest < clock < spec.default_clock_mhz and clock not in known)
     return SurveyRequest(
         inputs=inputs,
