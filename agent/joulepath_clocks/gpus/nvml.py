@@ -27,8 +27,6 @@ _MIG_REFUSAL: Final = (
     "plans"
 )
 
-"""What NVML answers where there is nothing that it could tell."""
-
 
 class GpuError(RuntimeError):
     """NVML refused or failed; the text names the GPU and the call."""

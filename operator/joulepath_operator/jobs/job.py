@@ -23,7 +23,7 @@ class Job:
     denied: Final = "FailedCreate"
 
     def read(self, body: Mapping[str, Any]) -> TrainingJob:
-        return training_job(_KIND, body, "Complete", suspended=(body.get("spec") or {}).get("suspend") is True)
+        return training_job(_KIND, body, "Complete", body.get("spec"))
 
     def restart_command(self, namespace: str, job: str) -> str:
         """Suspended and resumed: it has a selector of its own, with which no other can be made from it."""

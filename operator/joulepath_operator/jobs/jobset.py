@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from joulepath_operator.facts.observation import TrainingJob
-from joulepath_operator.jobs.reading import named, resource_of, training_job
+from joulepath_operator.jobs.reading import named, replace_command, resource_of, training_job
 
 __all__ = ["JOB_SETS", "JobSet"]
 
@@ -23,9 +23,8 @@ class JobSet:
     denied: Final = "FailedCreate"
 
     def read(self, body: Mapping[str, Any]) -> TrainingJob:
-        return training_job(_KIND, body, "Completed", suspended=(body.get("spec") or {}).get("suspend") is True)
+        return training_job(_KIND, body, "Completed", body.get("spec"))
 
     def restart_command(self, namespace: str, job: str) -> str:
         """Its Jobs have to be gone before those of the next, which have the same names."""
-        where, gone = f"-n {namespace}", "replace --force --cascade=foreground -f -"
-        return f"kubectl {where} get {self.resource.singular} {job} -o yaml | kubectl {where} {gone}"
+        return replace_command(self.resource, namespace, job, "--cascade=foreground ")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from joulepath_operator.facts.observation import TrainingJob
-from joulepath_operator.jobs.reading import named, resource_of, training_job
+from joulepath_operator.jobs.reading import named, replace_command, resource_of, training_job
 
 __all__ = ["PYTORCH_JOBS", "PyTorchJob"]
 
@@ -23,9 +23,7 @@ class PyTorchJob:
     denied: Final = "FailedCreatePod"
 
     def read(self, body: Mapping[str, Any]) -> TrainingJob:
-        policy = (body.get("spec") or {}).get("runPolicy") or {}
-        return training_job(_KIND, body, "Succeeded", suspended=policy.get("suspend") is True)
+        return training_job(_KIND, body, "Succeeded", (body.get("spec") or {}).get("runPolicy"))
 
     def restart_command(self, namespace: str, job: str) -> str:
-        where = f"-n {namespace}"
-        return f"kubectl {where} get {self.resource.singular} {job} -o yaml | kubectl {where} replace --force -f -"
+        return replace_command(self.resource, namespace, job)

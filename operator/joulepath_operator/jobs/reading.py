@@ -10,7 +10,7 @@ from joulepath_operator.facts.labels import first_written
 from joulepath_operator.facts.names import Resource
 from joulepath_operator.facts.observation import TrainingJob
 
-__all__ = ["named", "resource_of", "training_job"]
+__all__ = ["named", "replace_command", "resource_of", "training_job"]
 
 _QUEUE_LABEL: Final = "kueue.x-k8s.io/queue-name"
 
@@ -25,15 +25,23 @@ def resource_of(kind: JobKindName, remedy: str) -> Resource:
     return Resource(kind.group, kind.version, kind.plural, kind.kind, remedy, optional=True)
 
 
-def training_job(kind: JobKindName, body: Mapping[str, Any], succeeded: str, *, suspended: bool) -> TrainingJob:
+def replace_command(resource: Resource, namespace: str, job: str, options: str = "") -> str:
+    """What a user types to have a job deleted and made again as it is."""
+    where = f"-n {namespace}"
+    return f"kubectl {where} get {resource.singular} {job} -o yaml | kubectl {where} replace --force {options}-f -"
+
+
+def training_job(
+    kind: JobKindName, body: Mapping[str, Any], succeeded: str, policy: Mapping[str, Any] | None
+) -> TrainingJob:
     """A job from its object.
 
     Args:
         kind: Its kind.
         body: The object.
         succeeded: The condition that tells so; that of failure is `Failed` with all kinds.
-        suspended: Whether it isn't to run now, by what is asked for, as Kueue does: conditions come after that, and go
-            after it.
+        policy: Where the object asks for it to be suspended, as Kueue does: conditions come after that, and go after
+            it.
     """
     metadata, status = body["metadata"], body.get("status") or {}
     true = {one["type"] for one in status.get("conditions") or () if one.get("status") == "True"}
@@ -43,7 +51,7 @@ def training_job(kind: JobKindName, body: Mapping[str, Any], succeeded: str, *, 
         name=metadata["name"],
         annotation=(metadata.get("annotations") or {}).get(ANNOTATION),
         finished=next((end for condition, end in ends.items() if condition in true), None),
-        suspended=suspended,
+        suspended=(policy or {}).get("suspend") is True,
         queue=(metadata.get("labels") or {}).get(_QUEUE_LABEL, ""),
         annotated_at=first_written(metadata, "annotations", ANNOTATION),
         made_by=maker(kind, metadata),

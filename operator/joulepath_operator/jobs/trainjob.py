@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from joulepath_operator.facts.observation import TrainingJob
-from joulepath_operator.jobs.reading import named, resource_of, training_job
+from joulepath_operator.jobs.reading import named, replace_command, resource_of, training_job
 
 __all__ = ["TRAIN_JOBS", "TrainJob"]
 
@@ -23,9 +23,8 @@ class TrainJob:
     denied: Final = "FailedCreate"
 
     def read(self, body: Mapping[str, Any]) -> TrainingJob:
-        return training_job(_KIND, body, "Complete", suspended=(body.get("spec") or {}).get("suspend") is True)
+        return training_job(_KIND, body, "Complete", body.get("spec"))
 
     def restart_command(self, namespace: str, job: str) -> str:
         """Its JobSet has to be gone before that of the next, which has the same name."""
-        where, gone = f"-n {namespace}", "replace --force --cascade=foreground -f -"
-        return f"kubectl {where} get {self.resource.singular} {job} -o yaml | kubectl {where} {gone}"
+        return replace_command(self.resource, namespace, job, "--cascade=foreground ")

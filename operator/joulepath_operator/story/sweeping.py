@@ -177,10 +177,8 @@ def _surveyed(case: ReadyCase, plan: StoredPlan, asked: SurveyRequest, answer: A
         if answer.uncertainty > KNOWN and (clocks := answer.tells_most_mhz[: asked.count]):
             return _begin_next(case, plan, next_sweep(sweep, clocks, spec.iteration_time_noise_s))
         if not isfinite(answer.uncertainty) and sweep.origin is not None and spec.origin != sweep.origin:
-            spec, origin = (
-                _measured(case, plan, sweep),
-                reuse.refused(sweep.origin.profile, "nothing can be planned on it"),
-            )
+            spec = _measured(case, plan, sweep)
+            origin = reuse.refused(sweep.origin.profile, "nothing can be planned on it")
             more = _clocks_left(case, sweep, _blocks_left(case, sweep, spec))
             if anew := _without_earlier(case, sweep, origin, more, spec.iteration_time_noise_s):
                 return _begin_next(case, plan, anew)
