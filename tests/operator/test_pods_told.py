@@ -53,6 +53,15 @@ def training_pod(number: int, job_uid: str, **spec: Any) -> dict[str, Any]:
     }
 
 
+@pytest.fixture
+def world(server: Server, new_world: Callable[..., Any]) -> Any:
+    """That of a job of which no rank reports, and in which no agent has a pod."""
+    made = new_world()
+    made.ranks = 0
+    server.objects["v1/pods"] = {"items": []}
+    return made
+
+
 def injected_condition(server: Server, api: Api, index: Index, means: Means) -> tuple[str, str]:
     """Reason and message, once an EnergyPlan was looked at."""
     asyncio.run(Reconciler(api, index, PlannerPool(), Metrics(), means=means)(PLAN))
@@ -62,14 +71,11 @@ def injected_condition(server: Server, api: Api, index: Index, means: Means) -> 
 
 
 def test_a_pod_that_the_webhook_leaves_alone_is_told_with_the_webhooks_own_reason(
-    server: Server, api: Api, new_world: Callable[..., Any]
+    server: Server, api: Api, world: Any
 ) -> None:
-    world = new_world()
-    world.ranks = 0
     index = watched(server, world)
     labels = {"joulepath.dev/injection": "volumes"}
     server.objects["namespaces/team"] = {"metadata": {"name": "team", "labels": labels}}
-    server.objects["v1/pods"] = {"items": []}
     pods = [training_pod(0, world.job.uid), training_pod(1, world.job.uid, hostUsers=False), training_pod(2, "other")]
     pods[0]["metadata"]["annotations"] = {INJECTED_ANNOTATION: "c"}
     server.objects["team/pods"] = {"items": pods}
@@ -96,7 +102,6 @@ class Made:
         self.index.put(JOB_SETS, self._made("gpt3", "set", by_train))
         self.index.put(JOBS, self._made("gpt3-node-0", "job", by_set))
         self.index.put(JOBS, self._made("mine", "mine"))
-        server.objects["v1/pods"] = {"items": []}
 
     @staticmethod
     def _made(name: str, uid: str, *owners: dict[str, Any]) -> dict[str, Any]:
@@ -104,10 +109,8 @@ class Made:
 
 
 def test_pods_of_a_train_job_are_those_of_the_job_of_its_set_and_of_this_very_run(
-    server: Server, api: Api, new_world: Callable[..., Any]
+    server: Server, api: Api, world: Any
 ) -> None:
-    world = new_world()
-    world.ranks = 0
     made = Made(server, world)
     pods = [training_pod(number, "") for number in range(4)]
     owners = [made.owner, made.owner, {**made.owner, "uid": "before"}, owned_by("batch/v1", "Job", "mine", "mine")]
@@ -123,10 +126,8 @@ def test_pods_of_a_train_job_are_those_of_the_job_of_its_set_and_of_this_very_ru
 
 @pytest.mark.parametrize(("uid", "told"), [("job", True), ("before", False), ("mine", False)])
 def test_what_refuses_a_train_jobs_pods_is_told_by_the_events_of_its_sets_job(
-    server: Server, api: Api, new_world: Callable[..., Any], uid: str, told: bool
+    server: Server, api: Api, world: Any, uid: str, told: bool
 ) -> None:
-    world = new_world()
-    world.ranks = 0
     made = Made(server, world)
     event = {
         "involvedObject": {"kind": "Job", "name": "mine" if uid == "mine" else "gpt3-node-0", "uid": uid},
@@ -156,12 +157,10 @@ class Crowd(Api):
 
 
 def test_of_what_refuses_pods_a_few_pages_are_read_and_of_the_job_alone_where_it_makes_them_itself(
-    server: Server, new_world: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    server: Server, world: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is looked for again and again, and every job of the namespace may have its Events."""
-    world = new_world()
-    world.ranks = 0
-    server.objects["team/pods"] = server.objects["v1/pods"] = {"items": []}
+    server.objects["team/pods"] = {"items": []}
     api = Crowd(server, monkeypatch)
     assert injected_condition(server, api, watched(server, world), Means(Way.NRI))[0] == "NoPods"
     own = f"reason=FailedCreatePod,involvedObject.kind=PyTorchJob,involvedObject.uid={world.job.uid}"
@@ -178,14 +177,9 @@ def node_tells(index: Index, number: int, outcome: str) -> None:
     index.put(NODE_REPORTS, {"metadata": {"name": f"node-{number}"}, "status": status.to_api()})
 
 
-def test_where_the_node_injects_its_report_says_what_became_of_a_pod(
-    server: Server, api: Api, new_world: Callable[..., Any]
-) -> None:
+def test_where_the_node_injects_its_report_says_what_became_of_a_pod(server: Server, api: Api, world: Any) -> None:
     """The namespace isn't even asked for: no level of Pod Security is in the way."""
-    world = new_world()
-    world.ranks = 0
     index = watched(server, world)
-    server.objects["v1/pods"] = {"items": []}
     server.objects["team/pods"] = {"items": [training_pod(number, world.job.uid) for number in range(2)]}
     for number, outcome in enumerate(("Injected", "Before")):
         node_tells(index, number, outcome)
@@ -194,28 +188,20 @@ def test_where_the_node_injects_its_report_says_what_became_of_a_pod(
     assert message.startswith("1 of 2 pods of PyTorchJob gpt3 (gpt3-worker-1 on node node-1) ran before")
 
 
-def test_a_pod_without_a_gpu_needs_no_agent_on_its_node(
-    server: Server, api: Api, new_world: Callable[..., Any]
-) -> None:
-    world = new_world()
-    world.ranks = 0
+def test_a_pod_without_a_gpu_needs_no_agent_on_its_node(server: Server, api: Api, world: Any) -> None:
     index = watched(server, world)
     master, worker = training_pod(0, world.job.uid), training_pod(1, world.job.uid)
     del master["spec"]["containers"][0]["resources"]
     server.objects["team/pods"] = {"items": [master, worker]}
-    server.objects["v1/pods"] = {"items": []}
     node_tells(index, 1, "Injected")
     _, message = injected_condition(server, api, index, Means(Way.NRI))
     assert message.startswith("Node node-1 has no agent"), "that of the pod that trains is looked for alone"
 
 
 def test_of_a_thousand_nodes_the_one_without_a_report_is_asked_for_its_agent(
-    server: Server, api: Api, new_world: Callable[..., Any]
+    server: Server, api: Api, world: Any
 ) -> None:
-    world = new_world()
-    world.ranks = 0
     index = watched(server, world)
-    server.objects["v1/pods"] = {"items": []}
     server.objects["team/pods"] = {"items": [training_pod(number, world.job.uid) for number in range(1000)]}
     for number in range(1000):
         if number != 700:
