@@ -6,7 +6,6 @@ import os
 import socket
 import subprocess
 import sys
-import time
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -48,12 +47,16 @@ class Nursery:
         with (shared / "lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             meeting = shared / f"{zlib.crc32(f'{python} {scenarios}'.encode()):08x}.sock"
-            lines = self._meet(meeting) or self._meet(meeting, start=True)
+            lines = self._meet(meeting) or self._start(meeting)
         assert lines is not None, "the nursery doesn't start"
         self._lines = lines
 
-    def _meet(self, path: Path, start: bool = False) -> TextIO | None:
-        if start:
+    def _start(self, path: Path) -> TextIO | None:
+        """It is handed a socket that listens already, so that nobody can come too early or when it has died."""
+        path.unlink(missing_ok=True)
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(path))
+            listener.listen()
             environment = {
                 **os.environ,
                 **frameworks.variables(self._python),
@@ -61,20 +64,21 @@ class Nursery:
                 "JOULEPATH_SOCKET": self.socket.name,
                 "LD_LIBRARY_PATH": str(library_dir()),
             }
-            path.unlink(missing_ok=True)
-            command = [self._python, "-m", "tests.trainer.nursery", str(path), self._scenarios]
-            self._process = subprocess.Popen(command, env=environment, cwd=ROOT)
-            while not path.exists():
-                assert self._process.poll() is None, "the nursery has ended"
-                time.sleep(0.05)
+            fd = listener.fileno()
+            command = [self._python, "-m", "tests.trainer.nursery", str(fd), self._scenarios]
+            self._process = subprocess.Popen(command, env=environment, cwd=ROOT, pass_fds=(fd,))
+        return self._meet(path)
+
+    def _meet(self, path: Path) -> TextIO | None:
+        """None where nobody serves, or the last one that did is about to end."""
         with socket.socket(socket.AF_UNIX) as client:
             try:
                 client.connect(str(path))
+                client.sendall(f"{self._folder}\n".encode())
+                lines: TextIO = client.makefile("rw")
+                return lines if lines.readline() == "ready\n" else None
             except OSError:
                 return None
-            lines: TextIO = client.makefile("rw")
-        print(self._folder, file=lines, flush=True)
-        return lines if lines.readline() == "ready\n" else None
 
     def run(self, scenario: str, world: int = 4, **arguments: Any) -> list[Any]:
         """Runs a function of `scenarios` in every rank; returns their results."""

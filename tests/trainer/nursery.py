@@ -1,10 +1,11 @@
 """Imports torch once, with the hook in place, and then forks the ranks of one training after another.
 
-    python -m tests.trainer.nursery SOCKET SCENARIOS
+    python -m tests.trainer.nursery LISTENER SCENARIOS
 
-It is started as a training process is (its `sitecustomize` is Joulepath's). It listens at a
-unix socket for the processes of the test run; each says in which folder it works, and then sends one JSON object a
-line, {"scenario", "world", "store", ...}, answered with one line: the ranks' results. It ends with the last of them.
+It is started as a training process is (its `sitecustomize` is Joulepath's). LISTENER is the
+descriptor of a unix socket that listens for the processes of the test run; each says in which folder it works, and then
+sends one JSON object a line, {"scenario", "world", "store", ...}, answered with one line: the ranks' results. It ends
+with the last of them.
 SCENARIOS is the module whose functions are the scenarios.
 """
 
@@ -73,10 +74,8 @@ def serve(client: socket.socket, scenarios: ModuleType) -> None:
             print(json.dumps(run(scenarios, json.loads(line))), file=lines, flush=True)
 
 
-def main(path: str, scenarios: ModuleType) -> None:
-    listener = socket.socket(socket.AF_UNIX)
-    listener.bind(path)
-    listener.listen()
+def main(listener: socket.socket, scenarios: ModuleType) -> None:
+    path: str = listener.getsockname()
     listener.settimeout(0.2)
     serving: set[int] = set()
     served = False
@@ -99,4 +98,4 @@ def main(path: str, scenarios: ModuleType) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], importlib.import_module(sys.argv[2]))
+    main(socket.socket(fileno=int(sys.argv[1])), importlib.import_module(sys.argv[2]))
