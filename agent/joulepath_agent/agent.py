@@ -376,7 +376,7 @@ def _play(rank: Rank, plan: JobPlanSpec | Reason | None) -> Play:
         return Play(rank.number, None)
     if isinstance(plan, Reason):
         return Play(rank.number, None, plan.code, plan.message)
-    play = Play(rank.number, part_of(plan, rank.hello.pipeline.stages))
+    play = Play(rank.number, part_of(plan, rank.hello.pipeline.stages, rank.hello.data))
     if (size := len(encode(play))) <= MOST_BYTES:
         return play
     what = f"this rank's part of the plan has {size} bytes, up to {MOST_BYTES} are taken"

@@ -24,6 +24,8 @@ from joulepath_crds.energyplan import (
     PlanSummary,
     Profiling,
     Setback,
+    Straggler,
+    Stragglers,
     WithdrawnPlan,
 )
 from joulepath_crds.energyprofile import (
@@ -41,6 +43,8 @@ from joulepath_crds.jobplan import (
     EarlierRounds,
     JobPlanSpec,
     StagePlan,
+    Stretched,
+    StretchedStage,
     Sweep,
     content_hash,
 )
@@ -153,6 +157,10 @@ __all__ = [
     "Setback",
     "StagePlan",
     "StageProfile",
+    "Straggler",
+    "Stragglers",
+    "Stretched",
+    "StretchedStage",
     "Sweep",
     "SwitchingLag",
     "TargetLag",

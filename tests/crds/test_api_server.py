@@ -133,6 +133,7 @@ def test_a_plan_with_only_a_job_gets_the_defaults(api: Api) -> None:
         "mode": "Enforce",
         "maxSlowdownPercent": 0,
         "granularity": "auto",
+        "stragglers": "Stretch",
         "profiling": {"clocks": 12, "iterationsPerClock": 3, "maxSlowdownPercent": 67, "reuse": True},
         "measurement": {"blockIterations": 6, "pairs": 32},
     }

@@ -13,8 +13,8 @@ EXPORTS = """
     JOB_NAMES JOB_UID_LABEL JobKindName JobName JobReference JobReport KindProfile
     MeasuredSavings Measurement MetricRow Mode NodeReportStatus
     OldPythonReport Origin Phase PlanSummary
-    ProfilePoint Profiling Purpose RankReport RankState Reuse Setback StagePlan StageProfile Sweep SwitchingLag
-    TargetLag Topology Transfer WaitMeasurement WithdrawnPlan
+    ProfilePoint Profiling Purpose RankReport RankState Reuse Setback StagePlan StageProfile Straggler Stragglers
+    Stretched StretchedStage Sweep SwitchingLag TargetLag Topology Transfer WaitMeasurement WithdrawnPlan
     api_name arm_of content_hash controller maker meets next_boundary
 """
 

@@ -7,6 +7,7 @@
 - `admission`: what its namespace says of that
 - `exchanges`: when messages leave a rank, and when they are awaited
 - `iteration`: a rank's iteration at default clocks, packed
+- `straggler`: a pipeline that is slower than others, as it is announced
 - `request`: what the planner is asked, and its answer
 - `lags`: the lags of several GPUs as one
 - `observation`: what a decision is made from, and what it is

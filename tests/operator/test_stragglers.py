@@ -1,0 +1,345 @@
+"""A pipeline that is held up: the others are stretched, never beyond it, and as they were once that is over."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from joulepath_crds import Arm, BlockReport, Coordinates, EnergyPlanSpec, JobReport, Phase, RankReport, arm_of
+from joulepath_operator.facts.observation import NodeJob
+from joulepath_operator.facts.straggler import Announcement, AnnouncementError, read_announcement
+from joulepath_planner import Simulation, simulate
+from tests.operator.conftest import World, truth
+
+Slow = Mapping[int, Mapping[int, float]]
+Clocks = tuple[tuple[int | None, ...], ...] | None
+
+
+@lru_cache
+def replay(clocks: Clocks, factors: tuple[tuple[int, float], ...], pace_s: float | None) -> Simulation:
+    slow = dict(factors)
+    stretch = (lambda _, one: slow.get(one.stage, 1.0)) if slow else None
+    points = truth().profile.points
+    lowest = [max(points[stage, kind][-1].clock_mhz for kind in "FB") for stage in range(8)]
+    if clocks is not None:
+        clocks = tuple(tuple(c and max(c, least) for c in row) for row, least in zip(clocks, lowest, strict=True))
+    return simulate(truth(), clocks, pace_s=pace_s, stretch=stretch)
+
+
+class Replicas(World):
+    """Two replicas of the pipeline, on two nodes; `slow` says what is slower by itself, stage by stage."""
+
+    size = 16
+
+    def __init__(self, spec: EnergyPlanSpec | None = None) -> None:
+        super().__init__(spec)
+        self.held: Slow = {}
+        self.measured: dict[tuple[str, int, int, int, int], BlockReport] = {}
+
+    def announce(self, text: str | None) -> None:
+        assert self.job is not None
+        self.job = replace(self.job, straggler=text)
+
+    def played(self, data: int, arm: Arm) -> Clocks:
+        """The clocks of a replica, as its agents read them from the JobPlan."""
+        plan = self.plan
+        if plan is None or arm is not Arm.PLAN:
+            return None
+        clocks = {stage.stage: stage.clocks_mhz for stage in plan.stages}
+        if plan.stretched is not None and data in plan.stretched.default_replicas:
+            return None
+        if plan.stretched is not None and data in plan.stretched.replicas:
+            clocks |= {stage.stage: stage.clocks_mhz for stage in plan.stretched.stages}
+        return tuple(tuple(clock or None for clock in clocks[stage]) for stage in sorted(clocks))
+
+    def factors(self, data: int) -> tuple[tuple[int, float], ...]:
+        return tuple(sorted(self.held.get(data, {}).items()))
+
+    def time_s(self, arm: Arm) -> float:
+        """All wait for the slowest."""
+        return max(replay(self.played(data, arm), self.factors(data), None).iteration_time_s for data in range(2))
+
+    def nodes(self) -> tuple[NodeJob, ...]:
+        assert self.job is not None
+        if (plan := self.plan) is not None:
+            self._staged.setdefault(plan.hash, self.iteration)
+        nodes = []
+        for data in range(2):
+            ranks = tuple(self._replica_rank(data, place) for place in range(8) if 8 * data + place < 2 * self.ranks)
+            report = JobReport(
+                job_uid=self.job.uid, namespace="team", job="gpt3", attempt=self.attempt, world_size=16, ranks=ranks
+            )
+            gpus = tuple(self._gpu(8 * data + place) for place in range(8))
+            nodes.append(NodeJob(f"node-{data}", report, gpus))
+        return tuple(nodes)
+
+    def _replica_rank(self, data: int, place: int) -> RankReport:
+        number = 8 * data + place
+        refusal = self.refusal.get(number)
+        self.refusal, kept = {place: refusal} if refusal else {}, self.refusal
+        try:
+            report = self._rank(place)
+        finally:
+            self.refusal = kept
+        return report.model_copy(
+            update={
+                "rank": number,
+                "pod": f"gpt3-worker-{number // 4}",
+                "pod_uid": f"pod-{number // 4}",
+                "gpu_uuid": f"GPU-{number}",
+                "coordinates": Coordinates(data=data, pipeline=place),
+                "data_parallel": 2,
+                "blocks": tuple(self._replica_blocks(data, place)),
+            }
+        )
+
+    def _replica_blocks(self, data: int, place: int) -> list[BlockReport]:
+        plan, blocks = self.plan, []
+        if plan is None or plan.activate_at is None or plan.blocks is None:
+            return []
+        for block in range(max(0, (self.iteration - plan.activate_at) // plan.blocks.iterations)):
+            arm, number = arm_of(plan, plan.activate_at + block * plan.blocks.iterations)
+            if number < 0:
+                continue
+            key = plan.hash, plan.activate_at, block, data, place
+            if key not in self.measured:  # as things are now, not as they are later
+                self.measured[key] = self._block(plan.hash, plan.blocks.iterations, block, arm, data, place)
+            blocks.append(self.measured[key])
+        return blocks
+
+    def _block(self, plan_hash: str, length: int, block: int, arm: Arm, data: int, place: int) -> BlockReport:
+        time_s = self.time_s(arm)
+        joules = replay(self.played(data, arm), self.factors(data), time_s).energy[place].total_j
+        return BlockReport(
+            hash=plan_hash,
+            block=block,
+            arm=arm,
+            iterations=length - 2,
+            iteration_time_s=time_s * (1 + self.jitter * (block % 3)),
+            energy_per_iteration_j=joules * (1 + 1e-3 * (block % 5)),
+        )
+
+
+@pytest.fixture(scope="module")
+def once_replicated() -> Replicas:
+    world = Replicas()
+    world.settle()
+    world.run(200)
+    assert world.status.phase is Phase.ACTIVE
+    return world
+
+
+@pytest.fixture
+def world(once_replicated: Replicas) -> Replicas:
+    """Two replicas with a plan in force."""
+    found = once_replicated.copy()
+    assert isinstance(found, Replicas)
+    found.notices.clear()
+    return found
+
+
+REPLICA: Slow = {1: dict.fromkeys(range(8), 1.2)}
+RANK: Slow = {1: {3: 1.2}}
+
+
+@pytest.mark.parametrize(
+    ("announcement", "held", "default_replicas"),
+    [('{"replica": 1, "slowdown": 1.2}', REPLICA, ()), ('{"rank": 11, "slowdown": 1.2}', RANK, (1,))],
+    ids=["a whole replica", "one rank"],
+)
+def test_beside_a_straggler_the_others_take_as_long_and_no_longer(
+    world: Any, announcement: str, held: Slow, default_replicas: tuple[int, ...]
+) -> None:
+    before, saved = world.plan.hash, world.status.measured.savings.mean
+    world.held = held
+    world.announce(announcement)
+    world.settle()
+    plan, told = world.plan, world.status.straggler
+    assert plan.hash == told.hash == world.status.plan.hash != before
+    assert plan.stretched.replicas == (0,)
+    assert plan.stretched.default_replicas == default_replicas
+    assert plan.stretched.control_iteration_time_s == pytest.approx(world.time_s(Arm.CONTROL), rel=0.005)
+    assert [one.reason for one in world.notices] == ["StragglerFound"]
+    world.run(120)
+    measured = world.status.measured
+    assert world.status.phase is Phase.ACTIVE
+    assert measured.slowdown.mean < 0.002, "no longer than the straggler takes at default clocks"
+    assert measured.savings.mean == pytest.approx(told.predicted_savings, abs=0.01)
+    assert told.predicted_savings > told.predicted_unstretched + 0.01
+    assert world.status.predicted == f"{told.predicted_savings:.1%}"
+    if not default_replicas:
+        assert measured.savings.mean > saved + 0.03
+    assert "stretched to" in world.status.message
+
+
+@pytest.mark.parametrize("way", ["taken back", "over", "ignored"])
+def test_once_it_is_over_the_plan_is_as_it_was(world: Any, way: str) -> None:
+    before = world.plan
+    world.announce('{"rank": 11, "slowdown": 1.2, "until": "2026-01-01T00:08:00Z"}')
+    world.held = RANK
+    decision = world.settle()
+    assert decision.requeue_after_s is not None
+    assert world.plan.stretched is not None
+    world.held = {}
+    if way == "taken back":
+        world.announce(None)
+        world.settle()
+    elif way == "over":
+        world.settle_later()
+    else:
+        world.spec = EnergyPlanSpec.from_api({"job": {"name": "gpt3"}, "stragglers": "Ignore"})
+        world.settle()
+    plan = world.plan
+    assert plan.hash == before.hash
+    assert plan.stretched is None
+    assert world.status.straggler is None
+    assert plan.activate_at is not None, "all have it at once, so that it has a begin"
+    assert plan.activate_at > world.iteration
+    world.run(60)
+    assert world.status.phase is Phase.ACTIVE
+    assert world.status.predicted == f"{world.status.plan.predicted_savings:.1%}"
+    assert world.plans_computed == 1
+
+
+def test_what_is_announced_wrongly_is_believed_no_more(world: Any) -> None:
+    before = world.plan.hash
+    world.announce('{"replica": 1, "slowdown": 1.3}')
+    world.settle()
+    assert world.plan.stretched is not None, "nothing is slow, but who would know"
+    world.run(20)
+    world.refusal = {3: "GuardTripped: plan iterations took 3.7 s, then 5 at default clocks 2.8 s, 3 times in a row"}
+    world.settle()
+    assert world.plan.hash == before
+    assert world.status.straggler.disproved
+    assert "GuardTripped" in world.status.straggler.message
+    world.run(4)
+    assert world.status.phase is not Phase.REFUSED, "what is still told is of the plan before"
+    world.refusal = {}
+    world.run(200)
+    assert world.plan.hash == before
+    assert world.status.phase is Phase.ACTIVE
+    assert [one.reason for one in world.notices] == ["StragglerFound", "StragglerDisproved"]
+    world.announce('{"replica": 1, "slowdown": 1.1}')
+    world.settle()
+    assert world.plan.stretched is not None, "another word"
+
+
+def test_the_operators_own_figures_disprove_it_as_well(world: Any) -> None:
+    before = world.plan.hash
+    world.announce('{"replica": 1, "slowdown": 1.3}')
+    world.settle()
+    world.run(120)
+    assert world.plan.hash == before
+    assert world.status.straggler.disproved
+    assert world.status.withdrawn == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("soon", "no JSON"),
+        ('{"rank": 99, "slowdown": 1.2}', "rank is 99"),
+        ('{"rank": 3, "slowdown": 0.8}', "slowdown is 0.8"),
+        ('{"rank": 3, "slowdown": 1.2, "until": "tomorrow"}', "until is 'tomorrow'"),
+    ],
+)
+def test_what_cannot_be_followed_is_told_once_with_the_remedy(world: Any, text: str, named: str) -> None:
+    before = world.plan
+    world.announce(text)
+    world.settle()
+    world.run(8)
+    assert world.plan == before
+    condition = world.condition("Degraded")
+    assert (condition.status, condition.reason) == ("True", "StragglerUnreadable")
+    assert named in condition.message
+    assert "joulepath.dev/straggler" in condition.message
+    assert "remove it" in condition.message
+    assert [one.reason for one in world.notices] == ["StragglerUnreadable"]
+    world.announce(None)
+    world.settle()
+    assert world.condition("Degraded").status == "False"
+
+
+def test_a_milder_one_is_not_waited_for_as_the_one_before(world: Any) -> None:
+    world.announce('{"replica": 1, "slowdown": 1.2}')
+    world.settle()
+    first = world.plan.stretched
+    written = len(world.writes)
+    world.announce('{"replica": 1, "slowdown": 1.1}')
+    world.settle()
+    assert world.writes[written].stretched is None, "back at once, and then anew"
+    assert world.plan.stretched.plan_iteration_time_s < first.plan_iteration_time_s - 0.1
+    written = len(world.writes)
+    world.announce('{"replica": 1, "slowdown": 1.3}')
+    world.settle()
+    assert all(plan.stretched is not None for plan in world.writes[written:]), "a slower one may be waited for so long"
+
+
+def test_a_plan_for_one_that_is_over_goes_while_ranks_are_missing(world: Any) -> None:
+    world.announce('{"replica": 1, "slowdown": 1.2}')
+    world.settle()
+    assert world.plan.stretched is not None
+    world.ranks = 7
+    world.settle()
+    assert world.plan is not None
+    world.announce(None)
+    world.settle()
+    assert world.plan is None
+
+
+def test_what_is_not_worth_it_changes_nothing(world: Any) -> None:
+    before = world.plan
+    world.announce('{"replica": 1, "slowdown": 1.0001}')
+    world.settle()
+    assert world.plan == before
+    assert "Nothing worth" in world.status.straggler.message
+    assert world.status.straggler.hash is None
+
+
+def read(text: str) -> Announcement | str:
+    """It, or why it can't be read."""
+    try:
+        return read_announcement(text)
+    except AnnouncementError as error:
+        return str(error)
+
+
+@given(st.text() | st.recursive(st.none() | st.booleans() | st.floats() | st.integers() | st.text(), st.lists).map(str))
+def test_whatever_is_written_is_read_or_told(text: str) -> None:
+    found = read(text)
+    assert isinstance(found, Announcement) or "Write it as" in found
+
+
+@given(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "rank": st.integers() | st.text(max_size=3) | st.booleans(),
+            "replica": st.integers(),
+            "slowdown": st.floats() | st.integers() | st.none(),
+            "until": st.datetimes().map(str) | st.integers() | st.text(max_size=30),
+        },
+    )
+)
+def test_whatever_its_fields_hold_is_read_or_told(body: dict[str, Any]) -> None:
+    found = read(json.dumps(body))
+    if isinstance(found, str):
+        assert "joulepath.dev/straggler" in found
+    else:
+        assert 1 < found.slowdown <= 10
+        assert (found.rank is None) != (found.replica is None)
+
+
+def test_alone_nobody_is_stretched(active: Any) -> None:
+    active.job = replace(active.job, straggler='{"replica": 0, "slowdown": 1.2}')
+    before = active.plan
+    active.settle()
+    assert active.plan == before
+    assert "all of its pipelines are" in active.status.straggler.message
