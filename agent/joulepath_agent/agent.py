@@ -13,6 +13,7 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -207,6 +208,8 @@ class Agent:
                 return
             said, told = self._said[rank.number]
             play = _play(rank, plans.get(rank.pod.job_key))
+            if play.plan is not None:
+                rank.play(play.plan)
             if play != said and self._channel.say(play):
                 self._said[rank.number] = play, told
 
@@ -332,6 +335,13 @@ class Agent:
             raise GpuError(f"NVML doesn't show {uuid} to the agent")
         return self.meters[uuid].energy_now_j()
 
+    def _held_back_by(self, uuid: str) -> str:
+        """What the driver says holds back a GPU; nothing where it can't be asked."""
+        try:
+            return self.meters[uuid].held_back_by()
+        except (GpuError, KeyError):
+            return ""
+
     def _say_lags(self, gpu: GpuNews) -> None:
         """Tells the clocks the lags that a doctor has measured on this GPU with this driver."""
         self._driver = driver = driver_version() or self._driver
@@ -355,7 +365,9 @@ class Agent:
         jobs: dict[JobKey, list[tuple[Rank, RankReport]]] = {}
         for rank in self.ranks:
             try:
-                jobs.setdefault(rank.pod.job_key, []).append((rank, rank.report()))
+                jobs.setdefault(rank.pod.job_key, []).append(
+                    (rank, rank.report(partial(self._held_back_by, rank.gpu_uuid)))
+                )
             except pydantic.ValidationError as error:
                 log.warning("rank %d of %s isn't reported: %s", rank.hello.rank, rank.pod.name, error)
             self._say_told(rank)

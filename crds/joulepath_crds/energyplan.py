@@ -169,9 +169,9 @@ class EnergyPlanSpec(Contract):
     warm-up, steady state and cool-down of the pipeline (phase), between forward and backward (kind), or never (rank).
     auto takes the finest that the measured switching lag of the GPUs allows, and kind at most without a pipeline."""
     stragglers: Stragglers = Stragglers.STRETCH
-    """What the data-parallel pipelines of a job do while another one of them is slower, as the job's annotation
-    joulepath.dev/straggler announces it: they all wait for that one. Stretch has them take as long as it does, at lower
-    clocks, until it is over; Ignore leaves the plan as it is."""
+    """What the data-parallel pipelines of a job do while another one of them is slower, as its ranks tell or the job's
+    annotation joulepath.dev/straggler announces: they all wait for that one. Stretch has them take as long as it does,
+    at lower clocks, until it is over; Ignore leaves the plan as it is."""
     profiling: Profiling = Profiling()
     """How the running job is measured at several clocks before a plan is made."""
     measurement: Measurement = Measurement()
@@ -305,7 +305,8 @@ class Straggler(Contract):
     slowdown: Annotated[float, Field(gt=1)]
     """How many times as long as usual the work of the slowest rank of them takes."""
     reason: Annotated[str, Field(max_length=64)]
-    """How it is known: Announced, by the job's annotation."""
+    """How it is known: Announced, by the job's annotation; or told by its ranks: Heat, Power or Brake, where the driver
+    says so, or Slow."""
     since: Annotated[str, Field(json_schema_extra={"format": "date-time"})]
     """When it became known."""
     until: Annotated[str, Field(json_schema_extra={"format": "date-time"})] | None = None

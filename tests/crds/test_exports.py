@@ -6,7 +6,7 @@ import joulepath_crds
 
 EXPORTS = """
     ANNOTATION GROUP INJECTOR_ABSENT INJECTOR_READY INJECTOR_UNHEARD INJECTOR_UNTOLD INSTRUCTION_KINDS MARGIN
-    MOST_BLOCKS MOST_INJECTIONS MOST_OLD_PYTHONS MOST_TARGETS
+    MOST_BLOCKS MOST_INJECTIONS MOST_OLD_PYTHONS MOST_SLOWDOWN MOST_TARGETS
     REPORT_INTERVAL_S TAIL_LAGS VERSION Arm ArmSummary BlockReport BlockingPower Blocks
     Condition Contract Coordinates EarlierRounds EnergyPlanSpec EnergyPlanStatus EnergyProfileSpec Estimate
     FrontierPoint GpuReport Granularity InjectionReport Instruction InstructionMeasurement InstructionTime JobPlanSpec

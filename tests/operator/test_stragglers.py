@@ -13,8 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from joulepath_crds import Arm, BlockReport, Coordinates, EnergyPlanSpec, JobReport, Phase, RankReport, arm_of
+from joulepath_operator.facts.gang import Gang
 from joulepath_operator.facts.observation import NodeJob
 from joulepath_operator.facts.straggler import Announcement, AnnouncementError, read_announcement
+from joulepath_operator.figures.stragglers import told_by_ranks
 from joulepath_planner import Simulation, simulate
 from tests.operator.conftest import World, truth
 
@@ -41,6 +43,8 @@ class Replicas(World):
     def __init__(self, spec: EnergyPlanSpec | None = None) -> None:
         super().__init__(spec)
         self.held: Slow = {}
+        self.told: dict[int, float] = {}
+        """What ranks tell of their own work."""
         self.measured: dict[tuple[str, int, int, int, int], BlockReport] = {}
 
     def announce(self, text: str | None) -> None:
@@ -96,6 +100,8 @@ class Replicas(World):
                 "gpu_uuid": f"GPU-{number}",
                 "coordinates": Coordinates(data=data, pipeline=place),
                 "data_parallel": 2,
+                "slowdown": self.told.get(number, 1.0),
+                "slowed_by": "heat" if number in self.told else "",
                 "blocks": tuple(self._replica_blocks(data, place)),
             }
         )
@@ -301,6 +307,73 @@ def test_what_is_not_worth_it_changes_nothing(world: Any) -> None:
     assert world.plan == before
     assert "Nothing worth" in world.status.straggler.message
     assert world.status.straggler.hash is None
+
+
+def test_what_ranks_tell_is_followed_at_once_and_over_at_once(world: Any) -> None:
+    before = world.plan.hash
+    world.held = REPLICA
+    world.told = dict.fromkeys(range(8, 16), 1.2)
+    world.settle()
+    told = world.status.straggler
+    assert world.plan.stretched.replicas == (0,)
+    assert (told.reason, told.replicas, told.slowdown) == ("Heat", (1,), 1.2)
+    assert "replica 1" in told.message
+    assert "by heat (8 ranks are slower)" in told.message
+    world.run(120)
+    assert world.status.measured.slowdown.mean < 0.002
+    assert world.status.measured.savings.mean == pytest.approx(told.predicted_savings, abs=0.01)
+    written = len(world.writes)
+    world.held, world.told = {}, {}
+    world.settle()
+    assert world.writes[written].hash == before
+    assert world.status.straggler is None
+    assert [one.reason for one in world.notices] == ["StragglerFound", "StragglerOver"]
+
+
+@pytest.mark.parametrize("told", [dict.fromkeys(range(16), 1.2), dict.fromkeys(range(8, 16), 1.02), {}])
+def test_where_all_are_slower_or_hardly_nobody_is_a_straggler(world: Any, told: dict[int, float]) -> None:
+    before = world.plan
+    world.told = told
+    world.settle()
+    assert world.plan == before
+    assert world.status.straggler is None
+
+
+def test_what_is_announced_goes_before_what_is_found(world: Any) -> None:
+    world.told = {9: 1.4}
+    world.announce('{"replica": 1, "slowdown": 1.1}')
+    world.settle()
+    assert (world.status.straggler.reason, world.status.straggler.slowdown) == ("Announced", 1.1)
+
+
+def test_what_was_found_wrongly_is_followed_again_only_after_it_was_over(world: Any) -> None:
+    before = world.plan.hash
+    world.told = dict.fromkeys(range(8, 16), 1.3)
+    world.settle()
+    world.run(120)
+    assert world.plan.hash == before
+    assert world.status.straggler.disproved
+    world.told = dict.fromkeys(range(8, 16), 1.26)
+    world.settle()
+    assert world.plan.hash == before, "a little less of the same"
+    world.told = {}
+    world.settle()
+    world.told = dict.fromkeys(range(8, 16), 1.26)
+    world.settle()
+    assert world.plan.stretched is not None
+
+
+@given(st.lists(st.floats(1, 10), min_size=16, max_size=16))
+def test_factors_are_never_more_than_ranks_tell_nor_of_more_than_three_quarters(told: list[float]) -> None:
+    world = Replicas()
+    world.told = dict(enumerate(told))
+    gang = Gang.of(world.nodes())
+    assert gang is not None
+    factors = told_by_ranks(gang)
+    slow = [(data, stage) for data, stages in factors.items() for stage in stages]
+    assert len(slow) <= 12
+    for data, stage in slow:
+        assert 1.02 < factors[data][stage] <= told[8 * data + stage]
 
 
 def read(text: str) -> Announcement | str:

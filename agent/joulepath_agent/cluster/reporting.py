@@ -26,7 +26,7 @@ def awaited(report: NodeReportStatus) -> object:
         [
             (
                 (job.job_uid, job.attempt, rank.rank, rank.pod_uid, rank.gpu_uuid, rank.order),
-                (bool(rank.control_time_s), rank.state, rank.staged_hash, rank.applied_hash),
+                (bool(rank.control_time_s), rank.state, rank.staged_hash, rank.applied_hash, rank.slowdown),
                 rank.reason.partition(":")[0],
             )
             for job in report.jobs

@@ -1,11 +1,20 @@
-"""Which pipelines of a job are held up, and by how much, stage by stage."""
+"""Which pipelines of a job are held up, and by how much, stage by stage: as it is announced, or as ranks tell."""
 
 from __future__ import annotations
+
+from math import floor
+from typing import Final
 
 from joulepath_operator.facts.gang import Gang
 from joulepath_operator.facts.straggler import STRAGGLER_ANNOTATION, Announcement, AnnouncementError, Factors
 
-__all__ = ["announced"]
+__all__ = ["announced", "told_by_ranks"]
+
+_USUAL: Final = 4
+"""What one rank of so many is slower by at most is what the job is: larger batches, a cap on all of its GPUs."""
+_LEAST: Final = 0.03
+_STEP: Final = 100
+"""Factors are told in such parts, rounded down: who is stretched too far holds the job up himself."""
 
 
 def announced(gang: Gang, told: Announcement) -> Factors:
@@ -28,4 +37,16 @@ def announced(gang: Gang, told: Announcement) -> Factors:
     factors: Factors = {}
     for rank in slow:
         factors.setdefault(rank.coordinates.data, {}).update(dict.fromkeys(rank.stages, told.slowdown))
+    return factors
+
+
+def told_by_ranks(gang: Gang) -> Factors:
+    """What ranks tell of their own work, beside what it is for all of them; nothing where none is slower."""
+    slowdowns = sorted(rank.slowdown for rank in gang.ranks)
+    usual = slowdowns[len(slowdowns) // _USUAL]
+    factors: Factors = {}
+    for rank in gang.ranks:
+        if (slower := rank.slowdown / usual) > 1 + _LEAST:
+            stages = factors.setdefault(rank.coordinates.data, {})
+            stages |= {stage: max(stages.get(stage, 1.0), floor(slower * _STEP) / _STEP) for stage in rank.stages}
     return factors

@@ -26,7 +26,7 @@ from joulepath_planner.inputs.schedule import Clocks
 __all__ = ["stretch"]
 
 _SAME: Final = 0.001
-"""As a fraction: a plan that takes so much longer is as fast as default clocks. Lags and rounding are in it."""
+"""As a fraction: a plan that takes so much longer is as fast. Lags and rounding are in it."""
 _WORTH_IT: Final = 0.005
 """As a fraction of the job's energy: what less than that is saved isn't worth two changes of plans."""
 
@@ -66,7 +66,9 @@ def stretch(request: StretchRequest) -> StretchResult | PlanRefusal:
             for replica, factors in request.slow.items()
         }
         control_s, usual_s = max(one.default_s for one in held.values()), replayed(clocks, {}).iteration_time_s
-        limit_s = control_s * (1 + max(request.plan.max_slowdown, _SAME))
+        # A plan that is a little late by what is known since is so here as well.
+        late = max(1 + request.plan.max_slowdown, usual_s / replayed(None, {}).iteration_time_s)
+        limit_s = control_s * late * (1 + _SAME)
         at_default = {replica for replica, one in held.items() if one.plan_s > limit_s}
         times = {replica: one.default_s if replica in at_default else one.plan_s for replica, one in held.items()}
         until_s = max(usual_s, *times.values())

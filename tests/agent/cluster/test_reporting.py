@@ -42,7 +42,8 @@ def test_the_first_report_is_written_and_an_equal_one_never_again() -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"staged_hash": "one"}, {"order": ("F0",)}, {"state": "Refused"}, {"control_time_s": 1.0}]
+    "change",
+    [{"staged_hash": "one"}, {"order": ("F0",)}, {"state": "Refused"}, {"control_time_s": 1.0}, {"slowdown": 1.2}],
 )
 def test_what_the_operator_waits_for_is_written_within_half_a_second(change: dict[str, object]) -> None:
     pace = Pace()

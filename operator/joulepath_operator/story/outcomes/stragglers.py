@@ -5,9 +5,10 @@ long as that one does, beside the plan that all play. It is another JobPlan, wit
 together and measured like any. When it is over, the plan as it was takes its place: whoever hears of that runs default
 clocks at once, and the plan again from where all have it.
 
-What is announced may be wrong, or over sooner. Blocks at default clocks go on meanwhile, more of them than else, and
-where iterations with the plan are longer than is allowed over those, by the word of an agent or by the figures here,
-nobody is stretched any more until something else is announced.
+Which one is slower is announced on the job, or told by its ranks, who know what their own work takes; an announcement
+goes before that. Either may be wrong, or over sooner. Blocks at default clocks go on meanwhile, more of them than else,
+and where iterations with the plan are longer than is allowed over those, by the word of an agent or by the figures
+here, nobody is stretched any more until something else is announced, or found once nothing was.
 """
 
 from __future__ import annotations
@@ -17,14 +18,14 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 from joulepath_crds import Blocks, JobPlanSpec, Straggler, Stragglers, Stretched
 from joulepath_operator.facts.observation import Notice, StoredPlan
 from joulepath_operator.facts.request import PlanRefusal, PlanRequest, StretchRequest, StretchResult
 from joulepath_operator.facts.straggler import Announcement, AnnouncementError, Factors, read_announcement
 from joulepath_operator.figures.savings import figure
-from joulepath_operator.figures.stragglers import announced
+from joulepath_operator.figures.stragglers import announced, told_by_ranks
 from joulepath_operator.story.case import Case, ReadyCase
 from joulepath_operator.story.outcomes import withdrawal
 
@@ -40,6 +41,7 @@ _OVER: Final = "StragglerOver"
 _DISPROVED: Final = "StragglerDisproved"
 _UNREADABLE: Final = "StragglerUnreadable"
 _ANNOUNCED: Final = "Announced"
+_SLOW: Final = "Slow"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +85,8 @@ def is_over(case: Case, plan: StoredPlan) -> bool:
     told = case.story.base.straggler
     if plan.spec.stretched is None:
         return False
+    if told is not None and told.reason != _ANNOUNCED:
+        return not _are_followed(case)
     try:
         found = _announcement(case)
     except AnnouncementError:
@@ -93,22 +97,20 @@ def is_over(case: Case, plan: StoredPlan) -> bool:
 def look(case: ReadyCase, plan: StoredPlan, request: Callable[[str], PlanRequest]) -> Turn:
     """At a job whose plan is delivered; `request` is what that was asked for by."""
     told, stretched = case.story.base.straggler, plan.spec.stretched is not None
-    try:
-        found, notice = _held(case), None
-    except AnnouncementError as error:
-        found, notice = None, _complain(case, str(error))
+    held, notice = _look(case)
     if stretched and told is not None and (why := _disproof(case, plan)):
         message = f"{told.message} But {why}. So nobody waits for it: the plan as it was is played again."
         case.story.note(straggler=told.model_copy(update={"disproved": True, "hash": None, "message": message}))
         return Turn(release(case, plan), notice=Notice(_DISPROVED, message))
-    if found is None:
+    if held is None:
         case.story.note(straggler=None)
         over = Notice(_OVER, f"{told.message} It is over.") if told is not None and stretched else None
         return Turn(release(case, plan) if stretched else None, notice=notice or over)
-    again_s = None if found.until is None else (_time(found.until) - _time(case.seen.now)).total_seconds()
-    if told is not None and told.key == found.key and (told.disproved or stretched):
-        return Turn(again_s=again_s)
-    return replace(_stretch(case, plan, found, request), again_s=again_s)
+    again_s = None if held.until is None else (_time(held.until) - _time(case.seen.now)).total_seconds()
+    if told is not None and (_is_disproved(told, held) or (stretched and told.key == held.key)):
+        return Turn(notice=notice, again_s=again_s)
+    turn = _stretch(case, plan, held, request)
+    return replace(turn, notice=turn.notice or notice, again_s=again_s)
 
 
 def release(case: ReadyCase, plan: StoredPlan) -> StoredPlan:
@@ -213,11 +215,36 @@ def _anew(spec: JobPlanSpec, stretched: Stretched | None, blocks: Blocks) -> Job
     return spec.model_copy(update=changes)
 
 
-def _held(case: ReadyCase) -> _Held | None:
-    """What holds the job up now, if anything.
+def _look(case: ReadyCase) -> tuple[_Held | None, Notice | None]:
+    """What holds the job up now, if anything; and what is wrong with what is announced."""
+    notice = None
+    try:
+        if (said := _announced(case)) is not None:
+            return said, None
+    except AnnouncementError as error:
+        notice = _complain(case, str(error))
+    slow = told_by_ranks(case.gang) if _are_followed(case) and case.topology.data_parallel > 1 else {}
+    return (_of_ranks(case, slow) if slow else None), notice
+
+
+def _of_ranks(case: ReadyCase, slow: Factors) -> _Held:
+    ranks = [one for one in case.gang.ranks if one.slowdown > 1 and one.coordinates.data in slow]
+    worst = max(ranks, key=lambda one: one.slowdown)
+    others = f" ({len(ranks)} ranks are slower)" if len(ranks) > 1 else ""
+    why = f", as the driver says by {worst.slowed_by}" if worst.slowed_by else ""
+    what = (
+        f"Rank {worst.rank} (pod {worst.pod}, replica {worst.coordinates.data}) takes {worst.slowdown:.2f} times as "
+        f"long as usual{why}{others}."
+    )
+    told = sorted((replica, sorted(stages.items())) for replica, stages in slow.items())
+    return _Held(_digest(told), slow, what, worst.slowed_by.capitalize() or _SLOW)
+
+
+def _announced(case: ReadyCase) -> _Held | None:
+    """What is announced and not over.
 
     Raises:
-        AnnouncementError: What is announced can't be read, or isn't of this job.
+        AnnouncementError: It can't be read, or isn't of this job.
     """
     if (found := _announcement(case)) is None:
         return None
@@ -230,14 +257,27 @@ def _held(case: ReadyCase) -> _Held | None:
 def _announcement(case: Case) -> Announcement | None:
     """What is announced and not over."""
     job = case.seen.job
-    if job is None or job.straggler is None or not case.enforce or case.seen.spec.stragglers is Stragglers.IGNORE:
+    if job is None or job.straggler is None or not _are_followed(case):
         return None
     found = read_announcement(job.straggler)
     return found if found.until is None or _time(case.seen.now) < found.until else None
 
 
+def _are_followed(case: Case) -> bool:
+    return case.enforce and case.seen.spec.stragglers is Stragglers.STRETCH
+
+
+def _is_disproved(told: Straggler, found: _Held) -> bool:
+    """Ranks tell a little more or less each time; an announcement is another one."""
+    alike = _ANNOUNCED not in (told.reason, found.reason) and told.replicas == tuple(sorted(found.slow))
+    return told.disproved and (told.key == found.key or alike)
+
+
 def _key(found: Announcement) -> str:
-    told = [found.rank, found.replica, found.slowdown, found.until and found.until.isoformat()]
+    return _digest([found.rank, found.replica, found.slowdown, found.until and found.until.isoformat()])
+
+
+def _digest(told: Any) -> str:
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
 
 
