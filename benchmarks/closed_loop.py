@@ -16,7 +16,7 @@ DeepSpeed or torch that train, on four GPUs with stages of different length, or 
 DDP), on two. Of a training that stands in docs/frameworks.md's table the last run is kept in
 benchmarks/results/frameworks.json; else, and with --slow-targets, nothing is written. With --straggler the example
 trains in two replicas; once its plan is measured, the GPUs of one (or `--only` that of one stage) become slower, which
-is announced, and the others are stretched; benchmarks/results/straggler.json has both savings.
+is found (or announced, `--announce`), and the others are stretched; benchmarks/results/straggler.json has both savings.
 """
 
 from __future__ import annotations
@@ -199,13 +199,24 @@ def replicas(options: dict[str, Any]) -> Training:
     return Training(gpus, 2, Path(sys.executable), script)
 
 
+def _iteration(loop: Loop) -> int:
+    return max((rank.iteration for node in loop.seen.nodes for rank in node.report.ranks), default=0)
+
+
 def beside_straggler(made: Training, lag_ms: float, options: argparse.Namespace) -> dict[str, Any]:
     """Savings of the plan that all play, then of the whole job while its second replica is slower."""
     stages, slowdown, pairs = made.ranks // 2, options.straggler, options.pairs
     slow = [stages + options.only] if options.only is not None else range(stages, 2 * stages)
     told = {"rank": slow[0]} if options.only is not None else {"replica": 1}
     spec = EnergyPlanSpec(job=JobReference(name="job"), measurement=Measurement(pairs=32))
-    result: dict[str, Any] = {"slowdown": slowdown, **told, "replicas": 2, "stages": stages, "lag_ms": lag_ms}
+    result: dict[str, Any] = {
+        "slowdown": slowdown,
+        "announced": options.announce,
+        **told,
+        "replicas": 2,
+        "stages": stages,
+        "lag_ms": lag_ms,
+    }
     with trained(made, options.time_scale, lag_ms) as (agent, gpus):
         loop = Loop(agent, spec)
 
@@ -228,10 +239,12 @@ def beside_straggler(made: Training, lag_ms: float, options: argparse.Namespace)
         alone = follow(measured)
         for gpu in slow:
             state.break_gpu(gpus, gpu, slower=slowdown - 1)
-        job = loop.seen.job
+        job, began, at = loop.seen.job, time.monotonic(), _iteration(loop)
         assert job is not None
-        began = time.monotonic()
-        loop.seen = replace(loop.seen, job=replace(job, straggler=json.dumps(told | {"slowdown": slowdown})))
+        if options.announce:
+            loop.seen = replace(loop.seen, job=replace(job, straggler=json.dumps(told | {"slowdown": slowdown})))
+        follow(lambda status: status.straggler is not None)
+        result["known_after"] = {"s": time.monotonic() - began, "iterations": _iteration(loop) - at}
         follow(lambda status: status.straggler is not None and status.straggler.hash is not None)
         result["stretched_after_s"] = time.monotonic() - began
         held = follow(measured)
@@ -239,7 +252,8 @@ def beside_straggler(made: Training, lag_ms: float, options: argparse.Namespace)
             state.break_gpu(gpus, gpu)
         began = time.monotonic()
         loop.seen = replace(loop.seen, job=job)
-        loop.turn()
+        follow(lambda status: status.straggler is None)
+        result["over_after_s"] = time.monotonic() - began
         follow(lambda status: status.phase is Phase.ACTIVE)
         result["back_after_s"] = time.monotonic() - began
     assert held.straggler is not None
@@ -353,6 +367,7 @@ def main() -> None:
     parser.add_argument("--environment", help="one of locks/frameworks, the newest by default")
     parser.add_argument("--straggler", type=float, help="how many times as long the second of two replicas takes")
     parser.add_argument("--stages", type=int, default=8, help="of each replica then (default: %(default)s)")
+    parser.add_argument("--announce", action="store_true", help="announce it, rather than let it be found")
     parser.add_argument("--only", type=int, help="the one stage of it that is slower (default: all)")
     options = parser.parse_args()
     if options.straggler is not None:
