@@ -302,7 +302,7 @@ class Straggler(Contract):
     """Tells what is known of it from what was known before."""
     replicas: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(max_length=1024)]
     """Indices of the data-parallel replicas that are slower."""
-    slowdown: Annotated[float, Field(gt=1)]
+    slowdown: Annotated[float, Field(ge=1)]
     """How many times as long as usual the work of the slowest rank of them takes."""
     reason: Annotated[str, Field(max_length=64)]
     """How it is known: Announced, by the job's annotation; or told by its ranks: Heat, Power or Brake, where the driver

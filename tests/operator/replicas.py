@@ -38,6 +38,8 @@ class Replicas(World):
         self.held: Slow = {}
         self.told: dict[int, float] = {}
         """What ranks tell of their own work."""
+        self.waits: dict[int, float] = {}
+        """How long each replica has waited for others at the end of its iterations, at least."""
         self.measured: dict[tuple[str, int, int, int, int], BlockReport] = {}
 
     def announce(self, text: str | None) -> None:
@@ -93,6 +95,7 @@ class Replicas(World):
                 "gpu_uuid": f"GPU-{number}",
                 "coordinates": Coordinates(data=data, pipeline=place),
                 "data_parallel": 2,
+                "tail_s": report.tail_s + self.waits.get(data, 0.0),
                 "slowdown": self.told.get(number, 1.0),
                 "slowed_by": "heat" if number in self.told else "",
                 "blocks": tuple(self._replica_blocks(data, place)),

@@ -172,6 +172,14 @@ def test_a_milder_one_is_not_waited_for_as_the_one_before(world: Any) -> None:
     assert all(plan.stretched is not None for plan in world.writes[written:]), "a slower one may be waited for so long"
 
 
+def test_what_others_have_waited_for_since_long_is_no_tail_to_plan_with(world: Any) -> None:
+    world.waits, world.held = {0: 0.45}, REPLICA
+    world.announce('{"replica": 1, "slowdown": 1.2}')
+    world.settle()
+    assert world.plan.stretched is not None
+    assert world.plan.stretched.plan_iteration_time_s == pytest.approx(world.time_s(Arm.CONTROL), rel=0.005)
+
+
 def test_a_plan_for_one_that_is_over_goes_while_ranks_are_missing(world: Any) -> None:
     world.announce('{"replica": 1, "slowdown": 1.2}')
     world.settle()
@@ -184,9 +192,10 @@ def test_a_plan_for_one_that_is_over_goes_while_ranks_are_missing(world: Any) ->
     assert world.plan is None
 
 
-def test_what_is_not_worth_it_changes_nothing(world: Any) -> None:
+@pytest.mark.parametrize("slowdown", [1.001, 1.0000000001])
+def test_what_is_not_worth_it_changes_nothing(world: Any, slowdown: float) -> None:
     before = world.plan
-    world.announce('{"replica": 1, "slowdown": 1.0001}')
+    world.announce(json.dumps({"replica": 1, "slowdown": slowdown}))
     world.settle()
     assert world.plan == before
     assert "Nothing worth" in world.status.straggler.message

@@ -32,9 +32,12 @@ _ENOUGH_INSTRUCTIONS: Final = 4096
 K = TypeVar("K")
 
 
-def some_pipelines(gang: Gang, topology: Topology) -> tuple[tuple[RankIteration, ...], ...]:
-    """What delays are learnt from: a few pipelines from all over the job, always the same, the first one first."""
-    places = list(product(range(topology.data_parallel), range(topology.tensor_parallel)))
+def some_pipelines(
+    gang: Gang, topology: Topology, replicas: Sequence[int] = ()
+) -> tuple[tuple[RankIteration, ...], ...]:
+    """What delays are learnt from: a few pipelines from all over the job, or of these replicas, always the same, the
+    first one first."""
+    places = list(product(replicas or range(topology.data_parallel), range(topology.tensor_parallel)))
     count = min(_ENOUGH_PIPELINES, len(places))
     chosen = {round(at * (len(places) - 1) / max(1, count - 1)) for at in range(count)}
     return tuple(

@@ -24,6 +24,7 @@ from joulepath_crds import Blocks, JobPlanSpec, Straggler, Stragglers, Stretched
 from joulepath_operator.facts.observation import Notice, StoredPlan
 from joulepath_operator.facts.request import PlanRefusal, PlanRequest, StretchRequest, StretchResult
 from joulepath_operator.facts.straggler import Announcement, AnnouncementError, Factors, read_announcement
+from joulepath_operator.figures.delays import some_pipelines
 from joulepath_operator.figures.savings import figure
 from joulepath_operator.figures.stragglers import announced, told_by_ranks
 from joulepath_operator.story.case import Case, ReadyCase
@@ -36,6 +37,7 @@ _EVERY: Final = 10
 """Sparse pairs are one in so many: a straggler that recovers unannounced shows in their control blocks alone."""
 _MOST_BYTES: Final = 1 << 20
 """Of a JobPlan: etcd takes one and a half MiB."""
+_TOLD: Final = 1024
 _FOUND: Final = "StragglerFound"
 _OVER: Final = "StragglerOver"
 _DISPROVED: Final = "StragglerDisproved"
@@ -63,6 +65,11 @@ class _Held:
     what: str
     reason: str
     until: str | None = None
+
+    @property
+    def replicas(self) -> tuple[int, ...]:
+        """As many of them as a status names."""
+        return tuple(sorted(self.slow))[:_TOLD]
 
     @property
     def slowdown(self) -> float:
@@ -129,14 +136,19 @@ def _stretch(case: ReadyCase, plan: StoredPlan, found: _Held, request: Callable[
     if case.topology.stages == 1 or not free:
         why = "it has no pipeline" if case.topology.stages == 1 else "all of its pipelines are"
         return _as_it_was(case, plan, found, f"None of this job's are stretched, as {why}.")
+    if not case.timed:
+        message = "Waiting until every rank has timed a few iterations at default clocks."
+        return replace(_as_it_was(case, plan, found, message), notice=None)
     asked, answer = case.seen.asked, case.seen.planned
     wanted = f"{own_inputs(plan)}{_BESIDE}{found.key}"
     if not isinstance(asked, StretchRequest) or asked.inputs != wanted:
-        usual = replace(request(wanted), control_time_s=plan.spec.control_iteration_time_s)
+        # Others have waited at the end of their iterations for long, perhaps: to them that is a tail.
+        pipelines = some_pipelines(case.gang, case.topology, sorted(found.slow))
+        usual = replace(request(wanted), control_time_s=plan.spec.control_iteration_time_s, iterations=pipelines)
         asked, answer = StretchRequest(wanted, usual, plan.spec.stages, found.slow), None
     if answer is None:
         # One that is known to be slower now than it was may be waited for as it was until then.
-        if told is not None and told.replicas == tuple(sorted(found.slow)) and told.slowdown <= found.slowdown:
+        if told is not None and told.replicas == found.replicas and told.slowdown <= found.slowdown:
             return Turn(ask=asked)
         message = "It is being computed how far the others may be stretched."
         return replace(_as_it_was(case, plan, found, message), ask=asked, notice=None)
@@ -181,13 +193,13 @@ def _as_it_was(case: ReadyCase, plan: StoredPlan, found: _Held, message: str) ->
 
 
 def _known(case: ReadyCase, found: _Held, message: str) -> Straggler:
-    told, replicas = case.story.base.straggler, tuple(sorted(found.slow))
+    told = case.story.base.straggler
     return Straggler(
         key=found.key,
-        replicas=replicas,
+        replicas=found.replicas,
         slowdown=figure(found.slowdown),
         reason=found.reason,
-        since=told.since if told is not None and told.replicas == replicas else case.seen.now,
+        since=told.since if told is not None and told.replicas == found.replicas else case.seen.now,
         until=found.until,
         message=f"{found.what} {message}",
     )
@@ -269,7 +281,7 @@ def _are_followed(case: Case) -> bool:
 
 def _is_disproved(told: Straggler, found: _Held) -> bool:
     """Ranks tell a little more or less each time; an announcement is another one."""
-    alike = _ANNOUNCED not in (told.reason, found.reason) and told.replicas == tuple(sorted(found.slow))
+    alike = _ANNOUNCED not in (told.reason, found.reason) and told.replicas == found.replicas
     return told.disproved and (told.key == found.key or alike)
 
 
