@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -19,7 +19,7 @@ _EXAMPLES: Final = Path(__file__).resolve().parents[2] / "examples"
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """A training; its job and its EnergyPlan bear its name, which several may have."""
+    """A training; its job and its EnergyPlan bear its name."""
 
     name: str
     example: Path
@@ -35,10 +35,6 @@ class Workload:
     """Of `lab/frameworks`, the environment that it trains with; empty for the one that this runs in."""
     published_savings: float | None = None
     """What was published about the same pipeline, as a fraction."""
-    arguments: tuple[str, ...] = ()
-    """Of the script, beside those of its manifest."""
-    slower: float = 0.0
-    """By how much the GPUs of the last node become slower once the plan is measured, as a share."""
 
     def python(self) -> tuple[Path, Path]:
         """Its interpreter, and the folder of the Python that its environment was made from."""
@@ -50,13 +46,6 @@ class Workload:
 
     def notes(self) -> tuple[str, ...]:
         """What a reader must know of its numbers."""
-        if self.slower:
-            return (
-                self.note,
-                "Two replicas of its first four stages, one on each node, as this cluster has eight GPUs. Once "
-                f"the plan is measured, those of one node take {1 + self.slower:g} times as long, by heat, and nobody "
-                "is told. Nothing was published about these four stages.",
-            )
         if self.published_savings is None:
             return (f"{self.note} How long a chunk takes and what it draws is made up.",)
         hot_points, all_points = points_over_rated_power()
@@ -88,6 +77,4 @@ _MEGATRON: Final = Workload(
     note="Virtual GPUs with a model of an A100; no GPU was measured.",
     framework="megatron-0.16.1",
 )
-_STRAGGLER: Final = replace(_GPT3, iteration_s=2.2, published_savings=None, arguments=("--stages", "4"), slower=0.2)
-WORKLOADS: Final[Mapping[str, Workload]] = {"gpt3": _GPT3, "megatron": _MEGATRON, "straggler": _STRAGGLER}
-"""What the demo trains, by what it is asked for."""
+WORKLOADS: Final[Mapping[str, Workload]] = {one.name: one for one in (_GPT3, _MEGATRON)}

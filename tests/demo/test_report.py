@@ -11,7 +11,7 @@ from rich.console import Console
 
 from demo.report import failures, report, scale_note, table
 from demo.workloads import WORKLOADS
-from joulepath_crds import EnergyPlanStatus, Straggler
+from joulepath_crds import EnergyPlanStatus
 
 Status = Callable[..., EnergyPlanStatus]
 
@@ -102,28 +102,3 @@ def test_a_workload_that_nobody_has_published_is_compared_with_nothing(status: S
     console.print(table(found, "Measured on virtual GPUs"))
     assert found["savings"]["published"] is None
     assert "published" not in console.export_text()
-
-
-def test_beside_a_straggler_its_own_prediction_counts_and_what_was_saved_before_is_told(status: Status) -> None:
-    straggler = Straggler(
-        key="00",
-        replicas=(1,),
-        slowdown=1.2,
-        reason="Heat",
-        since="2026-01-01T00:00:00Z",
-        iteration_time_s=1.7,
-        predicted_savings=0.2,
-        predicted_unstretched=0.1,
-        message="",
-    )
-    held_up = status(savings=0.155).model_copy(update={"straggler": straggler})
-    found = report(
-        held_up, mode="Enforce", time_scale=1, lag_s=0.01, published_savings=None, remarks=(), before=status()
-    )
-    assert found["savings"]["predicted"] == 0.2
-    assert found["straggler"]["savings_before"]["mean"] == 0.152
-    assert json.loads(json.dumps(found))["straggler"]["reason"] == "Heat"
-    assert len(failures(found)) == 1, "under four fifths of it"
-    console = Console(width=120, record=True)
-    console.print(table(found, "title"))
-    assert "others not stretched" in console.export_text()
