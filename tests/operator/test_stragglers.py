@@ -121,6 +121,16 @@ def test_what_is_announced_wrongly_is_believed_no_more(world: Any) -> None:
     assert world.plan.stretched is not None, "another word"
 
 
+def test_what_a_rank_refuses_of_the_plan_before_as_well_is_a_refusal(world: Any) -> None:
+    world.announce('{"replica": 1, "slowdown": 1.2}')
+    world.settle()
+    world.refusal = {3: "GpuRefused: it is in MIG mode"}
+    world.settle()
+    assert world.status.phase is Phase.REFUSED
+    assert world.plan is None
+    assert world.status.straggler is None
+
+
 def test_the_operators_own_figures_disprove_it_as_well(world: Any) -> None:
     before = world.plan.hash
     world.announce('{"replica": 1, "slowdown": 1.3}')

@@ -137,10 +137,10 @@ def _with_all_ranks(case: Case, job: TrainingJob, gang: Gang) -> Decision:
         topology = gang.topology()
     except RefusalError as refusal:
         return case.refuse(refusal.reason, refusal.message, condition="Profiled")
-    refused = gang.refused_ranks()
-    # Without a plan, it is the echo of one that is withdrawn.
-    if refused and plan is not None and not stragglers.is_stretched(case, plan):
-        return _refused_by_node(case, refused[0], plan)
+    if plan is not None:  # without a plan, it is the echo of one that is withdrawn
+        refused = [rank for rank in gang.refused_ranks() if not stragglers.is_refused_for_one(case, plan, rank)]
+        if refused:
+            return _refused_by_node(case, refused[0], plan)
     if case.story.base.topology not in (None, topology):  # the job trains another pipeline than it did
         case.story.note(plan=None, predicted=None, frontier=(), measured=None, savings=None, setback=None)
     case.story.note(topology=topology)
@@ -205,6 +205,7 @@ def _complete(case: Case, what: str) -> Decision:
     for plan in case.seen.plans:
         if gang is not None and gang.complete and plan.spec.job_uid == base.job_uid and base.phase is Phase.ACTIVE:
             case.measure(gang.ranks, plan.spec)
+    case.story.note(straggler=None)
     status = case.story.keep()
     savings = f"Measured savings: {status.savings}." if status.measured else "Savings were not measured."
     case.story.tell("Active", False, "JobFinished", what)

@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
-from joulepath_crds import Blocks, JobPlanSpec, Straggler, Stragglers, Stretched
+from joulepath_crds import Blocks, JobPlanSpec, RankReport, Straggler, Stragglers, Stretched
 from joulepath_operator.facts.observation import Notice, StoredPlan
 from joulepath_operator.facts.request import PlanRefusal, PlanRequest, StretchRequest, StretchResult
 from joulepath_operator.facts.straggler import Announcement, AnnouncementError, Factors, read_announcement
@@ -30,7 +30,7 @@ from joulepath_operator.figures.stragglers import announced, told_by_ranks
 from joulepath_operator.story.case import Case, ReadyCase
 from joulepath_operator.story.outcomes import withdrawal
 
-__all__ = ["Turn", "is_over", "is_stretched", "look", "own_inputs", "release"]
+__all__ = ["Turn", "is_over", "is_refused_for_one", "look", "own_inputs", "release"]
 
 _BESIDE: Final = " beside "
 _EVERY: Final = 10
@@ -42,6 +42,7 @@ _FOUND: Final = "StragglerFound"
 _OVER: Final = "StragglerOver"
 _DISPROVED: Final = "StragglerDisproved"
 _UNREADABLE: Final = "StragglerUnreadable"
+_GUARDS: Final = frozenset({withdrawal.SLOW_PLAN, "GuardTripped"})
 _ANNOUNCED: Final = "Announced"
 _SLOW: Final = "Slow"
 
@@ -81,10 +82,12 @@ def own_inputs(plan: StoredPlan) -> str:
     return plan.inputs.partition(_BESIDE)[0]
 
 
-def is_stretched(case: Case, plan: StoredPlan) -> bool:
-    """Whether what ranks refuse is such a plan, or was: then the one before it is played again."""
-    told = case.story.base.straggler
-    return plan.spec.stretched is not None or (told is not None and told.disproved and plan.spec.activate_at is None)
+def is_refused_for_one(case: Case, plan: StoredPlan, rank: RankReport) -> bool:
+    """Whether what a rank refuses is such a plan, so that the one before it is played again; or was, and what it still
+    says is of that: no guard says so of a plan that hasn't begun."""
+    told, word = case.story.base.straggler, rank.reason.partition(":")[0]
+    is_echo = told is not None and told.disproved and plan.spec.activate_at is None and word in _GUARDS
+    return plan.spec.stretched is not None or is_echo
 
 
 def is_over(case: Case, plan: StoredPlan) -> bool:
