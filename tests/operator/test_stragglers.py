@@ -233,6 +233,19 @@ def test_what_ranks_tell_is_followed_at_once_and_over_at_once(world: Any) -> Non
     assert [one.reason for one in world.notices] == ["StragglerFound", "StragglerOver"]
 
 
+def test_a_pipeline_that_is_slower_as_a_whole_is_so_by_one_factor(world: Any) -> None:
+    world.told = {rank: 1.2 + 0.01 * (rank % 3) for rank in range(8, 16)}
+    gang = Gang.of(world.nodes())
+    assert gang is not None
+    assert told_by_ranks(gang) == {1: dict.fromkeys(range(8), 1.2)}
+    world.settle()
+    assert world.plan.stretched.default_replicas == ()
+    world.told[9] = 1.0
+    gang = Gang.of(world.nodes())
+    assert gang is not None
+    assert len(set(told_by_ranks(gang)[1].values())) > 1
+
+
 @pytest.mark.parametrize("told", [dict.fromkeys(range(16), 1.2), dict.fromkeys(range(8, 16), 1.02), {}])
 def test_where_all_are_slower_or_hardly_nobody_is_a_straggler(world: Any, told: dict[int, float]) -> None:
     before = world.plan

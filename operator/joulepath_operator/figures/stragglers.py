@@ -13,6 +13,7 @@ __all__ = ["announced", "told_by_ranks"]
 _USUAL: Final = 4
 """What one rank of so many is slower by at most is what the job is: larger batches, a cap on all of its GPUs."""
 _LEAST: Final = 0.03
+_EVEN: Final = 0.05
 _STEP: Final = 100
 """Factors are told in such parts, rounded down: who is stretched too far holds the job up himself."""
 
@@ -49,4 +50,12 @@ def told_by_ranks(gang: Gang) -> Factors:
         if (slower := rank.slowdown / usual) > 1 + _LEAST:
             stages = factors.setdefault(rank.coordinates.data, {})
             stages |= {stage: max(stages.get(stage, 1.0), floor(slower * _STEP) / _STEP) for stage in rank.stages}
-    return factors
+    whole = {stage for rank in gang.ranks for stage in rank.stages}
+    return {replica: _evened(stages, whole) for replica, stages in factors.items()}
+
+
+def _evened(stages: dict[int, float], whole: set[int]) -> dict[int, float]:
+    """One factor, the least, of a pipeline that is slower as a whole: by a little more here and there is noise, and a
+    plan that uses slack up would be late by it."""
+    least = min(stages.values())
+    return dict.fromkeys(stages, least) if stages.keys() == whole and max(stages.values()) - least <= _EVEN else stages
