@@ -131,6 +131,18 @@ def test_what_a_rank_refuses_of_the_plan_before_as_well_is_a_refusal(world: Any)
     assert world.status.straggler is None
 
 
+def test_it_is_disproved_also_by_an_operator_that_knows_nothing_of_it(world: Any) -> None:
+    before = world.plan.hash
+    world.announce('{"replica": 1, "slowdown": 1.3}')
+    world.settle()
+    world.run(8)
+    world.status = world.status.model_copy(update={"straggler": None})
+    world.refusal = {3: "GuardTripped: it is slower"}
+    world.settle()
+    assert world.plan.hash == before
+    assert world.status.straggler.disproved
+
+
 def test_the_operators_own_figures_disprove_it_as_well(world: Any) -> None:
     before = world.plan.hash
     world.announce('{"replica": 1, "slowdown": 1.3}')

@@ -108,9 +108,10 @@ def look(case: ReadyCase, plan: StoredPlan, request: Callable[[str], PlanRequest
     """At a job whose plan is delivered; `request` is what that was asked for by."""
     told, stretched = case.story.base.straggler, plan.spec.stretched is not None
     held, notice = _look(case)
-    if stretched and told is not None and (why := _disproof(case, plan)):
-        message = f"{told.message} But {why}. So nobody waits for it: the plan as it was is played again."
-        case.story.note(straggler=told.model_copy(update={"disproved": True, "hash": None, "message": message}))
+    known = told if told is not None or held is None else _known(case, held, "The others are stretched.")
+    if stretched and known is not None and (why := _disproof(case, plan)):
+        message = f"{known.message} But {why}. So nobody waits for it: the plan as it was is played again."
+        case.story.note(straggler=known.model_copy(update={"disproved": True, "hash": None, "message": message}))
         return Turn(release(case, plan), notice=Notice(_DISPROVED, message))
     if held is None:
         case.story.note(straggler=None)
