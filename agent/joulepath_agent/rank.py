@@ -102,7 +102,10 @@ class Rank:
             iteration=now.iteration,
             iteration_time_s=history.iteration_time_s,
             state=now.state,
-            reason="; ".join(filter(None, (now.reason, history.refused))) or now.foreign or history.capped,
+            reason="; ".join(filter(None, (now.reason, history.refused)))
+            or now.foreign
+            or history.disturbed
+            or history.capped,
             staged_hash=now.staged_hash,
             staged_at_iteration=now.staged_at_iteration,
             applied_hash=now.applied_hash,

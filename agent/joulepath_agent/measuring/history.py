@@ -59,6 +59,9 @@ _TIMED: Final = 32
 _WINDOW_S: Final = 0.02
 _FAR: Final = 6.0
 """Median deviations from the middle, beyond which an iteration is none of the usual: of normal noise, one in 20,000."""
+_DISTURBED: Final = (
+    "OtherWork: of the iterations of a block none was measured, as each was broken off or followed by an evaluation"
+)
 _NEAR: Final = 0.01
 """Of the middle: what is never far."""
 
@@ -140,6 +143,8 @@ class History:
     blocks: deque[BlockReport] = field(default_factory=lambda: deque(maxlen=MOST_BLOCKS))
     capped: str = ""
     """A clock that was held and not reached, in words."""
+    disturbed: str = ""
+    """Why nothing was measured in the last block that ran to its end, in words; empty where something was."""
     refused: str = ""
     """Why nothing that this rank tells is measured any more; empty while it is."""
     over_budget: str = ""
@@ -373,6 +378,8 @@ class History:
         if any(run.begin_s <= at_s <= run.end_s for at_s in trace.foreign_s):
             return
         whole_block = len(run.iterations) == run.applied.length
+        if whole_block:
+            self.disturbed = "" if run.counted else _DISTURBED
         if whole_block and covered and (report := block_report(run, trace)) is not None:
             self.blocks.append(report)
         counted = run.counted

@@ -20,7 +20,7 @@ from joulepath_clocks.ranks.score import Score, read_score
 from joulepath_clocks.ranks.slow_guard import SlowGuard
 from joulepath_clocks.ranks.switching import is_short_tail, wish_at_begin, wish_at_end, wish_in_tail
 from joulepath_rules import PAIR, TAIL_LAGS, Applied, Arm, Instruction, Plan, Purpose, RankState, arm_of, next_boundary
-from joulepath_trainer.wire.page import MarkerEntry, MarkerEvent
+from joulepath_trainer.wire.page import Ending, MarkerEntry, MarkerEvent
 
 __all__ = ["OVERRUN", "Conductor"]
 
@@ -133,8 +133,11 @@ class Conductor:
         self._ended = entry.event is MarkerEvent.STEP_END
         if entry.event is MarkerEvent.STEP_BEGIN:
             return self._begin_iteration(entry.iteration, at_s)
-        if self._ended and broken_off:
-            what = f"iteration {self.iteration} ended within an instruction: it evaluates, or has failed"
+        if entry.ending == Ending.PARTED:
+            what = f"iteration {self.iteration} is followed by an evaluation, or by a step that isn't as the others"
+            return self._cut(Reason(End.OTHER_WORK, what))
+        if self._ended and (broken_off or entry.ending):
+            what = f"iteration {self.iteration} ended sooner than it should: it evaluates, or has failed"
             return self._cut(Reason(End.STEP_BROKEN_OFF, what))
         if entry.event is MarkerEvent.STEP_END and self.applied.clock_mhz and self.tail_s is not None:
             patience_s = self.usual_tail_s + _SWEEP_PATIENCE * self.control_time_s
@@ -199,6 +202,8 @@ class Conductor:
 
     def _begin_iteration(self, iteration: int, at_s: float) -> Wish | None:
         verdict = self._guarded(iteration, at_s)
+        if self.cut is not None and self.cut.arm is not Arm.DEFAULT:
+            self.why = None  # that iteration is over
         self.iteration, self._begun_at_s, self._position, self.cut = iteration, at_s, 0, None
         if verdict is not None:
             if verdict.reason.final:
@@ -226,6 +231,8 @@ class Conductor:
         slow = self._slow_guard.period(self.cut or self.applied, None if self.cut else period_s, word.allowed)
         if slow is not None and self._score is not None:
             return Verdict(Reason(End.SLOW_PLAN, slow, final=True))
+        if (blind := self._slow_guard.blind) and self._score is not None:
+            return Verdict(Reason(End.PLAN_UNWATCHED, blind, final=True))
         if self.cut:
             return None
         if self.applied.arm is Arm.CONTROL:
@@ -237,6 +244,7 @@ class Conductor:
     def _obey(self, verdict: Verdict) -> None:
         """Pauses by itself, since the guard is asking then, or puts off where the plan joins again."""
         self.why = verdict.reason
+        self._slow_guard.pause()
         if verdict.blocks is not None and self._plan is not None:
             self._join_at = self.iteration
             for _ in range(verdict.blocks):

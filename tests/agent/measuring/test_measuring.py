@@ -15,11 +15,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from joulepath_agent.gpus.energy import Trace
+from joulepath_agent.measuring.block import block_report
 from joulepath_agent.measuring.history import History
 from joulepath_agent.measuring.power import TAIL, WAIT, energy_windows, fit_power
 from joulepath_agent.measuring.run import Moment, Run, TimedIteration, step_begin_s
 from joulepath_agent.measuring.spans import KnownSteps
-from joulepath_crds import Arm, Instruction
+from joulepath_clocks.ranks.slow_guard import _Pairs
+from joulepath_crds import Arm, BlockReport, Instruction
 from joulepath_rules import Applied
 from joulepath_trainer.wire.messages import InstructionSpan, IterationRecord
 from joulepath_trainer.wire.page import MarkerEntry, MarkerEvent
@@ -310,9 +312,11 @@ def test_a_block_that_was_spoiled_is_not_reported() -> None:
 
 @pytest.mark.parametrize("cut", [False, True])
 @pytest.mark.parametrize("arm", [Arm.CONTROL, Arm.SWEEP])
-def test_evaluations_every_fourth_iteration_leave_no_trace_in_what_is_measured(arm: Arm, cut: bool) -> None:
+@pytest.mark.parametrize("every", [2, 4])
+def test_evaluations_every_few_iterations_leave_no_trace_in_what_is_measured(arm: Arm, cut: bool, every: int) -> None:
+    """Of every second one, the iterations between are measured."""
     chance, evaluation_s = random.Random(3), 2.0
-    done, evaluates = iterations(60, chance), range(4, 60, 4)
+    done, evaluates = iterations(60, chance), range(4, 60, every)
     late_s = 0.0
     for at, one in enumerate(done):
         longer_s = evaluation_s if one.number in evaluates else 0.0
@@ -329,17 +333,65 @@ def test_evaluations_every_fourth_iteration_leave_no_trace_in_what_is_measured(a
     assert history.usual_tail_s == pytest.approx(0.002)
     assert history.iteration_time_s <= usual_s
     (block,) = history.blocks
-    counted = [one for one in done[11:50] if one.number not in evaluates and one.number - 1 not in evaluates]
-    counted = [one for one in counted if arm is Arm.SWEEP or one.number != 50]
-    period_s = sum(one.period_s for one in counted) / len(counted)
+    kept = [
+        one for one in done[11:50] if one.number not in evaluates and (every == 2 or one.number - 1 not in evaluates)
+    ]
+    kept = [one for one in kept if arm is Arm.SWEEP or one.number != 50]
+    period_s = sum(one.period_s for one in kept) / len(kept)
     busy_j, busy_s = 4 * sum(SECONDS[kind] * POWER_W[kind] for kind in "FB"), 4 * sum(SECONDS.values())
-    assert block.iterations == len(counted)
+    assert block.iterations == len(kept)
     assert block.iteration_time_s == pytest.approx(period_s)
     assert block.energy_per_iteration_j == pytest.approx(busy_j + (period_s - busy_s) * POWER_W[""], rel=0.01)
     (wait,) = (one.power_w for one in history.measured().waits if one.clock_mhz == mhz)
     assert wait == pytest.approx(POWER_W[""], rel=0.1)
     powers = {one.kind: one.power_w for one in history.measured().instructions if one.clock_mhz == mhz}
     assert powers == pytest.approx({kind: POWER_W[kind] for kind in "FB"}, rel=0.05)
+
+
+def reported(done: list[TimedIteration], whole: list[bool], arm: Arm) -> BlockReport | None:
+    """Of a block of one arm, some of whose iterations are cut."""
+    block = tuple(replace(one, whole=each) for one, each in zip(done, whole, strict=True))
+    trace = counter(done, 0.1, 0.0, random.Random(1))
+    return block_report(Run(Applied(arm, 0, "h", None, len(block)), False, block), trace)
+
+
+@given(st.lists(st.booleans(), min_size=3, max_size=20), st.integers(0, 99))
+def test_both_arms_lose_the_same_iterations_to_whatever_cuts_them_and_the_slow_guard_does_as_well(
+    whole: list[bool], seed: int
+) -> None:
+    done = iterations(len(whole), random.Random(seed))
+    plan, control = (reported(done, whole, arm) for arm in (Arm.PLAN, Arm.CONTROL))
+    assert (plan is None) == (control is None)
+    pairs = _Pairs()
+    guarded = [
+        pairs.period(Applied(arm, block, "h", None, len(whole)), one.period_s if each else None)
+        for block, arm in enumerate((Arm.CONTROL, Arm.PLAN))
+        for one, each in zip(done, whole, strict=True)
+    ]
+    assert not any(guarded[:-1])
+    if plan is None or control is None:
+        assert guarded[-1] is None
+        return
+    assert plan.model_copy(update={"arm": Arm.CONTROL}) == control
+    assert guarded[-1] == pytest.approx((plan.iteration_time_s, control.iteration_time_s))
+    longer = [replace(one, period_s=one.period_s + (0 if each else 9)) for one, each in zip(done, whole, strict=True)]
+    timed = reported(longer, whole, Arm.PLAN)
+    assert timed is not None
+    assert timed.iteration_time_s == plan.iteration_time_s, "how long what cuts them lasts is nothing"
+
+
+def test_a_block_of_which_nothing_is_measured_is_told_until_there_is_one() -> None:
+    chance = random.Random(3)
+    done, history = iterations(30, chance), History()
+    trace = counter(done, 0.1, 0.0, chance)
+    play(history, done[:15], Applied(Arm.SWEEP, 0, "h", 900, 15), evaluates=range(16), cut=True)
+    play(history, done[15:18], Applied(Arm.SWEEP, 1, "h", 1200, 10), evaluates=range(16), cut=True)
+    history.digest(lambda: trace)
+    assert history.disturbed.startswith("OtherWork: of the iterations of a block none was measured")
+    play(history, done[18:25], Applied(Arm.SWEEP, 1, "h", 1200, 10))
+    play(history, done[25:], Applied(Arm.DEFAULT))
+    history.digest(lambda: trace)
+    assert history.disturbed == ""
 
 
 def test_a_block_in_which_somebody_else_set_the_clock_is_not_compared_and_the_others_are() -> None:
