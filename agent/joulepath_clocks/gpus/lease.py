@@ -39,6 +39,11 @@ class End(StrEnum):
     FOLLOWER_FAILED = "FollowerFailed"
     AGENT_STOPPED = "AgentStopped"
 
+    @property
+    def is_usual(self) -> bool:
+        """Whether a sound training has leases end so every few iterations, until the next one begins."""
+        return self in (End.STEP_BROKEN_OFF, End.OTHER_WORK)
+
 
 class Lease:
     """The lease of one rank on its GPU's clock: held from its first wish until it ends, and again from the next one."""
@@ -73,5 +78,5 @@ class Lease:
                 return
             self._held = False
             self._setter.release()
-        log.info("%s: lease ended, %s", self._holder, end)
+        log.log(logging.DEBUG if end.is_usual else logging.INFO, "%s: lease ended, %s", self._holder, end)
         self._on_end(end)

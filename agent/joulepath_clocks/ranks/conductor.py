@@ -85,8 +85,8 @@ class Conductor:
 
     @property
     def reason(self) -> str:
-        """The same in words; empty without one."""
-        return "" if self.why is None else str(self.why)
+        """The same in words; empty without one, and for what is usual, as a report is written for each that is new."""
+        return "" if self.why is None or self.why.end.is_usual else str(self.why)
 
     def raise_in_s(self, computing: bool) -> float:
         """Seconds from the begin of the instruction that comes next to a raise that goes by it; inf without one.
@@ -202,8 +202,6 @@ class Conductor:
 
     def _begin_iteration(self, iteration: int, at_s: float) -> Wish | None:
         verdict = self._guarded(iteration, at_s)
-        if self.cut is not None and self.cut.arm is not Arm.DEFAULT:
-            self.why = None  # that iteration is over
         self.iteration, self._begun_at_s, self._position, self.cut = iteration, at_s, 0, None
         if verdict is not None:
             if verdict.reason.final:

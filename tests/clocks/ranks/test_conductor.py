@@ -345,7 +345,8 @@ def test_a_step_that_ends_within_an_instruction_has_default_clocks_and_the_next_
     before = player.applied
     assert player.on_event(end, 0.1) == Wish(DEFAULT)
     assert player.cut is before, "its block goes on without it"
-    assert player.reason.startswith("StepBrokenOff")
+    assert player.why is not None
+    assert player.why.code is End.STEP_BROKEN_OFF
     wish = at(player, 11)
     assert wish is not None
     assert (wish.now_mhz, player.reason) == (900, "")
@@ -372,7 +373,9 @@ def test_a_step_is_cut_where_it_is_marked_to_end_in_any_way_but_whole(made: Plan
     assert player.applied.arm is Arm.DEFAULT
     assert wish == (None if made is None else Wish(DEFAULT))
     if made is not None:
-        assert player.reason.startswith("OtherWork" if ending == Ending.PARTED else "StepBrokenOff")
+        assert player.why is not None
+        assert player.why.code is (End.OTHER_WORK if ending == Ending.PARTED else End.STEP_BROKEN_OFF)
+        assert player.reason == "", "no report is written for it"
     assert player.on_event(MarkerEntry(1, number, MarkerEvent.STEP_END, "", 0, Ending.BROKEN), 9.0) is None
     assert at(player, number + 1) is not None
     now = player
