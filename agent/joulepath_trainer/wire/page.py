@@ -17,8 +17,8 @@ was passed. An entry whose sequence differs from the one asked for has been over
 markers late. What was enqueued before a reader came is none of its business: it begins after `enqueued`, and a marker
 that the GPU passes late, from before, means nothing to it.
 
-A step may end twice: whole, and then, once that is known, as one that the next doesn't follow on. Who doesn't know the
-endings takes both for ends, and a trainer that doesn't ends every step whole.
+A step may end twice: it is parted from the next one as soon as that is known, be it in its midst or once it has ended.
+Who doesn't know the endings takes both for ends, and a trainer that doesn't know them ends every step whole.
 
 The two numbers of the head are written and read whole. An entry isn't: who reads it looks at its sequence last once
 more, as it may be overwritten meanwhile, sequence first.
