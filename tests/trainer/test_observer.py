@@ -23,7 +23,7 @@ from joulepath_trainer.iterations import MarkedIteration, PendingIterations
 from joulepath_trainer.marking.marks import Marker, Marks
 from joulepath_trainer.observer import RETRY_S, Observer
 from joulepath_trainer.wire.messages import IterationRecord, PipelinePlace, Reply
-from joulepath_trainer.wire.page import PageWriter
+from joulepath_trainer.wire.page import Ending, MarkerEvent, PageWriter
 from joulepath_trainer.wire.protocol import MAX_MESSAGE_BYTES
 
 PIPELINE = PipelinePlace("Schedule1F1B", 1, 1, (0,), (0,))
@@ -201,6 +201,35 @@ def test_a_full_queue_of_connections_is_tried_again_soon(path: Path) -> None:
         step(observer)
         with listener.accept()[0] as connection:
             assert connection.recv(MAX_MESSAGE_BYTES)
+
+
+def test_an_evaluation_is_marked_once_where_it_begins_but_not_within_an_instruction(path: Path) -> None:
+    """In the midst of an iteration, as of a loop of one's own, or behind it."""
+    with AgentDouble(path) as agent:
+        observer = Observer(str(path))
+        observer.part()
+        step(observer)
+        for marked in (False, True):
+            observer.begin_step(ON_CPU)
+            token = observer.begin_instruction("F", 0, 0)
+            assert token is not None
+            observer.evaluate()  # a teacher
+            observer.end_instruction(token)
+            if marked:
+                observer.evaluate()
+                observer.evaluate()
+            observer.end_step()
+        step(observer)
+        for _ in range(2):
+            observer.evaluate()
+        step(observer)
+        observer._finish()
+        (rank,) = agent.ranks(1)
+    ends = [(one.iteration, one.ending) for one in rank.entries() if one.event is MarkerEvent.STEP_END]
+    whole, parted = Ending.WHOLE, Ending.PARTED
+    assert ends == [(0, whole), (1, whole), (2, parted), (2, whole), (3, whole), (3, parted), (4, whole)]
+    told = [(record.iteration, record.period_s > 0) for record in rank.records]
+    assert told == [(0, True), (1, True), (3, False), (4, False)]
 
 
 class PooledMarks:
