@@ -118,10 +118,13 @@ class Session:
         elif number is None:
             return
         else:
-            self._pending.part()
             self._ended = None
-        if (marked := self._enqueue(MarkerEvent.STEP_END, number, microbatch=Ending.PARTED)) is not None:
-            self._marks.recycle([marked[1]])  # nobody asks when that was
+        marked = self._enqueue(MarkerEvent.STEP_END, number, microbatch=Ending.PARTED)
+        stamps = [marked[1]] if marked is not None else []
+        if iteration is None:
+            self._pending.part(stamps)
+        else:
+            self._marks.recycle(stamps)  # nobody asks when that was
 
     def finish(self) -> None:
         """Sends what is left and hangs up, at the end of the process.

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from joulepath_rules.applied import Applied
 from joulepath_rules.arms import Arm, Timetable, arm_of, next_boundary
-from joulepath_rules.counting import counted
+from joulepath_rules.counting import Length, counted
 from joulepath_rules.digest import sha256
 from joulepath_rules.instructions import INSTRUCTION_KINDS, PAIR, PAIR_KIND, Instruction
 from joulepath_rules.jobs import JOB_LABELS, JOB_NAMES, JobKindName, JobName, by_labels, controller, maker
@@ -36,6 +36,7 @@ __all__ = [
     "Instruction",
     "JobKindName",
     "JobName",
+    "Length",
     "Plan",
     "Purpose",
     "RankState",

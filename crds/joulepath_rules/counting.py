@@ -1,25 +1,43 @@
 """Which iterations of a block count, in plan, control and sweep blocks alike, to whoever measures or guards.
 
-One that was cut doesn't: broken off, or followed by something else than training, such as an evaluation, whose length
-says nothing of clocks. Nor does the one after it, at whose begin clocks return to those of the block and caches are
-cold. That goes by what the training does and never by clocks, so both arms lose the same.
+It goes by what the training does and never by clocks, so that both arms lose the same. Best are those that are whole
+and follow on a whole one. An iteration that was cut, broken off or parted from the next by something else than training
+such as an evaluation, disturbs the one after it: clocks return to those of the block at its begin, caches are cold, and
+ranks of a pipeline begin it while others still evaluate.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from enum import StrEnum
 
-__all__ = ["counted"]
+__all__ = ["Length", "counted"]
 
 
-def counted(whole: Sequence[bool], settled: bool = False) -> tuple[int, ...]:
+class Length(StrEnum):
+    """What is known of how long an iteration took."""
+
+    WHOLE = "whole"
+    """To the begin of the next one."""
+    OWN = "own"
+    """To where something else began, behind its end."""
+    UNKNOWN = "unknown"
+
+
+def counted(lengths: Sequence[Length], settled: bool = False) -> tuple[int, ...]:
     """The places of those that count, of iterations that follow each other.
 
-    Where none would, as in a loop that evaluates every second iteration, those after one that was cut do: they are
-    whole, and but for a switch of clocks more as any other.
+    Where none would, as in a loop that evaluates every second iteration, those count that follow on a whole one and
+    whose own length is known; and where there is none of these either, whole ones that were disturbed.
 
-    whole: whether each was, and wasn't cut. settled: whether clocks were those of the block before the first already;
-    else it never counts.
+    settled: whether clocks were those of the block before the first already; else it never counts.
     """
-    places = [at for at, one in enumerate(whole) if one and (at or settled)]
-    return tuple(at for at in places if not at or whole[at - 1]) or tuple(places)
+
+    def places(length: Length, disturbed: bool) -> tuple[int, ...]:
+        return tuple(
+            at
+            for at, one in enumerate(lengths)
+            if one is length and (disturbed == (lengths[at - 1] is not Length.WHOLE) if at else settled > disturbed)
+        )
+
+    return places(Length.WHOLE, False) or places(Length.OWN, False) or places(Length.WHOLE, True)

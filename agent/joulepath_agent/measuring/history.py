@@ -36,7 +36,7 @@ from joulepath_crds import (
     InstructionTime,
     WaitMeasurement,
 )
-from joulepath_rules import Applied
+from joulepath_rules import Applied, Length
 from joulepath_trainer.wire.messages import IterationRecord
 from joulepath_trainer.wire.page import MarkerEntry, MarkerEvent
 
@@ -93,7 +93,15 @@ class _Seen:
     marks: dict[Moment, float]
     told: _Told | None = None
     spoiled: bool = False
-    cut: bool = False
+    seemed: Length = Length.WHOLE
+    """As the clocks have it."""
+
+    @property
+    def length(self) -> Length:
+        """What is known of how long it took. An older trainer that sees something else behind it tells no period."""
+        if self.told is None:
+            return Length.UNKNOWN if self.seemed is Length.OWN else self.seemed
+        return self.seemed if self.told.period_s > 0 else Length.UNKNOWN
 
     @property
     def seen_s(self) -> float:
@@ -178,15 +186,22 @@ class History:
     _tails_s: deque[float] = field(default_factory=lambda: deque(maxlen=_TIMELINES))
 
     def begin(
-        self, iteration: int, applied: Applied, at_s: float, *, spoiled_before: bool, cut_before: bool = False
+        self,
+        iteration: int,
+        applied: Applied,
+        at_s: float,
+        *,
+        spoiled_before: bool,
+        length_before: Length = Length.WHOLE,
     ) -> None:
         """An iteration begins.
 
-        `spoiled_before`: the one before didn't run to its end what it began; `cut_before`: it was over sooner.
+        `spoiled_before`: the one before didn't run to its end what it began; `length_before`: what is known of how long
+        it took.
         """
         with self._lock:
             if (before := self._seen.get(iteration - 1)) is not None:
-                before.spoiled, before.cut = spoiled_before, cut_before
+                before.spoiled, before.seemed = spoiled_before, length_before
             self._seen[iteration] = _Seen(applied, {(False, None): at_s})
             self._now = iteration
             if iteration <= self._told:
@@ -336,13 +351,12 @@ class History:
                 period_s = after.begin_s(begin_s) - begin_s
             # Markers that were all seen at one look, without a record, tell no time.
             timed, period_s = period_s > 0, max(1e-9, period_s)
-            # A trainer that knows of something else between the two tells no period.
-            whole = not seen.cut and (told is None or told.period_s > 0)
-            if number > 0 and timed and whole:
+            length = seen.length
+            if number > 0 and timed and length is not Length.UNKNOWN:
                 self._periods_s.append(period_s)
                 self.iteration_time_s = statistics.median(self._periods_s)
             spans = None if told is None or told.spans is None else told.spans.within(period_s)
-            iteration = TimedIteration(number, begin_s, period_s, spans, whole)
+            iteration = TimedIteration(number, begin_s, period_s, spans, length)
             self._append(iteration, seen.applied, seen.spoiled or not timed)
 
     def _append(self, iteration: TimedIteration, applied: Applied, spoiled: bool) -> None:

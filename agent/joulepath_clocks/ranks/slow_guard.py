@@ -25,7 +25,7 @@ from collections import deque
 from math import exp, log, log1p
 from typing import Final
 
-from joulepath_rules import MARGIN, Applied, Arm, counted
+from joulepath_rules import MARGIN, Applied, Arm, Length, counted
 
 __all__ = ["SlowGuard"]
 
@@ -50,8 +50,8 @@ class _Pairs:
 
     def __init__(self) -> None:
         self._applied: Applied | None = None
-        self._periods_s: list[float | None] = []
-        """None of an iteration that was cut."""
+        self._lengths: list[Length] = []
+        self._periods_s: list[float] = []
         self._first: tuple[Applied, float] | None = None
         """The first block of a pair, and the mean of its counted iterations."""
         self._pair = -1
@@ -61,26 +61,27 @@ class _Pairs:
         self.lost = 0
         """How many didn't since the last that did."""
 
-    def period(self, applied: Applied, period_s: float | None) -> tuple[float, float] | None:
+    def period(self, applied: Applied, length: Length, period_s: float) -> tuple[float, float] | None:
         """Takes the period of one more iteration; the mean seconds of plan and control where a pair is whole.
 
         As in a report, the last iteration of a block doesn't count, as clocks are on their way to the next one's at its
         end. A block that was cut short, or whose markers were missed, never becomes whole.
         """
         if applied != self._applied:
-            self._applied, self._periods_s = applied, []
+            self._applied, self._lengths, self._periods_s = applied, [], []
         if applied.block < 0 or applied.arm is Arm.SWEEP:
             return None
         if applied.block // 2 != self._pair:
             self.lost += self.open
             self._pair, self.open = applied.block // 2, True
+        self._lengths.append(length)
         self._periods_s.append(period_s)
         if len(self._periods_s) != applied.length:
             return None
-        places = counted([one_s is not None for one_s in self._periods_s[:-1]])
+        places = counted(self._lengths[:-1])
         if not places:
             return None
-        took_s = statistics.fmean(self._periods_s[at] or 0.0 for at in places)
+        took_s = statistics.fmean(self._periods_s[at] for at in places)
         if applied.block % 2 == 0:
             self._first = applied, took_s
             return None
@@ -115,14 +116,12 @@ class SlowGuard:
         """Another guard asks: the pair that runs is given up for that, and isn't lost."""
         self._pairs.open = False
 
-    def period(self, applied: Applied, period_s: float | None, allowed: float) -> str | None:
+    def period(self, applied: Applied, length: Length, period_s: float, allowed: float) -> str | None:
         """Takes the period of one more iteration, in seconds; why the plan is refused, once that is sure.
-
-        An iteration that was cut has none.
 
         `allowed` is how many times as long as at default clocks an iteration may last.
         """
-        pair = self._pairs.period(applied, period_s)
+        pair = self._pairs.period(applied, length, period_s)
         if pair is None or min(pair) <= 0:
             return None
         self._seen.append(pair)

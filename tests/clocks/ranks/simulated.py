@@ -83,13 +83,15 @@ def simulate(
     jump: bool = False,
     evaluates: Evaluations | None = None,
     marked: bool = True,
+    disturbs: float = 0.0,
     **known: Any,
 ) -> Story:
     """What the guards decide is what the next iteration runs; `known` is what the conductor knows beside.
 
     enough: whole pairs after which they become sparse, as an operator would have it, two blocks later.
     jump: over the iterations between sparse pairs, but for the last ten, as if their markers had been missed.
-    evaluates: after some iterations. marked: by the trainer; an older one doesn't.
+    evaluates: after some iterations. marked: by the trainer; an older one doesn't. disturbs: by how much longer the
+        iteration after that lasts.
     """
     player, chance, story, now_s = Conductor(0, (0,), UpLags(0.01), **known), random.Random(seed), Story(), 0.0
     player.set_plan(spec)
@@ -112,10 +114,11 @@ def simulate(
             story.trips.append(number)
         story.arms.append(player.applied.arm)
         off = noise.memory * off + chance.gauss(0.0, fresh)
-        now_s += slowness(number, player.applied.arm) * (1 + off)
+        disturbed = evaluates is not None and bool(evaluates(number - 1))
+        now_s += slowness(number, player.applied.arm) * (1 + off) * (1 + disturbs * disturbed)
         if evaluates is not None and (evaluation_s := evaluates(number)):
-            if marked:
-                player.on_event(MarkerEntry(1, number, MarkerEvent.STEP_END, "", 0, Ending.PARTED), now_s)
+            for ending in (Ending.WHOLE, Ending.PARTED) if marked else ():
+                player.on_event(MarkerEntry(1, number, MarkerEvent.STEP_END, "", 0, ending), now_s)
             now_s += evaluation_s
     story.pairs = len(player._slow_guard._seen)
     return story

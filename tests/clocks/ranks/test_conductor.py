@@ -19,6 +19,7 @@ from joulepath_rules import (
     Arm,
     Blocks,
     Instruction,
+    Length,
     Plan,
     Purpose,
     RankState,
@@ -367,8 +368,9 @@ def test_a_step_is_cut_where_it_is_marked_to_end_in_any_way_but_whole(made: Plan
     assert before.arm is arm
     wish = player.on_event(MarkerEntry(1, number, MarkerEvent.STEP_END, "", 0, ending), sum(DURATIONS))
     if ending == Ending.WHOLE:
-        assert (wish, player.cut, player.applied) == (None, None, before)
+        assert (wish, player.cut, player.applied, player.length) == (None, None, before, Length.WHOLE)
         return
+    assert player.length is (Length.OWN if ending == Ending.PARTED else Length.UNKNOWN)
     assert player.cut is before, "its block goes on without it"
     assert player.applied.arm is Arm.DEFAULT
     assert wish == (None if made is None else Wish(DEFAULT))
@@ -393,6 +395,7 @@ def test_what_runs_on_after_a_step_was_parted_has_default_clocks_until_the_next_
     assert player.on_event(end._replace(microbatch=Ending.PARTED), 0.0) == Wish(DEFAULT)
     assert not any(player.on_event(entry, 0.0) for entry in (*instructions[2:], end))
     assert player.cut is not None
+    assert player.length is Length.UNKNOWN
     wish = at(player, 11)
     assert wish is not None
     assert wish.now_mhz == 900

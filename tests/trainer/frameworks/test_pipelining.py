@@ -46,7 +46,7 @@ def check_markers(rank: ConnectedRank, order: list[str], evaluated_after: int = 
         assert events == [(MarkerEvent.STEP_BEGIN, "0"), *chunks, *ends], iteration
 
 
-def check_records(rank: ConnectedRank, order: list[str], steps: int = STEPS, evaluated_after: int = -1) -> None:
+def check_records(rank: ConnectedRank, order: list[str], steps: int = STEPS) -> None:
     # All but rank 0 learn the attempt's number at their second step.
     assert [record.iteration for record in rank.records] == list(range(min(rank.hello.rank, 1), steps))
     for record in rank.records:
@@ -55,7 +55,7 @@ def check_records(rank: ConnectedRank, order: list[str], steps: int = STEPS, eva
         assert times == sorted(times)
         assert times[0] >= 0
         assert times[-1] <= record.end_s
-        assert (record.period_s == 0) == (record.iteration in (steps - 1, evaluated_after))
+        assert (record.period_s == 0) == (record.iteration == steps - 1)
         assert record.period_s in (0, max(record.period_s, record.end_s))
 
 
@@ -223,7 +223,7 @@ def test_an_evaluation_is_not_counted_nor_a_part_of_a_period_and_marked_where_it
         ranks = agent.ranks(WORLD)
     for number, rank in enumerate(ranks):
         check_markers(rank, one_f_one_b(number), evaluated_after=3)
-        check_records(rank, one_f_one_b(number), evaluated_after=3)
+        check_records(rank, one_f_one_b(number))
 
 
 def test_an_evaluation_between_the_rounds_of_an_iteration_is_marked_there(nursery: Nursery) -> None:
@@ -247,7 +247,7 @@ def test_a_step_that_a_grad_scaler_skips_parts_the_iteration_from_the_next(nurse
         # The round of the step that follows belongs to the same one of the optimizer's, and the one after that is
         # taken for an iteration of two rounds.
         assert iterations_that(Ending.PARTED, rank) == {3, 4}
-        assert {record.iteration for record in rank.records if not record.period_s} == {3, 4, STEPS}
+        assert {record.iteration for record in rank.records if not record.period_s} == {STEPS}
 
 
 def test_training_computes_the_same_with_the_hook_without_it_and_without_an_agent(nursery: Nursery) -> None:
