@@ -338,14 +338,22 @@ def test_a_policy_is_stored_as_the_models_read_it_and_shows_whether_it_pauses(ap
     [
         ("second", {}, "one EnergyPolicy holds for the cluster, and its name is default: set metadata.name to that"),
         ("default", {"jobKinds": ["CronJob"]}, "jobs are of the kinds PyTorchJob, TrainJob, JobSet, Job: give some of"),
-        ("default", {"namespaces": {"names": []}}, "spec.namespaces names none: give names or matchLabels"),
+        ("default", {"namespaces": {"names": []}}, "spec.namespaces"),
         ("default", {"maxSlowdownPercent": 51}, "should be less than or equal to 50"),
         ("default", {"minClocks": [{"gpuModel": "*"}]}, "spec.minClocks[0].clockMHz: Required value"),
-        ("default", {"minClocks": [{"gpuModel": "*", "clockMHz": one} for one in (1, 2)]}, "Duplicate value"),
+        ("default", {"minClocks": [{"gpuModel": "*", "clockMHz": one} for one in (1, 2)]}, "duplicate entries for key"),
     ],
 )
 def test_a_bad_policy_is_refused_with_a_sentence(api: Api, name: str, spec: dict[str, Any], sentence: str) -> None:
     assert sentence in api.refusal("EnergyPolicy", name, spec=spec)
+
+
+def test_a_policy_that_lets_no_namespace_in_is_taken_for_a_slip(api: Api) -> None:
+    """By a request that leaves an empty list as it is; server-side apply doesn't."""
+    body = {"apiVersion": f"{api.group}/v1alpha1", "kind": "EnergyPolicy", "metadata": {"name": "default"}}
+    text = json.dumps({**body, "spec": {"namespaces": {"names": [], "matchLabels": {}}}})
+    with pytest.raises(CommandError, match="names none: give names or matchLabels, or leave spec.namespaces out"):
+        api.cluster.kubectl("create", "--dry-run=server", "-f", "-", stdin=text)
 
 
 def test_a_node_report_is_a_status_and_nothing_else(api: Api) -> None:
