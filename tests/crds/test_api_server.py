@@ -338,7 +338,6 @@ def test_a_policy_is_stored_as_the_models_read_it_and_shows_whether_it_pauses(ap
     [
         ("second", {}, "one EnergyPolicy holds for the cluster, and its name is default: set metadata.name to that"),
         ("default", {"jobKinds": ["CronJob"]}, "jobs are of the kinds PyTorchJob, TrainJob, JobSet, Job: give some of"),
-        ("default", {"namespaces": {"names": []}}, "spec.namespaces"),
         ("default", {"maxSlowdownPercent": 51}, "should be less than or equal to 50"),
         ("default", {"minClocks": [{"gpuModel": "*"}]}, "spec.minClocks[0].clockMHz: Required value"),
         ("default", {"minClocks": [{"gpuModel": "*", "clockMHz": one} for one in (1, 2)]}, "duplicate entries for key"),

@@ -175,7 +175,7 @@ def _with_all_ranks(case: Case, job: TrainingJob, gang: Gang) -> Decision:
 def _rest(case: ReadyCase) -> Decision:
     """Agents have let go of all clocks by themselves. What is planned stays, and is carried out again afterwards."""
     message = (
-        f"{case.seen.policy.why_paused}. All GPUs run default clocks, and the job goes on; so will its plan, then."
+        f"{case.seen.policy.why_paused}. All GPUs run default clocks, and the job goes on; it is slowed again afterwards."
     )
     case.story.tell("Active", False, "Paused", message)
     is_planned = case.plan is not None and case.plan.spec.purpose is Purpose.ENFORCE
