@@ -174,9 +174,7 @@ def _with_all_ranks(case: Case, job: TrainingJob, gang: Gang) -> Decision:
 
 def _rest(case: ReadyCase) -> Decision:
     """Agents have let go of all clocks by themselves. What is planned stays, and is carried out again afterwards."""
-    message = (
-        f"{case.seen.policy.why_paused}. All GPUs run default clocks, and the job goes on; it is slowed again afterwards."
-    )
+    message = f"{case.seen.policy.why_paused}. All GPUs run default clocks until that is over; the job trains on."
     case.story.tell("Active", False, "Paused", message)
     is_planned = case.plan is not None and case.plan.spec.purpose is Purpose.ENFORCE
     phase = Phase.PLANNED if is_planned else Phase.PROFILING
