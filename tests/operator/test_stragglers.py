@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 
 from joulepath_crds import Arm, EnergyPlanSpec, Phase
 from joulepath_operator.facts.gang import Gang
-from joulepath_operator.facts.straggler import Announcement, AnnouncementError, read_announcement
-from joulepath_operator.figures.stragglers import told_by_ranks
+from joulepath_operator.figures.stragglers import Announcement, AnnouncementError, read_announcement, told_by_ranks
 from tests.operator.replicas import Replicas, Slow
 
 

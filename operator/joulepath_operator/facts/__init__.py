@@ -7,10 +7,10 @@
 - `admission`: what its namespace says of that
 - `exchanges`: when messages leave a rank, and when they are awaited
 - `iteration`: a rank's iteration at default clocks, packed
-- `straggler`: a pipeline that is slower than others, as it is announced
 - `request`: what the planner is asked, and its answer
 - `lags`: the lags of several GPUs as one
 - `observation`: what a decision is made from, and what it is
+- `policy`: what the cluster's EnergyPolicy leaves of what an EnergyPlan asks for
 - `gang`: the ranks of one attempt of a job
 """
 

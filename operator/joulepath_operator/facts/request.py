@@ -9,11 +9,11 @@ from joulepath_crds import EnergyProfileSpec, FrontierPoint, Granularity, StageP
 from joulepath_operator.facts.exchanges import Exchanges
 from joulepath_operator.facts.iteration import RankIteration
 from joulepath_operator.facts.refusals import Refusal
-from joulepath_operator.facts.straggler import Factors
 
 __all__ = [
     "Answer",
     "Delays",
+    "Factors",
     "FrontierRequest",
     "FrontierResult",
     "PlanRefusal",
@@ -27,6 +27,8 @@ __all__ = [
     "TransferEdge",
 ]
 
+Factors = dict[int, dict[int, float]]
+"""Of each replica that is held up, by stage, how many times as long as usual its work takes."""
 TransferEdge = tuple[int, int, str]
 """Stage that sends, stage that receives, kind."""
 

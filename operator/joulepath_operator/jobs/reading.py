@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from joulepath_crds import ANNOTATION, JOB_NAMES, JobKindName, maker
-from joulepath_operator.facts.labels import first_written
+from joulepath_operator.facts.labels import STRAGGLER_ANNOTATION, first_written
 from joulepath_operator.facts.names import Resource
 from joulepath_operator.facts.observation import TrainingJob
-from joulepath_operator.facts.straggler import STRAGGLER_ANNOTATION
 
 __all__ = ["named", "replace_command", "resource_of", "training_job"]
 

@@ -20,13 +20,19 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
-from joulepath_crds import Blocks, JobPlanSpec, RankReport, Straggler, Stragglers, Stretched
+from joulepath_crds import JobPlanSpec, RankReport, Straggler, Stragglers, Stretched
 from joulepath_operator.facts.observation import Notice, StoredPlan
-from joulepath_operator.facts.request import PlanRefusal, PlanRequest, StretchRequest, StretchResult
-from joulepath_operator.facts.straggler import Announcement, AnnouncementError, Factors, read_announcement
+from joulepath_operator.facts.policy import every
+from joulepath_operator.facts.request import Factors, PlanRefusal, PlanRequest, StretchRequest, StretchResult
 from joulepath_operator.figures.delays import some_pipelines
 from joulepath_operator.figures.savings import figure
-from joulepath_operator.figures.stragglers import announced, told_by_ranks
+from joulepath_operator.figures.stragglers import (
+    Announcement,
+    AnnouncementError,
+    announced,
+    read_announcement,
+    told_by_ranks,
+)
 from joulepath_operator.story.case import Case, ReadyCase
 from joulepath_operator.story.outcomes import withdrawal
 
@@ -127,7 +133,7 @@ def look(case: ReadyCase, plan: StoredPlan, request: Callable[[str], PlanRequest
 def release(case: ReadyCase, plan: StoredPlan) -> StoredPlan:
     """The plan that all play, as it was."""
     before = case.story.base.plan
-    following = case.new_plan(_unstretched(plan.spec), own_inputs(plan))
+    following = case.new_plan(_anew(plan.spec, None, every(case.seen.policy)), own_inputs(plan))
     if before is not None:
         summary = before.model_copy(update={"hash": following.spec.hash})
         case.story.note(plan=summary, predicted=f"{summary.predicted_savings:.1%}")
@@ -161,7 +167,7 @@ def _stretch(case: ReadyCase, plan: StoredPlan, found: _Held, request: Callable[
     assert isinstance(answer, StretchResult)
     if not answer.stages:
         return _as_it_was(case, plan, found, "Nothing worth two changes of plans is saved by stretching the others.")
-    spec = _stretched(plan.spec, answer, tuple(free))
+    spec = _stretched(case, plan.spec, answer, tuple(free))
     if len(json.dumps(spec.to_api())) > _MOST_BYTES:
         message = "The others aren't stretched: a plan for that is too large for an object of the API. A coarser "
         return _as_it_was(case, plan, found, f"{message}spec.granularity (phase or rank) doesn't make it smaller.")
@@ -209,8 +215,8 @@ def _known(case: ReadyCase, found: _Held, message: str) -> Straggler:
     )
 
 
-def _stretched(spec: JobPlanSpec, answer: StretchResult, free: tuple[int, ...]) -> JobPlanSpec:
-    assert spec.blocks is not None
+def _stretched(case: ReadyCase, spec: JobPlanSpec, answer: StretchResult, free: tuple[int, ...]) -> JobPlanSpec:
+    is_bounded = case.seen.policy.measurement.max_control_percent is not None
     stretched = Stretched(
         replicas=free,
         default_replicas=answer.default_replicas,
@@ -218,15 +224,12 @@ def _stretched(spec: JobPlanSpec, answer: StretchResult, free: tuple[int, ...]) 
         control_iteration_time_s=answer.control_time_s,
         plan_iteration_time_s=answer.plan_time_s,
     )
-    return _anew(spec, stretched, spec.blocks.model_copy(update={"every": _EVERY}))
+    return _anew(spec, stretched, every(case.seen.policy) if is_bounded else _EVERY)
 
 
-def _unstretched(spec: JobPlanSpec) -> JobPlanSpec:
+def _anew(spec: JobPlanSpec, stretched: Stretched | None, sparse: int) -> JobPlanSpec:
     assert spec.blocks is not None
-    return _anew(spec, None, spec.blocks.model_copy(update={"every": withdrawal.EVERY}))
-
-
-def _anew(spec: JobPlanSpec, stretched: Stretched | None, blocks: Blocks) -> JobPlanSpec:
+    blocks = spec.blocks.model_copy(update={"every": sparse})
     changes = {"hash": "", "activate_at": None, "sparse_from": None, "stretched": stretched, "blocks": blocks}
     return spec.model_copy(update=changes)
 

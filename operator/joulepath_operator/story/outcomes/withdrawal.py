@@ -17,7 +17,6 @@ from joulepath_operator.figures.savings import figure, measured_savings
 from joulepath_operator.story.case import Case
 
 __all__ = [
-    "EVERY",
     "SLOW_PLAN",
     "excessive_slowdown",
     "give_up",
@@ -30,8 +29,6 @@ __all__ = [
 
 SLOW_PLAN: Final = "SlowPlan"
 """An agent's word for a plan that its own pairs of blocks find slower than allowed."""
-EVERY: Final = 50
-"""Sparse pairs are one in so many: a control block in a hundred costs 1% of what is saved."""
 _WITHDRAWN: Final = "PlanWithdrawn"
 _TRIES: Final = 3
 _RECENT: Final = 32
