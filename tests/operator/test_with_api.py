@@ -91,9 +91,10 @@ class Api:
     def create_job(self) -> None:
         """A job that no node can run: the training-operator makes its pods, the scheduler leaves them."""
         container = {"name": "pytorch", "image": "none", "resources": {"limits": {"nvidia.com/gpu": 100}}}
-        replica = {"replicas": 1, "restartPolicy": "OnFailure", "template": {"spec": {"containers": [container]}}}
+        pod = {"terminationGracePeriodSeconds": 0, "containers": [container]}
+        replica = {"replicas": 1, "restartPolicy": "OnFailure", "template": {"spec": pod}}
         metadata = {"name": "gpt3", "namespace": self.namespace, "annotations": {ANNOTATION: "plan"}}
-        spec = {"pytorchReplicaSpecs": {"Master": replica}}
+        spec = {"pytorchReplicaSpecs": {"Master": replica, "Worker": replica}}
         self.apply({"apiVersion": "kubeflow.org/v1", "kind": "PyTorchJob", "metadata": metadata, "spec": spec})
         job = self.get("pytorchjobs", "gpt3")
         assert job is not None
@@ -104,14 +105,36 @@ class Api:
         self.world.iteration += iterations
         plans = [JobPlanSpec.from_api(one["spec"]) for one in self.items("jobplans")]
         self.world.plans = {plan.hash: StoredPlan(plan.hash, plan, "") for plan in plans}
-        for node in self.world.nodes():
-            report = node.report.model_copy(update={"namespace": self.namespace})
-            name = f"{self.namespace}-{node.node}"
+        for node, pod in zip(self.world.nodes(), self._pods_on_nodes(), strict=False):
+            ranks = tuple(rank.model_copy(update={"pod_uid": pod}) for rank in node.report.ranks)
+            report = node.report.model_copy(update={"namespace": self.namespace, "ranks": ranks})
+            name = self.node(node.node)
             body = {"apiVersion": "/".join(_OURS), "kind": "NodeReport", "metadata": {"name": name}}
             with suppress(client.ApiException):  # it is there
                 self._objects.create_cluster_custom_object(*_OURS, "nodereports", body)
             status = NodeReportStatus(gpus=node.gpus, jobs=(report,)).to_api()
             self._objects.patch_cluster_custom_object_status(*_OURS, "nodereports", name, {"status": status})
+
+    def node(self, name: str) -> str:
+        """As one of the world's nodes is called in the cluster."""
+        return f"{self.namespace}-{name}"
+
+    def _pods_on_nodes(self) -> list[str]:
+        """UIDs of the job's two pods, once there are any, each bound to a node where nobody runs it."""
+        found = json.loads(self.cluster.kubectl("get", "pods", "-n", self.namespace, "-o", "json"))["items"]
+        pods = [one for one in found if "deletionTimestamp" not in one["metadata"]]
+        if len(pods) < 2:
+            return []
+        nodes = [self.node(f"node-{number}") for number in range(2)]
+        free = [node for node in nodes if node not in {one["spec"].get("nodeName") for one in pods}]
+        for pod in pods:
+            name = pod["metadata"]["name"]
+            if "nodeName" not in pod["spec"]:
+                node = pod["spec"]["nodeName"] = free.pop()
+                body = {"apiVersion": "v1", "kind": "Binding", "metadata": {"name": name}, "target": {"name": node}}
+                path = f"/api/v1/namespaces/{self.namespace}/pods/{name}/binding"
+                self.cluster.kubectl("create", "--raw", path, "-f", "-", stdin=json.dumps(body))
+        return [one["metadata"]["uid"] for one in sorted(pods, key=lambda one: str(one["spec"]["nodeName"]))]
 
     @contextmanager
     def operator(self) -> Iterator[subprocess.Popen[bytes]]:
@@ -146,12 +169,14 @@ def api(cluster: Cluster, new_world: Callable[..., Any]) -> Iterator[Api]:
     cluster.kubectl("apply", "--server-side", "--force-conflicts", "-f", DEFINITIONS)
     cluster.kubectl("create", "namespace", one.namespace)
     cluster.kubectl("label", "namespace", one.namespace, "joulepath.dev/injection=volumes")
+    nodes = [one.node(f"node-{number}") for number in range(2)]
+    for node in nodes:
+        one.apply({"apiVersion": "v1", "kind": "Node", "metadata": {"name": node}, "spec": {"unschedulable": True}})
     try:
         yield one
     finally:
-        cluster.kubectl("delete", "namespace", one.namespace, "--wait=false")
-        for node in range(2):
-            cluster.kubectl("delete", "nodereport", f"{one.namespace}-node-{node}", "--ignore-not-found")
+        cluster.kubectl("delete", "namespace", one.namespace, "--wait=false", "--ignore-not-found")
+        cluster.kubectl("delete", "node,nodereport", *nodes, "--ignore-not-found")
 
 
 def test_the_story_through_a_real_api_server_with_the_operator_killed_in_mid_way(api: Api) -> None:
@@ -232,6 +257,20 @@ def test_a_job_plan_that_outlives_its_energy_plan_is_deleted(api: Api) -> None:
         api.until(lambda: api.items("jobplans"), training=True)
 
 
+def test_a_job_that_was_there_first_gets_its_plan_and_nothing_of_ours_keeps_its_namespace_from_going(api: Api) -> None:
+    api.create_job()
+    with api.operator() as process:
+        api.create_energy_plan()
+        api.until(lambda: api.items("jobplans"), training=True)
+        assert f'namespace="{api.namespace}"' in api.metrics()
+        api.cluster.kubectl("delete", "namespace", api.namespace, "--timeout=60s")
+        deadline = time.monotonic() + DEADLINE_S
+        while f'namespace="{api.namespace}"' in api.metrics():
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        assert process.poll() is None
+
+
 def test_what_the_schema_lets_through_is_refused_in_the_status(api: Api) -> None:
     with api.operator():
         api.create_energy_plan(measurement={"pairs": 500})
@@ -255,7 +294,7 @@ def test_a_namespace_without_the_label_is_told_the_command_and_that_pods_were_th
         api.until(lambda: api.reason("Injected") == "NamespaceNotLabelled")
         command = f"kubectl label namespace {api.namespace} joulepath.dev/injection=volumes"
         assert command in api.status()["message"]
-        api.until(lambda: "1 of 1 pods" in api.status()["message"])
+        api.until(lambda: "2 of 2 pods" in api.status()["message"])
         chosen = ("--namespace", api.namespace, "--output", "jsonpath={.items[0].metadata.creationTimestamp}")
         created = api.cluster.kubectl("get", "pods", *chosen)
         api.until(lambda: datetime.now(UTC).isoformat() > created.replace("Z", ".999"))  # all times are whole seconds
