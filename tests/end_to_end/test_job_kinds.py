@@ -11,7 +11,8 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
 
@@ -34,7 +35,6 @@ NAMES: Final = ("job", "jobset", "trainjob")
 RUNTIME: Final = "end-to-end"
 FAST_AND_SLOW: Final = 2
 """The first of two stages of the GPUs' model of which one waits for the other."""
-every_kind = pytest.mark.parametrize("name", NAMES)
 
 
 def example(name: str) -> list[dict[str, Any]]:
@@ -171,10 +171,12 @@ def shell(cluster: Cluster, command: str) -> None:
     subprocess.run(command, shell=True, check=True, env={**os.environ, **cluster.environment}, timeout=120)
 
 
-@pytest.fixture(scope="module")
-def suspended() -> dict[str, set[str]]:
-    """The pods that each job had before it was suspended."""
-    return {}
+def of_each(check: Callable[[str], None]) -> None:
+    """Of all three side by side: each mostly waits."""
+    with ThreadPoolExecutor(len(NAMES)) as pool:
+        failed = [done.exception() for done in [pool.submit(check, name) for name in NAMES]]
+    if errors := [error for error in failed if isinstance(error, Exception)]:
+        raise ExceptionGroup("of these kinds", errors)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -195,13 +197,15 @@ def served(release: Product, record: Recorder) -> Iterator[None]:
             cluster.kubectl("delete", "energyplan", name, *where)
 
 
-@every_kind
-def test_its_pods_get_the_trainer_and_its_plan_comes_into_force(release: Product, record: Recorder, name: str) -> None:
-    in_force(release, record, name, 2)
-    plan = record.plan(name)
-    assert plan is not None
-    assert (plan.job, plan.job_uid) == (name, uid_of(release.cluster, name))
-    slowed(release, record, name)
+def test_its_pods_get_the_trainer_and_its_plan_comes_into_force(release: Product, record: Recorder) -> None:
+    def check(name: str) -> None:
+        in_force(release, record, name, 2)
+        plan = record.plan(name)
+        assert plan is not None
+        assert (plan.job, plan.job_uid) == (name, uid_of(release.cluster, name))
+        slowed(release, record, name)
+
+    of_each(check)
 
 
 def test_a_plan_for_what_a_job_has_made_says_which_job_to_name(release: Product, record: Recorder) -> None:
@@ -212,69 +216,69 @@ def test_a_plan_for_what_a_job_has_made_says_which_job_to_name(release: Product,
     release.cluster.kubectl("delete", "energyplan", "below", "--namespace", JOBS)
 
 
-@every_kind
-def test_suspended_under_its_plan_it_leaves_no_clock_locked_and_is_said_to_be_suspended(
-    release: Product, record: Recorder, suspended: dict[str, set[str]], name: str
-) -> None:
-    before = suspended[name] = uids_of(release.cluster, name)
-    node, gpus = slowed(release, record, name)
-    since_ns = time.monotonic_ns()
-    suspend(release.cluster, name, True)
-    wait_returned(release, node, gpus, since_ns)
-    record.wait(name, "the suspension", 60, lambda status: status.progress == "Suspended")
-    until("no JobPlan", 30, lambda: record.plan(name) is None)
-    until("the end of its pods", BACK_S, lambda: not before & uids_of(release.cluster, name))
-    if name == "job":
-        shell(release.cluster, restart_command(name))  # it suspends and resumes
-    else:
-        suspend(release.cluster, name, False)
-
-
-@every_kind
-def test_resumed_it_gets_the_trainer_again_and_a_plan_for_its_new_ranks(
-    release: Product, record: Recorder, suspended: dict[str, set[str]], name: str
-) -> None:
-    wait_injected(release, record, name, instead_of=suspended[name])
-    in_force(release, record, name, 2)
-    assert {rank.pod_uid for rank in record.ranks(name).values()} == uids_of(release.cluster, name)
-    assert record.living("energyplans")[name].body["status"]["jobUID"] == uid_of(release.cluster, name)
-
-
-@every_kind
-def test_made_anew_in_mid_run_it_is_another_run_and_no_clock_stays_locked(
-    release: Product, record: Recorder, name: str
-) -> None:
-    """By the command that messages print; a Job's only suspends and resumes it, so that one is deleted here."""
-    cluster, before, uid = release.cluster, uids_of(release.cluster, name), uid_of(release.cluster, name)
-    node, gpus = slowed(release, record, name)
-    since_ns = time.monotonic_ns()
-    if name == "job":
-        cluster.kubectl("delete", "job", name, "--namespace", JOBS)
-        record.wait(name, "the end", 60, lambda status: status.message.startswith("Job job was deleted."))
-        jobs.apply(cluster, *example(name))
-    else:
-        shell(cluster, restart_command(name))
-    wait_returned(release, node, gpus, since_ns)
-    wait_injected(release, record, name, instead_of=before)
-    assert uid_of(cluster, name) != uid
-
-
-@every_kind
-def test_when_it_ends_its_plan_goes_and_it_is_said_to_have_succeeded(
-    release: Product, record: Recorder, name: str
+def test_suspended_under_its_plan_it_leaves_no_clock_locked_and_is_said_to_be_suspended_and_resumed_it_has_a_plan_again(
+    release: Product, record: Recorder
 ) -> None:
     cluster = release.cluster
 
-    def ranks() -> bool:
-        return {rank.pod_uid for rank in record.ranks(name).values()} == uids_of(cluster, name)
+    def check(name: str) -> None:
+        before = uids_of(cluster, name)
+        node, gpus = slowed(release, record, name)
+        since_ns = time.monotonic_ns()
+        suspend(cluster, name, True)
+        wait_returned(release, node, gpus, since_ns)
+        record.wait(name, "the suspension", 60, lambda status: status.progress == "Suspended")
+        until("no JobPlan", 30, lambda: record.plan(name) is None)
+        until("the end of its pods", BACK_S, lambda: not before & uids_of(cluster, name))
+        if name == "job":
+            shell(cluster, restart_command(name))  # it suspends and resumes
+        else:
+            suspend(cluster, name, False)
+        wait_injected(release, record, name, instead_of=before)
+        in_force(release, record, name, 2)
+        assert {rank.pod_uid for rank in record.ranks(name).values()} == uids_of(cluster, name)
+        assert record.status(name).job_uid == uid_of(cluster, name)
 
-    until("its ranks", BACK_S, ranks)
-    jobs.stop(cluster, name, max(rank.iteration for rank in record.ranks(name).values()) + 8)
-    kind = kind_of(reference(name)).resource.kind
-    status = record.wait(name, "Completed", BACK_S, lambda status: status.phase is Phase.COMPLETED)
-    assert status.message.startswith(f"{kind} {name} succeeded. ")
-    until("no JobPlan", 30, lambda: record.plan(name) is None)
-    gpus = {rank.gpu_uuid for rank in record.ranks(name).values()}
-    until("no lock", 30, lambda: not any(release.gpus(node).locked() & gpus for node in ("node0", "node1")))
-    for one in json.loads(cluster.kubectl("get", resource(name), "--namespace", JOBS, "--output", "json"))["items"]:
-        assert not any("joulepath" in finalizer for finalizer in one["metadata"].get("finalizers", ()))
+    of_each(check)
+
+
+def test_made_anew_in_mid_run_it_is_another_run_and_no_clock_stays_locked(release: Product, record: Recorder) -> None:
+    """By the command that messages print; a Job's only suspends and resumes it, so that one is deleted here."""
+    cluster = release.cluster
+
+    def check(name: str) -> None:
+        before, uid = uids_of(cluster, name), uid_of(cluster, name)
+        node, gpus = slowed(release, record, name)
+        since_ns = time.monotonic_ns()
+        if name == "job":
+            cluster.kubectl("delete", "job", name, "--namespace", JOBS)
+            record.wait(name, "the end", 60, lambda status: status.message.startswith("Job job was deleted."))
+            jobs.apply(cluster, *example(name))
+        else:
+            shell(cluster, restart_command(name))
+        wait_returned(release, node, gpus, since_ns)
+        wait_injected(release, record, name, instead_of=before)
+        assert uid_of(cluster, name) != uid
+
+    of_each(check)
+
+
+def test_when_it_ends_its_plan_goes_and_it_is_said_to_have_succeeded(release: Product, record: Recorder) -> None:
+    cluster = release.cluster
+
+    def check(name: str) -> None:
+        def its_ranks() -> bool:
+            return {rank.pod_uid for rank in record.ranks(name).values()} == uids_of(cluster, name)
+
+        until("its ranks", BACK_S, its_ranks)
+        gpus = {rank.gpu_uuid for rank in record.ranks(name).values()}
+        jobs.stop(cluster, name, max(rank.iteration for rank in record.ranks(name).values()) + 8)
+        status = record.wait(name, "Completed", BACK_S, lambda status: status.phase is Phase.COMPLETED)
+        print(status.message)
+        assert status.message.startswith(f"{kind_of(reference(name)).resource.kind} {name} succeeded. ")
+        until("no JobPlan", 30, lambda: record.plan(name) is None)
+        until("no lock", 30, lambda: not any(release.gpus(node).locked() & gpus for node in ("node0", "node1")))
+        metadata = json.loads(cluster.kubectl("get", resource(name), name, "-n", JOBS, "--output", "json"))["metadata"]
+        assert not any("joulepath" in one for one in metadata.get("finalizers", ()))
+
+    of_each(check)
