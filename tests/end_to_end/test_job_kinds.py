@@ -274,7 +274,6 @@ def test_when_it_ends_its_plan_goes_and_it_is_said_to_have_succeeded(release: Pr
         gpus = {rank.gpu_uuid for rank in record.ranks(name).values()}
         jobs.stop(cluster, name, max(rank.iteration for rank in record.ranks(name).values()) + 8)
         status = record.wait(name, "Completed", BACK_S, lambda status: status.phase is Phase.COMPLETED)
-        print(status.message)
         assert status.message.startswith(f"{kind_of(reference(name)).resource.kind} {name} succeeded. ")
         until("no JobPlan", 30, lambda: record.plan(name) is None)
         until("no lock", 30, lambda: not any(release.gpus(node).locked() & gpus for node in ("node0", "node1")))
