@@ -25,15 +25,17 @@ _BESIDE: Final = (
     "tests/chart/",
     "tests/cli/",
     "tests/crds/",
-    # They have a node of their own, or images and pods that nobody else has to do with.
+    # They have a node or a control plane of their own, or images and pods that nobody else has to do with.
     "tests/injector/",
+    "tests/operator/test_with_api.py",
     "tests/real_cluster/test_images.py",
     "tests/real_cluster/test_prometheus.py",
 )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks those that have pods on the cluster's nodes, or change these."""
+    """Marks those that have pods on the cluster's nodes, or change these; of the others a room is for one process."""
     for item in items:
-        if item.get_closest_marker("cluster") and not item.nodeid.startswith(_BESIDE):
-            item.add_marker("nodes")
+        if item.get_closest_marker("cluster"):
+            beside = item.nodeid.startswith(_BESIDE)
+            item.add_marker(pytest.mark.xdist_group(item.nodeid.split("/")[1]) if beside else "nodes")
