@@ -49,8 +49,8 @@ def with_job(
     if job is None:
         return seen
     told, found_pods = index.nodes(seen.namespace, job.uid), list[Body]()
-    nodes, unknown = places.standing(job.uid, told)
-    if unknown:
+    nodes, outdated = places.standing(job.uid, told)
+    if outdated:
         found_pods += _pods_of(job, f"{kind.pod_label}={job.name}", seen.namespace, api, index)
         places.put(job.uid, found_pods)
         nodes, _ = places.standing(job.uid, told)
