@@ -10,7 +10,6 @@
 - `request`: what the planner is asked, and its answer
 - `lags`: the lags of several GPUs as one
 - `observation`: what a decision is made from, and what it is
-- `placement`: which ranks of a job count
 - `gang`: the ranks of one attempt of a job
 """
 

@@ -11,11 +11,10 @@ import pytest
 from joulepath_crds import EnergyPlanStatus, NodeReportStatus
 from joulepath_operator.control.api import Api
 from joulepath_operator.control.index import Index
-from joulepath_operator.control.places import Places
+from joulepath_operator.control.places import Places, nodes_by_pod, parted
 from joulepath_operator.control.reconcile import Reconciler
 from joulepath_operator.facts.gang import Gang, rivals
 from joulepath_operator.facts.names import JOB_PLANS, NODE_REPORTS
-from joulepath_operator.facts.placement import nodes_by_pod, parted
 from joulepath_operator.metrics import Metrics
 from joulepath_operator.planning.pool import PlannerPool
 from tests.operator.bare_api import PLAN, Server, job_plan, training_pod, watched
