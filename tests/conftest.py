@@ -34,8 +34,7 @@ _BESIDE: Final = (
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks those that have pods on the cluster's nodes, or change these; of the others a room is for one process."""
+    """Marks those that have pods on the cluster's nodes, or change these."""
     for item in items:
-        if item.get_closest_marker("cluster"):
-            beside = item.nodeid.startswith(_BESIDE)
-            item.add_marker(pytest.mark.xdist_group(item.nodeid.split("/")[1]) if beside else "nodes")
+        if item.get_closest_marker("cluster") and not item.nodeid.startswith(_BESIDE):
+            item.add_marker("nodes")
