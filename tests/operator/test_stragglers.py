@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from joulepath_crds import Arm, EnergyPlanSpec, Phase
+from joulepath_crds import Arm, EnergyPlanSpec, EnergyPolicySpec, LeastClock, Phase
 from joulepath_operator.facts.gang import Gang
+from joulepath_operator.facts.policy import is_too_low
 from joulepath_operator.figures.stragglers import Announcement, AnnouncementError, read_announcement, told_by_ranks
 from tests.operator.replicas import Replicas, Slow
 
@@ -199,6 +200,18 @@ def test_what_others_have_waited_for_since_long_is_no_tail_to_plan_with(world: A
     world.settle()
     assert world.plan.stretched is not None
     assert world.plan.stretched.plan_iteration_time_s == pytest.approx(world.time_s(Arm.CONTROL), rel=0.005)
+
+
+def test_stretched_clocks_are_held_to_the_least_clock_like_any(world: Any) -> None:
+    world.announce('{"replica": 1, "slowdown": 1.2}')
+    world.settle()
+    least = LeastClock(gpu_model="*", clock_mhz=600)
+    policy, gpus = EnergyPolicySpec(min_clocks=(least,)), world.nodes()[0].gpus
+    assert not is_too_low(world.plan, gpus, policy)
+    first, *others = world.plan.stretched.stages
+    lower = first.model_copy(update={"clocks_mhz": (585, *first.clocks_mhz[1:])})
+    stretched = world.plan.stretched.model_copy(update={"stages": (lower, *others)})
+    assert is_too_low(world.plan.model_copy(update={"stretched": stretched}), gpus, policy)
 
 
 def test_a_plan_for_one_that_is_over_goes_while_ranks_are_missing(world: Any) -> None:
