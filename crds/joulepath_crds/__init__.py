@@ -1,4 +1,4 @@
-"""The contract between operator and agents: EnergyPlan, EnergyProfile, JobPlan and NodeReport as typed models.
+"""The contract between operator and agents: EnergyPlan, EnergyProfile, JobPlan, and what nodes tell, as typed models.
 
 The YAML beside this package is generated from these models (`python -m joulepath_crds`); a test holds both equal.
 """
@@ -45,6 +45,17 @@ from joulepath_crds.jobplan import (
     content_hash,
 )
 from joulepath_crds.metrics import MetricRow
+from joulepath_crds.nodemeasurement import (
+    MOST_UNPACKED_BYTES,
+    Measurements,
+    NodeMeasurementStatus,
+    RankMeasurements,
+    facts_of,
+    joined,
+    learnt_from,
+    measured_of,
+    state_of,
+)
 from joulepath_crds.nodereport import (
     INJECTOR_ABSENT,
     INJECTOR_READY,
@@ -54,7 +65,6 @@ from joulepath_crds.nodereport import (
     MOST_INJECTIONS,
     MOST_OLD_PYTHONS,
     MOST_TARGETS,
-    REPORT_INTERVAL_S,
     BlockReport,
     GpuReport,
     InjectionReport,
@@ -62,11 +72,13 @@ from joulepath_crds.nodereport import (
     InstructionTime,
     JobReport,
     NodeReportStatus,
+    NodeStateStatus,
     OldPythonReport,
     RankReport,
     SwitchingLag,
     TargetLag,
     WaitMeasurement,
+    report_interval_s,
 )
 from joulepath_crds.topology import Coordinates, Topology
 from joulepath_rules import (
@@ -106,7 +118,7 @@ __all__ = [
     "MOST_INJECTIONS",
     "MOST_OLD_PYTHONS",
     "MOST_TARGETS",
-    "REPORT_INTERVAL_S",
+    "MOST_UNPACKED_BYTES",
     "TAIL_LAGS",
     "VERSION",
     "Arm",
@@ -137,9 +149,12 @@ __all__ = [
     "KindProfile",
     "MeasuredSavings",
     "Measurement",
+    "Measurements",
     "MetricRow",
     "Mode",
+    "NodeMeasurementStatus",
     "NodeReportStatus",
+    "NodeStateStatus",
     "OldPythonReport",
     "Origin",
     "Phase",
@@ -147,6 +162,7 @@ __all__ = [
     "ProfilePoint",
     "Profiling",
     "Purpose",
+    "RankMeasurements",
     "RankReport",
     "RankState",
     "Reuse",
@@ -164,7 +180,13 @@ __all__ = [
     "arm_of",
     "content_hash",
     "controller",
+    "facts_of",
+    "joined",
+    "learnt_from",
     "maker",
+    "measured_of",
     "meets",
     "next_boundary",
+    "report_interval_s",
+    "state_of",
 ]

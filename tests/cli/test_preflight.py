@@ -26,7 +26,10 @@ from tests.cli.command import Run
 LOCATION = "kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION"
 NAMESPACE = "joulepath-system"
 JOB = frozenset({"v1/pytorchjobs", "v1/mpijobs"})
-KINDS = frozenset(f"v1alpha1/{name}" for name in ("energyplans", "energyprofiles", "jobplans", "nodereports"))
+KINDS = frozenset(
+    f"v1alpha1/{name}"
+    for name in ("energyplans", "energyprofiles", "jobplans", "nodereports", "nodestates", "nodemeasurements")
+)
 OK, LACKS, UNKNOWN = Verdict
 
 

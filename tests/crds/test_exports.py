@@ -7,15 +7,17 @@ import joulepath_crds
 EXPORTS = """
     ANNOTATION GROUP INJECTOR_ABSENT INJECTOR_READY INJECTOR_UNHEARD INJECTOR_UNTOLD INSTRUCTION_KINDS MARGIN
     MOST_BLOCKS MOST_INJECTIONS MOST_OLD_PYTHONS MOST_TARGETS
-    REPORT_INTERVAL_S TAIL_LAGS VERSION Arm ArmSummary BlockReport BlockingPower Blocks
+    MOST_UNPACKED_BYTES TAIL_LAGS VERSION Arm ArmSummary BlockReport BlockingPower Blocks
     Condition Contract Coordinates EarlierRounds EnergyPlanSpec EnergyPlanStatus EnergyProfileSpec Estimate
     FrontierPoint GpuReport Granularity InjectionReport Instruction InstructionMeasurement InstructionTime JobPlanSpec
     JOB_NAMES JOB_UID_LABEL JobKindName JobName JobReference JobReport KindProfile
-    MeasuredSavings Measurement MetricRow Mode NodeReportStatus
+    MeasuredSavings Measurement Measurements MetricRow Mode NodeMeasurementStatus NodeReportStatus NodeStateStatus
     OldPythonReport Origin Phase PlanSummary
-    ProfilePoint Profiling Purpose RankReport RankState Reuse Setback StagePlan StageProfile Sweep SwitchingLag
+    ProfilePoint Profiling Purpose RankMeasurements
+    RankReport RankState Reuse Setback StagePlan StageProfile Sweep SwitchingLag
     TargetLag Topology Transfer WaitMeasurement WithdrawnPlan
-    api_name arm_of content_hash controller maker meets next_boundary
+    api_name arm_of content_hash controller facts_of joined learnt_from maker measured_of meets next_boundary
+    report_interval_s state_of
 """
 
 

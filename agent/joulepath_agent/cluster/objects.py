@@ -16,6 +16,8 @@ from urllib.parse import quote
 
 import urllib3
 
+from joulepath_agent.cluster.failures import BusyError
+
 __all__ = ["ApiServer", "Watch"]
 
 _JSON: Final = "application/json"
@@ -24,6 +26,12 @@ _METADATA_LIST: Final = "PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 _MERGE: Final = "application/merge-patch+json"
 _TIMEOUT_S: Final = (3.05, 10.0)
 """To connect; and without a byte."""
+_SILENT_S: Final = 90.0
+"""Without a byte of a watch: the API server sends a bookmark every minute, give or take a quarter."""
+_WRITTEN_S: Final = 8
+"""In which a write is done or given up by the API server itself: who waits for longer would send it again while the
+first is under way, and an API server that is late has twice as much to do."""
+_BUSY: Final = frozenset({429, 503})
 _TRIES: Final = urllib3.Retry(2, read=False, redirect=False, respect_retry_after_header=False)
 """Of a connection; who reads from a black hole isn't to do so twice, nor wait for as long as an answer says."""
 _NAME: Final = "joulepath-agent"
@@ -89,8 +97,14 @@ class ApiServer:
     @contextmanager
     def watch(self, version: str, lasts_s: int, late_s: float, *names: str, labels: str = "") -> Iterator[Watch]:
         """A collection since a version, for so long; it may end so much later, or sooner. See `read`."""
-        asked = {"watch": "true", "resourceVersion": version, "timeoutSeconds": str(lasts_s)} | _selected(labels)
-        timeout_s = _TIMEOUT_S[0], lasts_s + late_s
+        asked = {
+            "watch": "true",
+            "allowWatchBookmarks": "true",
+            "resourceVersion": version,
+            "timeoutSeconds": str(lasts_s),
+        }
+        asked |= _selected(labels)
+        timeout_s = _TIMEOUT_S[0], min(lasts_s + late_s, _SILENT_S)
         with self._answer("GET", names, timeout_s, accept=_JSON, fields=asked, preload_content=False) as answer:
             yield Watch(answer)
 
@@ -122,6 +136,8 @@ class ApiServer:
         **request: Any,
     ) -> Iterator[urllib3.BaseHTTPResponse]:
         path = "".join(f"/{quote(name, safe='')}" for name in names)
+        if method != "GET":
+            path += f"?timeout={_WRITTEN_S}s"
         headers = {"Accept": accept, "User-Agent": _NAME}
         if kind:
             headers["Content-Type"] = kind
@@ -133,8 +149,7 @@ class ApiServer:
             answer = self._pool.request(method, self.url + path, headers=headers, timeout=limit, **request)
             try:
                 if answer.status >= 300:
-                    error = FileNotFoundError if answer.status == 404 else OSError
-                    raise error(f"{answer.status} {answer.reason}: {_said(answer.data)}")
+                    raise _error(answer)
                 yield answer
             finally:
                 answer.close()
@@ -163,6 +178,14 @@ class Watch:
         """Ends it, from any thread."""
         with suppress(RuntimeError, ValueError, OSError):  # it is over already
             self._answer.shutdown()
+
+
+def _error(answer: urllib3.BaseHTTPResponse) -> OSError:
+    said = f"{answer.status} {answer.reason}: {_said(answer.data)}"
+    if answer.status in _BUSY:
+        wait = answer.headers.get("Retry-After", "")
+        return BusyError(said, float(wait) if wait.isdecimal() else 0.0)
+    return FileNotFoundError(said) if answer.status == 404 else OSError(said)
 
 
 def _selected(labels: str) -> dict[str, str]:

@@ -7,7 +7,16 @@ from typing import Final
 
 from joulepath_crds import GROUP, VERSION
 
-__all__ = ["ENERGY_PLANS", "ENERGY_PROFILES", "JOB_PLANS", "NODE_REPORTS", "NamespacedName", "Resource"]
+__all__ = [
+    "ENERGY_PLANS",
+    "ENERGY_PROFILES",
+    "JOB_PLANS",
+    "NODE_MEASUREMENTS",
+    "NODE_REPORTS",
+    "NODE_STATES",
+    "NamespacedName",
+    "Resource",
+]
 
 NamespacedName = tuple[str, str]
 """Namespace and name; a cluster-scoped object's namespace is empty."""
@@ -43,3 +52,5 @@ ENERGY_PLANS: Final = _ours("energyplans", "EnergyPlan")
 ENERGY_PROFILES: Final = _ours("energyprofiles", "EnergyProfile")
 JOB_PLANS: Final = _ours("jobplans", "JobPlan")
 NODE_REPORTS: Final = _ours("nodereports", "NodeReport")
+NODE_STATES: Final = _ours("nodestates", "NodeState")
+NODE_MEASUREMENTS: Final = _ours("nodemeasurements", "NodeMeasurement")

@@ -120,5 +120,5 @@ def test_a_dead_connection_and_a_failed_list_fit_into_every_time_to_live(lives_s
         wait_until(lambda: bool(double.watches), "a watch is opened")
         tied.stop()
     watch_s = float(double.watches[0]["timeoutSeconds"])
-    late_s, backoff_s, list_s = 15.0, 10.0, 13.05
+    late_s, backoff_s, list_s = 15.0, 15.0, 13.05
     assert watch_s + late_s + backoff_s + list_s < lives_s
