@@ -1,7 +1,7 @@
 """NodeReport and NodeState: what one node's agent tells the operator. Written by that agent only, on change.
 
 What is written often is apart, and small: the API server's work for an object grows with the number of its fields. So
-what ranks measure goes as one string, a NodeMeasurement. Agents of 0.1 told all of it in the NodeReport.
+what ranks measure goes as one string, a NodeMeasurement. Older agents told all of it in the NodeReport.
 """
 
 from __future__ import annotations
@@ -337,7 +337,7 @@ class NodeReportStatus(Contract):
     gpus: Annotated[tuple[GpuReport, ...], Field(max_length=64, json_schema_extra=list_by("uuid"))] = ()
     """GPUs of the node."""
     jobs: Annotated[tuple[JobReport, ...], Field(max_length=256, json_schema_extra=list_by("jobUID", "attempt"))] = ()
-    """Jobs that have ranks on the node, as agents of 0.1 told them; those since write a NodeState."""
+    """Jobs that have ranks on the node, as older agents tell them; newer ones write a NodeState."""
     injection: Annotated[
         tuple[InjectionReport, ...],
         Field(max_length=MOST_INJECTIONS, json_schema_extra=list_by("podUID", "container")),

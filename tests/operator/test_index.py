@@ -245,7 +245,7 @@ def test_what_was_measured_in_another_attempt_or_pod_is_not_a_ranks(new_world: C
         assert not any(rank.order or rank.timeline or rank.instructions for rank in found.report.ranks)
 
 
-def test_an_agent_of_0_1_that_has_come_back_is_believed(new_world: Callable[..., Any]) -> None:
+def test_an_older_agent_that_has_come_back_is_believed(new_world: Callable[..., Any]) -> None:
     index, node = Index(), new_world().nodes()[0]
     for resource, body in parts(NodeReportStatus(gpus=node.gpus, jobs=(node.report,))).items():
         index.put(resource, body)

@@ -243,7 +243,7 @@ class Index:
         return before | self._concerned(resource, key)
 
     def _whole(self, key: NamespacedName) -> _Report | None:
-        """All of a node. Agents of 0.1 tell of ranks in the NodeReport; where one has come back, what a newer one has
+        """All of a node. Older agents tell of ranks in the NodeReport; where one has come back, what a newer one has
         told before is old."""
         report: _Report | None = self._objects[NODE_REPORTS].get(key)
         state: _Report | None = self._objects[NODE_STATES].get(key)
