@@ -233,12 +233,14 @@ class Index:
         else:
             self._objects[resource][key] = new
         if resource in _OF_NODES:
-            old = self._nodes.pop(key, None)
-            if (whole := self._whole(key)) is not None:
-                self._nodes[key] = (
-                    whole if old is None else replace(whole, status=_sharing_blocks(whole.status, old.status))
-                )
-                if old is not None and resource == NODE_STATES and _standing(whole.status) == _standing(old.status):
+            old, whole = self._nodes.get(key), self._whole(key)
+            if whole is None:
+                self._nodes.pop(key, None)
+            elif old is None:
+                self._nodes[key] = whole
+            else:
+                self._nodes[key] = replace(whole, status=_sharing_blocks(whole.status, old.status))
+                if resource == NODE_STATES and _standing(whole.status) == _standing(old.status):
                     return set()  # it lives, and nobody waits for that: EnergyPlans are looked at each minute
         return before | self._concerned(resource, key)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -41,6 +42,8 @@ class ApiDouble:
         """Reads of jobs are answered once this is set."""
         self.job_reads_hang.set()
         self.lists_fail = False
+        self.told: list[dict[str, Any]] = []
+        """Events that each watch begins with."""
         self.watches_hang = False
         """Whether a watch that is opened is never answered nor ended."""
         self.over = threading.Event()
@@ -103,6 +106,9 @@ def api_double() -> Iterator[ApiDouble]:
             self.send_response(200)
             self.send_header("Transfer-Encoding", "chunked")
             self.end_headers()
+            for event in double.told:
+                line = json.dumps(event).encode() + b"\n"
+                self.wfile.write(b"%x\r\n%s\r\n" % (len(line), line))
             self.wfile.flush()
             double.over.wait(float(asked["timeoutSeconds"]))
             self.wfile.write(b"0\r\n\r\n")
