@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
+from itertools import repeat
 from typing import Final
 
-from joulepath_crds import NodeReportStatus, RankReport, learnt_from, report_interval_s
+from joulepath_crds import NodeReportStatus, RankReport, RankState, learnt_from, report_interval_s
 
 __all__ = ["Looks", "Pace", "fitting", "of_facts", "of_measurements", "of_state"]
 
@@ -22,7 +23,7 @@ _INJECTION_S: Final = 5.0
 _FACTS_S: Final = 300.0
 """What is known of GPUs becomes more exact with each switch; plans are made of what is known then."""
 _MEASURED_S: Final = 5.0, 120.0
-"""New blocks, and clocks of a sweep: in a small job, and in one so large that they are looked at for minutes."""
+"""New blocks: in a small job, and in one so large that they are looked at for minutes."""
 _RANKS_A_SECOND: Final = 16.0
 """So many ranks have a node wait a second longer: all nodes of a job together write measurements twice a second."""
 _MORE_EXACT: Final = 6.0
@@ -31,7 +32,7 @@ _EARLIEST: Final = 0.75
 """Of the time that it may wait: how early it may be written."""
 
 Looks = Iterator[tuple[float, object]]
-"""Parts of what is told, each with how long one that has changed may wait, the soonest first."""
+"""Parts of what is told, each with how long one that has changed may wait, the soonest first. None is no news."""
 
 
 def of_facts(report: NodeReportStatus) -> Looks:
@@ -60,14 +61,18 @@ def of_state(report: NodeReportStatus) -> Looks:
 
 
 def of_measurements(report: NodeReportStatus) -> Looks:
-    """What was measured. How instructions run under a plan, which is told with the rest, is no reason to tell it."""
+    """What was measured, of a sweep once it is over: nobody acts on half of one. How instructions run under a plan,
+    which is told with the rest, is no reason to tell it."""
     ranks = [rank for job in report.jobs for rank in job.ranks]
     least_s, most_s = _MEASURED_S
     new_s = min(most_s, max(least_s, _ranks(report) / _RANKS_A_SECOND))
+    sweeping = any(rank.state is RankState.SWEEPING for rank in ranks)
     yield _SOON_S, [(rank.pod_uid, rank.rank, rank.order, bool(rank.timeline)) for rank in ranks]
-    yield new_s, [(_last_block(rank), _clocks(rank)) for rank in ranks]
+    yield _SOON_S, None if sweeping else [_clocks(rank) for rank in ranks]
+    yield new_s, None if sweeping else [_last_block(rank) for rank in ranks]
     lags = [gpu.lag and gpu.lag.targets for gpu in report.gpus]
-    yield new_s * _MORE_EXACT, ([(rank.instructions, rank.waits, rank.timeline) for rank in ranks], lags)
+    more_exact = [(rank.instructions, rank.waits, rank.timeline) for rank in ranks], lags
+    yield new_s * _MORE_EXACT, None if sweeping else more_exact
 
 
 def _ranks(report: NodeReportStatus) -> int:
@@ -150,11 +155,14 @@ class Pace:
             return True
         waited_s = (now_s - self._written_at_s) / self._share
         return any(
-            waited_s >= after_s and new != old
+            waited_s >= after_s and new is not None and new != old
             for (after_s, new), old in zip(self._looks(report), self._written, strict=True)
         )
 
     def wrote(self, report: NodeReportStatus, now_s: float) -> None:
         """It was written."""
-        self._written = [part for _, part in self._looks(report)]
+        before = self._written or repeat(None)
+        self._written = [
+            old if new is None else new for (_, new), old in zip(self._looks(report), before, strict=False)
+        ]
         self._written_at_s, self._share = now_s, self._chance()

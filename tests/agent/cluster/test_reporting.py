@@ -17,6 +17,7 @@ from joulepath_crds import (
     NodeReportStatus,
     OldPythonReport,
     RankReport,
+    RankState,
     learnt_from,
 )
 
@@ -92,7 +93,7 @@ def of_node(**fields: object) -> NodeReportStatus:
         (of_measurements, report(order=("F0",)), 0.5),
         (of_measurements, report(timeline=(LINE,)), 0.5),
         (of_measurements, report(blocks=(BLOCK,)), 5.0),
-        (of_measurements, report(instructions=(MEASURED,)), 5.0),
+        (of_measurements, report(instructions=(MEASURED,)), 0.5),
         (of_measurements, report(waits=({"clock_mhz": 0, "power_w": 90.0, "power_standard_error_w": 1.0},)), 30.0),
     ],
 )  # fmt: skip
@@ -136,6 +137,20 @@ def test_the_larger_a_job_the_longer_its_nodes_wait(ranks: int, state_s: float, 
         of_part.wrote(of_job(), 0.0)
         assert not of_part.due(of_job(**change), after_s - 0.1)
         assert of_part.due(of_job(**change), after_s)
+
+
+def test_a_sweep_is_told_once_it_is_over_and_then_at_once() -> None:
+    """All nodes of a job would write at each of its blocks, and nobody acts on half a sweep."""
+    of_part, sweeping = pace(of_measurements), {"state": RankState.SWEEPING, "blocks": (BLOCK,)}
+    measured, more = (MEASURED,), (MEASURED, MEASURED | {"clock_mhz": 600})
+    of_part.wrote(report(), 0.0)
+    for told in (sweeping, sweeping | {"instructions": measured}):
+        assert not of_part.due(report(**told), 1e6)
+    assert of_part.due(report(**sweeping | {"order": ("F0",)}), 0.5), "but for what a plan waits for"
+    of_part.wrote(report(**sweeping | {"instructions": measured}), 0.0)
+    assert of_part.due(report(state=RankState.STAGED, instructions=more), 0.5)
+    of_part.wrote(report(state=RankState.STAGED, instructions=more), 0.0)
+    assert not of_part.due(report(state=RankState.STAGED, instructions=more), 1e6)
 
 
 def test_nodes_that_begin_together_write_apart_by_and_by_and_none_waits_for_longer() -> None:
