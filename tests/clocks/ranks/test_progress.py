@@ -6,6 +6,7 @@ import math
 import random
 import statistics
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import pytest
 from hypothesis import given
@@ -27,13 +28,26 @@ def test_a_rank_may_be_silent_for_three_iterations() -> None:
     assert silence_limit_s(5.0, 10.0) == 10.0
 
 
-def looked(lasts: Callable[[int], float], varies: float, seed: int) -> tuple[list[float], float]:
-    """How late each end of an instruction is seen, in its own duration; and looks at each.
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What was seen of 110 instructions with waits between them, in the usual duration of the instruction."""
 
-    110 instructions, each of a duration by its number that varies by so much of it, with waits between them.
+    begins_late: list[float]
+    ends_late: list[float]
+    looks: float
+    """For each."""
+
+
+def looked(
+    lasts: Callable[[int], float], varies: float, seed: int, *, waits: tuple[float, float], raise_in_s: float = math.inf
+) -> Seen:
+    """The number of each instruction says how long it `lasts` and a share `varies` by how much that varies.
+
+    `waits` are the least and the longest wait, in its duration.
     """
     chance, progress = random.Random(seed), Progress((0,), 0.0)
-    now, late, looks = 0.0, [], 0
+    progress.raise_in_s = raise_in_s
+    now, looks = 0.0, 0
 
     def see(event: MarkerEvent, passed_at_s: float) -> float:
         nonlocal now, looks
@@ -43,28 +57,49 @@ def looked(lasts: Callable[[int], float], varies: float, seed: int) -> tuple[lis
         progress.passed(MarkerEntry(1, 1, event, "F", 0, 0), 900, now)
         return now - passed_at_s
 
+    begins_late, ends_late = [], []
     for number in range(110):
         lasts_s = lasts(number)
-        begun_at_s = now + chance.uniform(0.0, 0.3) * lasts_s
-        see(MarkerEvent.BEGIN, begun_at_s)
-        late.append(see(MarkerEvent.END, begun_at_s + lasts_s * chance.gauss(1.0, varies)) / lasts_s)
-    return late, looks / len(late)
+        begun_at_s = now + chance.uniform(*waits) * lasts_s
+        begins_late.append(see(MarkerEvent.BEGIN, begun_at_s) / lasts_s)
+        ends_late.append(see(MarkerEvent.END, begun_at_s + lasts_s * chance.gauss(1.0, varies)) / lasts_s)
+    return Seen(begins_late, ends_late, looks / len(ends_late))
 
 
 @pytest.mark.parametrize("lasts_s", [0.01, 0.02, 0.1, 1.0])
 @pytest.mark.parametrize("varies", [0.002, 0.01, 0.03])
 def test_ends_are_seen_soon_with_few_looks(lasts_s: float, varies: float) -> None:
-    late, looks = looked(lambda _: lasts_s, varies, 1)
-    assert statistics.median(late[4:10]) < 0.02, "it is soon known"
-    assert statistics.median(late[10:]) < 0.01
-    assert statistics.quantiles(late[10:], n=20)[-1] < 0.04
-    assert looks < 10 + 40 * lasts_s
+    seen = looked(lambda _: lasts_s, varies, 1, waits=(0.0, 0.3))
+    assert statistics.median(seen.ends_late[4:10]) < 0.02, "it is soon known"
+    assert statistics.median(seen.ends_late[10:]) < 0.01
+    assert statistics.quantiles(seen.ends_late[10:], n=20)[-1] < 0.04
+    assert seen.looks < 10 + 10 * lasts_s
+
+
+@pytest.mark.parametrize("lasts_s", [0.02, 0.1, 0.5])
+@pytest.mark.parametrize("waits", [(0.29, 0.31), (2.9, 3.1)])
+def test_after_a_usual_wait_a_begin_that_a_raise_goes_by_is_seen_soon_with_few_looks(
+    lasts_s: float, waits: tuple[float, float]
+) -> None:
+    seen = looked(lambda _: lasts_s, 0.01, 1, waits=waits, raise_in_s=lasts_s)
+    assert statistics.median(seen.begins_late[10:]) < 0.05
+    assert statistics.quantiles(seen.begins_late[10:], n=20)[-1] < 0.09
+    assert seen.looks < 15 + 20 * lasts_s * waits[1]
+
+
+def test_the_further_off_a_raise_the_less_closely_its_begin_is_waited_for() -> None:
+    looks = [
+        looked(lambda _: 0.5, 0.01, 1, waits=(0.0, 0.4), raise_in_s=raise_in_s).looks
+        for raise_in_s in (0.05, 0.25, 0.5)
+    ]
+    assert looks == sorted(looks, reverse=True)
+    assert looks[-1] < 0.5 * looks[0]
 
 
 def test_an_instruction_that_becomes_much_shorter_is_soon_seen_to_end_in_time_again() -> None:
-    late, _ = looked(lambda number: 0.02 if number < 50 else 0.016, 0.002, 1)
-    assert max(late[50:60]) > 0.1
-    assert max(late[70:]) < 0.03
+    seen = looked(lambda number: 0.02 if number < 50 else 0.016, 0.002, 1, waits=(0.0, 0.3))
+    assert max(seen.ends_late[50:60]) > 0.1
+    assert max(seen.ends_late[70:]) < 0.03
 
 
 def ended(progress: Progress, lasts_s: float = 0.2) -> float:
