@@ -1,4 +1,5 @@
-"""The contract between operator and agents: EnergyPlan, EnergyProfile, JobPlan, and what nodes tell, as typed models.
+"""The contract between operator and agents: EnergyPlan, EnergyPolicy, EnergyProfile, JobPlan, and what nodes tell, as
+typed models.
 
 The YAML beside this package is generated from these models (`python -m joulepath_crds`); a test holds both equal.
 """
@@ -25,6 +26,15 @@ from joulepath_crds.energyplan import (
     Profiling,
     Setback,
     WithdrawnPlan,
+)
+from joulepath_crds.energypolicy import (
+    POLICY_NAME,
+    EnergyPolicySpec,
+    LeastClock,
+    MeasurementBudget,
+    Namespaces,
+    ProfilingBudget,
+    read_policy,
 )
 from joulepath_crds.energyprofile import (
     BlockingPower,
@@ -65,6 +75,10 @@ from joulepath_crds.nodereport import (
     MOST_INJECTIONS,
     MOST_OLD_PYTHONS,
     MOST_TARGETS,
+    POLICY_HEARD,
+    POLICY_PAUSED,
+    POLICY_PAUSING,
+    POLICY_UNHEARD,
     BlockReport,
     GpuReport,
     InjectionReport,
@@ -119,6 +133,11 @@ __all__ = [
     "MOST_OLD_PYTHONS",
     "MOST_TARGETS",
     "MOST_UNPACKED_BYTES",
+    "POLICY_HEARD",
+    "POLICY_NAME",
+    "POLICY_PAUSED",
+    "POLICY_PAUSING",
+    "POLICY_UNHEARD",
     "TAIL_LAGS",
     "VERSION",
     "Arm",
@@ -132,6 +151,7 @@ __all__ = [
     "EarlierRounds",
     "EnergyPlanSpec",
     "EnergyPlanStatus",
+    "EnergyPolicySpec",
     "EnergyProfileSpec",
     "Estimate",
     "FrontierPoint",
@@ -147,11 +167,14 @@ __all__ = [
     "JobReference",
     "JobReport",
     "KindProfile",
+    "LeastClock",
     "MeasuredSavings",
     "Measurement",
+    "MeasurementBudget",
     "Measurements",
     "MetricRow",
     "Mode",
+    "Namespaces",
     "NodeMeasurementStatus",
     "NodeReportStatus",
     "NodeStateStatus",
@@ -161,6 +184,7 @@ __all__ = [
     "PlanSummary",
     "ProfilePoint",
     "Profiling",
+    "ProfilingBudget",
     "Purpose",
     "RankMeasurements",
     "RankReport",
@@ -187,6 +211,7 @@ __all__ = [
     "measured_of",
     "meets",
     "next_boundary",
+    "read_policy",
     "report_interval_s",
     "state_of",
 ]

@@ -24,6 +24,10 @@ __all__ = [
     "MOST_INJECTIONS",
     "MOST_OLD_PYTHONS",
     "MOST_TARGETS",
+    "POLICY_HEARD",
+    "POLICY_PAUSED",
+    "POLICY_PAUSING",
+    "POLICY_UNHEARD",
     "BlockReport",
     "GpuReport",
     "InjectionReport",
@@ -55,6 +59,10 @@ INJECTOR_ABSENT: Final = "Absent"
 INJECTOR_READY: Final = "Ready"
 INJECTOR_UNHEARD: Final = "Unheard"
 INJECTOR_UNTOLD: Final = "Untold"
+POLICY_HEARD: Final = "Heard"
+POLICY_PAUSING: Final = "Pausing"
+POLICY_PAUSED: Final = "Paused"
+POLICY_UNHEARD: Final = "Unheard"
 
 
 def report_interval_s(world_size: int) -> float:
@@ -352,3 +360,6 @@ class NodeReportStatus(Contract):
         tuple[OldPythonReport, ...], Field(max_length=MOST_OLD_PYTHONS, json_schema_extra=list_by("podUID"))
     ] = ()
     """Pods, here or gone, in which a Python imports torch that is too old for the trainer."""
+    policy: Annotated[str, Field(max_length=64)] = ""
+    """Of the EnergyPolicy: Heard (it is held to, or there is none), Pausing, Paused (no rank runs a plan) or Unheard
+    (it can't be read yet, so that no plan begins); empty in a report of an older agent or CRD."""

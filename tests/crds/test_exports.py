@@ -7,16 +7,15 @@ import joulepath_crds
 EXPORTS = """
     ANNOTATION GROUP INJECTOR_ABSENT INJECTOR_READY INJECTOR_UNHEARD INJECTOR_UNTOLD INSTRUCTION_KINDS MARGIN
     MOST_BLOCKS MOST_INJECTIONS MOST_OLD_PYTHONS MOST_TARGETS
-    MOST_UNPACKED_BYTES TAIL_LAGS VERSION Arm ArmSummary BlockReport BlockingPower Blocks
-    Condition Contract Coordinates EarlierRounds EnergyPlanSpec EnergyPlanStatus EnergyProfileSpec Estimate
-    FrontierPoint GpuReport Granularity InjectionReport Instruction InstructionMeasurement InstructionTime JobPlanSpec
-    JOB_NAMES JOB_UID_LABEL JobKindName JobName JobReference JobReport KindProfile
-    MeasuredSavings Measurement Measurements MetricRow Mode NodeMeasurementStatus NodeReportStatus NodeStateStatus
-    OldPythonReport Origin Phase PlanSummary
-    ProfilePoint Profiling Purpose RankMeasurements
-    RankReport RankState Reuse Setback StagePlan StageProfile Sweep SwitchingLag
-    TargetLag Topology Transfer WaitMeasurement WithdrawnPlan
-    api_name arm_of content_hash controller facts_of joined learnt_from maker measured_of meets next_boundary
+    Arm ArmSummary BlockReport BlockingPower Blocks Condition Contract Coordinates EarlierRounds EnergyPlanSpec
+    EnergyPlanStatus EnergyPolicySpec EnergyProfileSpec Estimate FrontierPoint GpuReport Granularity InjectionReport
+    Instruction InstructionMeasurement InstructionTime JOB_NAMES JOB_UID_LABEL JobKindName JobName JobPlanSpec
+    JobReference JobReport KindProfile LeastClock MOST_UNPACKED_BYTES MeasuredSavings Measurement MeasurementBudget
+    Measurements MetricRow Mode Namespaces NodeMeasurementStatus NodeReportStatus NodeStateStatus OldPythonReport
+    Origin POLICY_HEARD POLICY_NAME POLICY_PAUSED POLICY_PAUSING POLICY_UNHEARD Phase PlanSummary ProfilePoint
+    Profiling ProfilingBudget Purpose RankMeasurements RankReport RankState Reuse Setback StagePlan StageProfile
+    Sweep SwitchingLag TAIL_LAGS TargetLag Topology Transfer VERSION WaitMeasurement WithdrawnPlan api_name arm_of
+    content_hash controller facts_of joined learnt_from maker measured_of meets next_boundary read_policy
     report_interval_s state_of
 """
 

@@ -37,6 +37,7 @@ Looks = Iterator[tuple[float, object]]
 
 def of_facts(report: NodeReportStatus) -> Looks:
     """What is so of the node."""
+    yield _SOON_S, report.policy  # who pauses all plans waits for it
     yield _SOON_S, [(gpu.uuid, gpu.refused, gpu.lag is None) for gpu in report.gpus]
     yield _INJECTION_S, (report.injector, report.injector_why, report.injection, report.old_pythons)
     yield _FACTS_S, (report.agent_version, report.gpus)

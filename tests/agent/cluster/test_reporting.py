@@ -81,6 +81,7 @@ def of_node(**fields: object) -> NodeReportStatus:
     ("looks", "change", "after_s"),
     [
         (of_facts, of_node(gpus=(GPU,)), 0.5),
+        (of_facts, of_node(policy="Paused"), 0.5),
         *((of_facts, of_node(**{name: value}), 5.0) for name, value in (
             ("injection", (MADE,)), ("injector", "Ready"), ("injector_why", "it refused"), ("old_pythons", (OLD,))
         )),
