@@ -194,7 +194,7 @@ def test_what_a_watch_tells_is_heard_while_it_lasts(server: Server) -> None:
         server.heard.set()
         assert list(events) == []
         watch.end()
-    asked = "/apis/plans?watch=true&allowWatchBookmarks=true&resourceVersion=7&timeoutSeconds=60"
+    asked = "/apis/plans?watch=true&resourceVersion=7&timeoutSeconds=60"
     assert server.asked[0][0] == asked
 
 
