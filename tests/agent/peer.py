@@ -23,7 +23,7 @@ from joulepath_crds import Instruction
 from joulepath_trainer.marking.cuda import Driver, StreamMarks
 from joulepath_trainer.memory import OwnPage
 from joulepath_trainer.wire.messages import Hello, InstructionSpan, IterationRecord, PipelinePlace, Reply
-from joulepath_trainer.wire.page import MARKER_OFFSET, PAGE_BYTES, MarkerEvent, PageWriter
+from joulepath_trainer.wire.page import MARKER_OFFSET, PAGE_BYTES, Ending, MarkerEvent, PageWriter
 from joulepath_trainer.wire.parts import parts_of
 from joulepath_trainer.wire.protocol import WireError
 from virtual_gpus import stream
@@ -41,6 +41,7 @@ DEFAULTS = {
     "tail_s": 0.0,
     "evaluates_every": 1 << 30,
     "evaluates_s": 0.0,
+    "marks": True,
     "children": 0,
     "gpu_uuid": None,
     "stall_at": -1,
@@ -165,6 +166,8 @@ def main() -> None:
         stream.synchronize()
         time.sleep(options["tail_s"])
         if iteration % options["evaluates_every"] == 0:
+            if options["marks"]:
+                marks.stamp(0, writer.announce(MarkerEvent.STEP_END, iteration, microbatch=Ending.PARTED))
             time.sleep(options["evaluates_s"])
         pending = (iteration, begin, end, stamps)
 
