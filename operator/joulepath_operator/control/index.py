@@ -257,11 +257,10 @@ class Index:
         return before | self._concerned(resource, key)
 
     def _whole(self, key: NamespacedName) -> _Report | None:
-        """All of a node. Older agents tell of ranks in the NodeReport; where one has come back, what a newer one has
-        told before is old."""
+        """All of a node. Older agents tell of ranks in the NodeReport: of that and a NodeState, what came last counts."""
         report: _Report | None = self._objects[NODE_REPORTS].get(key)
         state: _Report | None = self._objects[NODE_STATES].get(key)
-        if state is None or (report is not None and report.status.jobs):
+        if state is None or (report is not None and report.status.jobs and report.arrived_s > state.arrived_s):
             return report
         facts = NodeReportStatus() if report is None else report.status
         measured = self._objects[NODE_MEASUREMENTS].get(key, Measurements())
