@@ -257,7 +257,7 @@ class Index:
         return before | self._concerned(resource, key)
 
     def _whole(self, key: NamespacedName) -> _Report | None:
-        """All of a node. Older agents tell of ranks in the NodeReport: of that and a NodeState, what came last holds."""
+        """All of a node. Older agents tell of ranks in the NodeReport: of that and a NodeState the last one holds."""
         report: _Report | None = self._objects[NODE_REPORTS].get(key)
         state: _Report | None = self._objects[NODE_STATES].get(key)
         if state is None or (report is not None and report.status.jobs and report.arrived_s > state.arrived_s):
