@@ -1,4 +1,8 @@
-"""NodeReport: what one node's agent tells the operator. Written by that agent only, on change."""
+"""NodeReport and NodeState: what one node's agent tells the operator. Written by that agent only, on change.
+
+What is written often is apart, and small: the API server's work for an object grows with the number of its fields. So
+what ranks measure goes as one string, a NodeMeasurement. Older agents told all of it in the NodeReport.
+"""
 
 from __future__ import annotations
 
@@ -25,19 +29,23 @@ __all__ = [
     "POLICY_PAUSED",
     "POLICY_PAUSING",
     "POLICY_UNHEARD",
-    "REPORT_INTERVAL_S",
     "BlockReport",
     "GpuReport",
     "InjectionReport",
     "InstructionMeasurement",
     "InstructionTime",
+    "JobNow",
     "JobReport",
     "NodeReportStatus",
+    "NodeStateStatus",
     "OldPythonReport",
+    "RankMeasured",
+    "RankNow",
     "RankReport",
     "SwitchingLag",
     "TargetLag",
     "WaitMeasurement",
+    "report_interval_s",
 ]
 
 MOST_BLOCKS: Final = 256
@@ -58,8 +66,14 @@ POLICY_HEARD: Final = "Heard"
 POLICY_PAUSING: Final = "Pausing"
 POLICY_PAUSED: Final = "Paused"
 POLICY_UNHEARD: Final = "Unheard"
-REPORT_INTERVAL_S: Final = 30.0
-"""Longest time between two reports of a node where anything changes; what is waited for is reported at once."""
+
+
+def report_interval_s(world_size: int) -> float:
+    """Longest time between two reports of what ranks do where anything changes; what is waited for is told at once.
+
+    Half a minute, and up to a minute in a job of so many ranks that its nodes would write more than twice a second.
+    """
+    return min(60.0, max(30.0, world_size / 16))
 
 
 class TargetLag(Contract):
@@ -195,8 +209,8 @@ class BlockReport(Contract):
     """Mean joules of an iteration, from the energy counter of this rank's GPU."""
 
 
-class RankReport(Contract):
-    """A rank: one process with one GPU."""
+class RankNow(Contract):
+    """A rank, one process with one GPU, and what it does now."""
 
     rank: Annotated[int, Field(ge=0)]
     """Global rank."""
@@ -224,9 +238,6 @@ class RankReport(Contract):
     """The training frameworks in its process, with their versions."""
     lacks: Annotated[str, Field(max_length=1024)] = ""
     """What of them isn't as the trainer knows it, and what isn't seen therefore; empty where all is."""
-    order: Annotated[tuple[InstructionLabel, ...], Field(max_length=65536)] = ()
-    """Instructions of an iteration in the order in which they ran, F0 the forward of microbatch 0; 3:F0, with the
-    stage, where the rank runs several. Empty until one iteration is complete."""
     iteration: Annotated[int, Field(ge=0)] = 0
     """The iteration that it was at when this was written."""
     iteration_time_s: Annotated[float, Field(ge=0)] = 0.0
@@ -249,6 +260,14 @@ class RankReport(Contract):
     """Median seconds of an iteration at default clocks; 0 while unknown."""
     tail_s: Annotated[float, Field(ge=0)] = 0.0
     """Least seconds from the last instruction to the next iteration, at default clocks."""
+
+
+class RankMeasured(Contract):
+    """What was measured of a rank. It may be a thousand times as much as what the rank does now."""
+
+    order: Annotated[tuple[InstructionLabel, ...], Field(max_length=65536)] = ()
+    """Instructions of an iteration in the order in which they ran, F0 the forward of microbatch 0; 3:F0, with the
+    stage, where the rank runs several. Empty until one iteration is complete."""
     timeline: Annotated[tuple[InstructionTime, ...], Field(max_length=65536)] = ()
     """Median begin and end of each instruction, in seconds, at default clocks."""
     plan_timeline: Annotated[tuple[InstructionTime, ...], Field(max_length=65536)] = ()
@@ -261,8 +280,12 @@ class RankReport(Contract):
     """Blocks completed."""
 
 
-class JobReport(Contract):
-    """The ranks of one job on this node."""
+class RankReport(RankMeasured, RankNow):
+    """All of a rank."""
+
+
+class JobNow(Contract):
+    """The ranks of one job on a node, and what they do now."""
 
     job_uid: UID
     """UID of the job."""
@@ -274,6 +297,13 @@ class JobReport(Contract):
     """The attempt (elastic restart) of these ranks."""
     world_size: Annotated[int, Field(ge=1)]
     """Ranks of the whole job."""
+    ranks: Annotated[tuple[RankNow, ...], Field(max_length=256)]
+    """Ranks on this node."""
+
+
+class JobReport(JobNow):
+    """All of the ranks of one job on a node."""
+
     ranks: Annotated[tuple[RankReport, ...], Field(max_length=256)]
     """Ranks on this node."""
 
@@ -307,6 +337,13 @@ class OldPythonReport(Contract):
     """The oldest version that the trainer runs on."""
 
 
+class NodeStateStatus(Contract):
+    """What the ranks of a node do now."""
+
+    jobs: Annotated[tuple[JobNow, ...], Field(max_length=256)] = ()
+    """Jobs that have ranks on the node."""
+
+
 class NodeReportStatus(Contract):
     """All that the node's agent knows."""
 
@@ -315,7 +352,7 @@ class NodeReportStatus(Contract):
     gpus: Annotated[tuple[GpuReport, ...], Field(max_length=64, json_schema_extra=list_by("uuid"))] = ()
     """GPUs of the node."""
     jobs: Annotated[tuple[JobReport, ...], Field(max_length=256, json_schema_extra=list_by("jobUID", "attempt"))] = ()
-    """Jobs that have ranks on the node."""
+    """Jobs that have ranks on the node, as older agents tell them; newer ones write a NodeState."""
     injection: Annotated[
         tuple[InjectionReport, ...],
         Field(max_length=MOST_INJECTIONS, json_schema_extra=list_by("podUID", "container")),

@@ -46,9 +46,7 @@ def install(place: Place) -> Release:
     crds = [one for one in objects if one["kind"] == "CustomResourceDefinition"]
     _apply(place, [*crds, *pytorchjobs()])
     _apply(place, [one for one in objects if one["kind"] not in _NODES and one not in crds])
-    until(
-        "the CRDs", _ESTABLISHED_S, lambda: place.kubectl("get", "pytorchjobs,energyplans,jobplans,nodereports", "-A")
-    )
+    until("the CRDs", _ESTABLISHED_S, lambda: place.kubectl("get", "pytorchjobs,energyplans,jobplans,nodestates", "-A"))
     operator = next(one for one in objects if one["kind"] == "Deployment" and one["metadata"]["name"] == OPERATOR)
     container = operator["spec"]["template"]["spec"]["containers"][0]
     return Release(

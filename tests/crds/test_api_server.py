@@ -27,6 +27,7 @@ from joulepath_crds import (
     JobPlanSpec,
     JobReport,
     KindProfile,
+    NodeMeasurementStatus,
     NodeReportStatus,
     Phase,
     PlanSummary,
@@ -40,6 +41,8 @@ from joulepath_crds import (
     TargetLag,
     Topology,
     content_hash,
+    measured_of,
+    state_of,
 )
 from joulepath_crds.__main__ import documents
 from real_cluster import Cluster, CommandError
@@ -374,7 +377,7 @@ def test_a_policy_that_lets_no_namespace_in_is_taken_for_a_slip(api: Api) -> Non
         api.cluster.kubectl("create", "--dry-run=server", "-f", "-", stdin=text)
 
 
-def test_a_node_report_is_a_status_and_nothing_else(api: Api) -> None:
+def test_what_a_node_tells_is_a_status_and_nothing_else(api: Api) -> None:
     rank = RankReport(
         rank=0,
         pod="gpt3-master-0",
@@ -392,16 +395,15 @@ def test_a_node_report_is_a_status_and_nothing_else(api: Api) -> None:
         gpus=(gpu,),
         jobs=(JobReport(job_uid="0d3e", namespace="default", job="gpt3", world_size=8, ranks=(rank,)),),
     )
-    api.apply("NodeReport", "node0")
-    api.write_status("NodeReport", "node0", report.to_api())
-    stored = json.loads(api.kubectl("get", "NodeReport", "node0", "-o", "json"))
-    assert NodeReportStatus.from_api(stored["status"]) == report
-    assert api.kubectl("get", "NodeReport", "node0").splitlines()[1].split()[:4] == [
-        "node0",
-        "A100",
-        "gpt3",
-        "Observing",
-    ]
+    measured = NodeMeasurementStatus(packed=measured_of(report).packed())
+    told = {"NodeReport": report, "NodeState": state_of(report), "NodeMeasurement": measured}
+    for kind, status in told.items():
+        api.apply(kind, "node0")
+        api.write_status(kind, "node0", status.to_api())
+        stored = json.loads(api.kubectl("get", kind, "node0", "-o", "json"))
+        assert type(status).from_api(stored["status"]).to_api() == status.to_api()
+    assert api.kubectl("get", "NodeState", "node0").splitlines()[1].split()[:3] == ["node0", "gpt3", "Observing"]
+    assert api.kubectl("get", "NodeReport", "node0").splitlines()[1].split()[:2] == ["node0", "A100"]
 
 
 def test_explain_tells_a_newcomer_what_each_field_is(api: Api) -> None:

@@ -24,7 +24,7 @@ ELSEWHERE: Final = "elsewhere"
 """A node that nothing of the job runs on, nor anything else."""
 LATEST: Final = 2**31
 """An attempt of the year 2088."""
-REPORTS: Final = ("apis", GROUP, VERSION, "nodereports")
+REPORTS: Final = ("apis", GROUP, VERSION, "nodestates")
 
 
 @pytest.fixture
@@ -37,12 +37,12 @@ def thief(release: Product) -> Iterator[ApiServer]:
         token = release.kubectl("create", "token", f"{RELEASE}-agent", *bound).strip()
         yield api_server(release.cluster.kubeconfig, token)
     finally:
-        release.kubectl("delete", "node,nodereport", ELSEWHERE, "--ignore-not-found")
+        release.kubectl("delete", "node,nodestate", ELSEWHERE, "--ignore-not-found")
 
 
 def forged(release: Product) -> dict[str, Any]:
     """What node0 tells, as if its ranks were all of an attempt to come, and three times as slow."""
-    status: dict[str, Any] = json.loads(release.kubectl("get", "nodereport", "node0", "--output", "json"))["status"]
+    status: dict[str, Any] = json.loads(release.kubectl("get", "nodestate", "node0", "--output", "json"))["status"]
     for job in status["jobs"]:
         job |= {"attempt": LATEST, "worldSize": len(job["ranks"])}
         for rank in job["ranks"]:
@@ -60,11 +60,11 @@ def test_neither_the_report_of_a_node_nor_the_plan_of_a_job_there_can_be_changed
     status, told = {"status": forged(release)}, len(record.versions("jobplans"))
     with pytest.raises(OSError, match="an agent writes the report and the Lease of its own node"):
         thief.patch(status, *REPORTS, "node0", "status")
-    thief.create({"apiVersion": f"{GROUP}/{VERSION}", "kind": "NodeReport", "metadata": {"name": ELSEWHERE}}, *REPORTS)
+    thief.create({"apiVersion": f"{GROUP}/{VERSION}", "kind": "NodeState", "metadata": {"name": ELSEWHERE}}, *REPORTS)
     thief.patch(status, *REPORTS, ELSEWHERE, "status")
     wait_iterations(release, gpus, 12)
     assert record.ranks("uneven", node=ELSEWHERE), "it was told"
     since = [JobPlanSpec.from_api(one.body["spec"]) for one in record.versions("jobplans")[told:]]
     assert {one.attempt for one in since if one.job == "uneven"} <= {plan.attempt}
-    release.kubectl("delete", "nodereport", ELSEWHERE)
+    release.kubectl("delete", "nodestate", ELSEWHERE)
     in_force(release, record)

@@ -22,16 +22,18 @@ from joulepath_crds import (
     EnergyPlanStatus,
     InjectionReport,
     JobPlanSpec,
+    Measurements,
     NodeReportStatus,
     Phase,
     Purpose,
     RankReport,
+    joined,
 )
 from real_cluster import NotYetError, until
 
 __all__ = ["Recorder", "Told", "recorder"]
 
-_KINDS = ("energyplans", "jobplans", "nodereports", "energyprofiles")
+_KINDS = ("energyplans", "jobplans", "nodereports", "nodestates", "nodemeasurements", "energyprofiles")
 _WATCH_S = 30
 
 
@@ -75,13 +77,18 @@ class Recorder:
 
     def ranks(self, job: str, *, node: str | None = None, before: int | None = None) -> dict[int, RankReport]:
         """The ranks of a job as their nodes tell now, or as they told before a version."""
-        reports: dict[str, Told] = {}
-        for one in self.versions("nodereports", node):
-            if before is None or one.version < before:
-                reports[one.name] = one
+        states, measurements = (
+            {
+                one.name: one.body.get("status") or {}
+                for one in self.versions(kind, node)
+                if before is None or one.version < before
+            }
+            for kind in ("nodestates", "nodemeasurements")
+        )
         found: dict[int, RankReport] = {}
-        for one in reports.values():
-            for told in NodeReportStatus.from_api(one.body.get("status") or {}).jobs:
+        for name, state in states.items():
+            measured = Measurements.unpacked(measurements.get(name, {}).get("packed", ""))
+            for told in joined(NodeReportStatus(), NodeReportStatus.from_api(state).jobs, measured).jobs:
                 if told.job == job:
                     found |= {rank.rank: rank for rank in told.ranks}
         return found

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Self
 
-from joulepath_crds import REPORT_INTERVAL_S, GpuReport, RankReport, RankState, SwitchingLag, Topology
+from joulepath_crds import GpuReport, RankReport, RankState, SwitchingLag, Topology, report_interval_s
 from joulepath_operator.facts.lags import pooled
 from joulepath_operator.facts.observation import NodeJob
 from joulepath_operator.facts.refusals import Refusal
@@ -234,4 +234,5 @@ def _run_on(node: NodeJob) -> set[str]:
 
 def _longest_pause_s(node: NodeJob) -> float:
     """An agent reports what has changed, and an iteration changes it: twice the longer of interval and iteration."""
-    return 2 * max(REPORT_INTERVAL_S, *(rank.iteration_time_s for rank in node.report.ranks))
+    interval_s = report_interval_s(node.report.world_size)
+    return 2 * max(interval_s, *(rank.iteration_time_s for rank in node.report.ranks))

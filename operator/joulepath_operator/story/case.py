@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from joulepath_crds import EnergyPlanStatus, JobPlanSpec, Mode, Phase, RankReport, Topology, content_hash
+from joulepath_crds import EnergyPlanStatus, JobPlanSpec, Mode, Phase, RankReport, Topology, content_hash, learnt_from
 from joulepath_operator.facts.gang import Gang
 from joulepath_operator.facts.observation import Decision, Observation, StoredPlan, TrainingJob
 from joulepath_operator.figures.activation import activation
@@ -86,8 +86,11 @@ class ReadyCase(Case):
 
     @property
     def timed(self) -> bool:
-        """Whether the job's own time at default clocks is known, instruction by instruction."""
-        return self.gang.control_time_s > 0 and all(map(is_told, self.gang.ranks))
+        """Whether the job's own time at default clocks is known, and instruction by instruction where that is told."""
+        learnt = set(learnt_from(self.topology.data_parallel, self.topology.tensor_parallel))
+        return self.gang.control_time_s > 0 and all(
+            is_told(rank) for rank in self.gang.ranks if (rank.coordinates.data, rank.coordinates.tensor) in learnt
+        )
 
     def wait_for_timing(self) -> Decision:
         message = "Waiting until every rank has timed a few iterations at default clocks."
