@@ -91,6 +91,8 @@ class Index:
         self._known: dict[Resource, dict[NamespacedName, _Known]] = {resource: {} for resource in WATCHED}
         self._shared = lru_cache(_ORDERS)(lambda order: order)
         self._writing = RLock()
+        self.heard: set[Resource] = set()
+        """Of what a watch has told something."""
 
     def put(self, resource: Resource, body: Mapping[str, Any], *, lives: bool = False) -> set[NamespacedName]:
         """Takes in an object as it is now; the EnergyPlans that it concerns, now or before.
