@@ -24,6 +24,7 @@ from joulepath_crds import (
     Coordinates,
     EnergyPlanSpec,
     EnergyPlanStatus,
+    EnergyPolicySpec,
     GpuReport,
     InstructionMeasurement,
     InstructionTime,
@@ -121,6 +122,9 @@ class World:
     def __init__(self, spec: EnergyPlanSpec | None = None, *, slow: float = 1.0) -> None:
         self.spec = spec or EnergyPlanSpec.from_api({"job": {"name": "gpt3"}})
         self.generation = 1
+        self.policy = EnergyPolicySpec()
+        self.labels: dict[str, str] = {}
+        """Of the namespace."""
         self.job: TrainingJob | None = TrainingJob("uid-one-0000", "gpt3", "plan", None)
         self.status = EnergyPlanStatus()
         self.plans: dict[str, StoredPlan] = {}
@@ -142,6 +146,7 @@ class World:
         self.driver = "580.65.06"
         self.power_cap_w: float | None = 400.0
         self.refusal: dict[int, str] = {}
+        self.reasons: dict[int, str] = {}
         self.unstaged: set[int] = set()
         self.pods: tuple[Absence | None, ...] = ()
         """One for each pod: why it has no trainer."""
@@ -231,6 +236,8 @@ class World:
             nodes=self.nodes() if self.job else (),
             plans=tuple(self.plans.values()),
             profiles=tuple(self.profiles.values()),
+            policy=self.policy,
+            namespace_labels=self.labels,
             way=self.way,
             pods=tuple(Pod(f"gpt3-worker-{one}", f"node-{one}", None, lack) for one, lack in enumerate(self.pods)),
             denied=self.denied,
@@ -292,7 +299,7 @@ class World:
 
     def _rank(self, rank: int) -> RankReport:
         plan = self.plan
-        usable = plan is not None and plan.attempt == self.attempt
+        usable = plan is not None and plan.attempt == self.attempt and not self.policy.paused
         arm = arm_of(plan, self.iteration)[0] if plan is not None and usable else Arm.DEFAULT
         period = self.simulated(None).iteration_time_s * self.slow
         refusal = self.refusal.get(rank)
@@ -311,7 +318,7 @@ class World:
             iteration=self.iteration,
             iteration_time_s=period,
             state=RankState.REFUSED if refusal else RankState.OBSERVING,
-            reason=refusal or "",
+            reason=refusal or self.reasons.get(rank, ""),
             staged_hash=plan.hash if plan is not None and staged else None,
             staged_at_iteration=self._staged[plan.hash] if plan is not None and staged else None,
             applied_hash=plan.hash if plan is not None and arm is not Arm.DEFAULT and not refusal else None,

@@ -76,6 +76,7 @@ def begin(case: ReadyCase, inputs: str = _FIRST, lost: Sweep | None = None) -> D
             f"{LEAST_CLOCKS} are needed to choose from. Check supportedClocksMHz in kubectl get nodereports -o yaml, "
             "and spec.profiling.maxSlowdownPercent, which bounds how low clocks may be."
         )
+        message += f" {case.bounds}" if case.bounds else ""
         return case.refuse(Refusal.TOO_FEW_CLOCKS, message, condition="Profiled")
     sweep = make_sweep(clocks, profiling.iterations_per_clock, case.job.uid, again=inputs == _AGAIN)
     if lost is not None:
@@ -126,6 +127,8 @@ def _on_loss(case: ReadyCase, plan: StoredPlan, sweep: Sweep, fewest: int) -> De
         f"none at default clocks); at least {LEAST_CLOCKS} are needed. Iterations are too short for the energy "
         "counter, or agents were started anew meanwhile: raise spec.profiling.iterationsPerClock, which begins anew."
     )
+    if said := next((rank for rank in case.gang.ranks if rank.reason), None):
+        message += f" The agent of rank {said.rank} (pod {said.pod}) says: {said.reason}."
     if most_j is None:
         return setbacks.on_setback(case, Refusal.SWEEP_INCOMPLETE, message)
     message += f" No further one is made within spec.profiling.maxEnergyJoules, {most_j:g}."
