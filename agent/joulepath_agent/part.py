@@ -21,7 +21,7 @@ def part_of(plan: JobPlanSpec, stages: Collection[int]) -> Plan:
         attempt=plan.attempt,
         activate_at=plan.activate_at,
         sparse_from=plan.sparse_from,
-        sweep=None if sweep is None else Sweep(sweep.clocks_mhz, sweep.iterations_per_block),
+        sweep=None if sweep is None else Sweep(sweep.clocks_mhz, sweep.iterations_per_block, sweep.to_and_fro_mhz),
         blocks=None if blocks is None else Blocks(blocks.iterations, blocks.pairs, blocks.every),
         stages=tuple(StagePlan(one.stage, one.order, one.clocks_mhz, one.durations_s) for one in own),
         control_iteration_time_s=plan.control_iteration_time_s,

@@ -6,8 +6,10 @@ Standard library only. It fails open: whatever goes wrong here, training goes on
 pod imports this package at its start: they are imported by whoever asks for them, and nothing else is.
 """
 
-TYPE_CHECKING = False
+TYPE_CHECKING: "Final" = False
 if TYPE_CHECKING:
+    from typing import Final
+
     from joulepath_trainer.loop import describe, instruction, iteration
 
 __all__ = ["describe", "instruction", "iteration"]

@@ -34,6 +34,7 @@ from joulepath_crds.energyprofile import (
     ProfilePoint,
     Reuse,
     StageProfile,
+    SwitchingCost,
     Transfer,
 )
 from joulepath_crds.jobplan import (
@@ -82,6 +83,7 @@ from joulepath_rules import (
     RankState,
     arm_of,
     controller,
+    held_clock_mhz,
     maker,
     meets,
     next_boundary,
@@ -154,6 +156,7 @@ __all__ = [
     "StagePlan",
     "StageProfile",
     "Sweep",
+    "SwitchingCost",
     "SwitchingLag",
     "TargetLag",
     "Topology",
@@ -164,6 +167,7 @@ __all__ = [
     "arm_of",
     "content_hash",
     "controller",
+    "held_clock_mhz",
     "maker",
     "meets",
     "next_boundary",

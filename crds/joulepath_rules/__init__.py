@@ -13,7 +13,7 @@ packages: the process that sets clocks imports it.
 from __future__ import annotations
 
 from joulepath_rules.applied import Applied
-from joulepath_rules.arms import Arm, Timetable, arm_of, next_boundary
+from joulepath_rules.arms import Arm, SweptBlocks, Timetable, arm_of, clock_in_turn, held_clock_mhz, next_boundary
 from joulepath_rules.digest import sha256
 from joulepath_rules.instructions import INSTRUCTION_KINDS, PAIR, PAIR_KIND, Instruction
 from joulepath_rules.jobs import JOB_LABELS, JOB_NAMES, JobKindName, JobName, by_labels, controller, maker
@@ -39,10 +39,13 @@ __all__ = [
     "RankState",
     "StagePlan",
     "Sweep",
+    "SweptBlocks",
     "Timetable",
     "arm_of",
     "by_labels",
+    "clock_in_turn",
     "controller",
+    "held_clock_mhz",
     "lexical",
     "maker",
     "meets",

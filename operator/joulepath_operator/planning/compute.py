@@ -9,11 +9,13 @@ plan picks the lucky ones, and would promise more than it keeps. Where too littl
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 import joulepath_planner as planner
 from joulepath_bridge.lags import lags_or_assumed
 from joulepath_bridge.stages import stage_plans
+from joulepath_bridge.switching import pause_of
 from joulepath_crds import Granularity
 from joulepath_operator.facts.refusals import Refusal
 from joulepath_operator.facts.request import PlanRefusal, PlanRequest, PlanResult
@@ -47,13 +49,17 @@ def compute(request: PlanRequest) -> PlanResult | PlanRefusal:
             granularity = Granularity.KIND
         elif granularity is Granularity.AUTO and request.lag is None:
             granularity = Granularity.PHASE
+        cost, lags = request.profile.switching, lags_or_assumed(request.lag, default_mhz)
+        switch = None if cost is None or alone else pause_of(cost, model.pipeline)
+        if switch is not None:
+            lags = replace(lags, pause_s=switch.planned_s)
 
         def made(on: planner.Pipeline, reserve: float) -> planner.Plan:
             return planner.plan(
                 on,
                 slowdown=request.max_slowdown,
                 granularity=granularity.value,
-                lags=lags_or_assumed(request.lag, default_mhz),
+                lags=lags,
                 default_clock_mhz=default_mhz,
                 reserve=reserve,
             )
@@ -84,4 +90,6 @@ def compute(request: PlanRequest) -> PlanResult | PlanRefusal:
         plan_time_s=plan.iteration_time_s * request.control_time_s / plan.t_min_s,
         remarks=model.remarks,
         delays=request.delays,
+        switch_s=None if switch is None else switch.planned_s,
+        switch_half_s=None if switch is None else switch.half_s,
     )
