@@ -13,8 +13,8 @@ EXPORTS = """
     JOB_NAMES JOB_UID_LABEL JobKindName JobName JobReference JobReport KindProfile
     MeasuredSavings Measurement MetricRow Mode NodeReportStatus
     OldPythonReport Origin Phase PlanSummary
-    ProfilePoint Profiling Purpose RankReport RankState Reuse Setback StagePlan StageProfile Sweep SwitchingCost SwitchingLag
-    TargetLag Topology Transfer WaitMeasurement WithdrawnPlan
+    ProfilePoint Profiling Purpose RankReport RankState Reuse Setback StagePlan StageProfile Sweep SwitchingCost
+    SwitchingLag TargetLag Topology Transfer WaitMeasurement WithdrawnPlan
     api_name arm_of content_hash controller held_clock_mhz maker meets next_boundary
 """
 
