@@ -10,6 +10,7 @@ Times are CPU times of the training thread, so other load on the machine matters
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
@@ -40,7 +41,9 @@ def start_agent(path: Path) -> None:
             os.write(tell, b"x")
             os.read(alive, 1)
         os._exit(0)
-    os.read(ready, 1)
+    os.close(tell)
+    if not os.read(ready, 1):
+        raise RuntimeError("the agent's double has ended before it listened")
 
 
 def train(folder: Path) -> dict[str, float]:
@@ -112,7 +115,7 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         environment = {**os.environ, "LD_LIBRARY_PATH": str(library_dir())}
-        answer = subprocess.check_output([sys.executable, __file__, folder], env=environment)
+        answer = subprocess.check_output([sys.executable, __file__, "--train", folder], env=environment)
     step_s = json.loads(answer)
     bare = step_s.pop("unhooked")
     pythonpath = str(ROOT / "agent/joulepath_trainer/bootstrap")
@@ -137,7 +140,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 1:
-        train(Path(sys.argv[1]))
-    else:
-        main()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--train", type=Path, help=argparse.SUPPRESS)
+    folder: Path | None = parser.parse_args().train
+    main() if folder is None else train(folder)

@@ -6,6 +6,8 @@ ones itself, for ranks at that socket, and ends them when it ends.
     python local_agent.py --state-dir D [--pod UID=GPU,GPU ...] [--socket S]
     > {"plans": [JobPlan spec, ...]}          every plan there is, for job-uid's of namespace "default"
     > {"plans": [...], "of": [UID, ...]}      of these jobs only
+    > {"policy": EnergyPolicy spec}           what it is now; plans that are told are news of it, too
+    > {"plans": [...], "unheard": true}       without news of the policy
     > {"report": true}                        answered with one line: the NodeReport's status
     > {"counts": true}                        answered with lease ends, refusals and orders by GPU, a moment later
     > {"shared": [GPU, ...]}                  GPUs that are given to a second pod as well, all of them
@@ -35,7 +37,7 @@ from joulepath_clocks.gpus.nvml import Nvml
 from joulepath_clocks.peers.budget import BUDGET
 from joulepath_clocks.peers.peer import JobPod
 from joulepath_clocks.peers.refusal import PeerRefusedError
-from joulepath_crds import JobPlanSpec
+from joulepath_crds import EnergyPolicySpec, JobPlanSpec
 
 __all__ = ["main"]
 
@@ -88,6 +90,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     if options.socket is not None:
         start_clocks(options.socket, options.state_dir)
+    policy = EnergyPolicySpec()
     agent.start()
     registry = CollectorRegistry()
     registry.register(AgentCollector(agent, "node-a", written.dropped_lines))
@@ -100,6 +103,11 @@ def main() -> None:
             specs = [JobPlanSpec.from_api(body) for body in command["plans"]]
             jobs = [("default", uid) for uid in command["of"]] if "of" in command else None
             agent.set_plans({("default", spec.job_uid): spec for spec in specs}, jobs)
+            if not command.get("unheard"):
+                agent.set_policy(policy)
+        if "policy" in command:
+            policy = EnergyPolicySpec.from_api(command["policy"])
+            agent.set_policy(policy)
         if "shared" in command:
             pods.shared = frozenset(command["shared"])
         if "report" in command:

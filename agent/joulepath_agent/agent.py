@@ -26,6 +26,7 @@ from joulepath_agent.injection.registry import Registry
 from joulepath_agent.part import part_of
 from joulepath_agent.peers.devices import NodeGpu
 from joulepath_agent.peers.locate import Locate
+from joulepath_agent.policy import under
 from joulepath_agent.rank import Rank
 from joulepath_clocks.channel.words import (
     MOST_BYTES,
@@ -57,6 +58,11 @@ from joulepath_clocks.peers.refusal import PeerRefusedError
 from joulepath_clocks.ranks.reason import Obstacle, Reason
 from joulepath_crds import (
     MOST_OLD_PYTHONS,
+    POLICY_HEARD,
+    POLICY_PAUSED,
+    POLICY_PAUSING,
+    POLICY_UNHEARD,
+    EnergyPolicySpec,
     GpuReport,
     JobPlanSpec,
     JobReport,
@@ -121,8 +127,10 @@ class Agent:
         self._said: dict[int, tuple[Play | None, Told]] = {}
         """What each rank's clocks were last told."""
         self._saying = threading.Lock()
-        self._heard_at_s = -math.inf
-        """When there was news of plans last."""
+        self._policy: EnergyPolicySpec | None = None
+        """None until it has heard of one, or that there is none: no plan is told before."""
+        self._heard_at_s = self._policy_at_s = -math.inf
+        """When there was news of plans last, and of the policy."""
         self._driver, self._told_record = "", ""
         self._stopping = threading.Event()
         self._pool = ThreadPoolExecutor(4, thread_name_prefix="locate")
@@ -198,15 +206,32 @@ class Agent:
         """Nobody asks for plans any more: ranks that come are told none until there is news."""
         self._plans = None
 
+    def set_policy(self, policy: EnergyPolicySpec) -> None:
+        """The cluster's policy as it is now; an empty one where there is none."""
+        self._policy, before = policy, self._policy
+        self._policy_at_s = time.monotonic()
+        if policy != before:
+            if policy.paused or (before is not None and before.paused):
+                log.info("%s", policy.why_paused if policy.paused else "the EnergyPolicy's pause is over")
+            for rank in self.ranks:
+                self._say_plan(rank)
+        self._greet()
+
     def _say_plan(self, rank: Rank) -> None:
         with self._saying:
-            if (heard := self._plans) is None or rank.number not in self._said:
+            if (policy := self._policy) is None or rank.number not in self._said:
                 return
-            plans, jobs = heard
-            if jobs is not None and rank.pod.job_key not in jobs:
+            plans, jobs = self._plans or ({}, ())
+            plan: JobPlanSpec | Reason | None
+            if jobs is None or rank.pod.job_key in jobs:
+                plan = plans.get(rank.pod.job_key)
+            elif policy.paused:  # it may play one that an agent before this one has heard of
+                plan = Reason(Obstacle.PAUSED, policy.why_paused)
+            else:
                 return
             said, told = self._said[rank.number]
-            play = _play(rank, plans.get(rank.pod.job_key))
+            gpu = self.gpus.get(rank.gpu_uuid)
+            play = _play(rank, plan, policy, "" if gpu is None else gpu.model)
             if play != said and self._channel.say(play):
                 self._said[rank.number] = play, told
 
@@ -222,9 +247,10 @@ class Agent:
     # the clocks
 
     def _greet(self) -> None:
-        """Plans that are told again are no news: how old the last was, the clocks are told before them."""
+        """Plans that are told again are no news: how old the last was, the clocks are told before them. Who can't hear
+        the policy any more doesn't know whether it lets them go on."""
         if self._plans is not None:
-            self._channel.say(Heard(self._heard_at_s))
+            self._channel.say(Heard(min(self._heard_at_s, self._policy_at_s)))
 
     def _hear(self, word: ClocksWord) -> None:
         match word:
@@ -350,6 +376,16 @@ class Agent:
 
     # telling
 
+    @property
+    def _policy_word(self) -> str:
+        """Paused is said once the clocks have told so of every rank."""
+        if self._policy is None:
+            return POLICY_UNHEARD
+        if not self._policy.paused:
+            return POLICY_HEARD
+        rests = self.connected and all(rank.news.applied_hash is None for rank in self.ranks)
+        return POLICY_PAUSED if rests else POLICY_PAUSING
+
     def report(self) -> NodeReportStatus:
         """All that the agent knows."""
         jobs: dict[JobKey, list[tuple[Rank, RankReport]]] = {}
@@ -368,15 +404,20 @@ class Agent:
             injector=injector,
             injector_why=injector_why,
             old_pythons=tuple(OldPythonReport(**asdict(python)) for python in self.pythons.values()),
+            policy=self._policy_word,
         )
 
 
-def _play(rank: Rank, plan: JobPlanSpec | Reason | None) -> Play:
+def _play(rank: Rank, plan: JobPlanSpec | Reason | None, policy: EnergyPolicySpec, gpu_model: str) -> Play:
     if plan is None:
         return Play(rank.number, None)
-    if isinstance(plan, Reason):
-        return Play(rank.number, None, plan.code, plan.message)
-    play = Play(rank.number, part_of(plan, rank.hello.pipeline.stages))
+    if isinstance(plan, JobPlanSpec):
+        part = under(policy, rank.pod.namespace, gpu_model, part_of(plan, rank.hello.pipeline.stages))
+    else:
+        part = plan
+    if isinstance(part, Reason):
+        return Play(rank.number, None, part.code, part.message)
+    play = Play(rank.number, part)
     if (size := len(encode(play))) <= MOST_BYTES:
         return play
     what = f"this rank's part of the plan has {size} bytes, up to {MOST_BYTES} are taken"

@@ -1,4 +1,5 @@
-"""The contract between operator and agents: EnergyPlan, EnergyProfile, JobPlan and NodeReport as typed models.
+"""The contract between operator and agents: EnergyPlan, EnergyPolicy, EnergyProfile, JobPlan and NodeReport as typed
+models.
 
 The YAML beside this package is generated from these models (`python -m joulepath_crds`); a test holds both equal.
 """
@@ -25,6 +26,15 @@ from joulepath_crds.energyplan import (
     Profiling,
     Setback,
     WithdrawnPlan,
+)
+from joulepath_crds.energypolicy import (
+    POLICY_NAME,
+    EnergyPolicySpec,
+    LeastClock,
+    MeasurementBudget,
+    Namespaces,
+    ProfilingBudget,
+    read_policy,
 )
 from joulepath_crds.energyprofile import (
     BlockingPower,
@@ -55,6 +65,10 @@ from joulepath_crds.nodereport import (
     MOST_INJECTIONS,
     MOST_OLD_PYTHONS,
     MOST_TARGETS,
+    POLICY_HEARD,
+    POLICY_PAUSED,
+    POLICY_PAUSING,
+    POLICY_UNHEARD,
     REPORT_INTERVAL_S,
     BlockReport,
     GpuReport,
@@ -108,6 +122,11 @@ __all__ = [
     "MOST_INJECTIONS",
     "MOST_OLD_PYTHONS",
     "MOST_TARGETS",
+    "POLICY_HEARD",
+    "POLICY_NAME",
+    "POLICY_PAUSED",
+    "POLICY_PAUSING",
+    "POLICY_UNHEARD",
     "REPORT_INTERVAL_S",
     "TAIL_LAGS",
     "VERSION",
@@ -122,6 +141,7 @@ __all__ = [
     "EarlierRounds",
     "EnergyPlanSpec",
     "EnergyPlanStatus",
+    "EnergyPolicySpec",
     "EnergyProfileSpec",
     "Estimate",
     "FrontierPoint",
@@ -137,10 +157,13 @@ __all__ = [
     "JobReference",
     "JobReport",
     "KindProfile",
+    "LeastClock",
     "MeasuredSavings",
     "Measurement",
+    "MeasurementBudget",
     "MetricRow",
     "Mode",
+    "Namespaces",
     "NodeReportStatus",
     "OldPythonReport",
     "Origin",
@@ -148,6 +171,7 @@ __all__ = [
     "PlanSummary",
     "ProfilePoint",
     "Profiling",
+    "ProfilingBudget",
     "Purpose",
     "RankReport",
     "RankState",
@@ -171,4 +195,5 @@ __all__ = [
     "maker",
     "meets",
     "next_boundary",
+    "read_policy",
 ]

@@ -1,4 +1,4 @@
-"""The four kinds of joulepath.dev: their names, and what `kubectl get` shows of them."""
+"""The five kinds of joulepath.dev: their names, and what `kubectl get` shows of them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from joulepath_crds.contract import GROUP, VERSION, Contract, rule
 from joulepath_crds.energyplan import EnergyPlanSpec, EnergyPlanStatus, Phase
+from joulepath_crds.energypolicy import POLICY_NAME, EnergyPolicySpec
 from joulepath_crds.energyprofile import EnergyProfileSpec
 from joulepath_crds.jobplan import JobPlanSpec
 from joulepath_crds.nodereport import NodeReportStatus
@@ -54,7 +55,8 @@ class ApiKind:
     @property
     def plural(self) -> str:
         """The name in URLs: `energyplans`."""
-        return f"{self.name.lower()}s"
+        name = self.name.lower()
+        return f"{name.removesuffix('y')}ies" if name.endswith("y") else f"{name}s"
 
 
 AGE: Final = PrinterColumn("Age", ".metadata.creationTimestamp", "Time since it was made.", "date")
@@ -93,6 +95,26 @@ KINDS: Final = (
             PrinterColumn("Mode", ".spec.mode", "Enforce or Observe.", wide=True),
             PrinterColumn("Granularity", ".status.plan.granularity", "How often the clock may change.", wide=True),
             PrinterColumn("Message", ".status.message", "What is going on, or what to do.", wide=True),
+        ),
+    ),
+    ApiKind(
+        name="EnergyPolicy",
+        short="epol",
+        description="An EnergyPolicy is the word of whoever administers the cluster: it pauses all plans, and bounds "
+        "what EnergyPlans may ask for. There is one, named default; without it nothing is restricted.",
+        spec=EnergyPolicySpec,
+        namespaced=False,
+        rules=(
+            rule(
+                f"self.metadata.name == '{POLICY_NAME}'",
+                f"one EnergyPolicy holds for the cluster, and its name is {POLICY_NAME}: set metadata.name to that",
+            ),
+        ),
+        columns=(
+            PrinterColumn("Paused", ".spec.paused", "Whether all GPUs run default clocks.", "boolean"),
+            PrinterColumn("Reason", ".spec.pauseReason", "Why it is paused."),
+            PrinterColumn("Slowdown", ".spec.maxSlowdownPercent", "Percent that any plan may ask for.", "number"),
+            AGE,
         ),
     ),
     ApiKind(
@@ -144,6 +166,7 @@ KINDS: Final = (
             PrinterColumn("Jobs", ".status.jobs[*].job", "The first job that has ranks here."),
             PrinterColumn("State", ".status.jobs[*].ranks[*].state", "What the agent does for the first rank."),
             PrinterColumn("Agent", ".status.agentVersion", "Version of the agent."),
+            PrinterColumn("Policy", ".status.policy", "What of the EnergyPolicy is heard there, and whether it rests."),
             AGE,
             PrinterColumn(
                 "Reason", ".status.jobs[*].ranks[*].reason", "Why its clocks are the default ones.", wide=True

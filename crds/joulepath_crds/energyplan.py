@@ -305,6 +305,8 @@ class EnergyPlanStatus(Contract):
     """The metadata.generation that this status speaks of."""
     job_uid: UID | None = None
     """UID of the job that this status speaks of."""
+    policy: Text | None = None
+    """What the cluster's EnergyPolicy leaves of what is asked for, where that is less."""
     topology: Topology | None = None
     """The pipeline as the running ranks report it."""
     profile: Name | None = None

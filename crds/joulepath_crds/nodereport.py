@@ -20,6 +20,10 @@ __all__ = [
     "MOST_INJECTIONS",
     "MOST_OLD_PYTHONS",
     "MOST_TARGETS",
+    "POLICY_HEARD",
+    "POLICY_PAUSED",
+    "POLICY_PAUSING",
+    "POLICY_UNHEARD",
     "REPORT_INTERVAL_S",
     "BlockReport",
     "GpuReport",
@@ -47,6 +51,10 @@ INJECTOR_ABSENT: Final = "Absent"
 INJECTOR_READY: Final = "Ready"
 INJECTOR_UNHEARD: Final = "Unheard"
 INJECTOR_UNTOLD: Final = "Untold"
+POLICY_HEARD: Final = "Heard"
+POLICY_PAUSING: Final = "Pausing"
+POLICY_PAUSED: Final = "Paused"
+POLICY_UNHEARD: Final = "Unheard"
 REPORT_INTERVAL_S: Final = 30.0
 """Longest time between two reports of a node where anything changes; what is waited for is reported at once."""
 
@@ -315,3 +323,6 @@ class NodeReportStatus(Contract):
         tuple[OldPythonReport, ...], Field(max_length=MOST_OLD_PYTHONS, json_schema_extra=list_by("podUID"))
     ] = ()
     """Pods, here or gone, in which a Python imports torch that is too old for the trainer."""
+    policy: Annotated[str, Field(max_length=64)] = ""
+    """Of the EnergyPolicy: Heard (it is held to, or there is none), Pausing, Paused (no rank runs a plan) or Unheard
+    (it can't be read yet, so that no plan begins); empty in a report of an older agent or CRD."""

@@ -35,10 +35,10 @@ def _node(source: Schema, definitions: dict[str, Schema]) -> Schema:
         # What is said of the field goes before what is said of its type.
         node = {**definitions[reference.rpartition("/")[2]], **node}
         return _node(node, definitions)
-    if node.get("default") in (None, "", [], ()):
-        node.pop("default", None)
-    elif isinstance(node["default"], dict):
+    if isinstance(node.get("default"), dict):
         node["default"] = {key: value for key, value in node["default"].items() if value is not None}
+    if node.get("default") in (None, "", [], (), {}):
+        node.pop("default", None)
     if "description" in node:
         node["description"] = " ".join(node["description"].split()) + _default_in_words(node)
     integer = node.get("type") == "integer"

@@ -15,6 +15,7 @@ from joulepath_clocks.ranks.reason import Reason
 from joulepath_crds import (
     INJECTOR_READY,
     Coordinates,
+    EnergyPolicySpec,
     GpuReport,
     InjectionReport,
     JobPlanSpec,
@@ -85,6 +86,9 @@ class Node:
 
     def forget_plans(self) -> None:
         """Nothing: its job's plan is asked for as soon as that has begun, and ever after."""
+
+    def set_policy(self, policy: EnergyPolicySpec) -> None:
+        """Nothing: none is made here."""
 
     def begin(self, iteration: int) -> None:
         """An iteration of its job begins."""

@@ -7,6 +7,7 @@ from argparse import ArgumentParser
 from collections.abc import Sequence
 from importlib import import_module
 from importlib.metadata import version
+from pathlib import Path
 from typing import Final, NoReturn
 
 from joulepath_planner import PlannerError
@@ -23,6 +24,8 @@ _COMMANDS: Final = {
     "stragglers": "which iteration time for each pipeline of a data-parallel job",
     "profile": "EnergyProfiles of published profiles, and the other way round",
     "preflight": "what a cluster lacks for Joulepath, with the remedy",
+    "pause": "puts all GPUs of a cluster at default clocks, now, and says which nodes have heard of it",
+    "resume": "lets the plans of a cluster be carried out again",
 }
 """By the modules of `commands`. Only the one that is asked for is loaded: not all can be in the operator's image."""
 
@@ -41,13 +44,13 @@ def run(argv: Sequence[str]) -> int:
         SystemExit: As argparse does.
         ModuleNotFoundError: A package that the command needs is missing.
     """
-    parser = _Parser(prog="joulepath", description="Plans clocks for pipeline-parallel training.")
+    parser = _Parser(prog=_called(), description="Plans clocks for pipeline-parallel training.")
     parser.add_argument("--version", action="version", version=f"joulepath {version('joulepath')}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
     first = [one for one in argv if not one.startswith("-")][:1]
     asked = {one: import_module(f"joulepath_cli.commands.{one}") for one in first if one in _COMMANDS}
     for name, what in _COMMANDS.items():
-        command = commands.add_parser(name, help=what, description=f"Shows {what}.")
+        command = commands.add_parser(name, help=what, description=f"{what[0].upper()}{what[1:]}.")
         if name in asked:
             asked[name].add_arguments(command)
     options = parser.parse_args(argv)
@@ -63,8 +66,13 @@ def run(argv: Sequence[str]) -> int:
     return status or 0
 
 
+def _called() -> str:
+    """What it was called by: `kubectl energy pause` runs `kubectl-energy pause`."""
+    return "kubectl energy" if Path(sys.argv[0]).stem == "kubectl-energy" else "joulepath"
+
+
 def _refuse(message: str) -> int:
-    print(f"joulepath: {_sentence(message)}", file=sys.stderr)
+    print(f"{_called()}: {_sentence(message)}", file=sys.stderr)
     return 2
 
 

@@ -142,6 +142,10 @@ class LocalAgent(Process):
         """Says which plans there are."""
         self.say({"plans": list(plans)})
 
+    def policy(self, **spec: Any) -> None:
+        """Says what the EnergyPolicy is."""
+        self.say({"policy": spec})
+
     def report(self) -> NodeReportStatus:
         """What it reports."""
         self.say({"report": True})

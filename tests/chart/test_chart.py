@@ -94,6 +94,7 @@ def test_install_puts_the_definitions_first_and_keeps_them(objects: list[Object]
     definitions = [one for one in objects if one["kind"] == "CustomResourceDefinition"]
     assert {one["spec"]["names"]["kind"] for one in definitions} == {
         "EnergyPlan",
+        "EnergyPolicy",
         "EnergyProfile",
         "JobPlan",
         "NodeReport",

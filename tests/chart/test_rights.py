@@ -104,7 +104,10 @@ def release(cluster: Cluster) -> Iterator[Release]:
         ("operator", "delete", "joulepath.dev/jobplans"),
         ("operator", "create", "/events"),
         ("operator", "list", "/events"),
+        ("operator", "watch", "joulepath.dev/energypolicies"),
         ("agent", "watch", "joulepath.dev/jobplans"),
+        ("agent", "list", "joulepath.dev/energypolicies"),
+        ("agent", "watch", "joulepath.dev/energypolicies"),
         ("agent", "patch", "joulepath.dev/nodereports/status"),
         ("agent", "get", "/nodes"),
         ("webhook", "get", "kubeflow.org/pytorchjobs"),
@@ -126,6 +129,8 @@ def test_accounts_may_do_their_work(release: Release, part: str, verb: str, what
         ("patch", "joulepath.dev/energyplans"),
         ("delete", "joulepath.dev/energyprofiles"),
         ("delete", "joulepath.dev/energyplans"),
+        ("patch", "joulepath.dev/energypolicies"),
+        ("create", "joulepath.dev/energypolicies"),
         ("patch", "kubeflow.org/pytorchjobs"),
         ("patch", "trainer.kubeflow.org/trainjobs"),
         ("patch", "batch/jobs"),
@@ -140,6 +145,38 @@ def test_accounts_may_do_their_work(release: Release, part: str, verb: str, what
 )
 def test_no_account_may_touch_what_is_others(release: Release, part: str, verb: str, what: str) -> None:
     assert not release.may(part, verb, what)
+
+
+@pytest.mark.parametrize("role", ["admin", "edit", "view"])
+def test_roles_of_kubernetes_have_our_kinds_in_them_and_none_has_the_administrators_word(
+    release: Release, role: str
+) -> None:
+    """By a binding in a namespace, and by one for the whole cluster."""
+    namespace, user = release.name, f"{release.name}-{role}"
+
+    def may(verb: str, plural: str, where: str = namespace) -> bool:
+        attributes = {"group": release.group, "resource": plural, "verb": verb, "namespace": where}
+        review = {"spec": {"user": user, "resourceAttributes": attributes}}
+        answer = client.AuthorizationV1Api(release.admin).create_subject_access_review(review)
+        return bool(answer.status.allowed)
+
+    kubectl = release.cluster.kubectl
+    kubectl("create", "rolebinding", user, f"--clusterrole={role}", f"--user={user}", "-n", namespace)
+    until("the role has our kinds", 30, lambda: may("watch", "energyplans"))
+    until("the role may do what it may", 30, lambda: may("create", "energyplans") == (role != "view"))
+    assert may("patch", "energyprofiles") == (role != "view")
+    assert may("get", "jobplans")
+    assert not may("create", "jobplans")
+    assert not may("create", "energyplans", "another")
+    kubectl("create", "clusterrolebinding", user, f"--clusterrole={role}", f"--user={user}")
+    try:
+        until("reports may be seen", 30, lambda: may("list", "nodereports", ""))
+        assert may("get", "energypolicies", "")
+        for verb in ("create", "patch", "update", "delete"):
+            assert not may(verb, "energypolicies", "")
+            assert not may(verb, "nodereports", "")
+    finally:
+        kubectl("delete", "clusterrolebinding", user)
 
 
 def test_operator_and_agents_write_each_their_own_side_of_the_contract(release: Release) -> None:

@@ -18,12 +18,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
 
+import yaml
+
 from tests.json_server import JsonHandler, serving
 
-__all__ = ["EKS", "GKE", "KIND", "OPENSHIFT", "OURS", "ApiDouble", "api_double", "node"]
+__all__ = ["EKS", "GKE", "KIND", "OPENSHIFT", "OURS", "ApiDouble", "api_double", "kubeconfig", "node"]
 
 Body = dict[str, Any]
 PRESENT: Final = {"nvidia.com/gpu.present": "true"}
@@ -97,6 +100,19 @@ OURS: Final[Body] = {
         },
     },
 }
+
+
+def kubeconfig(folder: Path, server: str) -> Path:
+    """One whose current cluster that is."""
+    settings = {
+        "current-context": "c",
+        "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
+        "clusters": [{"name": "c", "cluster": {"server": server}}],
+        "users": [{"name": "u", "user": {"token": "t"}}],
+    }
+    path = folder / "kubeconfig"
+    path.write_text(yaml.safe_dump(settings))
+    return path
 
 
 class ApiDouble:

@@ -20,13 +20,15 @@ from joulepath_cli.commands.preflight.finding import Finding, Verdict
 from joulepath_cli.commands.preflight.judge import judge
 from joulepath_cli.commands.preflight.report import as_text
 from joulepath_cli.commands.preflight.runtimes import Injection
-from tests.cli.clusters import EKS, GKE, KIND, OPENSHIFT, OURS, ApiDouble, api_double, node
+from tests.cli.clusters import EKS, GKE, KIND, OPENSHIFT, OURS, ApiDouble, api_double, kubeconfig, node
 from tests.cli.command import Run
 
 LOCATION = "kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION"
 NAMESPACE = "joulepath-system"
 JOB = frozenset({"v1/pytorchjobs", "v1/mpijobs"})
-KINDS = frozenset(f"v1alpha1/{name}" for name in ("energyplans", "energyprofiles", "jobplans", "nodereports"))
+KINDS = frozenset(
+    f"v1alpha1/{name}" for name in ("energyplans", "energypolicies", "energyprofiles", "jobplans", "nodereports")
+)
 OK, LACKS, UNKNOWN = Verdict
 
 
@@ -343,16 +345,7 @@ def test_a_release_that_is_there_is_looked_at() -> None:
 def double(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiDouble]:
     """An API server that the current kubeconfig names."""
     with api_double() as running:
-        names = {"cluster": "c", "user": "u"}
-        kubeconfig = {
-            "current-context": "c",
-            "contexts": [{"name": "c", "context": names}],
-            "clusters": [{"name": "c", "cluster": {"server": running.address}}],
-            "users": [{"name": "u", "user": {"token": "t"}}],
-        }
-        path = tmp_path / "kubeconfig"
-        path.write_text(yaml.safe_dump(kubeconfig))
-        monkeypatch.setattr(LOCATION, str(path))
+        monkeypatch.setattr(LOCATION, str(kubeconfig(tmp_path, running.address)))
         yield running
 
 

@@ -20,6 +20,7 @@ from joulepath_crds import (
     Condition,
     Coordinates,
     EnergyPlanStatus,
+    EnergyPolicySpec,
     EnergyProfileSpec,
     GpuReport,
     Granularity,
@@ -234,6 +235,7 @@ def test_the_status_is_its_own_and_get_tells_the_story(api: Api) -> None:
         plan=plan,
         predicted="15.0%",
         savings="15.2% ± 0.4",
+        policy="By EnergyPolicy default, maxSlowdownPercent is 2, not 10.",
         conditions=(condition,),
     )
     api.write_status("EnergyPlan", "story", status.to_api())
@@ -324,6 +326,39 @@ def test_a_profile_is_accepted(api: Api) -> None:
     assert EnergyProfileSpec.from_api(stored["spec"]) == profile
 
 
+def test_a_policy_is_stored_as_the_models_read_it_and_shows_whether_it_pauses(api: Api) -> None:
+    stored = api.apply("EnergyPolicy", "default", spec={"paused": True, "pauseReason": "the grid"})
+    assert EnergyPolicySpec.from_api(stored["spec"]) == EnergyPolicySpec(paused=True, pause_reason="the grid")
+    head, row = api.cluster.kubectl("get", f"epol.{api.group}").splitlines()
+    assert head.split() == ["NAME", "PAUSED", "REASON", "SLOWDOWN", "AGE"]
+    assert row.split()[:4] == ["default", "true", "the", "grid"]
+    example = yaml.safe_load((EXAMPLES / "04-policy/energypolicy.yaml").read_text())
+    stored = api.apply("EnergyPolicy", "default", spec=example["spec"])
+    assert EnergyPolicySpec.from_api(stored["spec"]) == EnergyPolicySpec.from_api(example["spec"])
+
+
+@pytest.mark.parametrize(
+    ("name", "spec", "sentence"),
+    [
+        ("second", {}, "one EnergyPolicy holds for the cluster, and its name is default: set metadata.name to that"),
+        ("default", {"jobKinds": ["CronJob"]}, "jobs are of the kinds PyTorchJob, TrainJob, JobSet, Job: give some of"),
+        ("default", {"maxSlowdownPercent": 51}, "should be less than or equal to 50"),
+        ("default", {"minClocks": [{"gpuModel": "*"}]}, "spec.minClocks[0].clockMHz: Required value"),
+        ("default", {"minClocks": [{"gpuModel": "*", "clockMHz": one} for one in (1, 2)]}, "duplicate entries for key"),
+    ],
+)
+def test_a_bad_policy_is_refused_with_a_sentence(api: Api, name: str, spec: dict[str, Any], sentence: str) -> None:
+    assert sentence in api.refusal("EnergyPolicy", name, spec=spec)
+
+
+def test_a_policy_that_lets_no_namespace_in_is_taken_for_a_slip(api: Api) -> None:
+    """By a request that leaves an empty list as it is; server-side apply doesn't."""
+    body = {"apiVersion": f"{api.group}/v1alpha1", "kind": "EnergyPolicy", "metadata": {"name": "default"}}
+    text = json.dumps({**body, "spec": {"namespaces": {"names": [], "matchLabels": {}}}})
+    with pytest.raises(CommandError, match="names none: give names or matchLabels"):
+        api.cluster.kubectl("create", "--dry-run=server", "-f", "-", stdin=text)
+
+
 def test_a_node_report_is_a_status_and_nothing_else(api: Api) -> None:
     rank = RankReport(
         rank=0,
@@ -338,6 +373,7 @@ def test_a_node_report_is_a_status_and_nothing_else(api: Api) -> None:
     )
     gpu = GpuReport(uuid="GPU-1", model="A100", default_clock_mhz=1410, supported_clocks_mhz=(1410, 1395), lag=LAG)
     report = NodeReportStatus(
+        policy="Paused",
         gpus=(gpu,),
         jobs=(JobReport(job_uid="0d3e", namespace="default", job="gpt3", world_size=8, ranks=(rank,)),),
     )

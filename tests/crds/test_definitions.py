@@ -30,6 +30,8 @@ KNOWN = {
     "required",
     "properties",
     "items",
+    "additionalProperties",
+    "maxProperties",
     "x-kubernetes-validations",
     "x-kubernetes-list-type",
     "x-kubernetes-list-map-keys",
@@ -115,6 +117,7 @@ def test_columns_show_fields_that_exist(kind: Any) -> None:
 def test_names_are_the_ones_that_the_documentation_uses() -> None:
     assert {kind.short: (kind.plural, kind.namespaced) for kind in KINDS} == {
         "eplan": ("energyplans", True),
+        "epol": ("energypolicies", False),
         "eprofile": ("energyprofiles", True),
         "jplan": ("jobplans", True),
         "nreport": ("nodereports", False),

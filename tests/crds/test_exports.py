@@ -7,15 +7,17 @@ import joulepath_crds
 EXPORTS = """
     ANNOTATION GROUP INJECTOR_ABSENT INJECTOR_READY INJECTOR_UNHEARD INJECTOR_UNTOLD INSTRUCTION_KINDS MARGIN
     MOST_BLOCKS MOST_INJECTIONS MOST_OLD_PYTHONS MOST_TARGETS
+    POLICY_HEARD POLICY_NAME POLICY_PAUSED POLICY_PAUSING POLICY_UNHEARD
     REPORT_INTERVAL_S TAIL_LAGS VERSION Arm ArmSummary BlockReport BlockingPower Blocks
-    Condition Contract Coordinates EarlierRounds EnergyPlanSpec EnergyPlanStatus EnergyProfileSpec Estimate
+    Condition Contract Coordinates EarlierRounds EnergyPlanSpec EnergyPlanStatus
+    EnergyPolicySpec EnergyProfileSpec Estimate
     FrontierPoint GpuReport Granularity InjectionReport Instruction InstructionMeasurement InstructionTime JobPlanSpec
     JOB_NAMES JOB_UID_LABEL JobKindName JobName JobReference JobReport KindProfile
-    MeasuredSavings Measurement MetricRow Mode NodeReportStatus
+    LeastClock MeasuredSavings Measurement MeasurementBudget MetricRow Mode Namespaces NodeReportStatus
     OldPythonReport Origin Phase PlanSummary
-    ProfilePoint Profiling Purpose RankReport RankState Reuse Setback StagePlan StageProfile Sweep SwitchingCost
-    SwitchingLag TargetLag Topology Transfer WaitMeasurement WithdrawnPlan
-    api_name arm_of content_hash controller held_clock_mhz maker meets next_boundary
+    ProfilePoint Profiling ProfilingBudget Purpose RankReport RankState Reuse Setback StagePlan
+    StageProfile Sweep SwitchingCost SwitchingLag TargetLag Topology Transfer WaitMeasurement WithdrawnPlan
+    api_name arm_of content_hash controller held_clock_mhz maker meets next_boundary read_policy
 """
 
 

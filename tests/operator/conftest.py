@@ -24,6 +24,7 @@ from joulepath_crds import (
     Coordinates,
     EnergyPlanSpec,
     EnergyPlanStatus,
+    EnergyPolicySpec,
     GpuReport,
     InstructionMeasurement,
     InstructionTime,
@@ -125,6 +126,9 @@ class World:
     def __init__(self, spec: EnergyPlanSpec | None = None, *, slow: float = 1.0) -> None:
         self.spec = spec or EnergyPlanSpec.from_api({"job": {"name": "gpt3"}})
         self.generation = 1
+        self.policy = EnergyPolicySpec()
+        self.labels: dict[str, str] = {}
+        """Of the namespace."""
         self.job: TrainingJob | None = TrainingJob("uid-one-0000", "gpt3", "plan", None)
         self.status = EnergyPlanStatus()
         self.plans: dict[str, StoredPlan] = {}
@@ -237,6 +241,8 @@ class World:
             nodes=self.nodes() if self.job else (),
             plans=tuple(self.plans.values()),
             profiles=tuple(self.profiles.values()),
+            policy=self.policy,
+            namespace_labels=self.labels,
             way=self.way,
             pods=tuple(Pod(f"gpt3-worker-{one}", f"node-{one}", None, lack) for one, lack in enumerate(self.pods)),
             denied=self.denied,
@@ -298,7 +304,7 @@ class World:
 
     def _rank(self, rank: int) -> RankReport:
         plan = self.plan
-        usable = plan is not None and plan.attempt == self.attempt
+        usable = plan is not None and plan.attempt == self.attempt and not self.policy.paused
         arm = arm_of(plan, self.iteration)[0] if plan is not None and usable else Arm.DEFAULT
         period = self.simulated(None).iteration_time_s * self.slow
         refusal = self.refusal.get(rank)

@@ -1,6 +1,7 @@
-"""The agent's ties to Kubernetes: JobPlans in, its NodeReport and its Lease out.
+"""The agent's ties to Kubernetes: JobPlans and the EnergyPolicy in, its NodeReport and its Lease out.
 
-Those of the jobs that have ranks here, by label: a plan may have hundreds of kilobytes, and a cluster a thousand nodes.
+JobPlans are those of the jobs that have ranks here, by label: a plan may have hundreds of kilobytes, and a cluster a
+thousand nodes.
 
 Plans are level-triggered: every list and every event of a watch leads to the whole set of plans being handed on, and a
 watch is followed by a list at the latest after a minute, of metadata alone while that tells nothing new. Each is news,
@@ -22,12 +23,13 @@ from joulepath_agent.cluster.failures import repeat
 from joulepath_agent.cluster.heartbeat import Heartbeat
 from joulepath_agent.cluster.objects import ApiServer, Watch
 from joulepath_agent.cluster.plans import Plans
+from joulepath_agent.cluster.policy import PolicyWatch
 from joulepath_agent.cluster.reporting import Pace, fitting
 from joulepath_clocks.peers.budget import BUDGET
 from joulepath_clocks.peers.peer import JobKey
 from joulepath_clocks.ranks.lifetime import DEFAULT_TIME_TO_LIVE_S
 from joulepath_clocks.ranks.reason import Reason
-from joulepath_crds import JOB_UID_LABEL, JobPlanSpec, NodeReportStatus
+from joulepath_crds import JOB_UID_LABEL, EnergyPolicySpec, JobPlanSpec, NodeReportStatus
 from joulepath_crds.contract import GROUP, VERSION
 from joulepath_rules import JobName
 
@@ -62,6 +64,9 @@ class Tied(Protocol):
     def forget_plans(self) -> None:
         """Nobody asks for plans any more: ranks that come are told none until there is news."""
 
+    def set_policy(self, policy: EnergyPolicySpec) -> None:
+        """Takes the policy as it is now, an empty one where there is none."""
+
     def report(self) -> NodeReportStatus:
         """All that it knows."""
 
@@ -77,20 +82,23 @@ class NodeApi:
         group: str = GROUP,
         plan_time_to_live_s: float = DEFAULT_TIME_TO_LIVE_S,
     ) -> None:
-        """`group` is that of JobPlan and NodeReport."""
+        """`group` is that of our kinds."""
         self._watch_s = max(1, int(min(_LONGEST_WATCH_S, plan_time_to_live_s / _LOOKS)))
         self._api, self._node, self._namespace = api, node, namespace
         self._ours = "apis", group, VERSION
         self._stop = threading.Event()
         self._pace = Pace()
         self._plans = Plans()
+        self._policy = PolicyWatch(api, self._ours, plan_time_to_live_s / _LOOKS, _LATE_S, self._stop)
         self._watched: tuple[frozenset[JobKey], Watch] | None = None
 
     def run(self, agent: Tied) -> None:
-        """Starts its threads: plans in, reports and the lease out; these while nobody else tells of this node."""
+        """Starts its threads: plans and policy in, reports and the lease out; these while nobody else tells of this
+        node."""
         for name, work in (
             ("plans", self._watch),
             ("turns", self._turn),
+            ("policy", lambda agent: self._policy.hear(agent.set_policy)),
             ("reports", self._report),
             ("lease", self._live),
         ):

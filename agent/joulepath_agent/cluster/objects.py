@@ -24,10 +24,12 @@ _METADATA_LIST: Final = "PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 _MERGE: Final = "application/merge-patch+json"
 _TIMEOUT_S: Final = (3.05, 10.0)
 """To connect; and without a byte."""
+_BOOKMARKS_S: Final = 60.0
+"""Between two: the API server's, which no option of its changes."""
 _TRIES: Final = urllib3.Retry(2, read=False, redirect=False, respect_retry_after_header=False)
 """Of a connection; who reads from a black hole isn't to do so twice, nor wait for as long as an answer says."""
 _NAME: Final = "joulepath-agent"
-_CONNECTIONS: Final = 4
+_CONNECTIONS: Final = 5
 _LONGEST_SENTENCE: Final = 1000
 _LONGEST_ANSWER: Final = 300
 
@@ -87,10 +89,16 @@ class ApiServer:
         self._ask("PATCH", names, _TIMEOUT_S, body=body, kind=_MERGE)
 
     @contextmanager
-    def watch(self, version: str, lasts_s: int, late_s: float, *names: str, labels: str = "") -> Iterator[Watch]:
-        """A collection since a version, for so long; it may end so much later, or sooner. See `read`."""
+    def watch(
+        self, version: str, lasts_s: int, late_s: float, *names: str, labels: str = "", bookmarks: bool = False
+    ) -> Iterator[Watch]:
+        """A collection since a version, for so long; it may end so much later, or sooner. See `read`.
+
+        With `bookmarks` it says each minute that it lives, and is taken for dead where it is late with that.
+        """
         asked = {"watch": "true", "resourceVersion": version, "timeoutSeconds": str(lasts_s)} | _selected(labels)
-        timeout_s = _TIMEOUT_S[0], lasts_s + late_s
+        asked |= {"allowWatchBookmarks": "true"} if bookmarks else {}
+        timeout_s = _TIMEOUT_S[0], (min(lasts_s, _BOOKMARKS_S) if bookmarks else lasts_s) + late_s
         with self._answer("GET", names, timeout_s, accept=_JSON, fields=asked, preload_content=False) as answer:
             yield Watch(answer)
 

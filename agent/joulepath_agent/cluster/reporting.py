@@ -20,8 +20,9 @@ _INJECTION_S: Final = 5.0
 
 
 def awaited(report: NodeReportStatus) -> object:
-    """The part of a report that the operator acts on at once."""
+    """The part of a report that somebody waits for: the operator, or who pauses all plans."""
     return (
+        report.policy,
         [(gpu.uuid, gpu.refused, gpu.lag is None) for gpu in report.gpus],
         [
             (

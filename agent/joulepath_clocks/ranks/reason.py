@@ -20,6 +20,9 @@ class Obstacle(StrEnum):
     ORDER_UNKNOWN = "OrderUnknown"
     GPU_REFUSED = "GpuRefused"
     SLOW_BY_ITSELF = "SlowByItself"
+    PAUSED = "Paused"
+    NOT_ALLOWED = "NotAllowed"
+    BELOW_MIN_CLOCK = "BelowMinClock"
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,8 @@
 - `document`: a plan as JSON
 - `files`: what may be written where
 - `drawing`: plans and frontiers as the pictures' data
-- `plan`, `frontier`, `compare`, `explain`, `replay`, `stragglers`, the wings `preflight` and `profile`: the commands
+- `plan`, `frontier`, `compare`, `explain`, `replay`, `stragglers`, `resume`, the wings `preflight`, `profile` and
+  `pause`: the commands
 """
 
 from __future__ import annotations

@@ -136,8 +136,7 @@ class Api:
     def admission(self, namespace: str) -> Admission:
         """What a namespace says of injection. Where it names no Pod Security level, the cluster's default counts, which
         no API tells."""
-        read = self._core.read_namespace(namespace, _request_timeout=self._timeout_s, _preload_content=False)
-        metadata = json.loads(read.data)["metadata"]
+        metadata = self._namespace(namespace)
         labels = metadata.get("labels") or {}
         return Admission(
             namespace,
@@ -145,6 +144,15 @@ class Api:
             labels.get(INJECTION_LABEL) == Way.VOLUMES,
             first_written(metadata, "labels", INJECTION_LABEL),
         )
+
+    def labels(self, namespace: str) -> Mapping[str, str]:
+        """Those of a namespace."""
+        return self._namespace(namespace).get("labels") or {}
+
+    def _namespace(self, namespace: str) -> Body:
+        """Its metadata."""
+        read = self._core.read_namespace(namespace, _request_timeout=self._timeout_s, _preload_content=False)
+        return cast("Body", json.loads(read.data)["metadata"])
 
     @property
     def stops_anything(self) -> bool:

@@ -19,17 +19,21 @@ from pydantic import ValidationError
 
 from joulepath_crds import (
     JOB_UID_LABEL,
+    POLICY_NAME,
     REPORT_INTERVAL_S,
+    EnergyPolicySpec,
     EnergyProfileSpec,
     JobName,
     JobPlanSpec,
     NodeReportStatus,
     RankReport,
     content_hash,
+    read_policy,
 )
 from joulepath_operator.facts.labels import INPUTS_ANNOTATION
 from joulepath_operator.facts.names import (
     ENERGY_PLANS,
+    ENERGY_POLICIES,
     ENERGY_PROFILES,
     JOB_PLANS,
     NODE_REPORTS,
@@ -44,7 +48,10 @@ __all__ = ["WATCHED", "Index"]
 
 log = logging.getLogger(__name__)
 
-WATCHED: Final = (ENERGY_PLANS, ENERGY_PROFILES, JOB_PLANS, NODE_REPORTS, *(kind.resource for kind in JOB_KINDS))
+WATCHED: Final = (
+    *(ENERGY_POLICIES, ENERGY_PLANS, ENERGY_PROFILES, JOB_PLANS, NODE_REPORTS),
+    *(kind.resource for kind in JOB_KINDS),
+)
 _JOB_KINDS: Final = {kind.resource: kind for kind in JOB_KINDS}
 _BY_NAME: Final = {kind.resource.kind: kind.resource for kind in JOB_KINDS}
 _GRAVE_S: Final = 900.0
@@ -171,6 +178,11 @@ class Index:
             if (job.namespace, job.job_uid) == (namespace, job_uid)
         )
 
+    def policy(self) -> EnergyPolicySpec:
+        """The cluster's; an empty one where there is none."""
+        found: EnergyPolicySpec | None = self._objects[ENERGY_POLICIES].get(("", POLICY_NAME))
+        return found or EnergyPolicySpec()
+
     def report(self, node: str) -> NodeReportStatus | None:
         """The NodeReport of a node, of whatever jobs."""
         found: _Report | None = self._objects[NODE_REPORTS].get(("", node))
@@ -224,6 +236,8 @@ class Index:
         version = metadata.get("resourceVersion")
         if resource == ENERGY_PLANS:
             return body["spec"]["job"]["name"]
+        if resource == ENERGY_POLICIES:
+            return read_policy(body)
         job_uid = (metadata.get("labels") or {}).get(JOB_UID_LABEL, "")
         if (job_kind := _JOB_KINDS.get(resource)) is not None:
             return job_kind.read(body)
@@ -250,6 +264,8 @@ class Index:
     def _concerned(self, resource: Resource, key: NamespacedName, found: Any) -> set[NamespacedName]:
         if resource == ENERGY_PLANS:
             return {key}
+        if resource == ENERGY_POLICIES:
+            return self.keys(ENERGY_PLANS)
         if resource in _JOB_KINDS:
             return self._waiting_for(key)
         if isinstance(found, _Owned):

@@ -15,6 +15,7 @@ from joulepath_operator.facts.absence import Means, Way
 from joulepath_operator.facts.admission import Stop
 from joulepath_operator.facts.gang import Gang
 from joulepath_operator.facts.observation import NodeAgent, Observation, Pod, TrainingJob
+from joulepath_operator.facts.policy import needs_labels
 from joulepath_operator.jobs.kinds import is_supported, kind_of
 from joulepath_operator.story.gathering import silent
 
@@ -35,6 +36,8 @@ def with_job(
     """
     if not is_supported(seen.spec.job):
         return seen
+    if needs_labels(seen.policy, seen.namespace):
+        seen = replace(seen, namespace_labels=api.labels(seen.namespace))
     kind, where = kind_of(seen.spec.job), (seen.namespace, seen.spec.job.name)
     job = index.job(kind.resource, where)
     if job is None and (found := api.get(kind.resource, where)) is not None:

@@ -116,6 +116,7 @@ class Reconciler:
             status=_status(body),
             now=self._now(),
             plans=self._index.plans(key),
+            policy=self._index.policy(),
             asked=asked,
             planned=answer,
         )

@@ -10,6 +10,7 @@
 - `request`: what the planner is asked, and its answer
 - `lags`: the lags of several GPUs as one
 - `observation`: what a decision is made from, and what it is
+- `policy`: what the cluster's EnergyPolicy leaves of what an EnergyPlan asks for
 - `gang`: the ranks of one attempt of a job
 """
 

@@ -7,7 +7,15 @@ from typing import Final
 
 from joulepath_crds import GROUP, VERSION
 
-__all__ = ["ENERGY_PLANS", "ENERGY_PROFILES", "JOB_PLANS", "NODE_REPORTS", "NamespacedName", "Resource"]
+__all__ = [
+    "ENERGY_PLANS",
+    "ENERGY_POLICIES",
+    "ENERGY_PROFILES",
+    "JOB_PLANS",
+    "NODE_REPORTS",
+    "NamespacedName",
+    "Resource",
+]
 
 NamespacedName = tuple[str, str]
 """Namespace and name; a cluster-scoped object's namespace is empty."""
@@ -34,12 +42,13 @@ class Resource:
         return self.kind.lower()
 
 
-def _ours(plural: str, kind: str) -> Resource:
+def _ours(plural: str, kind: str, *, optional: bool = False) -> Resource:
     remedy = "apply the CRDs of Joulepath (kubectl apply -f crds/, or the chart with crds.install=true)"
-    return Resource(GROUP, VERSION, plural, kind, remedy)
+    return Resource(GROUP, VERSION, plural, kind, remedy, optional)
 
 
 ENERGY_PLANS: Final = _ours("energyplans", "EnergyPlan")
+ENERGY_POLICIES: Final = _ours("energypolicies", "EnergyPolicy", optional=True)
 ENERGY_PROFILES: Final = _ours("energyprofiles", "EnergyProfile")
 JOB_PLANS: Final = _ours("jobplans", "JobPlan")
 NODE_REPORTS: Final = _ours("nodereports", "NodeReport")

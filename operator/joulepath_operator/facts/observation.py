@@ -6,11 +6,13 @@ should hold next. Neither knows how to read or write anything.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from joulepath_crds import (
     EnergyPlanSpec,
     EnergyPlanStatus,
+    EnergyPolicySpec,
     EnergyProfileSpec,
     GpuReport,
     JobName,
@@ -119,6 +121,10 @@ class Observation:
     nodes: tuple[NodeJob, ...] = ()
     plans: tuple[StoredPlan, ...] = ()
     profiles: tuple[StoredProfile, ...] = ()
+    policy: EnergyPolicySpec = field(default_factory=EnergyPolicySpec)
+    """Of the cluster; an empty one where there is none."""
+    namespace_labels: Mapping[str, str] = field(default_factory=dict)
+    """Looked up only where the policy goes by them."""
     way: Way = Way.VOLUMES
     """By which pods get the trainer."""
     admission: Admission | None = None

@@ -28,6 +28,7 @@ class Refusal(StrEnum):
     UNSUPPORTED_KIND = "UnsupportedKind", False
     INVALID_SPEC = "InvalidSpec", False
     ANNOTATION_MISMATCH = "AnnotationMismatch", False
+    NOT_ALLOWED = "NotAllowed", False
 
     # What the ranks and their GPUs say of each other: `gang`
     UNKNOWN_GPU = "UnknownGPU", False

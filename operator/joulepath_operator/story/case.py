@@ -25,6 +25,14 @@ class Case:
     story: Story
     join: Join = field(default=complete_blocks, kw_only=True)
     """How blocks of all ranks are put together: what doesn't change from look to look may be kept."""
+    bounds: str | None = field(default=None, kw_only=True)
+    """What of the user's wishes the EnergyPolicy cuts, in a sentence; None where it is nothing."""
+
+    @property
+    def unchanged(self) -> bool:
+        """Whether what is asked for, and what is allowed of it, is what the status speaks of."""
+        base = self.story.base
+        return base.observed_generation == self.seen.generation and base.policy == self.bounds
 
     @property
     def enforce(self) -> bool:

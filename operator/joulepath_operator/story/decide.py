@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Final
 
 from joulepath_crds import ANNOTATION, EnergyPlanStatus, JobPlanSpec, Phase, Purpose, RankReport
+from joulepath_operator.facts import policy
 from joulepath_operator.facts.absence import Lack
 from joulepath_operator.facts.gang import Gang, RefusalError, rivals
 from joulepath_operator.facts.observation import Decision, Notice, Observation, StoredPlan, TrainingJob
@@ -45,7 +46,10 @@ def decide(seen: Observation, join: Join = complete_blocks) -> Decision:
     base = status if same_run else EnergyPlanStatus()
     if job is not None:
         base = base.model_copy(update={"job_uid": job.uid})
-    case = Case(seen, Story(base, status.conditions, seen.now, seen.generation), join=join)
+    bounds = policy.in_words(seen.spec, seen.policy)
+    seen = policy.bounded(seen)
+    case = Case(seen, Story(base, status.conditions, seen.now, seen.generation), join=join, bounds=bounds)
+    case.story.note(policy=bounds)
     if found := objection(seen.spec):
         return case.refuse(*found, condition="Planned")
     return _without_job(case) if job is None else _with_job(case, job)
@@ -63,7 +67,7 @@ def _without_job(case: Case) -> Decision:
 
 
 def _with_job(case: Case, job: TrainingJob) -> Decision:
-    seen, base = case.seen, case.story.base
+    seen = case.seen
     if job.made_by is not None:
         message = (
             f"{case.job_kind} {job.name} was made by {job.made_by}, so that is the job to plan for: annotate it with "
@@ -83,12 +87,22 @@ def _with_job(case: Case, job: TrainingJob) -> Decision:
         return _complete(case, f"{case.job_kind} {job.name} {end}.")
     if job.suspended:  # what is refused now needn't be where it is resumed
         return case.pend(*gathering.suspension(seen, job))
-    if base.phase is Phase.REFUSED and base.observed_generation == seen.generation and _is_final(base):
-        return Decision(case.story.keep(), delete_plans=case.all_plans)
+    if (refused := _refused(case)) is not None:
+        return refused
     if (pods := rivals(seen.nodes)) is not None:
         return case.pend(*gathering.rivalry(seen, job, pods))
     gang = Gang.of(seen.nodes)
     return _with_all_ranks(case, job, gang) if gang and gang.complete else _with_some_ranks(case, job, gang)
+
+
+def _refused(case: Case) -> Decision | None:
+    """What is refused whatever ranks say: by the cluster's policy, or for good."""
+    base = case.story.base
+    if (why := policy.barred(case.seen)) is not None:
+        return case.refuse(Refusal.NOT_ALLOWED, why, condition="Planned")
+    if base.phase is Phase.REFUSED and case.unchanged and _is_final(base):
+        return Decision(case.story.keep(), delete_plans=case.all_plans)
+    return None
 
 
 def _with_some_ranks(case: Case, job: TrainingJob, gang: Gang | None) -> Decision:
@@ -96,9 +110,9 @@ def _with_some_ranks(case: Case, job: TrainingJob, gang: Gang | None) -> Decisio
     base, outdated = case.story.base, _outdated(case, job, gang.attempt if gang else None)
     lasts = (case.story.lasted_s("Injected", "False") or 0) >= _LONG_S
     reason, message = gathering.explain(case.seen, job, gang, lasts=lasts)
-    if base.observed_generation != case.seen.generation:
+    if not case.unchanged:
         outdated = case.all_plans  # made for another spec, and what this one asks for can't be planned now
-    idle = base.phase is Phase.IDLE and base.observed_generation == case.seen.generation
+    idle = base.phase is Phase.IDLE and case.unchanged
     if idle or (set(case.all_plans) - set(outdated) and base.phase in _UNDER_WAY):
         if gang is None and base.phase is Phase.ACTIVE:
             silence = "No rank reports. A GPU whose agent or training process is gone runs default clocks."
@@ -151,10 +165,20 @@ def _with_all_ranks(case: Case, job: TrainingJob, gang: Gang) -> Decision:
             return _degraded(case, "WaitingForIteration", message, outdated)
         case.story.tell("Profiled", False, "WaitingForIteration", message)
         return Decision(case.story.end(Phase.PENDING, message, progress="WaitingForIteration"), delete_plans=outdated)
-    decision = _with_gang(ReadyCase(case.seen, case.story, job, gang, topology, plan, join=case.join))
+    ready = ReadyCase(case.seen, case.story, job, gang, topology, plan, join=case.join, bounds=case.bounds)
+    decision = _rest(ready) if case.seen.policy.paused else _with_gang(ready)
     written = decision.write_plan.name if decision.write_plan else None
     withdrawn = tuple(name for name in outdated if name != written)
     return replace(decision, delete_plans=decision.delete_plans or withdrawn)
+
+
+def _rest(case: ReadyCase) -> Decision:
+    """Agents have let go of all clocks by themselves. What is planned stays, and is carried out again afterwards."""
+    message = f"{case.seen.policy.why_paused}. All GPUs run default clocks until that is over; the job trains on."
+    case.story.tell("Active", False, "Paused", message)
+    is_planned = case.plan is not None and case.plan.spec.purpose is Purpose.ENFORCE
+    phase = Phase.PLANNED if is_planned else Phase.PROFILING
+    return Decision(case.story.end(phase, message, progress="paused", carry=("Profiled", "Planned")))
 
 
 def _with_gang(case: ReadyCase) -> Decision:
@@ -211,7 +235,9 @@ def _complete(case: Case, what: str) -> Decision:
 
 def _outdated(case: Case, job: TrainingJob, attempt: int | None) -> tuple[str, ...]:
     """JobPlans of another run, or of another attempt where that is known, in Observe all that set a clock, and those
-    that were slower than allowed."""
+    that were slower than allowed or have a lower clock."""
+    own = {rank.gpu_uuid for node in case.seen.nodes for rank in node.report.ranks}
+    gpus = [gpu for node in case.seen.nodes for gpu in node.gpus if gpu.uuid in own]
     return tuple(
         plan.name
         for plan in case.seen.plans
@@ -219,6 +245,7 @@ def _outdated(case: Case, job: TrainingJob, attempt: int | None) -> tuple[str, .
         or (attempt is not None and plan.spec.attempt != attempt)
         or (not case.enforce and _sets_clocks(plan.spec))
         or withdrawal.is_withdrawn(case, plan.spec.hash)
+        or policy.is_too_low(plan.spec, gpus, case.seen.policy)
     )
 
 

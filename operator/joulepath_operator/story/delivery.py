@@ -23,6 +23,7 @@ from joulepath_crds import (
 from joulepath_operator.facts.gang import Gang
 from joulepath_operator.facts.lags import joined
 from joulepath_operator.facts.observation import Decision, Notice, StoredPlan, StoredProfile
+from joulepath_operator.facts.policy import every, special
 from joulepath_operator.facts.request import FrontierRequest, FrontierResult, PlanRefusal, PlanRequest, PlanResult
 from joulepath_operator.figures.activation import activation
 from joulepath_operator.figures.delays import some_pipelines
@@ -34,8 +35,6 @@ from joulepath_operator.story.case import ReadyCase
 
 __all__ = ["on_profile", "without_profile"]
 
-_EVERY: Final = 50
-"""Sparse pairs are one in so many: a control block in a hundred costs 1% of what is saved."""
 _LEFT_OUT: Final = "MeasurementLeftOut"
 
 
@@ -170,7 +169,7 @@ def _enforcing(
         attempt=case.gang.attempt,
         purpose=Purpose.ENFORCE,
         hash="",
-        blocks=Blocks(iterations=measurement.block_iterations, pairs=measurement.pairs, every=_EVERY),
+        blocks=Blocks(iterations=measurement.block_iterations, pairs=measurement.pairs, every=every(case.seen.policy)),
         stages=stages,
         default_clock_mhz=default_clock_mhz,
         control_iteration_time_s=case.gang.control_time_s,
@@ -200,7 +199,8 @@ def _tell_planned(case: ReadyCase, summary: PlanSummary | None) -> None:
         "Planned",
         f"Predicted to save {summary.predicted_savings:.1%} of the job's energy, of {summary.bound_savings:.1%} that "
         f"can be saved at this iteration time; granularity {summary.granularity.value}{watch}."
-        f"{_tell_switch(summary)}",
+        + _tell_switch(summary)
+        + (f" {case.bounds}" if case.bounds else ""),
     )
 
 
@@ -311,6 +311,8 @@ def _inputs(case: ReadyCase, profile: StoredProfile | None) -> str:
     ]
     if more := withdrawal.reserve(case):
         body.append(more)
+    if bounds := special(case.seen.policy, case.topology.gpu_model):
+        body.append(bounds)
     return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Final
 
-from joulepath_crds import FrontierPoint, Phase, PlanSummary
+from joulepath_crds import POLICY_NAME, FrontierPoint, Phase, PlanSummary
 from joulepath_operator.facts.observation import Decision, StoredProfile
 from joulepath_operator.facts.request import PlanResult
 from joulepath_operator.story.case import ReadyCase
@@ -33,8 +33,7 @@ def is_idle(case: ReadyCase, result: PlanResult) -> bool:
 def go_on(case: ReadyCase, profile: StoredProfile) -> Decision | None:
     """As it was, where nothing has changed since; None where the planner has to be asked."""
     base = case.story.base
-    same = base.observed_generation == case.seen.generation and base.profile == profile.name
-    if base.phase is not Phase.IDLE or not same:
+    if base.phase is not Phase.IDLE or not case.unchanged or base.profile != profile.name:
         return None
     status = case.story.end(Phase.IDLE, base.message, progress=base.progress, carry=("Planned", "Active"))
     return Decision(status, delete_plans=case.all_plans)
@@ -50,6 +49,8 @@ def begin(case: ReadyCase, summary: PlanSummary, frontier: Sequence[FrontierPoin
         f"spec.maxSlowdownPercent at {allowed * 100:g} nothing is saved, and all GPUs run default clocks. "
         f"More of it would save up to {told} (all of it: status.frontier). Set it to what the job may lose in time."
     )
+    if (most := case.seen.policy.max_slowdown_percent) is not None:
+        message += f" EnergyPolicy {POLICY_NAME} allows {most:g} at most."
     shown = _SHOWN if _SHOWN in offers else offers[0]
     case.story.note(measured=None, savings=None)
     case.story.tell("Planned", False, _REASON, message)

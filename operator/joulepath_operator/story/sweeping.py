@@ -84,6 +84,7 @@ def begin(case: ReadyCase, inputs: str = _FIRST, lost: Sweep | None = None) -> D
             f"{LEAST_CLOCKS} are needed to choose from. Check supportedClocksMHz in kubectl get nodereports -o yaml, "
             "and spec.profiling.maxSlowdownPercent, which bounds how low clocks may be."
         )
+        message += f" {case.bounds}" if case.bounds else ""
         return case.refuse(Refusal.TOO_FEW_CLOCKS, message, condition="Profiled")
     sweep = make_sweep(clocks, profiling.iterations_per_clock, case.job.uid, again=inputs == _AGAIN)
     if lost is not None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler
 from typing import Any
@@ -21,7 +22,15 @@ class ApiDouble:
     def __init__(self) -> None:
         self.plans: list[dict[str, Any]] = []
         self.lists = 0
-        """How many lists were asked for."""
+        """How many lists of plans were asked for."""
+        self.policies: list[dict[str, Any]] | None = []
+        """None where the kind isn't known."""
+        self.policy_lists = 0
+        self.policy_lists_fail = False
+        self.policy_watches: list[dict[str, str]] = []
+        """The parameters of each."""
+        self.policy_events: list[dict[str, Any]] = []
+        """Told to a watch that is opened, at once."""
         self.lists_in_full = 0
         """Of them, of more than metadata."""
         self.selectors: set[str] = set()
@@ -55,6 +64,9 @@ def api_double() -> Iterator[ApiDouble]:
     class Handler(JsonHandler, BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             asked = {name: values[0] for name, values in parse_qs(urlsplit(self.path).query).items()}
+            if "/energypolicies" in self.path:
+                _tell_policies(self, double, asked)
+                return
             if "watch" in asked:
                 self._watch(asked)
                 return
@@ -100,12 +112,7 @@ def api_double() -> Iterator[ApiDouble]:
             if double.watches_hang:
                 double.over.wait()
                 return
-            self.send_response(200)
-            self.send_header("Transfer-Encoding", "chunked")
-            self.end_headers()
-            self.wfile.flush()
-            double.over.wait(float(asked["timeoutSeconds"]))
-            self.wfile.write(b"0\r\n\r\n")
+            _hold(self, double, asked)
 
     with serving(Handler) as url:
         double.connection = ApiServer(url)
@@ -114,3 +121,32 @@ def api_double() -> Iterator[ApiDouble]:
         finally:
             double.over.set()
             double.job_reads_hang.set()
+
+
+def _tell_policies(handler: JsonHandler, double: ApiDouble, asked: dict[str, str]) -> None:
+    if "watch" in asked:
+        double.policy_watches.append(asked)
+        _hold(handler, double, asked, double.policy_events)
+        return
+    double.policy_lists += 1
+    if double.policy_lists_fail:
+        handler.answer(503, {})
+    elif double.policies is None:
+        handler.answer(404, {})
+    else:
+        handler.answer(200, {"items": double.policies, "metadata": {"resourceVersion": "1"}})
+
+
+def _hold(
+    handler: JsonHandler, double: ApiDouble, asked: dict[str, str], events: Sequence[dict[str, Any]] = ()
+) -> None:
+    """A watch, with these events at its begin."""
+    handler.send_response(200)
+    handler.send_header("Transfer-Encoding", "chunked")
+    handler.end_headers()
+    for event in events:
+        line = json.dumps(event).encode() + b"\n"
+        handler.wfile.write(b"%x\r\n%s\r\n" % (len(line), line))
+    handler.wfile.flush()
+    double.over.wait(float(asked["timeoutSeconds"]))
+    handler.wfile.write(b"0\r\n\r\n")

@@ -20,7 +20,7 @@ from joulepath_agent.cluster.objects import ApiServer
 from joulepath_clocks.peers.peer import JobKey
 from joulepath_clocks.ranks.lifetime import DEFAULT_TIME_TO_LIVE_S
 from joulepath_clocks.ranks.reason import Reason
-from joulepath_crds import JOB_UID_LABEL, JobPlanSpec, NodeReportStatus, Purpose, Sweep, content_hash
+from joulepath_crds import JOB_UID_LABEL, EnergyPolicySpec, JobPlanSpec, NodeReportStatus, Purpose, Sweep, content_hash
 from joulepath_crds.__main__ import documents
 from real_cluster import Cluster as RealCluster
 from tests.agent.cluster.real_api import api_server
@@ -270,3 +270,58 @@ def test_news_come_while_nothing_changes_and_stop_with_the_api_server(ties: Ties
 def _version(ties: Ties) -> str | None:
     stored = ties.get(f"nodereport.{ties.group}/{ties.node}")
     return None if stored is None else stored.get("status", {}).get("agentVersion")
+
+
+def set_policy(ties: Ties, spec: Mapping[str, Any]) -> None:
+    """Applies the EnergyPolicy."""
+    body = {"apiVersion": f"{ties.group}/v1alpha1", "kind": "EnergyPolicy", "metadata": {"name": "default"}}
+    ties.cluster.kubectl("apply", "-f", "-", stdin=json.dumps({**body, "spec": spec}))
+
+
+def paused(ties: Ties) -> bool | None:
+    """Whether the agent was told last that all is paused; None before it was told anything."""
+    return ties.agent.policies[-1].paused if ties.agent.policies else None
+
+
+def test_a_policy_is_heard_as_it_comes_changes_and_goes(tied: Ties) -> None:
+    wait_until(lambda: paused(tied) is False, "there is none")
+    set_policy(tied, {"paused": True, "pauseReason": "the grid"})
+    wait_until(lambda: paused(tied) is True, "it is told of the pause")
+    assert tied.agent.policies[-1].pause_reason == "the grid"
+    set_policy(tied, {"maxSlowdownPercent": 2})
+    wait_until(lambda: tied.agent.policies[-1] == EnergyPolicySpec(max_slowdown_percent=2), "it is told of the change")
+    tied.cluster.kubectl("delete", f"energypolicies.{tied.group}", "default")
+    wait_until(lambda: tied.agent.policies[-1] == EnergyPolicySpec(), "it is told that it is gone")
+
+
+def test_a_policy_that_changes_while_the_api_server_is_out_of_reach_is_heard_afterwards(ties: Ties) -> None:
+    relay = relayed(ties)
+    running = ties.start(plans_live_s=8.0)
+    try:
+        wait_until(lambda: len(ties.agent.policies) >= 3, "lists without a change are news")
+        relay.cut()
+        set_policy(ties, {"paused": True})
+        told = len(ties.agent.policies)
+        relay.mend()
+        wait_until(lambda: paused(ties) is True, "the pause arrives after all")
+        assert EnergyPolicySpec() not in ties.agent.policies[told + 1 :]
+    finally:
+        running.stop()
+        relay.close()
+
+
+def test_a_cluster_without_the_kind_restricts_nothing_until_it_has_it(ties: Ties) -> None:
+    crd = documents()["energypolicies.yaml"].replace("joulepath.dev", ties.group)
+    kind = f"crd/energypolicies.{ties.group}"
+    ties.cluster.kubectl("delete", kind)
+    running = ties.start(plans_live_s=8.0)
+    try:
+        wait_until(lambda: paused(ties) is False, "there is no policy")
+        ties.cluster.kubectl("apply", "--server-side", "-f", "-", stdin=crd)
+        ties.cluster.kubectl("wait", "--for=condition=Established", "--timeout=60s", kind)
+        set_policy(ties, {"paused": True})
+        wait_until(lambda: paused(ties) is True, "the kind is there, and the pause is told")
+        set_policy(ties, {"paused": True, "pauseReason": "again"})
+        wait_until(lambda: ties.agent.policies[-1].pause_reason == "again", "by the watch, too")
+    finally:
+        running.stop()

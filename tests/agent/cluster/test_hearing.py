@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,11 +14,13 @@ from joulepath_agent.cluster.api import NodeApi
 from joulepath_clocks.peers.peer import JobKey
 from joulepath_clocks.ranks.lifetime import TimeToLive
 from joulepath_clocks.ranks.reason import Reason
-from joulepath_crds import JobPlanSpec
+from joulepath_crds import EnergyPolicySpec, JobPlanSpec
 from tests.agent.cluster.api_double import ApiDouble, api_double
 from tests.agent.cluster.tied import TiedAgent
 from tests.agent.room import wait_until
 
+POLICY = {"metadata": {"name": "default"}, "spec": {"paused": True}}
+NONE = EnergyPolicySpec()
 JOBS = frozenset({("default", "a")})
 
 
@@ -122,3 +125,70 @@ def test_a_dead_connection_and_a_failed_list_fit_into_every_time_to_live(lives_s
     watch_s = float(double.watches[0]["timeoutSeconds"])
     late_s, backoff_s, list_s = 15.0, 10.0, 13.05
     assert watch_s + late_s + backoff_s + list_s < lives_s
+
+
+@contextmanager
+def hearing(double: ApiDouble) -> Iterator[TiedAgent]:
+    """An agent without ranks, which hears of the policy all the same."""
+    agent = TiedAgent()
+    tied = NodeApi(double.connection, "node", "default", plan_time_to_live_s=4.0)
+    tied.run(agent)
+    try:
+        yield agent
+    finally:
+        tied.stop()
+
+
+def test_a_policy_is_heard_by_a_list_and_by_a_watch_and_a_sign_of_life_of_that_is_news(double: ApiDouble) -> None:
+    bookmark = {"type": "BOOKMARK", "object": {"metadata": {"resourceVersion": "2"}}}
+    other = {"type": "DELETED", "object": {"metadata": {"name": "other"}}}
+    double.policy_events = [bookmark, {"type": "ADDED", "object": POLICY}, other, {"type": "DELETED", "object": POLICY}]
+    with hearing(double) as agent:
+        wait_until(lambda: len(agent.policies) >= 5, "all of it is told")
+    paused = EnergyPolicySpec(paused=True)
+    assert agent.policies[:5] == [NONE, NONE, paused, paused, NONE]
+    assert double.policy_watches[0]["allowWatchBookmarks"] == "true"
+
+
+def test_a_policy_that_can_not_be_asked_for_is_no_news_of_it(double: ApiDouble) -> None:
+    double.policy_lists_fail = True
+    with hearing(double) as agent:
+        wait_until(lambda: double.policy_lists >= 2, "it is asked for twice")
+        assert not agent.policies
+        double.policy_lists_fail = False
+        wait_until(lambda: bool(agent.policies), "it is told")
+
+
+def test_a_cluster_that_does_not_know_the_kind_has_no_policy_and_one_that_comes_to_know_it_has(
+    double: ApiDouble,
+) -> None:
+    double.policies = None
+    with hearing(double) as agent:
+        wait_until(lambda: bool(agent.policies), "it is told that there is none")
+        double.policies = [POLICY]
+        wait_until(lambda: agent.policies[-1].paused, "it is told of one")
+        assert NONE in agent.policies
+
+
+def test_an_api_server_that_forgets_the_kind_ends_no_pause(double: ApiDouble) -> None:
+    double.policies = [POLICY]
+    with hearing(double) as agent:
+        wait_until(lambda: bool(agent.policies), "it is told")
+        double.policies = None
+        asked, told = double.policy_lists, len(agent.policies)
+        wait_until(lambda: double.policy_lists >= asked + 3, "it is asked for again")
+        assert all(policy.paused for policy in agent.policies)
+        assert len(agent.policies) <= told + 1, "that is no news"
+
+
+def test_a_policy_of_a_newer_version_holds_as_far_as_it_is_known_and_pauses_where_it_is_not(double: ApiDouble) -> None:
+    newer = {"maxSlowdownPercent": 3, "somethingNew": {"of": "tomorrow"}}
+    double.policies = [{"metadata": {"name": "default"}, "spec": newer}]
+    double.policy_events = [
+        {"type": "MODIFIED", "object": {"metadata": {"name": "default"}, "spec": {"maxSlowdownPercent": "a little"}}}
+    ]
+    with hearing(double) as agent:
+        wait_until(lambda: len(agent.policies) >= 2, "it is told")
+    assert agent.policies[0] == EnergyPolicySpec(max_slowdown_percent=3)
+    assert agent.policies[1].paused
+    assert "it can't be read here, spec.maxSlowdownPercent" in agent.policies[1].pause_reason

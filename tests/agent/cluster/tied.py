@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from joulepath_clocks.peers.peer import JobKey
 from joulepath_clocks.ranks.reason import Reason
-from joulepath_crds import JobPlanSpec, NodeReportStatus
+from joulepath_crds import EnergyPolicySpec, JobPlanSpec, NodeReportStatus
 
 __all__ = ["TiedAgent"]
 
@@ -28,6 +28,7 @@ class TiedAgent:
     reports: int = 0
     """How often it was asked for one."""
     forgets: int = 0
+    policies: list[EnergyPolicySpec] = field(default_factory=list)
 
     def set_plans(self, plans: Mapping[JobKey, JobPlanSpec | Reason], jobs: Collection[JobKey]) -> None:
         """See Tied."""
@@ -38,6 +39,10 @@ class TiedAgent:
     def forget_plans(self) -> None:
         """See Tied."""
         self.forgets += 1
+
+    def set_policy(self, policy: EnergyPolicySpec) -> None:
+        """See Tied."""
+        self.policies.append(policy)
 
     def report(self) -> NodeReportStatus:
         """See Tied."""

@@ -113,7 +113,9 @@ class _Handler(JsonHandler, BaseHTTPRequestHandler):
         url = urlsplit(self.path)
         asked = {name: values[0] for name, values in parse_qs(url.query).items()}
         last = url.path.rpartition("/")[2]
-        if "watch" in asked:
+        if last == "energypolicies":
+            self._no_policy(watched="watch" in asked)
+        elif "watch" in asked:
             self._watch(int(asked["resourceVersion"]))
         elif last == "jobplans":
             self.cluster.fed["lists of plans"] += 1
@@ -128,6 +130,16 @@ class _Handler(JsonHandler, BaseHTTPRequestHandler):
             self.answer(200, self.cluster.pod(last)) if last in self.cluster.pods else self.answer(404, {})
         else:
             self.answer(200, {"metadata": {"name": last, "uid": "node-uid"}})
+
+    def _no_policy(self, *, watched: bool) -> None:
+        if not watched:
+            self.answer(200, {"items": [], "metadata": {"resourceVersion": "1"}})
+            return
+        self.send_response(200)
+        self.send_header("Connection", "close")
+        self.end_headers()
+        time.sleep(self.cluster.watch_s)
+        self.close_connection = True
 
     def do_PATCH(self) -> None:
         body = self._body()

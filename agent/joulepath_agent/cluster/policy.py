@@ -1,0 +1,62 @@
+"""The EnergyPolicy as this agent hears of it: a list, then a watch, which it has whether or not there are ranks here.
+
+Each answer and each sign of life of the watch is news, also where nothing has changed: a pause would have been in it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from joulepath_agent.cluster.objects import ApiServer
+from joulepath_crds import POLICY_NAME, EnergyPolicySpec, read_policy
+
+__all__ = ["PolicyWatch"]
+
+_LONGEST_WATCH_S: Final = 300.0
+"""A dead one is noticed sooner: it gives signs of life."""
+_NO_KIND_S: Final = 30.0
+"""How long to wait where the cluster doesn't know the kind."""
+_NONE: Final = EnergyPolicySpec()
+
+
+class PolicyWatch:
+    """Tells of it."""
+
+    def __init__(
+        self, api: ApiServer, group: tuple[str, ...], lasts_s: float, late_s: float, stop: threading.Event
+    ) -> None:
+        """`group` is the beginning of the kind's path; a watch lasts no longer than that, nor is it later."""
+        self._api, self._path, self._late_s, self._stop = api, (*group, "energypolicies"), late_s, stop
+        self._lasts_s = max(1, int(min(_LONGEST_WATCH_S, lasts_s)))
+        self._known = _NONE
+
+    def hear(self, tell: Callable[[EnergyPolicySpec], None]) -> None:
+        """Tells the policy as it is now and as it changes, until the end of one watch.
+
+        Raises:
+            OSError: The API server doesn't answer, or forbids it; nothing is known of a policy then.
+        """
+        try:
+            listed = self._api.list(*self._path, labels="", whole=True)
+        except FileNotFoundError:
+            if self._known != _NONE:  # one that has just been started may not know the kind yet: that ends no pause
+                raise
+            tell(_NONE)
+            self._stop.wait(min(_NO_KIND_S, self._lasts_s))
+            return
+        self._known = next(map(read_policy, filter(_holds, listed["items"])), _NONE)
+        tell(self._known)
+        version = listed["metadata"]["resourceVersion"]
+        with self._api.watch(version, self._lasts_s, self._late_s, *self._path, bookmarks=True) as watch:
+            for event in watch:
+                if self._stop.is_set() or event["type"] == "ERROR":
+                    return
+                if event["type"] != "BOOKMARK" and _holds(event["object"]):
+                    self._known = _NONE if event["type"] == "DELETED" else read_policy(event["object"])
+                tell(self._known)
+
+
+def _holds(item: Mapping[str, Any]) -> bool:
+    return bool(item["metadata"]["name"] == POLICY_NAME)
