@@ -48,8 +48,8 @@ class Rank:
     def begin(self, began: Began) -> None:
         """An iteration has begun."""
         self.history.mark(unpack_marks(began.marks))
-        spoiled, cut = began.spoiled_before, began.cut_before
-        self.history.begin(began.iteration, began.applied, began.at_s, spoiled_before=spoiled, cut_before=cut)
+        spoiled, length = began.spoiled_before, began.length_before
+        self.history.begin(began.iteration, began.applied, began.at_s, spoiled_before=spoiled, length_before=length)
 
     def record(self, message: bytes) -> None:
         """The trainer's record of an iteration, or a part of one; isn't even read where it wouldn't be measured.
@@ -102,7 +102,10 @@ class Rank:
             iteration=now.iteration,
             iteration_time_s=history.iteration_time_s,
             state=now.state,
-            reason="; ".join(filter(None, (now.reason, history.refused))) or now.foreign or history.capped,
+            reason="; ".join(filter(None, (now.reason, history.refused)))
+            or now.foreign
+            or history.disturbed
+            or history.capped,
             staged_hash=now.staged_hash,
             staged_at_iteration=now.staged_at_iteration,
             applied_hash=now.applied_hash,

@@ -37,7 +37,9 @@ class MarkedIteration:
     whole: bool = True
     """False when something in it could not be marked: there will be no record of it."""
     followed: bool = True
-    """False when something else than training comes before the next one: its period is none."""
+    """False when something else than training comes before the next one."""
+    parted: int | None = None
+    """Where that began: its period ends there. None where nobody knows: then it has none."""
     stamps: list[int] = field(default_factory=list)
     """All that were put."""
 
@@ -60,10 +62,12 @@ class PendingIterations:
             self._forget()
             self.lost += 1
 
-    def part(self) -> None:
-        """Something else than training comes after the last one."""
-        if self._ended:
-            self._ended[-1].followed = False
+    def part(self, stamps: list[int]) -> None:
+        """Something else than training comes after the last one, from this stamp on, if there is one."""
+        last = self._ended[-1]
+        last.followed, last.parted = False, stamps[0] if stamps else None
+        last.stamps += stamps
+        self._stamps += len(stamps)
 
     def drop(self) -> None:
         """Nobody waits for any of them any more."""
@@ -88,6 +92,8 @@ class PendingIterations:
             awaited = [iteration.end] if len(iteration.places) == 1 else list(iteration.stamps)
             if following is not None:
                 awaited.append(following.begin)
+            if iteration.parted is not None:
+                awaited.append(iteration.parted)
             if not all(self._marks.passed(stamp) for stamp in awaited):
                 return
             if iteration.whole:
@@ -102,6 +108,8 @@ class PendingIterations:
         for kind, stage, microbatch, back, begin, end in iteration.spans:
             begin_s = seconds(begin)
             spans.append(InstructionSpan(kind, stage, microbatch, begin_s, max(begin_s, seconds(end)), back))
-        consecutive = following is not None and following.number == iteration.number + 1 and iteration.followed
-        period_s = seconds(following.begin) if consecutive and following is not None else 0.0
+        until = iteration.parted
+        if iteration.followed and following is not None and following.number == iteration.number + 1:
+            until = following.begin
+        period_s = 0.0 if until is None else seconds(until)
         return IterationRecord(iteration.number, seconds(iteration.end), period_s, tuple(spans))

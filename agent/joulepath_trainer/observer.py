@@ -151,6 +151,12 @@ class Observer:
         return True
 
     @_fails_open
+    def part(self) -> None:
+        """A step begins that isn't observed, or the one before turns out to have made none of the optimizer's."""
+        if self._session is not None:
+            self._session.part()
+
+    @_fails_open
     def begin_instruction(
         self, kind: str, stage: int, microbatch: int, back: tuple[int, int] = (0, 0)
     ) -> BegunInstruction | None:
@@ -164,10 +170,10 @@ class Observer:
             self._session.end_instruction(token)
 
     @_fails_open
-    def end_step(self, whole: bool = True) -> None:
-        """A training step has ended; not `whole` if by an exception."""
+    def end_step(self, whole: bool = True, told: bool = True) -> None:
+        """A training step has ended; not `whole` if by an exception, not `told` if what ran in it isn't known."""
         if self._session is not None:
-            self._session.end_step(whole)
+            self._session.end_step(whole, told)
 
     def restart(self) -> None:
         """What this process trains is another thing than was thought: counts, and tells the agent, from the start."""

@@ -12,7 +12,7 @@ from joulepath_trainer.iterations import MarkedIteration, PendingIterations
 from joulepath_trainer.marking.marks import Marker
 from joulepath_trainer.memory import OwnPage
 from joulepath_trainer.wire.messages import IterationRecord
-from joulepath_trainer.wire.page import MarkerEvent
+from joulepath_trainer.wire.page import Ending, MarkerEvent
 from joulepath_trainer.wire.parts import MOST_INSTRUCTIONS, parts_of
 
 __all__ = ["BegunInstruction", "Session"]
@@ -33,6 +33,10 @@ class Session:
         self._marks = page.marks(marker)
         self._pending = PendingIterations(self._marks)
         self._current: MarkedIteration | None = None
+        self._computing = False
+        """Whether an instruction of it runs."""
+        self._ended: int | None = None
+        """The number of the one that has ended, and was not parted from the next yet."""
         self._waiting: deque[bytes] = deque()
         """Messages that didn't fit the socket's queue yet."""
         self._said_lost = False
@@ -40,6 +44,7 @@ class Session:
     def begin_step(self, number: int) -> None:
         """Marks the begin of a training step."""
         self._current = iteration = MarkedIteration(number)
+        self._computing, self._ended = False, None
         stamp = self._mark(MarkerEvent.STEP_BEGIN, iteration)
         if stamp is None:
             self._current = None
@@ -60,6 +65,7 @@ class Session:
         if stamp is None:
             iteration.whole = False
             return None
+        self._computing = True
         return kind, stage, microbatch, back, stamp
 
     def end_instruction(self, token: BegunInstruction) -> None:
@@ -67,6 +73,7 @@ class Session:
         iteration = self._current
         if iteration is None:
             return
+        self._computing = False
         kind, stage, microbatch, back, begin = token
         end = self._mark(MarkerEvent.END, iteration, kind, stage, microbatch)
         if end is None:
@@ -74,8 +81,8 @@ class Session:
         else:
             iteration.spans.append((kind, stage, microbatch, back, begin, end))
 
-    def end_step(self, whole: bool) -> None:
-        """Marks the end of the step and sends the records that are due.
+    def end_step(self, whole: bool, told: bool = True) -> None:
+        """Marks the end of the step and sends the records that are due; there is none of this one unless it is `told`.
 
         Raises:
             AgentGoneError: There is nobody to send them to.
@@ -83,13 +90,14 @@ class Session:
         iteration, self._current = self._current, None
         if iteration is None:
             return
-        stamp = self._mark(MarkerEvent.STEP_END, iteration)
+        stamp = self._mark(MarkerEvent.STEP_END, iteration, microbatch=Ending.WHOLE if whole else Ending.BROKEN)
         if stamp is None:
             # A CUDA graph is being captured; to ask for an event now could spoil it.
             self._marks.recycle(iteration.stamps)
             return
         iteration.end = stamp
-        iteration.whole = iteration.whole and whole
+        iteration.whole = iteration.whole and whole and told
+        self._ended = iteration.number
         self._pending.add(iteration)
         if self._pending.lost:
             self._lose("the GPU is too far behind the host")
@@ -98,9 +106,25 @@ class Session:
         self._send()
 
     def part(self) -> None:
-        """Something else than training begins; where that is between two steps, it belongs to neither."""
-        if self._current is None:
-            self._pending.part()
+        """Something else than training begins: the step that runs or has just ended is over here.
+
+        Within an instruction it is a part of that, as a teacher's model is.
+        """
+        iteration, number = self._current, self._ended
+        if iteration is not None:
+            if self._computing or not iteration.whole:
+                return
+            iteration.whole, number = False, iteration.number
+        elif number is None:
+            return
+        else:
+            self._ended = None
+        marked = self._enqueue(MarkerEvent.STEP_END, number, microbatch=Ending.PARTED)
+        stamps = [marked[1]] if marked is not None else []
+        if iteration is None:
+            self._pending.part(stamps)
+        else:
+            self._marks.recycle(stamps)  # nobody asks when that was
 
     def finish(self) -> None:
         """Sends what is left and hangs up, at the end of the process.
@@ -124,16 +148,24 @@ class Session:
     def _mark(
         self, event: MarkerEvent, iteration: MarkedIteration, kind: str = "", stage: int = 0, microbatch: int = 0
     ) -> int | None:
+        if (marked := self._enqueue(event, iteration.number, kind, stage, microbatch)) is None:
+            return None
+        place, stamp = marked
+        iteration.places.add(place)
+        iteration.stamps.append(stamp)
+        return stamp
+
+    def _enqueue(
+        self, event: MarkerEvent, number: int, kind: str = "", stage: int = 0, microbatch: int = 0
+    ) -> tuple[int, int] | None:
+        """Where a marker of this step was put, and its stamp; None where none can be."""
         with self._page.lock:
             place = self._marks.place()
             if place is None:
                 return None
-            iteration.places.add(place)
             # The page says what the marker means before the GPU can pass it.
-            sequence = self._page.writer.announce(event, iteration.number, kind, stage, microbatch)
-            stamp = self._marks.stamp(place, sequence)
-            iteration.stamps.append(stamp)
-            return stamp
+            sequence = self._page.writer.announce(event, number, kind, stage, microbatch)
+            return place, self._marks.stamp(place, sequence)
 
     def _put(self, record: IterationRecord) -> None:
         """Behind those that wait; a record of which no room is left for all parts is lost."""

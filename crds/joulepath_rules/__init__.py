@@ -5,6 +5,7 @@ packages: the process that sets clocks imports it.
 - `digest`: SHA-256 as both sides compute it
 - `plan`: a plan as values, and what a rank does with one
 - `arms`: which iterations run what
+- `counting`: which iterations of a block count
 - `mounts`: which mounts of a container meet ours
 - `applied`: what an iteration ran
 - `jobs`: kinds of training job by their names, and which job a pod belongs to
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 from joulepath_rules.applied import Applied
 from joulepath_rules.arms import Arm, SweptBlocks, Timetable, arm_of, clock_in_turn, held_clock_mhz, next_boundary
+from joulepath_rules.counting import Length, counted
 from joulepath_rules.digest import sha256
 from joulepath_rules.instructions import INSTRUCTION_KINDS, PAIR, PAIR_KIND, Instruction
 from joulepath_rules.jobs import JOB_LABELS, JOB_NAMES, JobKindName, JobName, by_labels, controller, maker
@@ -34,6 +36,7 @@ __all__ = [
     "Instruction",
     "JobKindName",
     "JobName",
+    "Length",
     "Plan",
     "Purpose",
     "RankState",
@@ -45,6 +48,7 @@ __all__ = [
     "by_labels",
     "clock_in_turn",
     "controller",
+    "counted",
     "held_clock_mhz",
     "lexical",
     "maker",

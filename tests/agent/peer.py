@@ -23,11 +23,13 @@ from joulepath_crds import Instruction
 from joulepath_trainer.marking.cuda import Driver, StreamMarks
 from joulepath_trainer.memory import OwnPage
 from joulepath_trainer.wire.messages import Hello, InstructionSpan, IterationRecord, PipelinePlace, Reply
-from joulepath_trainer.wire.page import MARKER_OFFSET, PAGE_BYTES, MarkerEvent, PageWriter
+from joulepath_trainer.wire.page import MARKER_OFFSET, PAGE_BYTES, Ending, MarkerEvent, PageWriter
 from joulepath_trainer.wire.parts import parts_of
 from joulepath_trainer.wire.protocol import WireError
 from virtual_gpus import stream
 
+PARTED = Instruction(0, "", Ending.PARTED)
+"""What its marker has in the place of an instruction."""
 DEFAULTS = {
     "ordinal": 0,
     "rank": 0,
@@ -41,6 +43,7 @@ DEFAULTS = {
     "tail_s": 0.0,
     "evaluates_every": 1 << 30,
     "evaluates_s": 0.0,
+    "marks": True,
     "children": 0,
     "gpu_uuid": None,
     "stall_at": -1,
@@ -139,11 +142,12 @@ def main() -> None:
         return marks.stamp(0, writer.announce(event, iteration, kind, stage, microbatch))
 
     pending: tuple[int, int, int, list[tuple[Instruction, int, int]]] | None = None
+    parted: int | None = None
     for iteration in range(options["iterations"]):
         begin = mark(MarkerEvent.STEP_BEGIN, iteration)
         if pending is not None:
             stream.synchronize()
-            _send(connection, driver, pending, begin)
+            _send(connection, driver, pending, parted or begin)
         if iteration == options["other_order_from"]:
             order[0], order[1] = order[1], order[0]
         stamps = []
@@ -164,8 +168,9 @@ def main() -> None:
         end = mark(MarkerEvent.STEP_END, iteration)
         stream.synchronize()
         time.sleep(options["tail_s"])
-        if iteration % options["evaluates_every"] == 0:
-            time.sleep(options["evaluates_s"])
+        evaluates = iteration % options["evaluates_every"] == 0
+        parted = mark(MarkerEvent.STEP_END, iteration, PARTED) if evaluates and options["marks"] else None
+        time.sleep(options["evaluates_s"] if evaluates else 0.0)
         pending = (iteration, begin, end, stamps)
 
 

@@ -283,11 +283,13 @@ def test_plans_without_news_expire_and_are_joined_again_with_it(room: MakeRoom) 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sweeps", [False, True])
-def test_an_evaluation_between_two_iterations_runs_at_default_clocks(room: MakeRoom, sweeps: bool) -> None:
+@pytest.mark.parametrize(("sweeps", "marks"), [(False, True), (True, True), (False, False), (True, False)])
+def test_an_evaluation_between_two_iterations_runs_at_default_clocks(room: MakeRoom, sweeps: bool, marks: bool) -> None:
+    """An older trainer doesn't mark it, and a checkpoint nobody does."""
     made = room(time_scale=0.1)
     agent = made.agent()
-    made.peer(iterations=100_000, evaluates_every=4, evaluates_s=1.5)  # shorter than a silence that ends the lease
+    # Shorter than a silence that ends the lease:
+    made.peer(iterations=100_000, evaluates_every=4, evaluates_s=1.5, marks=marks)
     wait_until(lambda: (r := agent.rank()) is not None and r.control_time_s > 0, "the tail is known")
     agent.plans(held() if sweeps else plan(activate_at=0))
     wait_until(lambda: made.clock() == LOW_MHZ, "the clock is locked")
@@ -295,6 +297,7 @@ def test_an_evaluation_between_two_iterations_runs_at_default_clocks(room: MakeR
         wait_until(lambda: made.clock() == 0, "it evaluates")
         wait_until(lambda: made.clock() == LOW_MHZ, "it trains on")
     assert "MarkersStopped" not in agent.counts()["leaseEnds"]
+    assert ("OtherWork" in agent.counts()["leaseEnds"]) == marks
 
 
 def test_an_attempt_that_the_plan_is_not_for_stays_at_default_clocks(room: MakeRoom) -> None:

@@ -13,7 +13,7 @@ from joulepath_clocks.channel.words import Began, Came
 from joulepath_clocks.peers.budget import BUDGET, Budget
 from joulepath_clocks.peers.peer import JobPod
 from joulepath_crds import Arm
-from joulepath_rules import Applied
+from joulepath_rules import Applied, Length
 from joulepath_trainer.wire.messages import Hello, InstructionSpan, IterationRecord, PipelinePlace
 
 HELLO = Hello(0, 0, 1, 0, "GPU-1", "stream", PipelinePlace("Schedule1F1B", 1, 1, (0,), (0,)))
@@ -43,7 +43,7 @@ def test_a_rank_whose_measurements_cost_too_much_is_measured_later() -> None:
 
     def run(first: int) -> None:
         for number in range(first, first + 20):
-            rank.begin(Began(7, number, Applied(Arm.DEFAULT), float(number), False, False, b""))
+            rank.begin(Began(7, number, Applied(Arm.DEFAULT), float(number), False, Length.WHOLE, b""))
             span = InstructionSpan("F", 0, 0, 0.0, 0.5)
             rank.record(IterationRecord(number - 1, 1.0, 1.0, (span,)).encode())
 

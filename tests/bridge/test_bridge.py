@@ -129,15 +129,17 @@ def test_lags_are_the_measured_ones_or_safe() -> None:
 
 
 def test_a_target_has_its_own_lags_and_is_raised_to_as_it_is_lowered_to_where_that_is_all_known() -> None:
-    rows = ((0, "up", 0.01), (CAP_MHZ, "up", 0.5), (900, "up", 0.02), (900, "down", 0.03), (800, "down", 0.04))
+    known = ((900, "up", 0.02, 20), (900, "down", 0.03, 3), (800, "down", 0.04, 3))
+    rows = ((0, "up", 0.01, 3), (CAP_MHZ, "up", 0.5, 3), (700, "up", 0.02, 19), (700, "down", 0.03, 3), *known)
     told = [
-        {"clockMHz": clock, "direction": way, "medianSeconds": s, "p95Seconds": 2 * s, "samples": 3}
-        for clock, way, s in rows
+        {"clockMHz": clock, "direction": way, "medianSeconds": s, "p95Seconds": 2 * s, "samples": samples}
+        for clock, way, s, samples in rows
     ]
     table = lags_of(SwitchingLag.from_api(LAG.to_api() | {"targets": told}), CAP_MHZ)
     assert table.of(CAP_MHZ) == LagTable(0.01, 0.01, 0.02, 0.02), "nothing is lowered to default clocks"
     assert table.of(900) == LagTable(0.02, 0.03, 0.04, 0.06)
     assert table.of(800) == LagTable(0.04, 0.04, 0.08, 0.08)
+    assert table.of(700) == LagTable(0.03, 0.03, 0.06, 0.06), "a few raises don't overrule what is lowered to it"
     assert table.of(1000) == table
     assert replace(table, targets={}) == LagTable(0.003, 0.003, 0.005, 0.005)
 

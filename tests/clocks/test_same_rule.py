@@ -274,14 +274,20 @@ def test_conductor_and_referee_order_the_same_clocks_at_the_same_times(case: Cas
 
 @given(
     st.lists(
-        st.tuples(st.sampled_from(("up", "down")), st.sampled_from((DEFAULT, *CLOCKS_MHZ[1:])), st.floats(0.001, 0.5)),
+        st.tuples(
+            st.sampled_from(("up", "down")),
+            st.sampled_from((DEFAULT, *CLOCKS_MHZ[1:])),
+            st.floats(0.001, 0.5),
+            st.sampled_from((1, 3, 19, 20)),
+        ),
         max_size=30,
     )
 )
-def test_a_raise_goes_by_the_lag_that_the_operator_has_it_go_by(measured: list[tuple[Way, int, float]]) -> None:
+def test_a_raise_goes_by_the_lag_that_the_operator_has_it_go_by(measured: list[tuple[Way, int, float, int]]) -> None:
     lags = Lags()
-    for way, ordered_mhz, lag_s in measured:
-        lags.add(way, ordered_mhz, lag_s)
+    for way, ordered_mhz, lag_s, times in measured:
+        for _ in range(times):
+            lags.add(way, ordered_mhz, lag_s)
     assume((summary := lags.summary) is not None)
     assert summary is not None
     table = lags_of(pooled([joulepath_crds.SwitchingLag(**asdict(summary))]), CLOCKS_MHZ[0])

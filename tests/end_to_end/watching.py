@@ -16,7 +16,17 @@ from typing import Any
 from kubernetes import client, config, watch
 from urllib3.exceptions import HTTPError
 
-from joulepath_crds import GROUP, VERSION, EnergyPlanStatus, JobPlanSpec, NodeReportStatus, Phase, Purpose, RankReport
+from joulepath_crds import (
+    GROUP,
+    VERSION,
+    EnergyPlanStatus,
+    InjectionReport,
+    JobPlanSpec,
+    NodeReportStatus,
+    Phase,
+    Purpose,
+    RankReport,
+)
 from real_cluster import NotYetError, until
 
 __all__ = ["Recorder", "Told", "recorder"]
@@ -91,12 +101,16 @@ class Recorder:
         return self.status(name)
 
     def outcomes(self, job: str) -> dict[str, str]:
-        """What became of the containers of a job's first pod."""
-        reports = [
-            NodeReportStatus.from_api(one.body.get("status") or {}) for one in self.living("nodereports").values()
-        ]
-        told = [one for report in reports for one in report.injection if one.pod == f"{job}-master-0"]
-        return {one.container: one.outcome for one in told}
+        """What became of the containers of a PyTorchJob's first pod."""
+        return {one.container: one.outcome for one in self._injections() if one.pod == f"{job}-master-0"}
+
+    def injected(self, pod_uid: str) -> str:
+        """What became of the one container of a pod; empty while that isn't told."""
+        return next((one.outcome for one in self._injections() if one.pod_uid == pod_uid), "")
+
+    def _injections(self) -> list[InjectionReport]:
+        bodies = [one.body.get("status") or {} for one in self.living("nodereports").values()]
+        return [told for body in bodies for told in NodeReportStatus.from_api(body).injection]
 
     def applied(self, job: str, ranks: int = 4, *, node: str | None = None, limit_s: float = 60) -> str:
         """Until the JobPlan of now, which is no sweep, is in force on so many ranks of a job; its hash."""

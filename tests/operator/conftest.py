@@ -152,6 +152,7 @@ class World:
         self.driver = "580.65.06"
         self.power_cap_w: float | None = 400.0
         self.refusal: dict[int, str] = {}
+        self.reasons: dict[int, str] = {}
         self.unstaged: set[int] = set()
         self.pods: tuple[Absence | None, ...] = ()
         """One for each pod: why it has no trainer."""
@@ -323,7 +324,7 @@ class World:
             iteration=self.iteration,
             iteration_time_s=period,
             state=RankState.REFUSED if refusal else RankState.OBSERVING,
-            reason=refusal or "",
+            reason=refusal or self.reasons.get(rank, ""),
             staged_hash=plan.hash if plan is not None and staged else None,
             staged_at_iteration=self._staged[plan.hash] if plan is not None and staged else None,
             applied_hash=plan.hash if plan is not None and arm is not Arm.DEFAULT and not refusal else None,

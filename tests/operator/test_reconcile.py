@@ -138,8 +138,7 @@ def test_nobody_waits_for_the_planner(server: Server, api: Api, active: Any) -> 
 
 def test_a_node_that_is_silent_for_a_moment_does_not_end_the_planner(server: Server, api: Api, active: Any) -> None:
     """An upgrade restarts one agent after the other: a plan that takes longer than a restart would never come."""
-    server.objects["team/pods"] = {"items": []}
-    server.objects["team/events"] = {"metadata": {}, "items": []}
+    server.objects["v1/pods"] = {"items": []}
     labels = {"joulepath.dev/injection": "volumes"}
     server.objects["namespaces/team"] = {"metadata": {"name": "team", "labels": labels}}
 

@@ -89,10 +89,13 @@ def lose_sweeps(world: Any, until: Callable[[], bool]) -> set[str]:
 
 def test_a_sweep_that_ends_with_too_few_clocks_is_made_again_after_pauses_then_refused(new_world: NewWorld) -> None:
     world = new_world()
+    world.reasons[3] = "OtherWork: of the iterations of a block none was measured"
     assert len(lose_sweeps(world, lambda: world.status.setback is not None)) == 2, "once more at once"
     assert world.status.phase == "Profiling"
     assert world.condition("Profiled").reason == "SweepIncomplete"
     assert not world.plans, "meanwhile GPUs run default clocks"
+    assert "The agent of rank 3 (pod " in world.status.message
+    assert "says: OtherWork: of the iterations" in world.status.message
     assert "Try 2 of 2" in world.status.message
     lose_sweeps(world, lambda: world.status.phase == "Refused")
     assert world.condition("Profiled").reason == "SweepIncomplete"

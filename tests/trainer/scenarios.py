@@ -166,17 +166,42 @@ def train_sharded(rank: int, steps: int, schedule: str, stages_of_rank: int) -> 
     return [[index, mesh.get_local_rank("dp")]]
 
 
-def train_accumulating(rank: int, rounds: list[int], evaluate: bool = False) -> None:
-    """Steps of an optimizer, after so many rounds of the schedule each."""
+def train_accumulating(
+    rank: int, rounds: list[int], evaluate: bool = False, evaluated: list[int] | None = None
+) -> None:
+    """Steps of an optimizer, after so many rounds of the schedule each; it evaluates after each round, or in some
+    steps after the first one."""
     training = Training(rank)
-    for number in rounds:
+    for step, number in enumerate(rounds):
         torch.distributed.barrier()
-        for _ in range(number):
+        for each in range(number):
             args, kwargs = training._inputs()
             training.schedule.step(*args, **kwargs)
-            if evaluate:
+            if evaluate or (each == 0 and step in (evaluated or ())):
                 training.evaluate()
         training.optimizer.step()
+
+
+def train_by_a_grad_scaler(rank: int, steps: int, skipped: int) -> list[bool]:
+    """One step has gradients that are infinite, so that the optimizer makes none; whether it made each."""
+    training = Training(rank)
+    scaler = torch.amp.GradScaler("cpu", init_scale=1.0, growth_interval=10**6)
+    stepped = []
+    for number in range(steps):
+        torch.distributed.barrier()
+        args, kwargs = training._inputs()
+        training.schedule.step(*args, **kwargs)
+        if number == skipped:
+            for parameter in training.stages[0].submod.parameters():
+                parameter.grad.fill_(float("inf"))
+        scaler.scale(torch.zeros(()))  # the schedule has gone back by itself
+        before = [parameter.clone() for parameter in training.stages[0].submod.parameters()]
+        scaler.step(training.optimizer)
+        scaler.update(1.0)
+        after = training.stages[0].submod.parameters()
+        stepped.append(not all(torch.equal(*pair) for pair in zip(before, after, strict=True)))
+        training.optimizer.zero_grad()
+    return stepped
 
 
 def train_stepping_within_backwards(rank: int, steps: int) -> None:

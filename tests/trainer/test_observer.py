@@ -8,6 +8,7 @@ import mmap
 import os
 import socket
 import threading
+import time
 from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
@@ -23,7 +24,7 @@ from joulepath_trainer.iterations import MarkedIteration, PendingIterations
 from joulepath_trainer.marking.marks import Marker, Marks
 from joulepath_trainer.observer import RETRY_S, Observer
 from joulepath_trainer.wire.messages import IterationRecord, PipelinePlace, Reply
-from joulepath_trainer.wire.page import PageWriter
+from joulepath_trainer.wire.page import Ending, MarkerEvent, PageWriter
 from joulepath_trainer.wire.protocol import MAX_MESSAGE_BYTES
 
 PIPELINE = PipelinePlace("Schedule1F1B", 1, 1, (0,), (0,))
@@ -203,6 +204,38 @@ def test_a_full_queue_of_connections_is_tried_again_soon(path: Path) -> None:
             assert connection.recv(MAX_MESSAGE_BYTES)
 
 
+def test_an_evaluation_is_marked_once_where_it_begins_but_not_within_an_instruction(path: Path) -> None:
+    """In the midst of an iteration, as of a loop of one's own, or behind it."""
+    with AgentDouble(path) as agent:
+        observer = Observer(str(path))
+        observer.part()
+        step(observer)
+        for marked in (False, True):
+            observer.begin_step(ON_CPU)
+            token = observer.begin_instruction("F", 0, 0)
+            assert token is not None
+            observer.evaluate()  # a teacher
+            observer.end_instruction(token)
+            if marked:
+                observer.evaluate()
+                observer.evaluate()
+            observer.end_step()
+        begun_s = time.monotonic()
+        step(observer)
+        observer.evaluate()
+        until_evaluated_s = time.monotonic() - begun_s
+        observer.evaluate()
+        step(observer)
+        observer._finish()
+        (rank,) = agent.ranks(1)
+    ends = [(one.iteration, one.ending) for one in rank.entries() if one.event is MarkerEvent.STEP_END]
+    whole, parted = Ending.WHOLE, Ending.PARTED
+    assert ends == [(0, whole), (1, whole), (2, parted), (2, whole), (3, whole), (3, parted), (4, whole)]
+    told = [(record.iteration, record.period_s > 0) for record in rank.records]
+    assert told == [(0, True), (1, True), (3, True), (4, False)], "of the third, until it evaluates"
+    assert rank.records[2].period_s <= until_evaluated_s
+
+
 class PooledMarks:
     """Time stamps are made where none is free, as the CUDA driver's events are."""
 
@@ -315,6 +348,25 @@ def test_records_wait_for_the_gpu_and_for_the_next_begin() -> None:
     assert sorted(gpu.recycled) == [100, 110, 140, 140, 180, 190]
     gpu.now = 290
     assert [(record.iteration, record.period_s) for record in pending.completed(last=True)] == [(2, 0.0)]
+
+
+def test_a_period_lasts_until_something_else_begins() -> None:
+    gpu = SlowGpu()
+    pending = PendingIterations(gpu)
+    pending.add(iteration(1))
+    pending.part([195])
+    pending.add(iteration(4))
+    gpu.now = 194
+    assert list(pending.completed()) == []
+    gpu.now = 400
+    assert [(record.iteration, record.period_s) for record in pending.completed()] == [(1, 0.095)]
+    assert 195 in gpu.recycled
+    pending.part([])
+    assert [(record.iteration, record.period_s) for record in pending.completed(last=True)] == []
+    gpu.now = 500
+    assert [(record.iteration, record.period_s) for record in pending.completed(last=True)] == [(4, 0.0)]
+    pending.drop()
+    assert pending._stamps == 0
 
 
 def test_a_period_over_a_step_that_was_not_observed_is_not_known() -> None:

@@ -1,12 +1,13 @@
 """What a whole block took: its first iteration is left out, and of plan and control blocks the last one, too. Pure.
 
 In the first one clocks are on their way to those of the block, at the end of the last one to those of the next block.
-Evaluations are left out of both arms alike, with the iterations that begin before and after one.
+Evaluations are left out of both arms alike.
 """
 
 from __future__ import annotations
 
 import statistics
+from dataclasses import replace
 
 from joulepath_agent.gpus.energy import Trace
 from joulepath_agent.measuring.run import Run
@@ -17,7 +18,8 @@ __all__ = ["block_report"]
 
 def block_report(run: Run, trace: Trace) -> BlockReport | None:
     """The report of a run that is a whole block, which the trace covers; None if no iteration of it counts."""
-    counted = [one for one in run.counted if run.applied.arm is Arm.SWEEP or one is not run.iterations[-1]]
+    kept = run if run.applied.arm is Arm.SWEEP else replace(run, iterations=run.iterations[:-1])
+    counted = kept.counted
     if not counted:
         return None
     periods_s = [iteration.period_s for iteration in counted]

@@ -36,7 +36,7 @@ from joulepath_crds import (
     InstructionTime,
     WaitMeasurement,
 )
-from joulepath_rules import Applied
+from joulepath_rules import Applied, Length
 from joulepath_trainer.wire.messages import IterationRecord
 from joulepath_trainer.wire.page import MarkerEntry, MarkerEvent
 
@@ -59,6 +59,9 @@ _TIMED: Final = 32
 _WINDOW_S: Final = 0.02
 _FAR: Final = 6.0
 """Median deviations from the middle, beyond which an iteration is none of the usual: of normal noise, one in 20,000."""
+_DISTURBED: Final = (
+    "OtherWork: of the iterations of a block none was measured, as each was broken off or followed by an evaluation"
+)
 _NEAR: Final = 0.01
 """Of the middle: what is never far."""
 
@@ -90,7 +93,15 @@ class _Seen:
     marks: dict[Moment, float]
     told: _Told | None = None
     spoiled: bool = False
-    cut: bool = False
+    seemed: Length = Length.WHOLE
+    """As the clocks have it."""
+
+    @property
+    def length(self) -> Length:
+        """What is known of how long it took. An older trainer that sees something else behind it tells no period."""
+        if self.told is None:
+            return Length.UNKNOWN if self.seemed is Length.OWN else self.seemed
+        return self.seemed if self.told.period_s > 0 else Length.UNKNOWN
 
     @property
     def seen_s(self) -> float:
@@ -140,6 +151,8 @@ class History:
     blocks: deque[BlockReport] = field(default_factory=lambda: deque(maxlen=MOST_BLOCKS))
     capped: str = ""
     """A clock that was held and not reached, in words."""
+    disturbed: str = ""
+    """Why nothing was measured in the last block that ran to its end, in words; empty where something was."""
     refused: str = ""
     """Why nothing that this rank tells is measured any more; empty while it is."""
     over_budget: str = ""
@@ -173,15 +186,22 @@ class History:
     _tails_s: deque[float] = field(default_factory=lambda: deque(maxlen=_TIMELINES))
 
     def begin(
-        self, iteration: int, applied: Applied, at_s: float, *, spoiled_before: bool, cut_before: bool = False
+        self,
+        iteration: int,
+        applied: Applied,
+        at_s: float,
+        *,
+        spoiled_before: bool,
+        length_before: Length = Length.WHOLE,
     ) -> None:
         """An iteration begins.
 
-        `spoiled_before`: the one before didn't run to its end what it began; `cut_before`: it was over sooner.
+        `spoiled_before`: the one before didn't run to its end what it began; `length_before`: what is known of how long
+        it took.
         """
         with self._lock:
             if (before := self._seen.get(iteration - 1)) is not None:
-                before.spoiled, before.cut = spoiled_before, cut_before
+                before.spoiled, before.seemed = spoiled_before, length_before
             self._seen[iteration] = _Seen(applied, {(False, None): at_s})
             self._now = iteration
             if iteration <= self._told:
@@ -331,13 +351,12 @@ class History:
                 period_s = after.begin_s(begin_s) - begin_s
             # Markers that were all seen at one look, without a record, tell no time.
             timed, period_s = period_s > 0, max(1e-9, period_s)
-            # A trainer that knows of something else between the two tells no period.
-            whole = not seen.cut and (told is None or told.period_s > 0)
-            if number > 0 and timed and whole:
+            length = seen.length
+            if number > 0 and timed and length is not Length.UNKNOWN:
                 self._periods_s.append(period_s)
                 self.iteration_time_s = statistics.median(self._periods_s)
             spans = None if told is None or told.spans is None else told.spans.within(period_s)
-            iteration = TimedIteration(number, begin_s, period_s, spans, whole)
+            iteration = TimedIteration(number, begin_s, period_s, spans, length)
             self._append(iteration, seen.applied, seen.spoiled or not timed)
 
     def _append(self, iteration: TimedIteration, applied: Applied, spoiled: bool) -> None:
@@ -373,6 +392,8 @@ class History:
         if any(run.begin_s <= at_s <= run.end_s for at_s in trace.foreign_s):
             return
         whole_block = len(run.iterations) == run.applied.length
+        if whole_block:
+            self.disturbed = "" if run.counted else _DISTURBED
         if whole_block and covered and (report := block_report(run, trace)) is not None:
             self.blocks.append(report)
         counted = run.counted

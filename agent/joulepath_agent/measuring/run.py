@@ -8,7 +8,7 @@ from typing import Final
 
 from joulepath_agent.measuring.spans import Spans
 from joulepath_crds import Instruction
-from joulepath_rules import Applied
+from joulepath_rules import Applied, Length, counted
 
 __all__ = ["Moment", "Run", "TimedIteration", "step_begin_s"]
 
@@ -25,15 +25,14 @@ class TimedIteration:
     number: int
     begin_s: float
     period_s: float
-    """Seconds to the begin of the next one."""
+    """Seconds to the begin of the next one, or of what came before that."""
     spans: Spans | None
     """None where its record was dropped."""
-    whole: bool = True
-    """Whether the next one followed on it: no evaluation began in it or after it."""
+    length: Length = Length.WHOLE
 
     @property
     def end_s(self) -> float:
-        """Begin of the next one."""
+        """Where these are over."""
         return self.begin_s + self.period_s
 
     @property
@@ -65,12 +64,9 @@ class Run:
 
     @property
     def counted(self) -> tuple[TimedIteration, ...]:
-        """The iterations at a settled clock, iteration 0 apart: it compiles, allocates and infers shapes.
-
-        One that isn't whole doesn't count, nor the one after it: clocks are on their way to those of the block again.
-        """
-        before = (self.settled, *(one.whole for one in self.iterations))
-        return tuple(i for well, i in zip(before, self.iterations, strict=False) if well and i.whole and i.number > 0)
+        """Those that count, iteration 0 apart: it compiles, allocates and infers shapes."""
+        places = counted([one.length for one in self.iterations], self.settled)
+        return tuple(self.iterations[at] for at in places if self.iterations[at].number > 0)
 
     @property
     def stretches(self) -> tuple[tuple[TimedIteration, ...], ...]:

@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from joulepath_clocks.gpus.lags import LagSummary, TargetLag
 from joulepath_clocks.peers.peer import JobPod
-from joulepath_rules import Applied, Arm, Blocks, Instruction, Plan, Purpose, RankState, StagePlan, Sweep
+from joulepath_rules import Applied, Arm, Blocks, Instruction, Length, Plan, Purpose, RankState, StagePlan, Sweep
 from joulepath_trainer.wire.page import MarkerEntry, MarkerEvent
 
 __all__ = [
@@ -142,8 +142,8 @@ class Began:
     at_s: float
     spoiled_before: bool
     """Whether the one before didn't run to its end what it began."""
-    cut_before: bool
-    """Whether the one before was over sooner: something else than training came before this one."""
+    length_before: Length
+    """What is known of how long the one before took."""
     marks: bytes
     """Packed: what was passed since the begin before."""
 
@@ -379,6 +379,7 @@ _READ: Final[dict[str, Callable[[Any], Any]]] = {
     "lag": lambda lag: lag and LagSummary(**lag | {"targets": tuple(TargetLag(**one) for one in lag["targets"])}),
     "applied": lambda applied: Applied(**applied | {"arm": Arm(applied["arm"])}),
     "arm": Arm,
+    "length_before": Length,
     "state": RankState,
     "up_s": _times_by_clock,
     "down_s": _times_by_clock,

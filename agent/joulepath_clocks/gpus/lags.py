@@ -5,7 +5,8 @@ beyond: a GPU that a cap holds never gets to the clock itself, but wavers around
 
 Lags depend mostly on the clock that is switched to, so they are kept by target and direction. A sweep raises to default
 clocks alone. To a clock that was only lowered to, a raise goes by that lag, lengthened as raises are longer than
-lowerings, by their medians, and no shorter than that to default clocks; to one that is unknown by the longer one of all
+lowerings, by their medians, and no shorter than that to default clocks; to one that was raised to a few times by the
+longer one of the two, as a few may all have been quick by chance; to one that is unknown by the longer one of all
 raises and all lowerings.
 """
 
@@ -29,6 +30,8 @@ _MOST_TARGETS: Final = 32
 """Of a direction, those switched to last: half of what a report holds."""
 _FEWEST_RAISES: Final = 3
 """Measured to a target, before a raise goes by them: one that is too late costs time."""
+_SURE_RAISES: Final = 20
+"""From so many on, of which one in twenty is a 95th percentile, lowerings to the same target say nothing more."""
 _SHORTEST_SETTLING_S: Final = 0.02
 _LONGEST_SETTLING_S: Final = 0.3
 _MOST_IN_VAIN: Final = 20
@@ -156,10 +159,15 @@ class Lags:
             return
         up_s, down_s = ([_quantile(side, share) if side else 0.0 for share in (0.5, 0.95)] for side in (up, down))
         longer = max(1.0, up_s[0] / down_s[0]) if down_s[0] else 1.0
-        raises, others_s = {row.clock_mhz: row.p95_s for row in rows if row.direction == "up"}, max(up_s[1], down_s[1])
-        least_s = raises.get(DEFAULT, others_s)
-        lowered = {row.clock_mhz: max(least_s, longer * row.p95_s) for row in rows if row.direction == "down"}
-        self.up = UpLags(others_s, lowered | raises)
+        raises, lowered = ({row.clock_mhz: row for row in rows if row.direction == way} for way in _WAYS)
+        others_s = max(up_s[1], down_s[1])
+        least_s = raises[DEFAULT].p95_s if DEFAULT in raises else others_s
+        to_s = {clock: longer * row.p95_s for clock, row in lowered.items()}
+        to_s |= {clock: max(least_s, to_s[clock]) for clock in lowered.keys() - raises.keys()}
+        for clock, row in raises.items():
+            is_sure = row.samples >= _SURE_RAISES or clock == DEFAULT  # to which nothing is lowered
+            to_s[clock] = row.p95_s if is_sure else max(row.p95_s, to_s.get(clock, 0.0))
+        self.up = UpLags(others_s, to_s)
         if down:
             self.summary = LagSummary(up_s[0], up_s[1], down_s[0], down_s[1], len(known), tuple(rows))
 

@@ -24,18 +24,25 @@ class End(StrEnum):
     MARKERS_STOPPED = "MarkersStopped"
     MARKERS_LOST = "MarkersLost"
     STEP_BROKEN_OFF = "StepBrokenOff"
+    OTHER_WORK = "OtherWork"
     PLAN_OVER = "PlanOver"
     PLAN_CHANGED = "PlanChanged"
     PLAN_EXPIRED = "PlanExpired"
     ORDER_MISMATCH = "OrderMismatch"
     GUARD_TRIPPED = "GuardTripped"
     SLOW_PLAN = "SlowPlan"
+    PLAN_UNWATCHED = "PlanUnwatched"
     CLOCK_FAILED = "ClockFailed"
     GPU_SHARED = "GpuShared"
     FOREIGN_CLOCK = "ForeignClock"
     NO_WARDEN_LEASE = "NoWardenLease"
     FOLLOWER_FAILED = "FollowerFailed"
     AGENT_STOPPED = "AgentStopped"
+
+    @property
+    def is_usual(self) -> bool:
+        """Whether a sound training has leases end so every few iterations, until the next one begins."""
+        return self in (End.STEP_BROKEN_OFF, End.OTHER_WORK)
 
 
 class Lease:
@@ -71,5 +78,5 @@ class Lease:
                 return
             self._held = False
             self._setter.release()
-        log.info("%s: lease ended, %s", self._holder, end)
+        log.log(logging.DEBUG if end.is_usual else logging.INFO, "%s: lease ended, %s", self._holder, end)
         self._on_end(end)

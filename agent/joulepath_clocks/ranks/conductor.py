@@ -25,6 +25,7 @@ from joulepath_rules import (
     Applied,
     Arm,
     Instruction,
+    Length,
     Plan,
     Purpose,
     RankState,
@@ -33,7 +34,7 @@ from joulepath_rules import (
     held_clock_mhz,
     next_boundary,
 )
-from joulepath_trainer.wire.page import MarkerEntry, MarkerEvent
+from joulepath_trainer.wire.page import Ending, MarkerEntry, MarkerEvent
 
 __all__ = ["OVERRUN", "Conductor"]
 
@@ -89,6 +90,10 @@ class Conductor:
     """Whether an instruction has begun and not ended."""
     _ended: bool = field(init=False, default=False)
     """Whether the iteration has."""
+    _own_s: float | None = field(init=False, default=None)
+    """What it took until something else began behind its end; None where nothing did."""
+    _disturbed: bool = field(init=False, default=False)
+    """Whether something else came before it, and what the one before took is known all the same."""
     _refused: dict[str, Reason] = field(init=False, default_factory=dict)
 
     @property
@@ -97,9 +102,16 @@ class Conductor:
         return self.iteration, self._position
 
     @property
+    def length(self) -> Length:
+        """What is known of how long the iteration that runs takes, once the next one begins."""
+        if self.cut is None:
+            return Length.WHOLE
+        return Length.UNKNOWN if self._own_s is None else Length.OWN
+
+    @property
     def reason(self) -> str:
-        """The same in words; empty without one."""
-        return "" if self.why is None else str(self.why)
+        """The same in words; empty without one, and for what is usual, as a report is written for each that is new."""
+        return "" if self.why is None or self.why.end.is_usual else str(self.why)
 
     def raise_in_s(self, computing: bool) -> float:
         """Seconds from the begin of the instruction that comes next to a raise that goes by it; inf without one.
@@ -143,11 +155,16 @@ class Conductor:
     def on_event(self, entry: MarkerEntry, at_s: float) -> Wish | None:
         """A marker that the GPU has passed, at the agent's monotonic time; the wish that follows, if any."""
         broken_off, self._computing = self._computing, entry.event is MarkerEvent.BEGIN
-        self._ended = entry.event is MarkerEvent.STEP_END
+        ended, self._ended = self._ended, entry.event is MarkerEvent.STEP_END
         if entry.event is MarkerEvent.STEP_BEGIN:
             return self._begin_iteration(entry.iteration, at_s)
-        if self._ended and broken_off:
-            what = f"iteration {self.iteration} ended within an instruction: it evaluates, or has failed"
+        if entry.ending == Ending.PARTED:
+            if ended and self.cut is None and self._begun_at_s is not None:
+                self._own_s = at_s - self._begun_at_s
+            what = f"iteration {self.iteration} is followed by an evaluation, or by a step that isn't as the others"
+            return self._cut(Reason(End.OTHER_WORK, what))
+        if self._ended and (broken_off or entry.ending):
+            what = f"iteration {self.iteration} ended sooner than it should: it evaluates, or has failed"
             return self._cut(Reason(End.STEP_BROKEN_OFF, what))
         if self.applied.arm is Arm.SWEEP and self._plan is not None:
             return self._sweep(self._plan, entry, at_s)
@@ -212,6 +229,7 @@ class Conductor:
     def _begin_iteration(self, iteration: int, at_s: float) -> Wish | None:
         verdict = self._guarded(iteration, at_s)
         self.iteration, self._begun_at_s, self._position, self.cut = iteration, at_s, 0, None
+        self._disturbed, self._own_s = self._own_s is not None, None
         if verdict is not None:
             if verdict.reason.final:
                 return self.stop(verdict.reason)
@@ -234,23 +252,30 @@ class Conductor:
     def _guarded(self, iteration: int, at_s: float) -> Verdict | None:
         if self._plan is None or self._begun_at_s is None or iteration != self.iteration + 1:
             return None
-        period_s, word = at_s - self._begun_at_s, Word.of(self._plan, self.most_slowdown)
+        period_s, word, length = at_s - self._begun_at_s, Word.of(self._plan, self.most_slowdown), self.length
+        if length is Length.OWN and self._own_s is not None:
+            period_s = self._own_s
+        tells = length is not Length.UNKNOWN and not self._disturbed
         if self._guard.asking:
-            return None if self.cut else self._guard.default_period(word, period_s)
-        slow = self._slow_guard.period(self.cut or self.applied, None if self.cut else period_s, word.allowed)
+            return self._guard.default_period(word, period_s) if tells else None
+        applied = self.cut or self.applied
+        slow = self._slow_guard.period(applied, length, period_s, word.allowed)
         if slow is not None and self._score is not None:
             return Verdict(Reason(End.SLOW_PLAN, slow, final=True))
-        if self.cut:
+        if (blind := self._slow_guard.blind) and self._score is not None:
+            return Verdict(Reason(End.PLAN_UNWATCHED, blind, final=True))
+        if not tells:
             return None
-        if self.applied.arm is Arm.CONTROL:
+        if applied.arm is Arm.CONTROL:
             self._guard.control_period(self.iteration, period_s)
-        if self.applied.arm is not Arm.PLAN:
+        if applied.arm is not Arm.PLAN:
             return None
         return self._guard.plan_period(self._plan, word, self.control_time_s, self.iteration, period_s)
 
     def _obey(self, verdict: Verdict) -> None:
         """Pauses by itself, since the guard is asking then, or puts off where the plan joins again."""
         self.why = verdict.reason
+        self._slow_guard.pause()
         if verdict.blocks is not None and self._plan is not None:
             self._join_at = self.iteration
             for _ in range(verdict.blocks):

@@ -36,7 +36,7 @@ from joulepath_clocks.ranks.lifetime import TimeToLive
 from joulepath_clocks.ranks.page import SharedPage
 from joulepath_clocks.ranks.progress import Progress, silence_limit_s
 from joulepath_clocks.ranks.reason import Obstacle, Reason
-from joulepath_rules import Applied, Arm, Plan
+from joulepath_rules import Applied, Arm, Length, Plan
 from joulepath_trainer.wire.messages import Hello
 from joulepath_trainer.wire.page import MarkerEntry, MarkerEvent
 
@@ -88,7 +88,7 @@ class Rank:
         """Of the iteration that runs, to be told when the next one begins."""
         self._markers = Allowance(budget.markers_burst, budget.markers_per_s, now)
         self._iterations = Allowance(budget.iterations_burst, budget.iterations_per_s, now)
-        self._untold: tuple[int, Applied, float, bool, bool, list[Mark]] | None = None
+        self._untold: tuple[int, Applied, float, bool, Length, list[Mark]] | None = None
         """Of the last iteration that has begun."""
         self._told = Told(came.rank, (), 0.0, None, 0.0)
         self._restage_at_s = self._looked_at_s = now
@@ -146,7 +146,7 @@ class Rank:
             self._apply(conductor.lost())
             return
         self._iterations.spend(1)
-        cut, spoiled = conductor.cut is not None, self._begun is not (conductor.cut or conductor.applied)
+        length, spoiled = conductor.length, self._begun is not (conductor.cut or conductor.applied)
         told = self._told
         conductor.lags_up, conductor.expired = self.setter.lags_up, self._time_to_live.expired(now)
         conductor.tail_s, conductor.usual_tail_s = told.tail_s, told.usual_tail_s
@@ -158,7 +158,7 @@ class Rank:
         self._apply(conductor.on_event(entry, now))
         self._begun = conductor.applied
         self.progress.passed(entry, self.setter.ordered_mhz, now)
-        self._untold = entry.iteration, conductor.applied, now, spoiled, cut, self.marks
+        self._untold = entry.iteration, conductor.applied, now, spoiled, length, self.marks
         self.marks = []
 
     def _remember(self) -> None:
@@ -170,9 +170,9 @@ class Rank:
         self.marks.extend(self._passed[: max(0, MOST_MARKS - len(self.marks))])
         self._passed.clear()
         if self._untold is not None:
-            iteration, applied, at_s, spoiled, cut, marks = self._untold
+            iteration, applied, at_s, spoiled, length, marks = self._untold
             self._untold = None
-            self._say(Began(self.number, iteration, applied, at_s, spoiled, cut, pack_marks(marks)))
+            self._say(Began(self.number, iteration, applied, at_s, spoiled, length, pack_marks(marks)))
 
     # plans and leases
 

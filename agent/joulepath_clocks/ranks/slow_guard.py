@@ -13,6 +13,8 @@ needs to know the noise and holds at any time (Lai, "On confidence sequences", 1
 allowed and margin, at least 100,000 pairs pass between two false alarms on average, of normal noise: with one pair in
 fifty and iterations of 3 s that is one in five years. `make bench-guard` counts them for other noise.
 
+A plan of which no pair can be measured any more is refused as well: nobody would see what it costs.
+
 Pure; the standard library only.
 """
 
@@ -20,11 +22,10 @@ from __future__ import annotations
 
 import statistics
 from collections import deque
-from itertools import pairwise
 from math import exp, log, log1p
 from typing import Final
 
-from joulepath_rules import MARGIN, Applied, Arm
+from joulepath_rules import MARGIN, Applied, Arm, Length, counted
 
 __all__ = ["SlowGuard"]
 
@@ -40,6 +41,8 @@ _USUAL: Final = 3.0
 _LEAST_USUAL: Final = 0.01
 _KNOWN: Final = 8
 """Pairs from which on it is known what is usual."""
+_MOST_LOST: Final = 8
+"""Pairs of which none could be measured, one after the other."""
 
 
 class _Pairs:
@@ -47,36 +50,48 @@ class _Pairs:
 
     def __init__(self) -> None:
         self._applied: Applied | None = None
-        self._periods_s: list[float | None] = []
-        """None of an iteration that was cut."""
+        self._lengths: list[Length] = []
+        self._periods_s: list[float] = []
         self._first: tuple[Applied, float] | None = None
         """The first block of a pair, and the mean of its counted iterations."""
+        self._pair = -1
+        """The last that has begun."""
+        self.open = False
+        """Whether it may become whole yet."""
+        self.lost = 0
+        """How many didn't since the last that did."""
 
-    def period(self, applied: Applied, period_s: float | None) -> tuple[float, float] | None:
+    def period(self, applied: Applied, length: Length, period_s: float) -> tuple[float, float] | None:
         """Takes the period of one more iteration; the mean seconds of plan and control where a pair is whole.
 
-        As in a report, the first and the last iteration of a block don't count, nor one that was cut and the one after
-        it. A block that was cut short, or whose markers were missed, never becomes whole.
+        As in a report, the last iteration of a block doesn't count, as clocks are on their way to the next one's at its
+        end. A block that was cut short, or whose markers were missed, never becomes whole.
         """
         if applied != self._applied:
-            self._applied, self._periods_s = applied, []
+            self._applied, self._lengths, self._periods_s = applied, [], []
         if applied.block < 0 or applied.arm is Arm.SWEEP:
             return None
+        if applied.block // 2 != self._pair:
+            self.lost += self.open
+            self._pair, self.open = applied.block // 2, True
+        self._lengths.append(length)
         self._periods_s.append(period_s)
         if len(self._periods_s) != applied.length:
             return None
-        follow = pairwise(self._periods_s[:-1])
-        counted = [one_s for before_s, one_s in follow if before_s is not None and one_s is not None]
-        if not counted:
+        places = counted(self._lengths[:-1])
+        if not places:
             return None
-        took_s = statistics.fmean(counted)
+        took_s = statistics.fmean(self._periods_s[at] for at in places)
         if applied.block % 2 == 0:
             self._first = applied, took_s
             return None
         if self._first is None or self._first[0].block != applied.block - 1:
             return None
         by_arm = {self._first[0].arm: self._first[1], applied.arm: took_s}
-        return (by_arm[Arm.PLAN], by_arm[Arm.CONTROL]) if by_arm.keys() == {Arm.PLAN, Arm.CONTROL} else None
+        if by_arm.keys() != {Arm.PLAN, Arm.CONTROL}:
+            return None
+        self.lost, self.open = 0, False
+        return by_arm[Arm.PLAN], by_arm[Arm.CONTROL]
 
 
 class SlowGuard:
@@ -87,14 +102,26 @@ class SlowGuard:
         self._excesses: deque[float] = deque(maxlen=_REMEMBERED)
         self._seen: deque[tuple[float, float]] = deque(maxlen=_REMEMBERED)
 
-    def period(self, applied: Applied, period_s: float | None, allowed: float) -> str | None:
-        """Takes the period of one more iteration, in seconds; why the plan is refused, once that is sure.
+    @property
+    def blind(self) -> str:
+        """Why the plan can't be watched; empty while it can."""
+        if self._pairs.lost < _MOST_LOST:
+            return ""
+        return (
+            f"of the last {self._pairs.lost} pairs of blocks none could be measured: iterations were broken off or "
+            "followed by evaluations, or markers of theirs were missed, so nobody would see what the plan costs"
+        )
 
-        An iteration that was cut has none.
+    def pause(self) -> None:
+        """Another guard asks: the pair that runs is given up for that, and isn't lost."""
+        self._pairs.open = False
+
+    def period(self, applied: Applied, length: Length, period_s: float, allowed: float) -> str | None:
+        """Takes the period of one more iteration, in seconds; why the plan is refused, once that is sure.
 
         `allowed` is how many times as long as at default clocks an iteration may last.
         """
-        pair = self._pairs.period(applied, period_s)
+        pair = self._pairs.period(applied, length, period_s)
         if pair is None or min(pair) <= 0:
             return None
         self._seen.append(pair)

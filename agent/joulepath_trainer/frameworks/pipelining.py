@@ -107,7 +107,11 @@ class PipelineSteps:
         @functools.wraps(original)
         def step(schedule: Any, *args: Any, **kwargs: Any) -> Any:
             if not _trains(schedule) or (self._steps.running and not self._open):
+                if self._open and not self._in_round:
+                    self._steps.evaluate()
                 return self._steps.run(lambda: None, lambda: original(schedule, *args, **kwargs))
+            if self._rounds.made_no_step:
+                self._steps.part()
             number, last = self._rounds.begin()
             self._before = number * int(getattr(schedule, "_n_microbatches", 0))
             if number == 0:

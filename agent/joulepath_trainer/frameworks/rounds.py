@@ -16,6 +16,13 @@ class Rounds:
         self.count = 1
         """Of the iteration before."""
         self._begun = 0
+        self._stepped = False
+
+    @property
+    def made_no_step(self) -> bool:
+        """Whether all rounds of an iteration have run and no optimizer has stepped, though one did before: a GradScaler
+        has skipped it."""
+        return self._stepped and self._begun == self.count
 
     def begin(self) -> tuple[int, bool]:
         """The number of the round that begins, within its iteration, and whether it is expected to be the last."""
@@ -30,4 +37,4 @@ class Rounds:
     def end(self) -> None:
         """An optimizer has made a step; of several, all but the first say nothing."""
         if self._begun:
-            self.count, self._begun = self._begun, 0
+            self.count, self._begun, self._stepped = self._begun, 0, True

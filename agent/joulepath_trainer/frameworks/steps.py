@@ -79,7 +79,7 @@ class Steps:
         if self._in_step:
             self.end_open()
             self._in_step = self.marking = False
-            self._observer.end_step(whole and not self._spoiled)
+            self._observer.end_step(whole, told=not self._spoiled)
 
     def run_instruction(
         self,
@@ -123,6 +123,16 @@ class Steps:
         """What runs in this step can't be told: there will be no record of it."""
         self.marking, self._spoiled = False, self._in_step
 
+    def part(self) -> None:
+        """The step before has turned out not to be as the others."""
+        if not self._in_step:
+            self._observer.part()
+
+    def evaluate(self) -> None:
+        """An evaluation begins, perhaps in the midst of a step."""
+        if self._work is not None:
+            self._observer.evaluate()
+
     def switch_off(self, error: Exception) -> None:
         """Nothing is observed any more."""
         self._observer.switch_off(error)
@@ -133,11 +143,11 @@ class Steps:
             if self._observer.off or self._in_step:
                 return False
             if (work := recognise()) is None:  # an evaluation, by a pipeline that trains else
-                if self._work is not None:
-                    self._observer.evaluate()
+                self.evaluate()
                 return False
             self._on_step()
             if not self._is_observed(work):
+                self._observer.part()
                 return False
             self._in_step, self._spoiled = True, False
             self.marking = bool(self._observer.begin_step(work))

@@ -8,13 +8,17 @@ Little endian, `PAGE_BYTES` long:
     offset 8   u32  marker: sequence number of the last marker that the GPU has passed, written on the GPU's stream
     offset 12  u32  enqueued: sequence number of the last marker that the host has enqueued
     offset 4096     ring of RING entries of 16 bytes: (u32 sequence, u32 iteration, u8 event, u8 kind, u16 stage,
-                    u16 microbatch, u16 zero); the entry of marker n is at n % RING
+                    u16 microbatch, u16 zero); the entry of marker n is at n % RING. The end of a step has in the place
+                    of a microbatch how it ended, an `Ending`
 
 The host writes a marker's ring entry before it enqueues the write of the marker, so that whoever sees a marker finds
 what it means. Sequence numbers start at 1 and go on over all connections, after `LAST` from 1 again; 0 means that none
 was passed. An entry whose sequence differs from the one asked for has been overwritten: the reader is more than RING
 markers late. What was enqueued before a reader came is none of its business: it begins after `enqueued`, and a marker
 that the GPU passes late, from before, means nothing to it.
+
+A step may end twice: it is parted from the next one as soon as that is known, be it in its midst or once it has ended.
+Who doesn't know the endings takes both for ends, and a trainer that doesn't know them ends every step whole.
 
 The two numbers of the head are written and read whole. An entry isn't: who reads it looks at its sequence last once
 more, as it may be overwritten meanwhile, sequence first.
@@ -37,6 +41,7 @@ __all__ = [
     "RING",
     "RING_OFFSET",
     "SEALS",
+    "Ending",
     "MarkerEntry",
     "MarkerEvent",
     "PageReader",
@@ -71,6 +76,16 @@ class MarkerEvent(IntEnum):
     STEP_END = 4
 
 
+class Ending(IntEnum):
+    """How a training step has ended."""
+
+    WHOLE = 0
+    BROKEN = 1
+    """Sooner than it should: by an exception, without a step of the optimizer, or by an evaluation in it."""
+    PARTED = 2
+    """Something else than the next one follows on it, from here on: an evaluation, or a step that isn't observed."""
+
+
 _EVENTS: Final = {int(event): event for event in MarkerEvent}
 _KINDS: Final = {0: "", **{ord(kind): kind for kind in (*KINDS, PAIR)}}
 
@@ -85,6 +100,11 @@ class MarkerEntry(NamedTuple):
     """F, B, I, W, or P of a pair, told by its forward; "" for the begin and end of a step."""
     stage: int
     microbatch: int
+
+    @property
+    def ending(self) -> int:
+        """Of the end of a step, how it ended; what isn't an `Ending` is a newer trainer's. Of all else, 0."""
+        return self.microbatch if self.event is MarkerEvent.STEP_END else Ending.WHOLE
 
 
 class PageWriter:

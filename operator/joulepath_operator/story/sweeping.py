@@ -136,6 +136,8 @@ def _on_loss(case: ReadyCase, plan: StoredPlan, sweep: Sweep, fewest: int) -> De
         f"none at default clocks); at least {LEAST_CLOCKS} are needed. Iterations are too short for the energy "
         "counter, or agents were started anew meanwhile: raise spec.profiling.iterationsPerClock, which begins anew."
     )
+    if said := next((rank for rank in case.gang.ranks if rank.reason), None):
+        message += f" The agent of rank {said.rank} (pod {said.pod}) says: {said.reason}."
     if most_j is None:
         return setbacks.on_setback(case, Refusal.SWEEP_INCOMPLETE, message)
     message += f" No further one is made within spec.profiling.maxEnergyJoules, {most_j:g}."

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from joulepath_clocks.channel import words
 from joulepath_clocks.channel.words import Began, ChannelError, Play, decode, encode, pack_marks, unpack_marks
-from joulepath_rules import Applied, Arm, Blocks, Plan, Purpose, StagePlan, Sweep
+from joulepath_rules import Applied, Arm, Blocks, Length, Plan, Purpose, StagePlan, Sweep
 from joulepath_trainer.wire.page import MarkerEntry, MarkerEvent
 
 KINDS = [*words.ClocksWord.__args__, *words.AgentWord.__args__]
@@ -102,7 +102,7 @@ def test_the_largest_iteration_and_plan_that_are_measured_fit_a_message() -> Non
     marks = pack_marks([(entry, 1e9)] * 2 * 2048)
     assert len(unpack_marks(marks)) == 2 * 2048
     assert len(
-        encode(Began(10**9, 10**9, Applied(Arm.CONTROL, 10**9, "0" * 64, None, 1000), 1e9, True, True, marks))
+        encode(Began(10**9, 10**9, Applied(Arm.CONTROL, 10**9, "0" * 64, None, 1000), 1e9, True, Length.UNKNOWN, marks))
     ) < (words.MOST_BYTES)
     stages = tuple(
         StagePlan(stage, tuple(f"F{number}" for number in range(256)), (1410,) * 256, (0.012345678901234567,) * 256)

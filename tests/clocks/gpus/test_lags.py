@@ -36,6 +36,16 @@ def test_a_raise_to_a_clock_that_was_only_lowered_to_goes_by_that_as_raises_are_
     ]
 
 
+def test_a_few_quick_raises_do_not_overrule_the_lowerings_to_the_same_clock() -> None:
+    lags = Lags()
+    for _ in range(60):
+        lags.add("up", DEFAULT, 0.01)
+        lags.add("down", 900, 0.04)
+    for raises in range(1, 21):
+        lags.add("up", 900, 0.005)
+        assert lags.up.to(900) == pytest.approx(0.04 if raises < 20 else 0.005)
+
+
 def test_of_a_doctor_s_lags_each_is_kept_by_its_target_until_there_is_one_of_its_own() -> None:
     lags = Lags()
     lags.begin_with("up", [(DEFAULT, (0.01,) * 12), (900, (0.06,) * 12)])

@@ -45,3 +45,14 @@ def test_a_lease_is_held_from_a_wish_until_it_ends_and_ends_once(caplog: pytest.
     assert setter.told == [Wish(900), None, Wish(600), None]
     assert ends == [End.PLAN_CHANGED, End.PROCESS_GONE]
     assert caplog.messages == [f"rank 3 of pod-a: lease ended, {end}" for end in ("PlanChanged", "ProcessGone")]
+
+
+def test_an_end_that_every_evaluation_brings_is_no_line_of_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    ends: list[End] = []
+    lease = Lease(NotedSetter(), "rank 3 of pod-a", ends.append)
+    for end in (End.OTHER_WORK, End.STEP_BROKEN_OFF):
+        lease.hold()
+        lease.end(end)
+    assert ends == [End.OTHER_WORK, End.STEP_BROKEN_OFF]
+    assert not caplog.messages

@@ -14,12 +14,26 @@ from typing import Any
 from joulepath_clocks.gpus.lags import UpLags
 from joulepath_clocks.ranks.conductor import Conductor
 from joulepath_rules import Arm, Blocks, Plan, Purpose, RankState, StagePlan, arm_of
-from joulepath_trainer.wire.page import MarkerEntry, MarkerEvent
+from joulepath_trainer.wire.page import Ending, MarkerEntry, MarkerEvent
 
-__all__ = ["Noise", "Slowness", "Story", "burst", "bursts", "drift", "plan", "simulate", "slow_plan"]
+__all__ = [
+    "Evaluations",
+    "Noise",
+    "Slowness",
+    "Story",
+    "burst",
+    "bursts",
+    "drift",
+    "evaluations",
+    "plan",
+    "simulate",
+    "slow_plan",
+]
 
 Slowness = Callable[[int, Arm], float]
 """Factor on the second that an iteration takes, by its number and arm."""
+Evaluations = Callable[[int], float]
+"""Seconds of the evaluation after an iteration, by its number; 0 where there is none."""
 
 
 def plan(pairs: int, length: int = 10, every: int | None = None, **changes: Any) -> Plan:
@@ -55,6 +69,8 @@ class Story:
     trips: list[int] = field(default_factory=list)
     arms: list[Arm] = field(default_factory=list)
     """Of all iterations."""
+    pairs: int = 0
+    """That the slow guard has compared."""
 
 
 def simulate(
@@ -65,12 +81,17 @@ def simulate(
     noise: Noise = Noise(),
     enough: int | None = None,
     jump: bool = False,
+    evaluates: Evaluations | None = None,
+    marked: bool = True,
+    disturbs: float = 0.0,
     **known: Any,
 ) -> Story:
     """What the guards decide is what the next iteration runs; `known` is what the conductor knows beside.
 
     enough: whole pairs after which they become sparse, as an operator would have it, two blocks later.
     jump: over the iterations between sparse pairs, but for the last ten, as if their markers had been missed.
+    evaluates: after some iterations. marked: by the trainer; an older one doesn't. disturbs: by how much longer the
+        iteration after that lasts.
     """
     player, chance, story, now_s = Conductor(0, (0,), UpLags(0.01), **known), random.Random(seed), Story(), 0.0
     player.set_plan(spec)
@@ -84,16 +105,22 @@ def simulate(
         over = jump and player.applied.block < 0  # a block's last iteration ends with the begin of the next one
         if over and (ahead := _next_block(spec, number) - 10) > number:
             number, off = ahead, chance.gauss(0.0, noise.deviation)
-        asking = player.reason
+        asking, pairs = player.reason, len(player._slow_guard._seen)
         player.on_event(MarkerEntry(1, number, MarkerEvent.STEP_BEGIN, "", 0, 0), now_s)
         if player.state is RankState.REFUSED:
-            story.refused_at, story.why = number, player.reason
+            story.refused_at, story.why, story.pairs = number, player.reason, pairs
             return story
         if player.reason != asking and player.reason.endswith("to blame"):
             story.trips.append(number)
         story.arms.append(player.applied.arm)
         off = noise.memory * off + chance.gauss(0.0, fresh)
-        now_s += slowness(number, player.applied.arm) * (1 + off)
+        disturbed = evaluates is not None and bool(evaluates(number - 1))
+        now_s += slowness(number, player.applied.arm) * (1 + off) * (1 + disturbs * disturbed)
+        if evaluates is not None and (evaluation_s := evaluates(number)):
+            for ending in (Ending.WHOLE, Ending.PARTED) if marked else ():
+                player.on_event(MarkerEntry(1, number, MarkerEvent.STEP_END, "", 0, ending), now_s)
+            now_s += evaluation_s
+    story.pairs = len(player._slow_guard._seen)
     return story
 
 
@@ -108,6 +135,15 @@ def _next_block(spec: Plan, number: int) -> int:
 def slow_plan(slowdown: float, since: int = 0) -> Slowness:
     """A plan that costs so much time, from an iteration on."""
     return lambda number, arm: 1 + slowdown if arm is Arm.PLAN and number >= since else 1.0
+
+
+def evaluations(every: int, seconds: float, spread: float = 0.0, seed: int = 1) -> Evaluations:
+    """After each of so many iterations, of so many seconds and more or less by up to a share of them."""
+    chance = random.Random(seed)
+    lengths: dict[int, float] = {}
+    return lambda number: (
+        0.0 if (number + 1) % every else lengths.setdefault(number, seconds * (1 + chance.uniform(-spread, spread)))
+    )
 
 
 def drift(per_1000: float = 0.02, swing: float = 0.02, period: int = 700) -> Slowness:

@@ -19,6 +19,7 @@ from joulepath_rules import (
     Arm,
     Blocks,
     Instruction,
+    Length,
     Plan,
     Purpose,
     RankState,
@@ -27,7 +28,7 @@ from joulepath_rules import (
     arm_of,
     next_boundary,
 )
-from joulepath_trainer.wire.page import MarkerEntry, MarkerEvent
+from joulepath_trainer.wire.page import Ending, MarkerEntry, MarkerEvent
 
 ORDER = ("F0", "F1", "B0", "B1")
 CLOCKS = (900, 1200, 0, 600)
@@ -367,10 +368,59 @@ def test_a_step_that_ends_within_an_instruction_has_default_clocks_and_the_next_
     before = player.applied
     assert player.on_event(end, 0.1) == Wish(DEFAULT)
     assert player.cut is before, "its block goes on without it"
-    assert player.reason.startswith("StepBrokenOff")
+    assert player.why is not None
+    assert player.why.code is End.STEP_BROKEN_OFF
     wish = at(player, 11)
     assert wish is not None
     assert (wish.now_mhz, player.reason) == (900, "")
+
+
+@pytest.mark.parametrize("ending", [*Ending, 9])
+@pytest.mark.parametrize(
+    ("made", "arm"),
+    [(plan(), Arm.PLAN), (sweep(), Arm.SWEEP), (plan(blocks=Blocks(3, 8)), Arm.CONTROL), (None, Arm.DEFAULT)],
+)
+def test_a_step_is_cut_where_it_is_marked_to_end_in_any_way_but_whole(made: Plan | None, arm: Arm, ending: int) -> None:
+    """9 is one that a trainer to come may know. Whole is what an older one says of each."""
+    player = conductor()
+    player.set_plan(made)
+    number = 10 if made is None else next(i for i in range(10, 40) if arm_of(made, i)[0] is arm)
+    run(player, number)
+    before = player.applied
+    assert before.arm is arm
+    wish = player.on_event(MarkerEntry(1, number, MarkerEvent.STEP_END, "", 0, ending), sum(DURATIONS))
+    if ending == Ending.WHOLE:
+        assert (wish, player.cut, player.applied, player.length) == (None, None, before, Length.WHOLE)
+        return
+    assert player.length is (Length.OWN if ending == Ending.PARTED else Length.UNKNOWN)
+    assert player.cut is before, "its block goes on without it"
+    assert player.applied.arm is Arm.DEFAULT
+    assert wish == (None if made is None else Wish(DEFAULT))
+    if made is not None:
+        assert player.why is not None
+        assert player.why.code is (End.OTHER_WORK if ending == Ending.PARTED else End.STEP_BROKEN_OFF)
+        assert player.reason == "", "no report is written for it"
+    assert player.on_event(MarkerEntry(1, number, MarkerEvent.STEP_END, "", 0, Ending.BROKEN), 9.0) is None
+    assert at(player, number + 1) is not None
+    now = player
+    assert (now.cut, now.applied, now.reason) == (None, before, "")
+
+
+@pytest.mark.parametrize("made", [plan(), sweep()])
+def test_what_runs_on_after_a_step_was_parted_has_default_clocks_until_the_next_one(made: Plan) -> None:
+    """As where a loop evaluates in the midst of an iteration."""
+    player = conductor()
+    player.set_plan(made)
+    begin, *instructions, end = entries(10)
+    for entry in (begin, *instructions[:2]):
+        player.on_event(entry, 0.0)
+    assert player.on_event(end._replace(microbatch=Ending.PARTED), 0.0) == Wish(DEFAULT)
+    assert not any(player.on_event(entry, 0.0) for entry in (*instructions[2:], end))
+    assert player.cut is not None
+    assert player.length is Length.UNKNOWN
+    wish = at(player, 11)
+    assert wish is not None
+    assert wish.now_mhz == 900
 
 
 @pytest.mark.parametrize("made", [plan(), sweep()])

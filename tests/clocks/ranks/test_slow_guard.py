@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from joulepath_clocks.ranks.slow_guard import SlowGuard
-from joulepath_rules import Applied, Arm, StagePlan
-from tests.clocks.ranks.simulated import Noise, Slowness, bursts, drift, plan, simulate, slow_plan
+from joulepath_rules import Applied, Arm, Length, StagePlan
+from tests.clocks.ranks.simulated import (
+    Noise,
+    Slowness,
+    Story,
+    bursts,
+    drift,
+    evaluations,
+    plan,
+    simulate,
+    slow_plan,
+)
 
 AUTOCORRELATED = Noise(0.005, 0.8)
 
@@ -21,6 +34,68 @@ def test_a_plan_that_is_four_percent_slow_is_refused_among_its_first_pairs() -> 
         assert story.refused_at <= 180
         assert "SlowPlan: iterations take 1.0" in story.why
         assert "0.00% are allowed, and 0.5% as a margin" in story.why
+
+
+@pytest.mark.parametrize("length", [6, 10])
+@pytest.mark.parametrize("every", [2, 3, 4, 7])
+@pytest.mark.parametrize("seconds", [0.2, 2.0, 60.0])
+def test_evaluations_that_are_marked_cost_no_pairs(length: int, every: int, seconds: float) -> None:
+    """After six to eight it is refused with them and without. An older trainer doesn't mark them, and where they are
+    short nothing else tells them: then a job had run 10 to 761 pairs by then, or it never was."""
+    needed = {}
+    for evaluates in (None, evaluations(every, seconds, spread=0.5)):
+        stories = [
+            simulate(plan(99, length), 2000, slow_plan(0.04), seed, AUTOCORRELATED, evaluates=evaluates, disturbs=0.2)
+            for seed in range(5)
+        ]
+        assert all("SlowPlan" in story.why and "longer in" in story.why for story in stories)
+        needed[evaluates is not None] = [story.pairs for story in stories]
+    assert max(needed[False]) <= 8
+    assert max(needed[True]) <= 8
+    assert abs(sum(needed[True]) - sum(needed[False])) <= 5
+
+
+@given(
+    st.lists(st.floats(0.001, 1e3) | st.just(0.0), min_size=1, max_size=12),
+    st.sampled_from((slow_plan(0.04), slow_plan(0.0), drift())),
+    st.integers(3, 9),
+)
+def test_how_long_evaluations_last_changes_nothing(lengths: list[float], slowness: Slowness, length: int) -> None:
+    def ends(long: bool) -> Story:
+        def evaluates(number: int) -> float:
+            seconds = lengths[number % len(lengths)]
+            return seconds if long else min(seconds, 1e-9)
+
+        story = simulate(plan(30, length), 200, slowness, 1, AUTOCORRELATED, evaluates=evaluates)
+        return replace(story, why=story.why.partition(" take ")[0])
+
+    assert ends(long=True) == ends(long=False)
+
+
+def test_a_sound_plan_is_not_refused_or_asked_about_for_evaluations() -> None:
+    """Iterations after them last longer by more than the fast guard's margin."""
+    for every in (2, 3, 5):
+        evaluates = evaluations(every, 0.3)
+        story = simulate(
+            plan(120, length=6), 1440, slow_plan(0.003), 1, AUTOCORRELATED, evaluates=evaluates, disturbs=0.2
+        )
+        assert (story.why, story.trips, story.pairs) == ("", [], 64)
+
+
+def test_a_plan_that_cannot_be_watched_is_refused_after_eight_pairs() -> None:
+    for every, pairs in ((None, 8), (5, 5 * 8)):
+        spec = plan(9 if every is None else 0, length=6, every=every)
+        story = simulate(spec, 1000, slow_plan(0.0), 1, AUTOCORRELATED, evaluates=evaluations(1, 0.3))
+        assert story.why.startswith("PlanUnwatched: of the last 8 pairs of blocks none could be measured")
+        assert story.refused_at is not None
+        assert story.refused_at <= 12 * (pairs + (every or 1))
+
+
+def test_a_plan_that_is_asked_about_again_and_again_is_watched() -> None:
+    """Each time that gives up a pair."""
+    story = simulate(plan(400, length=6), 4800, bursts(3, gap=9, length=9, factor=1.3), 1, AUTOCORRELATED)
+    assert len(story.trips) > 8
+    assert "PlanUnwatched" not in story.why
 
 
 def test_a_plan_that_becomes_slow_after_weeks_is_found_as_well() -> None:
@@ -51,12 +126,19 @@ def test_observe_which_sets_no_clock_is_never_refused() -> None:
 
 
 Blocks = list[tuple[int, Arm, list[float | None]]]
+"""Number, arm and seconds of iterations, none of one that was cut."""
 
 
 def told(guard: SlowGuard, blocks: Blocks, length: int = 4) -> list[str]:
     """What it says to these blocks of so many iterations."""
-    periods = [(Applied(arm, block, "h", None, length), s) for block, arm, seconds in blocks for s in seconds]
-    return [said for applied, s in periods if (said := guard.period(applied, s, 1.0)) is not None]
+    said = [
+        guard.period(
+            Applied(arm, block, "h", None, length), Length.UNKNOWN if s is None else Length.WHOLE, s or 9.0, 1.0
+        )
+        for block, arm, seconds in blocks
+        for s in seconds
+    ]
+    return [one for one in said if one is not None]
 
 
 def pairs(count: int, plan_s: float, first: int = 0, short: bool = False) -> Blocks:

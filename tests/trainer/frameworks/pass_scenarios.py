@@ -67,6 +67,16 @@ class Training:
         loss.backward()
         self.losses.append(loss.item())
 
+    def evaluate(self, batches: int = 1) -> None:
+        """Which leaves no trace in what has run."""
+        ran = list(RAN)
+        self.model.eval()
+        with torch.no_grad():
+            for _ in range(batches):
+                self.runs(self.data)
+        self.model.train()
+        RAN[:] = ran
+
     def end(self) -> None:
         """Of the iteration; the optimizer has stepped."""
         self.optimizer.zero_grad()
@@ -79,23 +89,28 @@ class Training:
 
 
 def train(
-    rank: int, steps: int, kind: str = "", microbatches: int = 1, ragged: int = -1, evaluate_after: int = -1
+    rank: int,
+    steps: int,
+    kind: str = "",
+    microbatches: int = 1,
+    ragged: int = -1,
+    evaluate_after: int = -1,
+    evaluate_before: int = -1,
 ) -> dict[str, Any]:
-    """Trains by DDP or FSDP2; one iteration has a microbatch more, after another it evaluates."""
+    """Trains by DDP or FSDP2; one iteration has a microbatch more, it evaluates after the optimizer's step of another
+    or before that of one."""
     training = Training()
     {"": lambda: None, "ddp": training.replicate, "fsdp": training.shard}[kind]()
     for number in range(steps):
         torch.distributed.barrier()
         for _ in range(microbatches + (number == ragged)):
             training.back()
+        if number == evaluate_before:
+            training.evaluate()
         training.optimizer.step()
         training.end()
         if number == evaluate_after:
-            training.model.eval()
-            with torch.no_grad():
-                training.runs(training.data)
-            training.model.train()
-            RAN.clear()
+            training.evaluate()
     return training.told()
 
 
@@ -282,12 +297,7 @@ def main(options: dict[str, Any]) -> None:
         training.optimizer.step()
         training.end()
         if every and number % every == 0:
-            training.model.eval()
-            with torch.no_grad():
-                for _ in range(10):
-                    training.runs(training.data)
-            training.model.train()
-            RAN.clear()
+            training.evaluate(batches=10)
         stream.synchronize()
 
 

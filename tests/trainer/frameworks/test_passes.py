@@ -16,9 +16,9 @@ from framework_table import Row
 from joulepath_trainer.frameworks.passes import Passes
 from joulepath_trainer.identity import Work
 from joulepath_trainer.observer import Observer
-from joulepath_trainer.wire.page import MarkerEvent
+from joulepath_trainer.wire.page import Ending, MarkerEvent
 from tests.trainer.conftest import Nursery, begun
-from tests.trainer.frameworks.versions import assert_passes, of_the_table, told_by
+from tests.trainer.frameworks.versions import assert_passes, iterations_that, of_the_table, told_by
 
 STEPS = 10
 
@@ -74,6 +74,15 @@ def test_a_step_that_is_skipped_costs_one_iteration_its_record(passes: Nursery) 
     ((rank, ran),) = run(passes, "train_with_steps_that_are_skipped", steps=STEPS, skipped=6)
     assert ran["orders"][6] == [["F", 0, 0], ["B", 0, 0]] * 2, "of two passes, of which one was in vain"
     assert_passes(rank, ran["orders"], 6)
+    assert 6 not in broken_off(rank)
+    assert iterations_that(Ending.BROKEN, rank) == {6}, "which nothing but that tells"
+
+
+def test_an_evaluation_behind_the_last_backward_is_marked_where_it_begins(passes: Nursery) -> None:
+    ((rank, ran),) = run(passes, "train", steps=STEPS, microbatches=2, evaluate_before=5)
+    assert_passes(rank, ran["orders"], 5)
+    assert 5 not in broken_off(rank)
+    assert iterations_that(Ending.PARTED, rank) == iterations_that(Ending.BROKEN, rank) == {5}
 
 
 def test_an_iteration_in_which_an_evaluation_begins_ends_there(passes: Nursery) -> None:

@@ -11,9 +11,9 @@ import pytest
 from agent_double import AgentDouble, ConnectedRank
 from framework_table import Row
 from joulepath_agent.measuring.spans import instruction_of
-from joulepath_trainer.wire.page import MarkerEvent
+from joulepath_trainer.wire.page import Ending, MarkerEvent
 from joulepath_trainer.wire.protocol import PAIR
-from tests.trainer.frameworks.versions import assert_told, of_the_table
+from tests.trainer.frameworks.versions import assert_told, iterations_that, of_the_table
 
 if TYPE_CHECKING:
     from tests.trainer.conftest import Nursery
@@ -36,16 +36,17 @@ def gpipe(_: int) -> list[str]:
     return [f"{kind}{m}" for kind in "FB" for m in range(MICROBATCHES)]
 
 
-def check_markers(rank: ConnectedRank, order: list[str]) -> None:
+def check_markers(rank: ConnectedRank, order: list[str], evaluated_after: int = -1) -> None:
     entries = rank.entries()
     assert rank.marker == len(entries)
     for iteration, group in groupby(entries, lambda entry: entry.iteration):
         events = [(e.event, f"{e.kind}{e.microbatch}") for e in group]
         chunks = [(event, name) for name in order for event in (MarkerEvent.BEGIN, MarkerEvent.END)]
-        assert events == [(MarkerEvent.STEP_BEGIN, "0"), *chunks, (MarkerEvent.STEP_END, "0")], iteration
+        ends = [(MarkerEvent.STEP_END, "0"), (MarkerEvent.STEP_END, "2")][: 1 + (iteration == evaluated_after)]
+        assert events == [(MarkerEvent.STEP_BEGIN, "0"), *chunks, *ends], iteration
 
 
-def check_records(rank: ConnectedRank, order: list[str], steps: int = STEPS, evaluated_after: int = -1) -> None:
+def check_records(rank: ConnectedRank, order: list[str], steps: int = STEPS) -> None:
     # All but rank 0 learn the attempt's number at their second step.
     assert [record.iteration for record in rank.records] == list(range(min(rank.hello.rank, 1), steps))
     for record in rank.records:
@@ -54,7 +55,7 @@ def check_records(rank: ConnectedRank, order: list[str], steps: int = STEPS, eva
         assert times == sorted(times)
         assert times[0] >= 0
         assert times[-1] <= record.end_s
-        assert (record.period_s == 0) == (record.iteration in (steps - 1, evaluated_after))
+        assert (record.period_s == 0) == (record.iteration == steps - 1)
         assert record.period_s in (0, max(record.period_s, record.end_s))
 
 
@@ -216,13 +217,37 @@ def test_an_evaluation_in_each_iteration_is_a_part_of_them(nursery: Nursery) -> 
         assert all(periods_s[number] > 0 for number in range(3, 8))
 
 
-def test_evaluation_is_neither_marked_nor_counted_nor_a_part_of_a_period(nursery: Nursery) -> None:
+def test_an_evaluation_is_not_counted_nor_a_part_of_a_period_and_marked_where_it_begins(nursery: Nursery) -> None:
     with AgentDouble(nursery.socket) as agent:
         nursery.run("train", WORLD, steps=STEPS, evaluate_after=3)
         ranks = agent.ranks(WORLD)
     for number, rank in enumerate(ranks):
-        check_markers(rank, one_f_one_b(number))
-        check_records(rank, one_f_one_b(number), evaluated_after=3)
+        check_markers(rank, one_f_one_b(number), evaluated_after=3)
+        check_records(rank, one_f_one_b(number))
+
+
+def test_an_evaluation_between_the_rounds_of_an_iteration_is_marked_there(nursery: Nursery) -> None:
+    with AgentDouble(nursery.socket) as agent:
+        nursery.run("train_accumulating", 2, rounds=[2] * 9, evaluated=[6])
+        ranks = agent.ranks(2 * 2)
+    for rank in ranks:
+        if rank.hello.pipeline.microbatches == 2 * MICROBATCHES:
+            (broken,) = iterations_that(Ending.PARTED, rank)
+            events = [entry.event for entry in rank.entries() if entry.iteration == broken]
+            assert events.index(MarkerEvent.STEP_END) == 1 + 2 * 2 * MICROBATCHES, "after the first round"
+            assert broken not in {record.iteration for record in rank.records}
+
+
+def test_a_step_that_a_grad_scaler_skips_parts_the_iteration_from_the_next(nursery: Nursery) -> None:
+    with AgentDouble(nursery.socket) as agent:
+        outcomes = nursery.run("train_by_a_grad_scaler", 2, steps=STEPS + 2, skipped=3)
+        ranks = agent.ranks(2)
+    assert outcomes == [[number != 3 for number in range(STEPS + 2)]] * 2, "whether the optimizer stepped"
+    for rank in ranks:
+        # The round of the step that follows belongs to the same one of the optimizer's, and the one after that is
+        # taken for an iteration of two rounds.
+        assert iterations_that(Ending.PARTED, rank) == {3, 4}
+        assert {record.iteration for record in rank.records if not record.period_s} == {STEPS}
 
 
 def test_training_computes_the_same_with_the_hook_without_it_and_without_an_agent(nursery: Nursery) -> None:
@@ -244,6 +269,8 @@ def test_an_exception_in_the_model_reaches_the_training_loop_and_leaves_no_recor
     assert rank.records[-3].period_s > 0
     last = [entry.event for entry in rank.entries() if entry.iteration == 3]
     assert last == [MarkerEvent.STEP_BEGIN, MarkerEvent.BEGIN, MarkerEvent.END, MarkerEvent.STEP_END]
+    assert iterations_that(Ending.BROKEN, rank) == {3}
+    assert not iterations_that(Ending.PARTED, rank)
 
 
 def test_wrapped_methods_keep_their_signatures(nursery: Nursery) -> None:

@@ -26,6 +26,21 @@ def test_without_an_optimizer_each_round_is_an_iteration() -> None:
     assert [rounds.begin() for _ in range(5)] == [(0, True)] * 5
 
 
+def test_a_step_that_was_skipped_is_known_once_the_next_round_begins() -> None:
+    rounds = Rounds()
+    rounds.begin()
+    assert not rounds.made_no_step, "there may be no optimizer"
+    rounds.end()
+    iteration(rounds, 2)
+    known = []
+    for _ in range(6):
+        known.append(rounds.made_no_step)
+        rounds.begin()
+    assert known == [False, False, True, False, False, False], "said once: perhaps none is seen to step any more"
+    rounds.end()
+    assert not rounds.made_no_step
+
+
 def test_further_optimizers_of_a_step_and_rounds_that_failed_do_not_count() -> None:
     rounds = Rounds()
     iteration(rounds, 2)

@@ -26,8 +26,11 @@ class Notes:
         self.told.append(("step", work.pipeline.microbatches))
         return True
 
-    def end_step(self, whole: bool) -> None:
-        self.told.append("whole" if whole else "not whole")
+    def end_step(self, whole: bool, told: bool) -> None:
+        self.told.append("not whole" if not whole else "whole" if told else "untold")
+
+    def part(self) -> None:
+        self.told.append("parts")
 
     def begin_instruction(self, kind: str, stage: int, microbatch: int) -> tuple[str, int, int, int]:
         self.told.append(f"{kind}{microbatch}")
@@ -64,7 +67,8 @@ def test_a_step_of_another_pipeline_is_left_alone_and_some_in_a_row_are_observed
     for microbatches in (4, 2, 4, 2, 3, 2, 2, 2, 2):
         assert steps.run(partial(work, microbatches), lambda: 7) == 7
     begun = [one for one in notes.told if one != "whole"]
-    assert begun == [("step", 4), ("step", 4), "restart", ("step", 2), ("step", 2)]
+    step, parted = ("step", 4), "parts"
+    assert begun == [step, parted, step, *[parted] * 4, "restart", ("step", 2), ("step", 2)]
 
 
 def test_instructions_of_a_step_within_a_step_are_not_its_own(notes: Notes, steps: Steps) -> None:
@@ -89,7 +93,7 @@ def test_a_step_that_raises_or_is_spoiled_leaves_no_record_and_the_next_one_does
         steps.run(lambda: work(4), lambda: 1 // 0)
     steps.run(lambda: work(4), spoiled)
     steps.run(lambda: work(4), lambda: None)
-    assert notes.told == [("step", 4), "not whole", ("step", 4), "not whole", ("step", 4), "whole"]
+    assert notes.told == [("step", 4), "not whole", ("step", 4), "untold", ("step", 4), "whole"]
 
 
 def test_what_cannot_be_told_is_no_error_of_the_training(notes: Notes, steps: Steps) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import sys
@@ -66,10 +67,11 @@ class Stage(PipelineStage):  # type: ignore[misc]
         return super().backward_maybe_with_nosync(backward_type, *args, **kwargs)
 
 
-def main(schedule: str, microbatches: int, chunks: int = 1, overlaps: bool = False) -> None:
+def main(schedule: str, microbatches: int, chunks: int = 1, overlaps: bool = False, evaluate_every: int = 0) -> None:
     """Trains on virtual GPUs until it is killed, as a process that torchrun starts.
 
-    overlaps: a forward and a backward that DualPipeV has together run interleaved.
+    overlaps: a forward and a backward that DualPipeV has together run interleaved. evaluate_every: so many iterations,
+    by a pass of the schedule without a backward.
     """
     torch.set_num_threads(1)
     torch.manual_seed(7)
@@ -90,11 +92,13 @@ def main(schedule: str, microbatches: int, chunks: int = 1, overlaps: bool = Fal
         overlap(made, stages, computing)
     optimizer = torch.optim.SGD([one for layer in layers for one in layer.parameters()], lr=0.1)
     data = torch.randn(microbatches, WIDTH)
-    while True:
-        losses: list[torch.Tensor] = []
-        made.step(*([data] if 0 in own else []), **({"target": data, "losses": losses} if count - 1 in own else {}))
+    inputs, target = [data] if 0 in own else [], {"target": data} if count - 1 in own else {}
+    for number in itertools.count(1):
+        made.step(*inputs, **target, **({"losses": []} if target else {}))
         optimizer.step()
         optimizer.zero_grad()
+        if evaluate_every and number % evaluate_every == 0:
+            made.eval(*inputs, **target)
         stream.synchronize()
 
 

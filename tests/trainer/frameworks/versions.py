@@ -11,11 +11,11 @@ import pytest
 import framework_table
 import frameworks
 from agent_double import ConnectedRank
-from joulepath_trainer.wire.page import MarkerEvent
+from joulepath_trainer.wire.page import Ending, MarkerEvent
 from joulepath_trainer.wire.protocol import PAIR
 from tests.trainer.conftest import Nursery, begun
 
-__all__ = ["assert_passes", "assert_told", "nursery_of", "of_the_table", "told_by"]
+__all__ = ["assert_passes", "assert_told", "iterations_that", "nursery_of", "of_the_table", "told_by"]
 
 SIDES = (MarkerEvent.BEGIN, MarkerEvent.END)
 
@@ -39,13 +39,25 @@ def of_the_table(kind: str, environment: str = "") -> pytest.MarkDecorator:
     return pytest.mark.parametrize((environment, "row"), both, indirect=[environment])
 
 
+def iterations_that(ended: Ending, rank: ConnectedRank) -> set[int]:
+    """Those of which a marker says that they ended so."""
+    ends = [entry for entry in rank.entries() if entry.event is MarkerEvent.STEP_END]
+    return {entry.iteration for entry in ends if entry.ending == ended}
+
+
+def _marked(rank: ConnectedRank) -> dict[int, list[tuple[MarkerEvent, str, int, int]]]:
+    """The markers of each iteration, but for those that part it from what follows."""
+    entries = (entry for entry in rank.entries() if entry.ending != Ending.PARTED)
+    return {
+        number: [(e.event, e.kind, e.stage, e.microbatch) for e in group]
+        for number, group in groupby(entries, lambda entry: entry.iteration)
+    }
+
+
 def assert_told(rank: ConnectedRank, orders: Sequence[Sequence[Sequence[Any]]]) -> None:
     """What a rank told of each iteration is what the model itself saw: kind, stage and microbatch, in their order, and
     of a pair those of its backward."""
-    marked = {
-        number: [(e.event, e.kind, e.stage, e.microbatch) for e in group]
-        for number, group in groupby(rank.entries(), lambda entry: entry.iteration)
-    }
+    marked = _marked(rank)
     assert marked
     for number, events in marked.items():
         sides = (MarkerEvent.BEGIN, MarkerEvent.END)
@@ -63,10 +75,7 @@ def assert_told(rank: ConnectedRank, orders: Sequence[Sequence[Sequence[Any]]]) 
 def told_by(rank: ConnectedRank) -> dict[int, list[list[Any]]]:
     """Kind, stage and microbatch of all that ran in each iteration of which there is a record; the markers say the
     same, in the same order."""
-    marked = {
-        number: [(e.event, e.kind, e.stage, e.microbatch) for e in group]
-        for number, group in groupby(rank.entries(), lambda entry: entry.iteration)
-    }
+    marked = _marked(rank)
     found = {}
     for record in rank.records:
         spans = [[one.kind, one.stage, one.microbatch] for one in record.spans]
