@@ -8,6 +8,7 @@
 - `delays`: delays that no clock changes
 - `profile`: what the ranks measured, as a profile of the pipeline
 - `agreement`: whether the profile of an earlier run still holds
+- `switching`: what switches of clock cost by themselves
 - `activation`: from which iteration on a new plan holds
 - `joining`: blocks of a plan, all ranks together
 - `savings`: plan blocks against the control blocks beside them

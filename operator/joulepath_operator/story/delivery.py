@@ -151,6 +151,8 @@ def _deliver(case: ReadyCase, profile: StoredProfile, result: PlanResult, inputs
         lower_bound_j=figure(result.lower_bound_j),
         predicted_savings=figure(result.predicted_savings),
         bound_savings=figure(result.bound_savings),
+        switch_s=None if result.switch_s is None else figure(result.switch_s),
+        switch_half_s=None if result.switch_half_s is None else figure(result.switch_half_s),
     )
     frontier = _in_figures(result.frontier)
     case.story.note(plan=summary, predicted=f"{summary.predicted_savings:.1%}", frontier=frontier)
@@ -220,8 +222,22 @@ def _tell_planned(case: ReadyCase, summary: PlanSummary | None) -> None:
         "Planned",
         f"Predicted to save {summary.predicted_savings:.1%} of the job's energy, of {summary.bound_savings:.1%} that "
         f"can be saved at this iteration time; granularity {summary.granularity.value}{watch}."
+        + _tell_switch(summary)
         + (f" {case.bounds}" if case.bounds else "")
         + _straggler(case),
+    )
+
+
+def _tell_switch(summary: PlanSummary) -> str:
+    """What a switch costs by itself, as a sentence; empty where that wasn't tried."""
+    if summary.switch_s is None or summary.switch_half_s is None:
+        return ""
+    half = f"{summary.switch_half_s * 1e3:.2g} ms"
+    if not summary.switch_s:
+        return f" Switches of clock cost no time of their own that could be told, to ±{half} each."
+    return (
+        f" A switch of clock holds up its GPU for {summary.switch_s * 1e3:.2g} ± {half}, as was tried in the job, and "
+        "is planned for."
     )
 
 

@@ -227,6 +227,28 @@ def test_a_sweep_holds_one_clock_from_the_begin_of_each_block_and_ends_at_defaul
     assert player.applied.arm is Arm.DEFAULT
 
 
+def test_two_clocks_of_a_sweep_take_turns_with_each_end_and_each_iteration_begins_with_the_other() -> None:
+    player = conductor()
+    player.set_plan(sweep(sweep=Sweep((900, 885, 900), iterations_per_block=2, to_and_fro_mhz=(885, 885, 900))))
+    turns: list[list[Wish | None]] = []
+    for iteration in range(10, 16):
+        turns.append(run(player, iteration))
+        assert (player.state, player.applied.arm) == (RankState.SWEEPING, Arm.SWEEP)
+        assert player.applied.clock_mhz == {10: None, 11: None, 12: 885, 13: 885, 14: 900, 15: 900}[iteration]
+    other = {900: 885, 885: 900}
+    for first, wishes in ((900, turns[0]), (885, turns[1])):
+        ends = [Wish(other[first]), Wish(first)] * 2
+        assert wishes == [Wish(first), None, ends[0], None, ends[1], None, ends[2], None, ends[3], None]
+    assert turns[2] == turns[3] == [Wish(885, measure=True)] + [None] * 9
+    assert turns[4] == turns[5] == [Wish(900, measure=True)] + [None] * 9
+
+
+def test_clocks_that_take_turns_are_let_go_of_after_the_usual_tail() -> None:
+    player = conductor(tail_s=0.1, usual_tail_s=0.2, control_time_s=2.0)
+    player.set_plan(sweep(sweep=Sweep((900,), iterations_per_block=2, to_and_fro_mhz=(885,))))
+    assert run(player, 10)[-1] == Wish(900, DEFAULT, sum(DURATIONS) + 0.2 + 0.5 + LAG_S)
+
+
 def test_a_plan_that_is_first_seen_after_its_begin_is_joined_at_the_next_block() -> None:
     spec = sweep(sweep=Sweep(clocks_mhz=(900, 600), iterations_per_block=5))
     player = conductor()
