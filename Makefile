@@ -130,6 +130,10 @@ bench-looks: venv ## What a look of the operator takes of a large job; writes be
 bench-lags: venv ## What lags by target bring to plans beside two numbers, by lags that are known; writes benchmarks/results/lags.json
 	@$(PY) benchmarks/lags.py
 
+.PHONY: bench-straggler
+bench-straggler: venv ## Savings beside a straggler that is found, on virtual GPUs without a cluster; writes benchmarks/results/straggler.json
+	@$(PY) benchmarks/closed_loop.py --straggler 1.2 --stages 4 --time-scale 1 --lag-ms 10 --pairs 5 $(ARGS)
+
 .PHONY: bench-guard
 bench-guard: venv ## What the agent's guards find and refuse wrongly, in 10,000 simulated jobs; writes benchmarks/results/guard.json
 	@$(PY) benchmarks/guard.py $(ARGS)

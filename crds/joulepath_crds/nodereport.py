@@ -23,6 +23,7 @@ __all__ = [
     "MOST_BLOCKS",
     "MOST_INJECTIONS",
     "MOST_OLD_PYTHONS",
+    "MOST_SLOWDOWN",
     "MOST_TARGETS",
     "POLICY_HEARD",
     "POLICY_PAUSED",
@@ -53,6 +54,8 @@ MOST_INJECTIONS: Final = 128
 """Containers that a node reports: two for each GPU that it may report, 100 KB at most."""
 MOST_OLD_PYTHONS: Final = 64
 """Pods that a node reports for their Python, the newest: as many as have a GPU of their own."""
+MOST_SLOWDOWN: Final = 10.0
+"""How many times as long work is said to take at most."""
 MOST_TARGETS: Final = 64
 """Clocks and directions of which lags are told."""
 INJECTOR_ABSENT: Final = "Absent"
@@ -249,6 +252,10 @@ class RankNow(Contract):
     """The iteration at which that plan was ready."""
     applied_hash: Hash | None = None
     """The plan that is in force here."""
+    slowdown: Annotated[float, Field(ge=1, le=MOST_SLOWDOWN)] = 1.0
+    """How many times as long as usual its own instructions take, at the same clocks; 1 while as usual."""
+    slowed_by: Annotated[str, Field(max_length=64)] = ""
+    """What the driver says then of its GPU's clock: heat, power or brake; empty where it says nothing."""
     control_time_s: Annotated[float, Field(ge=0)] = 0.0
     """Median seconds of an iteration at default clocks; 0 while unknown."""
     tail_s: Annotated[float, Field(ge=0)] = 0.0

@@ -36,6 +36,7 @@ from joulepath_crds import (
     RankReport,
     StagePlan,
     StageProfile,
+    Stretched,
     SwitchingLag,
     TargetLag,
     Topology,
@@ -122,6 +123,12 @@ def _jobplan(**changes: Any) -> dict[str, Any]:
     return {**plan.to_api(), **changes}
 
 
+def _stretched(**changes: Any) -> dict[str, Any]:
+    stage = {"stage": 0, "clocksMHz": [900, 800], "durationsSeconds": [0.2, 0.3], **changes}
+    times = {"controlIterationTimeSeconds": 1.2, "planIterationTimeSeconds": 1.21}
+    return {"replicas": [0, 2], "defaultReplicas": [1], "stages": [stage], **times}
+
+
 def test_schemas_are_structural_and_rules_within_their_cost(api: Api) -> None:
     for name in documents():
         crd = json.loads(api.cluster.kubectl("get", "crd", f"{name.removesuffix('.yaml')}.{api.group}", "-o", "json"))
@@ -137,6 +144,7 @@ def test_a_plan_with_only_a_job_gets_the_defaults(api: Api) -> None:
         "mode": "Enforce",
         "maxSlowdownPercent": 0,
         "granularity": "auto",
+        "stragglers": "Stretch",
         "profiling": {"clocks": 12, "iterationsPerClock": 3, "maxSlowdownPercent": 67, "reuse": True},
         "measurement": {"blockIterations": 6, "pairs": 32},
     }
@@ -280,11 +288,22 @@ def test_a_job_plan_is_accepted_and_activated(api: Api) -> None:
             {"stages": [{"stage": 0, "order": ["F0"], "clocksMHz": [], "durationsSeconds": [0.1]}]},
             "order, clocksMHz and durationsSeconds differ in length: give each instruction one entry in each",
         ),
+        (
+            {"stretched": _stretched(clocksMHz=[900])},
+            "clocksMHz and durationsSeconds differ in length: give each instruction one entry in each",
+        ),
         ({"defaultClockMHz": 0}, "spec.defaultClockMHz in body should be greater than or equal to 1"),
     ],
 )
 def test_a_bad_job_plan_is_refused_with_a_sentence(api: Api, changes: dict[str, Any], sentence: str) -> None:
     assert sentence in api.refusal("JobPlan", spec=_jobplan(**changes))
+
+
+def test_what_is_for_a_straggler_is_stored_with_the_hash_that_it_has(api: Api) -> None:
+    written = _jobplan(stretched=_stretched())
+    stored = api.apply("JobPlan", "stretched", spec=written)["spec"]
+    assert content_hash(stored) == content_hash(written) != content_hash(_jobplan())
+    assert JobPlanSpec.from_api(stored).stretched == Stretched.from_api(_stretched())
 
 
 def test_a_job_plan_keeps_its_job(api: Api) -> None:

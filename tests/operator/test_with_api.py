@@ -35,6 +35,7 @@ from joulepath_operator.injection.init_container import READER
 from real_cluster import until
 from simulated_nodes.place import Place, free_port, place
 from simulated_nodes.release import pytorchjobs
+from tests.operator.replicas import Replicas
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
@@ -221,6 +222,42 @@ def test_the_story_through_a_real_api_server_with_the_operator_killed_in_mid_way
         api.phase("Completed")
         api.until(lambda: not api.items("jobplans"))
         assert api.status()["savings"] == before["savings"]
+
+
+def test_the_others_are_stretched_for_a_straggler_as_it_is_announced_and_as_it_is_found(api: Api) -> None:
+    api.world = Replicas()
+
+    def announce(what: str) -> None:
+        api.kubectl("-n", api.namespace, "annotate", "pytorchjob", "gpt3", what)
+
+    def spec() -> dict[str, Any]:
+        (plan,) = api.items("jobplans")
+        found: dict[str, Any] = plan["spec"]
+        return found
+
+    with api.operator():
+        api.create_energy_plan()
+        api.create_job()
+        api.phase("Active", training=True)
+        before = spec()["hash"]
+        announce('joulepath.dev/straggler={"replica": 1, "slowdown": 1.2}')
+        api.until(lambda: "stretched" in spec())
+        assert api.status()["straggler"]["reason"] == "Announced"
+        assert spec()["stretched"]["replicas"] == [0]
+        api.phase("Active", training=True)
+        announce("joulepath.dev/straggler-")
+        api.until(lambda: spec()["hash"] == before)
+        api.until(lambda: "straggler" not in api.status())
+        api.phase("Active", training=True)
+        api.world.told = dict.fromkeys(range(8, 16), 1.2)
+        api.train(1)
+        api.until(lambda: "stretched" in spec())
+        assert api.status()["straggler"]["reason"] == "Heat"
+        assert 'joulepath_straggler_slowdown_ratio{job="gpt3"' in api.metrics()
+        announce("joulepath.dev/straggler=soon")
+        api.until(lambda: api.reason("Degraded") == "StragglerUnreadable")
+        events = api.kubectl("-n", api.namespace, "get", "events", "-o", "jsonpath={.items[*].reason}")
+        assert {"StragglerFound", "StragglerOver", "StragglerUnreadable"} <= set(events.split())
 
 
 def test_a_deleted_energy_plan_takes_its_job_plan_along_without_an_operator(api: Api) -> None:

@@ -62,6 +62,8 @@ def is_too_low(plan: JobPlanSpec, gpus: Collection[GpuReport], policy: EnergyPol
     clocks_mhz = {clock for stage in plan.stages for clock in stage.clocks_mhz}
     if plan.sweep is not None:
         clocks_mhz.update(plan.sweep.clocks_mhz)
+    if plan.stretched is not None:
+        clocks_mhz.update(clock for stage in plan.stretched.stages for clock in stage.clocks_mhz)
     return any(0 < clock < least_mhz for clock in clocks_mhz)
 
 

@@ -30,11 +30,15 @@ _ENOUGH_INSTRUCTIONS: Final = 4096
 K = TypeVar("K")
 
 
-def some_pipelines(gang: Gang, topology: Topology) -> tuple[tuple[RankIteration, ...], ...]:
-    """What delays are learnt from: a few pipelines from all over the job, the first one first."""
+def some_pipelines(
+    gang: Gang, topology: Topology, replicas: Sequence[int] = ()
+) -> tuple[tuple[RankIteration, ...], ...]:
+    """What delays are learnt from: a few pipelines from all over the job, or those of them that are of these replicas
+    where timelines of any are told; the first one first."""
+    places = learnt_from(topology.data_parallel, topology.tensor_parallel)
+    places = tuple(place for place in places if place[0] in replicas) or places
     return tuple(
-        tuple(RankIteration.of(rank, _ENOUGH_INSTRUCTIONS) for rank in gang.pipeline(*place))
-        for place in learnt_from(topology.data_parallel, topology.tensor_parallel)
+        tuple(RankIteration.of(rank, _ENOUGH_INSTRUCTIONS) for rank in gang.pipeline(*place)) for place in places
     )
 
 

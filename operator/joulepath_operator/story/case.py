@@ -55,6 +55,7 @@ class Case:
     def pend(self, reason: str, message: str) -> Decision:
         """Nothing can be done before the user does something; no plan stays."""
         self.story.tell("Injected", False, reason, message)
+        self.story.note(straggler=None)
         return Decision(self.story.end(Phase.PENDING, message, progress=reason), delete_plans=self.all_plans)
 
     def refuse(self, reason: str, message: str, *, condition: str) -> Decision:
@@ -63,6 +64,7 @@ class Case:
             self.story.tell("Active", False, "Withdrawn", "The plan is withdrawn; all GPUs run default clocks.")
         self.story.tell(condition, False, reason, message)
         self.story.tell("Degraded", True, reason, message)
+        self.story.note(straggler=None)
         return Decision(self.story.end(Phase.REFUSED, message, carry=CONDITIONS), delete_plans=self.all_plans)
 
     def measure(self, ranks: tuple[RankReport, ...], spec: JobPlanSpec) -> None:

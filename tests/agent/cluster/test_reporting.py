@@ -89,6 +89,7 @@ def of_node(**fields: object) -> NodeReportStatus:
         (of_state, report(staged_hash="one"), 0.5),
         (of_state, report(state="Refused"), 0.5),
         (of_state, report(control_time_s=1.0), 0.5),
+        (of_state, report(slowdown=1.2), 0.5),
         (of_state, NodeReportStatus(), 0.5),
         (of_state, report(iteration=2), 30.0),
         (of_measurements, report(order=("F0",)), 0.5),
