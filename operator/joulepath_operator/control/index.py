@@ -109,6 +109,8 @@ class Index:
         self._nodes: dict[NamespacedName, _Report] = {}
         self._shared = lru_cache(_ORDERS)(lambda order: order)
         self._writing = RLock()
+        self.heard: set[Resource] = set()
+        """Of what a watch has told something."""
 
     def put(self, resource: Resource, body: Mapping[str, Any], *, lives: bool = False) -> set[NamespacedName]:
         """Takes in an object as it is now; the EnergyPlans that it concerns, now or before.

@@ -9,7 +9,7 @@ that of others.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import pairwise
 from statistics import median
 from typing import Final, TypeVar
@@ -31,14 +31,14 @@ K = TypeVar("K")
 
 
 def some_pipelines(
-    gang: Gang, topology: Topology, replicas: Sequence[int] = ()
+    gang: Gang, topology: Topology, replicas: Collection[int] | None = None
 ) -> tuple[tuple[RankIteration, ...], ...]:
-    """What delays are learnt from: a few pipelines from all over the job, or those of them that are of these replicas
-    where timelines of any are told; the first one first."""
-    places = learnt_from(topology.data_parallel, topology.tensor_parallel)
-    places = tuple(place for place in places if place[0] in replicas) or places
+    """What delays are learnt from: a few pipelines from all over the job, the first one first; or those among them that
+    are of these replicas, perhaps none."""
     return tuple(
-        tuple(RankIteration.of(rank, _ENOUGH_INSTRUCTIONS) for rank in gang.pipeline(*place)) for place in places
+        tuple(RankIteration.of(rank, _ENOUGH_INSTRUCTIONS) for rank in gang.pipeline(*place))
+        for place in learnt_from(topology.data_parallel, topology.tensor_parallel)
+        if replicas is None or place[0] in replicas
     )
 
 

@@ -149,11 +149,14 @@ def _stretch(case: ReadyCase, plan: StoredPlan, found: _Held, request: Callable[
     if not case.timed:
         message = "Waiting until every rank has timed a few iterations at default clocks."
         return replace(_as_it_was(case, plan, found, message), notice=None)
+    # Others have waited at the end of their iterations for long, perhaps: to them that is a tail.
+    pipelines = some_pipelines(case.gang, case.topology, found.slow)
+    if not pipelines:
+        message = "The others aren't stretched: of a job with so many pipelines five tell how their iterations run, and "
+        return _as_it_was(case, plan, found, f"{message}none of the slower ones is among them.")
     asked, answer = case.seen.asked, case.seen.planned
     wanted = f"{own_inputs(plan)}{_BESIDE}{found.key}"
     if not isinstance(asked, StretchRequest) or asked.inputs != wanted:
-        # Others have waited at the end of their iterations for long, perhaps: to them that is a tail.
-        pipelines = some_pipelines(case.gang, case.topology, sorted(found.slow))
         usual = replace(request(wanted), control_time_s=plan.spec.control_iteration_time_s, iterations=pipelines)
         asked, answer = StretchRequest(wanted, usual, plan.spec.stages, found.slow), None
     if answer is None:
