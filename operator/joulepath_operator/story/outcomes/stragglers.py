@@ -152,7 +152,9 @@ def _stretch(case: ReadyCase, plan: StoredPlan, found: _Held, request: Callable[
     # Others have waited at the end of their iterations for long, perhaps: to them that is a tail.
     pipelines = some_pipelines(case.gang, case.topology, found.slow)
     if not pipelines:
-        message = "The others aren't stretched: of a job with so many pipelines five tell how their iterations run, and "
+        message = (
+            "The others aren't stretched: of a job with so many pipelines five tell how their iterations run, and "
+        )
         return _as_it_was(case, plan, found, f"{message}none of the slower ones is among them.")
     asked, answer = case.seen.asked, case.seen.planned
     wanted = f"{own_inputs(plan)}{_BESIDE}{found.key}"
