@@ -27,10 +27,10 @@ from joulepath_operator.facts.observation import Decision, Notice, StoredPlan, S
 from joulepath_operator.facts.policy import every, special
 from joulepath_operator.facts.request import FrontierRequest, FrontierResult, PlanRefusal, PlanRequest, PlanResult
 from joulepath_operator.figures.activation import activation
-from joulepath_operator.figures.delays import some_pipelines
 from joulepath_operator.figures.order import executed, labels
 from joulepath_operator.figures.profile import with_delays
 from joulepath_operator.figures.savings import LEAST_PAIRS, NOT_YET_KNOWN, figure, is_enough
+from joulepath_operator.figures.timing.delays import some_pipelines
 from joulepath_operator.story import setbacks
 from joulepath_operator.story.case import ReadyCase
 from joulepath_operator.story.outcomes import idle, stragglers, withdrawal

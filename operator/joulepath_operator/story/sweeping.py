@@ -48,11 +48,11 @@ from joulepath_operator.figures.clocks import (
     swept,
 )
 from joulepath_operator.figures.coverage import coverage, is_over, lost_mhz
-from joulepath_operator.figures.delays import some_pipelines
 from joulepath_operator.figures.order import labels
 from joulepath_operator.figures.profile import build_profile, default_energy_j, iteration_noise_s, with_delays
 from joulepath_operator.figures.savings import figure
 from joulepath_operator.figures.switching import TRIAL_BLOCKS, is_tried, neighbours_mhz, switching_cost, trial
+from joulepath_operator.figures.timing.delays import some_pipelines
 from joulepath_operator.story import reuse, setbacks
 from joulepath_operator.story.case import ReadyCase
 

@@ -24,7 +24,6 @@ from joulepath_crds import JobPlanSpec, RankReport, Straggler, Stragglers, Stret
 from joulepath_operator.facts.observation import Notice, StoredPlan
 from joulepath_operator.facts.policy import every
 from joulepath_operator.facts.request import Factors, PlanRefusal, PlanRequest, StretchRequest, StretchResult
-from joulepath_operator.figures.delays import some_pipelines
 from joulepath_operator.figures.savings import figure
 from joulepath_operator.figures.stragglers import (
     Announcement,
@@ -33,6 +32,7 @@ from joulepath_operator.figures.stragglers import (
     read_announcement,
     told_by_ranks,
 )
+from joulepath_operator.figures.timing.delays import some_pipelines
 from joulepath_operator.story.case import Case, ReadyCase
 from joulepath_operator.story.outcomes import withdrawal
 
