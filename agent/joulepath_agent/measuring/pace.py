@@ -3,7 +3,8 @@
 All ranks of a job wait for the slowest, so the time of an iteration says nothing of whose fault it is; the seconds of
 a rank's own instructions do, without the waits between them. They are compared with what the same instructions took at
 the same clocks before: at best, as the median of eight iterations. What is usual is never raised, so that who is slow
-for long doesn't come to be taken for usual. Where batches are larger all ranks are slower alike, as the operator sees.
+for long doesn't come to be taken for usual, nor is it learnt meanwhile where it isn't known. Where batches are larger
+all ranks are slower alike, as the operator sees.
 
 Slow is a rank after three iterations in a row beyond three percent, or beyond what its iterations vary by, and usual
 again after four below half of that. In simulated ranks, 200 for each case and 5,000 iterations each, none was taken for
@@ -33,6 +34,8 @@ _MOVED: Final = 0.03
 _KEPT: Final = 16
 """Kinds of iterations that are remembered: those of the clocks that a sweep holds come and go."""
 _VARIED: Final = 32
+_FORGOTTEN: Final = 100_000
+"""Iterations of none but unknown kinds, after which nobody can say that it is slow: the job does other work now."""
 
 
 @dataclass(slots=True)
@@ -60,12 +63,20 @@ class Pace:
         self._usual: deque[float] = deque(maxlen=_VARIED)
         """Of the last usual iterations, by how much they were off."""
         self._last: deque[float] = deque(maxlen=_WINDOW)
+        self._unknown = 0
+        """Iterations in a row that say nothing of whether it is still slow."""
         self.slowdown = 1.0
         """How many times as long as usual its work takes; 1 while it is usual."""
 
     def take(self, kind: Hashable, busy_s: float) -> None:
         """Takes the seconds of one more iteration's instructions; `kind` tells them and their clocks."""
         known = self._kinds.pop(kind, None) or _Kind()
+        if self.slowdown > 1 and not known.best_s:
+            self._unknown += 1
+            if self._unknown >= _FORGOTTEN:
+                self.slowdown = 1.0
+            return
+        self._unknown = 0
         self._kinds[kind] = known
         if len(self._kinds) > _KEPT:
             del self._kinds[next(iter(self._kinds))]

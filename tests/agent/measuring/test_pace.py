@@ -53,6 +53,44 @@ def test_who_is_slow_for_long_is_not_taken_for_usual() -> None:
     assert pace.slowdown == 1.3, "it has become slower"
 
 
+def test_who_is_slow_is_not_taken_for_usual_at_clocks_that_are_new_to_it() -> None:
+    pace = known()
+    for _ in range(3):
+        pace.take(KIND, 1.2)
+    for busy_s, kind in ([(1.8, "others")] * 20 + [(1.2, KIND)] * 6) * 3:
+        pace.take(kind, busy_s)
+        assert pace.slowdown == 1.2
+    for busy_s, kind in (*[(1.0, KIND)] * 4, *[(1.5, "others")] * 20, *[(1.8, "others")] * 2):
+        pace.take(kind, busy_s)
+    assert pace.slowdown == 1.0
+    pace.take("others", 1.8)
+    assert pace.slowdown == 1.2, "usual there is what it took once it was over"
+
+
+def test_what_is_usual_is_not_forgotten_over_clocks_that_come_and_go_while_it_is_slow() -> None:
+    pace = known()
+    for _ in range(3):
+        pace.take(KIND, 1.2)
+    for clock in range(50):
+        pace.take(clock, 1.5)
+    assert pace.slowdown == 1.2
+    for _ in range(4):
+        pace.take(KIND, 1.0)
+    assert pace.slowdown == 1.0
+
+
+def test_who_does_other_work_for_long_is_slow_no_more() -> None:
+    pace = known()
+    for _ in range(3):
+        pace.take(KIND, 1.2)
+    for _ in range(100_100):
+        pace.take("other work", 3.0)
+    assert pace.slowdown == 1.0
+    for _ in range(3):
+        pace.take("other work", 3.6)
+    assert pace.slowdown == 1.2
+
+
 def test_nothing_is_said_before_anything_is_usual() -> None:
     pace = Pace()
     for _ in range(3):
