@@ -236,6 +236,35 @@ def test_what_is_not_worth_it_changes_nothing(world: Any, slowdown: float) -> No
     assert world.status.straggler.hash is None
 
 
+def test_the_planner_is_not_asked_in_turns_for_a_straggler_and_the_frontier(world: Any) -> None:
+    world.status = world.status.model_copy(update={"frontier": ()})
+    world.announce('{"replica": 1, "slowdown": 1.001}')
+    decision, asked = world.decide(), []
+    while (question := decision.ask_planner) is not None and len(asked) < 5:
+        asked.append(question)
+        world._carry_out(decision)
+        decision = world.decide(question, world.answer(question))
+    assert len(asked) == 1
+    assert "Nothing worth" in decision.status.straggler.message
+    world.announce(None)
+    world.settle()
+    assert world.status.frontier, "asked for once it is over"
+
+
+def test_of_ranks_that_were_found_wrongly_no_others_are_believed_either(world: Any) -> None:
+    before = world.plan.hash
+    world.told = {9: 1.3}
+    world.settle()
+    world.run(120)
+    assert world.plan.hash == before
+    assert world.status.straggler.disproved
+    written = len(world.writes)
+    world.told = {3: 1.3}
+    world.settle()
+    assert world.plan.hash == before
+    assert len(world.writes) == written
+
+
 def test_what_ranks_tell_is_followed_at_once_and_over_at_once(world: Any) -> None:
     before = world.plan.hash
     world.held = REPLICA

@@ -81,10 +81,9 @@ def _on_delivered(case: ReadyCase, profile: StoredProfile, plan: StoredPlan, inp
     if turn.plan is not None:
         status = _tell_new(case, case.story.keep().plan)
         return Decision(status, write_plan=turn.plan, notice=turn.notice, requeue_after_s=turn.again_s)
-    frontier = None if turn.ask is not None else _frontier_request(case, profile, inputs)
-    if (
-        case.story.base.phase is Phase.ACTIVE and case.timed and frontier is None
-    ):  # which is of the same try as the plan
+    is_busy = turn.ask is not None or turn.is_answered
+    frontier = None if is_busy else _frontier_request(case, profile, inputs)
+    if case.story.base.phase is Phase.ACTIVE and case.timed and frontier is None:  # it is of the same try as the plan
         case.story.note(setback=None)
     decision = _follow(case, plan)
     again_s = min((one for one in (decision.requeue_after_s, turn.again_s) if one is not None), default=None)

@@ -59,6 +59,8 @@ class Turn:
 
     plan: StoredPlan | None = None
     ask: StretchRequest | None = None
+    is_answered: bool = False
+    """Nothing came of what was asked: whoever asks the planner anything else has it forgotten, and asked again."""
     notice: Notice | None = None
     again_s: float | None = None
 
@@ -166,14 +168,14 @@ def _stretch(case: ReadyCase, plan: StoredPlan, found: _Held, request: Callable[
         message = "It is being computed how far the others may be stretched."
         return replace(_as_it_was(case, plan, found, message), ask=asked, notice=None)
     if isinstance(answer, PlanRefusal):
-        return _as_it_was(case, plan, found, f"The others aren't stretched: {answer.message}")
+        return _in_vain(case, plan, found, f"The others aren't stretched: {answer.message}")
     assert isinstance(answer, StretchResult)
     if not answer.stages:
-        return _as_it_was(case, plan, found, "Nothing worth two changes of plans is saved by stretching the others.")
+        return _in_vain(case, plan, found, "Nothing worth two changes of plans is saved by stretching the others.")
     spec = _stretched(case, plan.spec, answer, tuple(free))
     if len(json.dumps(spec.to_api())) > _MOST_BYTES:
         message = "The others aren't stretched: a plan for that is too large for an object of the API. A coarser "
-        return _as_it_was(case, plan, found, f"{message}spec.granularity (phase or rank) doesn't make it smaller.")
+        return _in_vain(case, plan, found, f"{message}spec.granularity (phase or rank) doesn't make it smaller.")
     following = case.new_plan(spec, wanted)
     message = (
         f"The others are stretched to {answer.plan_time_s:.4g} s; predicted to save {answer.predicted_savings:.1%} of "
@@ -203,6 +205,10 @@ def _as_it_was(case: ReadyCase, plan: StoredPlan, found: _Held, message: str) ->
     told = case.story.base.straggler
     notice = None if told is not None and told.message == known.message else Notice(_FOUND, known.message)
     return Turn(release(case, plan) if plan.spec.stretched is not None else None, notice=notice)
+
+
+def _in_vain(case: ReadyCase, plan: StoredPlan, found: _Held, message: str) -> Turn:
+    return replace(_as_it_was(case, plan, found, message), is_answered=True)
 
 
 def _known(case: ReadyCase, found: _Held, message: str) -> Straggler:
@@ -290,9 +296,8 @@ def _are_followed(case: Case) -> bool:
 
 
 def _is_disproved(told: Straggler, found: _Held) -> bool:
-    """Ranks tell a little more or less each time; an announcement is another one."""
-    alike = _ANNOUNCED not in (told.reason, found.reason) and told.replicas == found.replicas
-    return told.disproved and (told.key == found.key or alike)
+    """Ranks tell a little more or less each time, or it are others that do; an announcement is another one."""
+    return told.disproved and (told.key == found.key or _ANNOUNCED not in (told.reason, found.reason))
 
 
 def _key(found: Announcement) -> str:
