@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from joulepath_crds import EnergyPlanStatus, NodeReportStatus
+from joulepath_crds import EnergyPlanStatus, EnergyPolicySpec, LeastClock, NodeReportStatus
 from joulepath_operator.control.api import Api
 from joulepath_operator.control.index import Index
 from joulepath_operator.control.places import Places, nodes_by_pod, parted
@@ -17,6 +17,7 @@ from joulepath_operator.facts.gang import Gang, rivals
 from joulepath_operator.facts.names import JOB_PLANS, NODE_REPORTS
 from joulepath_operator.metrics import Metrics
 from joulepath_operator.planning.pool import PlannerPool
+from joulepath_operator.story.decide import decide
 from tests.operator.bare_api import PLAN, Server, job_plan, training_pod, watched
 
 PLACES = {"pod-0": "node-0", "pod-1": "node-1"}
@@ -77,6 +78,17 @@ def test_what_a_node_tells_of_gpus_of_others_is_nothing(active: Any) -> None:
     lies = tuple(gpu.model_copy(update={"refused": "MIG"}) for gpu in first.gpus)
     liar = replace(second, gpus=(*second.gpus, *lies))
     assert Gang.of((first, liar)) == Gang.of((first, second))
+
+
+def test_a_least_clock_holds_for_what_a_gpu_is_by_the_word_of_its_own_node(active: Any) -> None:
+    active.policy = EnergyPolicySpec(min_clocks=(LeastClock(gpu_model="H200", clock_mhz=1900),))
+    first, second = active.nodes()
+    lies = tuple(gpu.model_copy(update={"model": "H200"}) for gpu in first.gpus)
+    stranger = replace(first, node="stolen", gpus=lies, report=first.report.model_copy(update={"ranks": ()}))
+    seen = replace(active.observe(), nodes=(first, second, stranger))
+    assert decide(seen).delete_plans == ()
+    truth = replace(first, gpus=lies)
+    assert decide(replace(seen, nodes=(truth, second))).delete_plans != ()
 
 
 def test_pods_are_listed_once_for_all_looks_at_a_whole_gang_and_again_for_pods_that_are_new(active: Any) -> None:

@@ -55,7 +55,7 @@ class Gang:
             attempt=attempt,
             world_size=max(node.report.world_size for node in current),
             ranks=tuple(ranks[number] for number in sorted(ranks)),
-            gpus={gpu.uuid: gpu for node in current for gpu in node.gpus if gpu.uuid in _run_on(node)},
+            gpus={gpu.uuid: gpu for node in current for gpu in node.own_gpus},
             age_s={rank.rank: node.age_s for node in current for rank in node.report.ranks},
         )
 
@@ -225,11 +225,6 @@ def rivals(nodes: Iterable[NodeJob]) -> tuple[str, str] | None:
                 return next(iter(others.values())), next(iter(pods.values()))
         whole.append(pods)
     return None
-
-
-def _run_on(node: NodeJob) -> set[str]:
-    """GPUs that the job's ranks of a node run on: of others' a node has nothing to tell."""
-    return {rank.gpu_uuid for rank in node.report.ranks}
 
 
 def _longest_pause_s(node: NodeJob) -> float:

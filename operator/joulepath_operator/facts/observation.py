@@ -87,6 +87,12 @@ class NodeJob:
     gpus: tuple[GpuReport, ...]
     age_s: float = 0.0
 
+    @property
+    def own_gpus(self) -> tuple[GpuReport, ...]:
+        """Those that the job's ranks there run on: of others' a node has nothing to tell."""
+        own = {rank.gpu_uuid for rank in self.report.ranks}
+        return tuple(gpu for gpu in self.gpus if gpu.uuid in own)
+
 
 @dataclass(frozen=True, slots=True)
 class StoredPlan:

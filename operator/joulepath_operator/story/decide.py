@@ -240,8 +240,7 @@ def _complete(case: Case, what: str) -> Decision:
 def _outdated(case: Case, job: TrainingJob, attempt: int | None) -> tuple[str, ...]:
     """JobPlans of another run, or of another attempt where that is known, in Observe all that set a clock, and those
     that were slower than allowed or have a lower clock."""
-    own = {rank.gpu_uuid for node in case.seen.nodes for rank in node.report.ranks}
-    gpus = [gpu for node in case.seen.nodes for gpu in node.gpus if gpu.uuid in own]
+    gpus = [gpu for node in case.seen.nodes for gpu in node.own_gpus]
     return tuple(
         plan.name
         for plan in case.seen.plans
