@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -177,6 +178,12 @@ def test_what_cannot_be_followed_is_told_once_with_the_remedy(world: Any, text: 
     world.announce(None)
     world.settle()
     assert world.condition("Degraded").status == "False"
+
+
+def test_it_is_over_in_the_second_that_is_told_and_the_next_look_is_never_at_once() -> None:
+    found = read('{"rank": 3, "slowdown": 1.2, "until": "2026-01-31T18:00:00.9Z"}')
+    assert isinstance(found, Announcement)
+    assert found.until == datetime(2026, 1, 31, 18, tzinfo=UTC)
 
 
 def test_a_milder_one_is_not_waited_for_as_the_one_before(world: Any) -> None:

@@ -1,4 +1,4 @@
-"""What kopf is told: watch five resources, change nothing on any of them.
+"""What kopf is told: watch our kinds and those of jobs, change nothing on any of them.
 
 Only event handlers: kopf then keeps no progress, no finalizers and no annotations on anybody's objects. They put
 the object into the index and the EnergyPlans that it concerns into the queue.

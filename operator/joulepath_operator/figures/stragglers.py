@@ -82,7 +82,7 @@ def _until(body: dict[str, Any]) -> datetime | None:
         until = datetime.fromisoformat(found)
         if until.tzinfo is None:
             raise ValueError("without a time zone")
-        return until.astimezone(UTC)
+        return until.astimezone(UTC).replace(microsecond=0)  # as a status tells it
     except (ValueError, TypeError, OverflowError):
         raise _error(f"until is {_shown(found)}; it is a time with its zone, as 2026-01-31T18:00:00Z") from None
 
