@@ -368,3 +368,30 @@ def test_of_a_list_no_object_is_kept_longer_than_it_takes_to_read_it() -> None:
             assert sum(one() is not None for one in bodies) <= 1, "the one that the reader has in its hand"
 
     assert len(index.replace(ENERGY_PLANS, listed(), {})) == 5
+
+
+class Label(str):
+    """One that can be watched."""
+
+
+def test_whoever_tells_of_another_order_each_time_fills_no_memory() -> None:
+    orders = Index()._orders
+    first, *others = [(Label(f"F{number}"),) * 2**16 for number in range(20)]
+    watched, label = ref(first[0]), str(first[0])
+    assert orders.shared(first) is first
+    assert orders.shared((label,) * 2**16) is first, "each once"
+    del first
+    for order in others:
+        orders.shared(order)
+    assert watched() is None
+
+
+def test_an_order_that_replicas_share_is_kept_once_however_many_measure_it(new_world: Callable[..., Any]) -> None:
+    index, node = Index(), new_world().nodes()[0]
+    status = NodeReportStatus(gpus=node.gpus, jobs=(node.report,))
+    packed = NodeMeasurementStatus(packed=measured_of(status).packed()).to_api()
+    for name in ("node-0", "node-1"):
+        index.put(NODE_MEASUREMENTS, {"metadata": {"name": name}, "status": packed})
+    one, other = (found.ranks[0].order for found in index._objects[NODE_MEASUREMENTS].values())
+    assert one
+    assert one is other

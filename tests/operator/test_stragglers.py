@@ -246,7 +246,7 @@ def test_what_is_not_worth_it_changes_nothing(world: Any, slowdown: float) -> No
 def test_the_planner_is_not_asked_in_turns_for_a_straggler_and_the_frontier(world: Any) -> None:
     world.status = world.status.model_copy(update={"frontier": ()})
     world.announce('{"replica": 1, "slowdown": 1.001}')
-    decision, asked = world.decide(), []
+    decision, asked = world.decide(), list[Any]()
     while (question := decision.ask_planner) is not None and len(asked) < 5:
         asked.append(question)
         world._carry_out(decision)

@@ -13,7 +13,6 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from threading import RLock
 from typing import Any, Final
 
@@ -66,8 +65,9 @@ _GRAVE_S: Final = 900.0
 """How long a deleted object is remembered: longer than any event of it can be under way."""
 
 
-_ORDERS: Final = 4096
-"""Different orders of ranks that are known at a time: a job has one for each stage."""
+_MOST_LABELS: Final = 2**20
+"""Of all orders of ranks that are shared: 60 MB, and 8 jobs of 64 stages and 512 microbatches. A node may tell of
+another order each time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +96,26 @@ class _Owned:
     owners: frozenset[str]
 
 
+class _Orders:
+    """Orders that ranks told of lately, each of them once: a job has one for each stage."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, ...], tuple[str, ...]] = {}
+        self._labels = 0
+
+    def shared(self, order: tuple[str, ...]) -> tuple[str, ...]:
+        """The same one, as it was told first."""
+        known = self._known.pop(order, None)
+        if known is None:
+            known, self._labels = order, self._labels + len(order)
+        self._known[known] = known
+        while self._labels > _MOST_LABELS:
+            oldest = next(iter(self._known))
+            del self._known[oldest]
+            self._labels -= len(oldest)
+        return known
+
+
 class Index:
     """Objects by (namespace, name); `clock` is the monotonic clock that tells how old a report is.
 
@@ -107,7 +127,7 @@ class Index:
         self._objects: dict[Resource, dict[NamespacedName, Any]] = {resource: {} for resource in WATCHED}
         self._known: dict[Resource, dict[NamespacedName, _Known]] = {resource: {} for resource in WATCHED}
         self._nodes: dict[NamespacedName, _Report] = {}
-        self._shared = lru_cache(_ORDERS)(lambda order: order)
+        self._orders = _Orders()
         self._writing = RLock()
         self.heard: set[Resource] = set()
         """Of what a watch has told something."""
@@ -266,7 +286,7 @@ class Index:
             return report
         facts = NodeReportStatus() if report is None else report.status
         measured = self._objects[NODE_MEASUREMENTS].get(key, Measurements())
-        return _Report(self._sharing_orders(joined(facts, state.status.jobs, measured)), state.arrived_s)
+        return _Report(joined(facts, state.status.jobs, measured), state.arrived_s)
 
     def _read(self, resource: Resource, body: Mapping[str, Any]) -> Any:
         metadata = body["metadata"]
@@ -287,7 +307,8 @@ class Index:
             measured = Measurements.unpacked(NodeMeasurementStatus.from_api(body.get("status") or {}).packed)
             for one in measured.ranks:
                 check_labels(one)
-            return measured
+            ranks = (one.model_copy(update={"order": self._orders.shared(one.order)}) for one in measured.ranks)
+            return measured.model_copy(update={"ranks": tuple(ranks)})
         if resource == JOB_PLANS:
             spec = JobPlanSpec.from_api(body["spec"])
             if content_hash(body["spec"]) != spec.hash:
@@ -301,7 +322,7 @@ class Index:
 
     def _sharing_orders(self, status: NodeReportStatus) -> NodeReportStatus:
         """The same, where orders that are alike are one: replicas have the same, and so has a rank's next report."""
-        return _of_ranks(status, lambda rank: rank.model_copy(update={"order": self._shared(rank.order)}))
+        return _of_ranks(status, lambda rank: rank.model_copy(update={"order": self._orders.shared(rank.order)}))
 
     def _concerned(self, resource: Resource, key: NamespacedName) -> set[NamespacedName]:
         if resource == ENERGY_PLANS:
