@@ -24,7 +24,7 @@ from joulepath_crds import (
 from joulepath_operator.facts.gang import Gang
 from joulepath_operator.facts.request import PlanRequest, PlanResult
 from joulepath_operator.figures.coverage import coverage
-from joulepath_operator.figures.order import executed
+from joulepath_operator.figures.order import check_labels, executed
 from joulepath_operator.figures.profile import build_profile
 from joulepath_operator.figures.timing.delays import measure_delays
 from joulepath_operator.planning.compute import compute
@@ -235,3 +235,19 @@ def test_observe_times_each_stage_of_a_rank(new_world: Callable[..., Any]) -> No
     assert [stage.stage for stage in world.plan.stages] == list(range(4))
     assert [len(stage.order) for stage in world.plan.stages] == [8] * 4
     assert [min(stage.durations_s) for stage in world.plan.stages] == pytest.approx([0.05, 0.05, 0.05, 0.07])
+
+
+class Label(str):
+    """One that counts how often it is looked into."""
+
+    looks = 0
+
+    def __contains__(self, part: str) -> bool:
+        Label.looks += 1
+        return super().__contains__(part)
+
+
+def test_a_label_that_is_told_again_and_again_is_checked_once(new_world: Callable[..., Any]) -> None:
+    told = {"stages": (0, 1), "order": (Label("1:F0"),) * 1000, "timeline": ()}
+    check_labels(new_world().nodes()[0].report.ranks[0].model_copy(update=told))
+    assert 0 < Label.looks < 10

@@ -64,7 +64,7 @@ def check_labels(rank: RankReport | RankMeasurements) -> None:
         ValueError: One is none; the message names it.
     """
     alone = rank.stages[0] if len(rank.stages) == 1 else None
-    for label in rank.order:
+    for label in set(rank.order):  # a node may tell of the same one in a megabyte
         Instruction.parse(label, 0 if alone is None and ":" not in label else alone)
     for one in (*rank.timeline, *rank.plan_timeline):
         Instruction.parse(one.instruction, one.stage)
