@@ -78,6 +78,22 @@ def test_nothing_is_profiled_nor_planned_while_paused(new_world: NewWorld) -> No
     assert world.plan.sweep is not None
 
 
+def test_a_plan_that_may_be_slower_than_is_allowed_by_now_goes_before_guards_refuse_it(new_world: NewWorld) -> None:
+    world = new_world(spec(maxSlowdownPercent=10))
+    world.settle()
+    while world.status.phase != "Active":
+        world.run(16, every=16)
+    world.policy = policy(maxSlowdownPercent=2)
+    world.refusal = {0: "GuardTripped: plan iterations took 1.1 s, then 5 at default clocks 1 s, 3 times in a row"}
+    decision = world.decide()
+    assert decision.delete_plans
+    assert decision.status.phase != "Refused"
+    world.refusal = {}
+    world.run(16)
+    assert world.status.phase == "Active"
+    assert world.plan.allowed_slowdown == pytest.approx(0.02)
+
+
 def test_who_asks_for_more_slowdown_than_is_allowed_gets_what_is_and_is_told(in_force: World) -> None:
     in_force.spec, in_force.generation = spec(maxSlowdownPercent=10), 2
     in_force.policy = policy(maxSlowdownPercent=2)

@@ -235,7 +235,7 @@ def _complete(case: Case, what: str) -> Decision:
 
 def _outdated(case: Case, job: TrainingJob, attempt: int | None) -> tuple[str, ...]:
     """JobPlans of another run, or of another attempt where that is known, in Observe all that set a clock, and those
-    that were slower than allowed or have a lower clock."""
+    that were slower than allowed, or may be or have a lower clock than is."""
     own = {rank.gpu_uuid for node in case.seen.nodes for rank in node.report.ranks}
     gpus = [gpu for node in case.seen.nodes for gpu in node.gpus if gpu.uuid in own]
     return tuple(
@@ -245,7 +245,7 @@ def _outdated(case: Case, job: TrainingJob, attempt: int | None) -> tuple[str, .
         or (attempt is not None and plan.spec.attempt != attempt)
         or (not case.enforce and _sets_clocks(plan.spec))
         or withdrawal.is_withdrawn(case, plan.spec.hash)
-        or policy.is_too_low(plan.spec, gpus, case.seen.policy)
+        or policy.breaks(case.seen.policy, plan.spec, gpus)
     )
 
 
