@@ -157,6 +157,13 @@ def test_too_few_clocks_above_the_least_one_are_told_and_looked_for_again_once_i
     assert world.plan.sweep is not None
 
 
+def test_a_least_clock_that_leaves_nothing_to_plan_is_told_as_the_reason(in_force: World) -> None:
+    in_force.policy = policy(minClocks=[{"gpuModel": "*", "clockMHz": 1410}])
+    in_force.run(8)
+    assert in_force.status.phase == "Refused"
+    assert in_force.status.message.endswith("By EnergyPolicy default, no clock is below 1410 MHz on *.")
+
+
 @pytest.mark.parametrize(
     ("barring", "names"),
     [
