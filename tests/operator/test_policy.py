@@ -78,6 +78,41 @@ def test_nothing_is_profiled_nor_planned_while_paused(new_world: NewWorld) -> No
     assert world.plan.sweep is not None
 
 
+@pytest.mark.parametrize("profiling", [{}, {"maxEnergyJoules": 4e6}])
+def test_a_sweep_that_is_paused_again_and_again_is_not_taken_for_one_that_agents_have_lost(
+    new_world: NewWorld, profiling: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = new_world(spec(profiling=profiling))
+    world.settle()
+    measured = {0}
+    monkeypatch.setattr(world, "_swept", lambda: measured)  # of a round that was cut off, nothing
+    for _ in range(4):
+        world.run(8, every=1)
+        assert world.plan.activate_at is not None
+        world.policy = policy(paused=True)
+        world.run(300, every=20)
+        assert world.status.progress == "paused"
+        world.policy = policy()
+        world.settle()
+        assert world.status.setback is None
+        assert (world.status.phase, world.condition("Profiled").reason) == ("Profiling", "Sweeping")
+    monkeypatch.undo()
+    while world.status.phase != "Active":
+        world.run(16, every=16)
+
+
+def test_a_round_that_has_measured_all_before_a_pause_is_not_begun_anew(new_world: NewWorld) -> None:
+    world = new_world()
+    world.settle()
+    world.run(4, every=4)
+    before = world.plan
+    assert before.activate_at is not None
+    world.iteration = before.activate_at + 60
+    world.policy = policy(paused=True)
+    world.settle()
+    assert world.plan == before
+
+
 def test_a_plan_that_may_be_slower_than_is_allowed_by_now_goes_before_guards_refuse_it(new_world: NewWorld) -> None:
     world = new_world(spec(maxSlowdownPercent=10))
     world.settle()

@@ -173,12 +173,14 @@ def _with_all_ranks(case: Case, job: TrainingJob, gang: Gang) -> Decision:
 
 
 def _rest(case: ReadyCase) -> Decision:
-    """Agents have let go of all clocks by themselves. What is planned stays, and is carried out again afterwards."""
+    """Agents have let go of all clocks by themselves. What is planned stays, and is carried out again afterwards; a
+    round of a sweep from its begin."""
     message = f"{case.seen.policy.why_paused}. All GPUs run default clocks until that is over; the job trains on."
     case.story.tell("Active", False, "Paused", message)
     is_planned = case.plan is not None and case.plan.spec.purpose is Purpose.ENFORCE
     phase = Phase.PLANNED if is_planned else Phase.PROFILING
-    return Decision(case.story.end(phase, message, progress="paused", carry=("Profiled", "Planned")))
+    status = case.story.end(phase, message, progress="paused", carry=("Profiled", "Planned"))
+    return Decision(status, write_plan=sweeping.interrupted(case, case.plan) if case.plan else None)
 
 
 def _with_gang(case: ReadyCase) -> Decision:
