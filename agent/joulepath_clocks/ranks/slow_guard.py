@@ -73,7 +73,7 @@ class _Pairs:
             return None
         if applied.block // 2 != self._pair:
             self.lost += self.open
-            self._pair, self.open = applied.block // 2, True
+            self._pair, self.open = applied.block // 2, applied.block % 2 == 0  # who joins in its midst has lost none
         self._lengths.append(length)
         self._periods_s.append(period_s)
         if len(self._periods_s) != applied.length:
@@ -113,7 +113,7 @@ class SlowGuard:
         )
 
     def pause(self) -> None:
-        """Another guard asks: the pair that runs is given up for that, and isn't lost."""
+        """Something else has stopped the plan: the pair that runs is given up for that, and isn't lost."""
         self._pairs.open = False
 
     def period(self, applied: Applied, length: Length, period_s: float, allowed: float) -> str | None:
