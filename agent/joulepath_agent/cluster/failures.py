@@ -16,6 +16,8 @@ _BACKOFF_S: Final = 0.5
 _LONGEST_BACKOFF_S: Final = 10.0
 _LASTED_S: Final = 60.0
 """Work that went well for so long has not failed again and again."""
+_TURN_S: Final = 0.25
+"""That work takes at least, since a server may end each watch as soon as it has begun."""
 
 
 def repeat(name: str, work: Callable[[], None], stop: threading.Event) -> None:
@@ -26,6 +28,7 @@ def repeat(name: str, work: Callable[[], None], stop: threading.Event) -> None:
         try:
             work()
             backoff_s = _BACKOFF_S
+            stop.wait(begun + _TURN_S - time.monotonic())
             continue
         except OSError as error:
             log.warning("%s: the API server said %s; the agent goes on and tries again", name, error)
