@@ -67,11 +67,13 @@ PARALLEL := $(PY) -m pytest -q -n 4 --dist worksteal
 test-fast: venv ## Tests without a cluster but the slow ones, a few minutes
 	@$(PARALLEL) --hypothesis-profile "inner loop" -m "not cluster and not slow"
 
-# Beside what has pods on the nodes, and mostly waits for them, all else runs, one after the other.
+# Beside what has pods on the nodes, and mostly waits for them, all else runs, one after the other; but what has a node of
+# its own waits as well, beside the rest.
 .PHONY: test
 test: cluster ## Every test, on the real cluster (root)
 	@beside=$$(mktemp); trap 'rm -f $$beside' EXIT; echo "all tests but those with pods on the nodes: $$beside"; \
-	  { status=0; $(PY) -m pytest -v -m "cluster and not nodes" || status=1; \
+	  { status=0; $(PY) -m pytest -v -m "cluster and not nodes" tests/injector & injector=$$!; \
+	    $(PY) -m pytest -v -m "cluster and not nodes" --ignore=tests/injector || status=1; wait $$injector || status=1; \
 	    $(PARALLEL) -m "not cluster" || status=1; \
 	    JOULEPATH_FUZZ_S=$(FUZZ_S) $(PARALLEL) tests/fuzz || status=1; exit $$status; } > $$beside 2>&1 & \
 	  status=0; $(PY) -m pytest -v -m nodes || status=1; wait $$! || status=1; cat $$beside; exit $$status
@@ -127,6 +129,10 @@ bench-looks: venv ## What a look of the operator takes of a large job; writes be
 .PHONY: bench-lags
 bench-lags: venv ## What lags by target bring to plans beside two numbers, by lags that are known; writes benchmarks/results/lags.json
 	@$(PY) benchmarks/lags.py
+
+.PHONY: bench-straggler
+bench-straggler: venv ## Savings beside a straggler that is found, on virtual GPUs without a cluster; writes benchmarks/results/straggler.json
+	@$(PY) benchmarks/closed_loop.py --straggler 1.2 --stages 4 --time-scale 1 --lag-ms 10 --pairs 5 $(ARGS)
 
 .PHONY: bench-guard
 bench-guard: venv ## What the agent's guards find and refuse wrongly, in 10,000 simulated jobs; writes benchmarks/results/guard.json

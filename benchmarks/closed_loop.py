@@ -6,6 +6,7 @@ operator's decisions and the planner, on one node of eight virtual GPUs and with
     python benchmarks/closed_loop.py --framework megatron --options '{"chunks": 2}' [--environment megatron-0.16.1]
     python benchmarks/closed_loop.py --framework torch --options '{"schedule": "ScheduleZBVZeroBubble", "chunks": 2}'
     python benchmarks/closed_loop.py --framework replicas --options '{"microbatches": 2}' --slowdown 5
+    python benchmarks/closed_loop.py --straggler 1.2 [--stages 4] [--only 3] --lag-ms 10
 
 Each line of the result is one run: the job is profiled by a sweep, planned, and measured in interleaved plan and
 control blocks, by the same code and rules as on a cluster. A replay of published data on virtual GPUs, no GPU
@@ -13,7 +14,9 @@ measurement. Writes benchmarks/results/closed_loop.json. With --slow-targets, to
 is told lags by target, or two numbers as by an older agent; with --framework it is the schedules of Megatron-core,
 DeepSpeed or torch that train, on four GPUs with stages of different length, or replicas without a pipeline (torch's
 DDP), on two. Of a training that stands in docs/frameworks.md's table the last run is kept in
-benchmarks/results/frameworks.json; else, and with --slow-targets, nothing is written.
+benchmarks/results/frameworks.json; else, and with --slow-targets, nothing is written. With --straggler the example
+trains in two replicas; once its plan is measured, the GPUs of one (or `--only` that of one stage) become slower, which
+is found (or announced, `--announce`), and the others are stretched; benchmarks/results/straggler.json has both savings.
 """
 
 from __future__ import annotations
@@ -25,9 +28,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -167,6 +171,12 @@ def example() -> Training:
     return Training(model.replay(PROFILE), 8, Path(sys.executable), script)
 
 
+def replicated(stages: int) -> Training:
+    """The example's in two replicas of so many stages."""
+    made = example()
+    return replace(made, ranks=2 * stages, script=(*made.script, "--stages", str(stages)))
+
+
 def of_framework(name: str, environment: str | None, options: dict[str, Any]) -> Training:
     """A framework's, in its newest environment or in this one; options are those of its scenario."""
     scales = [1.0, 0.6, 0.75, 0.9, 0.55, 0.7, 0.8, 0.65][: _RANKS * options.get("chunks", 1)]
@@ -189,9 +199,87 @@ def replicas(options: dict[str, Any]) -> Training:
     return Training(gpus, 2, Path(sys.executable), script)
 
 
+def _iteration(loop: Loop) -> int:
+    return max((rank.iteration for node in loop.seen.nodes for rank in node.report.ranks), default=0)
+
+
+def beside_straggler(made: Training, lag_ms: float, options: argparse.Namespace) -> dict[str, Any]:
+    """Savings of the plan that all play, then of the whole job while its second replica is slower."""
+    stages, slowdown, pairs = made.ranks // 2, options.straggler, options.pairs
+    slow = [stages + options.only] if options.only is not None else range(stages, 2 * stages)
+    told = {"rank": slow[0]} if options.only is not None else {"replica": 1}
+    spec = EnergyPlanSpec(job=JobReference(name="job"), measurement=Measurement(pairs=32))
+    result: dict[str, Any] = {
+        "slowdown": slowdown,
+        "announced": options.announce,
+        **told,
+        "replicas": 2,
+        "stages": stages,
+        "lag_ms": lag_ms,
+    }
+    with trained(made, options.time_scale, lag_ms) as (agent, gpus):
+        loop = Loop(agent, spec)
+
+        def follow(until: Callable[[EnergyPlanStatus], bool]) -> EnergyPlanStatus:
+            said, limit = "", time.monotonic() + LONGEST_S
+            while not until(status := loop.seen.status):
+                if status.phase is Phase.REFUSED or time.monotonic() > limit:
+                    raise RuntimeError(f"it is {status.phase}: {status.message}")
+                if status.message != said:
+                    said = status.message
+                    print(f"  {time.monotonic():.0f} {status.phase}: {said}", flush=True)
+                time.sleep(0.2)
+                loop.seen = replace(loop.seen, now=datetime.now(UTC).isoformat(timespec="seconds"))
+                loop.turn()
+            return status
+
+        def measured(status: EnergyPlanStatus) -> bool:
+            return status.measured is not None and status.measured.pairs >= pairs
+
+        alone = follow(measured)
+        for gpu in slow:
+            state.break_gpu(gpus, gpu, slower=slowdown - 1)
+        job, began, at = loop.seen.job, time.monotonic(), _iteration(loop)
+        assert job is not None
+        if options.announce:
+            loop.seen = replace(loop.seen, job=replace(job, straggler=json.dumps(told | {"slowdown": slowdown})))
+        follow(lambda status: status.straggler is not None)
+        result["known_after"] = {"s": time.monotonic() - began, "iterations": _iteration(loop) - at}
+        follow(lambda status: status.straggler is not None and status.straggler.hash is not None)
+        result["stretched_after_s"] = time.monotonic() - began
+        held = follow(measured)
+        for gpu in slow:
+            state.break_gpu(gpus, gpu)
+        began = time.monotonic()
+        loop.seen = replace(loop.seen, job=job)
+        follow(lambda status: status.straggler is None)
+        result["over_after_s"] = time.monotonic() - began
+        follow(lambda status: status.phase is Phase.ACTIVE)
+        result["back_after_s"] = time.monotonic() - began
+    assert held.straggler is not None
+    result["predicted"] = held.straggler.predicted_savings
+    result["predicted_unstretched"] = held.straggler.predicted_unstretched
+    result["alone"], result["beside"] = (
+        {
+            what: {"mean": one.mean, "ci95": [one.ci95_low, one.ci95_high]}
+            for what, one in (
+                ("savings", status.measured.savings),
+                ("slowdown", status.measured.slowdown),
+                ("control_s", status.measured.control.iteration_time_s),
+                ("plan_s", status.measured.plan.iteration_time_s),
+            )
+        }
+        for status in (alone, held)
+        if status.measured is not None
+    )
+    return result
+
+
 @contextmanager
-def trained(made: Training, scale: float, lag_ms: float, slow_targets: str = "") -> Iterator[subprocess.Popen[str]]:
-    """The agent of a node where that training runs."""
+def trained(
+    made: Training, scale: float, lag_ms: float, slow_targets: str = ""
+) -> Iterator[tuple[subprocess.Popen[str], Path]]:
+    """The agent of a node where that training runs, and its virtual GPUs."""
     with (
         tempfile.TemporaryDirectory() as name,
         node(Path(name), made.gpus, made.ranks, scale, lag_ms, slow_targets) as (agent, environment),
@@ -203,7 +291,7 @@ def trained(made: Training, scale: float, lag_ms: float, slow_targets: str = "")
             command, env=environment, stdout=subprocess.DEVNULL, start_new_session=True, cwd=ROOT
         )
         try:
-            yield agent
+            yield agent, Path(name) / "gpus" / "state"
         finally:
             with suppress(ProcessLookupError):
                 training.terminate()
@@ -218,7 +306,7 @@ def run(made: Training, lag_ms: float, options: argparse.Namespace) -> dict[str,
         max_slowdown_percent=options.slowdown,
         measurement=Measurement(pairs=options.pairs),
     )
-    with trained(made, options.time_scale, lag_ms, options.slow_targets) as agent:
+    with trained(made, options.time_scale, lag_ms, options.slow_targets) as (agent, _):
         loop = Loop(agent, spec, options.two_numbers)
         told = ""
         limit = time.monotonic() + LONGEST_S
@@ -277,7 +365,18 @@ def main() -> None:
     parser.add_argument("--options", type=json.loads, default={}, help="of its training: schedule, chunks, batched ...")
     parser.add_argument("--slowdown", type=float, default=0.0, help="percent that are allowed (default: %(default)s)")
     parser.add_argument("--environment", help="one of locks/frameworks, the newest by default")
+    parser.add_argument("--straggler", type=float, help="how many times as long the second of two replicas takes")
+    parser.add_argument("--stages", type=int, default=8, help="of each replica then (default: %(default)s)")
+    parser.add_argument("--announce", action="store_true", help="announce it, rather than let it be found")
+    parser.add_argument("--only", type=int, help="the one stage of it that is slower (default: all)")
     options = parser.parse_args()
+    if options.straggler is not None:
+        with cores_awake():
+            runs = [beside_straggler(replicated(options.stages), lag, options) for lag in options.lag_ms]
+        held_up = {"virtual": True, "time_scale": options.time_scale, "runs": runs}
+        print(json.dumps(held_up, indent=2))
+        (ROOT / "benchmarks/results/straggler.json").write_text(json.dumps(held_up, indent=2) + "\n")
+        return
     made = example()
     if options.framework == "replicas":
         made = replicas(options.options)

@@ -42,7 +42,7 @@ MOST_OFF: Final = 0.01
 
 def gang_of(made: Training, scale: float) -> Gang:
     """What its ranks report of a training, once they have measured it."""
-    with trained(made, scale, LAG_MS) as agent:
+    with trained(made, scale, LAG_MS) as (agent, _):
         limit = time.monotonic() + LONGEST_S
         while time.monotonic() < limit:
             time.sleep(1.0)

@@ -25,8 +25,9 @@ _BESIDE: Final = (
     "tests/chart/",
     "tests/cli/",
     "tests/crds/",
-    # They have a node of their own, or images and pods that nobody else has to do with.
+    # They have a node or a control plane of their own, or images and pods that nobody else has to do with.
     "tests/injector/",
+    "tests/operator/test_with_api.py",
     "tests/real_cluster/test_images.py",
     "tests/real_cluster/test_prometheus.py",
 )

@@ -13,6 +13,7 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -232,6 +233,8 @@ class Agent:
             said, told = self._said[rank.number]
             gpu = self.gpus.get(rank.gpu_uuid)
             play = _play(rank, plan, policy, "" if gpu is None else gpu.model)
+            if play.plan is not None:
+                rank.play(play.plan)
             if play != said and self._channel.say(play):
                 self._said[rank.number] = play, told
 
@@ -358,6 +361,13 @@ class Agent:
             raise GpuError(f"NVML doesn't show {uuid} to the agent")
         return self.meters[uuid].energy_now_j()
 
+    def _held_back_by(self, uuid: str) -> str:
+        """What the driver says holds back a GPU; nothing where it can't be asked."""
+        try:
+            return self.meters[uuid].held_back_by()
+        except (GpuError, KeyError):
+            return ""
+
     def _say_lags(self, gpu: GpuNews) -> None:
         """Tells the clocks the lags that a doctor has measured on this GPU with this driver."""
         self._driver = driver = driver_version() or self._driver
@@ -391,7 +401,9 @@ class Agent:
         jobs: dict[JobKey, list[tuple[Rank, RankReport]]] = {}
         for rank in self.ranks:
             try:
-                jobs.setdefault(rank.pod.job_key, []).append((rank, rank.report()))
+                jobs.setdefault(rank.pod.job_key, []).append(
+                    (rank, rank.report(partial(self._held_back_by, rank.gpu_uuid)))
+                )
             except pydantic.ValidationError as error:
                 log.warning("rank %d of %s isn't reported: %s", rank.hello.rank, rank.pod.name, error)
             self._say_told(rank)
@@ -412,7 +424,7 @@ def _play(rank: Rank, plan: JobPlanSpec | Reason | None, policy: EnergyPolicySpe
     if plan is None:
         return Play(rank.number, None)
     if isinstance(plan, JobPlanSpec):
-        part = under(policy, rank.pod.namespace, gpu_model, part_of(plan, rank.hello.pipeline.stages))
+        part = under(policy, rank.pod.namespace, gpu_model, part_of(plan, rank.hello.pipeline.stages, rank.hello.data))
     else:
         part = plan
     if isinstance(part, Reason):

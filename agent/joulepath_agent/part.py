@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import replace
 
 from joulepath_crds import JobPlanSpec
 from joulepath_rules import Blocks, Plan, StagePlan, Sweep
@@ -10,10 +11,20 @@ from joulepath_rules import Blocks, Plan, StagePlan, Sweep
 __all__ = ["part_of"]
 
 
-def part_of(plan: JobPlanSpec, stages: Collection[int]) -> Plan:
-    """The part of a rank that runs these stages."""
-    own = (one for one in plan.stages if one.stage in stages)
-    sweep, blocks = plan.sweep, plan.blocks
+def part_of(plan: JobPlanSpec, stages: Collection[int], data: int = 0) -> Plan:
+    """The part of a rank that runs these stages in that replica."""
+    own = tuple(StagePlan(s.stage, s.order, s.clocks_mhz, s.durations_s) for s in plan.stages if s.stage in stages)
+    sweep, blocks, stretched = plan.sweep, plan.blocks, plan.stretched
+    if stretched is not None and data in stretched.default_replicas:
+        own = tuple(replace(one, clocks_mhz=(0,) * len(one.order)) for one in own)
+    elif stretched is not None and data in stretched.replicas:
+        slower = {one.stage: one for one in stretched.stages}
+        own = tuple(
+            replace(one, clocks_mhz=slower[one.stage].clocks_mhz, durations_s=slower[one.stage].durations_s)
+            for one in own
+            if one.stage in slower
+        )
+    timed = plan if stretched is None else stretched
     return Plan(
         hash=plan.hash,
         purpose=plan.purpose,
@@ -23,8 +34,8 @@ def part_of(plan: JobPlanSpec, stages: Collection[int]) -> Plan:
         sparse_from=plan.sparse_from,
         sweep=None if sweep is None else Sweep(sweep.clocks_mhz, sweep.iterations_per_block),
         blocks=None if blocks is None else Blocks(blocks.iterations, blocks.pairs, blocks.every),
-        stages=tuple(StagePlan(one.stage, one.order, one.clocks_mhz, one.durations_s) for one in own),
-        control_iteration_time_s=plan.control_iteration_time_s,
-        plan_iteration_time_s=plan.plan_iteration_time_s,
+        stages=own,
+        control_iteration_time_s=timed.control_iteration_time_s,
+        plan_iteration_time_s=timed.plan_iteration_time_s,
         allowed_slowdown=plan.allowed_slowdown,
     )

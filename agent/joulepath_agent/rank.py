@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from typing import Final
 
 from joulepath_agent.gpus.energy import EnergyTrace
@@ -11,7 +12,8 @@ from joulepath_agent.measuring.history import History, Measured
 from joulepath_clocks.channel.words import Began, Came, RankNews, Told, unpack_marks
 from joulepath_clocks.peers.budget import BUDGET, Budget
 from joulepath_clocks.peers.limits import Allowance
-from joulepath_crds import Arm, Coordinates, RankReport, RankState
+from joulepath_crds import MOST_SLOWDOWN, Arm, Coordinates, RankReport, RankState
+from joulepath_rules import Plan
 from joulepath_trainer.wire.messages import Hello
 from joulepath_trainer.wire.parts import Gathering, total_of
 from joulepath_trainer.wire.protocol import PAIR, WireError
@@ -19,6 +21,9 @@ from joulepath_trainer.wire.protocol import PAIR, WireError
 __all__ = ["Rank"]
 
 log = logging.getLogger(__name__)
+
+_PLANS: Final = 4
+"""Plans that are remembered: blocks of the one before may be told late."""
 
 _SCHEDULES: Final = {
     "Schedule1F1B": "1F1B",
@@ -42,6 +47,8 @@ class Rank:
         self._stages = frozenset(self.hello.pipeline.stages)
         self._measuring = Allowance(budget.measuring_burst_s, budget.measuring_share, time.monotonic())
         self._said_refused = False
+        self._slowed_by = ""
+        """What the driver said last since the rank is slow."""
         self._gathering = Gathering()
         self._measured = Measured()
 
@@ -69,15 +76,25 @@ class Rank:
             raise WireError("a record names a stage that isn't one of this rank's")
         self.history.record(record)
 
+    def play(self, plan: Plan) -> None:
+        """What it is told to play: blocks of a plan bear its hash."""
+        clocks = tuple(clock for stage in plan.stages for clock in stage.clocks_mhz)
+        self.history.plays = dict(list((dict(self.history.plays) | {plan.hash: clocks}).items())[-_PLANS:])
+
     @property
     def told(self) -> Told:
         """What the clocks are to know of what was measured."""
         history = self.history
         return Told(self.number, history.order, history.control_time_s, history.tail_s, history.usual_tail_s)
 
-    def report(self) -> RankReport:
-        """What the operator is told; measures what is ready first."""
+    def report(self, held_back_by: Callable[[], str] = str) -> RankReport:
+        """What the operator is told; measures what is ready first. `held_back_by` is what the driver says of its GPU's
+        clock, and is asked where the rank is slow."""
         self._measure()
+        if (slowdown := min(self.history.pace.slowdown, MOST_SLOWDOWN)) > 1:
+            self._slowed_by = held_back_by() or self._slowed_by
+        else:
+            self._slowed_by = ""
         history, hello, now = self.history, self.hello, self.news
         ranks, stages = hello.pipeline.ranks, hello.pipeline.stages
         return RankReport(
@@ -109,6 +126,8 @@ class Rank:
             staged_hash=now.staged_hash,
             staged_at_iteration=now.staged_at_iteration,
             applied_hash=now.applied_hash,
+            slowdown=slowdown,
+            slowed_by=self._slowed_by,
             control_time_s=history.control_time_s,
             tail_s=history.tail_s or 0.0,
             timeline=self._measured.timeline,

@@ -114,12 +114,12 @@ def growth(results: Sequence[Result]) -> dict[str, list[dict[str, Any]]]:
 
 
 def _reports(one: Result) -> dict[str, float]:
-    """What the API server takes for each NodeReport, all else that it does counted with them; and how many fail."""
+    """What the API server takes for each NodeState, all else that it does counted with them; and how many fail."""
     calls = one["steady"].get("by_call_a_node_and_minute", {})
-    if not (written := calls.get("patch nodereports/status calls")):
+    if not (written := calls.get("patch nodestates/status calls")):
         return {}
     each_s = one["steady"]["cores"]["API server"] * 60 / (written * one["simulated_nodes"])
-    failed = calls.get("patch nodereports/status failed", 0.0) / written
+    failed = calls.get("patch nodestates/status failed", 0.0) / written
     return {"api_server_cpu_s_a_report": round(each_s, 4), "reports_failed": round(failed, 3)}
 
 

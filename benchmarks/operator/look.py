@@ -14,6 +14,7 @@ from joulepath_crds import EnergyPlanSpec, EnergyPlanStatus
 from joulepath_operator.control.api import Api
 from joulepath_operator.control.index import WATCHED, Index
 from joulepath_operator.control.observe import with_job
+from joulepath_operator.control.places import Places
 from joulepath_operator.facts.absence import Means, Way
 from joulepath_operator.facts.names import ENERGY_PLANS
 from joulepath_operator.facts.observation import Observation
@@ -38,7 +39,7 @@ def _look(place: Place, key: tuple[str, str]) -> float:
     api, index = Api(config.new_client_from_config(str(place.kubeconfig("look"))), timeout_s=60), Index()
     for resource in WATCHED:
         index.replace(resource, api.list_all(resource) or [], {})
-    taken_s = []
+    taken_s, places = [], Places()
     for _ in range(_LOOKS):
         begun_s = time.thread_time()
         body = api.get(ENERGY_PLANS, key)
@@ -52,6 +53,6 @@ def _look(place: Place, key: tuple[str, str]) -> float:
             now=_ANY_TIME,
             plans=index.plans(key),
         )
-        decide(with_job(seen, api, index, Means(Way.NRI)))
+        decide(with_job(seen, api, index, Means(Way.NRI), places))
         taken_s.append(time.thread_time() - begun_s)
     return statistics.median(taken_s)

@@ -1,5 +1,5 @@
-"""The contract between operator and agents: EnergyPlan, EnergyPolicy, EnergyProfile, JobPlan and NodeReport as typed
-models.
+"""The contract between operator and agents: EnergyPlan, EnergyPolicy, EnergyProfile, JobPlan, and what nodes tell, as
+typed models.
 
 The YAML beside this package is generated from these models (`python -m joulepath_crds`); a test holds both equal.
 """
@@ -25,6 +25,8 @@ from joulepath_crds.energyplan import (
     PlanSummary,
     Profiling,
     Setback,
+    Straggler,
+    Stragglers,
     WithdrawnPlan,
 )
 from joulepath_crds.energypolicy import (
@@ -51,10 +53,23 @@ from joulepath_crds.jobplan import (
     EarlierRounds,
     JobPlanSpec,
     StagePlan,
+    Stretched,
+    StretchedStage,
     Sweep,
     content_hash,
 )
 from joulepath_crds.metrics import MetricRow
+from joulepath_crds.nodemeasurement import (
+    MOST_UNPACKED_BYTES,
+    Measurements,
+    NodeMeasurementStatus,
+    RankMeasurements,
+    facts_of,
+    joined,
+    learnt_from,
+    measured_of,
+    state_of,
+)
 from joulepath_crds.nodereport import (
     INJECTOR_ABSENT,
     INJECTOR_READY,
@@ -63,12 +78,12 @@ from joulepath_crds.nodereport import (
     MOST_BLOCKS,
     MOST_INJECTIONS,
     MOST_OLD_PYTHONS,
+    MOST_SLOWDOWN,
     MOST_TARGETS,
     POLICY_HEARD,
     POLICY_PAUSED,
     POLICY_PAUSING,
     POLICY_UNHEARD,
-    REPORT_INTERVAL_S,
     BlockReport,
     GpuReport,
     InjectionReport,
@@ -76,11 +91,13 @@ from joulepath_crds.nodereport import (
     InstructionTime,
     JobReport,
     NodeReportStatus,
+    NodeStateStatus,
     OldPythonReport,
     RankReport,
     SwitchingLag,
     TargetLag,
     WaitMeasurement,
+    report_interval_s,
 )
 from joulepath_crds.topology import Coordinates, Topology
 from joulepath_rules import (
@@ -119,13 +136,14 @@ __all__ = [
     "MOST_BLOCKS",
     "MOST_INJECTIONS",
     "MOST_OLD_PYTHONS",
+    "MOST_SLOWDOWN",
     "MOST_TARGETS",
+    "MOST_UNPACKED_BYTES",
     "POLICY_HEARD",
     "POLICY_NAME",
     "POLICY_PAUSED",
     "POLICY_PAUSING",
     "POLICY_UNHEARD",
-    "REPORT_INTERVAL_S",
     "TAIL_LAGS",
     "VERSION",
     "Arm",
@@ -159,10 +177,13 @@ __all__ = [
     "MeasuredSavings",
     "Measurement",
     "MeasurementBudget",
+    "Measurements",
     "MetricRow",
     "Mode",
     "Namespaces",
+    "NodeMeasurementStatus",
     "NodeReportStatus",
+    "NodeStateStatus",
     "OldPythonReport",
     "Origin",
     "Phase",
@@ -171,12 +192,17 @@ __all__ = [
     "Profiling",
     "ProfilingBudget",
     "Purpose",
+    "RankMeasurements",
     "RankReport",
     "RankState",
     "Reuse",
     "Setback",
     "StagePlan",
     "StageProfile",
+    "Straggler",
+    "Stragglers",
+    "Stretched",
+    "StretchedStage",
     "Sweep",
     "SwitchingLag",
     "TargetLag",
@@ -188,8 +214,14 @@ __all__ = [
     "arm_of",
     "content_hash",
     "controller",
+    "facts_of",
+    "joined",
+    "learnt_from",
     "maker",
+    "measured_of",
     "meets",
     "next_boundary",
     "read_policy",
+    "report_interval_s",
+    "state_of",
 ]

@@ -1,4 +1,4 @@
-"""The five kinds of joulepath.dev: their names, and what `kubectl get` shows of them."""
+"""The seven kinds of joulepath.dev: their names, and what `kubectl get` shows of them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from joulepath_crds.energyplan import EnergyPlanSpec, EnergyPlanStatus, Phase
 from joulepath_crds.energypolicy import POLICY_NAME, EnergyPolicySpec
 from joulepath_crds.energyprofile import EnergyProfileSpec
 from joulepath_crds.jobplan import JobPlanSpec
-from joulepath_crds.nodereport import NodeReportStatus
+from joulepath_crds.nodemeasurement import NodeMeasurementStatus
+from joulepath_crds.nodereport import NodeReportStatus, NodeStateStatus
 from joulepath_crds.schema import structural
 
 __all__ = ["KINDS", "ApiKind", "PrinterColumn", "definition"]
@@ -157,21 +158,42 @@ KINDS: Final = (
     ApiKind(
         name="NodeReport",
         short="nreport",
-        description="A NodeReport is what the Joulepath agent of one node knows: its GPUs, the training ranks on them, "
-        "what they measured and which plan is in force. It has the node's name; only that node's agent writes it.",
+        description="A NodeReport is what the Joulepath agent of one node knows of it: its GPUs, and what became of "
+        "the containers on it. It has the node's name; only that node's agent writes it.",
         status=NodeReportStatus,
         namespaced=False,
         columns=(
             PrinterColumn("GPUs", ".status.gpus[*].model", "Name of the node's first GPU."),
-            PrinterColumn("Jobs", ".status.jobs[*].job", "The first job that has ranks here."),
-            PrinterColumn("State", ".status.jobs[*].ranks[*].state", "What the agent does for the first rank."),
+            PrinterColumn("Injector", ".status.injector", "Whether the node's injector is there."),
             PrinterColumn("Agent", ".status.agentVersion", "Version of the agent."),
             PrinterColumn("Policy", ".status.policy", "What of the EnergyPolicy is heard there, and whether it rests."),
+            AGE,
+        ),
+    ),
+    ApiKind(
+        name="NodeState",
+        short="nstate",
+        description="A NodeState is what the training ranks on one node do now, and which plan is in force. It has the "
+        "node's name; only that node's Joulepath agent writes it.",
+        status=NodeStateStatus,
+        namespaced=False,
+        columns=(
+            PrinterColumn("Job", ".status.jobs[*].job", "The first job that has ranks here."),
+            PrinterColumn("State", ".status.jobs[*].ranks[*].state", "What the agent does for the first rank."),
             AGE,
             PrinterColumn(
                 "Reason", ".status.jobs[*].ranks[*].reason", "Why its clocks are the default ones.", wide=True
             ),
         ),
+    ),
+    ApiKind(
+        name="NodeMeasurement",
+        short="nmeasure",
+        description="A NodeMeasurement is what the training ranks on one node have measured, packed: it may be large. "
+        "It has the node's name; only that node's Joulepath agent writes it.",
+        status=NodeMeasurementStatus,
+        namespaced=False,
+        columns=(AGE,),
     ),
 )
 

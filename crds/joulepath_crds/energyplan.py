@@ -27,6 +27,8 @@ __all__ = [
     "PlanSummary",
     "Profiling",
     "Setback",
+    "Straggler",
+    "Stragglers",
     "WithdrawnPlan",
 ]
 
@@ -49,6 +51,13 @@ class Granularity(StrEnum):
     PHASE = "phase"
     KIND = "kind"
     RANK = "rank"
+
+
+class Stragglers(StrEnum):
+    """What pipelines do while another one of their job is slower."""
+
+    STRETCH = "Stretch"
+    IGNORE = "Ignore"
 
 
 class Phase(StrEnum):
@@ -159,6 +168,10 @@ class EnergyPlanSpec(Contract):
     """How often the clock of a GPU may change: with every forward or backward of a microbatch (instruction), between
     warm-up, steady state and cool-down of the pipeline (phase), between forward and backward (kind), or never (rank).
     auto takes the finest that the measured switching lag of the GPUs allows, and kind at most without a pipeline."""
+    stragglers: Stragglers = Stragglers.STRETCH
+    """What the data-parallel pipelines of a job do while another one of them is slower, as its ranks tell or the job's
+    annotation joulepath.dev/straggler announces: they all wait for that one. Stretch has them take as long as it does,
+    at lower clocks, until it is over; Ignore leaves the plan as it is."""
     profiling: Profiling = Profiling()
     """How the running job is measured at several clocks before a plan is made."""
     measurement: Measurement = Measurement()
@@ -282,6 +295,36 @@ class Setback(Contract):
     """The job's attempt at the time: the same."""
 
 
+class Straggler(Contract):
+    """A pipeline that takes longer than others of its job, which wait for it, and what they make of that."""
+
+    key: Hash
+    """Tells what is known of it from what was known before."""
+    replicas: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(max_length=1024)]
+    """Indices of the data-parallel replicas that are slower."""
+    slowdown: Annotated[float, Field(ge=1)]
+    """How many times as long as usual the work of the slowest rank of them takes."""
+    reason: Annotated[str, Field(max_length=64)]
+    """How it is known: Announced, by the job's annotation; or told by its ranks: Heat, Power or Brake, where the driver
+    says so, or Slow."""
+    since: Annotated[str, Field(json_schema_extra={"format": "date-time"})]
+    """When it became known."""
+    until: Annotated[str, Field(json_schema_extra={"format": "date-time"})] | None = None
+    """When it is over at the latest; absent where nobody says."""
+    hash: Hash | None = None
+    """The plan in which the other pipelines take as long as it does; absent while there is none."""
+    iteration_time_s: Annotated[float, Field(gt=0)] | None = None
+    """Predicted seconds of an iteration that it holds up."""
+    predicted_savings: float | None = None
+    """Fraction of the whole job's energy that is predicted to be saved while it lasts."""
+    predicted_unstretched: float | None = None
+    """The same if the others didn't take longer for it."""
+    disproved: bool = False
+    """Whether iterations at default clocks were sooner done than with it, so that nobody waits for it any more."""
+    message: Text
+    """All that in one sentence."""
+
+
 class EnergyPlanStatus(Contract):
     """What has come of it: the phase, the plan, and savings as measured. Written by Joulepath."""
 
@@ -315,6 +358,8 @@ class EnergyPlanStatus(Contract):
     """Savings and slowdown from the GPUs' energy counters; absent until four pairs of blocks are complete."""
     savings: Annotated[str, Field(max_length=64)] | None = None
     """Measured savings in words, for `kubectl get`: 15.2% ± 0.4, or not yet known."""
+    straggler: Straggler | None = None
+    """The pipeline that the others wait for, while one is known to be slower."""
     withdrawn: Annotated[tuple[WithdrawnPlan, ...], Field(max_length=16)] = ()
     """Plans of this run that were slower than allowed, the latest last."""
     setback: Setback | None = None

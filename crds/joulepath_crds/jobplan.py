@@ -23,6 +23,8 @@ __all__ = [
     "EarlierRounds",
     "JobPlanSpec",
     "StagePlan",
+    "Stretched",
+    "StretchedStage",
     "Sweep",
     "content_hash",
 ]
@@ -101,6 +103,49 @@ class StagePlan(Contract):
         return self
 
 
+class StretchedStage(Contract):
+    """The plan of one stage for pipelines that wait for another one: the same instructions at other clocks."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "x-kubernetes-validations": [
+                rule(
+                    "self.clocksMHz.size() == self.durationsSeconds.size()",
+                    "clocksMHz and durationsSeconds differ in length: give each instruction one entry in each",
+                ),
+            ]
+        }
+    )
+
+    stage: Annotated[int, Field(ge=0)]
+    """Index of the stage."""
+    clocks_mhz: Annotated[tuple[Clock, ...], Field(max_length=65536)]
+    """Clock of each instruction of that stage's plan, in MHz; 0 is default clocks."""
+    durations_s: Annotated[tuple[Annotated[float, Field(ge=0)], ...], Field(max_length=65536)]
+    """Predicted seconds of each of them."""
+
+
+Replicas = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(max_length=65536)]
+
+
+class Stretched(Contract):
+    """What some replicas run in place of the plan while another one is held up. All others run the plan, and so do
+    agents that don't know this field: it is in time for each of them."""
+
+    replicas: Replicas
+    """Indices of the data-parallel replicas that wait for another one, and run these stages."""
+    default_replicas: Replicas = ()
+    """Those that are held up and run default clocks: what is slack in others' plan they need themselves."""
+    stages: Annotated[
+        tuple[StretchedStage, ...], Field(min_length=1, max_length=1024, json_schema_extra=list_by("stage"))
+    ]
+    """Clocks by stage."""
+    control_iteration_time_s: Annotated[float, Field(gt=0)]
+    """Expected seconds of an iteration at default clocks, held up."""
+    plan_iteration_time_s: Annotated[float, Field(gt=0)]
+    """Expected seconds of an iteration with the plan, held up."""
+
+
 class JobPlanSpec(Contract):
     """What to run, from which iteration on."""
 
@@ -146,6 +191,8 @@ class JobPlanSpec(Contract):
     """How plan and default clocks alternate while savings are measured (Enforce); absent: the plan alone."""
     stages: Annotated[tuple[StagePlan, ...], Field(max_length=1024, json_schema_extra=list_by("stage"))] = ()
     """Clocks by stage (Enforce)."""
+    stretched: Stretched | None = None
+    """What replicas run that wait for another one (Enforce); absent while none is held up."""
     default_clock_mhz: Annotated[int, Field(gt=0)]
     """The SM clock, in MHz, that default clocks amount to on these GPUs, under load."""
     control_iteration_time_s: Annotated[float, Field(ge=0)] = 0.0
@@ -155,6 +202,18 @@ class JobPlanSpec(Contract):
     allowed_slowdown: Annotated[float, Field(ge=0, le=0.5)] | None = None
     """How much longer than at default clocks an iteration may last, as a fraction, by the EnergyPlan: agents hold the
     plan to it by their own measurements. Absent in plans of older operators."""
+
+    @model_validator(mode="after")
+    def _stretches_its_stages(self) -> Self:
+        lengths = {one.stage: len(one.order) for one in self.stages}
+        for one in self.stretched.stages if self.stretched is not None else ():
+            if not len(one.clocks_mhz) == len(one.durations_s) == lengths.get(one.stage, -1):
+                raise ValueError(
+                    f"stretched, stage {one.stage}: clocksMHz and durationsSeconds must have one entry for each of the "
+                    f"{lengths.get(one.stage, 'no')} instructions of that stage's plan, they have "
+                    f"{len(one.clocks_mhz)} and {len(one.durations_s)}"
+                )
+        return self
 
 
 def content_hash(spec: JobPlanSpec | Mapping[str, Any]) -> str:

@@ -1,4 +1,8 @@
-"""NodeReport: what one node's agent tells the operator. Written by that agent only, on change."""
+"""NodeReport and NodeState: what one node's agent tells the operator. Written by that agent only, on change.
+
+What is written often is apart, and small: the API server's work for an object grows with the number of its fields. So
+what ranks measure goes as one string, a NodeMeasurement. Older agents told all of it in the NodeReport.
+"""
 
 from __future__ import annotations
 
@@ -19,24 +23,29 @@ __all__ = [
     "MOST_BLOCKS",
     "MOST_INJECTIONS",
     "MOST_OLD_PYTHONS",
+    "MOST_SLOWDOWN",
     "MOST_TARGETS",
     "POLICY_HEARD",
     "POLICY_PAUSED",
     "POLICY_PAUSING",
     "POLICY_UNHEARD",
-    "REPORT_INTERVAL_S",
     "BlockReport",
     "GpuReport",
     "InjectionReport",
     "InstructionMeasurement",
     "InstructionTime",
+    "JobNow",
     "JobReport",
     "NodeReportStatus",
+    "NodeStateStatus",
     "OldPythonReport",
+    "RankMeasured",
+    "RankNow",
     "RankReport",
     "SwitchingLag",
     "TargetLag",
     "WaitMeasurement",
+    "report_interval_s",
 ]
 
 MOST_BLOCKS: Final = 256
@@ -45,6 +54,8 @@ MOST_INJECTIONS: Final = 128
 """Containers that a node reports: two for each GPU that it may report, 100 KB at most."""
 MOST_OLD_PYTHONS: Final = 64
 """Pods that a node reports for their Python, the newest: as many as have a GPU of their own."""
+MOST_SLOWDOWN: Final = 10.0
+"""How many times as long work is said to take at most."""
 MOST_TARGETS: Final = 64
 """Clocks and directions of which lags are told."""
 INJECTOR_ABSENT: Final = "Absent"
@@ -55,8 +66,14 @@ POLICY_HEARD: Final = "Heard"
 POLICY_PAUSING: Final = "Pausing"
 POLICY_PAUSED: Final = "Paused"
 POLICY_UNHEARD: Final = "Unheard"
-REPORT_INTERVAL_S: Final = 30.0
-"""Longest time between two reports of a node where anything changes; what is waited for is reported at once."""
+
+
+def report_interval_s(world_size: int) -> float:
+    """Longest time between two reports of what ranks do where anything changes; what is waited for is told at once.
+
+    Half a minute, and up to a minute in a job of so many ranks that its nodes would write more than twice a second.
+    """
+    return min(60.0, max(30.0, world_size / 16))
 
 
 class TargetLag(Contract):
@@ -192,8 +209,8 @@ class BlockReport(Contract):
     """Mean joules of an iteration, from the energy counter of this rank's GPU."""
 
 
-class RankReport(Contract):
-    """A rank: one process with one GPU."""
+class RankNow(Contract):
+    """A rank, one process with one GPU, and what it does now."""
 
     rank: Annotated[int, Field(ge=0)]
     """Global rank."""
@@ -221,9 +238,6 @@ class RankReport(Contract):
     """The training frameworks in its process, with their versions."""
     lacks: Annotated[str, Field(max_length=1024)] = ""
     """What of them isn't as the trainer knows it, and what isn't seen therefore; empty where all is."""
-    order: Annotated[tuple[InstructionLabel, ...], Field(max_length=65536)] = ()
-    """Instructions of an iteration in the order in which they ran, F0 the forward of microbatch 0; 3:F0, with the
-    stage, where the rank runs several. Empty until one iteration is complete."""
     iteration: Annotated[int, Field(ge=0)] = 0
     """The iteration that it was at when this was written."""
     iteration_time_s: Annotated[float, Field(ge=0)] = 0.0
@@ -238,10 +252,22 @@ class RankReport(Contract):
     """The iteration at which that plan was ready."""
     applied_hash: Hash | None = None
     """The plan that is in force here."""
+    slowdown: Annotated[float, Field(ge=1, le=MOST_SLOWDOWN)] = 1.0
+    """How many times as long as usual its own instructions take, at the same clocks; 1 while as usual."""
+    slowed_by: Annotated[str, Field(max_length=64)] = ""
+    """What the driver says then of its GPU's clock: heat, power or brake; empty where it says nothing."""
     control_time_s: Annotated[float, Field(ge=0)] = 0.0
     """Median seconds of an iteration at default clocks; 0 while unknown."""
     tail_s: Annotated[float, Field(ge=0)] = 0.0
     """Least seconds from the last instruction to the next iteration, at default clocks."""
+
+
+class RankMeasured(Contract):
+    """What was measured of a rank. It may be a thousand times as much as what the rank does now."""
+
+    order: Annotated[tuple[InstructionLabel, ...], Field(max_length=65536)] = ()
+    """Instructions of an iteration in the order in which they ran, F0 the forward of microbatch 0; 3:F0, with the
+    stage, where the rank runs several. Empty until one iteration is complete."""
     timeline: Annotated[tuple[InstructionTime, ...], Field(max_length=65536)] = ()
     """Median begin and end of each instruction, in seconds, at default clocks."""
     plan_timeline: Annotated[tuple[InstructionTime, ...], Field(max_length=65536)] = ()
@@ -254,8 +280,12 @@ class RankReport(Contract):
     """Blocks completed."""
 
 
-class JobReport(Contract):
-    """The ranks of one job on this node."""
+class RankReport(RankMeasured, RankNow):
+    """All of a rank."""
+
+
+class JobNow(Contract):
+    """The ranks of one job on a node, and what they do now."""
 
     job_uid: UID
     """UID of the job."""
@@ -267,6 +297,13 @@ class JobReport(Contract):
     """The attempt (elastic restart) of these ranks."""
     world_size: Annotated[int, Field(ge=1)]
     """Ranks of the whole job."""
+    ranks: Annotated[tuple[RankNow, ...], Field(max_length=256)]
+    """Ranks on this node."""
+
+
+class JobReport(JobNow):
+    """All of the ranks of one job on a node."""
+
     ranks: Annotated[tuple[RankReport, ...], Field(max_length=256)]
     """Ranks on this node."""
 
@@ -300,6 +337,13 @@ class OldPythonReport(Contract):
     """The oldest version that the trainer runs on."""
 
 
+class NodeStateStatus(Contract):
+    """What the ranks of a node do now."""
+
+    jobs: Annotated[tuple[JobNow, ...], Field(max_length=256)] = ()
+    """Jobs that have ranks on the node."""
+
+
 class NodeReportStatus(Contract):
     """All that the node's agent knows."""
 
@@ -308,7 +352,7 @@ class NodeReportStatus(Contract):
     gpus: Annotated[tuple[GpuReport, ...], Field(max_length=64, json_schema_extra=list_by("uuid"))] = ()
     """GPUs of the node."""
     jobs: Annotated[tuple[JobReport, ...], Field(max_length=256, json_schema_extra=list_by("jobUID", "attempt"))] = ()
-    """Jobs that have ranks on the node."""
+    """Jobs that have ranks on the node, as older agents tell them; newer ones write a NodeState."""
     injection: Annotated[
         tuple[InjectionReport, ...],
         Field(max_length=MOST_INJECTIONS, json_schema_extra=list_by("podUID", "container")),

@@ -60,6 +60,9 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=220, help="optimizer steps (default: %(default)s)")
     parser.add_argument("--microbatches", type=int, default=12, help="microbatches of a step (default: %(default)s)")
+    parser.add_argument(
+        "--stages", type=int, default=0, help="of the pipeline; other ranks are replicas (default: all)"
+    )
     parser.add_argument("--schedule", choices=SCHEDULES, default="1F1B", help="order of the microbatches (%(default)s)")
     parser.add_argument("--report-every", type=int, default=10, help="steps between two lines (default: %(default)s)")
     return parser.parse_args()
@@ -72,26 +75,32 @@ def main() -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     dist.init_process_group("gloo")
-    rank, stages = dist.get_rank(), dist.get_world_size()
+    rank, stages = dist.get_rank(), options.stages or dist.get_world_size()
+    replicas = dist.get_world_size() // stages
+    place, replica = rank % stages, rank // stages
+    pipelines = [dist.new_group(list(range(one * stages, (one + 1) * stages))) for one in range(replicas)]
+    peers = [dist.new_group(list(range(one, dist.get_world_size(), stages))) for one in range(stages)]
     stream.set_device(int(os.environ["LOCAL_RANK"]))
     stream.attach_to_torch_distributed()
 
-    model = Stage(rank)
+    model = Stage(place)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
     schedule = SCHEDULES[options.schedule](
-        PipelineStage(model, rank, stages, torch.device("cpu")),
+        PipelineStage(model, place, stages, torch.device("cpu"), group=pipelines[replica]),
         n_microbatches=options.microbatches,
         loss_fn=nn.functional.mse_loss,
     )
     samples = torch.randn(options.microbatches * SAMPLES_PER_MICROBATCH, WIDTH)
     target = torch.roll(samples, 1, dims=1).tanh()
 
-    first, last = rank == 0, rank == stages - 1
+    first, last = place == 0, place == stages - 1
     begin = time.monotonic()
     for step in range(options.steps):
         losses: list[Tensor] = []
         optimizer.zero_grad()
         schedule.step(*((samples,) if first else ()), **({"target": target, "losses": losses} if last else {}))
+        for parameter in model.parameters() if replicas > 1 else ():
+            dist.all_reduce(parameter.grad, group=peers[place])
         optimizer.step()
         if last and (step % options.report_every == 0 or step == options.steps - 1):
             loss = torch.stack(losses).mean().item()

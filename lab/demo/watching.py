@@ -20,9 +20,11 @@ from joulepath_crds import (
     EnergyPlanStatus,
     EnergyProfileSpec,
     JobPlanSpec,
+    Measurements,
     NodeReportStatus,
     Purpose,
     RankReport,
+    joined,
 )
 
 __all__ = ["CLOCK_METRIC", "POWER_METRIC", "Evidence", "RankView", "Snapshot", "Watcher"]
@@ -104,13 +106,20 @@ class Watcher:
     def _ranks(self, job_uid: str) -> tuple[RankView, ...]:
         clocks, watts = self._by_gpu(CLOCK_METRIC), self._by_gpu(POWER_METRIC)
         found = []
-        for node in self._list("nodereports", namespaced=False):
-            for job in NodeReportStatus.from_api(node.get("status") or {}).jobs:
+        states, measurements = (self._statuses(plural) for plural in ("nodestates", "nodemeasurements"))
+        for node, state in states.items():
+            jobs = NodeReportStatus.from_api(state).jobs
+            measured = Measurements.unpacked(measurements.get(node, {}).get("packed", ""))
+            for job in joined(NodeReportStatus(), jobs, measured).jobs:
                 for rank in job.ranks if job.job_uid == job_uid else ():
                     clock = clocks.get(rank.gpu_uuid)
                     mhz = None if clock is None else clock / 1e6
-                    found.append(RankView(node["metadata"]["name"], rank, mhz, watts.get(rank.gpu_uuid)))
+                    found.append(RankView(node, rank, mhz, watts.get(rank.gpu_uuid)))
         return tuple(sorted(found, key=lambda view: view.report.rank))
+
+    def _statuses(self, plural: str) -> Mapping[str, Any]:
+        """Of all nodes."""
+        return {one["metadata"]["name"]: one.get("status") or {} for one in self._list(plural, namespaced=False)}
 
     def _by_gpu(self, metric: str) -> Mapping[str, float]:
         if self._prometheus is None:

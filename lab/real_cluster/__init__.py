@@ -19,6 +19,7 @@ from .node import Daemon, Node
 from .other_runtime import other_node
 from .prometheus import prometheus, start_prometheus, stop_prometheus
 from .queueing import kueue
+from .trainer import trainer
 
 __all__ = [
     "CONTAINERD_1",
@@ -41,6 +42,7 @@ __all__ = [
     "running",
     "start_prometheus",
     "stop_prometheus",
+    "trainer",
     "until",
     "up",
 ]

@@ -26,11 +26,14 @@ __all__ = [
     "CONTAINERD_2",
     "KUEUE",
     "NEWER_RUNC",
+    "TRAINER",
     "binaries",
+    "jobset_manifests",
     "kueue_manifests",
     "operator_manifests",
     "other_binaries",
     "program",
+    "trainer_manifests",
 ]
 
 
@@ -102,6 +105,8 @@ CONTAINERD_2: Final = "containerd 2"
 CONTAINERD_1: Final = "containerd 1.7"
 NEWER_RUNC: Final = "runc with user namespaces"
 KUEUE: Final = "Kueue"
+TRAINER: Final = "Kubeflow Trainer and JobSet"
+_TRAINER: Final = "github.com/kubeflow/trainer/v2"
 _OTHERS: Final[Mapping[str, tuple[_Tool, ...]]] = {
     CONTAINERD_2: (),
     CONTAINERD_1: (
@@ -111,6 +116,10 @@ _OTHERS: Final[Mapping[str, tuple[_Tool, ...]]] = {
     ),
     NEWER_RUNC: (_runc(),),
     KUEUE: (_Tool("kueue", "kueue", "sigs.k8s.io/kueue/cmd/kueue", 140),),
+    TRAINER: (
+        _Tool("jobset", "jobset", "sigs.k8s.io/jobset", 30),
+        _Tool("trainer-controller-manager", "trainer", f"{_TRAINER}/cmd/trainer-controller-manager", 70),
+    ),
 }
 
 
@@ -161,8 +170,8 @@ def binaries() -> Path:
 
 
 def other_binaries(other: str) -> Path:
-    """The same with those of `CONTAINERD_1` or `NEWER_RUNC` in the place of ours, or with `KUEUE` besides; minutes the
-    first time."""
+    """The same with those of `CONTAINERD_1` or `NEWER_RUNC` in the place of ours, or with `KUEUE` or `TRAINER` besides;
+    minutes the first time."""
     return _linked({**_obtain(_TOOLS), **_obtain(_OTHERS[other])})
 
 
@@ -218,6 +227,16 @@ def operator_manifests() -> Path:
 def kueue_manifests() -> Path:
     """Kueue's, likewise."""
     return _manifests("kueue", "kueue", "sigs.k8s.io/kueue", "config")
+
+
+def jobset_manifests() -> Path:
+    """JobSet's, likewise."""
+    return _manifests("jobset", "jobset", "sigs.k8s.io/jobset", "config")
+
+
+def trainer_manifests() -> Path:
+    """The Kubeflow Trainer's, likewise."""
+    return _manifests("trainer", "trainer", _TRAINER, "manifests")
 
 
 def _manifests(name: str, module: str, path: str, source: str) -> Path:

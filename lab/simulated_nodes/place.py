@@ -1,7 +1,8 @@
 """A control plane for simulated nodes: real etcd and kube-apiserver, in a place of their own.
 
 Both listen on free ports of 127.0.0.1 and keep all in a folder that is given, so that the test cluster may run beside
-them; no setting of the machine is changed. No controller, scheduler or kubelet runs: what they would make is made bare.
+them; no setting of the machine is changed. No scheduler or kubelet runs, and no controller but those that are asked
+for: what they would make is made bare.
 Requests' limits and priorities are the API server's own defaults.
 """
 
@@ -16,7 +17,7 @@ import socket
 import subprocess
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -132,8 +133,8 @@ def process(
 
 
 @contextmanager
-def place(folder: Path) -> Iterator[Place]:
-    """Starts both and ends them."""
+def place(folder: Path, controllers: Sequence[str] = ()) -> Iterator[Place]:
+    """Starts both, and a controller manager with these of Kubernetes' own controllers; ends them."""
     keys, token = folder / "keys", secrets.token_hex(16)
     keys.mkdir(parents=True, mode=0o700)
     key = keys / "service-account.key"
@@ -148,7 +149,11 @@ def place(folder: Path) -> Iterator[Place]:
         here = Place(folder, url, etcd, token, store.pid, server.pid)
         until("the API server", _READY_S, lambda: here.authority.exists(), pause_s=0.5)
         until("the API server", _READY_S, lambda: here.kubectl("get", "--raw", "/readyz"), pause_s=0.5)
-        yield here
+        with ExitStack() as stack:
+            if controllers:
+                manager = [program("kube-controller-manager"), *_controller_manager(here, controllers)]
+                stack.enter_context(process([str(word) for word in manager], folder / "controller-manager.log"))
+            yield here
 
 
 def _flags(values: Mapping[str, object]) -> list[str]:
@@ -166,6 +171,18 @@ def _etcd(folder: Path, url: str, peer: str) -> list[str]:
             "initial-cluster": f"default={peer}",
             "unsafe-no-fsync": "true",
             "log-level": "warn",
+        }
+    )
+
+
+def _controller_manager(here: Place, controllers: Sequence[str]) -> list[str]:
+    return _flags(
+        {
+            "kubeconfig": here.kubeconfig("controller-manager"),
+            "controllers": ",".join(controllers),
+            "bind-address": "127.0.0.1",
+            "secure-port": 0,
+            "leader-elect": "false",
         }
     )
 

@@ -20,7 +20,10 @@ _TRIES: Final = 3
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
 _LINE: Final = re.compile(r"(\w+)\{(.*)\} (\S+)$")
 _LABEL: Final = re.compile(r'(\w+)="([^"]*)"')
-_OURS: Final = ("energyplans", "energyprofiles", "jobplans", "nodereports", "leases", "pytorchjobs")
+_OURS: Final = (
+    *("energyplans", "energyprofiles", "jobplans", "nodereports", "nodestates", "nodemeasurements"),
+    *("leases", "pytorchjobs"),
+)
 _KEPT: Final = {
     "apiserver_request_total": ("verb", "resource", "subresource", "code"),
     "apiserver_flowcontrol_rejected_requests_total": ("priority_level", "reason"),

@@ -13,7 +13,7 @@ from real_cluster.binaries import operator_manifests, program
 from real_cluster.commands import run, until
 from simulated_nodes.place import Place
 
-__all__ = ["AGENT", "NAMESPACE", "OPERATOR", "Release", "install"]
+__all__ = ["AGENT", "NAMESPACE", "OPERATOR", "Release", "install", "pytorchjobs"]
 
 NAMESPACE: Final = "joulepath-system"
 OPERATOR: Final = "joulepath-operator"
@@ -44,11 +44,9 @@ def install(place: Place) -> Release:
     ]
     place.kubectl("create", "namespace", NAMESPACE)
     crds = [one for one in objects if one["kind"] == "CustomResourceDefinition"]
-    _apply(place, [*crds, *_pytorchjobs()])
+    _apply(place, [*crds, *pytorchjobs()])
     _apply(place, [one for one in objects if one["kind"] not in _NODES and one not in crds])
-    until(
-        "the CRDs", _ESTABLISHED_S, lambda: place.kubectl("get", "pytorchjobs,energyplans,jobplans,nodereports", "-A")
-    )
+    until("the CRDs", _ESTABLISHED_S, lambda: place.kubectl("get", "pytorchjobs,energyplans,jobplans,nodestates", "-A"))
     operator = next(one for one in objects if one["kind"] == "Deployment" and one["metadata"]["name"] == OPERATOR)
     container = operator["spec"]["template"]["spec"]["containers"][0]
     return Release(
@@ -57,7 +55,8 @@ def install(place: Place) -> Release:
     )
 
 
-def _pytorchjobs() -> list[dict[str, Any]]:
+def pytorchjobs() -> list[dict[str, Any]]:
+    """The CRD of PyTorchJobs."""
     crds = operator_manifests() / "base" / "crds"
     return [yaml.safe_load((crds / "kubeflow.org_pytorchjobs.yaml").read_text())]
 

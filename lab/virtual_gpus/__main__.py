@@ -30,7 +30,7 @@ def _look(arguments: argparse.Namespace) -> None:
 
 def _break(arguments: argparse.Namespace) -> None:
     a = arguments
-    state.break_gpu(a.state, a.gpu, lost=a.lost, set_error=a.set_error, hang=a.hang)
+    state.break_gpu(a.state, a.gpu, lost=a.lost, set_error=a.set_error, hang=a.hang, slower=a.slower)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -51,11 +51,14 @@ def _parser() -> argparse.ArgumentParser:
     init.set_defaults(run=_init)
     seen = commands.add_parser("look", help="print the exact state of each GPU as JSON")
     seen.set_defaults(run=_look)
-    harm = commands.add_parser("break", help="lose a GPU, let clock calls fail or any hang; without options: mend it")
+    harm = commands.add_parser(
+        "break", help="lose a GPU, let clock calls fail or any hang, or slow it; without options: mend it"
+    )
     harm.add_argument("--gpu", type=int, required=True)
     harm.add_argument("--lost", action="store_true")
     harm.add_argument("--set-error", type=int, default=0, help="NVML error code")
     harm.add_argument("--hang", nargs="*", choices=("set", "reset", "read"), default=(), help="calls that don't return")
+    harm.add_argument("--slower", type=float, default=0.0, help="by heat, as a share: 0.2 takes 1.2 times as long")
     harm.set_defaults(run=_break)
     for command in (init, seen, harm):
         command.add_argument("--state", type=Path, default=state.DEFAULT_STATE)

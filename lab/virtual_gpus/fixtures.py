@@ -45,10 +45,16 @@ class VirtualGpus:
         return state.orders(self.path, gpu, first)
 
     def break_gpu(
-        self, gpu: int = 0, *, lost: bool = False, set_error: int = 0, hang: Collection[state.HangingCall] = ()
+        self,
+        gpu: int = 0,
+        *,
+        lost: bool = False,
+        set_error: int = 0,
+        hang: Collection[state.HangingCall] = (),
+        slower: float = 0.0,
     ) -> None:
-        """Lose a GPU, let its clock calls fail, or calls hang; without options: mend it."""
-        state.break_gpu(self.path, gpu, lost=lost, set_error=set_error, hang=hang)
+        """Lose a GPU, let its clock calls fail, calls hang, or heat slow it; without options: mend it."""
+        state.break_gpu(self.path, gpu, lost=lost, set_error=set_error, hang=hang, slower=slower)
 
 
 MakeVirtualGpus = Callable[..., VirtualGpus]

@@ -333,11 +333,21 @@ def _read_config(path: Path) -> _Config:
 
 
 def break_gpu(
-    path: Path, gpu: int, *, lost: bool = False, set_error: int = 0, hang: Collection[HangingCall] = ()
+    path: Path,
+    gpu: int,
+    *,
+    lost: bool = False,
+    set_error: int = 0,
+    hang: Collection[HangingCall] = (),
+    slower: float = 0.0,
 ) -> None:
-    """Let a GPU fall off the bus, its clock-setting calls fail with an NVML error, or calls hang; without all: mend it.
+    """Let a GPU fall off the bus, its clock-setting calls fail with an NVML error, calls hang, or kernels that begin
+    from now on take longer by a share, as heat has them; without all: mend it.
 
     Calls that hang return, with what they were called for, once the GPU is told otherwise.
     """
     hanging = sum(_HANGING[call] for call in set(hang))
-    _check(_library().virtual_gpus_break(str(path).encode(), gpu, int(lost), set_error, hanging), path)
+    found = _library().virtual_gpus_break(
+        str(path).encode(), gpu, int(lost), set_error, hanging, ctypes.c_double(slower)
+    )
+    _check(found, path)

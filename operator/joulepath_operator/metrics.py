@@ -48,6 +48,18 @@ TABLE: Final[tuple[MetricRow, ...]] = (
         (*_PLAN, "arm"),
         "Measured joules of an iteration, all GPUs of the job, by arm.",
     ),
+    MetricRow(
+        "joulepath_straggler_slowdown_ratio",
+        "gauge",
+        (*_PLAN, "replica"),
+        "How many times as long work takes in a replica that the others wait for. Absent while none is known.",
+    ),
+    MetricRow(
+        "joulepath_straggler_savings_ratio",
+        "gauge",
+        (*_PLAN, "others"),
+        "Fraction of energy predicted to be saved beside a straggler, with the others stretched or not (unstretched).",
+    ),
     MetricRow("joulepath_planner_seconds", "histogram", (), "Seconds that the planner took."),
     MetricRow("joulepath_reconcile_errors_total", "counter", (), "Times that handling an EnergyPlan failed."),
     MetricRow("joulepath_queue_depth", "gauge", (), "EnergyPlans that wait to be handled, or are."),
@@ -112,6 +124,15 @@ def _series(status: EnergyPlanStatus) -> Iterator[tuple[str, tuple[str, ...], fl
         yield "joulepath_plan_bound_savings_ratio", (), plan.bound_savings
         yield "joulepath_plan_t_min_seconds", (), plan.t_min_s
         yield "joulepath_plan_target_seconds", (), plan.iteration_time_s
+    if straggler := status.straggler:
+        for replica in straggler.replicas:
+            yield "joulepath_straggler_slowdown_ratio", (str(replica),), straggler.slowdown
+        for others, savings in (
+            ("stretched", straggler.predicted_savings),
+            ("unstretched", straggler.predicted_unstretched),
+        ):
+            if savings is not None:
+                yield "joulepath_straggler_savings_ratio", (others,), savings
     if measured := status.measured:
         for metric, estimate in (
             ("joulepath_plan_savings_ratio", measured.savings),

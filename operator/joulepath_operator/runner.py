@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
 
@@ -26,12 +27,13 @@ from joulepath_operator.metrics import Metrics
 from joulepath_operator.planning.pool import PlannerLimits, PlannerPool
 from joulepath_operator.pulse import Pulse
 
-__all__ = ["relist", "run"]
+__all__ = ["relist", "run", "unheard"]
 
 log = logging.getLogger(__name__)
 
 _RESYNC_S: Final = 60.0
 _RELIST_S: Final = 600.0
+_UNHEARD_S: Final = 15.0
 _KEPT_S: Final = 1.0
 
 
@@ -68,6 +70,7 @@ async def run(
         ),
         asyncio.create_task(queue.run(_RESYNC_S, lambda: index.keys(ENERGY_PLANS))),
         asyncio.create_task(_relist_forever(api, index, queue)),
+        asyncio.create_task(_relist_forever(api, index, queue, _UNHEARD_S, unheard)),
     ]
     if means.way is Way.VOLUMES and api.stops_anything:
         parts.append(asyncio.create_task(stopping.run(lambda namespace: _concern(namespace, index, queue))))
@@ -83,8 +86,10 @@ async def run(
             server.close()
 
 
-async def relist(api: Api, index: Index, queue: KeyedQueue[NamespacedName]) -> None:
-    for resource in WATCHED:
+async def relist(
+    api: Api, index: Index, queue: KeyedQueue[NamespacedName], resources: Iterable[Resource] = WATCHED
+) -> None:
+    for resource in resources:
         for key in await asyncio.to_thread(_listed, api, index, resource):
             queue.add(key)
 
@@ -92,8 +97,10 @@ async def relist(api: Api, index: Index, queue: KeyedQueue[NamespacedName]) -> N
 def _listed(api: Api, index: Index, resource: Resource) -> set[NamespacedName]:
     known = index.uids(resource)
     bodies = api.list_all(resource)
-    # What is known stays if it is None: an API server that has just started may not know ours yet.
-    return set() if bodies is None else index.replace(resource, bodies, known)
+    if bodies is None:  # what is known stays: an API server that has just started may not know ours yet
+        index.heard.discard(resource)
+        return set()
+    return index.replace(resource, bodies, known)
 
 
 def _concern(namespace: str, index: Index, queue: KeyedQueue[NamespacedName]) -> None:
@@ -102,11 +109,23 @@ def _concern(namespace: str, index: Index, queue: KeyedQueue[NamespacedName]) ->
             queue.add(key)
 
 
-async def _relist_forever(api: Api, index: Index, queue: KeyedQueue[NamespacedName]) -> None:
+def unheard(index: Index) -> tuple[Resource, ...]:
+    """Kinds that a cluster may get later, of which no watch has told: kopf looks for them when their definition comes,
+    which may be a moment before they are served, and then never again."""
+    return tuple(resource for resource in WATCHED if resource.optional and resource not in index.heard)
+
+
+async def _relist_forever(
+    api: Api,
+    index: Index,
+    queue: KeyedQueue[NamespacedName],
+    every_s: float = _RELIST_S,
+    which: Callable[[Index], Iterable[Resource]] = lambda index: WATCHED,
+) -> None:
     while True:
-        await asyncio.sleep(_RELIST_S)
+        await asyncio.sleep(every_s)
         try:
-            await relist(api, index, queue)
+            await relist(api, index, queue, which(index))
         except Exception:  # the watches go on, and the next list comes
             log.warning("listing everything anew failed", exc_info=True)
 

@@ -28,6 +28,8 @@ from joulepath_trainer.wire.parts import parts_of
 from joulepath_trainer.wire.protocol import WireError
 from virtual_gpus import stream
 
+PARTED = Instruction(0, "", Ending.PARTED)
+"""What its marker has in the place of an instruction."""
 DEFAULTS = {
     "ordinal": 0,
     "rank": 0,
@@ -140,11 +142,12 @@ def main() -> None:
         return marks.stamp(0, writer.announce(event, iteration, kind, stage, microbatch))
 
     pending: tuple[int, int, int, list[tuple[Instruction, int, int]]] | None = None
+    parted: int | None = None
     for iteration in range(options["iterations"]):
         begin = mark(MarkerEvent.STEP_BEGIN, iteration)
         if pending is not None:
             stream.synchronize()
-            _send(connection, driver, pending, begin)
+            _send(connection, driver, pending, parted or begin)
         if iteration == options["other_order_from"]:
             order[0], order[1] = order[1], order[0]
         stamps = []
@@ -165,10 +168,9 @@ def main() -> None:
         end = mark(MarkerEvent.STEP_END, iteration)
         stream.synchronize()
         time.sleep(options["tail_s"])
-        if iteration % options["evaluates_every"] == 0:
-            if options["marks"]:
-                marks.stamp(0, writer.announce(MarkerEvent.STEP_END, iteration, microbatch=Ending.PARTED))
-            time.sleep(options["evaluates_s"])
+        evaluates = iteration % options["evaluates_every"] == 0
+        parted = mark(MarkerEvent.STEP_END, iteration, PARTED) if evaluates and options["marks"] else None
+        time.sleep(options["evaluates_s"] if evaluates else 0.0)
         pending = (iteration, begin, end, stamps)
 
 

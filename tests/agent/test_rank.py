@@ -54,3 +54,19 @@ def test_a_rank_whose_measurements_cost_too_much_is_measured_later() -> None:
     run(21)
     rank.report()
     assert rank.history.pending_bytes > waiting, "they wait"
+
+
+def test_a_rank_that_is_slow_says_by_how_much_and_what_the_driver_said_last() -> None:
+    rank = make(BUDGET)
+
+    def run(first: int, count: int, busy_s: float) -> None:
+        for number in range(first, first + count):
+            rank.begin(Began(7, number, Applied(Arm.DEFAULT), float(number), False, Length.WHOLE, b""))
+            rank.record(IterationRecord(number, 1.0, 1.0, (InstructionSpan("F", 0, 0, 0.0, busy_s),)).encode())
+
+    run(1, 12, 0.5)
+    assert (rank.report(lambda: "heat").slowdown, rank.report(lambda: "heat").slowed_by) == (1.0, "")
+    run(13, 3, 0.6)
+    assert (rank.report(lambda: "heat").slowdown, rank.report(lambda: "").slowed_by) == (1.2, "heat")
+    run(16, 4, 0.5)
+    assert (rank.report(lambda: "heat").slowdown, rank.report(lambda: "heat").slowed_by) == (1.0, "")

@@ -16,6 +16,9 @@ from joulepath_crds import JOB_NAMES
 from real_cluster import Cluster, CommandError
 from tests.chart.rendering import CHART, NAMESPACE, ROOT, Object, grants, only, render, workloads
 
+TOLD = "nodereports", "nodestates", "nodemeasurements"
+"""What agents write."""
+
 
 def test_schema_allows_what_the_values_are() -> None:
     schema = json.loads((CHART / "values.schema.json").read_text())
@@ -97,7 +100,9 @@ def test_install_puts_the_definitions_first_and_keeps_them(objects: list[Object]
         "EnergyPolicy",
         "EnergyProfile",
         "JobPlan",
+        "NodeMeasurement",
         "NodeReport",
+        "NodeState",
     }
     assert all(one["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"} for one in definitions)
 
@@ -125,8 +130,7 @@ def test_accounts_write_what_is_ours_and_nothing_else(objects: list[Object]) -> 
         "/configmaps",
     }
     assert {what for _, what in writes["agent"]} == {
-        "joulepath.dev/nodereports",
-        "joulepath.dev/nodereports/status",
+        *(f"joulepath.dev/{told}{of}" for told in TOLD for of in ("", "/status")),
         "coordination.k8s.io/leases",
     }
     assert writes["webhook"] == set()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from uuid import uuid4
@@ -32,6 +33,8 @@ pytestmark = [
 ]
 
 CHART = Path(__file__).parents[2] / "charts/joulepath"
+TOLD = "NodeReport", "NodeState", "NodeMeasurement"
+"""Kinds that agents write."""
 RIGHTS = {
     "ServiceAccount",
     "Role",
@@ -108,7 +111,8 @@ def release(cluster: Cluster) -> Iterator[Release]:
         ("agent", "watch", "joulepath.dev/jobplans"),
         ("agent", "list", "joulepath.dev/energypolicies"),
         ("agent", "watch", "joulepath.dev/energypolicies"),
-        ("agent", "patch", "joulepath.dev/nodereports/status"),
+        *(("agent", "patch", f"joulepath.dev/{kind.lower()}s/status") for kind in TOLD),
+        *(("operator", "watch", f"joulepath.dev/{kind.lower()}s") for kind in TOLD),
         ("agent", "get", "/nodes"),
         ("webhook", "get", "kubeflow.org/pytorchjobs"),
         ("webhook", "get", "trainer.kubeflow.org/trainjobs"),
@@ -170,7 +174,8 @@ def test_roles_of_kubernetes_have_our_kinds_in_them_and_none_has_the_administrat
     assert not may("create", "energyplans", "another")
     kubectl("create", "clusterrolebinding", user, f"--clusterrole={role}", f"--user={user}")
     try:
-        until("reports may be seen", 30, lambda: may("list", "nodereports", ""))
+        for kind in TOLD:
+            until("reports may be seen", 30, partial(may, "list", f"{kind.lower()}s", ""))
         assert may("get", "energypolicies", "")
         for verb in ("create", "patch", "update", "delete"):
             assert not may(verb, "energypolicies", "")
@@ -180,8 +185,9 @@ def test_roles_of_kubernetes_have_our_kinds_in_them_and_none_has_the_administrat
 
 
 def test_operator_and_agents_write_each_their_own_side_of_the_contract(release: Release) -> None:
-    assert not release.may("operator", "update", "joulepath.dev/nodereports")
-    assert not release.may("operator", "update", "joulepath.dev/nodereports/status")
+    for kind in TOLD:
+        assert not release.may("operator", "update", f"joulepath.dev/{kind.lower()}s")
+        assert not release.may("operator", "update", f"joulepath.dev/{kind.lower()}s/status")
     assert not release.may("agent", "create", "joulepath.dev/jobplans")
     assert not release.may("agent", "patch", "joulepath.dev/energyplans/status")
 
@@ -209,7 +215,7 @@ def test_where_injection_is_stopped_the_operator_writes_and_the_webhook_reads(re
 
 
 @pytest.mark.parametrize("verb", ["get", "list", "watch", "update", "delete"])
-@pytest.mark.parametrize("what", ["joulepath.dev/nodereports", "coordination.k8s.io/leases"])
+@pytest.mark.parametrize("what", [*(f"joulepath.dev/{kind.lower()}s" for kind in TOLD), "coordination.k8s.io/leases"])
 def test_agents_read_no_reports_or_leases_and_delete_none(release: Release, verb: str, what: str) -> None:
     assert not release.may("agent", verb, what, release.name)
 
@@ -219,7 +225,7 @@ def test_agents_read_one_pod_or_node_at_a_time_and_plans_only_as_a_list(release:
     assert release.may("agent", "get", what) != release.may("agent", "list", what)
 
 
-def test_an_agent_writes_the_report_and_the_lease_of_its_own_node_and_no_other(release: Release) -> None:
+def test_an_agent_writes_what_it_tells_and_the_lease_of_its_own_node_and_no_other(release: Release) -> None:
     """By the agent's own code, with the token that a pod of its has."""
     own, other = (node.name for node in release.cluster.nodes[:2])
     of_own, of_other = _agent(release, own), _agent(release, other)
@@ -227,23 +233,28 @@ def test_an_agent_writes_the_report_and_the_lease_of_its_own_node_and_no_other(r
     def beat(api: ApiServer, node: str) -> None:
         Heartbeat(api, node, release.name).beat(0.0)
 
-    def report(api: ApiServer, node: str) -> None:
-        body = {"apiVersion": f"{release.group}/v1alpha1", "kind": "NodeReport", "metadata": {"name": node}}
-        reports = "apis", release.group, "v1alpha1", "nodereports"
-        api.create(body, *reports)
-        api.patch({"status": {"agentVersion": "1"}}, *reports, node, "status")
+    def change(api: ApiServer, node: str, kind: str) -> None:
+        api.patch({"status": {}}, "apis", release.group, "v1alpha1", f"{kind.lower()}s", node, "status")
+
+    def tell(api: ApiServer, node: str, kind: str) -> None:
+        body = {"apiVersion": f"{release.group}/v1alpha1", "kind": kind, "metadata": {"name": node}}
+        api.create(body, "apis", release.group, "v1alpha1", f"{kind.lower()}s")
+        change(api, node, kind)
 
     def refused(write: Callable[[ApiServer, str], None], api: ApiServer, node: str) -> bool:
         with pytest.raises(OSError, match=r"403|422") as said:
             write(api, node)
         return "an agent writes the report and the Lease of its own node" in str(said.value)
 
-    until("the policy is in force", 30, lambda: refused(report, of_own, "not-its-node"))
-    for write in (report, beat):
+    tells: list[Callable[[ApiServer, str], None]] = [partial(tell, kind=kind) for kind in TOLD]
+    changes: list[Callable[[ApiServer, str], None]] = [partial(change, kind=kind) for kind in TOLD]
+    until("the policy is in force", 30, lambda: refused(tells[0], of_own, "not-its-node"))
+    for write in (*tells, beat):
         assert refused(write, of_own, other)
         write(of_own, own)
     beat(of_own, own)
-    assert refused(beat, of_other, own)
+    for write in (*changes, beat):
+        assert refused(write, of_other, own)
 
 
 def test_the_account_of_helm_test_may_read_all_that_preflight_asks_for(

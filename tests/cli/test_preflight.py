@@ -27,7 +27,11 @@ LOCATION = "kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION"
 NAMESPACE = "joulepath-system"
 JOB = frozenset({"v1/pytorchjobs", "v1/mpijobs"})
 KINDS = frozenset(
-    f"v1alpha1/{name}" for name in ("energyplans", "energypolicies", "energyprofiles", "jobplans", "nodereports")
+    f"v1alpha1/{name}"
+    for name in (
+        *("energyplans", "energypolicies", "energyprofiles", "jobplans"),
+        *("nodereports", "nodestates", "nodemeasurements"),
+    )
 )
 OK, LACKS, UNKNOWN = Verdict
 

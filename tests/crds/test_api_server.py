@@ -27,6 +27,7 @@ from joulepath_crds import (
     JobPlanSpec,
     JobReport,
     KindProfile,
+    NodeMeasurementStatus,
     NodeReportStatus,
     Phase,
     PlanSummary,
@@ -35,10 +36,13 @@ from joulepath_crds import (
     RankReport,
     StagePlan,
     StageProfile,
+    Stretched,
     SwitchingLag,
     TargetLag,
     Topology,
     content_hash,
+    measured_of,
+    state_of,
 )
 from joulepath_crds.__main__ import documents
 from real_cluster import Cluster, CommandError
@@ -119,6 +123,12 @@ def _jobplan(**changes: Any) -> dict[str, Any]:
     return {**plan.to_api(), **changes}
 
 
+def _stretched(**changes: Any) -> dict[str, Any]:
+    stage = {"stage": 0, "clocksMHz": [900, 800], "durationsSeconds": [0.2, 0.3], **changes}
+    times = {"controlIterationTimeSeconds": 1.2, "planIterationTimeSeconds": 1.21}
+    return {"replicas": [0, 2], "defaultReplicas": [1], "stages": [stage], **times}
+
+
 def test_schemas_are_structural_and_rules_within_their_cost(api: Api) -> None:
     for name in documents():
         crd = json.loads(api.cluster.kubectl("get", "crd", f"{name.removesuffix('.yaml')}.{api.group}", "-o", "json"))
@@ -134,6 +144,7 @@ def test_a_plan_with_only_a_job_gets_the_defaults(api: Api) -> None:
         "mode": "Enforce",
         "maxSlowdownPercent": 0,
         "granularity": "auto",
+        "stragglers": "Stretch",
         "profiling": {"clocks": 12, "iterationsPerClock": 3, "maxSlowdownPercent": 67, "reuse": True},
         "measurement": {"blockIterations": 6, "pairs": 32},
     }
@@ -277,11 +288,22 @@ def test_a_job_plan_is_accepted_and_activated(api: Api) -> None:
             {"stages": [{"stage": 0, "order": ["F0"], "clocksMHz": [], "durationsSeconds": [0.1]}]},
             "order, clocksMHz and durationsSeconds differ in length: give each instruction one entry in each",
         ),
+        (
+            {"stretched": _stretched(clocksMHz=[900])},
+            "clocksMHz and durationsSeconds differ in length: give each instruction one entry in each",
+        ),
         ({"defaultClockMHz": 0}, "spec.defaultClockMHz in body should be greater than or equal to 1"),
     ],
 )
 def test_a_bad_job_plan_is_refused_with_a_sentence(api: Api, changes: dict[str, Any], sentence: str) -> None:
     assert sentence in api.refusal("JobPlan", spec=_jobplan(**changes))
+
+
+def test_what_is_for_a_straggler_is_stored_with_the_hash_that_it_has(api: Api) -> None:
+    written = _jobplan(stretched=_stretched())
+    stored = api.apply("JobPlan", "stretched", spec=written)["spec"]
+    assert content_hash(stored) == content_hash(written) != content_hash(_jobplan())
+    assert JobPlanSpec.from_api(stored).stretched == Stretched.from_api(_stretched())
 
 
 def test_a_job_plan_keeps_its_job(api: Api) -> None:
@@ -355,7 +377,7 @@ def test_a_policy_that_lets_no_namespace_in_is_taken_for_a_slip(api: Api) -> Non
         api.cluster.kubectl("create", "--dry-run=server", "-f", "-", stdin=text)
 
 
-def test_a_node_report_is_a_status_and_nothing_else(api: Api) -> None:
+def test_what_a_node_tells_is_a_status_and_nothing_else(api: Api) -> None:
     rank = RankReport(
         rank=0,
         pod="gpt3-master-0",
@@ -373,16 +395,15 @@ def test_a_node_report_is_a_status_and_nothing_else(api: Api) -> None:
         gpus=(gpu,),
         jobs=(JobReport(job_uid="0d3e", namespace="default", job="gpt3", world_size=8, ranks=(rank,)),),
     )
-    api.apply("NodeReport", "node0")
-    api.write_status("NodeReport", "node0", report.to_api())
-    stored = json.loads(api.kubectl("get", "NodeReport", "node0", "-o", "json"))
-    assert NodeReportStatus.from_api(stored["status"]) == report
-    assert api.kubectl("get", "NodeReport", "node0").splitlines()[1].split()[:4] == [
-        "node0",
-        "A100",
-        "gpt3",
-        "Observing",
-    ]
+    measured = NodeMeasurementStatus(packed=measured_of(report).packed())
+    told = {"NodeReport": report, "NodeState": state_of(report), "NodeMeasurement": measured}
+    for kind, status in told.items():
+        api.apply(kind, "node0")
+        api.write_status(kind, "node0", status.to_api())
+        stored = json.loads(api.kubectl("get", kind, "node0", "-o", "json"))
+        assert type(status).from_api(stored["status"]).to_api() == status.to_api()
+    assert api.kubectl("get", "NodeState", "node0").splitlines()[1].split()[:3] == ["node0", "gpt3", "Observing"]
+    assert api.kubectl("get", "NodeReport", "node0").splitlines()[1].split()[:2] == ["node0", "A100"]
 
 
 def test_explain_tells_a_newcomer_what_each_field_is(api: Api) -> None:

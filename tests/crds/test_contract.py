@@ -20,6 +20,7 @@ from joulepath_crds import (
     EnergyProfileSpec,
     JobPlanSpec,
     NodeReportStatus,
+    NodeStateStatus,
     Purpose,
     StagePlan,
     Sweep,
@@ -82,7 +83,7 @@ standing = st.builds(
 )
 
 
-def _instances(node: dict[str, Any]) -> st.SearchStrategy[Any]:
+def instances(node: dict[str, Any]) -> st.SearchStrategy[Any]:
     """Whatever a structural schema allows, in short."""
     match node:
         case {"enum": values}:
@@ -101,8 +102,8 @@ def _instances(node: dict[str, Any]) -> st.SearchStrategy[Any]:
                 low, high, exclude_min=node.get("exclusiveMinimum", False), allow_nan=False, allow_infinity=False
             )
         case {"type": "array", "items": items}:
-            return st.lists(_instances(items), min_size=node.get("minItems", 0), max_size=2)
-    fields = {name: _instances(field) for name, field in node["properties"].items()}
+            return st.lists(instances(items), min_size=node.get("minItems", 0), max_size=2)
+    fields = {name: instances(field) for name, field in node["properties"].items()}
     required = {name: fields.pop(name) for name in node.get("required", ())}
     return st.fixed_dictionaries(required, optional=fields)
 
@@ -132,10 +133,12 @@ def test_a_job_plan_survives_the_way_through_the_api(plan: JobPlanSpec) -> None:
     assert JobPlanSpec.from_api(plan.to_api()) == plan
 
 
-@pytest.mark.parametrize("model", [EnergyPlanSpec, EnergyPlanStatus, EnergyProfileSpec, NodeReportStatus])
+@pytest.mark.parametrize(
+    "model", [EnergyPlanSpec, EnergyPlanStatus, EnergyProfileSpec, NodeReportStatus, NodeStateStatus]
+)
 def test_what_the_schema_allows_the_model_reads_and_writes_back(model: type[Contract]) -> None:
     @examples(30)  # of objects with a hundred fields each
-    @given(_instances(structural(model)))
+    @given(instances(structural(model)))
     def holds(body: dict[str, Any]) -> None:
         value = model.from_api(body)
         assert model.from_api(value.to_api()) == value

@@ -121,6 +121,8 @@ def test_names_are_the_ones_that_the_documentation_uses() -> None:
         "eprofile": ("energyprofiles", True),
         "jplan": ("jobplans", True),
         "nreport": ("nodereports", False),
+        "nstate": ("nodestates", False),
+        "nmeasure": ("nodemeasurements", False),
     }
     for kind in KINDS:
         assert definition(kind)["spec"]["names"]["categories"] == ["joulepath"]
@@ -130,7 +132,7 @@ def test_only_what_joulepath_tells_of_itself_has_a_status_of_its_own() -> None:
     with_status = {
         kind.name for kind in KINDS if definition(kind)["spec"]["versions"][0].get("subresources") == {"status": {}}
     }
-    assert with_status == {"EnergyPlan", "NodeReport"}
+    assert with_status == {"EnergyPlan", "NodeReport", "NodeState", "NodeMeasurement"}
 
 
 def test_every_refusal_tells_what_to_do() -> None:

@@ -5,19 +5,18 @@ from __future__ import annotations
 import joulepath_crds
 
 EXPORTS = """
-    ANNOTATION GROUP INJECTOR_ABSENT INJECTOR_READY INJECTOR_UNHEARD INJECTOR_UNTOLD INSTRUCTION_KINDS MARGIN
-    MOST_BLOCKS MOST_INJECTIONS MOST_OLD_PYTHONS MOST_TARGETS
-    POLICY_HEARD POLICY_NAME POLICY_PAUSED POLICY_PAUSING POLICY_UNHEARD
-    REPORT_INTERVAL_S TAIL_LAGS VERSION Arm ArmSummary BlockReport BlockingPower Blocks
-    Condition Contract Coordinates EarlierRounds EnergyPlanSpec EnergyPlanStatus
-    EnergyPolicySpec EnergyProfileSpec Estimate
-    FrontierPoint GpuReport Granularity InjectionReport Instruction InstructionMeasurement InstructionTime JobPlanSpec
-    JOB_NAMES JOB_UID_LABEL JobKindName JobName JobReference JobReport KindProfile
-    LeastClock MeasuredSavings Measurement MeasurementBudget MetricRow Mode Namespaces NodeReportStatus
-    OldPythonReport Origin Phase PlanSummary
-    ProfilePoint Profiling ProfilingBudget Purpose RankReport RankState Reuse Setback StagePlan
-    StageProfile Sweep SwitchingLag TargetLag Topology Transfer WaitMeasurement WithdrawnPlan
-    api_name arm_of content_hash controller maker meets next_boundary read_policy
+    ANNOTATION Arm ArmSummary BlockReport BlockingPower Blocks Condition Contract Coordinates EarlierRounds
+    EnergyPlanSpec EnergyPlanStatus EnergyPolicySpec EnergyProfileSpec Estimate FrontierPoint GROUP GpuReport
+    Granularity INJECTOR_ABSENT INJECTOR_READY INJECTOR_UNHEARD INJECTOR_UNTOLD INSTRUCTION_KINDS
+    InjectionReport Instruction InstructionMeasurement InstructionTime JOB_NAMES JOB_UID_LABEL JobKindName
+    JobName JobPlanSpec JobReference JobReport KindProfile LeastClock MARGIN MOST_BLOCKS MOST_INJECTIONS
+    MOST_OLD_PYTHONS MOST_SLOWDOWN MOST_TARGETS MOST_UNPACKED_BYTES MeasuredSavings Measurement
+    MeasurementBudget Measurements MetricRow Mode Namespaces NodeMeasurementStatus NodeReportStatus
+    NodeStateStatus OldPythonReport Origin POLICY_HEARD POLICY_NAME POLICY_PAUSED POLICY_PAUSING POLICY_UNHEARD
+    Phase PlanSummary ProfilePoint Profiling ProfilingBudget Purpose RankMeasurements RankReport RankState Reuse
+    Setback StagePlan StageProfile Straggler Stragglers Stretched StretchedStage Sweep SwitchingLag TAIL_LAGS
+    TargetLag Topology Transfer VERSION WaitMeasurement WithdrawnPlan api_name arm_of content_hash controller
+    facts_of joined learnt_from maker measured_of meets next_boundary read_policy report_interval_s state_of
 """
 
 

@@ -171,14 +171,14 @@ def in_force(release: Product, record: Recorder, job: str = "uneven", ranks: int
 
 def report_version(release: Product, node: str) -> int:
     """The version of a node's report now."""
-    return int(release.cluster.kubectl("get", "nodereport", node, "--output", "jsonpath={.metadata.resourceVersion}"))
+    return int(release.cluster.kubectl("get", "nodestate", node, "--output", "jsonpath={.metadata.resourceVersion}"))
 
 
 def wait_reported(record: Recorder, node: str, version: int) -> None:
     """Until a report of a node after a version has ranks of `uneven`."""
 
     def look() -> bool:
-        return record.versions("nodereports", node)[-1].version > version and bool(record.ranks("uneven", node=node))
+        return record.versions("nodestates", node)[-1].version > version and bool(record.ranks("uneven", node=node))
 
     until(f"ranks at the next agent of {node}", BACK_S, look)
 

@@ -16,12 +16,24 @@ from typing import Any
 from kubernetes import client, config, watch
 from urllib3.exceptions import HTTPError
 
-from joulepath_crds import GROUP, VERSION, EnergyPlanStatus, JobPlanSpec, NodeReportStatus, Phase, Purpose, RankReport
+from joulepath_crds import (
+    GROUP,
+    VERSION,
+    EnergyPlanStatus,
+    InjectionReport,
+    JobPlanSpec,
+    Measurements,
+    NodeReportStatus,
+    Phase,
+    Purpose,
+    RankReport,
+    joined,
+)
 from real_cluster import NotYetError, until
 
 __all__ = ["Recorder", "Told", "recorder"]
 
-_KINDS = ("energyplans", "jobplans", "nodereports", "energyprofiles")
+_KINDS = ("energyplans", "jobplans", "nodereports", "nodestates", "nodemeasurements", "energyprofiles")
 _WATCH_S = 30
 
 
@@ -65,13 +77,18 @@ class Recorder:
 
     def ranks(self, job: str, *, node: str | None = None, before: int | None = None) -> dict[int, RankReport]:
         """The ranks of a job as their nodes tell now, or as they told before a version."""
-        reports: dict[str, Told] = {}
-        for one in self.versions("nodereports", node):
-            if before is None or one.version < before:
-                reports[one.name] = one
+        states, measurements = (
+            {
+                one.name: one.body.get("status") or {}
+                for one in self.versions(kind, node)
+                if before is None or one.version < before
+            }
+            for kind in ("nodestates", "nodemeasurements")
+        )
         found: dict[int, RankReport] = {}
-        for one in reports.values():
-            for told in NodeReportStatus.from_api(one.body.get("status") or {}).jobs:
+        for name, state in states.items():
+            measured = Measurements.unpacked(measurements.get(name, {}).get("packed", ""))
+            for told in joined(NodeReportStatus(), NodeReportStatus.from_api(state).jobs, measured).jobs:
                 if told.job == job:
                     found |= {rank.rank: rank for rank in told.ranks}
         return found
@@ -91,12 +108,16 @@ class Recorder:
         return self.status(name)
 
     def outcomes(self, job: str) -> dict[str, str]:
-        """What became of the containers of a job's first pod."""
-        reports = [
-            NodeReportStatus.from_api(one.body.get("status") or {}) for one in self.living("nodereports").values()
-        ]
-        told = [one for report in reports for one in report.injection if one.pod == f"{job}-master-0"]
-        return {one.container: one.outcome for one in told}
+        """What became of the containers of a PyTorchJob's first pod."""
+        return {one.container: one.outcome for one in self._injections() if one.pod == f"{job}-master-0"}
+
+    def injected(self, pod_uid: str) -> str:
+        """What became of the one container of a pod; empty while that isn't told."""
+        return next((one.outcome for one in self._injections() if one.pod_uid == pod_uid), "")
+
+    def _injections(self) -> list[InjectionReport]:
+        bodies = [one.body.get("status") or {} for one in self.living("nodereports").values()]
+        return [told for body in bodies for told in NodeReportStatus.from_api(body).injection]
 
     def applied(self, job: str, ranks: int = 4, *, node: str | None = None, limit_s: float = 60) -> str:
         """Until the JobPlan of now, which is no sweep, is in force on so many ranks of a job; its hash."""

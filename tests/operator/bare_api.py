@@ -20,7 +20,19 @@ from joulepath_operator.facts.names import (
     NODE_REPORTS,
 )
 
-__all__ = ["PLAN", "TAKEN", "Answer", "Server", "api", "job_plan", "server", "sweep_of", "watched"]
+__all__ = [
+    "PLAN",
+    "TAKEN",
+    "Answer",
+    "Server",
+    "api",
+    "job_plan",
+    "owned_by",
+    "server",
+    "sweep_of",
+    "training_pod",
+    "watched",
+]
 
 Answer = tuple[int, Any]
 TAKEN: Answer = (409, {"message": "already exists"})
@@ -113,14 +125,37 @@ def api(server: Server) -> Api:
     return Api(client.ApiClient(client.Configuration(host=f"http://127.0.0.1:{server.server_port}")))
 
 
+def owned_by(version: str, kind: str, name: str, uid: str) -> dict[str, Any]:
+    """A reference to a controller."""
+    return {"apiVersion": version, "kind": kind, "name": name, "uid": uid, "controller": True}
+
+
+def training_pod(number: int, job_uid: str, **spec: Any) -> dict[str, Any]:
+    """A pod of the job that runs on the node of the same number, as the API server has it."""
+    gpus = {"limits": {"nvidia.com/gpu": "4"}}
+    running = {"running": {"startedAt": "2026-01-01T00:00:00Z"}}
+    return {
+        "metadata": {
+            "name": f"gpt3-worker-{number}",
+            "uid": f"pod-{number}",
+            "creationTimestamp": "2026-01-01T00:00:00Z",
+            "ownerReferences": [owned_by("kubeflow.org/v1", "PyTorchJob", "gpt3", job_uid)],
+        },
+        "spec": {"containers": [{"name": "c", "image": "i", "resources": gpus}], "nodeName": f"node-{number}", **spec},
+        "status": {"phase": "Running", "containerStatuses": [{"name": "c", "state": running}]},
+    }
+
+
 def watched(server: Server, world: Any) -> Index:
-    """A server and an index that hold the EnergyPlan, the job, its nodes and its profiles."""
+    """A server and an index that hold the EnergyPlan, the job, its pods, nodes and profiles."""
     index = Index()
     metadata = {"namespace": "team", "name": "plan", "uid": "u", "resourceVersion": "1", "generation": 1}
     body = {"metadata": metadata, "spec": {"job": {"name": "gpt3"}}, "status": world.status.to_api()}
     server.objects["energyplans/plan"] = body
     job = {"namespace": "team", "name": "gpt3", "uid": world.job.uid, "annotations": {ANNOTATION: "plan"}}
     server.objects["pytorchjobs/gpt3"] = {"metadata": job}
+    pods = [training_pod(number, world.job.uid) for number in range(2)]
+    server.objects.setdefault("team/pods", {"items": pods})
     for node in world.nodes():
         status = NodeReportStatus(gpus=node.gpus, jobs=(node.report,)).to_api()
         index.put(NODE_REPORTS, {"metadata": {"name": node.node}, "status": status})

@@ -286,6 +286,38 @@ def _elsewhere(node: NodeJob) -> NodeJob:
     return replace(node, node=f"another-{node.node}", report=report, gpus=gpus)
 
 
+def test_a_job_that_is_scaled_gets_a_plan_for_what_it_is_then_and_its_profile_is_checked_alone(active: Any) -> None:
+    alone = active.nodes
+
+    def twice() -> tuple[NodeJob, ...]:
+        return tuple(_scaled(node, 0) for node in alone()) + tuple(_scaled(_elsewhere(node), 1) for node in alone())
+
+    for attempt, (nodes, replicas) in enumerate(((twice, 2), (alone, 1)), 1):
+        active.attempt, active.nodes = attempt, nodes
+        active.run(40)
+        assert active.status.phase == "Active"
+        assert active.status.topology.data_parallel == replicas
+        assert active.plan.attempt == attempt
+    written = [plan for plan in active.writes if plan.attempt]
+    assert [plan.purpose for plan in written] == ["Sweep"] * 2 + ["Enforce"] * 4, "checked once, planned for twice"
+    assert len({*written[0].sweep.clocks_mhz} - {0}) == 2
+
+
+def _scaled(node: NodeJob, replica: int) -> NodeJob:
+    """One of two replicas."""
+    ranks = [
+        rank.model_copy(
+            update={
+                "rank": rank.rank + 8 * replica,
+                "coordinates": rank.coordinates.model_copy(update={"data": replica}),
+                "data_parallel": 2,
+            }
+        )
+        for rank in node.report.ranks
+    ]
+    return replace(node, report=node.report.model_copy(update={"world_size": 16, "ranks": tuple(ranks)}))
+
+
 def test_a_job_that_kueue_has_suspended_is_said_to_wait_in_its_queue(active: Any) -> None:
     active.job = replace(active.job, suspended=True, queue="team-queue")
     active.settle()

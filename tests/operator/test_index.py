@@ -3,14 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import permutations
 from typing import Any
 from weakref import ref
 
 import pytest
 
-from joulepath_crds import JOB_UID_LABEL, JobPlanSpec, NodeReportStatus, Purpose, Sweep, content_hash
+from joulepath_crds import (
+    JOB_UID_LABEL,
+    Arm,
+    BlockReport,
+    JobPlanSpec,
+    NodeMeasurementStatus,
+    NodeReportStatus,
+    Purpose,
+    Sweep,
+    content_hash,
+    facts_of,
+    measured_of,
+    state_of,
+)
+from joulepath_crds.nodereport import RankNow
 from joulepath_operator.control.index import Index
-from joulepath_operator.facts.names import ENERGY_PLANS, JOB_PLANS, NODE_REPORTS
+from joulepath_operator.facts.names import (
+    ENERGY_PLANS,
+    JOB_PLANS,
+    NODE_MEASUREMENTS,
+    NODE_REPORTS,
+    NODE_STATES,
+    Resource,
+)
 from joulepath_operator.jobs.pytorchjob import PYTORCH_JOBS
 
 PLAN = ("team", "plan")
@@ -161,6 +183,108 @@ def test_the_age_of_a_report_counts_from_its_last_change(new_world: Callable[...
     assert index.nodes(report.namespace, report.job_uid)[0].age_s == 3.0
 
 
+def parts(report: NodeReportStatus, name: str = "node-0") -> dict[Resource, dict[str, Any]]:
+    """A node's report as its agent writes it, by resource."""
+    told = {
+        NODE_REPORTS: facts_of(report),
+        NODE_STATES: state_of(report),
+        NODE_MEASUREMENTS: NodeMeasurementStatus(packed=measured_of(report).packed()),
+    }
+    return {resource: {"metadata": {"name": name}, "status": part.to_api()} for resource, part in told.items()}
+
+
+@pytest.mark.parametrize("order", list(permutations((NODE_REPORTS, NODE_STATES, NODE_MEASUREMENTS))))
+def test_what_a_node_tells_in_three_objects_is_one_report_in_whatever_order_they_come(
+    new_world: Callable[..., Any], order: tuple[Resource, ...]
+) -> None:
+    whole, apart, node = Index(), Index(), new_world().nodes()[0]
+    report = NodeReportStatus(gpus=node.gpus, jobs=(node.report,))
+    whole.put(NODE_REPORTS, {"metadata": {"name": "node-0"}, "status": report.to_api()})
+    apart.put(ENERGY_PLANS, energy_plan(job=node.report.job))
+    told = parts(report)
+    concerned = [apart.put(resource, told[resource]) for resource in order]
+    assert concerned[order.index(NODE_STATES) :] == [{PLAN}] * (3 - order.index(NODE_STATES))
+    (found,), (wanted,) = (one.nodes(node.report.namespace, node.report.job_uid) for one in (apart, whole))
+    assert found.gpus == wanted.gpus
+    for rank, like in zip(found.report.ranks, wanted.report.ranks, strict=True):
+        assert rank.order == like.order
+        assert [one.instruction for one in rank.timeline] == [one.instruction for one in like.timeline]
+        assert [one.time_s for one in rank.instructions] == pytest.approx([one.time_s for one in like.instructions])
+        assert {name: getattr(rank, name) for name in RankNow.model_fields} == {
+            name: getattr(like, name) for name in RankNow.model_fields
+        }
+
+
+def test_an_iteration_is_a_sign_of_life_and_concerns_nobody(new_world: Callable[..., Any]) -> None:
+    """A job of a thousand nodes would be looked at all the time, and a look at it takes long."""
+    now, node = 100.0, new_world().nodes()[0]
+    index = Index(lambda: now)
+    index.put(ENERGY_PLANS, energy_plan(job=node.report.job))
+
+    def told(**rank: Any) -> dict[str, Any]:
+        ranks = tuple(one.model_copy(update=rank) for one in node.report.ranks)
+        return parts(NodeReportStatus(jobs=(node.report.model_copy(update={"ranks": ranks}),)))[NODE_STATES]
+
+    assert index.put(NODE_STATES, told(iteration=7)) == {PLAN}
+    now = 130.0
+    assert index.put(NODE_STATES, told(iteration=17)) == set()
+    (found,) = index.nodes(node.report.namespace, node.report.job_uid)
+    assert (found.age_s, found.report.ranks[0].iteration) == (0.0, 17)
+    assert index.put(NODE_STATES, told(iteration=17, staged_hash="one")) == {PLAN}
+
+
+def test_what_was_measured_in_another_attempt_or_pod_is_not_a_ranks(new_world: Callable[..., Any]) -> None:
+    node = new_world().nodes()[0]
+    told = parts(NodeReportStatus(gpus=node.gpus, jobs=(node.report,)))
+    ranks = tuple(rank.model_copy(update={"pod_uid": "another"}) for rank in node.report.ranks)
+    for change in ({"attempt": node.report.attempt + 1}, {"ranks": ranks}):
+        index, now = Index(), node.report.model_copy(update=change)
+        index.put(NODE_STATES, parts(NodeReportStatus(jobs=(now,)))[NODE_STATES])
+        index.put(NODE_MEASUREMENTS, told[NODE_MEASUREMENTS])
+        (found,) = index.nodes(node.report.namespace, node.report.job_uid)
+        assert not any(rank.order or rank.timeline or rank.instructions for rank in found.report.ranks)
+
+
+def test_an_older_agent_that_has_come_back_is_believed(new_world: Callable[..., Any]) -> None:
+    index, node = Index(), new_world().nodes()[0]
+    for resource, body in parts(NodeReportStatus(gpus=node.gpus, jobs=(node.report,))).items():
+        index.put(resource, body)
+    ranks = tuple(rank.model_copy(update={"iteration": 99}) for rank in node.report.ranks)
+    report = NodeReportStatus(gpus=node.gpus, jobs=(node.report.model_copy(update={"ranks": ranks}),))
+    index.put(NODE_REPORTS, {"metadata": {"name": "node-0"}, "status": report.to_api()})
+    (found,) = index.nodes(node.report.namespace, node.report.job_uid)
+    assert {rank.iteration for rank in found.report.ranks} == {99}
+    assert found.report.ranks == ranks
+
+
+def test_blocks_that_are_the_same_stay_the_same_object(new_world: Callable[..., Any]) -> None:
+    """By that it is known that nothing of them has to be joined anew."""
+    index, node = Index(), new_world().nodes()[0]
+    blocks = (BlockReport(hash="h", block=0, arm=Arm.PLAN, iterations=1, iteration_time_s=1, energy_per_iteration_j=1),)
+
+    def tell(**rank: Any) -> list[int]:
+        ranks = tuple(one.model_copy(update={"blocks": blocks, **rank}) for one in node.report.ranks)
+        report = node.report.model_copy(update={"ranks": ranks})
+        for resource, body in parts(NodeReportStatus(jobs=(report,))).items():
+            index.put(resource, body)
+        (found,) = index.nodes(node.report.namespace, node.report.job_uid)
+        assert all(one.blocks == blocks for one in found.report.ranks)
+        return [id(one.blocks) for one in found.report.ranks]
+
+    first = tell()
+    assert tell(iteration=99) == tell(iteration=100, timeline=()) == first
+
+
+@pytest.mark.parametrize("packed", ["", "of another form", "json+zlib:AAAA"])
+def test_measurements_that_cannot_be_read_leave_what_ranks_do(new_world: Callable[..., Any], packed: str) -> None:
+    index, node = Index(), new_world().nodes()[0]
+    for resource, body in parts(NodeReportStatus(gpus=node.gpus, jobs=(node.report,))).items():
+        index.put(resource, body)
+    index.put(NODE_MEASUREMENTS, {"metadata": {"name": "node-0"}, "status": {"packed": packed}})
+    (found,) = index.nodes(node.report.namespace, node.report.job_uid)
+    assert [rank.order for rank in found.report.ranks] == [()] * len(node.report.ranks)
+
+
 @pytest.mark.parametrize("label", ["", "f0", "F", "X1", "7:F0", "F0:0"])
 def test_a_report_with_a_label_that_is_none_is_left_out(new_world: Callable[..., Any], label: str) -> None:
     index, (node, *_) = Index(), new_world().nodes()
@@ -173,6 +297,11 @@ def test_a_report_with_a_label_that_is_none_is_left_out(new_world: Callable[...,
         body = {"metadata": {"name": "node-0"}, "status": NodeReportStatus(jobs=(report,)).to_api()}
         index.put(NODE_REPORTS, body)
         assert index.nodes(report.namespace, report.job_uid) == ()
+        apart = Index()
+        for resource, part in parts(NodeReportStatus(jobs=(report,))).items():
+            apart.put(resource, part)
+        ((found,),) = (one.report.ranks for one in apart.nodes(report.namespace, report.job_uid))
+        assert not found.order
 
 
 def test_a_job_had_its_annotation_when_the_first_who_wrote_it_last_wrote_anything() -> None:

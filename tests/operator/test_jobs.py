@@ -47,6 +47,14 @@ def test_a_job_has_finished_by_its_own_kinds_condition(kind: JobKind) -> None:
     assert kind.read(body(status=conditions(succeeded))).finished == "Succeeded"
     assert kind.read(body(status=conditions("Failed"))).finished == "Failed"
     assert kind.read(body()).annotation == "plan"
+    assert kind.read(body()).straggler is None
+
+
+@every_kind
+def test_what_is_announced_of_a_straggler_is_read_as_it_is_written(kind: JobKind) -> None:
+    job = body()
+    job["metadata"]["annotations"]["joulepath.dev/straggler"] = "whatever it is"
+    assert kind.read(job).straggler == "whatever it is"
 
 
 @every_kind

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from joulepath_crds import Instruction, NodeReportStatus
+from joulepath_crds import Instruction, NodeReportStatus, learnt_from
 from joulepath_operator.control.index import Index
+from joulepath_operator.facts.gang import Gang
 from joulepath_operator.facts.names import NODE_REPORTS
 from joulepath_operator.facts.refusals import Refusal
 from joulepath_operator.facts.request import Answer, FrontierRequest, PlanRefusal, Request
 from joulepath_operator.figures import joining
 from joulepath_operator.figures.joining import KeptBlocks, complete_blocks
 from joulepath_operator.figures.timelines import Timelines
+from joulepath_operator.story.case import ReadyCase
 
 NewWorld = Callable[..., Any]
 
@@ -105,6 +108,31 @@ def test_orders_that_are_alike_are_one_and_blocks_that_are_the_same_stay(active:
     assert [rank.iteration for rank in after] == [rank.iteration + 1 for rank in before]
     assert all(one.order is other.order for one, other in zip(before, after, strict=True))
     assert all(one.blocks is other.blocks and one.blocks for one, other in zip(before, after, strict=True))
+
+
+def test_peers_of_which_no_timeline_is_told_are_not_waited_for(active: Any) -> None:
+    gang = Gang.of(active.nodes())
+    assert gang is not None
+    learnt = learnt_from(1, 8)
+
+    def told(of: Container[tuple[int, int]]) -> bool:
+        ranks = tuple(
+            rank.model_copy(
+                update={
+                    "coordinates": rank.coordinates.model_copy(update={"tensor": tensor}),
+                    "timeline": rank.timeline if (0, tensor) in of else (),
+                }
+            )
+            for tensor in range(8)
+            for rank in gang.ranks
+        )
+        topology = gang.topology().model_copy(update={"tensor_parallel": 8})
+        story: Any = None
+        case = ReadyCase(story, story, active.job, replace(gang, ranks=ranks), topology, None)
+        return case.timed
+
+    assert told(learnt)
+    assert not told(learnt[1:])
 
 
 def test_blocks_that_are_kept_are_those_that_are_complete(active: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from joulepath_crds import Straggler
 from joulepath_operator.metrics import TABLE, Metrics
 
 
@@ -20,7 +21,17 @@ def test_every_metric_of_the_table_is_there_with_its_type_and_labels(new_world: 
     world.settle()
     world.run(200)
     metrics = Metrics(queue_depth=lambda: 3, stopped=lambda: ["team"])
-    metrics.tell(("team", "plan"), "gpt3", world.status)
+    straggler = Straggler(
+        key="00",
+        replicas=(3,),
+        slowdown=1.2,
+        reason="Announced",
+        since="2026-01-01T00:00:00Z",
+        predicted_savings=0.2,
+        predicted_unstretched=0.1,
+        message="",
+    )
+    metrics.tell(("team", "plan"), "gpt3", world.status.model_copy(update={"straggler": straggler}))
     found = families(metrics)
     for row in TABLE:
         family = found[row.name.removesuffix("_total")]
@@ -35,6 +46,8 @@ def test_every_metric_of_the_table_is_there_with_its_type_and_labels(new_world: 
     assert sum(phases.values()) == 1
     savings = {sample.labels["stat"]: sample.value for sample in found["joulepath_plan_savings_ratio"].samples}
     assert savings["low"] < savings["mean"] < savings["high"]
+    savings = {one.labels["others"]: one.value for one in found["joulepath_straggler_savings_ratio"].samples}
+    assert savings == {"stretched": 0.2, "unstretched": 0.1}
     assert found["joulepath_queue_depth"].samples[0].value == 3
 
 

@@ -27,30 +27,9 @@ from joulepath_operator.jobs.jobset import JOB_SETS
 from joulepath_operator.jobs.trainjob import TRAIN_JOBS
 from joulepath_operator.metrics import Metrics
 from joulepath_operator.planning.pool import PlannerPool
-from tests.operator.bare_api import PLAN, Server, watched
+from tests.operator.bare_api import PLAN, Server, owned_by, training_pod, watched
 
 # pods without the trainer
-
-
-def owned_by(version: str, kind: str, name: str, uid: str) -> dict[str, Any]:
-    """A reference to a controller."""
-    return {"apiVersion": version, "kind": kind, "name": name, "uid": uid, "controller": True}
-
-
-def training_pod(number: int, job_uid: str, **spec: Any) -> dict[str, Any]:
-    """A pod of the job that runs on the node of the same number, as the API server has it."""
-    gpus = {"limits": {"nvidia.com/gpu": "4"}}
-    running = {"running": {"startedAt": "2026-01-01T00:00:00Z"}}
-    return {
-        "metadata": {
-            "name": f"gpt3-worker-{number}",
-            "uid": f"pod-{number}",
-            "creationTimestamp": "2026-01-01T00:00:00Z",
-            "ownerReferences": [owned_by("kubeflow.org/v1", "PyTorchJob", "gpt3", job_uid)],
-        },
-        "spec": {"containers": [{"name": "c", "image": "i", "resources": gpus}], "nodeName": f"node-{number}", **spec},
-        "status": {"phase": "Running", "containerStatuses": [{"name": "c", "state": running}]},
-    }
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from kubernetes.client.exceptions import ApiException
 
 from joulepath_crds import EnergyPlanStatus, content_hash
 from joulepath_operator.control.api import Api
+from joulepath_operator.control.index import WATCHED, Index
 from joulepath_operator.control.queue import KeyedQueue
 from joulepath_operator.control.reconcile import Reconciler
 from joulepath_operator.facts.names import (
@@ -29,7 +30,7 @@ from joulepath_operator.facts.request import Request
 from joulepath_operator.jobs.pytorchjob import PYTORCH_JOBS
 from joulepath_operator.metrics import Metrics
 from joulepath_operator.planning.pool import PlannerPool
-from joulepath_operator.runner import relist
+from joulepath_operator.runner import relist, unheard
 from tests.operator.bare_api import PLAN, TAKEN, Answer, Server, job_plan, sweep_of, watched
 
 
@@ -105,6 +106,24 @@ def test_a_kind_that_is_unknown_for_a_moment_takes_nothing_out(
     assert len(index.nodes("team", world.job.uid)) == 2
 
 
+def test_a_kind_that_no_watch_tells_of_is_listed_and_told_of_until_one_does(server: Server, api: Api) -> None:
+    """kopf may miss that it is there: it looks once, when the definition comes, and may be too soon."""
+    index = Index()
+    (jobset,) = (one for one in WATCHED if one.plural == "jobsets")
+    body = {"metadata": {"namespace": "team", "name": "gpt3", "uid": "s"}}
+    server.objects["v1alpha2/jobsets"] = {"metadata": {}, "items": [body]}
+
+    async def handle(key: NamespacedName) -> None: ...
+
+    assert {one.plural for one in unheard(index)} >= {"pytorchjobs", "trainjobs", "jobsets", "jobs"}
+    asyncio.run(relist(api, index, KeyedQueue(handle), unheard(index)))
+    found = index.job(jobset, ("team", "gpt3"))
+    assert found is not None
+    assert found.uid == "s"
+    index.heard.add(jobset)
+    assert jobset not in unheard(index)
+
+
 def test_nobody_waits_for_the_planner(server: Server, api: Api, active: Any) -> None:
     """It is asked once, however often the EnergyPlan is looked at; its answer brings the EnergyPlan back."""
     back: list[NamespacedName] = []
@@ -138,8 +157,7 @@ def test_nobody_waits_for_the_planner(server: Server, api: Api, active: Any) -> 
 
 def test_a_node_that_is_silent_for_a_moment_does_not_end_the_planner(server: Server, api: Api, active: Any) -> None:
     """An upgrade restarts one agent after the other: a plan that takes longer than a restart would never come."""
-    server.objects["team/pods"] = {"items": []}
-    server.objects["team/events"] = {"metadata": {}, "items": []}
+    server.objects["v1/pods"] = {"items": []}
     labels = {"joulepath.dev/injection": "volumes"}
     server.objects["namespaces/team"] = {"metadata": {"name": "team", "labels": labels}}
 

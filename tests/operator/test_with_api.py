@@ -1,7 +1,7 @@
-"""The operator as a process, against a real API server; only the nodes' reports are simulated.
+"""The operator as a process, against a real API server; pods are made by hand, and what nodes report is simulated.
 
-Each test has a namespace, a job and node reports of its own. An installed release may run beside it: two operators
-decide alike, and whoever writes second has a conflict and looks again.
+It is one of these tests' own, with Kubernetes' controllers that collect garbage and empty namespaces, so that no other
+operator is there. Each test has a namespace, a job and node reports of its own.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -23,6 +22,7 @@ from urllib.error import URLError
 from uuid import uuid4
 
 import pytest
+import yaml
 from kubernetes import client, config
 
 from joulepath_crds import ANNOTATION, JobPlanSpec, NodeReportStatus
@@ -32,26 +32,31 @@ from joulepath_operator.facts.admission import read_stops
 from joulepath_operator.facts.labels import INJECTED_ANNOTATION
 from joulepath_operator.facts.observation import StoredPlan, TrainingJob
 from joulepath_operator.injection.init_container import READER
-from real_cluster import Cluster
+from real_cluster import until
+from simulated_nodes.place import Place, free_port, place
+from simulated_nodes.release import pytorchjobs
+from tests.operator.replicas import Replicas
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
 DEFINITIONS = Path(__file__).parents[2] / "crds"
+CONTROLLERS = ("garbage-collector-controller", "namespace-controller", "serviceaccount-controller")
 DEADLINE_S = 120
 _OURS = ("joulepath.dev", "v1alpha1")
 
 
 class Api:
-    """A namespace of the test's own in the real cluster, with a simulated job's nodes."""
+    """A namespace of the test's own, with a simulated job's nodes."""
 
-    def __init__(self, cluster: Cluster, world: Any) -> None:
-        self.cluster, self.world = cluster, world
+    def __init__(self, place: Place, world: Any) -> None:
+        self.kubectl, self.world = place.kubectl, world
+        self.kubeconfig = place.kubeconfig("operator")
         self.namespace = f"operator-{uuid4().hex[:8]}"
-        self.metrics_port = _free_port()
-        self._objects = client.CustomObjectsApi(config.new_client_from_config(str(cluster.kubeconfig)))
+        self.metrics_port = free_port()
+        self._objects = client.CustomObjectsApi(config.new_client_from_config(str(self.kubeconfig)))
 
     def apply(self, body: dict[str, Any], *arguments: str) -> None:
-        self.cluster.kubectl("apply", "--server-side", "-f", "-", *arguments, stdin=json.dumps(body))
+        self.kubectl("apply", "--server-side", "-f", "-", *arguments, stdin=json.dumps(body))
 
     def get(self, kind: str, name: str) -> dict[str, Any] | None:
         return next((one for one in self.items(kind) if one["metadata"]["name"] == name), None)
@@ -76,7 +81,7 @@ class Api:
         while not (found := what()):
             assert time.monotonic() < deadline, f"{self.status()}"
             if training:
-                self.train(8)
+                self.train(24)
             time.sleep(0.8 if training else 0.1)  # the operator sees that before there is more
         return found
 
@@ -88,25 +93,38 @@ class Api:
         body = {"apiVersion": "joulepath.dev/v1alpha1", "kind": "EnergyPlan", "metadata": metadata}
         self.apply({**body, "spec": {"job": {"name": "gpt3"}, **spec}})
 
-    def create_job(self) -> None:
-        """A job that no node can run: the training-operator makes its pods, the scheduler leaves them."""
-        container = {"name": "pytorch", "image": "none", "resources": {"limits": {"nvidia.com/gpu": 100}}}
-        replica = {"replicas": 1, "restartPolicy": "OnFailure", "template": {"spec": {"containers": [container]}}}
+    def create_job(self, *, pods: bool = True) -> None:
+        """A job, and what the training operator and the scheduler would make of it: pods on nodes that nobody runs."""
         metadata = {"name": "gpt3", "namespace": self.namespace, "annotations": {ANNOTATION: "plan"}}
-        spec = {"pytorchReplicaSpecs": {"Master": replica}}
+        container = {"name": "pytorch", "image": "none", "resources": {"limits": {"nvidia.com/gpu": 4}}}
+        spec = {"pytorchReplicaSpecs": {"Worker": {"replicas": 2, "template": {"spec": {"containers": [container]}}}}}
         self.apply({"apiVersion": "kubeflow.org/v1", "kind": "PyTorchJob", "metadata": metadata, "spec": spec})
         job = self.get("pytorchjobs", "gpt3")
         assert job is not None
-        self.world.job = TrainingJob(job["metadata"]["uid"], "gpt3", "plan", None)
+        uid = job["metadata"]["uid"]
+        self.world.job = TrainingJob(uid, "gpt3", "plan", None)
+        owner = {"apiVersion": "kubeflow.org/v1", "kind": "PyTorchJob", "name": "gpt3", "uid": uid, "controller": True}
+        for node in ("node-0", "node-1") if pods else ():
+            labels = {"training.kubeflow.org/job-name": "gpt3"}
+            pod = {"name": f"gpt3-on-{node}", "namespace": self.namespace, "labels": labels, "ownerReferences": [owner]}
+            on = {"nodeName": self.node(node), "terminationGracePeriodSeconds": 0, "containers": [container]}
+            self.apply({"apiVersion": "v1", "kind": "Pod", "metadata": pod, "spec": on})
+
+    def node(self, name: str) -> str:
+        """As one of the world's nodes is called here."""
+        return f"{self.namespace}-{name}"
 
     def train(self, iterations: int) -> None:
         """The nodes see the JobPlan that is there, train on, and report."""
         self.world.iteration += iterations
         plans = [JobPlanSpec.from_api(one["spec"]) for one in self.items("jobplans")]
         self.world.plans = {plan.hash: StoredPlan(plan.hash, plan, "") for plan in plans}
+        pods = json.loads(self.kubectl("get", "pods", "-n", self.namespace, "-o", "json"))["items"]
+        uids = {pod["spec"]["nodeName"]: pod["metadata"]["uid"] for pod in pods}
         for node in self.world.nodes():
-            report = node.report.model_copy(update={"namespace": self.namespace})
-            name = f"{self.namespace}-{node.node}"
+            name = self.node(node.node)
+            ranks = tuple(rank.model_copy(update={"pod_uid": uids[name]}) for rank in node.report.ranks)
+            report = node.report.model_copy(update={"namespace": self.namespace, "ranks": ranks})
             body = {"apiVersion": "/".join(_OURS), "kind": "NodeReport", "metadata": {"name": name}}
             with suppress(client.ApiException):  # it is there
                 self._objects.create_cluster_custom_object(*_OURS, "nodereports", body)
@@ -118,7 +136,7 @@ class Api:
         command = [sys.executable, "-m", "joulepath_operator", "run", "--metrics-host", "127.0.0.1"]
         command += ["--health-port", "0"]
         process = subprocess.Popen(
-            [*command, "--metrics-port", str(self.metrics_port)], env={**os.environ, **self.cluster.environment}
+            [*command, "--metrics-port", str(self.metrics_port)], env={**os.environ, "KUBECONFIG": str(self.kubeconfig)}
         )
         try:
             while not self.metrics():
@@ -140,18 +158,25 @@ class Api:
         return ""
 
 
+@pytest.fixture(scope="module")
+def own_place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    """The API server, which knows the kinds that the operator watches."""
+    with place(tmp_path_factory.mktemp("place"), CONTROLLERS) as here:
+        here.kubectl("apply", "--server-side", "-f", DEFINITIONS)
+        here.kubectl("apply", "--server-side", "-f", "-", stdin=yaml.safe_dump_all(pytorchjobs()))
+        yield here
+
+
 @pytest.fixture
-def api(cluster: Cluster, new_world: Callable[..., Any]) -> Iterator[Api]:
-    one = Api(cluster, new_world())
-    cluster.kubectl("apply", "--server-side", "--force-conflicts", "-f", DEFINITIONS)
-    cluster.kubectl("create", "namespace", one.namespace)
-    cluster.kubectl("label", "namespace", one.namespace, "joulepath.dev/injection=volumes")
-    try:
-        yield one
-    finally:
-        cluster.kubectl("delete", "namespace", one.namespace, "--wait=false")
-        for node in range(2):
-            cluster.kubectl("delete", "nodereport", f"{one.namespace}-node-{node}", "--ignore-not-found")
+def api(own_place: Place, new_world: Callable[..., Any]) -> Iterator[Api]:
+    one = Api(own_place, new_world())
+    one.kubectl("create", "namespace", one.namespace)
+    one.kubectl("label", "namespace", one.namespace, "joulepath.dev/injection=volumes")
+    until("its account", 60, lambda: one.kubectl("get", "serviceaccount", "default", "-n", one.namespace))
+    yield one
+    one.kubectl("delete", "namespace", one.namespace, "--wait=false", "--ignore-not-found")
+    for node in ("node-0", "node-1"):
+        one.kubectl("delete", "nodereport", one.node(node), "--ignore-not-found")
 
 
 def test_the_story_through_a_real_api_server_with_the_operator_killed_in_mid_way(api: Api) -> None:
@@ -193,10 +218,46 @@ def test_the_story_through_a_real_api_server_with_the_operator_killed_in_mid_way
         for kind in ("energyplans", "jobplans", "energyprofiles", "pytorchjobs"):
             assert not any("finalizers" in one["metadata"] for one in api.items(kind))
             assert "kopf" not in json.dumps(api.items(kind))
-        api.cluster.kubectl("-n", api.namespace, "delete", "pytorchjob", "gpt3")
+        api.kubectl("-n", api.namespace, "delete", "pytorchjob", "gpt3")
         api.phase("Completed")
         api.until(lambda: not api.items("jobplans"))
         assert api.status()["savings"] == before["savings"]
+
+
+def test_the_others_are_stretched_for_a_straggler_as_it_is_announced_and_as_it_is_found(api: Api) -> None:
+    api.world = Replicas()
+
+    def announce(what: str) -> None:
+        api.kubectl("-n", api.namespace, "annotate", "pytorchjob", "gpt3", what)
+
+    def spec() -> dict[str, Any]:
+        (plan,) = api.items("jobplans")
+        found: dict[str, Any] = plan["spec"]
+        return found
+
+    with api.operator():
+        api.create_energy_plan()
+        api.create_job()
+        api.phase("Active", training=True)
+        before = spec()["hash"]
+        announce('joulepath.dev/straggler={"replica": 1, "slowdown": 1.2}')
+        api.until(lambda: "stretched" in spec())
+        assert api.status()["straggler"]["reason"] == "Announced"
+        assert spec()["stretched"]["replicas"] == [0]
+        api.phase("Active", training=True)
+        announce("joulepath.dev/straggler-")
+        api.until(lambda: spec()["hash"] == before)
+        api.until(lambda: "straggler" not in api.status())
+        api.phase("Active", training=True)
+        api.world.told = dict.fromkeys(range(8, 16), 1.2)
+        api.train(1)
+        api.until(lambda: "stretched" in spec())
+        assert api.status()["straggler"]["reason"] == "Heat"
+        assert 'joulepath_straggler_slowdown_ratio{job="gpt3"' in api.metrics()
+        announce("joulepath.dev/straggler=soon")
+        api.until(lambda: api.reason("Degraded") == "StragglerUnreadable")
+        events = api.kubectl("-n", api.namespace, "get", "events", "-o", "jsonpath={.items[*].reason}")
+        assert {"StragglerFound", "StragglerOver", "StragglerUnreadable"} <= set(events.split())
 
 
 def test_a_deleted_energy_plan_takes_its_job_plan_along_without_an_operator(api: Api) -> None:
@@ -204,7 +265,7 @@ def test_a_deleted_energy_plan_takes_its_job_plan_along_without_an_operator(api:
         api.create_energy_plan()
         api.create_job()
         api.until(lambda: api.items("jobplans"), training=True)
-    api.cluster.kubectl("-n", api.namespace, "delete", "energyplan", "plan", "--timeout=5s")
+    api.kubectl("-n", api.namespace, "delete", "energyplan", "plan", "--timeout=5s")
     deadline = time.monotonic() + DEADLINE_S
     while api.items("jobplans"):
         assert time.monotonic() < deadline
@@ -217,19 +278,33 @@ def test_a_job_plan_that_outlives_its_energy_plan_is_deleted(api: Api) -> None:
         api.create_energy_plan()
         api.create_job()
         api.until(lambda: api.items("jobplans"), training=True)
-    api.cluster.kubectl("-n", api.namespace, "delete", "energyplan", "plan", "--cascade=orphan", "--timeout=20s")
+    api.kubectl("-n", api.namespace, "delete", "energyplan", "plan", "--cascade=orphan", "--timeout=20s")
     (orphan,) = api.items("jobplans")
     assert not orphan["metadata"].get("ownerReferences")
     with api.operator():
         api.until(lambda: not api.items("jobplans"))
         api.create_energy_plan()
         api.until(lambda: api.items("jobplans"), training=True)
-    api.cluster.kubectl("-n", api.namespace, "delete", "energyplan", "plan", "--cascade=orphan", "--timeout=20s")
+    api.kubectl("-n", api.namespace, "delete", "energyplan", "plan", "--cascade=orphan", "--timeout=20s")
     (orphan,) = api.items("jobplans")
     api.create_energy_plan()
     with api.operator():
         api.until(lambda: orphan["metadata"]["uid"] not in {one["metadata"]["uid"] for one in api.items("jobplans")})
         api.until(lambda: api.items("jobplans"), training=True)
+
+
+def test_a_job_that_was_there_first_gets_its_plan_and_nothing_of_ours_keeps_its_namespace_from_going(api: Api) -> None:
+    api.create_job()
+    with api.operator() as process:
+        api.create_energy_plan()
+        api.until(lambda: api.items("jobplans"), training=True)
+        assert f'namespace="{api.namespace}"' in api.metrics()
+        api.kubectl("delete", "namespace", api.namespace, "--timeout=60s")
+        deadline = time.monotonic() + DEADLINE_S
+        while f'namespace="{api.namespace}"' in api.metrics():
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        assert process.poll() is None
 
 
 def test_what_the_schema_lets_through_is_refused_in_the_status(api: Api) -> None:
@@ -240,32 +315,32 @@ def test_what_the_schema_lets_through_is_refused_in_the_status(api: Api) -> None
 
 
 def test_a_namespace_that_enforces_restricted_is_told(api: Api) -> None:
-    api.cluster.kubectl("label", "namespace", api.namespace, "pod-security.kubernetes.io/enforce=restricted")
+    api.kubectl("label", "namespace", api.namespace, "pod-security.kubernetes.io/enforce=restricted")
     with api.operator():
         api.create_energy_plan()
-        api.create_job()
+        api.create_job(pods=False)  # they are refused there
         api.until(lambda: "level restricted" in api.status().get("message", ""))
 
 
 def test_a_namespace_without_the_label_is_told_the_command_and_that_pods_were_there_before_it(api: Api) -> None:
-    api.cluster.kubectl("label", "namespace", api.namespace, "joulepath.dev/injection-")
+    api.kubectl("label", "namespace", api.namespace, "joulepath.dev/injection-")
     with api.operator():
         api.create_energy_plan()
         api.create_job()
         api.until(lambda: api.reason("Injected") == "NamespaceNotLabelled")
         command = f"kubectl label namespace {api.namespace} joulepath.dev/injection=volumes"
         assert command in api.status()["message"]
-        api.until(lambda: "1 of 1 pods" in api.status()["message"])
+        api.until(lambda: "2 of 2 pods" in api.status()["message"])
         chosen = ("--namespace", api.namespace, "--output", "jsonpath={.items[0].metadata.creationTimestamp}")
-        created = api.cluster.kubectl("get", "pods", *chosen)
+        created = api.kubectl("get", "pods", *chosen)
         api.until(lambda: datetime.now(UTC).isoformat() > created.replace("Z", ".999"))  # all times are whole seconds
-        api.cluster.kubectl(*command.split()[1:])
+        api.kubectl(*command.split()[1:])
         api.until(lambda: api.reason("Injected") == "PodsPredateLabel")
 
 
 def test_a_pod_that_our_init_container_holds_up_stops_injection_until_it_has_passed(api: Api) -> None:
     """By the states of a pod as a kubelet would write them, and a ConfigMap as the chart makes it."""
-    kubectl, where = api.cluster.kubectl, ("-n", api.namespace)
+    kubectl, where = api.kubectl, ("-n", api.namespace)
     kubectl("create", "configmap", "stops", *where)
     kubectl("create", "serviceaccount", "trains", *where)
     metadata = {
@@ -294,7 +369,7 @@ def test_a_pod_that_our_init_container_holds_up_stops_injection_until_it_has_pas
         patch = json.dumps({"status": {"phase": phase, "initContainerStatuses": [told]}})
         kubectl("patch", "pod", "held-up", *where, "--subresource=status", "--type=merge", "-p", patch)
 
-    connection = config.new_client_from_config(str(api.cluster.kubeconfig))
+    connection = config.new_client_from_config(str(api.kubeconfig))
     stopping = Stopping(OperatorsApi(connection, stops=(api.namespace, "stops")))
     assert api.namespace not in stopping.look("2026-01-01T00:00:00Z")
     is_now("Pending", {"waiting": {"reason": "CrashLoopBackOff"}}, 3)
@@ -305,9 +380,3 @@ def test_a_pod_that_our_init_container_holds_up_stops_injection_until_it_has_pas
     assert api.namespace not in stopping.holding()
     written = json.loads(kubectl("get", "configmap", "stops", *where, "-o", "json"))["data"]
     assert read_stops(written)[api.namespace] == stopping.known[api.namespace]
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

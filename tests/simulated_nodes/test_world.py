@@ -33,7 +33,8 @@ def test_a_small_job_follows_its_first_plan_on_every_node() -> None:
     assert after.cores_since(before, "API server") > 0
     assert after.cores_since(before, "operator") > 0
     calls = told.calls(0, after.at_s + LIMIT_S)
-    assert calls["patch nodereports/status calls"] >= len(tokens)
-    assert calls["patch nodereports/status sent"] > max(size for key, size in sizes.items() if "nodereports" in key)
+    for plural in ("nodereports", "nodestates", "nodemeasurements"):
+        assert calls[f"patch {plural}/status calls"] >= len(tokens)
+        assert calls[f"patch {plural}/status sent"] > max(size for key, size in sizes.items() if plural in key) / 2
     assert calls["watch jobplans got"] > 0
     assert min(at_s for of_nodes in told.first_s.values() for at_s in of_nodes.values()) > jobs_at_s

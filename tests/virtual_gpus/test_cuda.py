@@ -38,6 +38,15 @@ def test_a_kernel_takes_the_time_of_its_clock(make_virtual_gpus: MakeVirtualGpus
     assert ran["seconds"] == pytest.approx(expected, abs=HALF_US)
 
 
+def test_heat_makes_kernels_longer_at_the_same_clock_until_it_is_over(make_virtual_gpus: MakeVirtualGpus) -> None:
+    gpus = make_virtual_gpus(_two_kernels(0.02, 0.03), **QUIET)
+    names = [[0, "F"], [0, "B"]]
+    gpus.break_gpu(0, slower=0.25)
+    assert run_program(gpus, "run_kernels", names=names)["seconds"] == pytest.approx([0.025, 0.0375], abs=HALF_US)
+    gpus.break_gpu(0)
+    assert run_program(gpus, "run_kernels", names=names)["seconds"] == pytest.approx([0.02, 0.03], abs=HALF_US)
+
+
 def test_queued_kernels_follow_each_other_without_gaps(make_virtual_gpus: MakeVirtualGpus) -> None:
     made = _two_kernels(0.005, 0.01)
     ran = run_program(make_virtual_gpus(made, **QUIET), "run_kernels", names=[[0, "F"], [0, "B"]] * 15)

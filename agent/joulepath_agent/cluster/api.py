@@ -1,13 +1,17 @@
-"""The agent's ties to Kubernetes: JobPlans and the EnergyPolicy in, its NodeReport and its Lease out.
+"""The agent's ties to Kubernetes: JobPlans and the EnergyPolicy in, what it knows and its Lease out.
 
 JobPlans are those of the jobs that have ranks here, by label: a plan may have hundreds of kilobytes, and a cluster a
 thousand nodes.
 
 Plans are level-triggered: every list and every event of a watch leads to the whole set of plans being handed on, and a
-watch is followed by a list at the latest after a minute, of metadata alone while that tells nothing new. Each is news,
+watch is followed by a list after four minutes at most, of metadata alone while that tells nothing new. Each is news,
 also where nothing has changed: what was withdrawn would have been missing in it. Without news, be it that the API
 server can't be reached or that a connection is a black hole, the agent goes on with the plans that it has until their
-time to live is over. A Lease that could be renewed is no news: the watch may hang all the same.
+time to live is over. A Lease that could be renewed is no news: the watch may hang all the same. Nor is a bookmark: it
+shows that a watch which tells nothing isn't dead.
+
+What it knows goes in three parts, each at its own pace (`reporting`): NodeReport, NodeState and NodeMeasurement, each
+of the node's name, which is what the chart's policy lets it write.
 """
 
 from __future__ import annotations
@@ -24,20 +28,29 @@ from joulepath_agent.cluster.heartbeat import Heartbeat
 from joulepath_agent.cluster.objects import ApiServer, Watch
 from joulepath_agent.cluster.plans import Plans
 from joulepath_agent.cluster.policy import PolicyWatch
-from joulepath_agent.cluster.reporting import Pace, fitting
+from joulepath_agent.cluster.reporting import Looks, Pace, fitting, of_facts, of_measurements, of_state
 from joulepath_clocks.peers.budget import BUDGET
 from joulepath_clocks.peers.peer import JobKey
 from joulepath_clocks.ranks.lifetime import DEFAULT_TIME_TO_LIVE_S
 from joulepath_clocks.ranks.reason import Reason
-from joulepath_crds import JOB_UID_LABEL, EnergyPolicySpec, JobPlanSpec, NodeReportStatus
-from joulepath_crds.contract import GROUP, VERSION
+from joulepath_crds import (
+    JOB_UID_LABEL,
+    EnergyPolicySpec,
+    JobPlanSpec,
+    NodeMeasurementStatus,
+    NodeReportStatus,
+    facts_of,
+    measured_of,
+    state_of,
+)
+from joulepath_crds.contract import GROUP, VERSION, Contract
 from joulepath_rules import JobName
 
 __all__ = ["NodeApi", "Tied"]
 
 _SOON_S: Final = (1.0, 2.0)
 """For what a container waits for, to connect and to be answered."""
-_LONGEST_WATCH_S: Final = 60.0
+_LONGEST_WATCH_S: Final = 240.0
 _LATE_S: Final = 15.0
 """How long after its end a watch may still be open: then the connection is taken for dead."""
 _LOOKS: Final = 4
@@ -87,7 +100,7 @@ class NodeApi:
         self._api, self._node, self._namespace = api, node, namespace
         self._ours = "apis", group, VERSION
         self._stop = threading.Event()
-        self._pace = Pace()
+        self._parts = tuple((kind, Pace(looks), part) for kind, looks, part in _PARTS)
         self._plans = Plans()
         self._policy = PolicyWatch(api, self._ours, plan_time_to_live_s / _LOOKS, _LATE_S, self._stop)
         self._watched: tuple[frozenset[JobKey], Watch] | None = None
@@ -164,7 +177,9 @@ class NodeApi:
         agent.set_plans(self._plans.by_job(), wanted)
         version, late_s = listed["metadata"]["resourceVersion"], min(_LATE_S, self._watch_s)
         try:
-            with self._api.watch(version, self._watch_s, late_s, *self._ours, "jobplans", labels=labels) as watch:
+            with self._api.watch(
+                version, self._watch_s, late_s, *self._ours, "jobplans", labels=labels, bookmarks=True
+            ) as watch:
                 self._watched = wanted, watch
                 self._hear(watch, lambda: agent.set_plans(self._plans.by_job(), wanted))
         except OSError:
@@ -177,6 +192,8 @@ class NodeApi:
         for event in watch:
             if self._stop.is_set() or event["type"] == "ERROR":
                 return
+            if event["type"] == "BOOKMARK":
+                continue
             if event["type"] == "DELETED":
                 self._plans.remove(event["object"])
             else:
@@ -195,10 +212,11 @@ class NodeApi:
         while not self._stop.wait(_TICK_S):
             if agent.waits:
                 continue
-            status, now = agent.report(), time.monotonic()
-            if self._pace.due(status, now):
-                self._write(fitting(status, BUDGET.report_bytes))
-                self._pace.wrote(status, now)
+            report, now = agent.report(), time.monotonic()
+            for kind, pace, part in self._parts:
+                if pace.due(report, now):
+                    self._write(kind, part(fitting(report, BUDGET.report_bytes)))
+                    pace.wrote(report, time.monotonic())
 
     def _live(self, agent: Tied) -> None:
         heartbeat = Heartbeat(self._api, self._node, self._namespace)
@@ -206,20 +224,32 @@ class NodeApi:
             if not agent.waits:
                 heartbeat.beat(time.monotonic())
 
-    def _write(self, status: NodeReportStatus) -> None:
-        body, reports = {"status": status.to_api()}, (*self._ours, "nodereports")
+    def _write(self, kind: str, status: Contract) -> None:
+        body, objects = {"status": status.to_api()}, (*self._ours, f"{kind.lower()}s")
         try:
-            self._api.patch(body, *reports, self._node, "status")
+            self._api.patch(body, *objects, self._node, "status")
         except FileNotFoundError:
             node = self._api.read("api", "v1", "nodes", self._node)
             owner = {"apiVersion": "v1", "kind": "Node", "name": self._node, "uid": node["metadata"]["uid"]}
             fresh = {
                 "apiVersion": "/".join(self._ours[1:]),
-                "kind": "NodeReport",
+                "kind": kind,
                 "metadata": {"name": self._node, "ownerReferences": [owner]},
             }
-            self._api.create(fresh, *reports)
-            self._api.patch(body, *reports, self._node, "status")
+            self._api.create(fresh, *objects)
+            self._api.patch(body, *objects, self._node, "status")
+
+
+def _packed(report: NodeReportStatus) -> NodeMeasurementStatus:
+    return NodeMeasurementStatus(packed=measured_of(report).packed())
+
+
+_PARTS: Final[tuple[tuple[str, Callable[[NodeReportStatus], Looks], Callable[[NodeReportStatus], Contract]], ...]] = (
+    ("NodeReport", of_facts, facts_of),
+    ("NodeState", of_state, state_of),
+    ("NodeMeasurement", of_measurements, _packed),
+)
+"""Kind, what of it is looked at, and what is written."""
 
 
 def _selectable(jobs: frozenset[JobKey]) -> frozenset[JobKey]:

@@ -16,6 +16,8 @@ from urllib.parse import quote
 
 import urllib3
 
+from joulepath_agent.cluster.failures import BusyError
+
 __all__ = ["ApiServer", "Watch"]
 
 _JSON: Final = "application/json"
@@ -26,6 +28,10 @@ _TIMEOUT_S: Final = (3.05, 10.0)
 """To connect; and without a byte."""
 _BOOKMARKS_S: Final = 60.0
 """Between two: the API server's, which no option of its changes."""
+_WRITTEN_S: Final = 8
+"""In which a write is done or given up by the API server itself: who waits for longer would send it again while the
+first is under way, and an API server that is late has twice as much to do."""
+_BUSY: Final = frozenset({429, 503})
 _TRIES: Final = urllib3.Retry(2, read=False, redirect=False, respect_retry_after_header=False)
 """Of a connection; who reads from a black hole isn't to do so twice, nor wait for as long as an answer says."""
 _NAME: Final = "joulepath-agent"
@@ -130,6 +136,8 @@ class ApiServer:
         **request: Any,
     ) -> Iterator[urllib3.BaseHTTPResponse]:
         path = "".join(f"/{quote(name, safe='')}" for name in names)
+        if method != "GET":
+            path += f"?timeout={_WRITTEN_S}s"
         headers = {"Accept": accept, "User-Agent": _NAME}
         if kind:
             headers["Content-Type"] = kind
@@ -141,8 +149,7 @@ class ApiServer:
             answer = self._pool.request(method, self.url + path, headers=headers, timeout=limit, **request)
             try:
                 if answer.status >= 300:
-                    error = FileNotFoundError if answer.status == 404 else OSError
-                    raise error(f"{answer.status} {answer.reason}: {_said(answer.data)}")
+                    raise _error(answer)
                 yield answer
             finally:
                 answer.close()
@@ -171,6 +178,14 @@ class Watch:
         """Ends it, from any thread."""
         with suppress(RuntimeError, ValueError, OSError):  # it is over already
             self._answer.shutdown()
+
+
+def _error(answer: urllib3.BaseHTTPResponse) -> OSError:
+    said = f"{answer.status} {answer.reason}: {_said(answer.data)}"
+    if answer.status in _BUSY:
+        wait = answer.headers.get("Retry-After", "")
+        return BusyError(said, float(wait) if wait.isdecimal() else 0.0)
+    return FileNotFoundError(said) if answer.status == 404 else OSError(said)
 
 
 def _selected(labels: str) -> dict[str, str]:

@@ -1,54 +1,100 @@
-"""When a report is worth a write: at once where a plan waits for what changed, else seldom. And how large it is.
+"""When a part of a report is worth a write: at once where a plan waits for what changed, else seldom. And its size.
 
-Reports are the cluster's largest and most frequent writes: etcd keeps every version until it compacts, and takes none
-of more than 1.5 MB. Pure; the clock comes in.
+Reports are the cluster's most frequent writes. What ranks do now goes at least once a minute, as a sign of life; what
+they measured where it is new; what the node is where it changes. The larger a job, the longer its nodes wait, so that
+they don't write more often together; and each waits for as long as chance has it, or all would write at once.
+Pure; the clock comes in.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import random
+from collections.abc import Callable, Iterator
+from itertools import repeat
 from typing import Final
 
-from joulepath_crds import REPORT_INTERVAL_S, NodeReportStatus, RankReport
+from joulepath_crds import NodeReportStatus, RankReport, RankState, learnt_from, report_interval_s
 
-__all__ = ["Pace", "awaited", "fitting"]
+__all__ = ["Looks", "Pace", "fitting", "of_facts", "of_measurements", "of_state"]
 
 _SOON_S: Final = 0.5
-_BLOCKS_S: Final = 5.0
 _INJECTION_S: Final = 5.0
-"""Pods may come and go by the second, on a node whose report is large."""
+"""Pods may come and go by the second."""
+_FACTS_S: Final = 300.0
+"""What is known of GPUs becomes more exact with each switch; plans are made of what is known then."""
+_MEASURED_S: Final = 5.0, 120.0
+"""New blocks: in a small job, and in one so large that they are looked at for minutes."""
+_RANKS_A_SECOND: Final = 16.0
+"""So many ranks have a node wait a second longer: all nodes of a job together write measurements twice a second."""
+_MORE_EXACT: Final = 6.0
+"""As many times as long what is only more exact waits."""
+_EARLIEST: Final = 0.75
+"""Of the time that it may wait: how early it may be written."""
+
+Looks = Iterator[tuple[float, object]]
+"""Parts of what is told, each with how long one that has changed may wait, the soonest first. None is no news."""
 
 
-def awaited(report: NodeReportStatus) -> object:
-    """The part of a report that somebody waits for: the operator, or who pauses all plans."""
-    return (
-        report.policy,
-        [(gpu.uuid, gpu.refused, gpu.lag is None) for gpu in report.gpus],
+def of_facts(report: NodeReportStatus) -> Looks:
+    """What is so of the node."""
+    yield _SOON_S, report.policy  # who pauses all plans waits for it
+    yield _SOON_S, [(gpu.uuid, gpu.refused, gpu.lag is None) for gpu in report.gpus]
+    yield _INJECTION_S, (report.injector, report.injector_why, report.injection, report.old_pythons)
+    yield _FACTS_S, (report.agent_version, report.gpus)
+
+
+def of_state(report: NodeReportStatus) -> Looks:
+    """What ranks do now."""
+    ranks = [(job, rank) for job in report.jobs for rank in job.ranks]
+    yield (
+        _SOON_S,
         [
             (
-                (job.job_uid, job.attempt, rank.rank, rank.pod_uid, rank.gpu_uuid, rank.order),
-                (bool(rank.control_time_s), rank.state, rank.staged_hash, rank.applied_hash),
+                (job.job_uid, job.attempt, rank.rank, rank.pod_uid, rank.gpu_uuid),
+                (bool(rank.control_time_s), rank.state, rank.staged_hash, rank.applied_hash, rank.slowdown),
                 rank.reason.partition(":")[0],
             )
-            for job in report.jobs
-            for rank in job.ranks
+            for job, rank in ranks
         ],
     )
+    now = [(rank.iteration, rank.iteration_time_s, rank.control_time_s, rank.reason) for _, rank in ranks]
+    yield report_interval_s(_ranks(report)), now
 
 
-def _injection(report: NodeReportStatus) -> object:
-    return report.injector, report.injector_why, report.injection, report.old_pythons
+def of_measurements(report: NodeReportStatus) -> Looks:
+    """What was measured, of a sweep once it is over: nobody acts on half of one. How instructions run under a plan,
+    which is told with the rest, is no reason to tell it."""
+    ranks = [rank for job in report.jobs for rank in job.ranks]
+    least_s, most_s = _MEASURED_S
+    new_s = min(most_s, max(least_s, _ranks(report) / _RANKS_A_SECOND))
+    sweeping = any(rank.state is RankState.SWEEPING for rank in ranks)
+    yield _SOON_S, [(rank.pod_uid, rank.rank, rank.order, bool(rank.timeline)) for rank in ranks]
+    yield _SOON_S, None if sweeping else [_clocks(rank) for rank in ranks]
+    yield new_s, None if sweeping else [_last_block(rank) for rank in ranks]
+    lags = [gpu.lag and gpu.lag.targets for gpu in report.gpus]
+    more_exact = [(rank.instructions, rank.waits, rank.timeline) for rank in ranks], lags
+    yield new_s * _MORE_EXACT, None if sweeping else more_exact
 
 
-def _blocks(report: NodeReportStatus) -> object:
-    return [[(block.hash, block.block) for block in rank.blocks[-1:]] for job in report.jobs for rank in job.ranks]
+def _ranks(report: NodeReportStatus) -> int:
+    return max((job.world_size for job in report.jobs), default=0)
+
+
+def _last_block(rank: RankReport) -> object:
+    return [(block.hash, block.block) for block in rank.blocks[-1:]]
+
+
+def _clocks(rank: RankReport) -> frozenset[tuple[int, str, int]]:
+    return frozenset((one.stage, one.kind, one.clock_mhz) for one in rank.instructions if one.known)
 
 
 def fitting(report: NodeReportStatus, most_bytes: int) -> NodeReportStatus:
-    """The report, no larger than that: first without what ranks did under a plan, then without their measurements.
+    """The report with the timelines that somebody learns from, no larger than that: first without what ranks did under
+    a plan, then without their measurements.
 
     Those of the ranks that tell most go first. Nothing is planned by a timeline under a plan.
     """
+    report = _of_ranks(report, _learnt)
     for smaller in (_unplanned, _bare):
         report = _shed(report, most_bytes, smaller)
     return report
@@ -63,10 +109,18 @@ def _shed(report: NodeReportStatus, most_bytes: int, smaller: Callable[[RankRepo
         if excess > 0:
             shed[id(rank)] = smaller(rank)
             excess -= _bytes(rank) - _bytes(shed[id(rank)])
-    jobs = tuple(
-        job.model_copy(update={"ranks": tuple(shed.get(id(rank), rank) for rank in job.ranks)}) for job in report.jobs
-    )
-    return report.model_copy(update={"jobs": jobs})
+    return _of_ranks(report, lambda rank: shed.get(id(rank), rank))
+
+
+def _of_ranks(report: NodeReportStatus, change: Callable[[RankReport], RankReport]) -> NodeReportStatus:
+    jobs = (job.model_copy(update={"ranks": tuple(map(change, job.ranks))}) for job in report.jobs)
+    return report.model_copy(update={"jobs": tuple(jobs)})
+
+
+def _learnt(rank: RankReport) -> RankReport:
+    place = rank.coordinates.data, rank.coordinates.tensor
+    is_learnt = place in learnt_from(rank.data_parallel, rank.tensor_parallel)
+    return rank if is_learnt else rank.model_copy(update={"timeline": (), "plan_timeline": ()})
 
 
 def _bytes(part: NodeReportStatus | RankReport) -> int:
@@ -83,26 +137,33 @@ def _bare(rank: RankReport) -> RankReport:
     return rank.model_copy(update={**measured, "reason": why})
 
 
-class Pace:
-    """Remembers what was written when."""
+def _by_chance() -> float:
+    return random.uniform(_EARLIEST, 1.0)
 
-    def __init__(self) -> None:
-        self._written: NodeReportStatus | None = None
-        self._written_at_s = 0.0
+
+class Pace:
+    """Of one part: remembers what of it was written when."""
+
+    def __init__(self, looks: Callable[[NodeReportStatus], Looks], chance: Callable[[], float] = _by_chance) -> None:
+        """`chance` says how much of the time that it may wait it does."""
+        self._looks, self._chance = looks, chance
+        self._written: list[object] | None = None
+        self._written_at_s, self._share = 0.0, 1.0
 
     def due(self, report: NodeReportStatus, now_s: float) -> bool:
-        """Whether to write this report now."""
+        """Whether to write this part of it now."""
         if self._written is None:
             return True
-        since_s = now_s - self._written_at_s
-        if since_s < _SOON_S or report == self._written:
-            return False
-        if awaited(report) != awaited(self._written) or since_s >= REPORT_INTERVAL_S:
-            return True
-        if since_s >= _INJECTION_S and _injection(report) != _injection(self._written):
-            return True
-        return since_s >= _BLOCKS_S and _blocks(report) != _blocks(self._written)
+        waited_s = (now_s - self._written_at_s) / self._share
+        return any(
+            waited_s >= after_s and new is not None and new != old
+            for (after_s, new), old in zip(self._looks(report), self._written, strict=True)
+        )
 
     def wrote(self, report: NodeReportStatus, now_s: float) -> None:
         """It was written."""
-        self._written, self._written_at_s = report, now_s
+        before = self._written or repeat(None)
+        self._written = [
+            old if new is None else new for (_, new), old in zip(self._looks(report), before, strict=False)
+        ]
+        self._written_at_s, self._share = now_s, self._chance()

@@ -5,6 +5,7 @@
 - `run`: consecutive iterations of one block, and which of them count
 - `block`: what a whole block took
 - `power`: the watts of each kind of instruction, by regression
+- `pace`: whether its own work takes longer than usual
 - `history`: all that is measured of one rank
 """
 

@@ -14,7 +14,7 @@ import math
 import statistics
 import threading
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Final
@@ -23,6 +23,7 @@ import numpy as np
 
 from joulepath_agent.gpus.energy import Trace
 from joulepath_agent.measuring.block import block_report
+from joulepath_agent.measuring.pace import Pace
 from joulepath_agent.measuring.power import WAIT, EnergyWindows, PowerFit, energy_windows, fit_power
 from joulepath_agent.measuring.run import Moment, Run, TimedIteration, step_begin_s
 from joulepath_agent.measuring.spans import KnownSteps, Spans, instruction_of
@@ -155,6 +156,10 @@ class History:
     """Why nothing was measured in the last block that ran to its end, in words; empty where something was."""
     refused: str = ""
     """Why nothing that this rank tells is measured any more; empty while it is."""
+    pace: Pace = field(default_factory=Pace)
+    """Whether its own work takes longer than usual."""
+    plays: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """Clocks of this rank's instructions in a plan, by the plan's hash: several plans may have the same for it."""
     over_budget: str = ""
     """Which of `LIMITS` that is."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -168,6 +173,8 @@ class History:
     _last_applied: Applied | None = None
     _last_number: int = -1
     _now: int = 0
+    _paced: tuple[int, Hashable] = (-1, None)
+    """The last iteration of which the pace was looked at, and at which clocks it ran."""
     _told: int = -1
     """The last iteration of which there was a record: they come in their order."""
     _windows: dict[int, deque[EnergyWindows]] = field(
@@ -231,11 +238,23 @@ class History:
         with self._lock:
             if (seen := self._seen.get(record.iteration)) is not None:
                 seen.told = _Told(record.end_s, record.period_s, spans)
+                if spans is not None:
+                    self._look_at_pace(record.iteration, seen.applied, spans)
                 self._told = max(self._told, record.iteration)
                 self._finish()
             if record.iteration > 0 and spans is not None:
                 ran = sorted(record.spans, key=lambda span: span.begin_s)
                 self.order = tuple(map(instruction_of, ran))
+
+    def _look_at_pace(self, iteration: int, applied: Applied, spans: Spans) -> None:
+        """At once, and not when the iteration is final; at clocks that are known, and were those before it."""
+        clocks: Hashable = applied.clock_mhz if applied.clock_mhz is not None else self.plays.get(applied.hash)
+        if isinstance(clocks, tuple) and not any(clocks):
+            clocks = 0
+        if clocks is not None and (iteration - 1, clocks) == self._paced:
+            busy_s = float((spans.times_s[:, 1] - spans.times_s[:, 0]).sum())
+            self.pace.take((clocks, len(spans.steps.instructions)), busy_s)
+        self._paced = iteration, clocks
 
     def may_have(self, instructions: int) -> bool:
         """Whether iterations of so many are measured; if not, this rank's are refused."""

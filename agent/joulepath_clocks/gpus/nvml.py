@@ -22,6 +22,12 @@ from joulepath_warden.session import Session
 __all__ = ["Gpu", "GpuError", "NoNvmlError", "Nvml"]
 
 
+_CAUSES: Final = {
+    "heat": pynvml.nvmlClocksEventReasonHwThermalSlowdown | pynvml.nvmlClocksEventReasonSwThermalSlowdown,
+    "power": pynvml.nvmlClocksEventReasonSwPowerCap,
+    "brake": pynvml.nvmlClocksEventReasonHwPowerBrakeSlowdown | pynvml.nvmlClocksEventReasonHwSlowdown,
+}
+"""Bits that the driver sets."""
 _MIG_REFUSAL: Final = (
     "MIG mode is on: a clock is the whole GPU's, so a plan for one instance would slow the others; turn MIG off to use "
     "plans"
@@ -109,12 +115,20 @@ class Gpu:
 
         Settings of clocks are no such cause. A driver that names none at all is taken to have one.
         """
+        reasons = self._clock_reasons()
+        return reasons is None or bool(reasons & ~pynvml.nvmlClocksEventReasonApplicationsClocksSetting)
+
+    def held_back_by(self) -> str:
+        """The same cause in a word, the first of these: heat, power, brake; empty where there is none of them."""
+        reasons = self._clock_reasons() or 0
+        return next((word for word, mask in _CAUSES.items() if reasons & mask), "")
+
+    def _clock_reasons(self) -> int | None:
         with self._calling("read of what holds the clock"):
             try:
-                reasons = pynvml.nvmlDeviceGetCurrentClocksEventReasons(self._handle)
+                return int(pynvml.nvmlDeviceGetCurrentClocksEventReasons(self._handle))
             except (pynvml.NVMLError_NotSupported, pynvml.NVMLError_FunctionNotFound):
-                return True
-            return bool(reasons & ~pynvml.nvmlClocksEventReasonApplicationsClocksSetting)
+                return None
 
     def read_limits(self) -> None:
         """Looks at what its time and watts rest upon beside its clock, and what may be changed at any time.

@@ -65,8 +65,8 @@ class Budget:
     measuring_burst_s: float = 0.5
     """Seconds of a core at once."""
     report_bytes: int = 1_200_000
-    """A NodeReport: etcd takes 1.5 MB. The ranks that report most lose their measurements first: eight ranks with 400
-    microbatches each keep them all."""
+    """Of what is told of a node, before it is packed to a quarter of that: who reads it unpacks no more than 2 MiB. The
+    ranks that report most lose their measurements first: eight ranks with 400 microbatches each keep them all."""
 
     # who may come in, and stay away
 

@@ -264,11 +264,17 @@ class Conductor:
             return Verdict(Reason(End.PLAN_UNWATCHED, blind, final=True))
         if not tells:
             return None
-        if applied.arm is Arm.CONTROL:
+        if applied.arm is Arm.CONTROL or self._is_ahead(self._plan):
             self._guard.control_period(self.iteration, period_s)
         if applied.arm is not Arm.PLAN:
             return None
         return self._guard.plan_period(self._plan, word, self.control_time_s, self.iteration, period_s)
+
+    def _is_ahead(self, plan: Plan) -> bool:
+        """Whether the last iteration was one before its plan begins, at default clocks on every rank: where another
+        pipeline is slower than it was, those say so first."""
+        staged = self.staged_hash is not None and self.applied.arm is Arm.DEFAULT
+        return staged and (plan.activate_at is None or self.iteration < plan.activate_at)
 
     def _obey(self, verdict: Verdict) -> None:
         """Pauses by itself, since the guard is asking then, or puts off where the plan joins again."""

@@ -123,14 +123,17 @@ int virtual_gpus_orders(const char *path, uint32_t gpu, uint64_t *first, struct 
 	return error;
 }
 
-/* A GPU that fell off the bus, a driver that refuses to set clocks with the given NVML error, or calls that hang. */
-int virtual_gpus_break(const char *path, uint32_t gpu, uint32_t lost, uint32_t set_error, uint32_t hang) {
+/* A GPU that fell off the bus, a driver that refuses to set clocks with the given NVML error, calls that hang, or
+ * kernels that heat slows by a share. */
+int virtual_gpus_break(const char *path, uint32_t gpu, uint32_t lost, uint32_t set_error, uint32_t hang,
+                       double slower) {
 	struct node *node = node_map(path);
 	if (!node)
 		return errno;
 	if (gpu < node->config.gpu_count) {
 		node->gpu[gpu].lost = lost;
 		node->gpu[gpu].set_error = set_error;
+		node->gpu[gpu].slower = slower;
 		atomic_store(&node->gpu[gpu].hang, hang);
 		gpu_notify(&node->gpu[gpu]);
 	}

@@ -44,7 +44,7 @@ int execute_kernel(struct node *node, uint32_t index, uint32_t owner, uint32_t k
 	    .kernel = kernel,
 	    .owner = owner,
 	    .sequence = sequence,
-	    .time_factor = c->gpu_time[index] * (1 + c->time_noise * gpu_gaussian(gpu)),
+	    .time_factor = c->gpu_time[index] * (1 + gpu->slower) * (1 + c->time_noise * gpu_gaussian(gpu)),
 	    .power_factor = 1 + c->energy_noise * gpu_gaussian(gpu),
 	};
 	gpu_commit(gpu, &sim);

@@ -125,6 +125,7 @@ struct gpu {
 	uint32_t persistence, lost, set_error;
 	uint32_t mig, mig_pending; /* the mode in force, and the one after the next reset */
 	atomic_uint hang; /* calls that don't return: bits of HANG_... */
+	double slower;    /* heat: how much longer than else kernels take, as a share; they begin after it was said */
 };
 
 struct node {

@@ -298,6 +298,8 @@ nvmlReturn_t nvmlDeviceGetCurrentClocksEventReasons(nvmlDevice_t device, unsigne
 		*reasons |= nvmlClocksEventReasonGpuIdle;
 	else if (sim_clock(node, gpu, &sim) < top)
 		*reasons |= nvmlClocksEventReasonSwPowerCap;
+	if (sim.owners && node->gpu[gpu].slower > 0)
+		*reasons |= nvmlClocksEventReasonSwThermalSlowdown;
 	if (top < top_clock())
 		*reasons |= nvmlClocksEventReasonApplicationsClocksSetting;
 	return NVML_SUCCESS;

@@ -37,6 +37,7 @@ enum {
 	nvmlClocksEventReasonGpuIdle = 0x1,
 	nvmlClocksEventReasonApplicationsClocksSetting = 0x2,
 	nvmlClocksEventReasonSwPowerCap = 0x4,
+	nvmlClocksEventReasonSwThermalSlowdown = 0x20,
 	supportedReasons = 0x1ff,
 };
 enum {

@@ -8,6 +8,7 @@
 - `reconcile`: handles one: the observation, the decision, what is written
 - `observe`: gathers what is known of it
 - `pods`: the pods of its job among that
+- `places`: on which nodes these run, and so which ranks count
 - `questions`: what the planner is asked for it, and its answer
 - `stopping`: beside all that, where injection has to stop
 """

@@ -3,6 +3,8 @@
 Only a cache: it is filled by a list at the start, kept by watch events, and replaced by a list now and then, which
 also takes out what was deleted while no watch was open. An object that can't be read is left out and logged. Of one
 that was deleted its UID is remembered for a while: what is still told of it is old, and doesn't bring it back.
+
+What a node tells in three objects is put together as it comes, not at each look.
 """
 
 from __future__ import annotations
@@ -20,15 +22,18 @@ from pydantic import ValidationError
 from joulepath_crds import (
     JOB_UID_LABEL,
     POLICY_NAME,
-    REPORT_INTERVAL_S,
     EnergyPolicySpec,
     EnergyProfileSpec,
     JobName,
     JobPlanSpec,
+    Measurements,
+    NodeMeasurementStatus,
     NodeReportStatus,
     RankReport,
     content_hash,
+    joined,
     read_policy,
+    report_interval_s,
 )
 from joulepath_operator.facts.labels import INPUTS_ANNOTATION
 from joulepath_operator.facts.names import (
@@ -36,7 +41,9 @@ from joulepath_operator.facts.names import (
     ENERGY_POLICIES,
     ENERGY_PROFILES,
     JOB_PLANS,
+    NODE_MEASUREMENTS,
     NODE_REPORTS,
+    NODE_STATES,
     NamespacedName,
     Resource,
 )
@@ -48,8 +55,9 @@ __all__ = ["WATCHED", "Index"]
 
 log = logging.getLogger(__name__)
 
+_OF_NODES: Final = (NODE_REPORTS, NODE_STATES, NODE_MEASUREMENTS)
 WATCHED: Final = (
-    *(ENERGY_POLICIES, ENERGY_PLANS, ENERGY_PROFILES, JOB_PLANS, NODE_REPORTS),
+    *(ENERGY_POLICIES, ENERGY_PLANS, ENERGY_PROFILES, JOB_PLANS, *_OF_NODES),
     *(kind.resource for kind in JOB_KINDS),
 )
 _JOB_KINDS: Final = {kind.resource: kind for kind in JOB_KINDS}
@@ -64,6 +72,8 @@ _ORDERS: Final = 4096
 
 @dataclass(frozen=True, slots=True)
 class _Report:
+    """What a node tells, a part or all; of all, when it told of its ranks last."""
+
     status: NodeReportStatus
     arrived_s: float
 
@@ -96,8 +106,11 @@ class Index:
         self._clock = clock
         self._objects: dict[Resource, dict[NamespacedName, Any]] = {resource: {} for resource in WATCHED}
         self._known: dict[Resource, dict[NamespacedName, _Known]] = {resource: {} for resource in WATCHED}
+        self._nodes: dict[NamespacedName, _Report] = {}
         self._shared = lru_cache(_ORDERS)(lambda order: order)
         self._writing = RLock()
+        self.heard: set[Resource] = set()
+        """Of what a watch has told something."""
 
     def put(self, resource: Resource, body: Mapping[str, Any], *, lives: bool = False) -> set[NamespacedName]:
         """Takes in an object as it is now; the EnergyPlans that it concerns, now or before.
@@ -120,7 +133,7 @@ class Index:
                 return set()
             uid, version = told.uid or known.uid, max(told.version, known.version)
             self._known[resource][key] = _Known(uid, version, gone_s=self._clock())
-            return self._concerned(resource, key, self._objects[resource].pop(key, None))
+            return self._store(resource, key, None)
 
     def keys(self, resource: Resource) -> set[NamespacedName]:
         """Names of the objects of a resource."""
@@ -169,10 +182,9 @@ class Index:
 
     def nodes(self, namespace: str, job_uid: str) -> tuple[NodeJob, ...]:
         """What each node says of a job; a report that is long out of date speaks of processes that are gone."""
-        reports: dict[NamespacedName, _Report] = self._objects[NODE_REPORTS]
         return tuple(
             NodeJob(node, job, report.status.gpus, age_s)
-            for (_, node), report in sorted(reports.items())
+            for (_, node), report in sorted(self._nodes.items())
             if (age_s := self._clock() - report.arrived_s) <= _longest_silence_s(report.status)
             for job in report.status.jobs
             if (job.namespace, job.job_uid) == (namespace, job_uid)
@@ -217,19 +229,44 @@ class Index:
             if dead or told.version < known.version:
                 return set()
         self._known[resource][key] = told
-        old = self._objects[resource].get(key)
         try:
             new = self._read(resource, body)
         except (ValidationError, KeyError, TypeError, AttributeError, ValueError) as error:
             log.warning("%s %s can't be read and is left out: %s", resource.plural, "/".join(key), error)
+            return self._store(resource, key, None)
+        old = self._objects[resource].get(key)
+        if resource in _OF_NODES and old is not None and _told_by(old) == _told_by(new):
+            return set()
+        return self._store(resource, key, new)
+
+    def _store(self, resource: Resource, key: NamespacedName, new: Any) -> set[NamespacedName]:
+        """Keeps what was read, or nothing; whom that concerns, now or before."""
+        before = self._concerned(resource, key)
+        if new is None:
             self._objects[resource].pop(key, None)
-            return self._concerned(resource, key, old)
-        if isinstance(old, _Report) and isinstance(new, _Report):
-            if old.status == new.status:
-                return set()
-            new = replace(new, status=_sharing_blocks(new.status, old.status))
-        self._objects[resource][key] = new
-        return self._concerned(resource, key, old) | self._concerned(resource, key, new)
+        else:
+            self._objects[resource][key] = new
+        if resource in _OF_NODES:
+            old, whole = self._nodes.get(key), self._whole(key)
+            if whole is None:
+                self._nodes.pop(key, None)
+            elif old is None:
+                self._nodes[key] = whole
+            else:
+                self._nodes[key] = replace(whole, status=_sharing_blocks(whole.status, old.status))
+                if resource == NODE_STATES and _standing(whole.status) == _standing(old.status):
+                    return set()  # it lives, and nobody waits for that: EnergyPlans are looked at each minute
+        return before | self._concerned(resource, key)
+
+    def _whole(self, key: NamespacedName) -> _Report | None:
+        """All of a node. Older agents tell of ranks in the NodeReport: of that and a NodeState the last one holds."""
+        report: _Report | None = self._objects[NODE_REPORTS].get(key)
+        state: _Report | None = self._objects[NODE_STATES].get(key)
+        if state is None or (report is not None and report.status.jobs and report.arrived_s > state.arrived_s):
+            return report
+        facts = NodeReportStatus() if report is None else report.status
+        measured = self._objects[NODE_MEASUREMENTS].get(key, Measurements())
+        return _Report(self._sharing_orders(joined(facts, state.status.jobs, measured)), state.arrived_s)
 
     def _read(self, resource: Resource, body: Mapping[str, Any]) -> Any:
         metadata = body["metadata"]
@@ -241,11 +278,16 @@ class Index:
         job_uid = (metadata.get("labels") or {}).get(JOB_UID_LABEL, "")
         if (job_kind := _JOB_KINDS.get(resource)) is not None:
             return job_kind.read(body)
-        if resource == NODE_REPORTS:
+        if resource in (NODE_REPORTS, NODE_STATES):
             status = NodeReportStatus.from_api(body.get("status") or {})
             for rank in (rank for job in status.jobs for rank in job.ranks):
                 check_labels(rank)
             return _Report(self._sharing_orders(status), self._clock())
+        if resource == NODE_MEASUREMENTS:
+            measured = Measurements.unpacked(NodeMeasurementStatus.from_api(body.get("status") or {}).packed)
+            for one in measured.ranks:
+                check_labels(one)
+            return measured
         if resource == JOB_PLANS:
             spec = JobPlanSpec.from_api(body["spec"])
             if content_hash(body["spec"]) != spec.hash:
@@ -261,21 +303,31 @@ class Index:
         """The same, where orders that are alike are one: replicas have the same, and so has a rank's next report."""
         return _of_ranks(status, lambda rank: rank.model_copy(update={"order": self._shared(rank.order)}))
 
-    def _concerned(self, resource: Resource, key: NamespacedName, found: Any) -> set[NamespacedName]:
+    def _concerned(self, resource: Resource, key: NamespacedName) -> set[NamespacedName]:
         if resource == ENERGY_PLANS:
             return {key}
         if resource == ENERGY_POLICIES:
             return self.keys(ENERGY_PLANS)
         if resource in _JOB_KINDS:
             return self._waiting_for(key)
-        if isinstance(found, _Owned):
-            return {(key[0], found.energy_plan)}
-        if isinstance(found, _Report):
-            return set().union(*(self._waiting_for((job.namespace, job.job)) for job in found.status.jobs))
+        if resource == JOB_PLANS:
+            owned: _Owned | None = self._objects[JOB_PLANS].get(key)
+            return {(key[0], owned.energy_plan)} if owned else set()
+        if resource in _OF_NODES and (node := self._nodes.get(key)) is not None:
+            return set().union(*(self._waiting_for((job.namespace, job.job)) for job in node.status.jobs))
         return set()
 
     def _waiting_for(self, job: NamespacedName) -> set[NamespacedName]:
         return {key for key, name in list(self._objects[ENERGY_PLANS].items()) if (key[0], name) == job}
+
+
+def _told_by(part: _Report | Measurements) -> NodeReportStatus | Measurements:
+    return part.status if isinstance(part, _Report) else part
+
+
+def _standing(status: NodeReportStatus) -> NodeReportStatus:
+    """The same, but for the iterations that ranks are at."""
+    return _of_ranks(status, lambda rank: rank.model_copy(update={"iteration": 0, "iteration_time_s": 0.0}))
 
 
 def _sharing_blocks(new: NodeReportStatus, old: NodeReportStatus) -> NodeReportStatus:
@@ -307,4 +359,5 @@ def _told(body: Mapping[str, Any]) -> _Known:
 def _longest_silence_s(status: NodeReportStatus) -> float:
     """Six times the longest pause between two reports, or five iterations, which may pass without news."""
     periods_s = (rank.iteration_time_s for job in status.jobs for rank in job.ranks)
-    return max(6 * REPORT_INTERVAL_S, 5 * max(periods_s, default=0.0))
+    ranks = max((job.world_size for job in status.jobs), default=0)
+    return max(6 * report_interval_s(ranks), 5 * max(periods_s, default=0.0))

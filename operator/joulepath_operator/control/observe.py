@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from itertools import islice
 from typing import Final
 
 from joulepath_crds import JobName, controller
-from joulepath_operator.control.api import Api
+from joulepath_operator.control.api import Api, Body
 from joulepath_operator.control.index import Index
+from joulepath_operator.control.places import Places
 from joulepath_operator.control.pods import as_seen
 from joulepath_operator.facts.absence import Means, Way
 from joulepath_operator.facts.admission import Stop
@@ -28,9 +29,15 @@ _DENIALS_READ: Final = 100
 
 
 def with_job(
-    seen: Observation, api: Api, index: Index, means: Means, stops: Mapping[str, Stop] | None = None
+    seen: Observation,
+    api: Api,
+    index: Index,
+    means: Means,
+    places: Places,
+    stops: Mapping[str, Stop] | None = None,
 ) -> Observation:
-    """The observation with the job, its nodes' reports and, once all ranks report, profiles; before, why they don't.
+    """The observation with the job, what nodes tell of its own pods and, once all ranks report, profiles; before, why
+    they don't.
 
     A job that the index doesn't have is asked for: a deletion is nothing to be wrong about.
     """
@@ -44,18 +51,18 @@ def with_job(
         job = kind.read(found)
     if job is None:
         return seen
-    nodes = index.nodes(seen.namespace, job.uid)
+    told, found_pods = index.nodes(seen.namespace, job.uid), list[Body]()
+    nodes, outdated = places.standing(job.uid, told)
+    if outdated:
+        found_pods += _pods_of(job, f"{kind.pod_label}={job.name}", seen.namespace, api, index)
+        places.put(job.uid, found_pods)
+        nodes, _ = places.standing(job.uid, told)
     gang = Gang.of(nodes)
     if gang is not None and gang.complete:
         return replace(seen, job=job, nodes=nodes, profiles=index.profiles(seen.namespace))
     admission = None
     if means.way is Way.VOLUMES:
         admission = replace(api.admission(seen.namespace), stop=(stops or {}).get(seen.namespace))
-    found_pods = [
-        pod
-        for pod in api.pods(seen.namespace, f"{kind.pod_label}={job.name}")
-        if (owner := controller(pod["metadata"])) is not None and _stands_behind(job, owner, seen.namespace, index)
-    ]
     maker = kind.pods_made_by
     uid = job.uid if maker.kind == kind.resource.kind else None
     denials = () if found_pods else api.denials(seen.namespace, maker.kind, kind.denied, uid)
@@ -78,6 +85,14 @@ def with_job(
         denied=newest.why if newest else "",
         agents=tuple(_agent(node, api, index) for node in first),
     )
+
+
+def _pods_of(job: TrainingJob, selector: str, namespace: str, api: Api, index: Index) -> Iterator[Body]:
+    """The pods that a selector finds, of this very run of a job."""
+    for pod in api.pods(namespace, selector):
+        owner = controller(pod["metadata"])
+        if owner is not None and _stands_behind(job, owner, namespace, index):
+            yield pod
 
 
 def _stands_behind(job: TrainingJob, made: JobName, namespace: str, index: Index) -> bool:

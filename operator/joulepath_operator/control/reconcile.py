@@ -3,7 +3,7 @@
 The planner is asked between two decisions: the first says what to plan, the second is made anew from the cluster as it
 is when the answer is there. It computes meanwhile, and nobody waits for it: what changes in the cluster is seen and
 acted upon. Beside what is being computed (`questions`), nothing is remembered between two calls but blocks that are put
-together already, which would be the same each time.
+together already, which would be the same each time, and where pods run, which is asked anew where it isn't known.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from joulepath_crds import EnergyPlanSpec, EnergyPlanStatus, Phase
 from joulepath_operator.control.api import Api, Body, ConflictError, UnacceptableError
 from joulepath_operator.control.index import Index
 from joulepath_operator.control.observe import with_job
+from joulepath_operator.control.places import Places
 from joulepath_operator.control.questions import Planner, Questions
 from joulepath_operator.control.stopping import Stopping
 from joulepath_operator.facts.absence import Means
@@ -61,6 +62,7 @@ class Reconciler:
         self._means, self._stops = means or Means(), stops or Stopping(api)
         self._questions = Questions(planner, again)
         self._blocks: dict[NamespacedName, KeptBlocks] = {}
+        self._places: dict[NamespacedName, Places] = {}
         self._now = now or _utc_now
 
     async def __call__(self, key: NamespacedName) -> float | None:
@@ -80,6 +82,7 @@ class Reconciler:
         if body is None or body["metadata"].get("deletionTimestamp"):
             self._questions.stop(key)
             self._blocks.pop(key, None)
+            self._places.pop(key, None)
             self._metrics.forget(key)
             return None
         asked, answer = self._questions.answer(key)
@@ -120,7 +123,8 @@ class Reconciler:
             asked=asked,
             planned=answer,
         )
-        seen = with_job(observation, self._api, self._index, self._means, self._stops.known)
+        places = self._places.setdefault(key, Places())
+        seen = with_job(observation, self._api, self._index, self._means, places, self._stops.known)
         return decide(seen, self._blocks.setdefault(key, KeptBlocks()))
 
     def _story(self, body: Body, status: EnergyPlanStatus) -> Story:

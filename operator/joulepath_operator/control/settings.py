@@ -14,8 +14,9 @@ def settings() -> kopf.OperatorSettings:
     chosen.watching.chunk_size = 25
     chosen.watching.server_timeout = 600
     chosen.queueing.worker_limit = 64
-    # A worker waits so long for more of its object. There may be Jobs by the thousand: 128 of them in a second.
-    chosen.queueing.idle_timeout = 0.5
+    # A worker waits so long for more of its object before it takes another one. There may be Jobs by the thousand, and
+    # kopf reads on meanwhile: where workers are slower than lists, all that is listed waits in memory.
+    chosen.queueing.idle_timeout = 0.01
     chosen.networking.request_timeout = 30
     # No handler needs progress; should one come, it is kept in the status.
     chosen.persistence.progress_storage = kopf.StatusProgressStorage()

@@ -30,6 +30,7 @@ def registry(index: Index, add: Callable[[NamespacedName], object]) -> kopf.Oper
 
 def _feed(resource: Resource, index: Index, add: Callable[[NamespacedName], object]) -> Callable[..., Any]:
     async def on_event(type: str | None, body: kopf.Body, **_: Any) -> None:
+        index.heard.add(resource)
         for key in (index.drop if type == "DELETED" else index.put)(resource, body):
             add(key)
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Self
 
-from joulepath_crds import REPORT_INTERVAL_S, GpuReport, RankReport, RankState, SwitchingLag, Topology
+from joulepath_crds import GpuReport, RankReport, RankState, SwitchingLag, Topology, report_interval_s
 from joulepath_operator.facts.lags import pooled
 from joulepath_operator.facts.observation import NodeJob
 from joulepath_operator.facts.refusals import Refusal
@@ -55,7 +55,7 @@ class Gang:
             attempt=attempt,
             world_size=max(node.report.world_size for node in current),
             ranks=tuple(ranks[number] for number in sorted(ranks)),
-            gpus={gpu.uuid: gpu for node in current for gpu in node.gpus},
+            gpus={gpu.uuid: gpu for node in current for gpu in node.gpus if gpu.uuid in _run_on(node)},
             age_s={rank.rank: node.age_s for node in current for rank in node.report.ranks},
         )
 
@@ -227,6 +227,12 @@ def rivals(nodes: Iterable[NodeJob]) -> tuple[str, str] | None:
     return None
 
 
+def _run_on(node: NodeJob) -> set[str]:
+    """GPUs that the job's ranks of a node run on: of others' a node has nothing to tell."""
+    return {rank.gpu_uuid for rank in node.report.ranks}
+
+
 def _longest_pause_s(node: NodeJob) -> float:
     """An agent reports what has changed, and an iteration changes it: twice the longer of interval and iteration."""
-    return 2 * max(REPORT_INTERVAL_S, *(rank.iteration_time_s for rank in node.report.ranks))
+    interval_s = report_interval_s(node.report.world_size)
+    return 2 * max(interval_s, *(rank.iteration_time_s for rank in node.report.ranks))

@@ -12,11 +12,14 @@ __all__ = [
     "INJECTION_LABEL",
     "INPUTS_ANNOTATION",
     "POD_SECURITY_LABEL",
+    "STRAGGLER_ANNOTATION",
     "first_written",
 ]
 
 INPUTS_ANNOTATION: Final = "joulepath.dev/inputs"
 """On a JobPlan: digest of what it was made from; while it is equal, the plan stays as it is."""
+STRAGGLER_ANNOTATION: Final = "joulepath.dev/straggler"
+"""On a job: which rank or replica of it is slower than others, as somebody says."""
 INJECTED_ANNOTATION: Final = "joulepath.dev/injected"
 """On a Pod: the containers that the webhook gave the trainer to."""
 INJECTION_LABEL: Final = "joulepath.dev/injection"

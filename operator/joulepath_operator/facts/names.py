@@ -12,7 +12,9 @@ __all__ = [
     "ENERGY_POLICIES",
     "ENERGY_PROFILES",
     "JOB_PLANS",
+    "NODE_MEASUREMENTS",
     "NODE_REPORTS",
+    "NODE_STATES",
     "NamespacedName",
     "Resource",
 ]
@@ -52,3 +54,5 @@ ENERGY_POLICIES: Final = _ours("energypolicies", "EnergyPolicy", optional=True)
 ENERGY_PROFILES: Final = _ours("energyprofiles", "EnergyProfile")
 JOB_PLANS: Final = _ours("jobplans", "JobPlan")
 NODE_REPORTS: Final = _ours("nodereports", "NodeReport")
+NODE_STATES: Final = _ours("nodestates", "NodeState")
+NODE_MEASUREMENTS: Final = _ours("nodemeasurements", "NodeMeasurement")

@@ -50,6 +50,8 @@ class TrainingJob:
     """Of Kueue, which suspends the job and resumes it; empty where it is in none."""
     annotated_at: str | None = None
     """When it had the annotation at the latest, in RFC 3339, as far as the API server tells."""
+    straggler: str | None = None
+    """What its annotation says of one, as it is written."""
     made_by: JobName | None = None
     """The job that has made it, and is the one to plan for."""
 

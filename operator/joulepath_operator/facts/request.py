@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from joulepath_crds import EnergyProfileSpec, FrontierPoint, Granularity, StagePlan, SwitchingLag
+from joulepath_crds import EnergyProfileSpec, FrontierPoint, Granularity, StagePlan, StretchedStage, SwitchingLag
 from joulepath_operator.facts.exchanges import Exchanges
 from joulepath_operator.facts.iteration import RankIteration
 from joulepath_operator.facts.refusals import Refusal
@@ -13,17 +13,22 @@ from joulepath_operator.facts.refusals import Refusal
 __all__ = [
     "Answer",
     "Delays",
+    "Factors",
     "FrontierRequest",
     "FrontierResult",
     "PlanRefusal",
     "PlanRequest",
     "PlanResult",
     "Request",
+    "StretchRequest",
+    "StretchResult",
     "SurveyRequest",
     "SurveyResult",
     "TransferEdge",
 ]
 
+Factors = dict[int, dict[int, float]]
+"""Of each replica that is held up, by stage, how many times as long as usual its work takes."""
 TransferEdge = tuple[int, int, str]
 """Stage that sends, stage that receives, kind."""
 
@@ -67,6 +72,30 @@ class FrontierRequest:
 
     inputs: str
     plan: PlanRequest
+
+
+@dataclass(frozen=True, slots=True)
+class StretchRequest:
+    """How far the others may be stretched while some replicas are held up: `slow` says by how much, `stages` is the
+    plan that all play. `plan.control_time_s` is without them."""
+
+    inputs: str
+    plan: PlanRequest
+    stages: tuple[StagePlan, ...]
+    slow: Factors
+
+
+@dataclass(frozen=True, slots=True)
+class StretchResult:
+    """What the others play, nothing where that isn't worth it; which of the slow ones need default clocks; what the
+    held-up job should measure; and savings of the whole job, also without any of it."""
+
+    stages: tuple[StretchedStage, ...]
+    default_replicas: tuple[int, ...]
+    control_time_s: float
+    plan_time_s: float
+    predicted_savings: float
+    predicted_unstretched: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,5 +161,5 @@ class PlanRefusal:
     message: str
 
 
-Request = PlanRequest | SurveyRequest | FrontierRequest
-Answer = PlanResult | SurveyResult | FrontierResult | PlanRefusal
+Request = PlanRequest | SurveyRequest | FrontierRequest | StretchRequest
+Answer = PlanResult | SurveyResult | FrontierResult | StretchResult | PlanRefusal

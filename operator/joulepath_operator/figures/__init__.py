@@ -11,6 +11,7 @@
 - `activation`: from which iteration on a new plan holds
 - `joining`: blocks of a plan, all ranks together
 - `savings`: plan blocks against the control blocks beside them
+- `stragglers`: which pipelines are held up, and by how much
 """
 
 from __future__ import annotations

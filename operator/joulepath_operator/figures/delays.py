@@ -9,12 +9,12 @@ that of others.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from itertools import pairwise, product
+from collections.abc import Collection, Mapping, Sequence
+from itertools import pairwise
 from statistics import median
 from typing import Final, TypeVar
 
-from joulepath_crds import Instruction, Topology
+from joulepath_crds import Instruction, Topology, learnt_from
 from joulepath_operator.facts.exchanges import Exchanges
 from joulepath_operator.facts.gang import Gang
 from joulepath_operator.facts.iteration import RankIteration
@@ -24,22 +24,21 @@ from joulepath_operator.figures.timelines import Iteration, Span, Timelines
 
 __all__ = ["delays_of", "measure_delays", "some_pipelines"]
 
-_ENOUGH_PIPELINES: Final = 5
-"""From all over the job: replicas do alike, and of five the middle isn't moved by two that are disturbed."""
 _ENOUGH_INSTRUCTIONS: Final = 4096
 """Of a rank: warm-up and much of the steady state, which is as many as ranks of a thousand microbatches have."""
 
 K = TypeVar("K")
 
 
-def some_pipelines(gang: Gang, topology: Topology) -> tuple[tuple[RankIteration, ...], ...]:
-    """What delays are learnt from: a few pipelines from all over the job, always the same, the first one first."""
-    places = list(product(range(topology.data_parallel), range(topology.tensor_parallel)))
-    count = min(_ENOUGH_PIPELINES, len(places))
-    chosen = {round(at * (len(places) - 1) / max(1, count - 1)) for at in range(count)}
+def some_pipelines(
+    gang: Gang, topology: Topology, replicas: Collection[int] | None = None
+) -> tuple[tuple[RankIteration, ...], ...]:
+    """What delays are learnt from: a few pipelines from all over the job, the first one first; or those among them that
+    are of these replicas, perhaps none."""
     return tuple(
-        tuple(RankIteration.of(rank, _ENOUGH_INSTRUCTIONS) for rank in gang.pipeline(*places[at]))
-        for at in sorted(chosen)
+        tuple(RankIteration.of(rank, _ENOUGH_INSTRUCTIONS) for rank in gang.pipeline(*place))
+        for place in learnt_from(topology.data_parallel, topology.tensor_parallel)
+        if replicas is None or place[0] in replicas
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
-from joulepath_crds import Instruction, RankReport
+from joulepath_crds import Instruction, RankMeasurements, RankReport
 
 __all__ = ["check_labels", "counted", "executed", "is_told", "labels"]
 
@@ -57,7 +57,7 @@ def _names_stages(rank: RankReport) -> bool:
     return len(rank.stages) == 1 or all(":" in label for label in rank.order)
 
 
-def check_labels(rank: RankReport) -> None:
+def check_labels(rank: RankReport | RankMeasurements) -> None:
     """Whether all labels can be read: no schema says what a label is.
 
     Raises:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from joulepath_crds import ANNOTATION, JOB_NAMES, JobKindName, maker
-from joulepath_operator.facts.labels import first_written
+from joulepath_operator.facts.labels import STRAGGLER_ANNOTATION, first_written
 from joulepath_operator.facts.names import Resource
 from joulepath_operator.facts.observation import TrainingJob
 
@@ -44,12 +44,14 @@ def training_job(
             it.
     """
     metadata, status = body["metadata"], body.get("status") or {}
+    annotations = metadata.get("annotations") or {}
     true = {one["type"] for one in status.get("conditions") or () if one.get("status") == "True"}
     ends = {succeeded: "Succeeded", "Failed": "Failed"}
     return TrainingJob(
         uid=metadata["uid"],
         name=metadata["name"],
-        annotation=(metadata.get("annotations") or {}).get(ANNOTATION),
+        annotation=annotations.get(ANNOTATION),
+        straggler=annotations.get(STRAGGLER_ANNOTATION),
         finished=next((end for condition, end in ends.items() if condition in true), None),
         suspended=(policy or {}).get("suspend") is True,
         queue=(metadata.get("labels") or {}).get(_QUEUE_LABEL, ""),

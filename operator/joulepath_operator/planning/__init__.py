@@ -6,6 +6,7 @@
 - `model`: the pipeline that is planned on, and whether it is the job's
 - `compute`: from a request in the contract's words to the planner's plan and back
 - `frontier`: the frontier that belongs to it
+- `stretching`: how far pipelines may be stretched while others are held up
 - `surveying`: the same for what is known so far, and what to measure next
 """
 

@@ -19,10 +19,19 @@ from typing import TypeVar
 
 from joulepath_crds import Instruction
 from joulepath_operator.facts.refusals import Refusal
-from joulepath_operator.facts.request import Answer, FrontierRequest, PlanRefusal, PlanRequest, Request, SurveyRequest
+from joulepath_operator.facts.request import (
+    Answer,
+    FrontierRequest,
+    PlanRefusal,
+    PlanRequest,
+    Request,
+    StretchRequest,
+    SurveyRequest,
+)
 from joulepath_operator.figures.delays import delays_of
 from joulepath_operator.planning.compute import compute
 from joulepath_operator.planning.frontier import outline
+from joulepath_operator.planning.stretching import stretch
 from joulepath_operator.planning.surveying import look
 
 __all__ = ["answer", "learnt"]
@@ -36,6 +45,8 @@ def answer(request: Request, budget_s: float = inf, clock: Callable[[], float] =
     if isinstance(request, FrontierRequest):
         known = replace(request, plan=learnt(request.plan))
         return outline(known, budget_s - (clock() - started_s), clock)
+    if isinstance(request, StretchRequest):
+        return stretch(replace(request, plan=learnt(request.plan)))
     return look(learnt(request)) if isinstance(request, SurveyRequest) else compute(learnt(request))
 
 

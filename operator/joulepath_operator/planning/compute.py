@@ -18,9 +18,9 @@ from joulepath_crds import Granularity
 from joulepath_operator.facts.refusals import Refusal
 from joulepath_operator.facts.request import PlanRefusal, PlanRequest, PlanResult
 from joulepath_operator.planning.frontier import points_of
-from joulepath_operator.planning.model import modelled
+from joulepath_operator.planning.model import Model, modelled
 
-__all__ = ["compute"]
+__all__ = ["compute", "made_sure"]
 
 _RESERVE: Final = 0.001
 """How much longer than measured a slowed instruction may last without delaying the iteration: a plan uses up slack, so
@@ -34,6 +34,38 @@ _LATE: Final = 0.0025
 profiles (`make bench-fit`) none is then late by more than 0.51% with every clock measured, than 0.87% with six."""
 
 
+def made_sure(request: PlanRequest, model: Model, until_s: float | None = None) -> planner.Plan:
+    """The plan of a model, in time also where its profile is a little off. until_s: the iteration lasts until then, as
+    another pipeline is slower; None: the slowdown that is allowed.
+
+    Raises:
+        PlannerError: There is none.
+    """
+    granularity, default_mhz = request.granularity, request.profile.default_clock_mhz
+    if granularity is Granularity.AUTO and request.profile.topology.stages == 1:
+        # No slack is to be used up to the last: finer clocks would save a point more, by many more switches.
+        granularity = Granularity.KIND
+    elif granularity is Granularity.AUTO and request.lag is None:
+        granularity = Granularity.PHASE
+
+    def made(on: planner.Pipeline, reserve: float) -> planner.Plan:
+        return planner.plan(
+            on,
+            deadline_s=until_s,
+            slowdown=request.max_slowdown if until_s is None else 0.0,
+            fixed=until_s is not None,
+            granularity=granularity.value,
+            lags=lags_or_assumed(request.lag, default_mhz),
+            default_clock_mhz=default_mhz,
+            reserve=reserve,
+        )
+
+    reserve = _RESERVE + max(0.0, model.noise - _CALM) + request.reserve
+    if model.likely:
+        return planner.sure_plan(model.pipeline, model.fitted, made, margin=_LATE, reserve=reserve).plan
+    return made(model.pipeline, reserve)
+
+
 def compute(request: PlanRequest) -> PlanResult | PlanRefusal:
     """Plans; whatever rules a plan out comes back as a refusal. Takes seconds."""
     default_mhz, alone = request.profile.default_clock_mhz, request.profile.topology.stages == 1
@@ -41,28 +73,7 @@ def compute(request: PlanRequest) -> PlanResult | PlanRefusal:
         model = modelled(request)
         if isinstance(model, PlanRefusal):
             return model
-        granularity = request.granularity
-        if granularity is Granularity.AUTO and alone:
-            # No slack is to be used up to the last: finer clocks would save a point more, by many more switches.
-            granularity = Granularity.KIND
-        elif granularity is Granularity.AUTO and request.lag is None:
-            granularity = Granularity.PHASE
-
-        def made(on: planner.Pipeline, reserve: float) -> planner.Plan:
-            return planner.plan(
-                on,
-                slowdown=request.max_slowdown,
-                granularity=granularity.value,
-                lags=lags_or_assumed(request.lag, default_mhz),
-                default_clock_mhz=default_mhz,
-                reserve=reserve,
-            )
-
-        reserve = _RESERVE + max(0.0, model.noise - _CALM) + request.reserve
-        if model.likely:
-            plan = planner.sure_plan(model.pipeline, model.fitted, made, margin=_LATE, reserve=reserve).plan
-        else:
-            plan = made(model.pipeline, reserve)
+        plan = made_sure(request, model)
         # Without a pipeline it takes no time, and may be all that there is to tell.
         frontier = points_of(request, model) if alone else ()
     except planner.PlannerError as error:

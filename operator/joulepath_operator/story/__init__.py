@@ -9,8 +9,7 @@
 - `reuse`: which measurements a run starts from
 - `setbacks`: what is tried again before it is final
 - `sweeping`: the second chapter, until there is a profile
-- `withdrawal`: how a plan that is slower than allowed is taken back
-- `idle`: a job without a pipeline that saves nothing at the slowdown that is allowed
+- `outcomes`: what may become of a plan, but to be played as it is
 - `delivery`: the third, from a profile to measured savings
 """
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from joulepath_crds import EnergyPlanStatus, JobPlanSpec, Mode, Phase, RankReport, Topology, content_hash
+from joulepath_crds import EnergyPlanStatus, JobPlanSpec, Mode, Phase, RankReport, Topology, content_hash, learnt_from
 from joulepath_operator.facts.gang import Gang
 from joulepath_operator.facts.observation import Decision, Observation, StoredPlan, TrainingJob
 from joulepath_operator.figures.activation import activation
@@ -55,6 +55,7 @@ class Case:
     def pend(self, reason: str, message: str) -> Decision:
         """Nothing can be done before the user does something; no plan stays."""
         self.story.tell("Injected", False, reason, message)
+        self.story.note(straggler=None)
         return Decision(self.story.end(Phase.PENDING, message, progress=reason), delete_plans=self.all_plans)
 
     def refuse(self, reason: str, message: str, *, condition: str) -> Decision:
@@ -63,6 +64,7 @@ class Case:
             self.story.tell("Active", False, "Withdrawn", "The plan is withdrawn; all GPUs run default clocks.")
         self.story.tell(condition, False, reason, message)
         self.story.tell("Degraded", True, reason, message)
+        self.story.note(straggler=None)
         return Decision(self.story.end(Phase.REFUSED, message, carry=CONDITIONS), delete_plans=self.all_plans)
 
     def measure(self, ranks: tuple[RankReport, ...], spec: JobPlanSpec) -> None:
@@ -84,8 +86,11 @@ class ReadyCase(Case):
 
     @property
     def timed(self) -> bool:
-        """Whether the job's own time at default clocks is known, instruction by instruction."""
-        return self.gang.control_time_s > 0 and all(map(is_told, self.gang.ranks))
+        """Whether the job's own time at default clocks is known, and instruction by instruction where that is told."""
+        learnt = set(learnt_from(self.topology.data_parallel, self.topology.tensor_parallel))
+        return self.gang.control_time_s > 0 and all(
+            is_told(rank) for rank in self.gang.ranks if (rank.coordinates.data, rank.coordinates.tensor) in learnt
+        )
 
     def wait_for_timing(self) -> Decision:
         message = "Waiting until every rank has timed a few iterations at default clocks."

@@ -17,9 +17,10 @@ from joulepath_operator.facts.gang import Gang, RefusalError, rivals
 from joulepath_operator.facts.observation import Decision, Notice, Observation, StoredPlan, TrainingJob
 from joulepath_operator.facts.refusals import Refusal
 from joulepath_operator.figures.joining import Join, complete_blocks
-from joulepath_operator.story import delivery, gathering, reuse, sweeping, withdrawal
+from joulepath_operator.story import delivery, gathering, reuse, sweeping
 from joulepath_operator.story.case import Case, ReadyCase
 from joulepath_operator.story.objections import objection
+from joulepath_operator.story.outcomes import stragglers, withdrawal
 from joulepath_operator.story.status import Story
 
 __all__ = ["decide"]
@@ -112,6 +113,7 @@ def _with_some_ranks(case: Case, job: TrainingJob, gang: Gang | None) -> Decisio
     reason, message = gathering.explain(case.seen, job, gang, lasts=lasts)
     if not case.unchanged:
         outdated = case.all_plans  # made for another spec, and what this one asks for can't be planned now
+    outdated += _over(case, outdated)
     idle = base.phase is Phase.IDLE and case.unchanged
     if idle or (set(case.all_plans) - set(outdated) and base.phase in _UNDER_WAY):
         if gang is None and base.phase is Phase.ACTIVE:
@@ -149,9 +151,10 @@ def _with_all_ranks(case: Case, job: TrainingJob, gang: Gang) -> Decision:
         topology = gang.topology()
     except RefusalError as refusal:
         return case.refuse(refusal.reason, refusal.message, condition="Profiled")
-    refused = gang.refused_ranks()
-    if refused and plan is not None:  # without a plan, it is the echo of one that is withdrawn
-        return _refused_by_node(case, refused[0], plan)
+    if plan is not None:  # without a plan, it is the echo of one that is withdrawn
+        refused = [rank for rank in gang.refused_ranks() if not stragglers.is_refused_for_one(case, plan, rank)]
+        if refused:
+            return _refused_by_node(case, refused[0], plan)
     if case.story.base.topology not in (None, topology):  # the job trains another pipeline than it did
         case.story.note(plan=None, predicted=None, frontier=(), measured=None, savings=None, setback=None)
     case.story.note(topology=topology)
@@ -162,7 +165,7 @@ def _with_all_ranks(case: Case, job: TrainingJob, gang: Gang) -> Decision:
         message = gathering.without_order(gang)
         phase = case.story.base.phase  # an agent was started anew:
         if phase is Phase.IDLE or (plan is not None and phase in _UNDER_WAY):
-            return _degraded(case, "WaitingForIteration", message, outdated)
+            return _degraded(case, "WaitingForIteration", message, outdated + _over(case, outdated))
         case.story.tell("Profiled", False, "WaitingForIteration", message)
         return Decision(case.story.end(Phase.PENDING, message, progress="WaitingForIteration"), delete_plans=outdated)
     ready = ReadyCase(case.seen, case.story, job, gang, topology, plan, join=case.join, bounds=case.bounds)
@@ -228,6 +231,7 @@ def _complete(case: Case, what: str) -> Decision:
     for plan in case.seen.plans:
         if gang is not None and gang.complete and plan.spec.job_uid == base.job_uid and base.phase is Phase.ACTIVE:
             case.measure(gang.ranks, plan.spec)
+    case.story.note(straggler=None)
     status = case.story.keep()
     savings = f"Measured savings: {status.savings}." if status.measured else "Savings were not measured."
     case.story.tell("Active", False, "JobFinished", what)
@@ -249,6 +253,11 @@ def _outdated(case: Case, job: TrainingJob, attempt: int | None) -> tuple[str, .
         or withdrawal.is_withdrawn(case, plan.spec.hash)
         or policy.breaks(case.seen.policy, plan.spec, gpus)
     )
+
+
+def _over(case: Case, outdated: tuple[str, ...]) -> tuple[str, ...]:
+    """JobPlans beside these for a straggler that is over: they can't be changed now, and aren't to stay."""
+    return tuple(plan.name for plan in case.seen.plans if plan.name not in outdated and stragglers.is_over(case, plan))
 
 
 def _sets_clocks(plan: JobPlanSpec) -> bool:

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Final
 
 from joulepath_crds import (
@@ -30,8 +31,9 @@ from joulepath_operator.figures.delays import some_pipelines
 from joulepath_operator.figures.order import executed, labels
 from joulepath_operator.figures.profile import with_delays
 from joulepath_operator.figures.savings import LEAST_PAIRS, NOT_YET_KNOWN, figure, is_enough
-from joulepath_operator.story import idle, setbacks, withdrawal
+from joulepath_operator.story import setbacks
 from joulepath_operator.story.case import ReadyCase
+from joulepath_operator.story.outcomes import idle, stragglers, withdrawal
 
 __all__ = ["on_profile", "without_profile"]
 
@@ -44,11 +46,9 @@ def on_profile(case: ReadyCase, profile: StoredProfile) -> Decision:
     withdrawal.tell(case)
     inputs = _inputs(case, profile)
     base, plan, answer = case.story.base, case.plan, _answer_for(case, profile)
-    if plan is not None and plan.inputs == inputs and base.plan is not None and base.plan.hash == plan.spec.hash:
-        frontier = _frontier_request(case, profile, inputs)
-        if base.phase is Phase.ACTIVE and case.timed and frontier is None:  # which is of the same try as the plan
-            case.story.note(setback=None)
-        return replace(_follow(case, plan), ask_planner=frontier)
+    is_delivered = plan is not None and base.plan is not None and base.plan.hash == plan.spec.hash
+    if plan is not None and is_delivered and (decision := _on_delivered(case, profile, plan, inputs)) is not None:
+        return decision
     if (pause := setbacks.pause(case, setbacks.PLANNING)) is not None:
         return pause
     if (decision := idle.go_on(case, profile)) is not None:
@@ -68,6 +68,29 @@ def on_profile(case: ReadyCase, profile: StoredProfile) -> Decision:
     told = _with_delays(case, profile, answer)
     decision = _deliver(case, told, answer, _inputs(case, told))
     return decision if told == profile else replace(decision, write_profile=told)
+
+
+def _on_delivered(case: ReadyCase, profile: StoredProfile, plan: StoredPlan, inputs: str) -> Decision | None:
+    """Follows a plan, or has pipelines stretched for a straggler; its frontier comes after. None where another plan is
+    asked for, and none is stretched."""
+    if stragglers.own_inputs(plan) == inputs:
+        turn = stragglers.look(case, plan, partial(_request, case, profile))
+    elif plan.spec.stretched is not None:
+        turn = stragglers.Turn(stragglers.release(case, plan))
+    else:
+        return None
+    if turn.plan is not None:
+        status = _tell_new(case, case.story.keep().plan)
+        return Decision(status, write_plan=turn.plan, notice=turn.notice, requeue_after_s=turn.again_s)
+    frontier = None if turn.ask is not None else _frontier_request(case, profile, inputs)
+    if (
+        case.story.base.phase is Phase.ACTIVE and case.timed and frontier is None
+    ):  # which is of the same try as the plan
+        case.story.note(setback=None)
+    decision = _follow(case, plan)
+    again_s = min((one for one in (decision.requeue_after_s, turn.again_s) if one is not None), default=None)
+    notice = decision.notice or turn.notice
+    return replace(decision, ask_planner=turn.ask or frontier, notice=notice, requeue_after_s=again_s)
 
 
 def _answer_for(case: ReadyCase, profile: StoredProfile) -> PlanResult | PlanRefusal | None:
@@ -198,8 +221,14 @@ def _tell_planned(case: ReadyCase, summary: PlanSummary | None) -> None:
         "Planned",
         f"Predicted to save {summary.predicted_savings:.1%} of the job's energy, of {summary.bound_savings:.1%} that "
         f"can be saved at this iteration time; granularity {summary.granularity.value}{watch}."
-        + (f" {case.bounds}" if case.bounds else ""),
+        + (f" {case.bounds}" if case.bounds else "")
+        + _straggler(case),
     )
+
+
+def _straggler(case: ReadyCase) -> str:
+    straggler = case.story.keep().straggler
+    return f" {straggler.message}" if straggler is not None else ""
 
 
 def _follow(case: ReadyCase, plan: StoredPlan) -> Decision:
@@ -255,12 +284,13 @@ def _tell_active(case: ReadyCase, spec: JobPlanSpec) -> str:
     status = case.story.keep()
     what = "The plan is in force" if case.enforce else "Observing, no clock is set"
     if status.measured is None:
-        return f"{what}. Blocks of iterations with it and without take turns; savings are known after four pairs."
+        turns = "Blocks of iterations with it and without take turns; savings are known after four pairs."
+        return f"{what}. {turns}{_straggler(case)}"
     slowdown, blocks = status.measured.slowdown.mean, spec.blocks
     standing = "" if blocks is None or not blocks.every or _is_dense(case, spec) else f", now one in {blocks.every}"
     return (
         f"{what}: {status.savings} of energy saved, iteration time {slowdown:+.2%} "
-        f"({status.measured.pairs} pairs measured{standing})."
+        f"({status.measured.pairs} pairs measured{standing}).{_straggler(case)}"
     )
 
 

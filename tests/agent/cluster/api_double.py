@@ -50,6 +50,8 @@ class ApiDouble:
         """Reads of jobs are answered once this is set."""
         self.job_reads_hang.set()
         self.lists_fail = False
+        self.told: list[dict[str, Any]] = []
+        """Events that each watch begins with."""
         self.watches_hang = False
         """Whether a watch that is opened is never answered nor ended."""
         self.over = threading.Event()
@@ -112,7 +114,7 @@ def api_double() -> Iterator[ApiDouble]:
             if double.watches_hang:
                 double.over.wait()
                 return
-            _hold(self, double, asked)
+            _hold(self, double, asked, double.told)
 
     with serving(Handler) as url:
         double.connection = ApiServer(url)

@@ -20,7 +20,20 @@ from joulepath_agent.cluster.objects import ApiServer
 from joulepath_clocks.peers.peer import JobKey
 from joulepath_clocks.ranks.lifetime import DEFAULT_TIME_TO_LIVE_S
 from joulepath_clocks.ranks.reason import Reason
-from joulepath_crds import JOB_UID_LABEL, EnergyPolicySpec, JobPlanSpec, NodeReportStatus, Purpose, Sweep, content_hash
+from joulepath_crds import (
+    JOB_UID_LABEL,
+    Coordinates,
+    EnergyPolicySpec,
+    JobPlanSpec,
+    JobReport,
+    Measurements,
+    NodeReportStatus,
+    Purpose,
+    RankReport,
+    Sweep,
+    content_hash,
+    joined,
+)
 from joulepath_crds.__main__ import documents
 from real_cluster import Cluster as RealCluster
 from tests.agent.cluster.real_api import api_server
@@ -139,11 +152,11 @@ def test_the_report_is_created_owned_by_the_node_and_written_on_change_only(tied
 
     def version() -> str | None:
         stored = tied.get(resource)
-        written = stored is not None and stored.get("status", {}).get("agentVersion") == tied.agent.status.agent_version
+        written = stored is not None and stored.get("status", {}).get("injector") == tied.agent.status.injector
         return str(stored["metadata"]["resourceVersion"]) if stored is not None and written else None
 
     wait_until(lambda: tied.get(resource) is not None, "the report is created")
-    tied.agent.status = NodeReportStatus(agent_version="2")
+    tied.agent.status = NodeReportStatus(injector="Ready")
     wait_until(lambda: version() is not None, "the change is written")
     stored, node = tied.get(resource), tied.get(f"node/{tied.node}")
     assert stored is not None
@@ -151,10 +164,30 @@ def test_the_report_is_created_owned_by_the_node_and_written_on_change_only(tied
     (owner,) = stored["metadata"]["ownerReferences"]
     assert (owner["kind"], owner["name"], owner["uid"]) == ("Node", tied.node, node["metadata"]["uid"])
     unchanged = version()
-    tied.agent.status = NodeReportStatus(agent_version="2")
+    tied.agent.status = NodeReportStatus(injector="Ready")
     name = f"lease/joulepath-agent-{tied.node}"
     wait_until(lambda: tied.get(name, "-n", tied.namespace) is not None, "the lease is there")
     assert version() == unchanged
+
+
+def test_what_ranks_do_and_what_they_measured_come_apart_and_are_all_of_it(tied: Ties) -> None:
+    line = {"instruction": "F0", "stage": 0, "begin_s": 0.1, "end_s": 0.2}
+    identity = {"rank": 0, "pod": "pod", "pod_uid": "uid", "gpu_uuid": "GPU-1", "coordinates": Coordinates()}
+    shape = {"stages": (0,), "stage_count": 1, "schedule": "1F1B", "microbatches": 1, "iteration": 7}
+    rank = RankReport.model_validate(identity | shape | {"order": ("F0",), "timeline": (line,)})
+    job = JobReport(job_uid="u", namespace="n", job="j", world_size=1, ranks=(rank,))
+    report = tied.agent.status = NodeReportStatus(jobs=(job,))
+
+    def told(kind: str) -> dict[str, Any]:
+        stored = tied.get(f"{kind}.{tied.group}/{tied.node}")
+        return {} if stored is None else dict(stored.get("status", {}))
+
+    wait_until(lambda: bool(told("nodestate").get("jobs")), "what ranks do is written")
+    wait_until(lambda: len(told("nodemeasurement").get("packed", "")) > 100, "what they measured is written")
+    state, packed = told("nodestate"), told("nodemeasurement")["packed"]
+    assert not {"order", "timeline"} & state["jobs"][0]["ranks"][0].keys()
+    assert not told("nodereport").get("jobs")
+    assert joined(report, NodeReportStatus.from_api(state).jobs, Measurements.unpacked(packed)) == report
 
 
 def test_a_kind_that_is_gone_withdraws_its_plans_and_one_that_comes_back_is_watched(tied: Ties) -> None:

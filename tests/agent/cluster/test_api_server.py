@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from joulepath_agent.cluster.objects import ApiServer
+from joulepath_agent.cluster.objects import _TIMEOUT_S, _WRITTEN_S, ApiServer
 from tests.agent.room import wait_until
 from tests.json_server import JsonHandler
 
@@ -71,6 +71,13 @@ def serving(made: Server) -> Iterator[Server]:
             self.send_header("Retry-After", str(made.retry_after_s))
             self.end_headers()
             self.wfile.write(body)
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.do_GET()
+
+        def do_PATCH(self) -> None:
+            self.do_POST()
 
         def _watch(self) -> None:
             self.send_response(200)
@@ -187,4 +194,25 @@ def test_what_a_watch_tells_is_heard_while_it_lasts(server: Server) -> None:
         server.heard.set()
         assert list(events) == []
         watch.end()
-    assert server.asked[0][0] == "/apis/plans?watch=true&resourceVersion=7&timeoutSeconds=60"
+    asked = "/apis/plans?watch=true&resourceVersion=7&timeoutSeconds=60"
+    assert server.asked[0][0] == asked
+
+
+def test_a_write_is_over_on_the_server_before_who_sent_it_gives_it_up(server: Server) -> None:
+    """Who sends again what is still under way has a server that is late do all of it twice."""
+    server.answers["/reports/node?timeout=8s"] = server.answers["/reports?timeout=8s"] = 200, {}
+    api = ApiServer.connect(server.url, server.folder)
+    api.create({}, "reports")
+    api.patch({}, "reports", "node")
+    assert {path.partition("?")[2] for path, _ in server.asked} == {f"timeout={_WRITTEN_S}s"}
+    assert _TIMEOUT_S[1] > _WRITTEN_S
+
+
+@pytest.mark.parametrize(("status", "wait_s"), [(429, 7.0), (503, 7.0), (413, None)])
+def test_how_long_a_busy_server_wants_to_be_left_alone_is_told(
+    server: Server, status: int, wait_s: float | None
+) -> None:
+    server.answers["/busy"], server.retry_after_s = (status, b"later"), 7
+    with pytest.raises(OSError, match=str(status)) as said:
+        ApiServer.connect(server.url, server.folder).read("busy")
+    assert getattr(said.value, "wait_s", None) == wait_s

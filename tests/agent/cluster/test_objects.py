@@ -46,7 +46,7 @@ def test_a_server_that_is_not_there_is_an_oserror() -> None:
 def test_the_lease_is_made_where_there_is_none_and_renewed_afterwards(cluster: Cluster, connection: ApiServer) -> None:
     heart = Heartbeat(connection, "node-7", "joulepath")
     heart.beat(0.0)
-    heart.beat(20.0)
+    heart.beat(200.0)
     (path, lease), *others = cluster.made.items()
     assert path == "/apis/coordination.k8s.io/v1/namespaces/joulepath/leases/joulepath-agent-node-7"
     assert not others
@@ -55,14 +55,15 @@ def test_the_lease_is_made_where_there_is_none_and_renewed_afterwards(cluster: C
     assert len(lease["spec"]["renewTime"]) == len("2026-01-01T00:00:00.000000Z"), "MicroTime"
 
 
-def test_the_report_is_made_with_its_node_as_owner(cluster: Cluster, connection: ApiServer) -> None:
+def test_what_it_knows_is_made_in_three_parts_with_its_node_as_owner(cluster: Cluster, connection: ApiServer) -> None:
     tied = NodeApi(connection, "node-7", "joulepath")
     tied.run(TiedAgent(status=NodeReportStatus(agent_version="1")))
-    wait_until(lambda: cluster.fed["reports"] > 0, "it is written")
+    wait_until(lambda: cluster.fed["reports"] >= 3, "all are written")
     tied.stop()
     owner = {"apiVersion": "v1", "kind": "Node", "name": "node-7", "uid": "node-uid"}
-    (made,) = (one for path, one in cluster.made.items() if path.endswith("/nodereports/node-7"))
-    assert made["metadata"] == {"name": "node-7", "ownerReferences": [owner]}
+    made = {one["kind"]: one["metadata"] for one in cluster.made.values() if one["kind"] != "Lease"}
+    assert made.keys() == {"NodeReport", "NodeState", "NodeMeasurement"}
+    assert all(one == {"name": "node-7", "ownerReferences": [owner]} for one in made.values())
 
 
 def test_an_agent_that_waits_for_another_writes_nothing(cluster: Cluster, connection: ApiServer) -> None:
@@ -71,7 +72,7 @@ def test_an_agent_that_waits_for_another_writes_nothing(cluster: Cluster, connec
     wait_until(lambda: agent.forgets > 2, "time goes by")
     assert not cluster.made
     agent.waits = False
-    wait_until(lambda: len(cluster.made) == 2, "its report and its lease are there")
+    wait_until(lambda: len(cluster.made) == 4, "all that it tells and its lease are there")
     tied.stop()
 
 

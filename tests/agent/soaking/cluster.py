@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from joulepath_agent.peers.podresources import TYPES
-from joulepath_crds import Blocks, JobPlanSpec, Purpose, StagePlan, Sweep, content_hash
+from joulepath_crds import Blocks, JobPlanSpec, Measurements, Purpose, StagePlan, Sweep, content_hash
 from tests.agent.soaking import CLOCKS_MHZ, GPUS_OF_A_JOB, ORDER
 from tests.json_server import JsonHandler, serving
 
@@ -36,7 +36,7 @@ class Cluster:
     """Events of JobPlans; the version of each is its place."""
     fed: Counter[str] = field(default_factory=Counter)
     made: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """By path: Leases and NodeReports as they were made."""
+    """By path: Leases and what agents tell, as they were made."""
     iterations: dict[tuple[str, int], int] = field(default_factory=dict)
     """By job and rank: the last that the agent has reported."""
     ranks: int = 0
@@ -94,14 +94,17 @@ class Cluster:
             self.changed.notify_all()
 
     def report(self, body: dict[str, Any]) -> None:
-        """A NodeReport was written."""
+        """A part of what an agent knows was written."""
         self.fed["reports"] += 1
-        self.ranks = sum(len(job["ranks"]) for job in body["status"].get("jobs", ()))
-        for job in body["status"].get("jobs", ()):
-            for rank in job["ranks"]:
-                at = job["job"], rank["rank"]
-                self.iterations[at] = max(self.iterations.get(at, 0), rank["iteration"])
-                self.blocks += len(rank.get("blocks", ())) > 0
+        status = body["status"]
+        if "packed" in status:
+            self.blocks += sum(bool(rank.blocks) for rank in Measurements.unpacked(status["packed"]).ranks)
+        elif "gpus" not in status:
+            self.ranks = sum(len(job["ranks"]) for job in status["jobs"])
+            for job in status["jobs"]:
+                for rank in job["ranks"]:
+                    at = job["job"], rank["rank"]
+                    self.iterations[at] = max(self.iterations.get(at, 0), rank["iteration"])
 
 
 class _Handler(JsonHandler, BaseHTTPRequestHandler):
@@ -143,7 +146,7 @@ class _Handler(JsonHandler, BaseHTTPRequestHandler):
 
     def do_PATCH(self) -> None:
         body = self._body()
-        path = self.path.removesuffix("/status")
+        path = urlsplit(self.path).path.removesuffix("/status")
         if path not in self.cluster.made:
             self.answer(404, {})
             return
@@ -156,7 +159,7 @@ class _Handler(JsonHandler, BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = self._body()
         if "metadata" in body:
-            self.cluster.made[f"{self.path}/{body['metadata']['name']}"] = body
+            self.cluster.made[f"{urlsplit(self.path).path}/{body['metadata']['name']}"] = body
             self.answer(201, body)
         else:
             self.answer(201, body | {"status": {"reviewed": body["spec"]}})

@@ -15,11 +15,15 @@ from typing import Final
 
 __all__ = ["RECHECK_S", "TIMERS"]
 
-TIMERS: Final[dict[str, dict[str, dict[str, float]]]] = {
+TIMERS: Final[dict[str, dict[str, dict[str, object]]]] = {
     "agent": {
         "joulepath_agent.cluster.api": {"_TICK_S": 0.1},
         "joulepath_agent.cluster.heartbeat": {"_RENEW_S": 0.1},
-        "joulepath_agent.cluster.reporting": {"_SOON_S": 0.02, "_BLOCKS_S": 0.02, "REPORT_INTERVAL_S": 0.1},
+        "joulepath_agent.cluster.reporting": {
+            "_SOON_S": 0.02,
+            "_MEASURED_S": (0.02, 0.02),
+            "report_interval_s": lambda ranks: 0.1,
+        },
         "joulepath_agent.channel": {"_AGAIN_S": 0.02},
         "joulepath_agent.gpus.energy": {"_FINE": 100, "_COARSE": 20},
         "joulepath_agent.measuring.history": {"_MOST_RUNS": 8, "MOST_BLOCKS": 8, "_TIMELINES": 8},

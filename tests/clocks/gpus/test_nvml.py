@@ -43,10 +43,23 @@ gpu.read_limits()
 print(json.dumps([first, pynvml.nvmlSystemGetDriverVersion(), gpu.power_cap_w]))
 """
 
+CAUSES = """
+import json, sys
+from joulepath_clocks.gpus.nvml import Nvml
+from virtual_gpus import state, stream
+(gpu,), _ = Nvml().look()
+stream.set_device(0)
+found = []
+for slower in (0.0, 0.2, 0.0):
+    state.break_gpu(sys.argv[1], 0, slower=slower)
+    found.append([gpu.held_back_by(), gpu.is_held_back()])
+print(json.dumps(found))
+"""
+
 
 def run(program: str, gpus: VirtualGpus) -> Any:
     """What a process says that runs this program."""
-    command = [sys.executable, "-c", program]
+    command = [sys.executable, "-c", program, str(gpus.path)]
     done = subprocess.run(command, env=gpus.environment, check=True, capture_output=True, text=True, timeout=60)
     return json.loads(done.stdout)
 
@@ -90,3 +103,7 @@ def test_driver_and_power_cap_are_read_and_one_that_is_changed_later_too(make_vi
     (driver, cap_w), told, lowered_w = run(LIMITS, make_virtual_gpus(gpus=1))
     assert driver == told
     assert (cap_w, lowered_w) == (400.0, 300.0)
+
+
+def test_the_cause_that_the_driver_names_is_told_in_a_word(make_virtual_gpus: MakeVirtualGpus) -> None:
+    assert run(CAUSES, make_virtual_gpus(gpus=1)) == [["", False], ["heat", True], ["", False]]

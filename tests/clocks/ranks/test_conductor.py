@@ -499,6 +499,16 @@ def test_a_job_that_is_slow_by_itself_gets_its_plan_back_after_a_pause_that_doub
     assert player.state is RankState.ENFORCING, "what default clocks took then is the new measure"
 
 
+@pytest.mark.parametrize("held_up", [False, True])
+def test_a_job_that_is_held_up_since_before_its_plan_begins_is_not_asked_about(held_up: bool) -> None:
+    """By what default clocks take since the plan is staged, not by what they took when nobody was held up."""
+    player = conductor(control_time_s=1.0)
+    player.set_plan(plan(plan_iteration_time_s=1.2, allowed_slowdown=0.0, blocks=Blocks(iterations=6, pairs=0)))
+    iterate(player, [1.2 if held_up else 1.0] * 4, first=6)
+    iterate(player, [1.2] * 8)
+    assert player.reason.startswith("GuardTripped") is not held_up
+
+
 def test_the_guard_forgives_one_long_iteration_and_the_margin() -> None:
     player = conductor()
     player.set_plan(plan(plan_iteration_time_s=1.0))

@@ -11,7 +11,11 @@ from joulepath_cli.commands.preflight.finding import Finding, Verdict, counted, 
 __all__ = ["itself", "permission"]
 
 _KINDS: Final = frozenset(
-    f"v1alpha1/{name}" for name in ("energyplans", "energypolicies", "energyprofiles", "jobplans", "nodereports")
+    f"v1alpha1/{name}"
+    for name in (
+        *("energyplans", "energypolicies", "energyprofiles", "jobplans"),
+        *("nodereports", "nodestates", "nodemeasurements"),
+    )
 )
 _PERMISSION: Final = "permission"
 """In what an agent says of a GPU whose clock NVML doesn't let it set."""

@@ -16,7 +16,16 @@ from joulepath_operator.facts.refusals import Refusal
 from joulepath_operator.figures.savings import figure, measured_savings
 from joulepath_operator.story.case import Case
 
-__all__ = ["SLOW_PLAN", "excessive_slowdown", "give_up", "in_words", "is_withdrawn", "reserve", "tell", "withdraw"]
+__all__ = [
+    "SLOW_PLAN",
+    "excessive_slowdown",
+    "give_up",
+    "in_words",
+    "is_withdrawn",
+    "reserve",
+    "tell",
+    "withdraw",
+]
 
 SLOW_PLAN: Final = "SlowPlan"
 """An agent's word for a plan that its own pairs of blocks find slower than allowed."""
