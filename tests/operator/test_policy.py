@@ -241,6 +241,10 @@ def test_an_idle_job_is_planned_for_anew_where_the_policy_allows_more() -> None:
     computed = world.plans_computed
     world.run(8)
     assert world.plans_computed == computed
+    for paused in (True, False):
+        world.policy = policy(maxSlowdownPercent=0, paused=paused)
+        world.run(8)
+        assert (world.status.phase, world.plans_computed) == ("Idle", computed), "a pause takes nothing from it"
     world.policy = policy()
     world.run(8)
     assert world.plan is not None

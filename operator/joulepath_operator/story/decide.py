@@ -178,6 +178,8 @@ def _with_all_ranks(case: Case, job: TrainingJob, gang: Gang) -> Decision:
 def _rest(case: ReadyCase) -> Decision:
     """Agents have let go of all clocks by themselves. What is planned stays, and is carried out again afterwards; a
     round of a sweep from its begin."""
+    if case.story.base.phase is Phase.IDLE and case.unchanged:
+        return Decision(case.story.keep())  # there is nothing to pause, and what it offers would be computed anew
     message = f"{case.seen.policy.why_paused}. All GPUs run default clocks until that is over; the job trains on."
     case.story.tell("Active", False, "Paused", message)
     is_planned = case.plan is not None and case.plan.spec.purpose is Purpose.ENFORCE
