@@ -87,6 +87,18 @@ def test_a_sound_plan_is_not_refused_or_asked_about_for_evaluations() -> None:
         assert (story.why, story.trips, story.pairs) == ("", [], 64)
 
 
+@pytest.mark.parametrize(("every", "watched"), [(2, False), (4, True), (5, True), (7, True)])
+def test_what_an_evaluation_disturbs_is_not_compared_with_what_it_does_not(every: int, watched: bool) -> None:
+    """Blocks of three have room for little else than one of both."""
+    for slowness, why in ((slow_plan(0.0), ""), (slow_plan(0.04), "SlowPlan")):
+        evaluates = evaluations(every, 0.3)
+        story = simulate(
+            plan(330, 3, activate_at=1), 2000, slowness, 1, AUTOCORRELATED, evaluates=evaluates, disturbs=0.2
+        )
+        assert story.why.partition(":")[0] == (why if watched else "PlanUnwatched")
+        assert not why or story.pairs <= 9
+
+
 def test_a_plan_that_cannot_be_watched_is_refused_after_eight_pairs() -> None:
     for every, pairs in ((None, 8), (5, 5 * 8)):
         spec = plan(9 if every is None else 0, length=6, every=every, activate_at=1)
