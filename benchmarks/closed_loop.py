@@ -3,6 +3,7 @@ operator's decisions and the planner, on one node of eight virtual GPUs and with
 
     python benchmarks/closed_loop.py --lag-ms 5 10 20 100 [--time-scale 0.55] [--detail FILE]
     python benchmarks/closed_loop.py --slow-targets 900-1100 [--two-numbers]
+    python benchmarks/closed_loop.py --pause-ms 0 10
     python benchmarks/closed_loop.py --framework megatron --options '{"chunks": 2}' [--environment megatron-0.16.1]
     python benchmarks/closed_loop.py --framework torch --options '{"schedule": "ScheduleZBVZeroBubble", "chunks": 2}'
     python benchmarks/closed_loop.py --framework replicas --options '{"microbatches": 2}' --slowdown 5
@@ -11,7 +12,8 @@ operator's decisions and the planner, on one node of eight virtual GPUs and with
 Each line of the result is one run: the job is profiled by a sweep, planned, and measured in interleaved plan and
 control blocks, by the same code and rules as on a cluster. A replay of published data on virtual GPUs, no GPU
 measurement. Writes benchmarks/results/closed_loop.json. With --slow-targets, to which switches take 60 ms, the operator
-is told lags by target, or two numbers as by an older agent; with --framework it is the schedules of Megatron-core,
+is told lags by target, or two numbers as by an older agent; with --pause-ms switches hold up a GPU's work for so long,
+and benchmarks/results/pauses.json is written; with --framework it is the schedules of Megatron-core,
 DeepSpeed or torch that train, on four GPUs with stages of different length, or replicas without a pipeline (torch's
 DDP), on two. Of a training that stands in docs/frameworks.md's table the last run is kept in
 benchmarks/results/frameworks.json; else, and with --slow-targets, nothing is written. With --straggler the example
@@ -119,13 +121,20 @@ def report_of(agent: subprocess.Popen[str]) -> NodeReportStatus:
 
 @contextmanager
 def node(
-    folder: Path, gpus: model.Model, count: int, scale: float, lag_ms: float, slow_targets: str = ""
+    folder: Path,
+    gpus: model.Model,
+    count: int,
+    scale: float,
+    lag_ms: float,
+    slow_targets: str = "",
+    pause_ms: float = 0.0,
 ) -> Iterator[tuple[subprocess.Popen[str], dict[str, str]]]:
     """Virtual GPUs, a warden and an agent; the environment in which training processes find both."""
     path = folder / "gpus" / "state"
     options = state.Options(
-        gpus=count, node="bench", time_scale=scale, lag_ms=lag_ms, slow_targets=slow_targets, root_only=False
-    )
+        gpus=count, node="bench", time_scale=scale, lag_ms=lag_ms, slow_targets=slow_targets, pause_ms=pause_ms,
+        root_only=False,
+    )  # fmt: skip
     state.create(path, gpus, options)
     environment = {
         **os.environ,
@@ -277,12 +286,12 @@ def beside_straggler(made: Training, lag_ms: float, options: argparse.Namespace)
 
 @contextmanager
 def trained(
-    made: Training, scale: float, lag_ms: float, slow_targets: str = ""
+    made: Training, scale: float, lag_ms: float, slow_targets: str = "", pause_ms: float = 0.0
 ) -> Iterator[tuple[subprocess.Popen[str], Path]]:
     """The agent of a node where that training runs, and its virtual GPUs."""
     with (
         tempfile.TemporaryDirectory() as name,
-        node(Path(name), made.gpus, made.ranks, scale, lag_ms, slow_targets) as (agent, environment),
+        node(Path(name), made.gpus, made.ranks, scale, lag_ms, slow_targets, pause_ms) as (agent, environment),
     ):
         command = [str(made.python), "-m", "torch.distributed.run", "--nproc-per-node", str(made.ranks), *made.script]
         environment["PYTHONPATH"] += f":{ROOT / 'lab'}:{ROOT}"
@@ -298,7 +307,7 @@ def trained(
             training.wait(30)
 
 
-def run(made: Training, lag_ms: float, options: argparse.Namespace) -> dict[str, Any]:
+def run(made: Training, lag_ms: float, pause_ms: float, options: argparse.Namespace) -> dict[str, Any]:
     """One training under control, until so many pairs of blocks are measured, or nothing is to be saved."""
     spec = EnergyPlanSpec(
         job=JobReference(name="job"),
@@ -306,7 +315,7 @@ def run(made: Training, lag_ms: float, options: argparse.Namespace) -> dict[str,
         max_slowdown_percent=options.slowdown,
         measurement=Measurement(pairs=options.pairs),
     )
-    with trained(made, options.time_scale, lag_ms, options.slow_targets) as (agent, _):
+    with trained(made, options.time_scale, lag_ms, options.slow_targets, pause_ms) as (agent, _):
         loop = Loop(agent, spec, options.two_numbers)
         told = ""
         limit = time.monotonic() + LONGEST_S
@@ -331,6 +340,8 @@ def run(made: Training, lag_ms: float, options: argparse.Namespace) -> dict[str,
     result: dict[str, Any] = {"lag_ms": lag_ms, "phase": str(status.phase), "message": status.message}
     if plan is not None:
         result |= {"granularity": str(plan.granularity), "predicted_savings": plan.predicted_savings}
+        if plan.switch_s is not None:
+            result |= {"pause_ms": pause_ms, "switch_s": plan.switch_s, "switch_half_s": plan.switch_half_s}
     if isinstance(answer := loop.seen.planned, PlanResult):
         result["model_error"] = answer.t_min_s / answer.control_time_s - 1
     if isinstance(asked := loop.seen.asked, PlanRequest):
@@ -354,6 +365,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--lag-ms", type=float, nargs="+", default=[5, 10, 20, 100])
     parser.add_argument("--slow-targets", default="", help="clocks, in MHz, to which switches take 60 ms: 900-1100")
+    parser.add_argument("--pause-ms", type=float, nargs="+", help="for which a switch holds up a GPU's work")
     parser.add_argument("--two-numbers", action="store_true", help="tell the operator no lags by target")
     parser.add_argument("--time-scale", type=float, default=0.55)
     parser.add_argument("--granularity", default="auto")
@@ -383,7 +395,7 @@ def main() -> None:
     elif options.framework is not None:
         made = of_framework(options.framework, options.environment, options.options)
     with cores_awake():
-        runs = [run(made, lag, options) for lag in options.lag_ms]
+        runs = [run(made, lag, pause, options) for lag in options.lag_ms for pause in options.pause_ms or (0.0,)]
     result = {"virtual": True, "time_scale": options.time_scale, "runs": runs}
     print(json.dumps(result, indent=2))
     if options.framework is not None and not options.slow_targets:
@@ -394,7 +406,8 @@ def main() -> None:
             keep(row, runs[-1] | {"time_scale": options.time_scale})
     if options.framework is not None or options.slow_targets:
         return
-    (ROOT / "benchmarks/results/closed_loop.json").write_text(json.dumps(result, indent=2) + "\n")
+    name = "closed_loop" if options.pause_ms is None else "pauses"
+    (ROOT / f"benchmarks/results/{name}.json").write_text(json.dumps(result, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -52,9 +52,9 @@ from joulepath_operator.figures.clocks import (
     next_sweep,
     swept,
 )
-from joulepath_operator.figures.delays import measure_delays
 from joulepath_operator.figures.order import executed
 from joulepath_operator.figures.profile import build_profile
+from joulepath_operator.figures.timing.delays import measure_delays
 from joulepath_operator.planning.child import learnt
 from joulepath_operator.planning.surveying import look
 from joulepath_operator.story.sweeping import survey_request

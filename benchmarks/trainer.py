@@ -27,8 +27,8 @@ from framework_table import MODELS, ROWS, Row
 from joulepath_crds import Instruction
 from joulepath_operator.facts.gang import Gang
 from joulepath_operator.facts.observation import NodeJob
-from joulepath_operator.figures.delays import measure_delays
 from joulepath_operator.figures.order import executed
+from joulepath_operator.figures.timing.delays import measure_delays
 from joulepath_planner import Pipeline, Point, Profile, recorded, simulate
 from real_cluster import cores_awake
 

@@ -37,7 +37,7 @@ def _lowest_mhz(plan: Plan) -> int:
     """The lowest clock that it locks, 0 if none."""
     clocks_mhz = {clock for stage in plan.stages for clock in stage.clocks_mhz}
     if plan.sweep is not None:
-        clocks_mhz.update(plan.sweep.clocks_mhz)
+        clocks_mhz.update(plan.sweep.clocks_mhz, plan.sweep.to_and_fro_mhz)
     return min(clocks_mhz - {0}, default=0)
 
 

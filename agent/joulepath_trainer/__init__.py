@@ -3,12 +3,10 @@
 Standard library only. It fails open: whatever goes wrong here, training goes on as if it were not there.
 
 `describe`, `iteration` and `instruction` are for loops that no adapter knows (see `loop`). Every Python process of a
-pod imports this package at its start: they are imported by whoever asks for them.
+pod imports this package at its start: they are imported by whoever asks for them, and nothing else is.
 """
 
-from __future__ import annotations
-
-TYPE_CHECKING: Final = False
+TYPE_CHECKING: "Final" = False
 if TYPE_CHECKING:
     from typing import Final
 

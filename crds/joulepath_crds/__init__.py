@@ -46,6 +46,7 @@ from joulepath_crds.energyprofile import (
     ProfilePoint,
     Reuse,
     StageProfile,
+    SwitchingCost,
     Transfer,
 )
 from joulepath_crds.jobplan import (
@@ -113,6 +114,7 @@ from joulepath_rules import (
     RankState,
     arm_of,
     controller,
+    held_clock_mhz,
     maker,
     meets,
     next_boundary,
@@ -204,6 +206,7 @@ __all__ = [
     "Stretched",
     "StretchedStage",
     "Sweep",
+    "SwitchingCost",
     "SwitchingLag",
     "TargetLag",
     "Topology",
@@ -215,6 +218,7 @@ __all__ = [
     "content_hash",
     "controller",
     "facts_of",
+    "held_clock_mhz",
     "joined",
     "learnt_from",
     "maker",

@@ -109,7 +109,7 @@ class Profiling(Contract):
 
     clocks: Annotated[int, Field(ge=3, le=40)] = 12
     """How many clocks to measure at most, between the GPU's highest and the lowest that pays; iterationsPerClock + 1
-    iterations of the job each."""
+    iterations of the job each. What switches of clock cost is tried beyond that, in eight times as many iterations."""
     iterations_per_clock: Annotated[int, Field(ge=1, le=100)] = 3
     """Iterations measured at each clock; the first iteration after a switch is not counted."""
     max_slowdown_percent: Annotated[float, Field(ge=1, le=100)] = 67.0
@@ -167,7 +167,8 @@ class EnergyPlanSpec(Contract):
     granularity: Granularity = Granularity.AUTO
     """How often the clock of a GPU may change: with every forward or backward of a microbatch (instruction), between
     warm-up, steady state and cool-down of the pipeline (phase), between forward and backward (kind), or never (rank).
-    auto takes the finest that the measured switching lag of the GPUs allows, and kind at most without a pipeline."""
+    auto takes what is cheapest by the measured switching lag of the GPUs, and by what switches cost by themselves,
+    which profiling tries in eight blocks more where that may decide; and kind at most without a pipeline."""
     stragglers: Stragglers = Stragglers.STRETCH
     """What the data-parallel pipelines of a job do while another one of them is slower, as its ranks tell or the job's
     annotation joulepath.dev/straggler announces: they all wait for that one. Stretch has them take as long as it does,
@@ -262,6 +263,11 @@ class PlanSummary(Contract):
     """Fraction of energy that the plan is predicted to save (0.15 is 15%)."""
     bound_savings: float
     """Fraction of energy that no plan can exceed at that iteration time."""
+    switch_s: Annotated[float, Field(ge=0)] | None = None
+    """Seconds that a switch of clock costs the work on its GPU by itself, as tried in the job and planned with: 0 where
+    no cost could be told from the job's own noise. Absent where that wasn't tried."""
+    switch_half_s: Annotated[float, Field(ge=0)] | None = None
+    """Half the 95% interval of what was found, in seconds."""
 
 
 class WithdrawnPlan(Contract):

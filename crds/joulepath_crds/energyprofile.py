@@ -20,6 +20,7 @@ __all__ = [
     "ProfilePoint",
     "Reuse",
     "StageProfile",
+    "SwitchingCost",
     "Transfer",
 ]
 
@@ -84,6 +85,22 @@ class BlockingPower(Contract):
     """Watts."""
 
 
+class SwitchingCost(Contract):
+    """What it cost the job that clocks went to and fro with each instruction, beside blocks that held either clock.
+    Each figure has half its 95% interval beside it."""
+
+    clocks_mhz: Annotated[tuple[Annotated[int, Field(gt=0)], ...], Field(min_length=2, max_length=2)]
+    """The two clocks, in MHz, neighbours in what the GPUs support: work is as good as the same at both."""
+    longer_s: float
+    """Seconds by which an iteration lasted longer."""
+    longer_half_s: Annotated[float, Field(ge=0)]
+    """Half the 95% interval of that, in seconds."""
+    more_j: float
+    """Joules that an iteration took more, all GPUs of the job together."""
+    more_half_j: Annotated[float, Field(ge=0)]
+    """Half the 95% interval of that, in joules."""
+
+
 class Reuse(StrEnum):
     """What became of a profile of an earlier run."""
 
@@ -128,6 +145,8 @@ class EnergyProfileSpec(Contract):
     could not be told."""
     lag: SwitchingLag | None = None
     """How long the slowest of the GPUs took to change its clock; absent where it was not measured on each of them."""
+    switching: SwitchingCost | None = None
+    """What switches of clock cost by themselves; absent where that wasn't tried."""
     job: Name = ""
     """Name of the job in which it was measured."""
     driver: Annotated[str, Field(max_length=64)] = ""

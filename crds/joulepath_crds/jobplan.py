@@ -14,7 +14,7 @@ from typing import Annotated, Any, Final, Self
 from pydantic import ConfigDict, Field, model_validator
 
 from joulepath_crds.contract import UID, Contract, Hash, Name, list_by, rule
-from joulepath_crds.energyprofile import Origin
+from joulepath_crds.energyprofile import Origin, SwitchingCost
 from joulepath_crds.labels import InstructionLabel
 from joulepath_rules import Purpose
 
@@ -43,19 +43,44 @@ class EarlierRounds(Contract):
     """Iterations of all blocks, and of a sweep before that was lost."""
     noise_s: Annotated[float, Field(ge=0)] = 0.0
     """Noise of an iteration at default clocks, in seconds, as they found it."""
+    switching: SwitchingCost | None = None
+    """What switches of clock cost, as they found it; absent where that wasn't tried."""
 
 
 class Sweep(Contract):
     """Profiling: all ranks at one clock for a block, then the next clock."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "x-kubernetes-validations": [
+                rule(
+                    "!has(self.toAndFroMHz) || self.toAndFroMHz.size() in [0, self.clocksMHz.size()]",
+                    "toAndFroMHz and clocksMHz differ in length: give each block one entry in each, or none at all",
+                ),
+            ]
+        }
+    )
+
     clocks_mhz: Annotated[tuple[Clock, ...], Field(min_length=1, max_length=400)]
     """Clock of each block, in MHz, in order; 0 is default clocks. The order is random, returns to default are in it."""
     iterations_per_block: Annotated[int, Field(ge=2, le=101)]
     """Iterations of a block; the first is not counted."""
+    to_and_fro_mhz: Annotated[tuple[Clock, ...], Field(max_length=400)] = ()
+    """Of each block, the clock that takes turns with its own from one instruction to the next, in MHz; where it is the
+    same, the block holds it. Absent or empty: no block has two. Agents that don't know this hold the first."""
     earlier: EarlierRounds | None = None
     """The rounds before this one; absent in the first."""
     origin: Origin | None = None
     """The EnergyProfile that it began with, where there was one. Agents need none of it."""
+
+    @model_validator(mode="after")
+    def _aligned(self) -> Self:
+        if len(self.to_and_fro_mhz) not in (0, len(self.clocks_mhz)):
+            raise ValueError(
+                f"toAndFroMHz must have one entry for each of the {len(self.clocks_mhz)} blocks of clocksMHz or none "
+                f"at all, it has {len(self.to_and_fro_mhz)}"
+            )
+        return self
 
 
 class Blocks(Contract):

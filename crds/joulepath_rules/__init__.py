@@ -14,7 +14,7 @@ packages: the process that sets clocks imports it.
 from __future__ import annotations
 
 from joulepath_rules.applied import Applied
-from joulepath_rules.arms import Arm, Timetable, arm_of, next_boundary
+from joulepath_rules.arms import Arm, SweptBlocks, Timetable, arm_of, clock_in_turn, held_clock_mhz, next_boundary
 from joulepath_rules.counting import Length, counted
 from joulepath_rules.digest import sha256
 from joulepath_rules.instructions import INSTRUCTION_KINDS, PAIR, PAIR_KIND, Instruction
@@ -42,11 +42,14 @@ __all__ = [
     "RankState",
     "StagePlan",
     "Sweep",
+    "SweptBlocks",
     "Timetable",
     "arm_of",
     "by_labels",
+    "clock_in_turn",
     "controller",
     "counted",
+    "held_clock_mhz",
     "lexical",
     "maker",
     "meets",

@@ -4,7 +4,8 @@ It follows from the JobPlan and the iteration's number alone, without messages:
 
 - before `activateAt` (or while it is absent) everything runs at default clocks; the plan is staged;
 - `purpose: Sweep`: from `activateAt` on, sweep block i (`iterationsPerBlock` iterations) holds every rank at
-  `clocksMHz[i]`; after the last block, default clocks again;
+  `clocksMHz[i]`, or to and fro between that and `toAndFroMHz[i]`, see `clock_in_turn`; after the last block, default
+  clocks again;
 - `purpose: Enforce`: from `activateAt` on, pairs of blocks, a plan block and a control block (default clocks) each, in
   an order drawn from the plan's hash. At first they are dense: one follows the other, until `sparseFrom` or until
   there were `pairs` of them. From then on they are sparse: one of each `every`, its place drawn from the plan's hash,
@@ -26,7 +27,7 @@ from typing import Protocol
 from joulepath_rules.digest import sha256
 from joulepath_rules.plan import Purpose
 
-__all__ = ["Arm", "Timetable", "arm_of", "next_boundary"]
+__all__ = ["Arm", "SweptBlocks", "Timetable", "arm_of", "clock_in_turn", "held_clock_mhz", "next_boundary"]
 
 
 class Arm(StrEnum):
@@ -38,11 +39,15 @@ class Arm(StrEnum):
     SWEEP = "sweep"
 
 
-class _Sweep(Protocol):
+class SweptBlocks(Protocol):
+    """What of a sweep says which clocks its blocks have."""
+
     @property
     def clocks_mhz(self) -> Sequence[int]: ...
     @property
     def iterations_per_block(self) -> int: ...
+    @property
+    def to_and_fro_mhz(self) -> Sequence[int]: ...
 
 
 class _Blocks(Protocol):
@@ -66,7 +71,7 @@ class Timetable(Protocol):
     @property
     def sparse_from(self) -> int | None: ...
     @property
-    def sweep(self) -> _Sweep | None: ...
+    def sweep(self) -> SweptBlocks | None: ...
     @property
     def blocks(self) -> _Blocks | None: ...
 
@@ -89,6 +94,25 @@ def arm_of(spec: Timetable, iteration: int) -> tuple[Arm, int]:
         return Arm.PLAN, -1
     coin = sha256(f"{spec.hash}/{pair}".encode()).digest()[0] & 1
     return (Arm.PLAN if coin == second else Arm.CONTROL), block
+
+
+def held_clock_mhz(sweep: SweptBlocks, block: int) -> int | None:
+    """The one clock of a sweep's block; None where two take turns."""
+    clock = sweep.clocks_mhz[block]
+    return None if sweep.to_and_fro_mhz and sweep.to_and_fro_mhz[block] != clock else clock
+
+
+def clock_in_turn(spec: Timetable, iteration: int, place: int) -> int:
+    """The clock of a sweep's block for the instruction at this place of the rank's order.
+
+    Where two take turns, each iteration begins with the other one: all instructions run as often at the one as at the
+    other.
+    """
+    assert spec.sweep is not None
+    assert spec.activate_at is not None
+    block, at = divmod(iteration - spec.activate_at, spec.sweep.iterations_per_block)
+    clock = spec.sweep.clocks_mhz[block]
+    return spec.sweep.to_and_fro_mhz[block] if spec.sweep.to_and_fro_mhz and (at + place) % 2 else clock
 
 
 def next_boundary(spec: Timetable, iteration: int) -> int:

@@ -36,10 +36,12 @@ class RankState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
-    """Profiling: all ranks at one clock for a block, then the next clock."""
+    """Profiling: all ranks at one clock for a block, then the next clock; or to and fro between two of them."""
 
     clocks_mhz: tuple[int, ...]
     iterations_per_block: int
+    to_and_fro_mhz: tuple[int, ...] = ()
+    """Of each block, the clock that takes turns with its own; empty: none does."""
 
 
 @dataclass(frozen=True, slots=True)

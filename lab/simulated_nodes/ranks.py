@@ -117,14 +117,16 @@ class Ranks:
     def _iteration(self, applied: Applied) -> Iteration:
         if applied.arm is Arm.PLAN and isinstance(self._plan, JobPlanSpec) and self._plan.hash == applied.hash:
             return self._truth.under(self._plan)
+        if applied.clock_mhz is None and isinstance(self._plan, JobPlanSpec) and self._plan.sweep is not None:
+            return self._truth.at_clock(self._plan.sweep.clocks_mhz[applied.block])  # to and fro: switches are free
         return self._truth.at_clock(applied.clock_mhz or 0)
 
     def _close(self, applied: Applied, took: Iteration) -> None:
         """Measures a block that is whole, as the agent does: without its first iteration, and a pair's last."""
         if applied.block < 0 or self._length != applied.length:
             return
-        if applied.arm is Arm.SWEEP:
-            self._know(applied.clock_mhz or 0)
+        if applied.arm is Arm.SWEEP and applied.clock_mhz is not None:
+            self._know(applied.clock_mhz)
         if applied.arm is Arm.PLAN:
             self._measured["plan_timeline"] = took.timeline[self._stage]
         self._blocks.append(

@@ -56,8 +56,9 @@ class Options:
 
     lag_ms is the mean over targets and directions: going down takes 5% more, up 5% less, each target differs by up
     to lag_target_spread, each call by up to lag_spread. For targets in the range slow_targets (MHz, "900-1100") the
-    mean is slow_lag_ms. power_variation and time_variation are between GPUs (up to
-    so much), time_noise and energy_noise from kernel to kernel (standard deviation).
+    mean is slow_lag_ms. Once a change is in force, its kernel stands still for pause_ms. power_variation and
+    time_variation are between GPUs (up to so much), time_noise and energy_noise from kernel to kernel (standard
+    deviation).
     """
 
     gpus: int = 4
@@ -70,6 +71,7 @@ class Options:
     slow_targets: str = ""
     slow_lag_ms: float = 60.0
     block_ms: float = 0.3
+    pause_ms: float = 0.0
     counter_period_ms: float = 100.0
     power_variation: float = 0.03
     time_variation: float = 0.0
@@ -139,7 +141,7 @@ class _Config(ctypes.Structure):
         *((name, ctypes.c_uint32) for name in ("root_only", "enforce_cap")),
         ("gpu_name", ctypes.c_char * _NAME),
         ("seed", ctypes.c_uint64),
-        *((name, ctypes.c_double) for name in ("block_s", "counter_period_s", "lag_spread")),
+        *((name, ctypes.c_double) for name in ("block_s", "pause_s", "counter_period_s", "lag_spread")),
         *((name, ctypes.c_double) for name in ("time_noise", "energy_noise", "idle_w", "power_limit_w")),
         *((name, ctypes.c_double) for name in ("leak_per_k", "reference_c", "ambient_c", "kelvin_per_w", "heat_tau_s")),
         ("static_w", _ByClock),
@@ -255,6 +257,7 @@ def _config(model: Model, o: Options) -> _Config:
         gpu_name=model.gpu_name.encode(),
         seed=o.seed,
         block_s=o.block_ms / 1e3 * o.time_scale,
+        pause_s=o.pause_ms / 1e3 * o.time_scale,
         counter_period_s=o.counter_period_ms / 1e3 * o.time_scale,
         lag_spread=o.lag_spread,
         time_noise=o.time_noise,

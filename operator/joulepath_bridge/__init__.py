@@ -2,6 +2,7 @@
 
 - `pipeline`: a measured EnergyProfile as a pipeline
 - `lags`: measured switching lags as a lag table
+- `switching`: what a switch costs by itself, of what switching at each instruction cost a job
 - `stages`: a plan as what each stage is told
 """
 

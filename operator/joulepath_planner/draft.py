@@ -238,9 +238,14 @@ class Drafting:
         return Drafting(thinned, lags, reserve=self._reserve, fixed=self.fixed, min_dwell_s=self._min_dwell_s)
 
     def shares(self, granularity: Granularity) -> bool:
-        """Whether clocks are shared such that a coarser granularity may be cheaper, with its fewer switches."""
-        return granularity in ("phase", "kind") or (
-            granularity == "instruction" and len(self.runs) < len(self.problem.graph.instructions) < _LARGE
+        """Whether clocks are shared such that a coarser granularity may be cheaper, with its fewer switches.
+
+        Where these cost time of their own, any may be.
+        """
+        return (
+            bool(self._lags and self._lags.pause_s)
+            or granularity in ("phase", "kind")
+            or (granularity == "instruction" and len(self.runs) < len(self.problem.graph.instructions) < _LARGE)
         )
 
     def fine(self, deadlines_s: Sequence[float], solutions: Sequence[Solution]) -> list[Draft]:

@@ -107,6 +107,13 @@ def test_where_labels_let_namespaces_in_an_agent_bars_none() -> None:
     assert under(labelled, "a", MODEL, one) == one
 
 
+def test_clocks_that_take_turns_in_a_sweep_are_both_held_to_the_least_one() -> None:
+    policy = EnergyPolicySpec(min_clocks=(LeastClock(gpu_model=MODEL, clock_mhz=900),))
+    for mhz, allowed in ((900, True), (885, False)):
+        one = Plan("one", Purpose.SWEEP, 1410, sweep=Sweep((900,), 2, (mhz,)))
+        assert isinstance(under(policy, "a", MODEL, one), Plan) is allowed
+
+
 def test_a_plan_of_an_older_operator_asks_for_what_its_times_tell() -> None:
     stage = StagePlan(0, ORDER, (900, 0), (0.1, 0.1))
     old = Plan("one", Purpose.ENFORCE, 1410, stages=(stage,), control_iteration_time_s=1, plan_iteration_time_s=1.25)

@@ -9,6 +9,7 @@ import pytest
 from joulepath_bridge.lags import ASSUMED_LAG_S, lags_of, lags_or_assumed
 from joulepath_bridge.pipeline import pipeline_of, profile_of, tails_of, transfers_of
 from joulepath_bridge.stages import stage_plans
+from joulepath_bridge.switching import pause_of
 from joulepath_crds import (
     INSTRUCTION_KINDS,
     BlockingPower,
@@ -16,6 +17,7 @@ from joulepath_crds import (
     KindProfile,
     ProfilePoint,
     StageProfile,
+    SwitchingCost,
     SwitchingLag,
     Topology,
     Transfer,
@@ -140,6 +142,30 @@ def test_a_target_has_its_own_lags_and_is_raised_to_as_it_is_lowered_to_where_th
     assert table.of(700) == LagTable(0.03, 0.03, 0.06, 0.06), "a few raises don't overrule what is lowered to it"
     assert table.of(1000) == table
     assert replace(table, targets={}) == LagTable(0.003, 0.003, 0.005, 0.005)
+
+
+@pytest.mark.parametrize("pause_s", [0.0005, 0.003, 0.02])
+def test_the_pause_of_a_switch_is_found_from_what_switching_at_each_instruction_cost(pause_s: float) -> None:
+    job = _job()
+    clocks = [tuple((1300, 1250)[at % 2] for at in range(len(order))) for order in ORDERS]
+    free, dear = (simulate(job, clocks, replace(LagTable.constant(0.0), pause_s=one)) for one in (0.0, pause_s))
+    longer_s = dear.iteration_time_s - free.iteration_time_s
+    found = pause_of(_cost(longer_s, longer_s / 10), job)
+    assert found is not None
+    assert found.planned_s == found.seconds == pytest.approx(pause_s, rel=0.15)
+    assert found.half_s == pytest.approx(found.seconds / 10)
+
+
+@pytest.mark.parametrize(("longer_s", "half_s"), [(-0.01, 0.001), (0.001, 0.002), (0.0, 0.0)])
+def test_a_cost_that_is_within_its_own_interval_is_planned_as_none(longer_s: float, half_s: float) -> None:
+    found = pause_of(_cost(longer_s, half_s), _job())
+    assert found is not None
+    assert found.planned_s == 0.0
+    assert (found.half_s > 0) is (half_s > 0)
+
+
+def _cost(longer_s: float, half_s: float) -> SwitchingCost:
+    return SwitchingCost(clocks_mhz=(1250, 1200), longer_s=longer_s, longer_half_s=half_s, more_j=0.0, more_half_j=0.0)
 
 
 def test_each_stage_is_told_its_order_its_clocks_and_how_long_they_take() -> None:

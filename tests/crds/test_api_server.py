@@ -292,6 +292,10 @@ def test_a_job_plan_is_accepted_and_activated(api: Api) -> None:
             {"stretched": _stretched(clocksMHz=[900])},
             "clocksMHz and durationsSeconds differ in length: give each instruction one entry in each",
         ),
+        (
+            {"sweep": {"clocksMHz": [900, 885], "toAndFroMHz": [885], "iterationsPerBlock": 4}},
+            "toAndFroMHz and clocksMHz differ in length: give each block one entry in each, or none at all",
+        ),
         ({"defaultClockMHz": 0}, "spec.defaultClockMHz in body should be greater than or equal to 1"),
     ],
 )

@@ -62,7 +62,7 @@ def _plan(
 
 # Built by hand: hypothesis would call the models by the API's names.
 sweeps = st.tuples(st.lists(st.integers(0, 2000), min_size=1, max_size=12).map(tuple), st.integers(2, 10)).map(
-    lambda drawn: Sweep(clocks_mhz=drawn[0], iterations_per_block=drawn[1])
+    lambda drawn: Sweep(clocks_mhz=drawn[0], iterations_per_block=drawn[1], to_and_fro_mhz=drawn[0][::-1])
 )
 blocks = st.tuples(st.integers(3, 12), st.integers(0, 20), st.none() | st.integers(2, 9)).map(
     lambda drawn: Blocks(iterations=drawn[0], pairs=drawn[1], every=drawn[2])

@@ -149,7 +149,7 @@ def _is_final(node: ast.stmt) -> bool:
     """Whether it says so, or names a type: `K = TypeVar(...)`, `UID = Annotated[...]`."""
     match node:
         case ast.AnnAssign(annotation=annotation):
-            return ast.unparse(annotation).split("[")[0] in ("Final", "TypeAlias")
+            return ast.unparse(annotation).strip("'").split("[")[0] in ("Final", "TypeAlias")
         case ast.Assign(value=ast.Call(func=ast.Name(id=made))):
             return made in ("TypeVar", "ParamSpec", "NewType")
         case ast.Assign(value=ast.Subscript(value=ast.Name(id=of))):

@@ -36,6 +36,7 @@ from joulepath_crds import (
     SwitchingLag,
     WaitMeasurement,
     arm_of,
+    held_clock_mhz,
 )
 from joulepath_operator.facts.absence import Absence, Way
 from joulepath_operator.facts.admission import Admission
@@ -53,7 +54,7 @@ from joulepath_operator.facts.observation import (
 from joulepath_operator.facts.request import Answer, PlanRequest, Request
 from joulepath_operator.planning.child import answer
 from joulepath_operator.story.decide import decide
-from joulepath_planner import Pipeline, Simulation, simulate
+from joulepath_planner import LagTable, Pipeline, Simulation, simulate
 from tests.operator.bare_api import api, server
 from tests.planner.pipelines import BLOCKING_POWER_W, gpt3
 
@@ -82,14 +83,17 @@ def truth() -> Pipeline:
 
 
 @lru_cache
-def replay(clocks: tuple[tuple[int | None, ...], ...] | None) -> Simulation:
-    """An iteration at these clocks; below what is known of a stage it is as fast as at the lowest known clock."""
+def replay(clocks: tuple[tuple[int | None, ...], ...] | None, pause_s: float = 0.0) -> Simulation:
+    """An iteration at these clocks, where each switch pauses its GPU; below what is known of a stage it is as fast as
+    at the lowest known clock."""
     if clocks is None:
         return simulate(truth())
     points = truth().profile.points
     lowest = [max(points[stage, kind][-1].clock_mhz for kind in "FB") for stage in range(len(clocks))]
     return simulate(
-        truth(), [[clock and max(clock, least) for clock in row] for row, least in zip(clocks, lowest, strict=True)]
+        truth(),
+        [[clock and max(clock, least) for clock in row] for row, least in zip(clocks, lowest, strict=True)],
+        replace(LagTable.constant(0.0), pause_s=pause_s),
     )
 
 
@@ -139,6 +143,8 @@ class World:
         self.excess = 0.0
         """What a plan without a reserve costs beyond its word; a reserve takes off as much."""
         self.jitter = 1e-4
+        self.pause_s = 0.0
+        """For which a switch of clock holds up its GPU."""
         self.notices: list[Notice] = []
         self.reserves: dict[str, float] = {}
         """Of each plan, by its hash."""
@@ -180,7 +186,7 @@ class World:
 
     def simulated(self, clocks: tuple[tuple[int | None, ...], ...] | None) -> Simulation:
         """An iteration."""
-        return replay(clocks)
+        return replay(clocks, self.pause_s)
 
     def place(self, rank: int) -> int:
         """Of a rank in its pipeline."""
@@ -364,6 +370,8 @@ class World:
 
     def _blocks(self, rank: int) -> list[BlockReport]:
         plan = self.plan
+        if plan is not None and plan.sweep is not None and plan.activate_at is not None:
+            return self._sweep_blocks(plan, rank)
         if plan is None or plan.purpose is not Purpose.ENFORCE or plan.activate_at is None or plan.blocks is None:
             return []
         length = plan.blocks.iterations
@@ -388,6 +396,28 @@ class World:
             )
         return blocks[-MOST_BLOCKS:]
 
+    def _sweep_blocks(self, plan: JobPlanSpec, rank: int) -> list[BlockReport]:
+        """Those of which two clocks take turns, and those that hold one beside them."""
+        sweep, length = plan.sweep, plan.sweep.iterations_per_block if plan.sweep else 0
+        if sweep is None or plan.activate_at is None or not sweep.to_and_fro_mhz:
+            return []
+        blocks = []
+        for block in range(min(len(sweep.clocks_mhz), max(0, (self.iteration - plan.activate_at) // length))):
+            two = sweep.clocks_mhz[block], sweep.to_and_fro_mhz[block]
+            rows = tuple(tuple(two[at % 2] for at in range(len(row))) for row in truth().schedule.orders)
+            measured = replay(rows) if held_clock_mhz(sweep, block) else self.simulated(rows)
+            blocks.append(
+                BlockReport(
+                    hash=plan.hash,
+                    block=block,
+                    arm=Arm.SWEEP,
+                    iterations=length - 1,
+                    iteration_time_s=measured.iteration_time_s * (1 + self.jitter * (block % 3)),
+                    energy_per_iteration_j=measured.energy[self.place(rank)].total_j,
+                )
+            )
+        return blocks
+
 
 @pytest.fixture(scope="session")
 def new_world() -> Callable[..., World]:
@@ -400,7 +430,7 @@ def once_active(new_world: Callable[..., World]) -> World:
     """A job with a plan in force, to be copied."""
     world = new_world()
     world.settle()
-    world.run(200)
+    world.run(236)
     assert world.status.phase == "Active"
     return world
 

@@ -404,7 +404,7 @@ def test_a_pipeline_whose_shape_changes_in_mid_run_is_profiled_anew_and_nothing_
     assert (active.status.plan, active.status.predicted, active.status.measured) == (None, None, None)
     assert active.plan.purpose == "Sweep"
     assert active.plan.hash != old
-    active.run(100)
+    active.run(150)
     assert {one.spec.topology.microbatches for one in active.profiles.values()} == {8, 9}
 
 

@@ -17,10 +17,10 @@ from joulepath_crds import Coordinates, GpuReport, Instruction, InstructionTime,
 from joulepath_operator.facts.exchanges import Exchanges
 from joulepath_operator.facts.gang import Gang
 from joulepath_operator.facts.iteration import RankIteration
-from joulepath_operator.figures.delays import measure_delays
-from joulepath_operator.figures.learning import learnt_exchanges
 from joulepath_operator.figures.order import executed
-from joulepath_operator.figures.timelines import Iteration, Timelines
+from joulepath_operator.figures.timing.delays import measure_delays
+from joulepath_operator.figures.timing.learning import learnt_exchanges
+from joulepath_operator.figures.timing.timelines import Iteration, Timelines
 from tests.examples import examples
 from tests.planner.exchanging import APART, HELD, INTERLEAVED, SENT_TOGETHER, TOGETHER, Exchanging, Ran, play, text
 

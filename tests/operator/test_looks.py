@@ -17,7 +17,7 @@ from joulepath_operator.facts.refusals import Refusal
 from joulepath_operator.facts.request import Answer, FrontierRequest, PlanRefusal, Request
 from joulepath_operator.figures import joining
 from joulepath_operator.figures.joining import KeptBlocks, complete_blocks
-from joulepath_operator.figures.timelines import Timelines
+from joulepath_operator.figures.timing.timelines import Timelines
 from joulepath_operator.story.case import ReadyCase
 
 NewWorld = Callable[..., Any]

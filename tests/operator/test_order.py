@@ -24,9 +24,9 @@ from joulepath_crds import (
 from joulepath_operator.facts.gang import Gang
 from joulepath_operator.facts.request import PlanRequest, PlanResult
 from joulepath_operator.figures.coverage import coverage
-from joulepath_operator.figures.delays import measure_delays
 from joulepath_operator.figures.order import executed
 from joulepath_operator.figures.profile import build_profile
+from joulepath_operator.figures.timing.delays import measure_delays
 from joulepath_operator.planning.compute import compute
 from joulepath_rules import Applied, Arm
 from simulated_job import SimulatedJob

@@ -11,8 +11,8 @@ import pytest
 from joulepath_crds import Coordinates, InstructionTime, RankReport, Sweep
 from joulepath_operator.facts.gang import Gang
 from joulepath_operator.figures.coverage import coverage
-from joulepath_operator.figures.delays import measure_delays
 from joulepath_operator.figures.profile import build_profile
+from joulepath_operator.figures.timing.delays import measure_delays
 from joulepath_planner import simulate
 from tests.planner.pipelines import gpt3
 

@@ -12,7 +12,7 @@ import pytest
 from joulepath_crds import EnergyProfileSpec, Granularity, RankReport
 from joulepath_operator.facts.gang import Gang
 from joulepath_operator.facts.request import PlanRequest, PlanResult
-from joulepath_operator.figures.delays import measure_delays
+from joulepath_operator.figures.timing.delays import measure_delays
 from joulepath_operator.planning.compute import compute
 
 RUN: Any = json.loads((Path(__file__).parent / "data" / "recorded-run.json").read_text())

@@ -12,9 +12,9 @@ from joulepath_bridge.pipeline import pipeline_of, profile_of
 from joulepath_crds import EnergyProfileSpec, Reuse
 from joulepath_operator.figures.agreement import agreement, check_clocks, merged
 from joulepath_operator.figures.clocks import choose_clocks, make_sweep
-from joulepath_operator.figures.delays import measure_delays
 from joulepath_operator.figures.order import executed
 from joulepath_operator.figures.profile import build_profile
+from joulepath_operator.figures.timing.delays import measure_delays
 from joulepath_planner import Pipeline, Point, Profile, fit, frontier, one_f_one_b
 from joulepath_rules import Applied, Arm
 from simulated_job import SimulatedJob, sweep_block

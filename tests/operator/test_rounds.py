@@ -23,7 +23,9 @@ def surveyed(new_world: NewWorld) -> Callable[..., Any]:
     """A world in which surveys are answered like this, one after the other, the last one ever after."""
 
     def make(*answers: SurveyResult | PlanRefusal, **profiling: Any) -> Any:
-        world = new_world(EnergyPlanSpec.from_api({"job": {"name": "gpt3"}, "profiling": profiling}))
+        world = new_world(
+            EnergyPlanSpec.from_api({"job": {"name": "gpt3"}, "granularity": "phase", "profiling": profiling})
+        )
         left, plan = list(answers), world.answer
 
         def answer(request: Request) -> Answer:

@@ -17,7 +17,7 @@ from tests.operator.test_decide import NewWorld, spec
 def test_a_model_that_does_not_fit_is_refused_for_good(new_world: NewWorld) -> None:
     world = new_world(slow=1.03)
     world.settle()
-    world.run(100)
+    world.run(150)
     assert world.status.phase == "Profiling"
     assert world.condition("Planned").reason == "ModelMismatch"
     assert not world.plans, "meanwhile GPUs run default clocks"
@@ -50,7 +50,7 @@ def test_a_model_is_made_again_with_what_is_measured_by_then(new_world: NewWorld
 
     world._measurements = slower
     world.settle()
-    world.run(100)
+    world.run(150)
     assert world.condition("Planned").reason == "ModelMismatch"
     world._measurements = measured
     world.settle_later()
@@ -63,7 +63,7 @@ def test_a_model_is_made_again_with_what_is_measured_by_then(new_world: NewWorld
 def test_another_spec_tries_a_model_that_was_off_anew(new_world: NewWorld) -> None:
     world = new_world(slow=1.03)
     world.settle()
-    world.run(100)
+    world.run(150)
     computed = world.plans_computed
     world.settle()
     assert world.plans_computed == computed
@@ -135,7 +135,7 @@ def test_a_planner_that_takes_too_long_is_asked_again_after_a_pause_then_refused
     world = new_world()
     plan, world.answer = world.answer, too_late(world)
     world.settle()
-    world.run(100)
+    world.run(150)
     assert world.status.phase == "Profiling"
     assert world.condition("Planned").reason == "PlannerTimeout"
     assert world.status.progress.startswith("try 2/6 at ")
@@ -162,13 +162,13 @@ def test_once_a_plan_is_in_force_setbacks_are_counted_anew_and_a_planner_that_is
     world = new_world()
     plan, world.answer = world.answer, too_late(world)
     world.settle()
-    world.run(100)
+    world.run(150)
     for _ in range(3):
         world.settle_later()
     assert world.status.setback.tries == 4
     world.answer = plan
     world.settle_later()
-    world.run(100)
+    world.run(150)
     assert world.status.phase == "Active"
     assert not world.status.setback
     assert world.plans_computed == 5, "what is in force isn't planned anew for that"

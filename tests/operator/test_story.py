@@ -23,7 +23,7 @@ def test_an_annotated_job_is_profiled_planned_and_measured(new_world: NewWorld) 
     assert world.status.phase == "Profiling"
     assert world.plan.purpose == "Sweep"
     assert world.plan.activate_at > world.iteration + 2
-    world.run(90)
+    world.run(130)
     assert next(iter(world.profiles.values())).spec.job == "gpt3"
     assert world.plan.purpose == "Enforce"
     world.run(110)
@@ -68,7 +68,7 @@ def test_progress_counts_what_each_phase_waits_for(new_world: NewWorld) -> None:
     world: Any = new_world()
     world.settle()
     told: dict[Phase, list[str | None]] = {}
-    for _ in range(200):
+    for _ in range(240):
         world.run(1, every=1)
         told.setdefault(world.status.phase, []).append(world.status.progress)
     pairs = world.spec.measurement.pairs
@@ -127,7 +127,7 @@ def test_clocks_that_a_rank_missed_cost_only_that_stage_a_point(new_world: NewWo
 def test_the_next_run_starts_from_the_stored_profile(new_world: NewWorld) -> None:
     world: Any = new_world()
     world.settle()
-    world.run(90)
+    world.run(130)
     world.restart_job()
     world.writes.clear()
     world.iteration = 5
@@ -147,7 +147,7 @@ def test_the_next_run_starts_from_the_stored_profile(new_world: NewWorld) -> Non
 def test_a_run_that_may_not_reuse_sweeps_again(new_world: NewWorld) -> None:
     world: Any = new_world(spec(profiling={"reuse": False}))
     world.settle()
-    world.run(90)
+    world.run(130)
     world.restart_job()
     world.iteration = 5
     world.settle()
@@ -158,7 +158,7 @@ def test_a_run_that_may_not_reuse_sweeps_again(new_world: NewWorld) -> None:
 def test_a_stored_profile_that_has_drifted_evenly_is_refreshed(new_world: NewWorld) -> None:
     world: Any = new_world()
     world.settle()
-    world.run(90)
+    world.run(130)
     ((name, stored),) = world.profiles.items()
     slower = stored.spec.model_dump()
     for stage in slower["stages"]:
@@ -229,7 +229,7 @@ def test_an_operator_killed_between_status_and_plan_delivers_the_plan(new_world:
 def test_an_answer_to_what_was_asked_before_the_spec_changed_is_not_taken(new_world: NewWorld) -> None:
     world: Any = new_world()
     world.settle()
-    world.run(100)
+    world.run(140)
     world.plans.clear()
     asked = world.decide().ask_planner
     world.spec, world.generation = spec(maxSlowdownPercent=5), 2
@@ -282,7 +282,7 @@ def test_observe_sets_no_clock_and_measures_zero(new_world: NewWorld) -> None:
 def test_observe_with_a_stored_profile_tells_the_plan_but_keeps_default_clocks(new_world: NewWorld) -> None:
     world: Any = new_world()
     world.settle()
-    world.run(90)
+    world.run(130)
     world.restart_job()
     world.spec, world.generation = spec(mode="Observe"), 2
     world.settle()
@@ -296,7 +296,7 @@ def test_without_a_known_lag_the_plan_is_by_phase_at_the_finest(new_world: NewWo
     world: Any = new_world()
     world.lag = None
     world.settle()
-    world.run(90)
+    world.run(130)
     assert world.status.plan.granularity in (Granularity.PHASE, Granularity.RANK)
 
 
@@ -304,7 +304,7 @@ def test_without_a_known_lag_the_plan_is_by_phase_at_the_finest(new_world: NewWo
 def test_gpus_that_know_no_lag_are_planned_for_with_that_of_the_profile(new_world: NewWorld) -> None:
     world: Any = new_world()
     world.settle()
-    world.run(90)
+    world.run(130)
     known = world.status.plan
     world.lag = None  # agents that were started anew, or GPUs that were never swept
     world.restart_job()

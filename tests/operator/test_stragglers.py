@@ -21,7 +21,7 @@ from tests.operator.replicas import Replicas, Slow
 def once_replicated() -> Replicas:
     world = Replicas()
     world.settle()
-    world.run(200)
+    world.run(300)
     assert world.status.phase is Phase.ACTIVE
     return world
 
@@ -112,7 +112,7 @@ def test_what_is_announced_wrongly_is_believed_no_more(world: Any) -> None:
     world.run(4)
     assert world.status.phase is not Phase.REFUSED, "what is still told is of the plan before"
     world.refusal = {}
-    world.run(200)
+    world.run(300)
     assert world.plan.hash == before
     assert world.status.phase is Phase.ACTIVE
     assert [one.reason for one in world.notices] == ["StragglerFound", "StragglerDisproved"]

@@ -37,6 +37,11 @@ def test_without_a_spread_or_a_source_the_lag_is_the_median() -> None:
     assert SPREAD.draw_s(1200, True, None) == 0.010
 
 
+def test_a_pause_is_kept_where_only_some_clocks_are_left() -> None:
+    table = LagTable(0.01, 0.01, 0.02, 0.02, targets={900: LagTable.constant(0.06)}, pause_s=0.003)
+    assert table.among({900}).pause_s == table.among({900, 1200}).pause_s == 0.003
+
+
 def test_targets_of_targets_are_refused() -> None:
     with pytest.raises(ValueError, match="the lags to 900 MHz have targets of their own"):
         LagTable(0, 0, 0, 0, targets={900: SPREAD})

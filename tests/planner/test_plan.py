@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterable
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -151,6 +152,22 @@ def test_the_published_pipeline_with_lags_keeps_t_min(lag_s: float, granularity:
     assert made.granularity == granularity
     assert made.slowdown <= 1e-9
     assert made.predicted_savings > least
+
+
+@pytest.mark.parametrize(
+    ("pause_s", "granularity", "least"),
+    [(0.0, "instruction", 0.15), (0.003, "instruction", 0.1), (0.01, "phase", 0.04)],
+)
+def test_the_published_pipeline_keeps_t_min_where_switches_pause_and_changes_by_phase_once_that_eats_the_gain(
+    pause_s: float, granularity: str, least: float
+) -> None:
+    pipeline, lags = gpt3(12), replace(LagTable.constant(0.010), pause_s=pause_s)
+    made = plan(pipeline, lags=lags)
+    assert made.granularity == granularity
+    assert made.slowdown <= 1e-9
+    assert made.predicted_savings > least
+    unaware = simulate(pipeline, plan(pipeline, lags=LagTable.constant(0.010)).clocks, lags)
+    assert (unaware.iteration_time_s > made.t_min_s * 1.005) is (pause_s > 0)
 
 
 @pytest.mark.slow

@@ -108,6 +108,34 @@ def test_a_second_set_queues_behind_the_first() -> None:
     assert seen.ranks[0][1].duration_s == pytest.approx(0.5 + 1.5 + 0.375 * 2)
 
 
+def test_work_stands_still_for_a_pause_once_a_clock_is_in_force() -> None:
+    # Lowered at F's end, in force 0.5 s later: a quarter of B is done, then it stands still for 0.2 s. Its raise is in
+    # force when it ends, and F stands still for 0.2 s before it begins.
+    lags = LagTable(up_s=0.0, down_s=0.5, p95_up_s=0.0, p95_down_s=0.5, pause_s=0.2)
+    seen = simulate(ONE, [[None, 500]], lags)
+    f, b = seen.ranks[0]
+    assert b.duration_s == pytest.approx(0.5 + 0.2 + 0.75 * 4.0)
+    assert b.energy_j == pytest.approx(0.25 * 600 + 0.2 * 200 + 0.75 * 800)
+    assert f.duration_s == pytest.approx(0.2 + 1.0)
+    assert seen.iteration_time_s == pytest.approx(1.2 + 3.7)
+
+
+def test_of_a_pause_only_what_lasts_beyond_a_wait_costs_time() -> None:
+    # That before F is over when F begins. Of that before B 0.15 s are left, so that the raise, ordered for B's end as
+    # predicted, comes 0.15 s before it, and with it another pause.
+    lags = LagTable(up_s=0.0, down_s=0.0, p95_up_s=0.0, p95_down_s=0.0, pause_s=0.2)
+    pipeline = Pipeline(ONE.schedule, PROFILE, overhead_s={(0, "F"): 0.25, (0, "B"): 0.05})
+    seen = simulate(pipeline, [[None, 500]], lags)
+    assert [event.duration_s for event in seen.ranks[0]] == pytest.approx([1.0, 4.0 + 0.2 + 0.15 / 2])
+
+
+def test_of_several_switches_in_one_instruction_each_pauses_it() -> None:
+    # Down for F at B's end, in force 1 s later; the raise for B waits for that: F stands still twice.
+    lags = LagTable(up_s=0.5, down_s=0.25, p95_up_s=2.0, p95_down_s=0.25, pause_s=0.1)
+    seen = simulate(ONE, [[500, None]], lags)
+    assert seen.ranks[0][0].duration_s == pytest.approx(0.25 + 0.1 + 0.4 + 0.1 + (1 - 0.25 - 0.4 / 2) * 1.0)
+
+
 def test_a_wait_costs_the_power_of_the_clock_in_force() -> None:
     pipeline = Pipeline(ONE.schedule, PROFILE, overhead_s={(0, "F"): 2.0, (0, "B"): 1.0})
     seen = simulate(pipeline, [[500, 500]])

@@ -20,7 +20,7 @@ import json, os, sys
 def ours(name): return name.startswith("joulepath")
 print(json.dumps({
     "path": sys.path, "environment": os.environ.get("PYTHONPATH"), "flags": str(sys.flags), "warn": sys.warnoptions,
-    "modules": sorted(name for name in sys.modules if not ours(name) and name != "__future__"),
+    "modules": sorted(name for name in sys.modules if not ours(name)),
     "ours": sorted(filter(ours, sys.modules)), "argv": sys.argv, "optimized": not __debug__,
     "finders": [type(finder).__name__ for finder in sys.meta_path if not ours(type(finder).__module__)],
     "hooks": [type(finder).__name__ for finder in sys.meta_path if ours(type(finder).__module__)],

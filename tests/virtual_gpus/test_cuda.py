@@ -73,6 +73,20 @@ def test_a_clock_change_in_mid_kernel_stretches_what_is_left_of_it(make_virtual_
     assert launched + ahead_ns - 1e4 <= start_ns <= after + ahead_ns + 1e4
 
 
+def test_a_kernel_stands_still_once_a_change_is_in_force_for_as_long_as_was_asked_for(
+    make_virtual_gpus: MakeVirtualGpus,
+) -> None:
+    made, top_mhz = _two_kernels(1.0, 1.0), CLOCKS[-1]
+    gpus = make_virtual_gpus(made, time_scale=0.5, **{**QUIET, "lag_ms": 500, "pause_ms": 80})
+    before = gpus.look()
+    ran = run_program(gpus, "change_clock_in_kernel", clock_mhz=top_mhz)
+    after = gpus.look()
+    assert ran["seconds"] == pytest.approx(0.5 + 0.04, abs=HALF_US)
+    busy_s = after.busy_s - before.busy_s
+    assert busy_s == pytest.approx(0.1 + 0.5 + 0.04, abs=1e-6)
+    assert after.energy_j - before.energy_j >= made.kernel(0, "F").power_w[-1] * busy_s
+
+
 def test_energy_is_the_kernels_power_while_busy_and_blocking_power_between(make_virtual_gpus: MakeVirtualGpus) -> None:
     made = _two_kernels(0.02, 0.04)
     gpus = make_virtual_gpus(made, **QUIET)

@@ -417,7 +417,8 @@ class History:
             self.blocks.append(report)
         counted = run.counted
         if run.applied.clock_mhz is None:
-            self._add_timelines(Arm.PLAN, counted)
+            if run.applied.arm is Arm.PLAN:
+                self._add_timelines(Arm.PLAN, counted)
             return
         clock = run.applied.clock_mhz
         if clock and (below := [mhz for at_s, mhz in trace.capped if run.begin_s <= at_s <= run.end_s]):

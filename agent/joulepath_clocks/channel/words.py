@@ -332,7 +332,7 @@ def _plan(value: dict[str, Any] | None) -> Plan | None:
     sweep, blocks, stages = value.pop("sweep"), value.pop("blocks"), value.pop("stages")
     plan = Plan(
         **value | {"purpose": Purpose(value["purpose"])},
-        sweep=sweep and Sweep(tuple(sweep["clocks_mhz"]), sweep["iterations_per_block"]),
+        sweep=sweep and Sweep(**{name: _plain(part) for name, part in sweep.items()}),
         blocks=blocks and Blocks(**blocks),
         stages=tuple(StagePlan(**{name: _plain(part) for name, part in stage.items()}) for stage in stages),
     )
@@ -348,11 +348,12 @@ def _makes_sense(plan: Plan) -> bool:
     times_s += [plan.control_iteration_time_s, plan.plan_iteration_time_s, plan.allowed_slowdown or 0.0]
     counts = [plan.attempt, plan.activate_at or 0, plan.sparse_from or 0, plan.default_clock_mhz - 1]
     if plan.sweep is not None:
-        clocks_mhz += plan.sweep.clocks_mhz
+        clocks_mhz += (*plan.sweep.clocks_mhz, *plan.sweep.to_and_fro_mhz)
         counts.append(plan.sweep.iterations_per_block - 1)
     if plan.blocks is not None:
         counts += [plan.blocks.iterations - 3, plan.blocks.pairs, (plan.blocks.every or 2) - 2]
     aligned = all(len(one.order) == len(one.clocks_mhz) == len(one.durations_s) for one in plan.stages)
+    aligned &= plan.sweep is None or len(plan.sweep.to_and_fro_mhz) in (0, len(plan.sweep.clocks_mhz))
     whole = all(type(one) is int and one >= 0 for one in (*clocks_mhz, *counts))
     return aligned and whole and all(0 <= one < math.inf for one in times_s)
 

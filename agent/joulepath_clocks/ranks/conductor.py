@@ -1,8 +1,8 @@
 """The conductor of one rank: markers and a plan in, wishes for its GPU's clock out. Pure; time comes with the markers.
 
 A plan is staged when the rank can play it, and joined at the begin of a block. Its instructions run at their clocks, by
-the rule of `switching`. Sweeps hold one clock from the begin of a block's first iteration. Everything else, and
-everything doubtful, runs at default clocks, with a reason.
+the rule of `switching`. Sweeps hold one clock from the begin of a block's first iteration, or have two take turns, to
+tell what switches cost. Everything else, and everything doubtful, runs at default clocks, with a reason.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ from joulepath_rules import (
     Purpose,
     RankState,
     arm_of,
+    clock_in_turn,
+    held_clock_mhz,
     next_boundary,
 )
 from joulepath_trainer.wire.page import Ending, MarkerEntry, MarkerEvent
@@ -164,9 +166,8 @@ class Conductor:
         if self._ended and (broken_off or entry.ending):
             what = f"iteration {self.iteration} ended sooner than it should: it evaluates, or has failed"
             return self._cut(Reason(End.STEP_BROKEN_OFF, what))
-        if entry.event is MarkerEvent.STEP_END and self.applied.clock_mhz and self.tail_s is not None:
-            patience_s = self.usual_tail_s + _SWEEP_PATIENCE * self.control_time_s
-            return wish_in_tail(self.applied.clock_mhz, at_s, patience_s, self.lags_up.to(DEFAULT))
+        if self.applied.arm is Arm.SWEEP and self._plan is not None:
+            return self._sweep(self._plan, entry, at_s)
         if self.applied.arm is not Arm.PLAN or self._score is None or entry.event is MarkerEvent.STEP_END:
             return None
         return self._play(self._score, entry, at_s)
@@ -245,7 +246,9 @@ class Conductor:
         self.state = RankState.SWEEPING if self.applied.arm is Arm.SWEEP else RankState.ENFORCING
         if self.applied.arm is Arm.PLAN and self._score is not None:
             return Wish(self._score.clocks_mhz[0])
-        return Wish(self.applied.clock_mhz or DEFAULT, measure=self.applied.arm is Arm.SWEEP)
+        if self.applied.arm is Arm.SWEEP and self._plan is not None:
+            return Wish(clock_in_turn(self._plan, iteration, 0), measure=self.applied.clock_mhz is not None)
+        return Wish(DEFAULT)
 
     def _guarded(self, iteration: int, at_s: float) -> Verdict | None:
         if self._plan is None or self._begun_at_s is None or iteration != self.iteration + 1:
@@ -295,9 +298,18 @@ class Conductor:
         if arm is Arm.DEFAULT:
             return _DEFAULT_CLOCKS
         if arm is Arm.SWEEP and plan.sweep is not None:
-            return Applied(arm, block, plan.hash, plan.sweep.clocks_mhz[block], plan.sweep.iterations_per_block)
+            return Applied(arm, block, plan.hash, held_clock_mhz(plan.sweep, block), plan.sweep.iterations_per_block)
         clock = None if arm is Arm.PLAN else DEFAULT
         return Applied(arm, block, plan.hash, clock, plan.blocks.iterations if plan.blocks and block >= 0 else 0)
+
+    def _sweep(self, plan: Plan, entry: MarkerEntry, at_s: float) -> Wish | None:
+        if entry.event is MarkerEvent.END:
+            self._position += 1
+        clock_mhz = clock_in_turn(plan, self.iteration, self._position)
+        if entry.event is MarkerEvent.STEP_END and clock_mhz != DEFAULT and self.tail_s is not None:
+            patience_s = self.usual_tail_s + _SWEEP_PATIENCE * self.control_time_s
+            return wish_in_tail(clock_mhz, at_s, patience_s, self.lags_up.to(DEFAULT))
+        return Wish(clock_mhz) if entry.event is MarkerEvent.END and self.applied.clock_mhz is None else None
 
     def _play(self, score: Score, entry: MarkerEntry, at_s: float) -> Wish | None:
         ran = Instruction(entry.stage, entry.kind, entry.microbatch)

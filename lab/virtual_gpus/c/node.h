@@ -50,6 +50,7 @@ struct config {
 	char gpu_name[NAME_SIZE];
 	uint64_t seed;
 	double block_s;          /* a set call returns after this long */
+	double pause_s;          /* the GPU stands still for so long once a change is in force */
 	double counter_period_s; /* the energy counter moves this often */
 	double lag_spread;       /* half width of the spread of a lag, as a share */
 	double time_noise, energy_noise; /* standard deviation from kernel to kernel, as a share */
@@ -95,6 +96,7 @@ struct sim {
 	struct run run;
 	int64_t last_end; /* when the latest kernel ended */
 	int64_t changed;  /* when the latest clock change got into force */
+	int64_t resumes;  /* the end of the pause after that: until then no kernel gets on */
 	uint32_t changes;
 	struct change change[MAX_CHANGES];
 };

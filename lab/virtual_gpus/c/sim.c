@@ -1,7 +1,7 @@
 /* How a virtual GPU goes on in time: clocks, power, heat, counters and the progress of a kernel.
  *
- * Everything is constant between two events (a clock change gets into force, a kernel ends, the counters tick,
- * and, where power depends on heat, a short heat step), so the energy is the exact sum of power x time. */
+ * Everything is constant between two events (a clock change gets into force, the pause after it is over, a kernel ends,
+ * the counters tick, and, where power depends on heat, a short heat step), so the energy is the exact sum of power x time. */
 #include "node.h"
 
 #include <math.h>
@@ -36,12 +36,13 @@ int sim_clock(const struct node *node, uint32_t gpu, const struct sim *sim) {
 	return top;
 }
 
-static void apply_due_changes(struct sim *sim) {
+static void apply_due_changes(const struct node *node, struct sim *sim) {
 	uint32_t due = 0;
 	while (due < sim->changes && sim->change[due].t <= sim->t) {
 		sim->low = sim->change[due].low;
 		sim->high = sim->change[due].high;
 		sim->changed = sim->change[due].t;
+		sim->resumes = sim->changed + to_ns(node->config.pause_s);
 		due++;
 	}
 	if (!due)
@@ -58,7 +59,7 @@ static int heat_matters(const struct node *node) {
 /* One step of constant power, at most to `until`. */
 static void step(const struct node *node, uint32_t gpu, struct sim *sim, int64_t until) {
 	const struct config *c = &node->config;
-	apply_due_changes(sim);
+	apply_due_changes(node, sim);
 	int clock = sim_clock(node, gpu, sim);
 	double watts = sim_power_w(node, gpu, sim, clock), kernel_s = 0;
 	int64_t next = until;
@@ -68,8 +69,10 @@ static void step(const struct node *node, uint32_t gpu, struct sim *sim, int64_t
 		next = sim->next_tick;
 	if (heat_matters(node) && sim->t + HEAT_STEP_NS < next)
 		next = sim->t + HEAT_STEP_NS;
-	int ends = 0;
-	if (sim->run.active) {
+	int ends = 0, stands = sim->t < sim->resumes;
+	if (stands && sim->resumes < next)
+		next = sim->resumes;
+	if (sim->run.active && !stands) {
 		kernel_s = node->kernel[sim->run.kernel].time_s[clock] * sim->run.time_factor;
 		int64_t end = sim->t + to_ns((1 - sim->run.progress) * kernel_s);
 		if (end <= next) {
@@ -83,7 +86,8 @@ static void step(const struct node *node, uint32_t gpu, struct sim *sim, int64_t
 	sim->temperature_c = settled_c + (sim->temperature_c - settled_c) * exp(-seconds / c->heat_tau_s);
 	if (sim->run.active) {
 		sim->busy_s += seconds;
-		sim->run.progress += seconds / kernel_s;
+		if (!stands)
+			sim->run.progress += seconds / kernel_s;
 	}
 	sim->t = next;
 	if (ends) {
@@ -102,7 +106,7 @@ static void step(const struct node *node, uint32_t gpu, struct sim *sim, int64_t
 void sim_advance(const struct node *node, uint32_t gpu, struct sim *sim, int64_t until) {
 	while (sim->t < until)
 		step(node, gpu, sim, until);
-	apply_due_changes(sim);
+	apply_due_changes(node, sim);
 }
 
 int64_t sim_kernel_end(const struct node *node, uint32_t gpu, const struct sim *sim) {

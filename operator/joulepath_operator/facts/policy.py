@@ -65,7 +65,7 @@ def breaks(policy: EnergyPolicySpec, plan: JobPlanSpec, gpus: Collection[GpuRepo
     least_mhz = max((policy.least_clock_mhz(gpu.model) for gpu in gpus), default=0)
     clocks_mhz = {clock for stage in plan.stages for clock in stage.clocks_mhz}
     if plan.sweep is not None:
-        clocks_mhz.update(plan.sweep.clocks_mhz)
+        clocks_mhz.update(plan.sweep.clocks_mhz, plan.sweep.to_and_fro_mhz)
     if plan.stretched is not None:
         clocks_mhz.update(clock for stage in plan.stretched.stages for clock in stage.clocks_mhz)
     return any(0 < clock < least_mhz for clock in clocks_mhz)

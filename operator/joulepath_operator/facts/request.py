@@ -102,7 +102,8 @@ class StretchResult:
 class PlanResult:
     """A plan and its figures; `control_time_s` and `plan_time_s` are what the running job should measure. The frontier
     comes with it where there is no pipeline; else it is asked for by itself. remarks: what was left out, in words;
-    delays: as learnt."""
+    delays: as learnt. switch: seconds for which one holds up its GPU, as planned with, and half their 95% interval,
+    where that was tried."""
 
     stages: tuple[StagePlan, ...]
     granularity: Granularity
@@ -118,6 +119,8 @@ class PlanResult:
     plan_time_s: float
     remarks: tuple[str, ...] = ()
     delays: Delays = field(default_factory=Delays)
+    switch_s: float | None = None
+    switch_half_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -161,6 +161,7 @@ def merged(old: EnergyProfileSpec, now: EnergyProfileSpec, found: Agreement, low
             "blocking_power": tuple(sorted((*now.blocking_power, *waits), key=lambda one: -one.clock_mhz)),
             "iteration_time_noise_s": now.iteration_time_noise_s or noise_s,
             "lag": joined(now.lag, old.lag),
+            "switching": now.switching or old.switching,
             "frontier_uncertainty": old.frontier_uncertainty if found.sure else None,
         }
     )

@@ -12,7 +12,7 @@ import random
 from collections.abc import Sequence
 from typing import Final
 
-from joulepath_crds import EarlierRounds, Sweep
+from joulepath_crds import EarlierRounds, Sweep, SwitchingCost
 
 __all__ = [
     "CLOCKS_A_ROUND",
@@ -71,10 +71,11 @@ def make_sweep(clocks_mhz: Sequence[int], iterations_per_clock: int, seed: str, 
     return Sweep(clocks_mhz=tuple(blocks), iterations_per_block=iterations_per_clock + 1)
 
 
-def next_sweep(last: Sweep, clocks_mhz: Sequence[int], noise_s: float) -> Sweep:
-    """The round after `last`. noise_s: of an iteration at default clocks, as measured so far."""
-    earlier = EarlierRounds(clocks_mhz=swept(last), iterations=iterations(last), noise_s=noise_s)
-    return last.model_copy(update={"clocks_mhz": tuple(clocks_mhz), "earlier": earlier})
+def next_sweep(last: Sweep, clocks_mhz: Sequence[int], noise_s: float, switching: SwitchingCost | None = None) -> Sweep:
+    """The round after `last`. noise_s: of an iteration at default clocks, switching: the cost of switches, both as
+    measured so far."""
+    earlier = EarlierRounds(clocks_mhz=swept(last), iterations=iterations(last), noise_s=noise_s, switching=switching)
+    return last.model_copy(update={"clocks_mhz": tuple(clocks_mhz), "to_and_fro_mhz": (), "earlier": earlier})
 
 
 def iterations(sweep: Sweep) -> int:

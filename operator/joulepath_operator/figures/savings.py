@@ -17,6 +17,7 @@ from joulepath_operator.figures.joining import Join, JoinedBlock, complete_block
 __all__ = [
     "LEAST_PAIRS",
     "NOT_YET_KNOWN",
+    "WIDER",
     "estimate",
     "figure",
     "in_words",
@@ -32,7 +33,7 @@ _SPELL: Final = 1.05
 plan blocks short in a slow spell of the job's own, and to drop only those would flatter the plan."""
 _NEAR: Final = 4
 """What is usual the pairs beside it tell, so many on each side: a job may become slower by itself, by and by."""
-_WIDER: Final = 1.1
+WIDER: Final = 1.1
 """Bursts of neighbours and drift have pairs differ otherwise than normal ones: by itself Student's t holds the truth in
 94 of 100 simulated runs of them, and so wide in 95 to 96 (1,000 runs of each of four kinds of noise)."""
 _ENOUGH_PAIRS: Final = 8
@@ -94,7 +95,7 @@ def in_words(measured: MeasuredSavings | None) -> str:
 def estimate(values: Sequence[float]) -> Estimate:
     """Mean and 95% interval of at least two values."""
     mean = fmean(values)
-    half = _WIDER * t_quantile(len(values) - 1) * stdev(values) / sqrt(len(values))
+    half = WIDER * t_quantile(len(values) - 1) * stdev(values) / sqrt(len(values))
     return Estimate(mean=figure(mean), ci95_low=figure(mean - half), ci95_high=figure(mean + half))
 
 

@@ -28,7 +28,7 @@ from joulepath_operator.facts.request import (
     StretchRequest,
     SurveyRequest,
 )
-from joulepath_operator.figures.delays import delays_of
+from joulepath_operator.figures.timing.delays import delays_of
 from joulepath_operator.planning.compute import compute
 from joulepath_operator.planning.frontier import outline
 from joulepath_operator.planning.stretching import stretch

@@ -9,18 +9,20 @@ plan picks the lucky ones, and would promise more than it keeps. Where too littl
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 import joulepath_planner as planner
 from joulepath_bridge.lags import lags_or_assumed
 from joulepath_bridge.stages import stage_plans
+from joulepath_bridge.switching import Pause, pause_of
 from joulepath_crds import Granularity
 from joulepath_operator.facts.refusals import Refusal
 from joulepath_operator.facts.request import PlanRefusal, PlanRequest, PlanResult
 from joulepath_operator.planning.frontier import points_of
 from joulepath_operator.planning.model import Model, modelled
 
-__all__ = ["compute", "made_sure"]
+__all__ = ["compute", "made_sure", "switching_of"]
 
 _RESERVE: Final = 0.001
 """How much longer than measured a slowed instruction may last without delaying the iteration: a plan uses up slack, so
@@ -34,7 +36,20 @@ _LATE: Final = 0.0025
 profiles (`make bench-fit`) none is then late by more than 0.51% with every clock measured, than 0.87% with six."""
 
 
-def made_sure(request: PlanRequest, model: Model, until_s: float | None = None) -> planner.Plan:
+def switching_of(request: PlanRequest, model: Model) -> tuple[planner.LagTable, Pause | None]:
+    """What switches of clock take, and what one costs by itself where that was tried.
+
+    Raises:
+        PlannerError: The pipeline can't be replayed.
+    """
+    cost, lags = request.profile.switching, lags_or_assumed(request.lag, request.profile.default_clock_mhz)
+    if cost is None or request.profile.topology.stages == 1:
+        return lags, None
+    switch = pause_of(cost, model.pipeline)
+    return (lags if switch is None else replace(lags, pause_s=switch.planned_s)), switch
+
+
+def made_sure(request: PlanRequest, model: Model, lags: planner.LagTable, until_s: float | None = None) -> planner.Plan:
     """The plan of a model, in time also where its profile is a little off. until_s: the iteration lasts until then, as
     another pipeline is slower; None: the slowdown that is allowed.
 
@@ -55,7 +70,7 @@ def made_sure(request: PlanRequest, model: Model, until_s: float | None = None) 
             slowdown=request.max_slowdown if until_s is None else 0.0,
             fixed=until_s is not None,
             granularity=granularity.value,
-            lags=lags_or_assumed(request.lag, default_mhz),
+            lags=lags,
             default_clock_mhz=default_mhz,
             reserve=reserve,
         )
@@ -73,7 +88,8 @@ def compute(request: PlanRequest) -> PlanResult | PlanRefusal:
         model = modelled(request)
         if isinstance(model, PlanRefusal):
             return model
-        plan = made_sure(request, model)
+        lags, switch = switching_of(request, model)
+        plan = made_sure(request, model, lags)
         # Without a pipeline it takes no time, and may be all that there is to tell.
         frontier = points_of(request, model) if alone else ()
     except planner.PlannerError as error:
@@ -95,4 +111,6 @@ def compute(request: PlanRequest) -> PlanResult | PlanRefusal:
         plan_time_s=plan.iteration_time_s * request.control_time_s / plan.t_min_s,
         remarks=model.remarks,
         delays=request.delays,
+        switch_s=None if switch is None else switch.planned_s,
+        switch_half_s=None if switch is None else switch.half_s,
     )

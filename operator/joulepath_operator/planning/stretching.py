@@ -14,12 +14,11 @@ from dataclasses import dataclass
 from typing import Final
 
 import joulepath_planner as planner
-from joulepath_bridge.lags import lags_or_assumed
 from joulepath_bridge.stages import stage_plans
 from joulepath_crds import StretchedStage
 from joulepath_operator.facts.refusals import Refusal
 from joulepath_operator.facts.request import PlanRefusal, StretchRequest, StretchResult
-from joulepath_operator.planning.compute import made_sure
+from joulepath_operator.planning.compute import made_sure, switching_of
 from joulepath_operator.planning.model import modelled
 from joulepath_planner.inputs.schedule import Clocks
 
@@ -47,7 +46,7 @@ def stretch(request: StretchRequest) -> StretchResult | PlanRefusal:
         if isinstance(model, PlanRefusal):
             return model
         default_mhz = request.plan.profile.default_clock_mhz
-        lags = lags_or_assumed(request.plan.lag, default_mhz)
+        lags, _ = switching_of(request.plan, model)
         pipeline = model.pipeline.capped(default_mhz)
         clocks = _clocks(pipeline, request)
 
@@ -72,7 +71,7 @@ def stretch(request: StretchRequest) -> StretchResult | PlanRefusal:
         at_default = {replica for replica, one in held.items() if one.plan_s > limit_s}
         times = {replica: one.default_s if replica in at_default else one.plan_s for replica, one in held.items()}
         until_s = max(usual_s, *times.values())
-        plan = made_sure(request.plan, model, until_s)
+        plan = made_sure(request.plan, model, lags, until_s)
         free = request.plan.profile.topology.data_parallel - len(held)
         default_j = sum(replayed(None, one.factors, control_s).energy_j for one in held.values())
         held_j = sum(

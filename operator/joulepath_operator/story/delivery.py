@@ -27,10 +27,10 @@ from joulepath_operator.facts.observation import Decision, Notice, StoredPlan, S
 from joulepath_operator.facts.policy import every, special
 from joulepath_operator.facts.request import FrontierRequest, FrontierResult, PlanRefusal, PlanRequest, PlanResult
 from joulepath_operator.figures.activation import activation
-from joulepath_operator.figures.delays import some_pipelines
 from joulepath_operator.figures.order import executed, labels
 from joulepath_operator.figures.profile import with_delays
 from joulepath_operator.figures.savings import LEAST_PAIRS, NOT_YET_KNOWN, figure, is_enough
+from joulepath_operator.figures.timing.delays import some_pipelines
 from joulepath_operator.story import setbacks
 from joulepath_operator.story.case import ReadyCase
 from joulepath_operator.story.outcomes import idle, stragglers, withdrawal
@@ -152,6 +152,8 @@ def _deliver(case: ReadyCase, profile: StoredProfile, result: PlanResult, inputs
         lower_bound_j=figure(result.lower_bound_j),
         predicted_savings=figure(result.predicted_savings),
         bound_savings=figure(result.bound_savings),
+        switch_s=None if result.switch_s is None else figure(result.switch_s),
+        switch_half_s=None if result.switch_half_s is None else figure(result.switch_half_s),
     )
     frontier = _in_figures(result.frontier)
     case.story.note(plan=summary, predicted=f"{summary.predicted_savings:.1%}", frontier=frontier)
@@ -221,8 +223,22 @@ def _tell_planned(case: ReadyCase, summary: PlanSummary | None) -> None:
         "Planned",
         f"Predicted to save {summary.predicted_savings:.1%} of the job's energy, of {summary.bound_savings:.1%} that "
         f"can be saved at this iteration time; granularity {summary.granularity.value}{watch}."
+        + _tell_switch(summary)
         + (f" {case.bounds}" if case.bounds else "")
         + _straggler(case),
+    )
+
+
+def _tell_switch(summary: PlanSummary) -> str:
+    """What a switch costs by itself, as a sentence; empty where that wasn't tried."""
+    if summary.switch_s is None or summary.switch_half_s is None:
+        return ""
+    half = f"{summary.switch_half_s * 1e3:.2g} ms"
+    if not summary.switch_s:
+        return f" Switches of clock cost no time of their own that could be told, to ±{half} each."
+    return (
+        f" A switch of clock holds up its GPU for {summary.switch_s * 1e3:.2g} ± {half}, as was tried in the job, and "
+        "is planned for."
     )
 
 

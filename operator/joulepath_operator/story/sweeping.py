@@ -6,6 +6,8 @@ an agent that is started anew forgets meanwhile is swept once more first.
 
 Where an earlier run has left a profile, the first round is a short one that checks it (`reuse`). As far as it holds,
 its points stand in for what isn't measured; else the sweep goes on as if it weren't there.
+
+Where a plan may have a clock for each instruction, a last round tries what switches cost by themselves.
 """
 
 from __future__ import annotations
@@ -13,13 +15,16 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import replace
+from itertools import takewhile
 from math import floor, isfinite
+from statistics import fmean
 from typing import Final
 
 from joulepath_crds import (
     EarlierRounds,
     EnergyPlanStatus,
     EnergyProfileSpec,
+    Granularity,
     JobPlanSpec,
     Origin,
     Phase,
@@ -44,10 +49,11 @@ from joulepath_operator.figures.clocks import (
     swept,
 )
 from joulepath_operator.figures.coverage import coverage, is_over, lost_mhz
-from joulepath_operator.figures.delays import some_pipelines
 from joulepath_operator.figures.order import labels
 from joulepath_operator.figures.profile import build_profile, default_energy_j, iteration_noise_s, with_delays
 from joulepath_operator.figures.savings import figure
+from joulepath_operator.figures.switching import TRIAL_BLOCKS, is_tried, neighbours_mhz, switching_cost, trial
+from joulepath_operator.figures.timing.delays import some_pipelines
 from joulepath_operator.story import reuse, setbacks
 from joulepath_operator.story.case import ReadyCase
 
@@ -60,6 +66,8 @@ was so both times, as while all agents are upgraded, there is a pause before a t
 _UNTOLD_KIND: Final = "PyTorchJob"
 _MOST_BLOCKS: Final = 400
 """Of all rounds, as the contract has them."""
+_LEAST_LAGS: Final = 2
+"""How many lags an instruction lasts on average where it may have a clock of its own: shorter ones share theirs."""
 
 
 def begin(case: ReadyCase, inputs: str = _FIRST, lost: Sweep | None = None) -> Decision:
@@ -107,7 +115,8 @@ def go_on(case: ReadyCase, plan: StoredPlan) -> Decision | StoredProfile:
         return Decision(_tell(case, plan.spec), write_plan=case.activated(plan))
     assert plan.spec.sweep is not None
     measured = coverage(case.gang.ranks, plan.spec.sweep)
-    if not measured.complete and not is_over(plan.spec, case.gang.ranks):
+    is_whole = measured.complete and is_tried(plan.spec, case.gang.ranks)
+    if not is_whole and not is_over(plan.spec, case.gang.ranks):
         return Decision(_tell(case, plan.spec))
     if measured.fewest < LEAST_CLOCKS:
         return _on_loss(case, plan, plan.spec.sweep, measured.fewest)
@@ -162,11 +171,9 @@ def _after_round(case: ReadyCase, plan: StoredPlan, sweep: Sweep) -> Decision | 
     spec = _measured(case, plan, sweep)
     blocks = _blocks_left(case, sweep, spec)
     if lost := lost_mhz(case.gang.ranks, sweep)[: max(0, blocks)]:
-        return _begin_next(case, plan, next_sweep(sweep, lost, spec.iteration_time_noise_s))
+        return _begin_next(case, plan, _following(sweep, lost, spec))
     settled, more = reuse.settle(case, sweep.origin, spec), _clocks_left(case, sweep, blocks)
-    if settled.origin != sweep.origin and (
-        anew := _without_earlier(case, sweep, settled.origin, more, spec.iteration_time_noise_s)
-    ):
+    if settled.origin != sweep.origin and (anew := _without_earlier(case, sweep, settled.origin, more, spec)):
         return _begin_next(case, plan, anew)
     spec = settled.profile.model_copy(update={"origin": settled.origin})
     count = 0 if settled.is_enough else more
@@ -176,7 +183,14 @@ def _after_round(case: ReadyCase, plan: StoredPlan, sweep: Sweep) -> Decision | 
 
 def _measured(case: ReadyCase, plan: StoredPlan, sweep: Sweep) -> EnergyProfileSpec:
     noise_s = (sweep.earlier.noise_s if sweep.earlier else 0.0) or iteration_noise_s(plan.spec, case.gang.ranks)
-    return build_profile(case.gang, case.topology, set(swept(sweep)), Delays(), job=case.job.name, noise_s=noise_s)
+    spec = build_profile(case.gang, case.topology, set(swept(sweep)), Delays(), job=case.job.name, noise_s=noise_s)
+    known = sweep.earlier.switching if sweep.earlier else None
+    return spec.model_copy(update={"switching": known or switching_cost(plan.spec, case.gang.ranks)})
+
+
+def _following(sweep: Sweep, clocks_mhz: tuple[int, ...], spec: EnergyProfileSpec) -> Sweep:
+    """The next round, which is told what the profile so far knows beside its points."""
+    return next_sweep(sweep, clocks_mhz, spec.iteration_time_noise_s, spec.switching)
 
 
 def _clocks_left(case: ReadyCase, sweep: Sweep, blocks: int) -> int:
@@ -190,17 +204,19 @@ def _surveyed(case: ReadyCase, plan: StoredPlan, asked: SurveyRequest, answer: A
     assert sweep is not None
     if isinstance(answer, SurveyResult):
         if answer.uncertainty > KNOWN and (clocks := answer.tells_most_mhz[: asked.count]):
-            return _begin_next(case, plan, next_sweep(sweep, clocks, spec.iteration_time_noise_s))
+            return _begin_next(case, plan, _following(sweep, clocks, spec))
         if not isfinite(answer.uncertainty) and sweep.origin is not None and spec.origin != sweep.origin:
             spec = _measured(case, plan, sweep)
             origin = reuse.refused(sweep.origin.profile, "nothing can be planned on it")
             more = _clocks_left(case, sweep, _blocks_left(case, sweep, spec))
-            if anew := _without_earlier(case, sweep, origin, more, spec.iteration_time_noise_s):
+            if anew := _without_earlier(case, sweep, origin, more, spec):
                 return _begin_next(case, plan, anew)
             spec = spec.model_copy(update={"origin": origin})
         spec = with_delays(spec, answer.delays)
         if isfinite(answer.uncertainty) and (spec.frontier_uncertainty is None or answer.uncertainty > KNOWN):
             spec = spec.model_copy(update={"frontier_uncertainty": figure(answer.uncertainty)})
+    if (last := _trial(case, sweep, spec)) is not None:
+        return _begin_next(case, plan, last)
     if setbacks.tries(case, setbacks.PROFILING):
         case.story.note(setback=None)
     name = _profile_name(case)
@@ -208,7 +224,28 @@ def _surveyed(case: ReadyCase, plan: StoredPlan, asked: SurveyRequest, answer: A
     return StoredProfile(name, spec, case.job.uid, old.version if old else None)
 
 
-def _without_earlier(case: ReadyCase, sweep: Sweep, origin: Origin | None, count: int, noise_s: float) -> Sweep | None:
+def _trial(case: ReadyCase, sweep: Sweep, spec: EnergyProfileSpec) -> Sweep | None:
+    """The round that tries what switches cost, where the choice of granularity may rest on that: once."""
+    tried = spec.switching is not None or sweep.to_and_fro_mhz
+    if tried or case.seen.spec.granularity is not Granularity.AUTO or case.topology.stages == 1 or spec.lag is None:
+        return None
+    lasts_s = fmean(
+        max(kind.points, key=lambda point: point.clock_mhz).time_s
+        for stage in spec.stages
+        for kind in stage.kinds
+        if kind.points
+    )
+    if lasts_s < _LEAST_LAGS * spec.lag.up_p95_s or _blocks_left(case, sweep, spec) < TRIAL_BLOCKS:
+        return None
+    supported, default_mhz = case.gang.supported_clocks_mhz(), case.gang.default_clock_mhz
+    allowed = case.seen.spec.profiling.max_slowdown_percent / 100
+    two = neighbours_mhz(supported, default_mhz, default_mhz / (1 + allowed))
+    return two and trial(_following(sweep, two, spec), two, case.job.uid)
+
+
+def _without_earlier(
+    case: ReadyCase, sweep: Sweep, origin: Origin | None, count: int, spec: EnergyProfileSpec
+) -> Sweep | None:
     """The round with which a sweep goes on once an earlier profile has turned out not to hold: what a first round has,
     but for what the check has measured; None where it does hold, or no more may be measured."""
     if origin is None or origin.reuse is not Reuse.REFUSED:
@@ -217,7 +254,7 @@ def _without_earlier(case: ReadyCase, sweep: Sweep, origin: Origin | None, count
     clocks = choose_clocks(gang.supported_clocks_mhz(), gang.default_clock_mhz, FIRST_CLOCKS, allowed)
     lower = [clock for clock in clocks[1:] if clock not in swept(sweep)][: max(0, count)]
     blocks = make_sweep((*clocks[:1], *lower), 1, case.job.uid).clocks_mhz
-    following = next_sweep(sweep, blocks, noise_s).model_copy(update={"origin": origin})
+    following = _following(sweep, blocks, spec).model_copy(update={"origin": origin})
     return following if lower else None
 
 
@@ -236,9 +273,10 @@ def survey_request(
     """What the planner is asked between two rounds and after the last: clocks between those known, for the next."""
     known, supported = set(swept(sweep)), gang.supported_clocks_mhz()
     lowest = min(point.clock_mhz for stage in spec.stages for kind in stage.kinds for point in kind.points)
-    is_predicted = (sweep.earlier and sweep.earlier.clocks_mhz) or (
-        sweep.origin and sweep.origin.reuse is Reuse.CHECKED
-    )
+    newest, before = sweep.clocks_mhz, sweep.earlier.clocks_mhz if sweep.earlier else ()
+    if sweep.to_and_fro_mhz:  # tells of switches, and next to nothing of the frontier
+        newest = tuple(takewhile(bool, reversed(before)))[:CLOCKS_A_ROUND]
+    is_predicted = before or (sweep.origin and sweep.origin.reuse is Reuse.CHECKED)
     between = (clock for clock in supported if lowest < clock < spec.default_clock_mhz and clock not in known)
     return SurveyRequest(
         inputs=inputs,
@@ -246,7 +284,7 @@ def survey_request(
         orders=tuple(labels(rank) for rank in gang.pipeline()),
         iterations=some_pipelines(gang, topology),
         supported_clocks_mhz=supported,
-        newest_mhz=sweep.clocks_mhz if is_predicted else (),
+        newest_mhz=newest if is_predicted else (),
         candidates_mhz=tuple(between) if count else (),
         count=count,
     )
@@ -280,6 +318,11 @@ def _tell(case: ReadyCase, spec: JobPlanSpec) -> EnergyPlanStatus:
             message = (
                 f"{earlier} blocks of iterations are measured, and the frontier isn't known to {KNOWN:.0%} yet; about "
                 f"to measure {total - earlier} more; {case.unready(spec.hash)}."
+            )
+        if spec.sweep.to_and_fro_mhz:
+            message = (
+                f"{earlier} blocks of iterations are measured; about to try what switches of clock cost, in "
+                f"{total - earlier} more; {case.unready(spec.hash)}."
             )
     else:
         block += max(0, (at - spec.activate_at) // length + 1)

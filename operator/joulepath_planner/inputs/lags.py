@@ -28,6 +28,7 @@ class LagTable:
     """Seconds from a set to the clock in force, for a raise and for a lowering: the median, and its p95.
 
     targets: by target clock in MHz, the table of switches to that clock; others have the lags of this table.
+    pause_s: for how long a GPU's work stands still once a clock is in force, to whichever it is.
 
     Raises:
         ArgumentError: A lag is no time, or a target has targets of its own.
@@ -38,10 +39,11 @@ class LagTable:
     p95_up_s: float
     p95_down_s: float
     targets: Mapping[int, LagTable] = field(default_factory=dict)
+    pause_s: float = 0.0
 
     def __post_init__(self) -> None:
         check_fields(self)
-        for name in ("up_s", "down_s", "p95_up_s", "p95_down_s"):
+        for name in ("up_s", "down_s", "p95_up_s", "p95_down_s", "pause_s"):
             if not 0 <= (value := getattr(self, name)) <= LONGEST_S:
                 raise ArgumentError(
                     f"{name} is {quoted(value)}; a lag is a finite number of seconds, 0 or more and up to a day."
@@ -68,7 +70,7 @@ class LagTable:
         """The lags between these clocks: what is slow to others counts for nothing."""
         rows = {clock: table for clock, table in self.targets.items() if clock in clocks_mhz}
         if rows and all(clock in rows for clock in clocks_mhz):
-            return replace(next(iter(rows.values())), targets=rows)
+            return replace(next(iter(rows.values())), targets=rows, pause_s=self.pause_s)
         return replace(self, targets=rows)
 
     def of(self, target_mhz: int) -> LagTable:

@@ -12,15 +12,17 @@ __all__ = ["GpuClock"]
 class GpuClock:
     """`clock` is in force, `target` was asked for last, `pending` is when what was asked for comes into force.
 
-    sets: how many there were; dwell: the shortest time between two of them.
+    sets: how many there were; dwell: the shortest time between two of them. stands_until: the end of the pause after
+    what came into force last.
     """
 
-    __slots__ = ("_power_w", "clock", "dwell", "last_set", "pending", "sets", "target")
+    __slots__ = ("_power_w", "clock", "dwell", "last_set", "pause_s", "pending", "sets", "stands_until", "target")
 
-    def __init__(self, clock: int, power_w: Mapping[int, float]) -> None:
+    def __init__(self, clock: int, power_w: Mapping[int, float], pause_s: float) -> None:
         self.clock = self.target = clock
         self.pending: deque[tuple[float, int]] = deque()
         self.sets, self.last_set, self.dwell = 0, -math.inf, math.inf
+        self.pause_s, self.stands_until = pause_s, -math.inf
         self._power_w = power_w
 
     def set(self, at: float, target: int, lag_s: float) -> None:
@@ -36,7 +38,8 @@ class GpuClock:
     def settle(self, now: float) -> None:
         """Forget what lies before now."""
         while self.pending and self.pending[0][0] <= now:
-            self.clock = self.pending.popleft()[1]
+            at, self.clock = self.pending.popleft()
+            self.stands_until = at + self.pause_s
 
     def segments(self) -> list[tuple[float, int]]:
         """(until, clock) since it was settled; the last lasts forever."""

@@ -6,7 +6,8 @@ they repeat; that period is the iteration time. With lags it replays the agent's
 - a lower clock for the next instruction is set when the current one ends, and is in force a lag later;
 - a higher one is set at begin + predicted duration of the current one - p95 lag to the higher one, never before that
   begin and never after that end, so that it is in force when the next begins;
-- a second set waits until the first is in force.
+- a second set waits until the first is in force;
+- where switches pause a GPU, what runs there stands still for so long once one is in force.
 
 An instruction that runs at several clocks progresses through them piece by piece. A wait costs the blocking power of
 the clock in force. Nothing sets a clock for a wait of its own, since agents don't. That an agent takes a first
@@ -221,7 +222,7 @@ class _Replay:
         self._rules, self._pace_s, self._stretch = rules, pace_s, stretch
         self._lags, self._draws = lags, None if seed is None else Random(seed)
         power_w = {clock: rules.profile.wait_power_w(clock) for clock in {*rules.defaults, *chain(*targets)}}
-        self._gpus = [GpuClock(default, power_w) for default in rules.defaults]
+        self._gpus = [GpuClock(default, power_w, lags.pause_s) for default in rules.defaults]
         self._firsts = {of[0]: rank for rank, of in enumerate(rules.of_rank)}
         self._lasts = {of[-1]: rank for rank, of in enumerate(rules.of_rank)}
         self._next_target = [row[0] for row in targets]
@@ -272,7 +273,7 @@ class _Replay:
                 gpu.settle(begin)
             here, seconds, joules, after, raise_s, lag = score[number]
             factor = 1.0 if stretch is None else stretch(self.count, one)
-            if gpu.pending or gpu.clock != here:
+            if gpu.pending or gpu.clock != here or gpu.stands_until > begin:
                 end, joules = self._work(one, gpu, begin, factor)
             else:
                 end, joules = begin + seconds * factor, joules * factor
@@ -297,7 +298,12 @@ class _Replay:
         self._first_begins.append([begins[first] for first in self._firsts])
         self._states.append(
             (
-                [*self._first_begins[-1], *ready_of, *(at for gpu in gpus for at, _ in gpu.pending)],
+                [
+                    *self._first_begins[-1],
+                    *ready_of,
+                    *(at for gpu in gpus for at, _ in gpu.pending),
+                    *(max(gpu.stands_until, ready) for gpu, ready in zip(gpus, ready_of, strict=True) if gpu.pause_s),
+                ],
                 [[gpu.clock, *(clock for _, clock in gpu.pending)] for gpu in gpus],
             )
         )
@@ -316,15 +322,18 @@ class _Replay:
             gpu.set(at, target, self._lags.draw_s(target, target > gpu.target, self._draws))
 
     def _work(self, one: Instruction, gpu: GpuClock, begin: float, factor: float) -> tuple[float, float]:
-        """(end, joules) of an instruction that begins now, over all clocks that it meets."""
-        left, now, spent = 1.0, begin, 0.0
+        """(end, joules) of an instruction that begins now, over all clocks and pauses that it meets."""
+        left, now, spent, resumes = 1.0, begin, 0.0, gpu.stands_until
         for until, clock in gpu.segments():
             seconds, joules = self._rules.at(one, clock)
+            if resumes > now:
+                paused_s = min(resumes, until) - now
+                now, spent = now + paused_s, spent + paused_s * joules / seconds
             share = min(left, (until - now) / (seconds * factor))
             spent += share * joules * factor
             if share == left:
                 return now + left * seconds * factor, spent
-            left, now = left - share, until
+            left, now, resumes = left - share, until, until + gpu.pause_s
         raise AssertionError("the last segment lasts forever")
 
     def cycle(self) -> int | None:

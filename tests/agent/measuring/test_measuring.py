@@ -444,6 +444,23 @@ def test_times_tail_and_timeline_come_from_the_records() -> None:
     assert measured.plan_timeline == ()
 
 
+def test_a_block_in_which_two_clocks_take_turns_tells_its_time_and_joules_and_nothing_of_a_clock_or_a_plan() -> None:
+    chance = random.Random(3)
+    done = iterations(21, chance)
+    history = History()
+    play(history, done[:6], Applied(Arm.DEFAULT))
+    play(history, done[6:11], Applied(Arm.SWEEP, 0, "h", None, 5))
+    play(history, done[11:], Applied(Arm.DEFAULT))
+    trace = counter(done, 0.1, 0.0, chance)
+    assert history.digest(lambda: trace)
+    (block,) = history.blocks
+    assert (block.arm, block.iterations) == (Arm.SWEEP, 4)
+    measured = history.measured()
+    assert {one.clock_mhz for one in measured.instructions} == {0}
+    assert measured.timeline
+    assert measured.plan_timeline == ()
+
+
 def test_iterations_whose_numbers_go_back_start_afresh() -> None:
     history = history_of(5)
     play(history, iterations(6, random.Random(4), first=0, at_s=500.0), Applied(Arm.DEFAULT))

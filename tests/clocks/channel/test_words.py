@@ -25,7 +25,9 @@ PLANS = st.builds(
     attempt=st.integers(0),
     activate_at=st.none() | st.integers(0),
     sparse_from=st.none() | st.integers(0),
-    sweep=st.none() | st.builds(Sweep, st.lists(CLOCKS_MHZ, min_size=1).map(tuple), st.integers(2, 101)),
+    sweep=st.none()
+    | st.builds(Sweep, st.lists(CLOCKS_MHZ, min_size=1).map(tuple), st.integers(2, 101))
+    | st.builds(Sweep, st.just((900, 0)), st.integers(2, 101), st.tuples(CLOCKS_MHZ, CLOCKS_MHZ)),
     blocks=st.none() | st.builds(Blocks, st.integers(3, 1000), st.integers(0, 1000), st.none() | st.integers(2, 1000)),
     stages=st.lists(
         st.builds(lambda at, of: StagePlan(at, *zip(*of, strict=True)), st.integers(0, 9), INSTRUCTIONS), max_size=2
@@ -75,6 +77,8 @@ SOUND = Plan("one", Purpose.ENFORCE, 1410, stages=(StagePlan(0, ("F0",), (900,),
         {"blocks": Blocks(6, -1)},
         {"sweep": Sweep((900,), 0)},
         {"sweep": Sweep((-900,), 8)},
+        {"sweep": Sweep((900,), 8, (-885,))},
+        {"sweep": Sweep((900, 900), 8, (885,))},
         {"stages": (StagePlan(0, ("F0", "B0"), (900,), (1.0,)),)},
         {"stages": (StagePlan(0, ("F0",), (900,), (float("inf"),)),)},
         {"default_clock_mhz": 0},

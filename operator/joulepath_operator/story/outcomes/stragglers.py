@@ -20,11 +20,10 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
-from joulepath_crds import JobPlanSpec, RankReport, Straggler, Stragglers, Stretched
+from joulepath_crds import JobPlanSpec, RankReport, Straggler, Stragglers, Stretched, learnt_from
 from joulepath_operator.facts.observation import Notice, StoredPlan
 from joulepath_operator.facts.policy import every
 from joulepath_operator.facts.request import Factors, PlanRefusal, PlanRequest, StretchRequest, StretchResult
-from joulepath_operator.figures.delays import some_pipelines
 from joulepath_operator.figures.savings import figure
 from joulepath_operator.figures.stragglers import (
     Announcement,
@@ -33,6 +32,7 @@ from joulepath_operator.figures.stragglers import (
     read_announcement,
     told_by_ranks,
 )
+from joulepath_operator.figures.timing.delays import some_pipelines
 from joulepath_operator.story.case import Case, ReadyCase
 from joulepath_operator.story.outcomes import withdrawal
 
@@ -143,20 +143,20 @@ def release(case: ReadyCase, plan: StoredPlan) -> StoredPlan:
 def _stretch(case: ReadyCase, plan: StoredPlan, found: _Held, request: Callable[[str], PlanRequest]) -> Turn:
     """Asks how far the others may be stretched, and has them stretched then."""
     told, free = case.story.base.straggler, sorted(set(range(case.topology.data_parallel)) - found.slow.keys())
-    if case.topology.stages == 1 or not free:
+    told_of = {replica for replica, _ in learnt_from(case.topology.data_parallel, case.topology.tensor_parallel)}
+    if case.topology.stages == 1 or not free or not told_of & found.slow.keys():
         why = "it has no pipeline" if case.topology.stages == 1 else "all of its pipelines are"
+        if case.topology.stages > 1 and free:
+            why = "of so many pipelines five tell how their iterations run, and none of the slower ones is among them"
         return _as_it_was(case, plan, found, f"None of this job's are stretched, as {why}.")
     if not case.timed:
         message = "Waiting until every rank has timed a few iterations at default clocks."
         return replace(_as_it_was(case, plan, found, message), notice=None)
-    # Others have waited at the end of their iterations for long, perhaps: to them that is a tail.
-    pipelines = some_pipelines(case.gang, case.topology, found.slow)
-    if not pipelines:
-        message = "The others aren't stretched: of a job with so many pipelines five tell how their iterations run, and "
-        return _as_it_was(case, plan, found, f"{message}none of the slower ones is among them.")
     asked, answer = case.seen.asked, case.seen.planned
     wanted = f"{own_inputs(plan)}{_BESIDE}{found.key}"
     if not isinstance(asked, StretchRequest) or asked.inputs != wanted:
+        # Others have waited at the end of their iterations for long, perhaps: to them that is a tail.
+        pipelines = some_pipelines(case.gang, case.topology, found.slow)
         usual = replace(request(wanted), control_time_s=plan.spec.control_iteration_time_s, iterations=pipelines)
         asked, answer = StretchRequest(wanted, usual, plan.spec.stages, found.slow), None
     if answer is None:

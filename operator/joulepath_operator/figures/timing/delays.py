@@ -19,8 +19,8 @@ from joulepath_operator.facts.exchanges import Exchanges
 from joulepath_operator.facts.gang import Gang
 from joulepath_operator.facts.iteration import RankIteration
 from joulepath_operator.facts.request import Delays, TransferEdge
-from joulepath_operator.figures.learning import Pipeline, learnt_exchanges
-from joulepath_operator.figures.timelines import Iteration, Span, Timelines
+from joulepath_operator.figures.timing.learning import Pipeline, learnt_exchanges
+from joulepath_operator.figures.timing.timelines import Iteration, Span, Timelines
 
 __all__ = ["delays_of", "measure_delays", "some_pipelines"]
 

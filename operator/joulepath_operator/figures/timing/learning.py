@@ -18,7 +18,7 @@ from typing import Final, TypeAlias
 from joulepath_crds import Instruction
 from joulepath_operator.facts.exchanges import Exchanges, Way
 from joulepath_operator.facts.iteration import RankIteration
-from joulepath_operator.figures.timelines import Iteration, Timelines
+from joulepath_operator.figures.timing.timelines import Iteration, Timelines
 
 __all__ = ["learnt_exchanges"]
 

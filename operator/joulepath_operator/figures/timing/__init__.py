@@ -1,0 +1,10 @@
+"""When instructions ran, and what lies between them that no clock changes.
+
+- `timelines`: the timelines of a pipeline's ranks, brought to one clock
+- `learning`: when messages leave and are awaited, learnt from them
+- `delays`: delays that no clock changes
+"""
+
+from __future__ import annotations
+
+__all__: list[str] = []
