@@ -202,7 +202,7 @@ def test_no_plan_is_told_before_there_is_word_of_the_policy_and_a_pause_is_witho
 
 def test_plans_expire_with_the_policy_of_which_there_is_no_news(room: MakeRoom) -> None:
     made = room(time_scale=0.1)
-    agent = made.agent(None, 2, "--plans-live", "3")
+    agent = made.agent(None, 2, "--plans-live", "8")
     made.peer(iterations=100_000)
     agent.plans(held())
     wait_until(lambda: made.clock() == LOW_MHZ, "the clock is locked")
