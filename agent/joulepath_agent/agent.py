@@ -388,12 +388,12 @@ class Agent:
 
     @property
     def _policy_word(self) -> str:
-        """Paused is said once the clocks have told so of every rank."""
+        """Paused is said once the clocks tell of no rank that has a plan which it could begin."""
         if self._policy is None:
             return POLICY_UNHEARD
         if not self._policy.paused:
             return POLICY_HEARD
-        rests = self.connected and all(rank.news.applied_hash is None for rank in self.ranks)
+        rests = self.connected and all(rank.news.staged_hash is None for rank in self.ranks)
         return POLICY_PAUSED if rests else POLICY_PAUSING
 
     def report(self) -> NodeReportStatus:

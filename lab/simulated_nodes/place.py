@@ -107,10 +107,13 @@ def free_port() -> int:
 def process(
     argv: Sequence[str | Path], log: Path, environment: Mapping[str, str] | None = None
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A program that writes to a log, in a session of its own with its children; all are ended at the end."""
+    """A program that writes to a log, in a session of its own with its children; all are ended at the end.
+
+    Where the one that starts it is killed, so is it.
+    """
     with log.open("wb") as written:
         started = subprocess.Popen(
-            [str(word) for word in argv],
+            ["setpriv", "--pdeathsig", "KILL", *(str(word) for word in argv)],
             stdin=subprocess.DEVNULL,
             stdout=written,
             stderr=written,

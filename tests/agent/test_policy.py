@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -147,6 +148,19 @@ def test_a_pause_resets_a_clock_that_is_locked_and_its_end_lets_the_plan_join_ag
     assert agent.report().policy == "Heard"
 
 
+def test_a_node_whose_clocks_could_begin_a_plan_yet_does_not_say_that_it_rests(room: MakeRoom) -> None:
+    made = room(time_scale=0.1)
+    agent = made.agent()
+    made.peer(iterations=100_000)
+    agent.plans(held(activate_at=None))
+    wait_until(lambda: (rank := agent.rank()) is not None and rank.staged_hash == "held", "the plan is staged")
+    agent.clocks.send(signal.SIGSTOP)
+    agent.policy(paused=True)
+    assert agent.report().policy == "Pausing"
+    agent.clocks.send(signal.SIGCONT)
+    wait_until(lambda: agent.report().policy == "Paused", "the clocks have heard")
+
+
 def test_a_plan_below_the_least_clock_is_not_played_and_one_above_is(room: MakeRoom) -> None:
     made = room(time_scale=0.1)
     agent = made.agent()
@@ -188,7 +202,7 @@ def test_no_plan_is_told_before_there_is_word_of_the_policy_and_a_pause_is_witho
 
 def test_plans_expire_with_the_policy_of_which_there_is_no_news(room: MakeRoom) -> None:
     made = room(time_scale=0.1)
-    agent = made.agent(None, 2, "--plans-live", "3")
+    agent = made.agent(None, 2, "--plans-live", "8")
     made.peer(iterations=100_000)
     agent.plans(held())
     wait_until(lambda: made.clock() == LOW_MHZ, "the clock is locked")

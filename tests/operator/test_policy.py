@@ -78,6 +78,57 @@ def test_nothing_is_profiled_nor_planned_while_paused(new_world: NewWorld) -> No
     assert world.plan.sweep is not None
 
 
+@pytest.mark.parametrize("profiling", [{}, {"maxEnergyJoules": 4e6}])
+def test_a_sweep_that_is_paused_again_and_again_is_not_taken_for_one_that_agents_have_lost(
+    new_world: NewWorld, profiling: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = new_world(spec(profiling=profiling))
+    world.settle()
+    measured = {0}
+    monkeypatch.setattr(world, "_swept", lambda: measured)  # of a round that was cut off, nothing
+    for _ in range(4):
+        world.run(8, every=1)
+        assert world.plan.activate_at is not None
+        world.policy = policy(paused=True)
+        world.run(300, every=20)
+        assert world.status.progress == "paused"
+        world.policy = policy()
+        world.settle()
+        assert world.status.setback is None
+        assert (world.status.phase, world.condition("Profiled").reason) == ("Profiling", "Sweeping")
+    monkeypatch.undo()
+    while world.status.phase != "Active":
+        world.run(16, every=16)
+
+
+def test_a_round_that_has_measured_all_before_a_pause_is_not_begun_anew(new_world: NewWorld) -> None:
+    world = new_world()
+    world.settle()
+    world.run(4, every=4)
+    before = world.plan
+    assert before.activate_at is not None
+    world.iteration = before.activate_at + 60
+    world.policy = policy(paused=True)
+    world.settle()
+    assert world.plan == before
+
+
+def test_a_plan_that_may_be_slower_than_is_allowed_by_now_goes_before_guards_refuse_it(new_world: NewWorld) -> None:
+    world = new_world(spec(maxSlowdownPercent=10))
+    world.settle()
+    while world.status.phase != "Active":
+        world.run(16, every=16)
+    world.policy = policy(maxSlowdownPercent=2)
+    world.refusal = {0: "GuardTripped: plan iterations took 1.1 s, then 5 at default clocks 1 s, 3 times in a row"}
+    decision = world.decide()
+    assert decision.delete_plans
+    assert decision.status.phase != "Refused"
+    world.refusal = {}
+    world.run(16)
+    assert world.status.phase == "Active"
+    assert world.plan.allowed_slowdown == pytest.approx(0.02)
+
+
 def test_who_asks_for_more_slowdown_than_is_allowed_gets_what_is_and_is_told(in_force: World) -> None:
     in_force.spec, in_force.generation = spec(maxSlowdownPercent=10), 2
     in_force.policy = policy(maxSlowdownPercent=2)
@@ -141,6 +192,13 @@ def test_too_few_clocks_above_the_least_one_are_told_and_looked_for_again_once_i
     assert world.plan.sweep is not None
 
 
+def test_a_least_clock_that_leaves_nothing_to_plan_is_told_as_the_reason(in_force: World) -> None:
+    in_force.policy = policy(minClocks=[{"gpuModel": "*", "clockMHz": 1410}])
+    in_force.run(8)
+    assert in_force.status.phase == "Refused"
+    assert in_force.status.message.endswith("By EnergyPolicy default, no clock is below 1410 MHz on *.")
+
+
 @pytest.mark.parametrize(
     ("barring", "names"),
     [
@@ -183,6 +241,10 @@ def test_an_idle_job_is_planned_for_anew_where_the_policy_allows_more() -> None:
     computed = world.plans_computed
     world.run(8)
     assert world.plans_computed == computed
+    for paused in (True, False):
+        world.policy = policy(maxSlowdownPercent=0, paused=paused)
+        world.run(8)
+        assert (world.status.phase, world.plans_computed) == ("Idle", computed), "a pause takes nothing from it"
     world.policy = policy()
     world.run(8)
     assert world.plan is not None

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from joulepath_crds import Arm, EnergyPlanSpec, EnergyPolicySpec, LeastClock, Phase
 from joulepath_operator.facts.gang import Gang
-from joulepath_operator.facts.policy import is_too_low
+from joulepath_operator.facts.policy import breaks
 from joulepath_operator.figures.stragglers import Announcement, AnnouncementError, read_announcement, told_by_ranks
 from tests.operator.replicas import Replicas, Slow
 
@@ -214,11 +214,11 @@ def test_stretched_clocks_are_held_to_the_least_clock_like_any(world: Any) -> No
     world.settle()
     least = LeastClock(gpu_model="*", clock_mhz=600)
     policy, gpus = EnergyPolicySpec(min_clocks=(least,)), world.nodes()[0].gpus
-    assert not is_too_low(world.plan, gpus, policy)
+    assert not breaks(policy, world.plan, gpus)
     first, *others = world.plan.stretched.stages
     lower = first.model_copy(update={"clocks_mhz": (585, *first.clocks_mhz[1:])})
     stretched = world.plan.stretched.model_copy(update={"stages": (lower, *others)})
-    assert is_too_low(world.plan.model_copy(update={"stretched": stretched}), gpus, policy)
+    assert breaks(policy, world.plan.model_copy(update={"stretched": stretched}), gpus)
 
 
 def test_a_plan_for_one_that_is_over_goes_while_ranks_are_missing(world: Any) -> None:

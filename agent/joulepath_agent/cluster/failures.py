@@ -19,6 +19,8 @@ _LONGEST_WAIT_S: Final = 60.0
 """Whatever the API server says."""
 _LASTED_S: Final = 60.0
 """Work that went well for so long has not failed again and again."""
+_TURN_S: Final = 0.25
+"""That work takes at least, since a server may end each watch as soon as it has begun."""
 
 
 class BusyError(OSError):
@@ -38,6 +40,7 @@ def repeat(name: str, work: Callable[[], None], stop: threading.Event) -> None:
         try:
             work()
             backoff_s = _BACKOFF_S
+            stop.wait(begun + _TURN_S - time.monotonic())
             continue
         except OSError as error:
             log.warning("%s: the API server said %s; the agent goes on and tries again", name, error)

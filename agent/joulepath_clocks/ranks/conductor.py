@@ -195,6 +195,7 @@ class Conductor:
             self.state = RankState.REFUSED
         elif plan is not None and plan.activate_at is not None:
             self._join_at = next_boundary(plan, self.iteration)
+            self._slow_guard.pause()
         if self.applied_hash is not None:  # no iteration may begin any more to say so
             self.state, self.applied_hash = RankState.STAGED, None
         return self._default(reason)

@@ -52,8 +52,8 @@ class _Pairs:
         self._applied: Applied | None = None
         self._lengths: list[Length] = []
         self._periods_s: list[float] = []
-        self._first: tuple[Applied, float] | None = None
-        """The first block of a pair, and the mean of its counted iterations."""
+        self._first: tuple[Applied, float, object] | None = None
+        """The first block of a pair, the mean of its counted iterations, and of which sort these are."""
         self._pair = -1
         """The last that has begun."""
         self.open = False
@@ -65,7 +65,8 @@ class _Pairs:
         """Takes the period of one more iteration; the mean seconds of plan and control where a pair is whole.
 
         As in a report, the last iteration of a block doesn't count, as clocks are on their way to the next one's at its
-        end. A block that was cut short, or whose markers were missed, never becomes whole.
+        end. A block that was cut short, or whose markers were missed, never becomes whole; nor does a pair where one
+        has iterations that were disturbed or end before an evaluation, and the other has others.
         """
         if applied != self._applied:
             self._applied, self._lengths, self._periods_s = applied, [], []
@@ -73,7 +74,7 @@ class _Pairs:
             return None
         if applied.block // 2 != self._pair:
             self.lost += self.open
-            self._pair, self.open = applied.block // 2, True
+            self._pair, self.open = applied.block // 2, applied.block % 2 == 0  # who joins in its midst has lost none
         self._lengths.append(length)
         self._periods_s.append(period_s)
         if len(self._periods_s) != applied.length:
@@ -82,10 +83,11 @@ class _Pairs:
         if not places:
             return None
         took_s = statistics.fmean(self._periods_s[at] for at in places)
+        sort = self._lengths[places[0]], self._lengths[places[0] - 1] is Length.WHOLE
         if applied.block % 2 == 0:
-            self._first = applied, took_s
+            self._first = applied, took_s, sort
             return None
-        if self._first is None or self._first[0].block != applied.block - 1:
+        if self._first is None or self._first[0].block != applied.block - 1 or self._first[2] != sort:
             return None
         by_arm = {self._first[0].arm: self._first[1], applied.arm: took_s}
         if by_arm.keys() != {Arm.PLAN, Arm.CONTROL}:
@@ -113,7 +115,7 @@ class SlowGuard:
         )
 
     def pause(self) -> None:
-        """Another guard asks: the pair that runs is given up for that, and isn't lost."""
+        """Something else has stopped the plan: the pair that runs is given up for that, and isn't lost."""
         self._pairs.open = False
 
     def period(self, applied: Applied, length: Length, period_s: float, allowed: float) -> str | None:

@@ -13,7 +13,7 @@ from typing import Final
 from joulepath_crds import POLICY_NAME, EnergyPlanSpec, EnergyPolicySpec, GpuReport, JobPlanSpec
 from joulepath_operator.facts.observation import NodeJob, Observation
 
-__all__ = ["barred", "bounded", "every", "in_words", "is_too_low", "needs_labels", "special"]
+__all__ = ["barred", "bounded", "breaks", "every", "in_words", "needs_labels", "special"]
 
 _EVERY: Final = 50
 """Sparse pairs are one in so many: a control block in a hundred costs 1% of what is saved."""
@@ -56,8 +56,12 @@ def in_words(spec: EnergyPlanSpec, policy: EnergyPolicySpec) -> str | None:
     return f"By EnergyPolicy {POLICY_NAME}, {'; '.join(told)}." if told else None
 
 
-def is_too_low(plan: JobPlanSpec, gpus: Collection[GpuReport], policy: EnergyPolicySpec) -> bool:
-    """Whether a plan has a clock that is too low on one of these GPUs."""
+def breaks(policy: EnergyPolicySpec, plan: JobPlanSpec, gpus: Collection[GpuReport]) -> bool:
+    """Whether a plan has a clock that is too low on one of these GPUs, or may be slower than is allowed by now: agents
+    carry out none of the former, and their guards would refuse the latter for good."""
+    most = policy.max_slowdown_percent
+    if most is not None and plan.allowed_slowdown is not None and plan.allowed_slowdown > most / 100:
+        return True
     least_mhz = max((policy.least_clock_mhz(gpu.model) for gpu in gpus), default=0)
     clocks_mhz = {clock for stage in plan.stages for clock in stage.clocks_mhz}
     if plan.sweep is not None:

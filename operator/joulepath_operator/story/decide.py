@@ -176,12 +176,16 @@ def _with_all_ranks(case: Case, job: TrainingJob, gang: Gang) -> Decision:
 
 
 def _rest(case: ReadyCase) -> Decision:
-    """Agents have let go of all clocks by themselves. What is planned stays, and is carried out again afterwards."""
+    """Agents have let go of all clocks by themselves. What is planned stays, and is carried out again afterwards; a
+    round of a sweep from its begin."""
+    if case.story.base.phase is Phase.IDLE and case.unchanged:
+        return Decision(case.story.keep())  # there is nothing to pause, and what it offers would be computed anew
     message = f"{case.seen.policy.why_paused}. All GPUs run default clocks until that is over; the job trains on."
     case.story.tell("Active", False, "Paused", message)
     is_planned = case.plan is not None and case.plan.spec.purpose is Purpose.ENFORCE
     phase = Phase.PLANNED if is_planned else Phase.PROFILING
-    return Decision(case.story.end(phase, message, progress="paused", carry=("Profiled", "Planned")))
+    status = case.story.end(phase, message, progress="paused", carry=("Profiled", "Planned"))
+    return Decision(status, write_plan=sweeping.interrupted(case, case.plan) if case.plan else None)
 
 
 def _with_gang(case: ReadyCase) -> Decision:
@@ -239,7 +243,7 @@ def _complete(case: Case, what: str) -> Decision:
 
 def _outdated(case: Case, job: TrainingJob, attempt: int | None) -> tuple[str, ...]:
     """JobPlans of another run, or of another attempt where that is known, in Observe all that set a clock, and those
-    that were slower than allowed or have a lower clock."""
+    that were slower than allowed, or may be or have a lower clock than is."""
     gpus = [gpu for node in case.seen.nodes for gpu in node.own_gpus]
     return tuple(
         plan.name
@@ -248,7 +252,7 @@ def _outdated(case: Case, job: TrainingJob, attempt: int | None) -> tuple[str, .
         or (attempt is not None and plan.spec.attempt != attempt)
         or (not case.enforce and _sets_clocks(plan.spec))
         or withdrawal.is_withdrawn(case, plan.spec.hash)
-        or policy.is_too_low(plan.spec, gpus, case.seen.policy)
+        or policy.breaks(case.seen.policy, plan.spec, gpus)
     )
 
 

@@ -63,7 +63,8 @@ def on_profile(case: ReadyCase, profile: StoredProfile) -> Decision:
     if isinstance(answer, PlanRefusal) and answer.reason in setbacks.PLANNING:
         return setbacks.on_setback(case, answer.reason, answer.message)
     if isinstance(answer, PlanRefusal):
-        return case.refuse(answer.reason, answer.message, condition="Planned")
+        bounds = f" {case.bounds}" if case.bounds else ""
+        return case.refuse(answer.reason, f"{answer.message}{bounds}", condition="Planned")
     told = _with_delays(case, profile, answer)
     decision = _deliver(case, told, answer, _inputs(case, told))
     return decision if told == profile else replace(decision, write_profile=told)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from itertools import takewhile
 from math import floor, isfinite
 from statistics import fmean
@@ -56,7 +57,7 @@ from joulepath_operator.figures.timing.delays import some_pipelines
 from joulepath_operator.story import reuse, setbacks
 from joulepath_operator.story.case import ReadyCase
 
-__all__ = ["begin", "go_on", "survey_request"]
+__all__ = ["begin", "go_on", "interrupted", "survey_request"]
 
 _FIRST: Final = "sweep"
 _AGAIN: Final = "sweep once more"
@@ -122,6 +123,17 @@ def go_on(case: ReadyCase, plan: StoredPlan) -> Decision | StoredProfile:
     if not case.timed:
         return case.wait_for_timing()
     return _after_round(case, plan, plan.spec.sweep)
+
+
+def interrupted(case: ReadyCase, plan: StoredPlan) -> StoredPlan | None:
+    """The round that a pause cuts off, to begin anew after it, since what it missed no agent has lost; None where none
+    is under way."""
+    spec = plan.spec
+    if spec.sweep is None or spec.activate_at is None or is_over(spec, case.gang.ranks):
+        return None
+    if coverage(case.gang.ranks, spec.sweep).complete:
+        return None
+    return replace(plan, spec=spec.model_copy(update={"activate_at": None}))
 
 
 def _on_loss(case: ReadyCase, plan: StoredPlan, sweep: Sweep, fewest: int) -> Decision:

@@ -1,4 +1,4 @@
-"""How long is waited after a failure."""
+"""How long is waited after a failure, and after what went well."""
 
 from __future__ import annotations
 
@@ -49,3 +49,18 @@ def test_a_server_that_is_busy_is_left_alone_for_as_long_as_it_says_within_a_min
 ) -> None:
     (waited_s,) = waits_after(lambda: BusyError("later", told_s), 1)
     assert least_s <= waited_s <= 1.5 * least_s
+
+
+def test_what_goes_well_and_ends_at_once_is_not_done_again_at_once() -> None:
+    """As a watch that the server ends as soon as it has begun."""
+    stop, done = Stop(3), 0
+
+    def work() -> None:
+        nonlocal done
+        done += 1
+        if done > 100:
+            stop.set()
+
+    repeat("work", work, stop)
+    assert (done, len(stop.waited_s)) == (3, 3)
+    assert all(0 < waited_s <= 0.25 for waited_s in stop.waited_s)

@@ -9,8 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from joulepath_clocks.gpus.lags import UpLags
+from joulepath_clocks.gpus.lease import End
+from joulepath_clocks.ranks.conductor import Conductor
+from joulepath_clocks.ranks.reason import Reason
 from joulepath_clocks.ranks.slow_guard import SlowGuard
-from joulepath_rules import Applied, Arm, Length, StagePlan
+from joulepath_rules import Applied, Arm, Length, RankState, StagePlan
+from joulepath_trainer.wire.page import MarkerEntry, MarkerEvent
 from tests.clocks.ranks.simulated import (
     Noise,
     Slowness,
@@ -82,9 +87,21 @@ def test_a_sound_plan_is_not_refused_or_asked_about_for_evaluations() -> None:
         assert (story.why, story.trips, story.pairs) == ("", [], 64)
 
 
+@pytest.mark.parametrize(("every", "watched"), [(2, False), (4, True), (5, True), (7, True)])
+def test_what_an_evaluation_disturbs_is_not_compared_with_what_it_does_not(every: int, watched: bool) -> None:
+    """Blocks of three have room for little else than one of both."""
+    for slowness, why in ((slow_plan(0.0), ""), (slow_plan(0.04), "SlowPlan")):
+        evaluates = evaluations(every, 0.3)
+        story = simulate(
+            plan(330, 3, activate_at=1), 2000, slowness, 1, AUTOCORRELATED, evaluates=evaluates, disturbs=0.2
+        )
+        assert story.why.partition(":")[0] == (why if watched else "PlanUnwatched")
+        assert not why or story.pairs <= 9
+
+
 def test_a_plan_that_cannot_be_watched_is_refused_after_eight_pairs() -> None:
     for every, pairs in ((None, 8), (5, 5 * 8)):
-        spec = plan(9 if every is None else 0, length=6, every=every)
+        spec = plan(9 if every is None else 0, length=6, every=every, activate_at=1)
         story = simulate(spec, 1000, slow_plan(0.0), 1, AUTOCORRELATED, evaluates=evaluations(1, 0.3))
         assert story.why.startswith("PlanUnwatched: of the last 8 pairs of blocks none could be measured")
         assert story.refused_at is not None
@@ -96,6 +113,18 @@ def test_a_plan_that_is_asked_about_again_and_again_is_watched() -> None:
     story = simulate(plan(400, length=6), 4800, bursts(3, gap=9, length=9, factor=1.3), 1, AUTOCORRELATED)
     assert len(story.trips) > 8
     assert "PlanUnwatched" not in story.why
+
+
+@pytest.mark.parametrize("end", [End.FOREIGN_CLOCK, End.NO_WARDEN_LEASE])
+def test_a_plan_that_waits_until_clocks_can_be_set_again_is_watched(end: End) -> None:
+    """Ten minutes while somebody else sets them, say: control blocks run, and each plan block ends where it begins."""
+    player = Conductor(0, (0,), UpLags(0.01))
+    player.set_plan(plan(99, length=6))
+    for number in range(600):
+        player.on_event(MarkerEntry(1, number, MarkerEvent.STEP_BEGIN, "", 0, 0), float(number))
+        assert player.state is not RankState.REFUSED, player.reason
+        if player.applied.arm is Arm.PLAN:
+            player.stop(Reason(end, "for now"))
 
 
 def test_a_plan_that_becomes_slow_after_weeks_is_found_as_well() -> None:
