@@ -242,9 +242,9 @@ class Label(str):
 
     looks = 0
 
-    def __contains__(self, part: str) -> bool:
+    def __contains__(self, part: object) -> bool:
         Label.looks += 1
-        return super().__contains__(part)
+        return super().__contains__(str(part))
 
 
 def test_a_label_that_is_told_again_and_again_is_checked_once(new_world: Callable[..., Any]) -> None:
