@@ -207,6 +207,8 @@ class BlockReport(Contract):
     """Standard deviation of that among the iterations, in seconds."""
     energy_per_iteration_j: Annotated[float, Field(ge=0)]
     """Mean joules of an iteration, from the energy counter of this rank's GPU."""
+    switched: bool = False
+    """Whether its clock went to and fro with each instruction, as a sweep may ask; older agents hold one."""
 
 
 class RankNow(Contract):

@@ -414,6 +414,7 @@ class World:
                     iterations=length - 1,
                     iteration_time_s=measured.iteration_time_s * (1 + self.jitter * (block % 3)),
                     energy_per_iteration_j=measured.energy[self.place(rank)].total_j,
+                    switched=two[0] != two[1],
                 )
             )
         return blocks

@@ -32,4 +32,5 @@ def block_report(run: Run, trace: Trace) -> BlockReport | None:
         iteration_time_s=statistics.fmean(periods_s),
         iteration_time_deviation_s=statistics.stdev(periods_s) if len(periods_s) > 1 else 0.0,
         energy_per_iteration_j=max(0.0, joules) / len(counted),
+        switched=run.applied.arm is Arm.SWEEP and run.applied.clock_mhz is None,
     )

@@ -26,6 +26,8 @@ class JoinedBlock:
     time_s: float
     energy_j: float
     deviation_s: float = 0.0
+    switched: bool = False
+    """Of all ranks, whether clocks went to and fro with each instruction."""
 
 
 Join: TypeAlias = Callable[[str, Sequence[RankReport]], Mapping[int, JoinedBlock]]
@@ -93,4 +95,5 @@ def _join(reports: Sequence[BlockReport]) -> JoinedBlock | None:
         time_s=fmean(one.iteration_time_s for one in reports),
         energy_j=energy,
         deviation_s=fmean(one.iteration_time_deviation_s for one in reports),
+        switched=all(one.switched for one in reports),
     )

@@ -56,15 +56,15 @@ def is_tried(plan: JobPlanSpec, ranks: Sequence[RankReport]) -> bool:
 
 
 def switching_cost(plan: JobPlanSpec, ranks: Sequence[RankReport]) -> SwitchingCost | None:
-    """What it was in this round; None where it didn't try it, or too few of its blocks are whole."""
+    """What it was in this round; None where it didn't try it, or too few of its blocks are whole: agents that can't
+    switch in a block hold a clock, which isn't taken for switches that cost nothing."""
     sweep = plan.sweep
     if sweep is None or not sweep.to_and_fro_mhz:
         return None
     found: dict[tuple[bool, int], list[tuple[float, float]]] = {}
     for index, block in complete_blocks(plan.hash, ranks).items():
-        if index < len(sweep.clocks_mhz):
-            sort = held_clock_mhz(sweep, index) is None, sweep.clocks_mhz[index]
-            found.setdefault(sort, []).append((block.time_s, block.energy_j))
+        if index < len(sweep.clocks_mhz) and block.switched is (held_clock_mhz(sweep, index) is None):
+            found.setdefault((block.switched, sweep.clocks_mhz[index]), []).append((block.time_s, block.energy_j))
     high, low = sorted(set(sweep.clocks_mhz), reverse=True)
     sorts = len({(switches, clock) for switches in (True, False) for clock in (high, low)} & found.keys())
     if sorts < 4 or sum(map(len, found.values())) < sorts + _LEAST_FREE:
