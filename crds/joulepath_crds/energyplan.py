@@ -366,6 +366,9 @@ class EnergyPlanStatus(Contract):
     """Measured savings in words, for `kubectl get`: 15.2% ± 0.4, or not yet known."""
     straggler: Straggler | None = None
     """The pipeline that the others wait for, while one is known to be slower."""
+    stragglers_over: Annotated[int, Field(ge=0)] = 0
+    """Stragglers of this run that ranks told of and that were over, or none: each has the next one looked at for longer
+    before anybody is stretched for it."""
     withdrawn: Annotated[tuple[WithdrawnPlan, ...], Field(max_length=16)] = ()
     """Plans of this run that were slower than allowed, the latest last."""
     setback: Setback | None = None

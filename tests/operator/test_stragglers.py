@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -336,7 +337,30 @@ def test_what_was_found_wrongly_is_followed_again_only_after_it_was_over(world: 
     world.settle()
     world.told = dict.fromkeys(range(8, 16), 1.26)
     world.settle()
+    assert world.plan.hash == before, "not at once any more"
+    world.run(15)
     assert world.plan.stretched is not None
+
+
+def test_one_that_comes_and_goes_is_answered_ever_later(world: Any) -> None:
+    answered_after = []
+    for _ in range(4):
+        world.told, begun = dict.fromkeys(range(8, 16), 1.2), world.iteration
+        world.settle()
+        while world.plan.stretched is None:
+            assert "lasted for a while" in world.status.straggler.message
+            world.run(1)
+        answered_after.append(world.iteration - begun)
+        world.told = {}
+        world.settle()
+        assert world.plan.stretched is None
+    assert answered_after[0] == 0
+    for before, after in pairwise((10, *answered_after[1:])):
+        assert after >= before
+    assert answered_after[-1] >= 40
+    world.announce('{"replica": 1, "slowdown": 1.2}')
+    world.settle()
+    assert world.plan.stretched is not None, "what is announced is no guess"
 
 
 @given(st.lists(st.floats(1, 10), min_size=16, max_size=16))

@@ -49,6 +49,9 @@ _OVER: Final = "StragglerOver"
 _DISPROVED: Final = "StragglerDisproved"
 _UNREADABLE: Final = "StragglerUnreadable"
 _GUARDS: Final = frozenset({withdrawal.SLOW_PLAN, "GuardTripped"})
+_PATIENCE_S: Final = 10.0, 600.0
+"""How long a straggler must last that ranks tell of, after the first one and at most; doubled with each that is over.
+To be stretched and released takes two changes of plans, with default clocks until each begins."""
 _ANNOUNCED: Final = "Announced"
 _SLOW: Final = "Slow"
 
@@ -120,16 +123,42 @@ def look(case: ReadyCase, plan: StoredPlan, request: Callable[[str], PlanRequest
     if stretched and known is not None and (why := _disproof(case, plan)):
         message = f"{known.message} But {why}. So nobody waits for it: the plan as it was is played again."
         case.story.note(straggler=known.model_copy(update={"disproved": True, "hash": None, "message": message}))
+        _count(case, known)
         return Turn(release(case, plan), notice=Notice(_DISPROVED, message))
     if held is None:
         case.story.note(straggler=None)
         over = Notice(_OVER, f"{told.message} It is over.") if told is not None and stretched else None
+        if over is not None:
+            _count(case, told)
         return Turn(release(case, plan) if stretched else None, notice=notice or over)
     again_s = None if held.until is None else (_time(held.until) - _time(case.seen.now)).total_seconds()
     if told is not None and (_is_disproved(told, held) or (stretched and told.key == held.key)):
         return Turn(notice=notice, again_s=again_s)
+    if (wait_s := _wait_s(case, held)) > 0:
+        message = "Others of this run were soon over: nobody is stretched before it has lasted for a while."
+        return replace(_as_it_was(case, plan, held, message), notice=notice, again_s=wait_s)
     turn = _stretch(case, plan, held, request)
     return replace(turn, notice=turn.notice or notice, again_s=again_s)
+
+
+def _count(case: ReadyCase, told: Straggler | None) -> None:
+    if told is not None and told.reason != _ANNOUNCED:
+        case.story.note(stragglers_over=case.story.base.stragglers_over + 1)
+
+
+def _wait_s(case: ReadyCase, found: _Held) -> float:
+    """For how long one that ranks tell of is still to last before it is answered."""
+    over = case.story.base.stragglers_over
+    if found.reason == _ANNOUNCED or not over:
+        return 0.0
+    first_s, most_s = _PATIENCE_S
+    lasted_s = (_time(case.seen.now) - _time(_since(case, found))).total_seconds()
+    return min(most_s, first_s * 2.0 ** min(over - 1, 10)) - lasted_s
+
+
+def _since(case: ReadyCase, found: _Held) -> str:
+    told = case.story.base.straggler
+    return told.since if told is not None and told.replicas == found.replicas else case.seen.now
 
 
 def release(case: ReadyCase, plan: StoredPlan) -> StoredPlan:
@@ -212,13 +241,12 @@ def _in_vain(case: ReadyCase, plan: StoredPlan, found: _Held, message: str) -> T
 
 
 def _known(case: ReadyCase, found: _Held, message: str) -> Straggler:
-    told = case.story.base.straggler
     return Straggler(
         key=found.key,
         replicas=found.replicas,
         slowdown=figure(found.slowdown),
         reason=found.reason,
-        since=told.since if told is not None and told.replicas == found.replicas else case.seen.now,
+        since=_since(case, found),
         until=found.until,
         message=f"{found.what} {message}",
     )
