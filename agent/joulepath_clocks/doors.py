@@ -47,14 +47,16 @@ class Door:
         self.path, self.pod_uid = path, pod_uid
         self.empty_at_s = time.clock_gettime(time.CLOCK_BOOTTIME)
         """When no connection waited to be accepted, last: those that do are younger."""
-        path.unlink(missing_ok=True)
+        made = path.with_name(f".{path.name}")  # nobody finds it before it listens
+        made.unlink(missing_ok=True)
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
-            self.socket.bind(str(path))
-            self._inode = path.stat().st_ino
-            path.chmod(0o666)  # training pods run as any user
+            self.socket.bind(str(made))
+            self._inode = made.stat().st_ino
+            made.chmod(0o666)  # training pods run as any user
             self.socket.listen(_BACKLOG if pod_uid is None else _BACKLOG_OF_POD)
             self.socket.setblocking(False)
+            made.replace(path)
         except BaseException:
             self.socket.close()
             raise

@@ -169,7 +169,12 @@ def test_an_agent_that_begins_on_a_full_disk_locks_nothing_until_there_is_room(
     assert "GPU-" not in disk.journal()
     disk.empty()
     wait_resumed(release, record, disk.node, ended[disk.node])
-    assert all(iterations(record)[number] > iteration for number, iteration in begun.items())
+
+    def went_on() -> bool:
+        now = iterations(record)
+        return all(now[number] > iteration for number, iteration in begun.items())
+
+    until("every rank has told that it goes on", BACK_S, went_on)
 
 
 def test_a_disk_that_fills_under_a_plan_stops_nothing_and_no_clock_is_locked_that_it_does_not_name(

@@ -212,7 +212,7 @@ def test_without_permission_it_says_the_remedy_and_measures_the_rest(
     made = clinic(warden=False)
     made.gpus.break_gpu(0, set_error=NVML_ERROR_NO_PERMISSION)
     made.warden()
-    status, said = doctor(made, pace=0.03).end()
+    status, said = doctor(made, pace=0.1).end()
     assert status == 0
     assert "CAP_SYS_ADMIN" in said
     found = examined(made)
