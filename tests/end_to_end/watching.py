@@ -35,6 +35,8 @@ __all__ = ["Recorder", "Told", "recorder"]
 
 _KINDS = ("energyplans", "jobplans", "nodereports", "nodestates", "nodemeasurements", "energyprofiles")
 _WATCH_S = 30
+_STALLED_S = 60
+"""A connection that says nothing for so long has stalled: else a kind would be seen as it was, for ever."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +145,7 @@ class Recorder:
         known: dict[str, int] = {}
         while not self._stop.is_set():
             with contextlib.suppress(client.ApiException, HTTPError):
-                listed = api.list_cluster_custom_object(GROUP, VERSION, kind)
+                listed = api.list_cluster_custom_object(GROUP, VERSION, kind, _request_timeout=_STALLED_S)
                 present = {item["metadata"]["name"] for item in listed["items"]}
                 for item in listed["items"]:
                     self._take(kind, item, known)
@@ -157,6 +159,7 @@ class Recorder:
                     kind,
                     resource_version=str(version),
                     timeout_seconds=_WATCH_S,
+                    _request_timeout=_STALLED_S,
                 ):
                     if event["type"] in ("ADDED", "MODIFIED", "DELETED"):
                         self._take(kind, event["object"], known, deleted=event["type"] == "DELETED")

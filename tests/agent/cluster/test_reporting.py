@@ -34,6 +34,7 @@ def report(**rank: object) -> NodeReportStatus:
         "stage_count": 1,
         "schedule": "1F1B",
         "microbatches": 1,
+        "iteration": 1,
     }
     ranks = (RankReport.model_validate({**fields, **rank}),)
     return NodeReportStatus(jobs=(JobReport(job_uid="u", namespace="n", job="j", world_size=1, ranks=ranks),))
@@ -91,6 +92,7 @@ def of_node(**fields: object) -> NodeReportStatus:
         (of_state, report(control_time_s=1.0), 0.5),
         (of_state, report(slowdown=1.2), 0.5),
         (of_state, NodeReportStatus(), 0.5),
+        (of_state, report(iteration=0), 0.5),
         (of_state, report(iteration=2), 30.0),
         (of_measurements, report(order=("F0",)), 0.5),
         (of_measurements, report(timeline=(LINE,)), 0.5),
