@@ -51,7 +51,14 @@ def of_state(report: NodeReportStatus) -> Looks:
         [
             (
                 (job.job_uid, job.attempt, rank.rank, rank.pod_uid, rank.gpu_uuid),
-                (bool(rank.iteration), bool(rank.control_time_s), rank.state, rank.staged_hash, rank.applied_hash, rank.slowdown),
+                (
+                    bool(rank.iteration),
+                    bool(rank.control_time_s),
+                    rank.state,
+                    rank.staged_hash,
+                    rank.applied_hash,
+                    rank.slowdown,
+                ),
                 rank.reason.partition(":")[0],
             )
             for job, rank in ranks
