@@ -30,7 +30,7 @@ def under(policy: EnergyPolicySpec, namespace: str, gpu_model: str, plan: Plan) 
         return Reason(Obstacle.BELOW_MIN_CLOCK, what)
     if policy.max_slowdown_percent is None:
         return plan
-    return replace(plan, allowed_slowdown=min(_asked(plan), policy.max_slowdown_percent / 100))
+    return replace(plan, allowed_slowdown=min(plan.asked_slowdown, policy.max_slowdown_percent / 100))
 
 
 def _lowest_mhz(plan: Plan) -> int:
@@ -39,12 +39,3 @@ def _lowest_mhz(plan: Plan) -> int:
     if plan.sweep is not None:
         clocks_mhz.update(plan.sweep.clocks_mhz, plan.sweep.to_and_fro_mhz)
     return min(clocks_mhz - {0}, default=0)
-
-
-def _asked(plan: Plan) -> float:
-    """The slowdown that it asks for. An older operator's plan tells it by its times; one that tells none asks none."""
-    if plan.allowed_slowdown is not None:
-        return plan.allowed_slowdown
-    if plan.control_iteration_time_s <= 0:
-        return 0.0
-    return max(0.0, plan.plan_iteration_time_s / plan.control_iteration_time_s - 1)

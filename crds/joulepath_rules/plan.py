@@ -80,3 +80,12 @@ class Plan:
     control_iteration_time_s: float = 0.0
     plan_iteration_time_s: float = 0.0
     allowed_slowdown: float | None = None
+
+    @property
+    def asked_slowdown(self) -> float:
+        """The slowdown that it asks for. An older operator's plan tells it by its times; one without them asks none."""
+        if self.allowed_slowdown is not None:
+            return self.allowed_slowdown
+        if self.control_iteration_time_s <= 0:
+            return 0.0
+        return max(0.0, self.plan_iteration_time_s / self.control_iteration_time_s - 1)

@@ -48,8 +48,7 @@ class Word:
         told = 1.0
         if plan.control_iteration_time_s > 0 and plan.plan_iteration_time_s > 0:
             told = plan.plan_iteration_time_s / plan.control_iteration_time_s
-        allowed = max(0.0, told - 1) if plan.allowed_slowdown is None else plan.allowed_slowdown
-        allowed = 1 + min(allowed, most_slowdown)
+        allowed = 1 + min(plan.asked_slowdown, most_slowdown)
         return cls(allowed, min(told, allowed))
 
 

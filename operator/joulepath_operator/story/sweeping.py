@@ -77,8 +77,7 @@ def begin(case: ReadyCase, inputs: str = _FIRST, lost: Sweep | None = None) -> D
     if setbacks.tries(case, setbacks.PROFILING):
         inputs = _AGAIN
     profiling, default = case.seen.spec.profiling, case.gang.default_clock_mhz
-    count, allowed = min(FIRST_CLOCKS, profiling.clocks), profiling.max_slowdown_percent / 100
-    clocks = choose_clocks(case.gang.supported_clocks_mhz(), default, count, allowed)
+    clocks = _first_clocks(case, min(FIRST_CLOCKS, profiling.clocks))
     if len(clocks) < LEAST_CLOCKS:
         message = (
             f"The GPUs have {len(clocks)} clocks in common that profiling may hold, from {default} MHz down; at least "
@@ -154,6 +153,16 @@ def _on_loss(case: ReadyCase, plan: StoredPlan, sweep: Sweep, fewest: int) -> De
         return setbacks.on_setback(case, Refusal.SWEEP_INCOMPLETE, message)
     message += f" No further one is made within spec.profiling.maxEnergyJoules, {most_j:g}."
     return case.refuse(Refusal.SWEEP_INCOMPLETE, message, condition="Profiled")
+
+
+def _first_clocks(case: ReadyCase, count: int) -> tuple[int, ...]:
+    """So many clocks that profiling may hold, to begin with."""
+    return choose_clocks(case.gang.supported_clocks_mhz(), case.gang.default_clock_mhz, count, _allowed(case))
+
+
+def _allowed(case: ReadyCase) -> float:
+    """How much longer an instruction may last for profiling, as a fraction."""
+    return case.seen.spec.profiling.max_slowdown_percent / 100
 
 
 def _first_round(case: ReadyCase) -> int:
@@ -238,8 +247,7 @@ def _trial(case: ReadyCase, sweep: Sweep, spec: EnergyProfileSpec) -> Sweep | No
     if lasts_s < _LEAST_LAGS * spec.lag.up_p95_s or _blocks_left(case, sweep, spec) < TRIAL_BLOCKS:
         return None
     supported, default_mhz = case.gang.supported_clocks_mhz(), case.gang.default_clock_mhz
-    allowed = case.seen.spec.profiling.max_slowdown_percent / 100
-    two = neighbours_mhz(supported, default_mhz, default_mhz / (1 + allowed))
+    two = neighbours_mhz(supported, default_mhz, default_mhz / (1 + _allowed(case)))
     return two and trial(_following(sweep, two, spec), two, case.job.uid)
 
 
@@ -250,8 +258,7 @@ def _without_earlier(
     but for what the check has measured; None where it does hold, or no more may be measured."""
     if origin is None or origin.reuse is not Reuse.REFUSED:
         return None
-    gang, allowed = case.gang, case.seen.spec.profiling.max_slowdown_percent / 100
-    clocks = choose_clocks(gang.supported_clocks_mhz(), gang.default_clock_mhz, FIRST_CLOCKS, allowed)
+    clocks = _first_clocks(case, FIRST_CLOCKS)
     lower = [clock for clock in clocks[1:] if clock not in swept(sweep)][: max(0, count)]
     blocks = make_sweep((*clocks[:1], *lower), 1, case.job.uid).clocks_mhz
     following = _following(sweep, blocks, spec).model_copy(update={"origin": origin})
