@@ -243,6 +243,34 @@ def test_observe_uses_one_as_it_is_and_none_of_other_gpus(again: Callable[..., A
         assert not any(clock for stage in world.plan.stages for clock in stage.clocks_mhz)
 
 
+def test_observe_does_without_one_that_does_not_fit_the_job_and_says_so_until_its_spec_changes(
+    again: Callable[..., Any],
+) -> None:
+    world = again(lambda spec: scaled(spec, lambda _: 1.05))
+    world.spec, world.generation, world.plans = (
+        EnergyPlanSpec.from_api({"job": {"name": "gpt3"}, "mode": "Observe"}),
+        2,
+        {},
+    )
+    world.settle()
+    world.run(60)
+    assert world.status.phase == "Active"
+    assert world.status.profile is None
+    assert world.status.setback is None
+    assert world.condition("Profiled").reason == "ProfileMisfits"
+    assert "EnergyProfile earlier" in world.condition("Profiled").message
+    world.writes.clear()
+    world.status = replace_nothing(world)
+    world.settle()
+    assert not world.writes
+    world.profiles = {
+        name: replace(one, spec=scaled(one.spec, lambda _: 1 / 1.05)) for name, one in world.profiles.items()
+    }
+    world.generation = 3
+    world.settle()
+    assert world.condition("Profiled").reason == "Reused"
+
+
 def test_an_operator_that_restarts_during_a_check_changes_nothing(again: Callable[..., Any]) -> None:
     world = again(lambda spec: scaled(spec, lambda clock: 0.85 if clock < 1200 else 1.0))
     for _ in range(20):

@@ -201,14 +201,15 @@ def _with_gang(case: ReadyCase) -> Decision:
         return replace(delivery.on_profile(case, found), write_profile=found)
     if case.enforce:
         return sweeping.begin(case)
-    if (borrowed := reuse.borrowed_profile(case)) is not None:
+    why = delivery.misfit(case)
+    if why is None and (borrowed := reuse.borrowed_profile(case)) is not None:
         message = (
             f"EnergyProfile {borrowed.name}, measured in an earlier run of the same shape, is used as it is: Observe "
             "changes no clock, and so can't check it. Set spec.profiling.reuse to false to do without."
         )
         case.story.tell("Profiled", True, "Reused", message)
         return delivery.on_profile(case, borrowed)
-    return delivery.without_profile(case)
+    return delivery.without_profile(case, why)
 
 
 def _refused_by_node(case: Case, rank: RankReport, plan: StoredPlan) -> Decision:

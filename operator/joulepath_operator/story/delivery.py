@@ -25,6 +25,7 @@ from joulepath_operator.facts.gang import Gang
 from joulepath_operator.facts.lags import joined
 from joulepath_operator.facts.observation import Decision, Notice, StoredPlan, StoredProfile
 from joulepath_operator.facts.policy import every, special
+from joulepath_operator.facts.refusals import Refusal
 from joulepath_operator.facts.request import FrontierRequest, FrontierResult, PlanRefusal, PlanRequest, PlanResult
 from joulepath_operator.figures.activation import activation
 from joulepath_operator.figures.order import executed, labels
@@ -35,8 +36,9 @@ from joulepath_operator.story import setbacks
 from joulepath_operator.story.case import ReadyCase
 from joulepath_operator.story.outcomes import idle, stragglers, withdrawal
 
-__all__ = ["on_profile", "without_profile"]
+__all__ = ["misfit", "on_profile", "without_profile"]
 
+_MISFIT: Final = "ProfileMisfits"
 _LEFT_OUT: Final = "MeasurementLeftOut"
 
 
@@ -60,14 +62,25 @@ def on_profile(case: ReadyCase, profile: StoredProfile) -> Decision:
         if asked is None or asked.inputs != _numbered(case, inputs):  # else it computes
             asked = _request(case, profile, _numbered(case, inputs))
         return Decision(status, ask_planner=asked)
-    if isinstance(answer, PlanRefusal) and answer.reason in setbacks.PLANNING:
-        return setbacks.on_setback(case, answer.reason, answer.message)
     if isinstance(answer, PlanRefusal):
-        bounds = f" {case.bounds}" if case.bounds else ""
-        return case.refuse(answer.reason, f"{answer.message}{bounds}", condition="Planned")
+        return _on_refusal(case, profile, answer)
     told = _with_delays(case, profile, answer)
     decision = _deliver(case, told, answer, _inputs(case, told))
     return decision if told == profile else replace(decision, write_profile=told)
+
+
+def _on_refusal(case: ReadyCase, profile: StoredProfile, answer: PlanRefusal) -> Decision:
+    """Who only observes does without the profile of another run; else it is tried again, or final."""
+    if profile.job_uid != case.job.uid and answer.reason is not Refusal.PLANNER_TIMEOUT:
+        return without_profile(
+            case,
+            f"EnergyProfile {profile.name}, measured in an earlier run of the same shape, isn't used: {answer.message} "
+            "What a plan would save is not known. To find out, set spec.mode to Enforce.",
+        )
+    if answer.reason in setbacks.PLANNING:
+        return setbacks.on_setback(case, answer.reason, answer.message)
+    bounds = f" {case.bounds}" if case.bounds else ""
+    return case.refuse(answer.reason, f"{answer.message}{bounds}", condition="Planned")
 
 
 def _on_delivered(case: ReadyCase, profile: StoredProfile, plan: StoredPlan, inputs: str) -> Decision | None:
@@ -109,16 +122,21 @@ def _with_delays(case: ReadyCase, profile: StoredProfile, result: PlanResult) ->
     return replace(profile, spec=with_delays(profile.spec, result.delays))
 
 
-def without_profile(case: ReadyCase) -> Decision:
-    """Observe without a profile: default clocks against default clocks."""
-    case.story.note(profile=None, plan=None, predicted=None, frontier=())
-    case.story.tell(
-        "Profiled",
-        False,
-        "ObserveOnly",
+def misfit(case: ReadyCase) -> str | None:
+    """Why this run, as its spec stands, does without the profile that it began with; None where nothing is amiss."""
+    here = _MISFIT, case.seen.generation
+    told = (one.message for one in case.story.base.conditions if (one.reason, one.observed_generation) == here)
+    return next(told, None)
+
+
+def without_profile(case: ReadyCase, why: str | None = None) -> Decision:
+    """Observe without a profile: default clocks against default clocks. why: one of an earlier run isn't used."""
+    case.story.note(profile=None, plan=None, predicted=None, frontier=(), setback=None)
+    none = (
         "Observe changes no clock, so it can't measure several, and no earlier run of this shape has left an "
-        "EnergyProfile: what a plan would save is not known. To find out, set spec.mode to Enforce.",
+        "EnergyProfile: what a plan would save is not known. To find out, set spec.mode to Enforce."
     )
+    case.story.tell("Profiled", False, _MISFIT if why else "ObserveOnly", why or none)
     inputs = _inputs(case, None)
     if case.plan is not None and case.plan.inputs == inputs:
         return _follow(case, case.plan)
