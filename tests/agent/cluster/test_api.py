@@ -7,7 +7,7 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -209,10 +209,11 @@ class Relay:
         url = urlsplit(server)
         self._target = (url.hostname or "", url.port or 443)
         self._open: list[socket.socket] = []
+        self._threads = list[threading.Thread]()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
         self._passing = True
-        threading.Thread(target=self._serve, daemon=True).start()
+        self._start(self._serve)
 
     @property
     def used(self) -> bool:
@@ -232,8 +233,18 @@ class Relay:
 
     def close(self) -> None:
         """Ends it."""
+        self._listener.shutdown(socket.SHUT_RDWR)  # accept() doesn't return by close()
+        serves, *_ = self._threads
+        serves.join()
         self.cut()
-        self._listener.close()
+        for thread in self._threads:
+            thread.join()
+        for one in (self._listener, *self._open):
+            one.close()
+
+    def _start(self, target: Callable[..., None], *arguments: object) -> None:
+        self._threads.append(threading.Thread(target=target, args=arguments, daemon=True))
+        self._threads[-1].start()
 
     def _serve(self) -> None:
         with contextlib.suppress(OSError):
@@ -245,7 +256,7 @@ class Relay:
                 server_side = socket.create_connection(self._target)
                 self._open += [client_side, server_side]
                 for source, sink in ((client_side, server_side), (server_side, client_side)):
-                    threading.Thread(target=_pump, args=(source, sink), daemon=True).start()
+                    self._start(_pump, source, sink)
 
 
 def _pump(source: socket.socket, sink: socket.socket) -> None:
