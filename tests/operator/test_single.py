@@ -21,7 +21,7 @@ from joulepath_operator.figures.profile import build_profile
 from joulepath_operator.figures.timing.delays import measure_delays, some_pipelines
 from joulepath_operator.planning.child import learnt
 from joulepath_operator.planning.compute import compute
-from joulepath_planner import Instruction, Pipeline, fit, plan, simulate
+from joulepath_planner import Instruction, Pipeline, fit, interleaved_1f1b, plan, simulate
 from joulepath_planner.referee.replay import Simulation
 from joulepath_rules import Applied
 from simulated_job import SimulatedJob
@@ -48,6 +48,13 @@ def truth(gap_s: Single = NONE, extra_s: Single = NONE) -> Pipeline:
         gap_s=gap_s,
         extra_s=extra_s,
     )
+
+
+def small(gap_s: Single = NONE, extra_s: Single = NONE) -> Pipeline:
+    of = scaled([0.9, 1.0, 0.8, 1.0], 8)
+    links = {link: 0.001 for link in LINKS if max(link[:2]) < 4}
+    kinds = dict.fromkeys(of.profile.points, 0.0005)
+    return replace(of, transfer_s=links, overhead_s=kinds, gap_s=gap_s, extra_s=extra_s)
 
 
 def request_of(pipeline: Pipeline) -> PlanRequest:
@@ -165,6 +172,22 @@ def test_a_gap_that_ranks_wait_through_at_default_clocks_is_no_slack() -> None:
     assert true_outcome(pipeline, result)[0] > 0.004
 
 
+def test_what_a_rank_reduces_before_its_other_chunk_is_found_on_all_ranks() -> None:
+    """As torch does after the last backward of a chunk. It shows on the last rank, for which the others wait."""
+    schedule = interleaved_1f1b(4, 4)
+    gaps = {
+        one: 0.05
+        for order in schedule.orders
+        for before, one in pairwise(order)
+        if (before.kind, before.microbatch) == ("B", 3)
+    }
+    job = SimulatedJob(replace(small(), schedule=schedule, gap_s=gaps))
+    job.run(20, lambda _: Applied(Arm.DEFAULT))
+    gang = job.gang()
+    found = {Instruction.parse(label): s for label, s in measure_delays(gang, gang.topology()).gaps_s.items()}
+    assert found == pytest.approx(gaps, abs=0.002)
+
+
 @pytest.mark.parametrize("noise", [0.0, 0.002, 0.01, 0.03])
 @pytest.mark.parametrize("iterations", [14, 66])
 def test_where_all_of_a_kind_are_alike_nothing_is_of_single_instructions(noise: float, iterations: int) -> None:
@@ -187,18 +210,14 @@ def test_what_is_no_other_than_its_kind_changes_no_plan() -> None:
     assert plan(told, slowdown=0.01) == plan(pipeline, slowdown=0.01)
 
 
-SMALL: Final = scaled([0.9, 1.0, 0.8, 1.0], 8)
-SOME: Final = st.dictionaries(
-    st.sampled_from([one for order in SMALL.schedule.orders for one in order[1:]]), st.floats(0.02, 0.06), max_size=4
-)
+ONES: Final = st.sampled_from([one for order in small().schedule.orders for one in order[1:]])
+SOME: Final = st.dictionaries(ONES, st.floats(0.02, 0.06), max_size=4)
 
 
 @examples(12)
 @given(gaps=SOME, extras=SOME, seed=st.integers(0, 99))
 def test_gaps_and_extras_anywhere_are_found_to_within_noise(gaps: Single, extras: Single, seed: int) -> None:
-    links = {link: 0.001 for link in LINKS if max(link[:2]) < 4}
-    kinds = dict.fromkeys(SMALL.profile.points, 0.0005)
-    pipeline = replace(SMALL, transfer_s=links, overhead_s=kinds, gap_s=gaps, extra_s=extras)
+    pipeline = small(gaps, extras)
     job = SimulatedJob(pipeline, time_noise=0.005, seed=seed)
     job.run(20, lambda _: Applied(Arm.DEFAULT))
     gang = job.gang()

@@ -29,8 +29,8 @@ _WAITED: Final = 0.8
 
 Kind = tuple[int, str]
 """A stage and a kind."""
-Place = tuple[str, int]
-"""A kind and a microbatch, of any stage."""
+Place = tuple[tuple[str, int], ...]
+"""The kind and microbatch of an instruction, or of the one before it as well; of any stage."""
 
 
 def extras_s(seen: Iteration) -> dict[Instruction, float]:
@@ -60,14 +60,16 @@ def own_gaps_s(
     """Gaps far from those of their kind, of instructions that begin far sooner or later than by these and messages.
 
     A gap that its rank waits through isn't seen, and a plan that uses up the wait would meet it. Where most of what is
-    seen of the same kind and microbatch on other stages has such a gap, it is taken to have one, as far as it waits.
+    seen at the same place on other stages has such a gap, it is taken to have one, as far as it waits.
 
     transfers_s: by the stages that send and receive.
     """
     gap_s, off_s, usual_s = dict[Instruction, float](), dict[Instruction, float](), dict[Instruction, float]()
+    places = dict[Instruction, tuple[Place, Place]]()
     for before, one in chain(*map(pairwise, orders)):
-        free_s = seen.spans[before].end_s
+        free_s, ran = seen.spans[before].end_s, [(each.mark.kind, each.microbatch) for each in (before, one)]
         usual_s[one], gap_s[one] = overheads_s[one.stage, one.kind], max(0.0, seen.spans[one].begin_s - free_s)
+        places[one] = tuple(ran[1:]), tuple(ran)
         arrivals = [
             seen.spans[message.sent_after].end_s + transfers_s.get(message.way, 0.0)
             for message in seen.awaited.get(one, ())
@@ -76,16 +78,17 @@ def own_gaps_s(
         if waited_s <= (usual_s[one] if gap_s[one] < usual_s[one] else _WAITED * gap_s[one]):
             off_s[one] = gap_s[one] - max(usual_s[one], waited_s)
     far_s = _far_s(seen, _LEAST_GAP, map(abs, off_s.values()))
-    longer: dict[Place, list[float]] = defaultdict(list)
+    at: dict[Place, list[float]] = defaultdict(list)
     for one, off in off_s.items():
-        longer[_place(one)].append(gap_s[one] if off > far_s else 0.0)
-    hidden = {one: min(gap_s[one], median_low(longer[_place(one)] or [0.0])) for one in gap_s if one not in off_s}
+        for place in places[one]:
+            at[place].append(gap_s[one] if off > far_s else 0.0)
+    hidden_s = {
+        one: min(gap_s[one], max(median_low(at[place] or [0.0]) for place in places[one]))
+        for one in gap_s
+        if one not in off_s
+    }
     found = {one: gap_s[one] for one, off in off_s.items() if abs(off) > far_s}
-    return found | {one: seconds for one, seconds in hidden.items() if seconds > usual_s[one]}
-
-
-def _place(one: Instruction) -> Place:
-    return one.mark.kind, one.microbatch
+    return found | {one: seconds for one, seconds in hidden_s.items() if seconds > usual_s[one]}
 
 
 def _far_s(seen: Iteration, least: float, off_s: Iterable[float]) -> float:
