@@ -59,7 +59,7 @@ def delays_of(pipelines: Sequence[Pipeline], stages: int) -> Delays:
         odd=odd,
         gaps_s=_middle([one.gaps_s for one in each], len(each) // 2 + 1),
         extras_s=extras,
-        fixed_s=_means_s(pipelines[0], extras),
+        fixed_s=_means_s(max(pipelines, key=_told, default=()), extras),
     )
 
 
@@ -100,6 +100,10 @@ def _pipeline_delays(ranks: Pipeline, stages: int, exchanges: Exchanges) -> Dela
         gaps_s={one.label: seconds for one, seconds in own.items()},
         extras_s={one.label: seconds for one, seconds in extras_s(seen).items()},
     )
+
+
+def _told(ranks: Pipeline) -> int:
+    return sum(len(rank.instructions) for rank in ranks)
 
 
 def _means_s(ranks: Pipeline, extras: Mapping[str, float]) -> dict[Kind, float]:
