@@ -254,7 +254,7 @@ class Trial:
         self.profile = spec
         iterations = self.blocks * sweep.iterations_per_block
         usual = Spent(*(each / BEFORE * iterations for each in (self.usual.time_s, self.usual.energy_j)))
-        fitted = fit(profile_of(spec), gang.supported_clocks_mhz())
+        fitted = fit(profile_of(spec, delays.fixed_s), gang.supported_clocks_mhz())
         found = pipeline_of(
             spec,
             [[one.label for one in executed(rank)] for rank in gang.pipeline()],
@@ -262,6 +262,8 @@ class Trial:
             transfers_s=delays.transfers_s,
             overheads_s=delays.overheads_s,
             tails_s=delays.tails_s,
+            gaps_s=delays.gaps_s,
+            extras_s=delays.extras_s,
         )
 
         def made(on: Pipeline, reserve: float) -> Plan:

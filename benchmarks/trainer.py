@@ -29,6 +29,7 @@ from joulepath_operator.facts.gang import Gang
 from joulepath_operator.facts.observation import NodeJob
 from joulepath_operator.figures.order import executed
 from joulepath_operator.figures.timing.delays import measure_delays
+from joulepath_planner import Instruction as PlannerInstruction
 from joulepath_planner import Pipeline, Point, Profile, recorded, simulate
 from real_cluster import cores_awake
 
@@ -74,10 +75,14 @@ def modelled_s(gang: Gang) -> tuple[float, str]:
             seconds.setdefault((one.stage, kind), []).append(one.end_s - one.begin_s)
     pipeline = Pipeline(
         schedule=recorded([delays.exchanges.written(executed(rank)) for rank in gang.pipeline()]),
-        profile=Profile({key: points(max(fmean(times), 1e-9)) for key, times in seconds.items()}, 0.0),
+        profile=Profile(
+            {key: points(max(fmean(times) - delays.fixed_s.get(key, 0.0), 1e-9)) for key, times in seconds.items()}, 0.0
+        ),
         transfer_s=delays.transfers_s,
         overhead_s=delays.overheads_s,
         tail_s=delays.tails_s,
+        gap_s={PlannerInstruction.parse(label): gap_s for label, gap_s in delays.gaps_s.items()},
+        extra_s={PlannerInstruction.parse(label): extra_s for label, extra_s in delays.extras_s.items()},
     )
     return simulate(pipeline).iteration_time_s, repr(delays.exchanges)
 

@@ -149,14 +149,17 @@ class SimulatedJob:
             ready = [
                 ends[need.after] + (pipeline.transfer_s.get(need.link, 0.0) if need.link else 0.0) for need in needs
             ]
-            host_s = pipeline.overhead(one.stage, one.kind) if spans[rank] else 0.0
+            host_s = pipeline.gap(one) if spans[rank] else 0.0
             clock = applied.clock_mhz or self._default_mhz(rank)
             seconds, joules = pipeline.profile.at(one.stage, one.kind, clock)
             time_factor, energy_factor = (float(np.exp(self._source.normal(0, by))) for by in self._noise)
-            begin_s = max([free[rank], *ready]) + host_s
+            begin_s = max([free[rank] + host_s, *ready])
             end_s = begin_s + seconds * time_factor
             gpus[rank].draw(begin_s, pipeline.profile.wait_power_w(clock))
             gpus[rank].draw(end_s, joules / seconds * energy_factor)
+            if extra_s := pipeline.extra(one):
+                end_s += extra_s
+                gpus[rank].draw(end_s, pipeline.profile.wait_power_w(clock))
             free[rank] = ends[one] = end_s
             at_s = begun[rank]
             _, *second = one.halves

@@ -31,8 +31,8 @@ _LONGEST: Final = 100
 @dataclass(frozen=True, slots=True)
 class PlannedInstruction:
     """clock_mhz None: default clocks (never, where a cap is under the profile's highest clock). duration_s and energy_j
-    are the profile's at that clock (what the agent counts on when it raises early); start_s is when the referee saw it
-    start."""
+    are the profile's at that clock, and what is extra (what the agent counts on when it raises early); start_s is when
+    the referee saw it start."""
 
     instruction: Instruction
     clock_mhz: int | None
@@ -232,6 +232,8 @@ def _plan(drafting: Drafting, deadline_s: float, best: Draft, bound_j: float, un
             one = event.instruction
             actual = clock or defaults[one.stage]
             seconds, joules = drafting.referee.at(one, actual)
+            if extra_s := pipeline.extra(one):
+                seconds, joules = seconds + extra_s, joules + extra_s * pipeline.profile.wait_power_w(actual)
             named = actual if one.stage in caps else clock
             planned.append(PlannedInstruction(one, named, event.start_s, seconds, joules * gpus))
         stages = tuple(sorted({event.instruction.stage for event in events}))

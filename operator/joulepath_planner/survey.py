@@ -82,7 +82,7 @@ def survey(
         PlannerError: Nothing can be planned on what was measured.
     """
     fitted = fit(pipeline.profile, supported_clocks_mhz)
-    likely = Problem.of(replace(pipeline, schedule=_short(pipeline), profile=fitted.likely))
+    likely = Problem.of(replace(pipeline.running(_short(pipeline)), profile=fitted.likely))
     factors, prices_w = _asked(likely)
     mean_j = np.array(_energies_j(likely, fitted.likely, factors))
     steps, wrong = _STEPS, math.inf

@@ -116,6 +116,28 @@ def test_what_is_seen_goes_before_what_was_measured_with_the_profile() -> None:
     assert seen.tail_s == {0: 0.5, 1: 0.02}
 
 
+def test_what_single_instructions_do_alone_is_theirs_and_no_longer_their_kind_s() -> None:
+    fixed_s = {(1, "B"): 0.01}
+    plain, profile = profile_of(SPEC), profile_of(SPEC, fixed_s)
+    assert profile.points[0, "B"] == plain.points[0, "B"]
+    for point, measured in zip(profile.points[1, "B"], plain.points[1, "B"], strict=True):
+        assert point.time_s == pytest.approx(measured.time_s - 0.01)
+        waited_j = 0.01 * plain.wait_power_w(point.clock_mhz)
+        assert point.energy_j == pytest.approx(measured.energy_j - waited_j)
+    own = {"gaps_s": {"0:F1": 0.02}, "extras_s": {"1:B2": 0.03}}
+    job = pipeline_of(SPEC, ORDERS, profile=profile, transfers_s={}, overheads_s={(0, "F"): 0.003}, tails_s={}, **own)
+    assert [job.gap(Instruction(0, "F", each)) for each in range(3)] == [0.003, 0.02, 0.003]
+    assert [job.extra(Instruction(1, "B", each)) for each in range(3)] == [0.0, 0.0, 0.03]
+    # Three backwards that do a hundredth each, and one that does three by itself, make the same sum.
+    smeared = _job().profile.default(1, "B").time_s
+    assert 3 * smeared == pytest.approx(3 * profile.default(1, "B").time_s + 0.03)
+
+
+def test_more_than_was_measured_is_never_left_out() -> None:
+    profile = profile_of(SPEC, {(0, "F"): 10.0})
+    assert all(point.time_s > 0 and point.energy_j > 0 for point in profile.points[0, "F"])
+
+
 def test_of_another_schedule_only_what_it_has_is_taken() -> None:
     assert transfers_of(SPEC, one_f_one_b(1, 3)) == {}
     assert tails_of(SPEC, one_f_one_b(1, 3)) == {0: 0.0}

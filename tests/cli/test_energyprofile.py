@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -12,8 +14,12 @@ from uuid import uuid4
 import pytest
 import yaml
 
+from joulepath_bridge.pipeline import profile_of, tails_of, transfers_of
+from joulepath_crds import EnergyProfileSpec, SwitchingCost
+from joulepath_planner import LagTable, Pipeline, one_f_one_b, simulate
 from real_cluster import Cluster
 from tests.cli.command import Run
+from tests.planner.pipelines import CLOCKS
 
 DEFINITIONS = Path(__file__).parents[2] / "crds/energyprofiles.yaml"
 LOCATION = "kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION"
@@ -43,6 +49,33 @@ def test_shape_lags_and_tails_come_with_the_profile(run: Run, yaml_file: Path) -
     assert "lag" not in run("plan", yaml_file, "--lag-ms", 0).out.splitlines()[0]
     untailed = json.loads(run("plan", yaml_file, "--tail-ms", 0, "--json").out)
     assert found["t_min_s"] == pytest.approx(untailed["t_min_s"] + 0.01)
+
+
+def test_what_switches_cost_the_job_is_planned_with_in_any_schedule(
+    run: Run, spec: EnergyProfileSpec, manifest: dict[str, object], tmp_path: Path
+) -> None:
+    job = Pipeline(one_f_one_b(4, 6), profile_of(spec), transfer_s=transfers_of(spec), tail_s=tails_of(spec))
+    clocks = [[(None, CLOCKS[1])[place % 2] for place in range(len(order))] for order in job.schedule.orders]
+    free_s, dear_s = (
+        simulate(job, clocks, replace(LagTable.constant(0.0), pause_s=one)).iteration_time_s for one in (0.0, 0.004)
+    )
+    cost = SwitchingCost(
+        clocks_mhz=CLOCKS[:2], longer_s=dear_s - free_s, longer_half_s=1e-4, more_j=0.0, more_half_j=0.0
+    )
+    tried = tmp_path / "tried.yaml"
+    told = spec.model_copy(update={"switching": cost})
+    tried.write_text(yaml.safe_dump({**manifest, "spec": told.to_api()}))
+
+    def planned(*options: object) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(run("plan", tried, "--json", *options).out)
+        return found
+
+    for shape in ((), ("--schedule", "gpipe", "--microbatches", 3)):
+        assert planned(*shape)["switches"] < planned(*shape, "--switch-ms", 0)["switches"]
+        title = run("plan", tried, *shape).out.splitlines()[0]
+        (held_up_ms,) = re.findall(r"held up for ([\d.]+) ms by a switch", title)
+        assert float(held_up_ms) == pytest.approx(4, rel=0.05)
+    assert "held up" not in run("plan", tried, "--switch-ms", 0).out
 
 
 def test_its_standard_errors_are_jitter(run: Run, yaml_file: Path) -> None:

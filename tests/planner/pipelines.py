@@ -98,12 +98,16 @@ def pipelines(draw: st.DrawFn, most_stages: int = 4, most_microbatches: int = 5)
     points = {(stage, kind): draw(series(clocks)) for stage in range(stages) for kind in "FB"}
     delay = st.floats(0, 0.02)
     blocking = st.floats(0, 100) | st.fixed_dictionaries({1000: st.floats(30, 60), 1400: st.floats(60, 100)})
+    schedule = shape(stages, draw(st.integers(1, most_microbatches)))
+    single = st.sampled_from([one for order in schedule.orders for one in order])
     return Pipeline(
-        shape(stages, draw(st.integers(1, most_microbatches))),
+        schedule,
         Profile(points, draw(blocking)),
         transfer_s={edge: draw(delay) for s in range(stages - 1) for edge in ((s, s + 1, "F"), (s + 1, s, "B"))},
         overhead_s=draw(st.none() | st.dictionaries(st.sampled_from(sorted(points)), delay)),
         tail_s=draw(st.dictionaries(st.integers(0, stages - 1), st.floats(0, 0.3))),
+        gap_s=draw(st.dictionaries(single, st.floats(0, 0.1), max_size=3)),
+        extra_s=draw(st.dictionaries(single, st.floats(0, 0.1), max_size=3)),
     )
 
 

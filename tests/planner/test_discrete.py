@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 from math import prod
 
@@ -84,9 +85,9 @@ def test_no_plan_goes_below_the_bound_with_several_gpus_or_a_cap(
     pipeline: Pipeline, slowdown: float, size: int, gpus: bool, capped: bool
 ) -> None:
     counts = {stage: stage + 1 for stage in pipeline.profile.stages} if gpus else {}
-    pipeline = Pipeline(
-        pipeline.schedule, pipeline.profile, pipeline.transfer_s, pipeline.overhead_s, pipeline.tail_s, counts
-    ).capped(CLOCKS[1] if capped and len(pipeline.profile.points[0, "F"]) > 2 else None)
+    pipeline = replace(pipeline, gpus=counts).capped(
+        CLOCKS[1] if capped and len(pipeline.profile.points[0, "F"]) > 2 else None
+    )
     made = plan(pipeline, slowdown=slowdown)
     assert _bound(pipeline, made.deadline_s, size) <= made.energy_j * (1 + SOLVER)
 

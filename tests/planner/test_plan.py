@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from joulepath_planner import (
     Granularity,
+    Instruction,
     LagTable,
     Pipeline,
     PlanningError,
@@ -77,10 +78,16 @@ def test_a_clock_more_never_raises_the_bound(pipeline: Pipeline, data: st.DataOb
 def test_the_names_of_microbatches_change_nothing(pipeline: Pipeline, data: st.DataObject) -> None:
     count = pipeline.schedule.microbatches
     names = data.draw(st.permutations(range(count)))
-    renamed = recorded(
-        [[type(one)(one.stage, one.kind, names[one.microbatch]) for one in order] for order in pipeline.schedule.orders]
+
+    def name(one: Instruction) -> Instruction:
+        return replace(one, microbatch=names[one.microbatch])
+
+    other = replace(
+        pipeline,
+        schedule=recorded([[name(one) for one in order] for order in pipeline.schedule.orders]),
+        gap_s={name(one): seconds for one, seconds in pipeline.gap_s.items()},
+        extra_s={name(one): seconds for one, seconds in pipeline.extra_s.items()},
     )
-    other = Pipeline(renamed, pipeline.profile, pipeline.transfer_s, pipeline.overhead_s, pipeline.tail_s)
     first, second = plan(pipeline), plan(other)
     assert second.t_min_s == pytest.approx(first.t_min_s)
     assert second.lower_bound_j == pytest.approx(first.lower_bound_j, rel=SOLVER)

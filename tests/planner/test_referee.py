@@ -46,13 +46,7 @@ def test_its_period_is_the_solver_s_greatest_cycle_mean(case: tuple[Pipeline, li
 @given(clocked())
 def test_energy_is_compute_plus_waits_for_the_period(case: tuple[Pipeline, list[list[int | None]]]) -> None:
     pipeline, clocks = case
-    pipeline = Pipeline(
-        pipeline.schedule,
-        Profile(pipeline.profile.points, 70.0),
-        pipeline.transfer_s,
-        pipeline.overhead_s,
-        pipeline.tail_s,
-    )
+    pipeline = replace(pipeline, profile=Profile(pipeline.profile.points, 70.0))
     seen = simulate(pipeline, clocks)
     for events, energy in zip(seen.ranks, seen.energy, strict=True):
         waited = seen.iteration_time_s - sum(event.duration_s for event in events)
@@ -154,6 +148,44 @@ def test_the_hosts_gap_follows_what_the_rank_did_before_and_not_what_it_waits_fo
     arrival = simulate(hosted).ranks[0][0]
     first = simulate(hosted).ranks[1][0]
     assert first.start_s - arrival.start_s - arrival.duration_s == pytest.approx(0.25)
+
+
+def test_a_gap_of_an_instruction_stands_in_place_of_that_of_its_kind() -> None:
+    backward = Instruction(0, "B", 0)
+    pipeline = Pipeline(ONE.schedule, PROFILE, overhead_s={(0, "B"): 1.0}, gap_s={backward: 0.25})
+    assert simulate(pipeline).iteration_time_s == pytest.approx(3.25)
+    two = replace(pipeline, schedule=one_f_one_b(1, 2))
+    assert simulate(two).iteration_time_s == pytest.approx(2 * 3.0 + 1.25)
+
+
+def test_what_is_extra_ends_an_instruction_later_at_any_clock_and_costs_what_waiting_does() -> None:
+    extra = {Instruction(0, "F", 0): 0.5}
+    for clock, seconds, watts in ((None, 3.0, 100.0), (500, 6.0, 50.0)):
+        seen = simulate(Pipeline(ONE.schedule, PROFILE, extra_s=extra), [[clock, clock]])
+        assert seen.iteration_time_s == pytest.approx(seconds + 0.5)
+        assert seen.energy[0].wait_j == pytest.approx(0.5 * watts)
+        assert seen.ranks[0][0].duration_s == pytest.approx(seconds / 3), "its work alone"
+
+
+def test_clocks_are_switched_by_when_what_is_extra_ends() -> None:
+    extra, lags = {Instruction(0, "F", 0): 0.5}, LagTable.constant(0.2)
+    # The lower clock is ordered then, so that the backward has run for 0.2 s when it is in force.
+    seen = simulate(Pipeline(ONE.schedule, PROFILE, extra_s=extra), [[None, 500]], lags)
+    assert seen.ranks[0][1].duration_s == pytest.approx(0.2 + (2.0 - 0.2) * 2)
+    # A raise is ordered within it, and in force when it is over. (The gap is for the lower clock to come.)
+    gaps = {Instruction(0, "F", 0): 0.25}
+    seen = simulate(Pipeline(ONE.schedule, PROFILE, gap_s=gaps, extra_s=extra), [[500, None]], lags)
+    assert [event.duration_s for event in seen.ranks[0]] == pytest.approx([2.0, 2.0])
+    assert seen.iteration_time_s == pytest.approx(0.25 + 2.0 + 0.5 + 2.0)
+    assert seen.energy[0].wait_j == pytest.approx(0.2 * 100.0 + 0.05 * 50.0 + 0.5 * 50.0)
+
+
+def test_what_an_instruction_made_leaves_behind_what_is_extra() -> None:
+    two = scaled([1, 1], 1)
+    usual = simulate(two)
+    seen = simulate(replace(two, extra_s={Instruction(0, "F", 0): 0.25}))
+    assert seen.ranks[1][0].start_s == pytest.approx(usual.ranks[1][0].start_s + 0.25)
+    assert seen.iteration_time_s == pytest.approx(usual.iteration_time_s + 0.25)
 
 
 def test_the_tail_runs_at_default_clocks() -> None:

@@ -6,7 +6,7 @@ import sys
 from argparse import ArgumentParser, Namespace
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from joulepath_cli import quantities
 from joulepath_planner import (
@@ -24,6 +24,9 @@ from joulepath_planner import (
     schedule_by_name,
 )
 from joulepath_planner.inputs.text import read_text
+
+if TYPE_CHECKING:
+    from joulepath_crds import EnergyProfileSpec
 
 __all__ = ["Scenario", "add_arguments", "add_profile", "load"]
 
@@ -49,7 +52,8 @@ class Scenario:
             _plural(ranks, "rank") if ranks != schedule.stages else "",
             _plural(schedule.microbatches, "microbatch", "es"),
             _plural(self.pipeline.gpu_count, "GPU"),
-            f"lag {1e3 * self.lags.worst_p95_s:g} ms (p95)" if self.lags else "",
+            f"lag {1e3 * self.lags.worst_p95_s:g} ms (p95)" if self.lags and self.lags.worst_p95_s else "",
+            f"held up for {1e3 * self.lags.pause_s:.3g} ms by a switch" if self.lags and self.lags.pause_s else "",
         ]
         return f"{schedule.name}: {', '.join(filter(None, shape))}"
 
@@ -97,6 +101,12 @@ def add_arguments(parser: ArgumentParser, *, several_schedules: bool = False) ->
         type=quantities.milliseconds,
         metavar="MS",
         help="how long a GPU takes to switch its clock (default: the profile's, else it switches at once)",
+    )
+    group.add_argument(
+        "--switch-ms",
+        type=quantities.milliseconds,
+        metavar="MS",
+        help="how long each switch holds up a GPU's work (default: what the profile's job found, else not at all)",
     )
     group.add_argument(
         "--input-share",
@@ -162,7 +172,29 @@ def _of_energyprofile(source: str, options: Namespace, schedule: str | None) -> 
         gpus=_gpus(order, options.gpus_per_stage or topology.tensor_parallel),
     )
     known_lags = None if spec.lag is None else lags_of(spec.lag, spec.default_clock_mhz)
-    return Scenario(pipeline, _lags(options) if options.lag_ms is not None else known_lags, fitted)
+    lags = _lags(options) if options.lag_ms is not None else known_lags
+    return Scenario(pipeline, _held_up(lags, _switch_s(spec, pipeline, options)), fitted)
+
+
+def _switch_s(spec: EnergyProfileSpec, planned: Pipeline, options: Namespace) -> float:
+    """For how long a switch holds up a GPU: what explains the cost that the profile's job saw, in its own schedule. A
+    recorded one wasn't kept, and is taken to be the planned one."""
+    from joulepath_bridge.pipeline import profile_of, tails_of, transfers_of
+    from joulepath_bridge.switching import pause_of
+
+    topology = spec.topology
+    if options.switch_ms is not None or spec.switching is None or topology.stages == 1:
+        return options.switch_ms or 0.0
+    job, name = planned, topology.schedule.lower()
+    if name in SCHEDULES:
+        job = Pipeline(
+            schedule_by_name(name, topology.stages, topology.microbatches),
+            profile_of(spec),
+            transfer_s=transfers_of(spec),
+            tail_s=tails_of(spec),
+        )
+    pause = pause_of(spec.switching, job)
+    return 0.0 if pause is None else pause.planned_s
 
 
 def _of_csv(path: str, options: Namespace, schedule: str | None) -> Scenario:
@@ -187,7 +219,7 @@ def _of_csv(path: str, options: Namespace, schedule: str | None) -> Scenario:
     )
     for sentence in left_out:
         _note(sentence)
-    return Scenario(pipeline, _lags(options), fitted)
+    return Scenario(pipeline, _held_up(_lags(options), options.switch_ms or 0.0), fitted)
 
 
 def _splittable(profile: Profile, schedule: Schedule) -> None:
@@ -293,6 +325,10 @@ def _gpus(schedule: Schedule, each: int) -> dict[int, int]:
 
 def _lags(options: Namespace) -> LagTable | None:
     return LagTable.constant(options.lag_ms) if options.lag_ms else None
+
+
+def _held_up(lags: LagTable | None, switch_s: float) -> LagTable | None:
+    return replace(lags or LagTable.constant(0.0), pause_s=switch_s) if switch_s else lags
 
 
 def _plural(number: int, word: str, ending: str = "s") -> str:

@@ -37,13 +37,17 @@ TransferEdge = tuple[int, int, str]
 class Delays:
     """Seconds that no clock changes: between stages, before each instruction of a (stage, kind), after the last; and
     when messages leave and are awaited, which those rest upon. odd: how many of the pipelines that were looked at do
-    that otherwise."""
+    that otherwise. Of single instructions (`3:B11`): gaps_s, before it, in place of its kind's; extras_s, within it,
+    beyond the others of its kind, and fixed_s, what those are of a (stage, kind) on average."""
 
     transfers_s: Mapping[TransferEdge, float] = field(default_factory=dict)
     overheads_s: Mapping[tuple[int, str], float] = field(default_factory=dict)
     tails_s: Mapping[int, float] = field(default_factory=dict)
     exchanges: Exchanges = field(default_factory=Exchanges)
     odd: int = 0
+    gaps_s: Mapping[str, float] = field(default_factory=dict)
+    extras_s: Mapping[str, float] = field(default_factory=dict)
+    fixed_s: Mapping[tuple[int, str], float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

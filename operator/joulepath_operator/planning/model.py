@@ -46,7 +46,7 @@ def modelled(request: PlanRequest) -> Model | PlanRefusal:
         PlannerError: Nothing can be planned on what was measured.
     """
     spec, remarks = _without_wild_points(request.profile)
-    fitted = planner.fit(profile_of(spec), request.supported_clocks_mhz)
+    fitted = planner.fit(profile_of(spec, request.delays.fixed_s), request.supported_clocks_mhz)
     noise = min(_MOST_NOISE, spec.iteration_time_noise_s / request.control_time_s)
     allowed = _MISMATCH + noise
     # What the curves take for an outlier may be what this GPU does: then the job takes what was measured.
@@ -78,6 +78,8 @@ def _pipeline(request: PlanRequest, profile: planner.Profile) -> planner.Pipelin
         transfers_s=request.delays.transfers_s,
         overheads_s=request.delays.overheads_s,
         tails_s=request.delays.tails_s,
+        gaps_s=request.delays.gaps_s,
+        extras_s=request.delays.extras_s,
     )
 
 

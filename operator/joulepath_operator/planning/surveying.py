@@ -20,10 +20,12 @@ def look(request: SurveyRequest) -> SurveyResult:
         pipeline = pipeline_of(
             request.profile,
             request.orders,
-            profile=profile_of(request.profile),
+            profile=profile_of(request.profile, request.delays.fixed_s),
             transfers_s=request.delays.transfers_s,
             overheads_s=request.delays.overheads_s,
             tails_s=request.delays.tails_s,
+            gaps_s=request.delays.gaps_s,
+            extras_s=request.delays.extras_s,
         )
         found = planner.survey(
             pipeline,

@@ -1,9 +1,9 @@
 """Dependencies of one iteration as a graph, and the longest paths through it.
 
 Nodes are instructions in topological order, so that an edge always goes from a lower to a higher index. An edge
-(u, v, gap) says: v starts no earlier than `gap` seconds after u ends; what follows from the order of a rank is left
-out. A *wrap* (last, first, gap) of a rank says the same of the first instruction of its next iteration, which starts
-one period T later.
+(u, v, gap) says: v starts no earlier than `gap` seconds after the end of u's work, which is what clocks change; what
+follows from the order of a rank is left out. A *wrap* (last, first, gap) of a rank says the same of the first
+instruction of its next iteration, which starts one period T later.
 """
 
 from __future__ import annotations
@@ -44,23 +44,24 @@ class Graph:
         needs = dependencies(pipeline.schedule)
         number: dict[Instruction, int] = {}
         before: dict[int, int] = {}  # the latest node of each rank
-        ranks, edges = list[int](), list[Edge]()
+        ranks, edges, extras = list[int](), list[Edge](), list[float]()
         for node, one in enumerate(needs):
-            rank, overhead = rank_of[one.stage], pipeline.overhead(one.stage, one.kind)
-            gaps = {before[rank]: overhead} if rank in before else {}
+            rank = rank_of[one.stage]
+            gaps = {before[rank]: pipeline.gap(one)} if rank in before else {}
             for need in needs[one]:
                 transfer = transfers.get(need.link, 0.0) if transfers and need.link is not None else 0.0
                 if transfer or rank_of[need.after.stage] != rank:
                     source = number[need.after]
                     gaps[source] = max(transfer, gaps.get(source, 0.0))
-            edges += [(source, node, gap) for source, gap in gaps.items()]
+            edges += [(source, node, gap + extras[source]) for source, gap in gaps.items()]
+            extras.append(pipeline.extra(one))
             number[one] = before[rank] = node
             ranks.append(rank)
         wraps = tuple(
             (
                 number[order[-1]],
                 number[order[0]],
-                (pipeline.rank_tail_s(rank) or 0.0) + pipeline.overhead(order[0].stage, order[0].kind),
+                (pipeline.rank_tail_s(rank) or 0.0) + pipeline.gap(order[0]) + pipeline.extra(order[-1]),
             )
             for rank, order in enumerate(orders)
         )

@@ -13,7 +13,7 @@ from typing import Final, TypeAlias
 
 from joulepath_planner.arguments import LONGEST_S, check_fields, quoted
 from joulepath_planner.errors import ArgumentError, ProfileError
-from joulepath_planner.inputs.instruction import StageKind, kind_name
+from joulepath_planner.inputs.instruction import Instruction, StageKind, kind_name
 from joulepath_planner.inputs.profile import Profile
 from joulepath_planner.inputs.schedule import Schedule
 
@@ -35,6 +35,9 @@ class Pipeline:
         has it behind it: what it waits for costs the link's delay alone.
     tail_s: R and O of each stage, at default clocks; tails of up to four p95 lags take the clock that the next
         iteration begins with.
+    gap_s: host gaps of single instructions, in place of that of their kind: a gather, or a reduction, before them.
+    extra_s: what single instructions do beyond those of their kind, such as a reduction at the end of the last
+        backward. They end that much later, at whatever clock, and what they made leaves then.
 
     Raises:
         ProfileError: The profile has not all that the schedule runs, or stages of one rank differ in default clock.
@@ -47,6 +50,8 @@ class Pipeline:
     overhead_s: Mapping[StageKind, float] | None = None
     tail_s: Mapping[int, float] = field(default_factory=dict)
     gpus: Mapping[int, int] = field(default_factory=dict)
+    gap_s: Mapping[Instruction, float] = field(default_factory=dict)
+    extra_s: Mapping[Instruction, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -72,6 +77,8 @@ class Pipeline:
             ("transfer_s", self.transfer_s),
             ("overhead_s", self.overhead_s),
             ("tail_s", self.tail_s),
+            ("gap_s", self.gap_s),
+            ("extra_s", self.extra_s),
         ):
             for key, value in (delays or {}).items():
                 if not 0 <= value <= LONGEST_S:
@@ -84,6 +91,7 @@ class Pipeline:
                 raise ArgumentError(f"tail_s[{stage}]: the schedule has no stage {stage}; name stages that it runs.")
         self._check_links()
         self._check_gpus()
+        self._check_instructions()
 
     @property
     def ranks(self) -> int:
@@ -96,6 +104,14 @@ class Pipeline:
 
     def overhead(self, stage: int, kind: str) -> float:
         return (self.overhead_s or {}).get((stage, kind), 0.0)
+
+    def gap(self, one: Instruction) -> float:
+        """Seconds between an instruction and the one before it on its rank: its own, or those of its kind."""
+        own = self.gap_s.get(one)
+        return self.overhead(one.stage, one.kind) if own is None else own
+
+    def extra(self, one: Instruction) -> float:
+        return self.extra_s.get(one, 0.0)
 
     def rank_gpus(self, rank: int) -> int:
         """How many GPUs a rank stands for: those of each of its stages."""
@@ -110,6 +126,14 @@ class Pipeline:
     def capped(self, default_clock_mhz: int | None) -> Pipeline:
         """The same pipeline on GPUs whose own cap is this clock."""
         return self if default_clock_mhz is None else replace(self, profile=self.profile.capped(default_clock_mhz))
+
+    def running(self, schedule: Schedule) -> Pipeline:
+        """The same pipeline where it runs another schedule, some of its instructions."""
+        runs = {one for order in schedule.orders for one in order}
+        gap_s, extra_s = (
+            {one: seconds for one, seconds in own.items() if one in runs} for own in (self.gap_s, self.extra_s)
+        )
+        return replace(self, schedule=schedule, gap_s=gap_s, extra_s=extra_s)
 
     def _check_links(self) -> None:
         rank_of = self.schedule.rank_of
@@ -138,3 +162,10 @@ class Pipeline:
                 raise ArgumentError(
                     f"the stages of rank {rank} run on different numbers of GPUs ({listed}); give them the same."
                 )
+
+    def _check_instructions(self) -> None:
+        runs = {one for order in self.schedule.orders for one in order} if self.gap_s or self.extra_s else set()
+        for name, own in (("gap_s", self.gap_s), ("extra_s", self.extra_s)):
+            for one in own:
+                if one not in runs:
+                    raise ArgumentError(f"{name}[{one.label}]: the schedule doesn't run it; name what it runs.")

@@ -23,7 +23,8 @@ class ScriptedInstruction(NamedTuple):
 
     instruction: Instruction
     rank: int
-    overhead_s: float
+    gap_s: float
+    extra_s: float
     inputs: tuple[tuple[int, float], ...]
     """(place in the script of what sends, seconds on the way)"""
 
@@ -77,7 +78,7 @@ def script(pipeline: Pipeline) -> list[ScriptedInstruction]:
                 for sender, taker, leaves in (*local, *messages)
             ) + tuple((done[other], 0.0) for other in readiness.get(one, ()))
             done[one] = len(found)
-            found.append(ScriptedInstruction(one, rank, pipeline.overhead(one.stage, one.kind), inputs))
+            found.append(ScriptedInstruction(one, rank, pipeline.gap(one), pipeline.extra(one), inputs))
             cursor[rank] += 1
             awake.extend(waiting.pop(one, ()))
     for rank, (at, order) in enumerate(zip(cursor, schedule.orders, strict=True)):

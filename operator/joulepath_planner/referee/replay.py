@@ -7,7 +7,8 @@ they repeat; that period is the iteration time. With lags it replays the agent's
 - a higher one is set at begin + predicted duration of the current one - p95 lag to the higher one, never before that
   begin and never after that end, so that it is in force when the next begins;
 - a second set waits until the first is in force;
-- where switches pause a GPU, what runs there stands still for so long once one is in force.
+- where switches pause a GPU, what runs there stands still for so long once one is in force;
+- what an instruction does beyond those of its kind comes behind its work, before its end as agents see it.
 
 An instruction that runs at several clocks progresses through them piece by piece. A wait costs the blocking power of
 the clock in force. Nothing sets a clock for a wait of its own, since agents don't. That an agent takes a first
@@ -47,8 +48,9 @@ _LONGEST_CYCLE: Final = 4
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One instruction as it ran. start_s counts from the iteration's first start; slack_s is how much later it may
-    end without delaying the iterations after it."""
+    """One instruction as it ran. start_s counts from the iteration's first start; duration_s and energy_j are of its
+    work alone, without what is extra; slack_s is how much later it may end without delaying the iterations after
+    it."""
 
     instruction: Instruction
     start_s: float
@@ -237,8 +239,8 @@ class _Replay:
                 clocks, [*clocks[1:], rules.defaults[rank] if returns else clocks[0]], of, strict=True
             ):
                 seconds, joules = rules.at(rules.script[number].instruction, here)
-                row = lags.of(after)
-                early, lag = max(0.0, seconds - row.p95_up_s), row.up_s if after > here else row.down_s
+                row, lasts_s = lags.of(after), seconds + rules.script[number].extra_s
+                early, lag = max(0.0, lasts_s - row.p95_up_s), row.up_s if after > here else row.down_s
                 self._score[number] = here, seconds, joules, after, early, lag
         self._ready = [0.0] * rules.ranks
         self.count = 0
@@ -260,8 +262,8 @@ class _Replay:
         draws = self._draws
         begins, ends, spent = ([0.0] * len(score) for _ in range(3))
         compute_j, wait_j, tail_j, busy_s = ([0.0] * rules.ranks for _ in range(4))
-        for number, (one, rank, overhead, inputs) in enumerate(rules.script):
-            gpu, begin = gpus[rank], ready_of[rank] + overhead
+        for number, (one, rank, gap, extra, inputs) in enumerate(rules.script):
+            gpu, begin = gpus[rank], ready_of[rank] + gap
             for source, delay in inputs:
                 if (arrival := ends[source] + delay) > begin:
                     begin = arrival
@@ -280,18 +282,20 @@ class _Replay:
             if after != here:
                 if draws is not None:
                     lag = self._lags.draw_s(after, after > here, draws)
-                gpu.set(min(begin + raise_s, end) if after > here else end, after, lag)
+                gpu.set(min(begin + raise_s, end + extra) if after > here else end + extra, after, lag)
                 if gpu.pending[0][0] < end:
                     end, joules = self._work(one, gpu, begin, factor)
-            begins[number], ends[number], spent[number] = begin, end, joules
             compute_j[rank] += joules
             busy_s[rank] += end - begin
+            if extra:
+                wait_j[rank] += gpu.wait_j(end, end + extra)
+                end += extra
+            begins[number], ends[number], spent[number] = begin, end, joules
             ready_of[rank] = end
             if number in self._lasts and (tail := rules.tails[rank]) is not None:
                 tail_j[rank] = gpu.wait_j(end, end + tail)
                 self._set(gpu, end + tail, self._next_target[rank])
                 ready_of[rank] = end + tail
-        self.count += 1
         self._begins.append(begins)
         self._ends.append(ends)
         self._joules.append(spent)
@@ -311,10 +315,14 @@ class _Replay:
         self._busy_s.append(busy_s)
         self._wait_j.append(wait_j)
         self._tail_j.append(tail_j)
-        self._finished.append(max(ready_of))
-        self._sets.append(sum(gpu.sets for gpu in gpus))
+        self._finish()
+
+    def _finish(self) -> None:
+        self.count += 1
+        self._finished.append(max(self._ready))
+        self._sets.append(sum(gpu.sets for gpu in self._gpus))
         if self.count == 1:  # the way into the first iteration is no switch of a steady one
-            for gpu in gpus:
+            for gpu in self._gpus:
                 gpu.dwell = math.inf
 
     def _set(self, gpu: GpuClock, at: float, target: int) -> None:
@@ -370,7 +378,11 @@ class _Replay:
             ranks=tuple(
                 tuple(
                     Event(
-                        rules.script[n].instruction, begins[n] - origin, ends[n] - begins[n], joules[n] * gpus, slack[n]
+                        rules.script[n].instruction,
+                        begins[n] - origin,
+                        ends[n] - begins[n] - rules.script[n].extra_s,
+                        joules[n] * gpus,
+                        slack[n],
                     )
                     for n in of
                 )
@@ -394,14 +406,14 @@ class _Replay:
             begins, ends = self._begins[back], self._ends[back]
             earlier = [math.inf] * len(rules.script)
             for number in range(len(rules.script) - 1, -1, -1):
-                _, rank, overhead, inputs = rules.script[number]
+                _, rank, gap, _, inputs = rules.script[number]
                 late, previous = slack[number] + begins[number], rules.previous[number]
                 for source, delay in inputs:
                     if (room := late - delay - ends[source]) < slack[source]:
                         slack[source] = room
                 if number in self._firsts:
-                    earlier[previous] = late - overhead - (rules.tails[rank] or 0.0) - self._ends[back - 1][previous]
-                elif (room := late - overhead - ends[previous]) < slack[previous]:
+                    earlier[previous] = late - gap - (rules.tails[rank] or 0.0) - self._ends[back - 1][previous]
+                elif (room := late - gap - ends[previous]) < slack[previous]:
                     slack[previous] = room
             if back == -1:
                 slack = earlier
@@ -413,15 +425,15 @@ class _Replay:
         number = next(last for last, rank in self._lasts.items() if self._ready[rank] == self._finished[-1])
         path = []
         while back >= -2:
-            one, rank, overhead, inputs = rules.script[number]
+            one, rank, gap, _, inputs = rules.script[number]
             if back == -2:
                 path.append(one)
             begin, previous = self._begins[back][number], rules.previous[number]
             causes = [(begin - delay - self._ends[back][source], source, back) for source, delay in inputs]
             if number in self._firsts:
                 tail = rules.tails[rank] or 0.0
-                causes.append((begin - overhead - tail - self._ends[back - 1][previous], previous, back - 1))
+                causes.append((begin - gap - tail - self._ends[back - 1][previous], previous, back - 1))
             else:
-                causes.append((begin - overhead - self._ends[back][previous], previous, back))
+                causes.append((begin - gap - self._ends[back][previous], previous, back))
             _, number, back = min(causes)
         return path[::-1]
