@@ -222,16 +222,55 @@ def test_stretched_clocks_are_held_to_the_least_clock_like_any(world: Any) -> No
     assert breaks(policy, world.plan.model_copy(update={"stretched": stretched}), gpus)
 
 
-def test_a_plan_for_one_that_is_over_goes_while_ranks_are_missing(world: Any) -> None:
+def test_while_ranks_are_missing_nobody_waits_for_one_that_is_over(world: Any) -> None:
+    before = world.plan.hash
     world.announce('{"replica": 1, "slowdown": 1.2}')
     world.settle()
-    assert world.plan.stretched is not None
-    world.ranks = 7
+    world.ranks = 4
     world.settle()
-    assert world.plan is not None
+    assert world.plan.stretched is not None, "whoever announced it hasn't taken that back"
     world.announce(None)
     world.settle()
-    assert world.plan is None
+    assert (world.plan.hash, world.plan.activate_at) == (before, None)
+    assert world.status.straggler is None
+
+
+@pytest.mark.parametrize("unseen", ["its node is silent", "its agent has forgotten", "all are silent"])
+def test_nobody_waits_for_a_straggler_that_cannot_be_seen_any_more(world: Any, unseen: str) -> None:
+    """It may be as fast as ever by now, and all others as slow as it was."""
+    before = world.plan.hash
+    world.held, world.told = REPLICA, dict.fromkeys(range(8, 16), 1.2)
+    world.settle()
+    assert world.plan.stretched is not None
+    if unseen == "its agent has forgotten":
+        world.told = {}
+        world.ranks = 7
+    else:
+        world.ranks = 4 if unseen == "its node is silent" else 0
+    world.settle()
+    assert (world.plan.hash, world.plan.activate_at, world.plan.stretched) == (before, None, None)
+    assert world.status.straggler is None
+    assert world.status.phase is Phase.PLANNED
+    assert world.notices[-1].reason == "StragglerOver"
+    told = len(world.notices)
+    world.run(60)
+    assert world.plan.activate_at is None, "not before all ranks have it"
+    world.ranks, world.told, world.held = 8, {}, {}
+    world.run(60)
+    assert world.status.phase is Phase.ACTIVE
+    assert world.plan.hash == before
+    assert len(world.notices) == told
+
+
+def test_a_straggler_that_is_seen_is_waited_for_while_another_node_is_silent(world: Any) -> None:
+    world.held, world.told = {0: REPLICA[1]}, dict.fromkeys(range(8), 1.2)
+    world.settle()
+    plan = world.plan
+    assert plan.stretched.replicas == (1,)
+    world.ranks = 7
+    world.settle()
+    assert world.plan == plan
+    assert world.status.straggler is not None
 
 
 @pytest.mark.parametrize("slowdown", [1.001, 1.0000000001])

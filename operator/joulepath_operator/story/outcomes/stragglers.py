@@ -20,11 +20,12 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
-from joulepath_crds import JobPlanSpec, RankReport, Straggler, Stragglers, Stretched, learnt_from
+from joulepath_crds import JobPlanSpec, RankReport, Straggler, Stragglers, Stretched, content_hash, learnt_from
+from joulepath_operator.facts.gang import Gang
 from joulepath_operator.facts.observation import Notice, StoredPlan
 from joulepath_operator.facts.policy import every
 from joulepath_operator.facts.request import Factors, PlanRefusal, PlanRequest, StretchRequest, StretchResult
-from joulepath_operator.figures.savings import figure
+from joulepath_operator.figures.savings import NOT_YET_KNOWN, figure
 from joulepath_operator.figures.stragglers import (
     Announcement,
     AnnouncementError,
@@ -36,7 +37,7 @@ from joulepath_operator.figures.timing.delays import some_pipelines
 from joulepath_operator.story.case import Case, ReadyCase
 from joulepath_operator.story.outcomes import withdrawal
 
-__all__ = ["Turn", "is_over", "is_refused_for_one", "look", "own_inputs", "release"]
+__all__ = ["Turn", "is_refused_for_one", "look", "own_inputs", "release", "released"]
 
 _BESIDE: Final = " beside "
 _EVERY: Final = 10
@@ -101,18 +102,35 @@ def is_refused_for_one(case: Case, plan: StoredPlan, rank: RankReport) -> bool:
     return plan.spec.stretched is not None or is_echo
 
 
-def is_over(case: Case, plan: StoredPlan) -> bool:
-    """Whether it is a plan for a straggler that is announced no more, as far as can be told without all ranks."""
+def released(case: Case, plan: StoredPlan, gang: Gang | None) -> tuple[StoredPlan, Notice] | None:
+    """Without all ranks: the plan that all play, as it was, for one whose straggler is over or can't be seen any more.
+
+    Others that waited for it in vain would be as slow as it was, and nobody could tell. So what ranks tell counts for
+    as long as their reports do, and no longer; they have to tell just what the plan was made for, as no other can be
+    made now. What is announced is seen whoever reports.
+    """
     told = case.story.base.straggler
     if plan.spec.stretched is None:
-        return False
-    if told is not None and told.reason != _ANNOUNCED:
-        return not _are_followed(case)
+        return None
+    over, unseen = f"{told.message} It is over." if told is not None else "The straggler is over.", ""
+    if told is not None and told.reason != _ANNOUNCED and _are_followed(case):
+        slow = told_by_ranks(gang) if gang is not None else {}
+        if _key_of(slow) == told.key:
+            return None
+        unseen = f"{told.message} But not all of its ranks say so any more: the plan as it was is played again."
+    elif _is_announced(case, told):
+        return None
+    case.story.note(straggler=None, measured=None, savings=NOT_YET_KNOWN)
+    _count(case, told)
+    return release(case, plan), Notice(_OVER, unseen or over)
+
+
+def _is_announced(case: Case, told: Straggler | None) -> bool:
     try:
         found = _announcement(case)
     except AnnouncementError:
-        return True
-    return found is None or told is None or _key(found) != told.key
+        return False
+    return found is not None and told is not None and _key(found) == told.key
 
 
 def look(case: ReadyCase, plan: StoredPlan, request: Callable[[str], PlanRequest]) -> Turn:
@@ -141,7 +159,7 @@ def look(case: ReadyCase, plan: StoredPlan, request: Callable[[str], PlanRequest
     return replace(turn, notice=turn.notice or notice, again_s=again_s)
 
 
-def _count(case: ReadyCase, told: Straggler | None) -> None:
+def _count(case: Case, told: Straggler | None) -> None:
     if told is not None and told.reason != _ANNOUNCED:
         case.story.note(stragglers_over=case.story.base.stragglers_over + 1)
 
@@ -161,10 +179,10 @@ def _since(case: ReadyCase, found: _Held) -> str:
     return told.since if told is not None and told.replicas == found.replicas else case.seen.now
 
 
-def release(case: ReadyCase, plan: StoredPlan) -> StoredPlan:
+def release(case: Case, plan: StoredPlan) -> StoredPlan:
     """The plan that all play, as it was."""
-    before = case.story.base.plan
-    following = case.new_plan(_anew(plan.spec, None, every(case.seen.policy)), own_inputs(plan))
+    before, spec = case.story.base.plan, _anew(plan.spec, None, every(case.seen.policy))
+    following = replace(plan, spec=spec.model_copy(update={"hash": content_hash(spec)}), inputs=own_inputs(plan))
     if before is not None:
         summary = before.model_copy(update={"hash": following.spec.hash})
         case.story.note(plan=summary, predicted=f"{summary.predicted_savings:.1%}")
@@ -292,8 +310,7 @@ def _of_ranks(case: ReadyCase, slow: Factors) -> _Held:
         f"Rank {worst.rank} (pod {worst.pod}, replica {worst.coordinates.data}) takes {worst.slowdown:.2f} times as "
         f"long as usual{why}{others}."
     )
-    told = sorted((replica, sorted(stages.items())) for replica, stages in slow.items())
-    return _Held(_digest(told), slow, what, worst.slowed_by.capitalize() or _SLOW)
+    return _Held(_key_of(slow), slow, what, worst.slowed_by.capitalize() or _SLOW)
 
 
 def _announced(case: ReadyCase) -> _Held | None:
@@ -330,6 +347,10 @@ def _is_disproved(told: Straggler, found: _Held) -> bool:
 
 def _key(found: Announcement) -> str:
     return _digest([found.rank, found.replica, found.slowdown, found.until and found.until.isoformat()])
+
+
+def _key_of(slow: Factors) -> str:
+    return _digest(sorted((replica, sorted(stages.items())) for replica, stages in slow.items()))
 
 
 def _digest(told: Any) -> str:
