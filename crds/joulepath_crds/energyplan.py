@@ -366,6 +366,9 @@ class EnergyPlanStatus(Contract):
     """Measured savings in words, for `kubectl get`: 15.2% ± 0.4, or not yet known."""
     straggler: Straggler | None = None
     """The pipeline that the others wait for, while one is known to be slower."""
+    disproved_announcement: Hash | None = None
+    """Tells the announcement of a straggler that is believed no more, for as long as it stands on the job: iterations
+    at default clocks were sooner done than with it."""
     stragglers_over: Annotated[int, Field(ge=0)] = 0
     """Stragglers of this run that ranks told of and that were over, or none: each has the next one looked at for longer
     before anybody is stretched for it."""

@@ -123,6 +123,36 @@ def test_what_is_announced_wrongly_is_believed_no_more(world: Any) -> None:
     assert world.plan.stretched is not None, "another word"
 
 
+def test_an_announcement_that_is_believed_no_more_hides_no_straggler(world: Any) -> None:
+    before = world.plan.hash
+    world.announce('{"replica": 1, "slowdown": 1.3}')
+    world.settle()
+    world.run(20)
+    world.refusal = {3: "GuardTripped: it is slower"}
+    world.told = dict.fromkeys(range(8), 1.2)
+    world.held = {0: REPLICA[1]}
+    world.settle()
+    world.run(2)
+    assert world.status.phase is not Phase.REFUSED, "what is still told is of the plan before"
+    world.refusal = {}
+    world.run(8)
+    assert world.plan.stretched is not None
+    assert world.plan.stretched.replicas == (1,)
+    assert (world.status.straggler.reason, world.status.straggler.replicas) == ("Heat", (0,))
+    world.held, world.told = {}, {}
+    world.run(300)
+    assert world.plan.hash == before, "it is over, and what was announced still isn't so"
+    assert world.status.phase is Phase.ACTIVE
+    told = ["StragglerFound", "StragglerDisproved", "StragglerFound", "StragglerOver"]
+    assert [one.reason for one in world.notices] == told
+    world.announce(None)
+    world.settle()
+    assert world.status.disproved_announcement is None
+    world.announce('{"replica": 1, "slowdown": 1.3}')
+    world.settle()
+    assert world.plan.stretched is not None, "said anew"
+
+
 def test_what_a_rank_refuses_of_the_plan_before_as_well_is_a_refusal(world: Any) -> None:
     world.announce('{"replica": 1, "slowdown": 1.2}')
     world.settle()

@@ -8,7 +8,7 @@ clocks at once, and the plan again from where all have it.
 Which one is slower is announced on the job, or told by its ranks, who know what their own work takes; an announcement
 goes before that. Either may be wrong, or over sooner. Blocks at default clocks go on meanwhile, more of them than else,
 and where iterations with the plan are longer than is allowed over those, by the word of an agent or by the figures
-here, nobody is stretched any more until something else is announced, or found once nothing was.
+here, nobody is stretched any more until something else is announced, or found: once nothing was, if that was found.
 """
 
 from __future__ import annotations
@@ -97,9 +97,13 @@ def own_inputs(plan: StoredPlan) -> str:
 def is_refused_for_one(case: Case, plan: StoredPlan, rank: RankReport) -> bool:
     """Whether what a rank refuses is such a plan, so that the one before it is played again; or was, and what it still
     says is of that: no guard says so of a plan that hasn't begun."""
-    told, word = case.story.base.straggler, rank.reason.partition(":")[0]
-    is_echo = told is not None and told.disproved and plan.spec.activate_at is None and word in _GUARDS
-    return plan.spec.stretched is not None or is_echo
+    told = case.story.base.straggler
+    one_was = (told is not None and told.disproved) or _disbelieved(case) is not None
+    return plan.spec.stretched is not None or (one_was and _is_echo(plan, rank))
+
+
+def _is_echo(plan: StoredPlan, rank: RankReport) -> bool:
+    return plan.spec.activate_at is None and rank.reason.partition(":")[0] in _GUARDS
 
 
 def released(case: Case, plan: StoredPlan, gang: Gang | None) -> tuple[StoredPlan, Notice] | None:
@@ -144,6 +148,8 @@ def look(case: ReadyCase, plan: StoredPlan, request: Callable[[str], PlanRequest
         _count(case, known)
         return Turn(release(case, plan), notice=Notice(_DISPROVED, message))
     if held is None:
+        if told is not None and told.key == case.story.keep().disproved_announcement:
+            return Turn(release(case, plan) if stretched else None, notice=notice)
         case.story.note(straggler=None)
         over = Notice(_OVER, f"{told.message} It is over.") if told is not None and stretched else None
         if over is not None:
@@ -291,14 +297,24 @@ def _anew(spec: JobPlanSpec, stretched: Stretched | None, sparse: int) -> JobPla
 
 def _look(case: ReadyCase) -> tuple[_Held | None, Notice | None]:
     """What holds the job up now, if anything; and what is wrong with what is announced."""
-    notice = None
+    said, notice, disbelieved = None, None, _disbelieved(case)
     try:
-        if (said := _announced(case)) is not None:
-            return said, None
+        said = _announced(case)
     except AnnouncementError as error:
         notice = _complain(case, str(error))
+    is_disproved = said is not None and said.key == disbelieved
+    case.story.note(disproved_announcement=disbelieved if is_disproved else None)
+    if said is not None and not is_disproved:
+        return said, None
     slow = told_by_ranks(case.gang) if _are_followed(case) and case.topology.data_parallel > 1 else {}
     return (_of_ranks(case, slow) if slow else None), notice
+
+
+def _disbelieved(case: Case) -> str | None:
+    """The key of the announcement that was disproved, whatever was found since."""
+    told = case.story.base.straggler
+    is_told = told is not None and told.disproved and told.reason == _ANNOUNCED
+    return told.key if told is not None and is_told else case.story.base.disproved_announcement
 
 
 def _of_ranks(case: ReadyCase, slow: Factors) -> _Held:
@@ -342,7 +358,7 @@ def _are_followed(case: Case) -> bool:
 
 def _is_disproved(told: Straggler, found: _Held) -> bool:
     """Ranks tell a little more or less each time, or it are others that do; an announcement is another one."""
-    return told.disproved and (told.key == found.key or _ANNOUNCED not in (told.reason, found.reason))
+    return told.disproved and _ANNOUNCED not in (told.reason, found.reason)
 
 
 def _key(found: Announcement) -> str:
@@ -359,7 +375,7 @@ def _digest(told: Any) -> str:
 
 def _disproof(case: ReadyCase, plan: StoredPlan) -> str:
     """Why it is no straggler; empty where it may be one."""
-    if refused := case.gang.refused_ranks():
+    if refused := [rank for rank in case.gang.refused_ranks() if not _is_echo(plan, rank)]:
         return f"the agent of rank {refused[0].rank} (pod {refused[0].pod}) found: {refused[0].reason.rstrip('.')}"
     slowdown = withdrawal.excessive_slowdown(case, plan.spec, case.gang.ranks)
     return "" if slowdown is None else f"iterations last {slowdown.mean:.2%} longer with it than at default clocks"
