@@ -19,6 +19,7 @@ from typing import Any, Final, TypeVar
 from pydantic import ValidationError
 
 from joulepath_crds import (
+    GROUP,
     JOB_UID_LABEL,
     POLICY_NAME,
     EnergyPolicySpec,
@@ -134,6 +135,8 @@ class Index:
         self._writing = RLock()
         self.heard: set[Resource] = set()
         """Of what a watch has told something."""
+        self.closed: frozenset[Resource] = frozenset()
+        """What this account may neither list nor watch."""
 
     def put(self, resource: Resource, body: Mapping[str, Any], *, lives: bool = False) -> set[NamespacedName]:
         """Takes in an object as it is now; the EnergyPlans that it concerns, now or before.
@@ -229,7 +232,14 @@ class Index:
         )
 
     def policy(self) -> EnergyPolicySpec:
-        """The cluster's; an empty one where there is none."""
+        """The cluster's; an empty one where there is none. Where what plans rest upon can't be read, that among it, all
+        rest: agents that don't hear of the policy begin none either."""
+        if closed := sorted(one.plural for one in self.closed - _JOB_KINDS.keys()):
+            why = (
+                f"not all that they rest upon can be read, as the operator may not list and watch {', '.join(closed)} "
+                f"of {GROUP}. Give its account the ClusterRole of its release (helm upgrade)"
+            )
+            return EnergyPolicySpec(paused=True, pause_reason=why)
         found: EnergyPolicySpec | None = self._objects[ENERGY_POLICIES].get(("", POLICY_NAME))
         return found or EnergyPolicySpec()
 

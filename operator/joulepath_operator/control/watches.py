@@ -24,11 +24,12 @@ __all__ = ["registry"]
 
 
 def registry(index: Index, add: Callable[[NamespacedName], object]) -> kopf.OperatorRegistry:
-    """Handlers that feed this index and call `add` with each EnergyPlan concerned."""
+    """Handlers that feed this index and call `add` with each EnergyPlan concerned; none for what
+    mayn't be watched, which would end kopf."""
     handlers = kopf.OperatorRegistry()
     for login in (kopf.login_with_service_account, kopf.login_with_kubeconfig):
         kopf.on.login(id=login.__name__, registry=handlers)(login)
-    for resource in WATCHED:
+    for resource in (one for one in WATCHED if one not in index.closed):
         group, version, plural = resource.group, resource.version, resource.plural
         kopf.on.event(group, version, plural, id=plural, registry=handlers)(_feed(resource, index, add))
     return handlers
