@@ -203,8 +203,8 @@ def test_a_least_clock_that_leaves_nothing_to_plan_is_told_as_the_reason(in_forc
     ("barring", "names"),
     [
         ({"jobKinds": ["JobSet", "Job"]}, "lets JobSet, Job have EnergyPlans (spec.jobKinds), and spec.job.kind is Py"),
-        ({"namespaces": {"names": ["a", "b", "c", "d"]}}, "lets namespaces a, b, c and others have EnergyPlans"),
-        ({"namespaces": {"matchLabels": {"energy": "yes"}}}, "those with labels energy=yes have EnergyPlans (spec.nam"),
+        ({"namespaces": {"names": ["rivals"]}}, "doesn't let namespace team have EnergyPlans (spec.namespaces)"),
+        ({"namespaces": {"matchLabels": {"rivals": "yes"}}}, "doesn't let namespace team have EnergyPlans (spec.name"),
     ],
 )
 def test_who_may_not_is_told_the_field_the_value_and_whom_to_ask(
@@ -214,6 +214,7 @@ def test_who_may_not_is_told_the_field_the_value_and_whom_to_ask(
     in_force.settle()
     assert (in_force.status.phase, in_force.condition("Degraded").reason) == ("Refused", "NotAllowed")
     assert names in in_force.status.message
+    assert "rivals" not in in_force.status.model_dump_json(), "what is said of others"
     assert "ask whoever administers this cluster" in in_force.status.message
     assert in_force.plan is None
     in_force.labels = {"energy": "yes", "more": "of it"}
