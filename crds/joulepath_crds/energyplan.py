@@ -350,6 +350,8 @@ class EnergyPlanStatus(Contract):
     """UID of the job that this status speaks of."""
     policy: Text | None = None
     """What the cluster's EnergyPolicy leaves of what is asked for, where that is less."""
+    policy_hash: Hash | None = None
+    """Tells what it leaves for this job and its GPUs from what it left before; absent where that is all."""
     topology: Topology | None = None
     """The pipeline as the running ranks report it."""
     profile: Name | None = None

@@ -47,10 +47,12 @@ def decide(seen: Observation, join: Join = complete_blocks) -> Decision:
     base = status if same_run else EnergyPlanStatus()
     if job is not None:
         base = base.model_copy(update={"job_uid": job.uid})
-    bounds = policy.in_words(seen.spec, seen.policy)
+    bounds, model = policy.in_words(seen.spec, seen.policy), base.topology.gpu_model if base.topology else ""
+    left = policy.left_hash(seen.spec, seen.policy, model)
     seen = policy.bounded(seen)
-    case = Case(seen, Story(base, status.conditions, seen.now, seen.generation), join=join, bounds=bounds)
-    case.story.note(policy=bounds)
+    story = Story(base, status.conditions, seen.now, seen.generation)
+    case = Case(seen, story, join=join, bounds=bounds, policy_hash=left)
+    story.note(policy=bounds, policy_hash=left)
     if found := objection(seen.spec):
         return case.refuse(*found, condition="Planned")
     return _without_job(case) if job is None else _with_job(case, job)
@@ -178,7 +180,17 @@ def _with_all_ranks(case: Case, job: TrainingJob, gang: Gang) -> Decision:
             return _degraded(case, "WaitingForIteration", message, outdated, _freed(case, outdated, gang))
         case.story.tell("Profiled", False, "WaitingForIteration", message)
         return Decision(case.story.end(Phase.PENDING, message, progress="WaitingForIteration"), delete_plans=outdated)
-    ready = ReadyCase(case.seen, case.story, job, gang, topology, plan, join=case.join, bounds=case.bounds)
+    ready = ReadyCase(
+        case.seen,
+        case.story,
+        job,
+        gang,
+        topology,
+        plan,
+        join=case.join,
+        bounds=case.bounds,
+        policy_hash=case.policy_hash,
+    )
     decision = _rest(ready) if case.seen.policy.paused else _with_gang(ready)
     written = decision.write_plan.name if decision.write_plan else None
     withdrawn = tuple(name for name in outdated if name != written)
