@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from joulepath_crds import Arm, EnergyPlanSpec, EnergyPolicySpec, LeastClock, Phase
+from joulepath_crds import Arm, EnergyPlanSpec, EnergyPlanStatus, EnergyPolicySpec, LeastClock, Phase
 from joulepath_operator.facts.gang import Gang
 from joulepath_operator.facts.policy import breaks
 from joulepath_operator.figures.stragglers import Announcement, AnnouncementError, read_announcement, told_by_ranks
@@ -280,7 +280,7 @@ def test_nobody_waits_for_a_straggler_that_cannot_be_seen_any_more(world: Any, u
     world.settle()
     assert (world.plan.hash, world.plan.activate_at, world.plan.stretched) == (before, None, None)
     assert world.status.straggler is None
-    assert world.status.phase is Phase.PLANNED
+    assert world.status.phase == "Planned"
     assert world.notices[-1].reason == "StragglerOver"
     told = len(world.notices)
     world.run(60)
@@ -290,6 +290,15 @@ def test_nobody_waits_for_a_straggler_that_cannot_be_seen_any_more(world: Any, u
     assert world.status.phase is Phase.ACTIVE
     assert world.plan.hash == before
     assert len(world.notices) == told
+
+
+def test_nor_does_an_operator_wait_that_knows_nothing_of_the_plan_it_finds(world: Any) -> None:
+    before = world.plan.hash
+    world.held, world.told = REPLICA, dict.fromkeys(range(8, 16), 1.2)
+    world.settle()
+    world.ranks, world.status = 4, EnergyPlanStatus(observed_generation=world.generation, job_uid=world.job.uid)
+    world.settle()
+    assert (world.plan.hash, world.plan.activate_at) == (before, None)
 
 
 def test_a_straggler_that_is_seen_is_waited_for_while_another_node_is_silent(world: Any) -> None:

@@ -2,10 +2,10 @@
 
 Each answer and each sign of life of the watch is news, also where nothing has changed: a pause would have been in it.
 
-That there is no such kind is news only if it is said twice, half a minute apart: a definition that has just been made
-is unknown until its names are accepted, to other API servers a second or more longer, and whatever stands before them
-may answer for one that is down. A policy that pauses may be there all the time. An agent that has just begun tells no
-plan before it knows.
+That there is no such kind is news only if it is said twice, half a minute apart. A definition that has just been made
+is unknown until its names are accepted, and to other API servers for longer; a policy that pauses may be there soon
+after, or all the time, where something else has answered for an API server that is down. Who has just begun tells no
+plan before that.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class PolicyWatch:
         try:
             listed = self._api.list(*self._path, labels="", whole=True)
         except FileNotFoundError:
-            if self._known != _NONE:  # one that has just been started may not know the kind yet: that ends no pause
+            if self._known != _NONE:  # that takes back nothing that was said
                 raise
             if is_again:
                 tell(_NONE)

@@ -126,6 +126,7 @@ def _with_some_ranks(case: Case, job: TrainingJob, gang: Gang | None) -> Decisio
     return Decision(
         case.story.end(Phase.PENDING, message, progress=reason),
         delete_plans=outdated,
+        write_plan=freed[0] if freed is not None else None,
         notice=_notice(case, reason, message),
         requeue_after_s=_LOOK_AGAIN_S,
     )

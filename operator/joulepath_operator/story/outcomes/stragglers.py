@@ -114,27 +114,25 @@ def released(case: Case, plan: StoredPlan, gang: Gang | None) -> tuple[StoredPla
     made now. What is announced is seen whoever reports.
     """
     told = case.story.base.straggler
-    if plan.spec.stretched is None:
-        return None
-    over, unseen = f"{told.message} It is over." if told is not None else "The straggler is over.", ""
-    if told is not None and told.reason != _ANNOUNCED and _are_followed(case):
-        slow = told_by_ranks(gang) if gang is not None else {}
-        if _key_of(slow) == told.key:
-            return None
-        unseen = f"{told.message} But not all of its ranks say so any more: the plan as it was is played again."
-    elif _is_announced(case, told):
+    if plan.spec.stretched is None or (told is not None and _is_said(case, told, gang)):
         return None
     case.story.note(straggler=None, measured=None, savings=NOT_YET_KNOWN)
     _count(case, told)
-    return release(case, plan), Notice(_OVER, unseen or over)
+    why = "It is over" if told is None or told.reason == _ANNOUNCED else "But its ranks don't all say so any more"
+    message = f"{told.message if told is not None else ''} {why}: the plan as it was is played again.".strip()
+    return release(case, plan), Notice(_OVER, message)
 
 
-def _is_announced(case: Case, told: Straggler | None) -> bool:
+def _is_said(case: Case, told: Straggler, gang: Gang | None) -> bool:
+    """Whether what is known of a straggler is said still, as far as that can be told without all ranks."""
+    if told.reason != _ANNOUNCED:
+        slow = told_by_ranks(gang) if gang is not None else {}
+        return _are_followed(case) and _key_of(slow) == told.key
     try:
         found = _announcement(case)
     except AnnouncementError:
         return False
-    return found is not None and told is not None and _key(found) == told.key
+    return found is not None and _key(found) == told.key
 
 
 def look(case: ReadyCase, plan: StoredPlan, request: Callable[[str], PlanRequest]) -> Turn:
