@@ -350,6 +350,8 @@ class EnergyPlanStatus(Contract):
     """UID of the job that this status speaks of."""
     policy: Text | None = None
     """What the cluster's EnergyPolicy leaves of what is asked for, where that is less."""
+    policy_hash: Hash | None = None
+    """Tells what it leaves for this job and its GPUs from what it left before; absent where that is all."""
     topology: Topology | None = None
     """The pipeline as the running ranks report it."""
     profile: Name | None = None
@@ -366,6 +368,9 @@ class EnergyPlanStatus(Contract):
     """Measured savings in words, for `kubectl get`: 15.2% ± 0.4, or not yet known."""
     straggler: Straggler | None = None
     """The pipeline that the others wait for, while one is known to be slower."""
+    disproved_announcement: Hash | None = None
+    """Tells the announcement of a straggler that is believed no more, for as long as it stands on the job: iterations
+    at default clocks were sooner done than with it."""
     stragglers_over: Annotated[int, Field(ge=0)] = 0
     """Stragglers of this run that ranks told of and that were over, or none: each has the next one looked at for longer
     before anybody is stretched for it."""

@@ -15,7 +15,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from joulepath_crds.serving.guard import PATH, Guard
 from joulepath_crds.serving.pages import Page, PageServer, kept
 from joulepath_operator.control import watches
-from joulepath_operator.control.api import Api
+from joulepath_operator.control.api import Api, ForbiddenError
 from joulepath_operator.control.index import WATCHED, Index
 from joulepath_operator.control.queue import KeyedQueue
 from joulepath_operator.control.reconcile import Reconciler
@@ -27,7 +27,7 @@ from joulepath_operator.metrics import Metrics
 from joulepath_operator.planning.pool import PlannerLimits, PlannerPool
 from joulepath_operator.pulse import Pulse
 
-__all__ = ["relist", "run", "unheard"]
+__all__ = ["list_first", "relist", "run", "unheard", "until_allowed"]
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ async def run(
     reconciler = Reconciler(api, index, pool, metrics, again=lambda key: queue.add(key), means=means, stops=stopping)
     queue: KeyedQueue[NamespacedName] = KeyedQueue(reconciler, on_error=lambda key: metrics.errors.inc())
     # Before anything is decided, everything is known: an empty index would look like a cluster without jobs.
-    await relist(api, index, queue)
+    await list_first(api, index, queue)
     pulse = Pulse()
     guard = Guard(metrics_tls, api.review) if metrics_tls else None
     servers = (_serve(metrics, host, port, guard), pulse.serve(host, health_port))
@@ -72,6 +72,8 @@ async def run(
         asyncio.create_task(_relist_forever(api, index, queue)),
         asyncio.create_task(_relist_forever(api, index, queue, _UNHEARD_S, unheard)),
     ]
+    if index.closed:
+        parts.append(asyncio.create_task(until_allowed(api, index, queue)))
     if means.way is Way.VOLUMES and api.stops_anything:
         parts.append(asyncio.create_task(stopping.run(lambda namespace: _concern(namespace, index, queue))))
     try:
@@ -84,6 +86,37 @@ async def run(
         await asyncio.gather(*parts, return_exceptions=True)
         for server in servers:
             server.close()
+
+
+async def list_first(api: Api, index: Index, queue: KeyedQueue[NamespacedName]) -> None:
+    """Everything; what this account may not list is said and noted. An operator is newer than its ClusterRole where
+    only its image was changed: it waits for that, and says so in each EnergyPlan that it can."""
+    closed = set[Resource]()
+    for resource in WATCHED:
+        try:
+            await relist(api, index, queue, (resource,))
+        except ForbiddenError as error:
+            log.error("%s; the operator needs the ClusterRole of its own release (helm upgrade)", error)
+            closed.add(resource)
+    index.closed = frozenset(closed)
+
+
+async def until_allowed(api: Api, index: Index, queue: KeyedQueue[NamespacedName], every_s: float = _UNHEARD_S) -> None:
+    """Returns once anything may be read that mayn't at first: who starts anew watches that, too."""
+    while True:
+        await asyncio.sleep(every_s)
+        for resource in index.closed:
+            try:
+                await relist(api, index, queue, (resource,))
+            except ForbiddenError:
+                continue
+            except Exception:
+                log.warning("whether %s may be listed can't be told for now", resource.plural, exc_info=True)
+                continue
+            log.warning(
+                "%s may be listed by now: the operator ends, to be started anew and watch them", resource.plural
+            )
+            return
 
 
 async def relist(
@@ -112,7 +145,11 @@ def _concern(namespace: str, index: Index, queue: KeyedQueue[NamespacedName]) ->
 def unheard(index: Index) -> tuple[Resource, ...]:
     """Kinds that a cluster may get later, of which no watch has told: kopf looks for them when their definition comes,
     which may be a moment before they are served, and then never again."""
-    return tuple(resource for resource in WATCHED if resource.optional and resource not in index.heard)
+    return tuple(resource for resource in _open(index) if resource.optional and resource not in index.heard)
+
+
+def _open(index: Index) -> tuple[Resource, ...]:
+    return tuple(resource for resource in WATCHED if resource not in index.closed)
 
 
 async def _relist_forever(
@@ -120,7 +157,7 @@ async def _relist_forever(
     index: Index,
     queue: KeyedQueue[NamespacedName],
     every_s: float = _RELIST_S,
-    which: Callable[[Index], Iterable[Resource]] = lambda index: WATCHED,
+    which: Callable[[Index], Iterable[Resource]] = _open,
 ) -> None:
     while True:
         await asyncio.sleep(every_s)

@@ -31,6 +31,8 @@ class Cluster:
     """Status by the end of a path."""
     nodes: dict[str, str] = field(default_factory=lambda: {"a": "", "b": ""})
     """What each says instead of the truth."""
+    metadata: dict[str, Any] = field(default_factory=dict)
+    """Of the policy."""
     accepted: list[str] = field(default_factory=list)
     """The types of lists that were asked for."""
 
@@ -63,7 +65,7 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster
             else:
                 merged = {**made.policy, **spec}
                 made.policy = {name: value for name, value in merged.items() if value is not None}
-                self.answer(200, {})
+                self.answer(200, {"metadata": {"name": "default", **made.metadata}, "spec": made.policy})
 
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -131,6 +133,72 @@ def test_without_a_policy_there_is_nothing_to_resume_and_without_agents_nobody_t
     cluster.nodes = {}
     ran = run("pause")
     assert (ran.status, "No agent reports in this cluster" in ran.out) == (0, True)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "who", "remedy"),
+    [
+        (
+            {"annotations": {"argocd.argoproj.io/tracking-id": "power:joulepath.dev/EnergyPolicy:/default"}},
+            "Argo CD (application power)",
+            "argocd app set power --sync-policy none",
+        ),
+        (
+            {"labels": {"argocd.argoproj.io/instance": "power"}},
+            "Argo CD (application power)",
+            "argocd app set power --sync-policy none",
+        ),
+        (
+            {
+                "labels": {"app.kubernetes.io/instance": "power"},
+                "managedFields": [{"manager": "argocd-controller", "operation": "Apply"}],
+            },
+            "Argo CD (application power)",
+            "argocd app set power --sync-policy none",
+        ),
+        (
+            {
+                "labels": {
+                    "kustomize.toolkit.fluxcd.io/name": "power",
+                    "kustomize.toolkit.fluxcd.io/namespace": "flux-system",
+                }
+            },
+            "Flux (kustomization flux-system/power)",
+            "flux suspend kustomization power --namespace flux-system",
+        ),
+        (
+            {"managedFields": [{"manager": "helm-controller", "operation": "Update"}]},
+            "Flux (helmrelease NAMESPACE/NAME)",
+            "flux suspend helmrelease NAME --namespace NAMESPACE",
+        ),
+    ],
+)
+def test_whose_policy_stands_in_git_is_told_that_it_may_be_undone_and_what_to_do(
+    run: Run, cluster: Cluster, metadata: dict[str, Any], who: str, remedy: str
+) -> None:
+    cluster.policy, cluster.metadata = {}, metadata
+    for command, value in (("pause", "true"), ("resume", "false")):
+        ran = run(command)
+        assert ran.status == 0
+        assert f"EnergyPolicy default is applied by {who}, which undoes this" in ran.err
+        assert f"Write paused: {value} there (in Git) as well" in ran.err
+        assert ran.err.endswith(f": {remedy}\n")
+        assert ran.out.startswith("All plans are ")
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {"labels": {"app.kubernetes.io/instance": "joulepath", "app.kubernetes.io/managed-by": "Helm"}},
+        {"managedFields": [{"manager": "kubectl", "operation": "Apply"}, {"manager": "OpenAPI-Generator"}]},
+        {"labels": None, "annotations": None, "managedFields": None},
+    ],
+)
+def test_a_policy_that_nobody_holds_to_git_is_paused_without_a_word_of_that(
+    run: Run, cluster: Cluster, metadata: dict[str, Any]
+) -> None:
+    cluster.policy, cluster.metadata = {}, metadata
+    assert run("pause").err == ""
 
 
 def test_each_failure_is_a_sentence_that_says_whether_anything_was_changed(run: Run, cluster: Cluster) -> None:

@@ -53,6 +53,8 @@ class Server(HTTPServer):
         self.unknown: set[str] = set()
         """Fields and phases of a status that its CustomResourceDefinition doesn't have."""
         self.deletes: list[str] = []
+        self.forbidden: set[str] = set()
+        """What may not be read."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -70,7 +72,10 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.server.gets.append(self._name())
         found = self.server.objects.get(self._name())
-        self._answer((404, {}) if found is None else (200, found))
+        if self._name() in self.server.forbidden:
+            self._answer((403, {"message": f"{self._name()} is forbidden: User u cannot list it"}))
+        else:
+            self._answer((404, {}) if found is None else (200, found))
 
     def do_PUT(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))

@@ -216,11 +216,44 @@ def test_a_least_clock_that_leaves_nothing_to_plan_is_told_as_the_reason(in_forc
 
 
 @pytest.mark.parametrize(
+    "edited",
+    [
+        {"minClocks": [{"gpuModel": "Another GPU", "clockMHz": 1200}]},
+        {"measurement": {"maxControlPercent": 0.5}},
+        {"maxSlowdownPercent": 5, "profiling": {"maxSlowdownPercent": 100}},
+    ],
+    ids=["for other GPUs", "of measuring", "allows what is asked for"],
+)
+def test_while_a_node_is_silent_a_plan_outlives_what_the_policy_says_of_other_things(
+    in_force: World, edited: dict[str, Any]
+) -> None:
+    """No plan could be made in its place until all ranks report."""
+    before = in_force.plan
+    in_force.ranks = 7
+    in_force.settle()
+    in_force.policy = policy(**edited)
+    in_force.settle()
+    assert in_force.plan == before
+    assert in_force.status.phase == "Active"
+
+
+def test_while_a_node_is_silent_a_plan_goes_that_the_policy_has_another_made_for(in_force: World) -> None:
+    in_force.spec, in_force.generation = spec(maxSlowdownPercent=10), 2
+    in_force.policy = policy(maxSlowdownPercent=5)
+    in_force.run(8)
+    assert in_force.plan is not None
+    in_force.ranks = 7
+    in_force.policy = policy(maxSlowdownPercent=8)
+    in_force.settle()
+    assert in_force.plan is None
+
+
+@pytest.mark.parametrize(
     ("barring", "names"),
     [
         ({"jobKinds": ["JobSet", "Job"]}, "lets JobSet, Job have EnergyPlans (spec.jobKinds), and spec.job.kind is Py"),
-        ({"namespaces": {"names": ["a", "b", "c", "d"]}}, "lets namespaces a, b, c and others have EnergyPlans"),
-        ({"namespaces": {"matchLabels": {"energy": "yes"}}}, "those with labels energy=yes have EnergyPlans (spec.nam"),
+        ({"namespaces": {"names": ["rivals"]}}, "doesn't let namespace team have EnergyPlans (spec.namespaces)"),
+        ({"namespaces": {"matchLabels": {"rivals": "yes"}}}, "doesn't let namespace team have EnergyPlans (spec.name"),
     ],
 )
 def test_who_may_not_is_told_the_field_the_value_and_whom_to_ask(
@@ -230,6 +263,7 @@ def test_who_may_not_is_told_the_field_the_value_and_whom_to_ask(
     in_force.settle()
     assert (in_force.status.phase, in_force.condition("Degraded").reason) == ("Refused", "NotAllowed")
     assert names in in_force.status.message
+    assert "rivals" not in in_force.status.model_dump_json(), "what is said of others"
     assert "ask whoever administers this cluster" in in_force.status.message
     assert in_force.plan is None
     in_force.labels = {"energy": "yes", "more": "of it"}

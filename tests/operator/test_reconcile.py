@@ -18,6 +18,7 @@ from joulepath_operator.control.api import Api
 from joulepath_operator.control.index import WATCHED, Index
 from joulepath_operator.control.queue import KeyedQueue
 from joulepath_operator.control.reconcile import Reconciler
+from joulepath_operator.control.watches import registry
 from joulepath_operator.facts.names import (
     ENERGY_PLANS,
     JOB_PLANS,
@@ -30,7 +31,7 @@ from joulepath_operator.facts.request import Request
 from joulepath_operator.jobs.pytorchjob import PYTORCH_JOBS
 from joulepath_operator.metrics import Metrics
 from joulepath_operator.planning.pool import PlannerPool
-from joulepath_operator.runner import relist, unheard
+from joulepath_operator.runner import list_first, relist, unheard, until_allowed
 from tests.operator.bare_api import PLAN, TAKEN, Answer, Server, job_plan, sweep_of, watched
 
 
@@ -122,6 +123,47 @@ def test_a_kind_that_no_watch_tells_of_is_listed_and_told_of_until_one_does(serv
     assert found.uid == "s"
     index.heard.add(jobset)
     assert jobset not in unheard(index)
+
+
+def test_an_operator_with_an_older_cluster_role_starts_pauses_and_says_what_right_is_missing(
+    server: Server, api: Api, caplog: pytest.LogCaptureFixture, new_world: Callable[..., Any]
+) -> None:
+    server.forbidden = {"v1alpha1/energypolicies", "v1/jobs"}
+    index = watched(server, new_world())
+
+    async def handle(key: NamespacedName) -> None: ...
+
+    async def start() -> None:
+        queue = KeyedQueue(handle)
+        await list_first(api, index, queue)
+        assert {one.plural for one in index.closed} == {"energypolicies", "jobs"}
+        assert "cannot list it" in caplog.text
+        policy = index.policy()
+        assert policy.paused
+        assert "may not list and watch energypolicies of joulepath.dev" in policy.why_paused
+        assert not set(unheard(index)) & index.closed
+        handlers: Any = registry(index, lambda key: None)
+        watches = {handler.id for handler in handlers._watching.get_all_handlers()}
+        assert watches == {one.plural for one in WATCHED} - {"energypolicies", "jobs"}
+        end = asyncio.create_task(until_allowed(api, index, queue, 0.01))
+        asked = len(server.gets)
+        while len(server.gets) < asked + 5:
+            await asyncio.sleep(0.01)
+        assert not end.done()
+        server.forbidden = {"v1/jobs"}
+        await end
+
+    asyncio.run(start())
+
+
+def test_kinds_of_jobs_that_may_not_be_read_pause_nobody_else(server: Server, api: Api) -> None:
+    index, server.forbidden = Index(), {"v1/jobs", "v1alpha2/jobsets"}
+
+    async def handle(key: NamespacedName) -> None: ...
+
+    asyncio.run(list_first(api, index, KeyedQueue(handle)))
+    assert index.closed
+    assert not index.policy().paused
 
 
 def test_nobody_waits_for_the_planner(server: Server, api: Api, active: Any) -> None:

@@ -60,14 +60,21 @@ def test_a_model_is_made_again_with_what_is_measured_by_then(new_world: NewWorld
     assert world.condition("Degraded").status == "False"
 
 
-def test_another_spec_tries_a_model_that_was_off_anew(new_world: NewWorld) -> None:
+@pytest.mark.parametrize("edited", [{"maxSlowdownPercent": 1}, {"stragglers": "Ignore"}])
+def test_another_spec_tries_a_model_that_was_off_anew_whatever_is_edited(
+    new_world: NewWorld, edited: dict[str, Any]
+) -> None:
+    """That is what messages say a user may do; which edit helps only he knows."""
     world = new_world(slow=1.03)
     world.settle()
     world.run(150)
     computed = world.plans_computed
     world.settle()
     assert world.plans_computed == computed
-    world.spec, world.generation = spec(maxSlowdownPercent=1), 2
+    world.settle_later()
+    assert "Try 3 of 6" in world.status.message
+    computed = world.plans_computed
+    world.spec, world.generation = spec(**edited), 2
     world.settle()
     assert world.plans_computed == computed + 1
     assert "Try 2 of 6" in world.status.message

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 PLANNER = {"joulepath_planner", "numpy", "scipy", "highspy"}
+LONG_S = 240
 START = """
 import json, os, ssl, sys, threading, time, urllib.request
 
@@ -37,10 +38,10 @@ main(sys.argv[2:])
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """An API server that has just started: it knows no kind yet."""
+    """An API server that has just started: it knows no kind yet, and forbids one."""
 
     def do_GET(self) -> None:
-        self.send_response(404)
+        self.send_response(403 if "/energypolicies" in self.path else 404)
         self.send_header("Content-Type", "application/json")
         self.end_headers()
         self.wfile.write(b"{}")
@@ -67,7 +68,11 @@ def environment(tmp_path: Path) -> Iterator[dict[str, str]]:
 def loaded(environment: dict[str, str], health: str, *arguments: str) -> set[str]:
     """The modules of `joulepath-operator ARGUMENTS` once it says that it is healthy."""
     told = subprocess.run(
-        [sys.executable, "-c", START, health, *arguments], env=environment, check=True, stdout=subprocess.PIPE
+        [sys.executable, "-c", START, health, *arguments],
+        env=environment,
+        check=True,
+        stdout=subprocess.PIPE,
+        timeout=LONG_S,
     )
     return set(json.loads(told.stdout))
 

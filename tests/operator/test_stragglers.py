@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from joulepath_crds import Arm, EnergyPlanSpec, EnergyPolicySpec, LeastClock, Phase, learnt_from
+from joulepath_crds import Arm, EnergyPlanSpec, EnergyPlanStatus, EnergyPolicySpec, LeastClock, Phase, learnt_from
 from joulepath_operator.facts.gang import Gang
 from joulepath_operator.facts.policy import breaks
 from joulepath_operator.figures.stragglers import Announcement, AnnouncementError, read_announcement, told_by_ranks
@@ -121,6 +121,36 @@ def test_what_is_announced_wrongly_is_believed_no_more(world: Any) -> None:
     world.announce('{"replica": 1, "slowdown": 1.1}')
     world.settle()
     assert world.plan.stretched is not None, "another word"
+
+
+def test_an_announcement_that_is_believed_no_more_hides_no_straggler(world: Any) -> None:
+    before = world.plan.hash
+    world.announce('{"replica": 1, "slowdown": 1.3}')
+    world.settle()
+    world.run(20)
+    world.refusal = {3: "GuardTripped: it is slower"}
+    world.told = dict.fromkeys(range(8), 1.2)
+    world.held = {0: REPLICA[1]}
+    world.settle()
+    world.run(2)
+    assert world.status.phase is not Phase.REFUSED, "what is still told is of the plan before"
+    world.refusal = {}
+    world.run(8)
+    assert world.plan.stretched is not None
+    assert world.plan.stretched.replicas == (1,)
+    assert (world.status.straggler.reason, world.status.straggler.replicas) == ("Heat", (0,))
+    world.held, world.told = {}, {}
+    world.run(300)
+    assert world.plan.hash == before, "it is over, and what was announced still isn't so"
+    assert world.status.phase is Phase.ACTIVE
+    told = ["StragglerFound", "StragglerDisproved", "StragglerFound", "StragglerOver"]
+    assert [one.reason for one in world.notices] == told
+    world.announce(None)
+    world.settle()
+    assert world.status.disproved_announcement is None
+    world.announce('{"replica": 1, "slowdown": 1.3}')
+    world.settle()
+    assert world.plan.stretched is not None, "said anew"
 
 
 def test_what_a_rank_refuses_of_the_plan_before_as_well_is_a_refusal(world: Any) -> None:
@@ -237,16 +267,64 @@ def test_stretched_clocks_are_held_to_the_least_clock_like_any(world: Any) -> No
     assert breaks(policy, world.plan.model_copy(update={"stretched": stretched}), gpus)
 
 
-def test_a_plan_for_one_that_is_over_goes_while_ranks_are_missing(world: Any) -> None:
+def test_while_ranks_are_missing_nobody_waits_for_one_that_is_over(world: Any) -> None:
+    before = world.plan.hash
     world.announce('{"replica": 1, "slowdown": 1.2}')
     world.settle()
-    assert world.plan.stretched is not None
-    world.ranks = 7
+    world.ranks = 4
     world.settle()
-    assert world.plan is not None
+    assert world.plan.stretched is not None, "whoever announced it hasn't taken that back"
     world.announce(None)
     world.settle()
-    assert world.plan is None
+    assert (world.plan.hash, world.plan.activate_at) == (before, None)
+    assert world.status.straggler is None
+
+
+@pytest.mark.parametrize("unseen", ["its node is silent", "its agent has forgotten", "all are silent"])
+def test_nobody_waits_for_a_straggler_that_cannot_be_seen_any_more(world: Any, unseen: str) -> None:
+    """It may be as fast as ever by now, and all others as slow as it was."""
+    before = world.plan.hash
+    world.held, world.told = REPLICA, dict.fromkeys(range(8, 16), 1.2)
+    world.settle()
+    assert world.plan.stretched is not None
+    if unseen == "its agent has forgotten":
+        world.told = {}
+        world.ranks = 7
+    else:
+        world.ranks = 4 if unseen == "its node is silent" else 0
+    world.settle()
+    assert (world.plan.hash, world.plan.activate_at, world.plan.stretched) == (before, None, None)
+    assert world.status.straggler is None
+    assert world.status.phase == "Planned"
+    assert world.notices[-1].reason == "StragglerOver"
+    told = len(world.notices)
+    world.run(60)
+    assert world.plan.activate_at is None, "not before all ranks have it"
+    world.ranks, world.told, world.held = 8, {}, {}
+    world.run(60)
+    assert world.status.phase is Phase.ACTIVE
+    assert world.plan.hash == before
+    assert len(world.notices) == told
+
+
+def test_nor_does_an_operator_wait_that_knows_nothing_of_the_plan_it_finds(world: Any) -> None:
+    before = world.plan.hash
+    world.held, world.told = REPLICA, dict.fromkeys(range(8, 16), 1.2)
+    world.settle()
+    world.ranks, world.status = 4, EnergyPlanStatus(observed_generation=world.generation, job_uid=world.job.uid)
+    world.settle()
+    assert (world.plan.hash, world.plan.activate_at) == (before, None)
+
+
+def test_a_straggler_that_is_seen_is_waited_for_while_another_node_is_silent(world: Any) -> None:
+    world.held, world.told = {0: REPLICA[1]}, dict.fromkeys(range(8), 1.2)
+    world.settle()
+    plan = world.plan
+    assert plan.stretched.replicas == (1,)
+    world.ranks = 7
+    world.settle()
+    assert world.plan == plan
+    assert world.status.straggler is not None
 
 
 @pytest.mark.parametrize("slowdown", [1.001, 1.0000000001])

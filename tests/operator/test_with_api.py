@@ -307,6 +307,40 @@ def test_a_job_that_was_there_first_gets_its_plan_and_nothing_of_ours_keeps_its_
         assert process.poll() is None
 
 
+def test_an_operator_with_an_older_cluster_role_waits_for_its_rights_and_says_which(api: Api, own_place: Place) -> None:
+    """It may do all that one did that knew no EnergyPolicy."""
+    name, ours = api.namespace, ["energyplans", "energyplans/status", "energyprofiles", "jobplans"]
+    ours += ["nodereports", "nodestates", "nodemeasurements"]
+
+    def allow(*more: str) -> None:
+        rules = [
+            {"apiGroups": ["joulepath.dev"], "resources": [*ours, *more], "verbs": ["*"]},
+            {"apiGroups": ["", "batch", "kubeflow.org", "trainer.kubeflow.org", "jobset.x-k8s.io"]}
+            | {"resources": ["*"], "verbs": ["*"]},
+        ]
+        role = {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": name}}
+        api.apply({**role, "rules": rules})
+
+    allow()
+    api.kubectl("-n", name, "create", "serviceaccount", "older")
+    api.kubectl("create", "clusterrolebinding", name, f"--clusterrole={name}", f"--serviceaccount={name}:older")
+    api.kubeconfig = own_place.kubeconfig(name, api.kubectl("-n", name, "create", "token", "older").strip())
+    try:
+        with api.operator() as process:
+            api.create_energy_plan()
+            api.create_job()
+            api.until(lambda: api.status().get("progress") == "paused", training=True)
+            assert "may not list and watch energypolicies of joulepath.dev" in api.status()["message"]
+            assert not api.items("jobplans")
+            assert process.poll() is None
+            allow("energypolicies")
+            assert process.wait(DEADLINE_S) == 0
+        with api.operator():
+            api.until(lambda: api.items("jobplans"), training=True)
+    finally:
+        api.kubectl("delete", "clusterrole,clusterrolebinding", name)
+
+
 def test_what_the_schema_lets_through_is_refused_in_the_status(api: Api) -> None:
     with api.operator():
         api.create_energy_plan(measurement={"pairs": 500})

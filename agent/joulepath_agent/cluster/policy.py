@@ -1,6 +1,11 @@
 """The EnergyPolicy as this agent hears of it: a list, then a watch, which it has whether or not there are ranks here.
 
 Each answer and each sign of life of the watch is news, also where nothing has changed: a pause would have been in it.
+
+That there is no such kind is news only if it is said twice, half a minute apart. A definition that has just been made
+is unknown until its names are accepted, and to other API servers for longer; a policy that pauses may be there soon
+after, or all the time, where something else has answered for an API server that is down. Who has just begun tells no
+plan before that.
 """
 
 from __future__ import annotations
@@ -17,7 +22,8 @@ __all__ = ["PolicyWatch"]
 _LONGEST_WATCH_S: Final = 300.0
 """A dead one is noticed sooner: it gives signs of life."""
 _NO_KIND_S: Final = 30.0
-"""How long to wait where the cluster doesn't know the kind."""
+"""How long to wait where the cluster doesn't know the kind: six times as long as an API server of several lets pass
+before it takes a definition for established."""
 _NONE: Final = EnergyPolicySpec()
 
 
@@ -30,7 +36,7 @@ class PolicyWatch:
         """`group` is the beginning of the kind's path; a watch lasts no longer than that, nor is it later."""
         self._api, self._path, self._late_s, self._stop = api, (*group, "energypolicies"), late_s, stop
         self._lasts_s = max(1, int(min(_LONGEST_WATCH_S, lasts_s)))
-        self._known = _NONE
+        self._known, self._unknown_kind = _NONE, False
 
     def hear(self, tell: Callable[[EnergyPolicySpec], None]) -> None:
         """Tells the policy as it is now and as it changes, until the end of one watch.
@@ -38,12 +44,15 @@ class PolicyWatch:
         Raises:
             OSError: The API server doesn't answer, or forbids it; nothing is known of a policy then.
         """
+        is_again, self._unknown_kind = self._unknown_kind, False
         try:
             listed = self._api.list(*self._path, labels="", whole=True)
         except FileNotFoundError:
-            if self._known != _NONE:  # one that has just been started may not know the kind yet: that ends no pause
+            if self._known != _NONE:  # that takes back nothing that was said
                 raise
-            tell(_NONE)
+            if is_again:
+                tell(_NONE)
+            self._unknown_kind = True
             self._stop.wait(min(_NO_KIND_S, self._lasts_s))
             return
         self._known = next(map(read_policy, filter(_holds, listed["items"])), _NONE)

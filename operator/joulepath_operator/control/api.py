@@ -31,7 +31,7 @@ from joulepath_operator.facts.labels import (
 from joulepath_operator.facts.names import ENERGY_PLANS, ENERGY_PROFILES, JOB_PLANS, NamespacedName, Resource
 from joulepath_operator.facts.observation import Notice, StoredPlan, StoredProfile
 
-__all__ = ["Api", "Body", "ConflictError", "UnacceptableError"]
+__all__ = ["Api", "Body", "ConflictError", "ForbiddenError", "UnacceptableError"]
 
 Body = dict[str, Any]
 
@@ -51,6 +51,10 @@ log = logging.getLogger(__name__)
 
 class ConflictError(Exception):
     """The object has changed since it was read, or exists already."""
+
+
+class ForbiddenError(Exception):
+    """This account may not do that; the message is the API server's own, and names the right."""
 
 
 class UnacceptableError(Exception):
@@ -85,7 +89,11 @@ class Api:
 
     def list_all(self, resource: Resource) -> Iterator[Body] | None:
         """All objects of a resource, page by page: anybody may make many large ones of some. None where the cluster
-        doesn't know it, be it for a moment."""
+        doesn't know it, be it for a moment.
+
+        Raises:
+            ForbiddenError: This account may not list them.
+        """
         call = partial(self._custom.list_cluster_custom_object, resource.group, resource.version, resource.plural)
         bodies = self._paged(call)
         try:
@@ -95,6 +103,8 @@ class Api:
                 level = logging.DEBUG if resource.optional else logging.WARNING
                 log.log(level, "the cluster knows no %s.%s: %s", resource.plural, resource.group, resource.remedy)
                 return None
+            if error.status == HTTPStatus.FORBIDDEN:
+                raise ForbiddenError(_said(error)) from error
             raise
         return chain(first, bodies)
 

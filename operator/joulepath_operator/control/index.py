@@ -14,11 +14,12 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from threading import RLock
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from pydantic import ValidationError
 
 from joulepath_crds import (
+    GROUP,
     JOB_UID_LABEL,
     POLICY_NAME,
     EnergyPolicySpec,
@@ -28,6 +29,7 @@ from joulepath_crds import (
     Measurements,
     NodeMeasurementStatus,
     NodeReportStatus,
+    RankMeasurements,
     RankReport,
     content_hash,
     joined,
@@ -53,6 +55,8 @@ from joulepath_operator.jobs.kinds import JOB_KINDS
 __all__ = ["WATCHED", "Index"]
 
 log = logging.getLogger(__name__)
+
+Rank = TypeVar("Rank", RankReport, RankMeasurements)
 
 _OF_NODES: Final = (NODE_REPORTS, NODE_STATES, NODE_MEASUREMENTS)
 WATCHED: Final = (
@@ -131,15 +135,32 @@ class Index:
         self._writing = RLock()
         self.heard: set[Resource] = set()
         """Of what a watch has told something."""
+        self.closed: frozenset[Resource] = frozenset()
+        """What this account may neither list nor watch."""
 
     def put(self, resource: Resource, body: Mapping[str, Any], *, lives: bool = False) -> set[NamespacedName]:
         """Takes in an object as it is now; the EnergyPlans that it concerns, now or before.
 
         What is older than what is known (a list that overtakes a watch, a watch that our own write or deletion
-        overtakes) is left; so is one that was deleted, unless it was read just now and so `lives` after all.
+        overtakes) is left; so is one that was deleted, unless it was read just now and so `lives` after all. What takes
+        long, to read it, keeps nobody else from writing.
         """
+        key, told = _key(body), _told(body)
+        if self._is_old(resource, key, told, lives=lives):
+            return set()
+        try:
+            new = self._read(resource, body)
+        except (ValidationError, KeyError, TypeError, AttributeError, ValueError) as error:
+            log.warning("%s %s can't be read and is left out: %s", resource.plural, "/".join(key), error)
+            new = None
         with self._writing:
-            return self._put(resource, body, lives=lives)
+            if self._is_old(resource, key, told, lives=lives):  # by now
+                return set()
+            self._known[resource][key] = told
+            old = self._objects[resource].get(key)
+            if resource in _OF_NODES and old is not None and new is not None and _told_by(old) == _told_by(new):
+                return set()
+            return self._store(resource, key, self._sharing_orders(new))
 
     def drop(self, resource: Resource, body: Mapping[str, Any]) -> set[NamespacedName]:
         """Takes out an object for good, in its last state or by its name alone; the EnergyPlans that it concerned.
@@ -211,7 +232,14 @@ class Index:
         )
 
     def policy(self) -> EnergyPolicySpec:
-        """The cluster's; an empty one where there is none."""
+        """The cluster's; an empty one where there is none. Where what plans rest upon can't be read, that among it, all
+        rest: agents that don't hear of the policy begin none either."""
+        if closed := sorted(one.plural for one in self.closed - _JOB_KINDS.keys()):
+            why = (
+                f"not all that they rest upon can be read, as the operator may not list and watch {', '.join(closed)} "
+                f"of {GROUP}. Give its account the ClusterRole of its release (helm upgrade)"
+            )
+            return EnergyPolicySpec(paused=True, pause_reason=why)
         found: EnergyPolicySpec | None = self._objects[ENERGY_POLICIES].get(("", POLICY_NAME))
         return found or EnergyPolicySpec()
 
@@ -242,22 +270,11 @@ class Index:
         """The EnergyProfiles of a namespace."""
         return tuple(one for key, one in sorted(self._objects[ENERGY_PROFILES].items()) if key[0] == namespace)
 
-    def _put(self, resource: Resource, body: Mapping[str, Any], *, lives: bool) -> set[NamespacedName]:
-        key, told = _key(body), _told(body)
-        if (known := self._known[resource].get(key)) is not None:
-            dead = known.gone_s is not None and known.uid == told.uid and not lives
-            if dead or told.version < known.version:
-                return set()
-        self._known[resource][key] = told
-        try:
-            new = self._read(resource, body)
-        except (ValidationError, KeyError, TypeError, AttributeError, ValueError) as error:
-            log.warning("%s %s can't be read and is left out: %s", resource.plural, "/".join(key), error)
-            return self._store(resource, key, None)
-        old = self._objects[resource].get(key)
-        if resource in _OF_NODES and old is not None and _told_by(old) == _told_by(new):
-            return set()
-        return self._store(resource, key, new)
+    def _is_old(self, resource: Resource, key: NamespacedName, told: _Known, *, lives: bool) -> bool:
+        known = self._known[resource].get(key)
+        if known is None:
+            return False
+        return told.version < known.version or (known.gone_s is not None and known.uid == told.uid and not lives)
 
     def _store(self, resource: Resource, key: NamespacedName, new: Any) -> set[NamespacedName]:
         """Keeps what was read, or nothing; whom that concerns, now or before."""
@@ -302,13 +319,12 @@ class Index:
             status = NodeReportStatus.from_api(body.get("status") or {})
             for rank in (rank for job in status.jobs for rank in job.ranks):
                 check_labels(rank)
-            return _Report(self._sharing_orders(status), self._clock())
+            return _Report(status, self._clock())
         if resource == NODE_MEASUREMENTS:
             measured = Measurements.unpacked(NodeMeasurementStatus.from_api(body.get("status") or {}).packed)
             for one in measured.ranks:
                 check_labels(one)
-            ranks = (one.model_copy(update={"order": self._orders.shared(one.order)}) for one in measured.ranks)
-            return measured.model_copy(update={"ranks": tuple(ranks)})
+            return measured
         if resource == JOB_PLANS:
             spec = JobPlanSpec.from_api(body["spec"])
             if content_hash(body["spec"]) != spec.hash:
@@ -320,9 +336,17 @@ class Index:
             return _Owned(StoredPlan(metadata["name"], spec, inputs, version), spec.energy_plan, owners)
         return StoredProfile(metadata["name"], EnergyProfileSpec.from_api(body["spec"]), job_uid, version)
 
-    def _sharing_orders(self, status: NodeReportStatus) -> NodeReportStatus:
+    def _sharing_orders(self, new: Any) -> Any:
         """The same, where orders that are alike are one: replicas have the same, and so has a rank's next report."""
-        return _of_ranks(status, lambda rank: rank.model_copy(update={"order": self._orders.shared(rank.order)}))
+
+        def shared(rank: Rank) -> Rank:
+            return rank.model_copy(update={"order": self._orders.shared(rank.order)})
+
+        if isinstance(new, _Report):
+            return replace(new, status=_of_ranks(new.status, shared))
+        if isinstance(new, Measurements):
+            return new.model_copy(update={"ranks": tuple(map(shared, new.ranks))})
+        return new
 
     def _concerned(self, resource: Resource, key: NamespacedName) -> set[NamespacedName]:
         if resource == ENERGY_PLANS:

@@ -5,6 +5,8 @@ Plans and sweeps are made without the clocks that are too low: agents would carr
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Collection
 from dataclasses import replace
 from math import ceil
@@ -13,11 +15,10 @@ from typing import Final
 from joulepath_crds import POLICY_NAME, EnergyPlanSpec, EnergyPolicySpec, GpuReport, JobPlanSpec
 from joulepath_operator.facts.observation import NodeJob, Observation
 
-__all__ = ["barred", "bounded", "breaks", "every", "in_words", "needs_labels", "special"]
+__all__ = ["barred", "bounded", "breaks", "every", "in_words", "left_hash", "needs_labels", "special"]
 
 _EVERY: Final = 50
 """Sparse pairs are one in so many: a control block in a hundred costs 1% of what is saved."""
-_NAMED: Final = 3
 
 
 def every(policy: EnergyPolicySpec) -> int:
@@ -40,8 +41,17 @@ def bounded(seen: Observation) -> Observation:
     return replace(seen, spec=_bounded(seen.spec, seen.policy), nodes=nodes)
 
 
+def left_hash(spec: EnergyPlanSpec, policy: EnergyPolicySpec, gpu_model: str) -> str | None:
+    """Tells what is left of a spec on such GPUs (empty: unknown), whatever it is called; None where that is all."""
+    left, least_mhz = _bounded(spec, policy), policy.least_clock_mhz(gpu_model)
+    if left == spec and not least_mhz:
+        return None
+    told = [left.max_slowdown_percent, left.profiling.max_slowdown_percent, least_mhz]
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
+
+
 def in_words(spec: EnergyPlanSpec, policy: EnergyPolicySpec) -> str | None:
-    """What is less than the spec asks for, in a sentence that is the same for as long as both are; None if nothing."""
+    """What is less than the spec asks for, in a sentence; None if nothing."""
     left, told = _bounded(spec, policy), list[str]()
     if left.max_slowdown_percent < spec.max_slowdown_percent:
         told.append(f"maxSlowdownPercent is {left.max_slowdown_percent:g}, not {spec.max_slowdown_percent:g}")
@@ -88,13 +98,9 @@ def barred(seen: Observation) -> str | None:
         )
     if policy.namespaces is None or policy.namespaces.allow(seen.namespace, seen.namespace_labels):
         return None
-    names, labels = policy.namespaces.names, policy.namespaces.match_labels
-    ways = [f"namespaces {', '.join(names[:_NAMED])}{' and others' * (len(names) > _NAMED)}"] if names else []
-    ways += [f"those with labels {', '.join(f'{key}={value}' for key, value in labels.items())}"] if labels else []
-    return (
-        f"EnergyPolicy {POLICY_NAME} lets {' and '.join(ways)} have EnergyPlans (spec.namespaces), and this one is in "
-        f"{seen.namespace}: {ask}"
-    )
+    # Whose others are, and by which labels, is no tenant's business.
+    what = f"doesn't let namespace {seen.namespace} have EnergyPlans (spec.namespaces)"
+    return f"EnergyPolicy {POLICY_NAME} {what}: {ask}"
 
 
 def _bounded(spec: EnergyPlanSpec, policy: EnergyPolicySpec) -> EnergyPlanSpec:

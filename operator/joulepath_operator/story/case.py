@@ -27,12 +27,14 @@ class Case:
     """How blocks of all ranks are put together: what doesn't change from look to look may be kept."""
     bounds: str | None = field(default=None, kw_only=True)
     """What of the user's wishes the EnergyPolicy cuts, in a sentence; None where it is nothing."""
+    policy_hash: str | None = field(default=None, kw_only=True)
+    """What it leaves of them for the GPUs that the status knows, as the status tells it."""
 
     @property
     def unchanged(self) -> bool:
         """Whether what is asked for, and what is allowed of it, is what the status speaks of."""
         base = self.story.base
-        return base.observed_generation == self.seen.generation and base.policy == self.bounds
+        return (base.observed_generation, base.policy_hash) == (self.seen.generation, self.policy_hash)
 
     @property
     def enforce(self) -> bool:

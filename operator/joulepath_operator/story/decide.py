@@ -8,7 +8,7 @@ Its chapters: until every rank reports (here), `sweeping`, `delivery`.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 from joulepath_crds import ANNOTATION, EnergyPlanStatus, JobPlanSpec, Phase, Purpose, RankReport
 from joulepath_operator.facts import policy
@@ -47,10 +47,12 @@ def decide(seen: Observation, join: Join = complete_blocks) -> Decision:
     base = status if same_run else EnergyPlanStatus()
     if job is not None:
         base = base.model_copy(update={"job_uid": job.uid})
-    bounds = policy.in_words(seen.spec, seen.policy)
+    bounds, model = policy.in_words(seen.spec, seen.policy), base.topology.gpu_model if base.topology else ""
+    left = policy.left_hash(seen.spec, seen.policy, model)
     seen = policy.bounded(seen)
-    case = Case(seen, Story(base, status.conditions, seen.now, seen.generation), join=join, bounds=bounds)
-    case.story.note(policy=bounds)
+    story = Story(base, status.conditions, seen.now, seen.generation)
+    case = Case(seen, story, join=join, bounds=bounds, policy_hash=left)
+    story.note(policy=bounds, policy_hash=left)
     if found := objection(seen.spec):
         return case.refuse(*found, condition="Planned")
     return _without_job(case) if job is None else _with_job(case, job)
@@ -113,17 +115,18 @@ def _with_some_ranks(case: Case, job: TrainingJob, gang: Gang | None) -> Decisio
     reason, message = gathering.explain(case.seen, job, gang, lasts=lasts)
     if not case.unchanged:
         outdated = case.all_plans  # made for another spec, and what this one asks for can't be planned now
-    outdated += _over(case, outdated)
+    freed = _freed(case, outdated, gang)
     idle = base.phase is Phase.IDLE and case.unchanged
     if idle or (set(case.all_plans) - set(outdated) and base.phase in _UNDER_WAY):
         if gang is None and base.phase is Phase.ACTIVE:
             silence = "No rank reports. A GPU whose agent or training process is gone runs default clocks."
             case.story.tell("Active", False, reason, silence)
-        return _degraded(case, reason, message, outdated)
+        return _degraded(case, reason, message, outdated, freed)
     case.story.tell("Injected", False, reason, message)
     return Decision(
         case.story.end(Phase.PENDING, message, progress=reason),
         delete_plans=outdated,
+        write_plan=freed[0] if freed is not None else None,
         notice=_notice(case, reason, message),
         requeue_after_s=_LOOK_AGAIN_S,
     )
@@ -135,13 +138,23 @@ def _notice(case: Case, reason: str, message: str) -> Notice | None:
     return Notice(reason, message) if reason in set(Lack) - known else None
 
 
-def _degraded(case: Case, reason: str, message: str, outdated: tuple[str, ...]) -> Decision:
-    """All stays as it is, but for what is amiss once it lasts: a job's ranks end before the job is said to have."""
+def _degraded(
+    case: Case, reason: str, message: str, outdated: tuple[str, ...], freed: tuple[StoredPlan, Notice] | None
+) -> Decision:
+    """All stays as it is, but for what is amiss once it lasts: a job's ranks end before the job is said to have. Where
+    nobody is to wait for a straggler any more, the plan as it was begins once all ranks report."""
     story = case.story
     lasts = story.lasted_s("Degraded", "True") is not None or (story.lasted_s("Degraded", "Unknown") or 0) >= _LASTING_S
     story.tell("Degraded", lasts or None, reason, message)
-    status = story.keep(**({"message": f"Degraded: {message}"} if lasts else {}))
-    return Decision(status, delete_plans=outdated, requeue_after_s=_LOOK_AGAIN_S if lasts else _LASTING_S)
+    changes: dict[str, Any] = {"message": f"Degraded: {message}"} if lasts else {}
+    plan, notice = freed or (None, None)
+    if notice is not None:
+        story.tell("Active", False, notice.reason, notice.message)
+        changes |= {"phase": Phase.PLANNED, "message": notice.message, "progress": None}
+    again_s = _LOOK_AGAIN_S if lasts else _LASTING_S
+    return Decision(
+        story.keep(**changes), delete_plans=outdated, write_plan=plan, notice=notice, requeue_after_s=again_s
+    )
 
 
 def _with_all_ranks(case: Case, job: TrainingJob, gang: Gang) -> Decision:
@@ -165,10 +178,20 @@ def _with_all_ranks(case: Case, job: TrainingJob, gang: Gang) -> Decision:
         message = gathering.without_order(gang)
         phase = case.story.base.phase  # an agent was started anew:
         if phase is Phase.IDLE or (plan is not None and phase in _UNDER_WAY):
-            return _degraded(case, "WaitingForIteration", message, outdated + _over(case, outdated))
+            return _degraded(case, "WaitingForIteration", message, outdated, _freed(case, outdated, gang))
         case.story.tell("Profiled", False, "WaitingForIteration", message)
         return Decision(case.story.end(Phase.PENDING, message, progress="WaitingForIteration"), delete_plans=outdated)
-    ready = ReadyCase(case.seen, case.story, job, gang, topology, plan, join=case.join, bounds=case.bounds)
+    ready = ReadyCase(
+        case.seen,
+        case.story,
+        job,
+        gang,
+        topology,
+        plan,
+        join=case.join,
+        bounds=case.bounds,
+        policy_hash=case.policy_hash,
+    )
     decision = _rest(ready) if case.seen.policy.paused else _with_gang(ready)
     written = decision.write_plan.name if decision.write_plan else None
     withdrawn = tuple(name for name in outdated if name != written)
@@ -257,9 +280,10 @@ def _outdated(case: Case, job: TrainingJob, attempt: int | None) -> tuple[str, .
     )
 
 
-def _over(case: Case, outdated: tuple[str, ...]) -> tuple[str, ...]:
-    """JobPlans beside these for a straggler that is over: they can't be changed now, and aren't to stay."""
-    return tuple(plan.name for plan in case.seen.plans if plan.name not in outdated and stragglers.is_over(case, plan))
+def _freed(case: Case, outdated: tuple[str, ...], gang: Gang | None) -> tuple[StoredPlan, Notice] | None:
+    """The JobPlan beside these without what it has for a straggler that is over, and an Event that says so."""
+    plans = (plan for plan in case.seen.plans if plan.name not in outdated)
+    return next(filter(None, (stragglers.released(case, plan, gang) for plan in plans)), None)
 
 
 def _sets_clocks(plan: JobPlanSpec) -> bool:

@@ -27,6 +27,8 @@ class ApiDouble:
         """None where the kind isn't known."""
         self.policy_lists = 0
         self.policy_lists_fail = False
+        self.policy_lists_unknown = 0
+        """How many of the first are answered as if there were no such kind."""
         self.policy_watches: list[dict[str, str]] = []
         """The parameters of each."""
         self.policy_events: list[dict[str, Any]] = []
@@ -133,7 +135,7 @@ def _tell_policies(handler: JsonHandler, double: ApiDouble, asked: dict[str, str
     double.policy_lists += 1
     if double.policy_lists_fail:
         handler.answer(503, {})
-    elif double.policies is None:
+    elif double.policies is None or double.policy_lists <= double.policy_lists_unknown:
         handler.answer(404, {})
     else:
         handler.answer(200, {"items": double.policies, "metadata": {"resourceVersion": "1"}})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from joulepath_agent.cluster.api import NodeApi
+from joulepath_agent.cluster.policy import PolicyWatch
 from joulepath_clocks.peers.peer import JobKey
 from joulepath_clocks.ranks.lifetime import TimeToLive
 from joulepath_clocks.ranks.reason import Reason
@@ -185,6 +187,32 @@ def test_a_cluster_that_does_not_know_the_kind_has_no_policy_and_one_that_comes_
         double.policies = [POLICY]
         wait_until(lambda: agent.policies[-1].paused, "it is told of one")
         assert NONE in agent.policies
+
+
+def test_a_kind_that_is_unknown_for_a_moment_is_no_word_that_nothing_is_paused(double: ApiDouble) -> None:
+    """An agent that begins while a definition is being established would have its clocks play plans in a cluster that
+    is paused."""
+    double.policy_lists_unknown, double.policies = 1, [POLICY]
+    with hearing(double) as agent:
+        wait_until(lambda: bool(agent.policies), "it is told of one")
+        assert double.policy_lists >= 2
+    assert all(policy.paused for policy in agent.policies)
+
+
+def test_it_is_unknown_twice_only_if_nothing_else_was_said_between(double: ApiDouble) -> None:
+    hurry = threading.Event()
+    hurry.set()
+    watch = PolicyWatch(double.connection, ("apis", "joulepath.dev", "v1alpha1"), 1.0, 1.0, hurry)
+    double.policies, told = None, list[EnergyPolicySpec]()
+    watch.hear(told.append)
+    double.policy_lists_fail = True
+    with pytest.raises(OSError, match="503"):
+        watch.hear(told.append)
+    double.policy_lists_fail = False
+    watch.hear(told.append)
+    assert not told
+    watch.hear(told.append)
+    assert told == [NONE]
 
 
 def test_an_api_server_that_forgets_the_kind_ends_no_pause(double: ApiDouble) -> None:

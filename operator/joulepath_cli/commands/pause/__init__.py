@@ -2,6 +2,7 @@
 
 - `command`: what is asked, and the exit status
 - `switch`: what is written, and what is waited for
+- `appliers`: who else writes the policy, and may undo it
 - `nodes`: what the agents of all nodes say of it
 """
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Mapping
 from typing import Any, Final
 
 from joulepath_cli.apiserver import CONFLICT, FORBIDDEN, NOT_FOUND, AnswerError, ApiServer, connected
+from joulepath_cli.commands.pause.appliers import warning
 from joulepath_cli.commands.pause.nodes import holds, said, words
 from joulepath_cli.terminal import working
 from joulepath_crds import GROUP, POLICY_NAME, VERSION
@@ -34,9 +36,12 @@ def switch(paused: bool, reason: str, timeout_s: float) -> int:
     """
     done = "paused" if paused else "no longer paused"
     with connected() as api:
-        if not _written(api, {"paused": paused, "pauseReason": reason or None}):
+        policy = _written(api, {"paused": paused, "pauseReason": reason or None})
+        if policy is None:
             print(f"Nothing is paused: there is no EnergyPolicy {POLICY_NAME}.")
             return 0
+        if undone := warning(policy, paused):
+            print(f"Warning: {undone}", file=sys.stderr)
         begun_s = time.monotonic()
         with working("waiting for all nodes"):
             nodes = _waited(api, paused, begun_s + timeout_s)
@@ -66,21 +71,19 @@ def _waited(api: ApiServer, paused: bool, until_s: float) -> Mapping[str, str]:
         raise _refused(error, "list nodereports", what) from None
 
 
-def _written(api: ApiServer, spec: Mapping[str, Any]) -> bool:
-    """Whether there is such a policy by now: it is made where it is missing, but only to pause."""
+def _written(api: ApiServer, spec: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The policy as it is by now, None without one: it is made where it is missing, but only to pause."""
     try:
         for _ in range(2):
             try:
-                api.merge({"spec": spec}, *_POLICIES, POLICY_NAME)
-                return True
+                return api.merge({"spec": spec}, *_POLICIES, POLICY_NAME)
             except AnswerError as error:
                 if error.status != NOT_FOUND:
                     raise
             if not spec["paused"]:
-                return False
+                return None
             try:
-                api.create(_policy(spec), *_POLICIES)
-                return True
+                return api.create(_policy(spec), *_POLICIES)
             except AnswerError as error:
                 if error.status != CONFLICT:  # somebody was faster
                     raise

@@ -8,7 +8,7 @@ clocks at once, and the plan again from where all have it.
 Which one is slower is announced on the job, or told by its ranks, who know what their own work takes; an announcement
 goes before that. Either may be wrong, or over sooner. Blocks at default clocks go on meanwhile, more of them than else,
 and where iterations with the plan are longer than is allowed over those, by the word of an agent or by the figures
-here, nobody is stretched any more until something else is announced, or found once nothing was.
+here, nobody is stretched any more until something else is announced, or found: once nothing was, if that was found.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
-from joulepath_crds import JobPlanSpec, RankReport, Straggler, Stragglers, Stretched
+from joulepath_crds import JobPlanSpec, RankReport, Straggler, Stragglers, Stretched, content_hash
+from joulepath_operator.facts.gang import Gang
 from joulepath_operator.facts.observation import Notice, StoredPlan
 from joulepath_operator.facts.policy import every
 from joulepath_operator.facts.request import Factors, PlanRefusal, PlanRequest, StretchRequest, StretchResult
-from joulepath_operator.figures.savings import figure
+from joulepath_operator.figures.savings import NOT_YET_KNOWN, figure
 from joulepath_operator.figures.stragglers import (
     Announcement,
     AnnouncementError,
@@ -36,7 +37,7 @@ from joulepath_operator.figures.timing.delays import some_pipelines
 from joulepath_operator.story.case import Case, ReadyCase
 from joulepath_operator.story.outcomes import withdrawal
 
-__all__ = ["Turn", "is_over", "is_refused_for_one", "look", "own_inputs", "release"]
+__all__ = ["Turn", "is_refused_for_one", "look", "own_inputs", "release", "released"]
 
 _BESIDE: Final = " beside "
 _EVERY: Final = 10
@@ -96,23 +97,42 @@ def own_inputs(plan: StoredPlan) -> str:
 def is_refused_for_one(case: Case, plan: StoredPlan, rank: RankReport) -> bool:
     """Whether what a rank refuses is such a plan, so that the one before it is played again; or was, and what it still
     says is of that: no guard says so of a plan that hasn't begun."""
-    told, word = case.story.base.straggler, rank.reason.partition(":")[0]
-    is_echo = told is not None and told.disproved and plan.spec.activate_at is None and word in _GUARDS
-    return plan.spec.stretched is not None or is_echo
-
-
-def is_over(case: Case, plan: StoredPlan) -> bool:
-    """Whether it is a plan for a straggler that is announced no more, as far as can be told without all ranks."""
     told = case.story.base.straggler
-    if plan.spec.stretched is None:
-        return False
-    if told is not None and told.reason != _ANNOUNCED:
-        return not _are_followed(case)
+    one_was = (told is not None and told.disproved) or _disbelieved(case) is not None
+    return plan.spec.stretched is not None or (one_was and _is_echo(plan, rank))
+
+
+def _is_echo(plan: StoredPlan, rank: RankReport) -> bool:
+    return plan.spec.activate_at is None and rank.reason.partition(":")[0] in _GUARDS
+
+
+def released(case: Case, plan: StoredPlan, gang: Gang | None) -> tuple[StoredPlan, Notice] | None:
+    """Without all ranks: the plan that all play, as it was, for one whose straggler is over or can't be seen any more.
+
+    Others that waited for it in vain would be as slow as it was, and nobody could tell. So what ranks tell counts for
+    as long as their reports do, and no longer; they have to tell just what the plan was made for, as no other can be
+    made now. What is announced is seen whoever reports.
+    """
+    told = case.story.base.straggler
+    if plan.spec.stretched is None or (told is not None and _is_said(case, told, gang)):
+        return None
+    case.story.note(straggler=None, measured=None, savings=NOT_YET_KNOWN)
+    _count(case, told)
+    why = "It is over" if told is None or told.reason == _ANNOUNCED else "But its ranks don't all say so any more"
+    message = f"{told.message if told is not None else ''} {why}: the plan as it was is played again.".strip()
+    return release(case, plan), Notice(_OVER, message)
+
+
+def _is_said(case: Case, told: Straggler, gang: Gang | None) -> bool:
+    """Whether what is known of a straggler is said still, as far as that can be told without all ranks."""
+    if told.reason != _ANNOUNCED:
+        slow = told_by_ranks(gang) if gang is not None else {}
+        return _are_followed(case) and _key_of(slow) == told.key
     try:
         found = _announcement(case)
     except AnnouncementError:
-        return True
-    return found is None or told is None or _key(found) != told.key
+        return False
+    return found is not None and _key(found) == told.key
 
 
 def look(case: ReadyCase, plan: StoredPlan, request: Callable[[str], PlanRequest]) -> Turn:
@@ -126,6 +146,8 @@ def look(case: ReadyCase, plan: StoredPlan, request: Callable[[str], PlanRequest
         _count(case, known)
         return Turn(release(case, plan), notice=Notice(_DISPROVED, message))
     if held is None:
+        if told is not None and told.key == case.story.keep().disproved_announcement:
+            return Turn(release(case, plan) if stretched else None, notice=notice)
         case.story.note(straggler=None)
         over = Notice(_OVER, f"{told.message} It is over.") if told is not None and stretched else None
         if over is not None:
@@ -141,7 +163,7 @@ def look(case: ReadyCase, plan: StoredPlan, request: Callable[[str], PlanRequest
     return replace(turn, notice=turn.notice or notice, again_s=again_s)
 
 
-def _count(case: ReadyCase, told: Straggler | None) -> None:
+def _count(case: Case, told: Straggler | None) -> None:
     if told is not None and told.reason != _ANNOUNCED:
         case.story.note(stragglers_over=case.story.base.stragglers_over + 1)
 
@@ -161,10 +183,10 @@ def _since(case: ReadyCase, found: _Held) -> str:
     return told.since if told is not None and told.replicas == found.replicas else case.seen.now
 
 
-def release(case: ReadyCase, plan: StoredPlan) -> StoredPlan:
+def release(case: Case, plan: StoredPlan) -> StoredPlan:
     """The plan that all play, as it was."""
-    before = case.story.base.plan
-    following = case.new_plan(_anew(plan.spec, None, every(case.seen.policy)), own_inputs(plan))
+    before, spec = case.story.base.plan, _anew(plan.spec, None, every(case.seen.policy))
+    following = replace(plan, spec=spec.model_copy(update={"hash": content_hash(spec)}), inputs=own_inputs(plan))
     if before is not None:
         summary = before.model_copy(update={"hash": following.spec.hash})
         case.story.note(plan=summary, predicted=f"{summary.predicted_savings:.1%}")
@@ -286,14 +308,24 @@ def _anew(spec: JobPlanSpec, stretched: Stretched | None, sparse: int) -> JobPla
 
 def _look(case: ReadyCase) -> tuple[_Held | None, Notice | None]:
     """What holds the job up now, if anything; and what is wrong with what is announced."""
-    notice = None
+    said, notice, disbelieved = None, None, _disbelieved(case)
     try:
-        if (said := _announced(case)) is not None:
-            return said, None
+        said = _announced(case)
     except AnnouncementError as error:
         notice = _complain(case, str(error))
+    is_disproved = said is not None and said.key == disbelieved
+    case.story.note(disproved_announcement=disbelieved if is_disproved else None)
+    if said is not None and not is_disproved:
+        return said, None
     slow = told_by_ranks(case.gang) if _are_followed(case) and case.topology.data_parallel > 1 else {}
     return (_of_ranks(case, slow) if slow else None), notice
+
+
+def _disbelieved(case: Case) -> str | None:
+    """The key of the announcement that was disproved, whatever was found since."""
+    told = case.story.base.straggler
+    is_told = told is not None and told.disproved and told.reason == _ANNOUNCED
+    return told.key if told is not None and is_told else case.story.base.disproved_announcement
 
 
 def _of_ranks(case: ReadyCase, slow: Factors) -> _Held:
@@ -305,8 +337,7 @@ def _of_ranks(case: ReadyCase, slow: Factors) -> _Held:
         f"Rank {worst.rank} (pod {worst.pod}, replica {worst.coordinates.data}) takes {worst.slowdown:.2f} times as "
         f"long as usual{why}{others}."
     )
-    told = sorted((replica, sorted(stages.items())) for replica, stages in slow.items())
-    return _Held(_digest(told), slow, what, worst.slowed_by.capitalize() or _SLOW)
+    return _Held(_key_of(slow), slow, what, worst.slowed_by.capitalize() or _SLOW)
 
 
 def _announced(case: ReadyCase) -> _Held | None:
@@ -338,11 +369,15 @@ def _are_followed(case: Case) -> bool:
 
 def _is_disproved(told: Straggler, found: _Held) -> bool:
     """Ranks tell a little more or less each time, or it are others that do; an announcement is another one."""
-    return told.disproved and (told.key == found.key or _ANNOUNCED not in (told.reason, found.reason))
+    return told.disproved and _ANNOUNCED not in (told.reason, found.reason)
 
 
 def _key(found: Announcement) -> str:
     return _digest([found.rank, found.replica, found.slowdown, found.until and found.until.isoformat()])
+
+
+def _key_of(slow: Factors) -> str:
+    return _digest(sorted((replica, sorted(stages.items())) for replica, stages in slow.items()))
 
 
 def _digest(told: Any) -> str:
@@ -351,7 +386,7 @@ def _digest(told: Any) -> str:
 
 def _disproof(case: ReadyCase, plan: StoredPlan) -> str:
     """Why it is no straggler; empty where it may be one."""
-    if refused := case.gang.refused_ranks():
+    if refused := [rank for rank in case.gang.refused_ranks() if not _is_echo(plan, rank)]:
         return f"the agent of rank {refused[0].rank} (pod {refused[0].pod}) found: {refused[0].reason.rstrip('.')}"
     slowdown = withdrawal.excessive_slowdown(case, plan.spec, case.gang.ranks)
     return "" if slowdown is None else f"iterations last {slowdown.mean:.2%} longer with it than at default clocks"
