@@ -85,6 +85,7 @@ from joulepath_crds.nodereport import (
     POLICY_PAUSED,
     POLICY_PAUSING,
     POLICY_UNHEARD,
+    REPORT_INTERVAL_S,
     BlockReport,
     GpuReport,
     InjectionReport,
@@ -98,7 +99,6 @@ from joulepath_crds.nodereport import (
     SwitchingLag,
     TargetLag,
     WaitMeasurement,
-    report_interval_s,
 )
 from joulepath_crds.topology import Coordinates, Topology
 from joulepath_rules import (
@@ -146,6 +146,7 @@ __all__ = [
     "POLICY_PAUSED",
     "POLICY_PAUSING",
     "POLICY_UNHEARD",
+    "REPORT_INTERVAL_S",
     "TAIL_LAGS",
     "VERSION",
     "Arm",
@@ -226,6 +227,5 @@ __all__ = [
     "meets",
     "next_boundary",
     "read_policy",
-    "report_interval_s",
     "state_of",
 ]

@@ -102,7 +102,7 @@ class NodeApi:
         self._stop = threading.Event()
         self._parts = tuple((kind, Pace(looks), part) for kind, looks, part in _PARTS)
         self._plans = Plans()
-        self._policy = PolicyWatch(api, self._ours, plan_time_to_live_s / _LOOKS, _LATE_S, self._stop)
+        self._policy = PolicyWatch(api, self._ours, self._watch_s, _LATE_S, self._stop)
         self._watched: tuple[frozenset[JobKey], Watch] | None = None
 
     def run(self, agent: Tied) -> None:

@@ -14,8 +14,8 @@ from joulepath_crds import POLICY_NAME, EnergyPolicySpec, read_policy
 
 __all__ = ["PolicyWatch"]
 
-_LONGEST_WATCH_S: Final = 300.0
-"""A dead one is noticed sooner: it gives signs of life."""
+_SIGNS_S: Final = 60.0
+"""Between two signs of life of a watch, which has a dead one noticed; a short watch ends before there is one."""
 _NO_KIND_S: Final = 30.0
 """How long to wait where the cluster doesn't know the kind."""
 _NONE: Final = EnergyPolicySpec()
@@ -27,9 +27,10 @@ class PolicyWatch:
     def __init__(
         self, api: ApiServer, group: tuple[str, ...], lasts_s: float, late_s: float, stop: threading.Event
     ) -> None:
-        """`group` is the beginning of the kind's path; a watch lasts no longer than that, nor is it later."""
+        """`group` is the beginning of the kind's path; a watch lasts for so long, or twice as long where it gives signs
+        of life meanwhile, and is no later than that."""
         self._api, self._path, self._late_s, self._stop = api, (*group, "energypolicies"), late_s, stop
-        self._lasts_s = max(1, int(min(_LONGEST_WATCH_S, lasts_s)))
+        self._lasts_s = int(lasts_s * (2 if lasts_s > _SIGNS_S + late_s else 1))
         self._known = _NONE
 
     def hear(self, tell: Callable[[EnergyPolicySpec], None]) -> None:

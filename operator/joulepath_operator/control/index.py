@@ -32,7 +32,6 @@ from joulepath_crds import (
     content_hash,
     joined,
     read_policy,
-    report_interval_s,
 )
 from joulepath_operator.facts.labels import INPUTS_ANNOTATION
 from joulepath_operator.facts.names import (
@@ -61,6 +60,9 @@ WATCHED: Final = (
 )
 _JOB_KINDS: Final = {kind.resource: kind for kind in JOB_KINDS}
 _BY_NAME: Final = {kind.resource.kind: kind.resource for kind in JOB_KINDS}
+_SILENT_S: Final = 180.0, 360.0
+"""In a small job, and at most: nodes of a large one may wait for an API server that is late."""
+_SILENT_S_A_RANK: Final = 0.375
 _GRAVE_S: Final = 900.0
 """How long a deleted object is remembered: longer than any event of it can be under way."""
 
@@ -378,7 +380,7 @@ def _told(body: Mapping[str, Any]) -> _Known:
 
 
 def _longest_silence_s(status: NodeReportStatus) -> float:
-    """Six times the longest pause between two reports, or five iterations, which may pass without news."""
+    """Three to six minutes, by the size of the job, or five iterations, which may pass without news."""
     periods_s = (rank.iteration_time_s for job in status.jobs for rank in job.ranks)
     ranks = max((job.world_size for job in status.jobs), default=0)
-    return max(6 * report_interval_s(ranks), 5 * max(periods_s, default=0.0))
+    return max(min(_SILENT_S[1], max(_SILENT_S[0], ranks * _SILENT_S_A_RANK)), 5 * max(periods_s, default=0.0))

@@ -138,10 +138,14 @@ def test_a_dead_connection_and_a_failed_list_fit_into_every_time_to_live(lives_s
         tied = NodeApi(double.connection, "node", "default", plan_time_to_live_s=lives_s)
         tied.run(TiedAgent(JOBS))
         wait_until(lambda: bool(double.watches), "a watch is opened")
+        wait_until(lambda: bool(double.policy_watches), "a watch of the policy as well")
         tied.stop()
     watch_s = float(double.watches[0]["timeoutSeconds"])
     late_s, backoff_s, list_s = 15.0, 15.0, 13.05
     assert watch_s + late_s + backoff_s + list_s < lives_s
+    silent_s, policy_s = 60.0, float(double.policy_watches[0]["timeoutSeconds"])
+    assert min(policy_s, silent_s) + late_s + backoff_s + list_s < lives_s
+    assert policy_s <= max(0.5 * lives_s, silent_s), "a server that knows no better than its signs of life is left"
 
 
 @contextmanager
