@@ -50,6 +50,9 @@ from joulepath_crds.energyprofile import (
     Transfer,
 )
 from joulepath_crds.jobplan import (
+    BEGINS_ANNOTATION,
+    MOST_PLAN_BYTES,
+    Begins,
     Blocks,
     EarlierRounds,
     JobPlanSpec,
@@ -61,7 +64,6 @@ from joulepath_crds.jobplan import (
 )
 from joulepath_crds.metrics import MetricRow
 from joulepath_crds.nodemeasurement import (
-    MOST_UNPACKED_BYTES,
     Measurements,
     NodeMeasurementStatus,
     RankMeasurements,
@@ -119,6 +121,7 @@ from joulepath_rules import (
     meets,
     next_boundary,
 )
+from joulepath_rules.packing import MOST_UNPACKED_BYTES
 
 JOB_UID_LABEL: Final = f"{GROUP}/job-uid"
 """On an EnergyProfile: the run in which it was measured. On a JobPlan: its job; agents read those of theirs alone."""
@@ -126,6 +129,7 @@ ANNOTATION: Final = f"{GROUP}/energy-plan"
 
 __all__ = [
     "ANNOTATION",
+    "BEGINS_ANNOTATION",
     "GROUP",
     "INJECTOR_ABSENT",
     "INJECTOR_READY",
@@ -138,6 +142,7 @@ __all__ = [
     "MOST_BLOCKS",
     "MOST_INJECTIONS",
     "MOST_OLD_PYTHONS",
+    "MOST_PLAN_BYTES",
     "MOST_SLOWDOWN",
     "MOST_TARGETS",
     "MOST_UNPACKED_BYTES",
@@ -151,6 +156,7 @@ __all__ = [
     "VERSION",
     "Arm",
     "ArmSummary",
+    "Begins",
     "BlockReport",
     "BlockingPower",
     "Blocks",

@@ -40,7 +40,7 @@ class PolicyWatch:
             OSError: The API server doesn't answer, or forbids it; nothing is known of a policy then.
         """
         try:
-            listed = self._api.list(*self._path, labels="", whole=True)
+            listed = self._api.list(*self._path, whole=True)
         except FileNotFoundError:
             if self._known != _NONE:  # one that has just been started may not know the kind yet: that ends no pause
                 raise

@@ -20,6 +20,7 @@ from pydantic import ValidationError
 
 from joulepath_crds import (
     JOB_UID_LABEL,
+    MOST_PLAN_BYTES,
     POLICY_NAME,
     EnergyPolicySpec,
     EnergyProfileSpec,
@@ -312,9 +313,11 @@ class Index:
             ranks = (one.model_copy(update={"order": self._orders.shared(one.order)}) for one in measured.ranks)
             return measured.model_copy(update={"ranks": tuple(ranks)})
         if resource == JOB_PLANS:
-            spec = JobPlanSpec.from_api(body["spec"])
+            spec = JobPlanSpec.from_api(body["spec"]).unpacked()
             if content_hash(body["spec"]) != spec.hash:
                 raise ValueError("its hash isn't that of its content, so no agent plays it; it is made anew")
+            if spec.size > MOST_PLAN_BYTES:
+                raise ValueError("it is larger than what agents read; it is made anew")
             if job_uid != spec.job_uid:
                 raise ValueError("its label isn't the UID of its job, so no agent reads it; it is made anew")
             inputs = (metadata.get("annotations") or {}).get(INPUTS_ANNOTATION, "")

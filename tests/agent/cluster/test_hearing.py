@@ -14,7 +14,7 @@ from joulepath_agent.cluster.api import NodeApi
 from joulepath_clocks.peers.peer import JobKey
 from joulepath_clocks.ranks.lifetime import TimeToLive
 from joulepath_clocks.ranks.reason import Reason
-from joulepath_crds import EnergyPolicySpec, JobPlanSpec
+from joulepath_crds import MOST_PLAN_BYTES, EnergyPolicySpec, JobPlanSpec, Purpose, Sweep, content_hash
 from tests.agent.cluster.api_double import ApiDouble, api_double
 from tests.agent.cluster.tied import TiedAgent
 from tests.agent.room import wait_until
@@ -22,6 +22,13 @@ from tests.agent.room import wait_until
 POLICY = {"metadata": {"name": "default"}, "spec": {"paused": True}}
 NONE = EnergyPolicySpec()
 JOBS = frozenset({("default", "a")})
+METADATA = {
+    "uid": "u",
+    "namespace": "default",
+    "name": "n",
+    "resourceVersion": "8",
+    "labels": {"joulepath.dev/job-uid": "a"},
+}
 
 
 @dataclass
@@ -57,10 +64,9 @@ def test_lists_without_any_change_are_news(double: ApiDouble, news: list[Any]) -
 
 
 def test_a_bookmark_is_no_news_and_ends_no_watch(double: ApiDouble) -> None:
-    metadata = {"uid": "u", "namespace": "default", "name": "n", "resourceVersion": "8"}
     double.told = [
         {"type": "BOOKMARK", "object": {"metadata": {"resourceVersion": "7"}}},
-        {"type": "ADDED", "object": {"metadata": metadata, "spec": {}}},
+        {"type": "ADDED", "object": {"metadata": METADATA}},
     ]
     agent = TiedAgent(JOBS)
     tied = NodeApi(double.connection, "node", "default")
@@ -107,14 +113,47 @@ def test_where_there_is_no_rank_nothing_is_asked_for_nor_told(double: ApiDouble)
 
 
 def test_plans_that_are_known_are_not_sent_again(double: ApiDouble, news: list[Any]) -> None:
-    metadata = {"uid": "u", "namespace": "default", "name": "n", "resourceVersion": "1"}
-    double.plans = [{"metadata": metadata, "spec": {}}]
-    wait_until(lambda: double.lists_in_full == 1, "the plan is read")
+    spec = JobPlanSpec(
+        energy_plan="plan",
+        job="job",
+        job_uid="a",
+        purpose=Purpose.SWEEP,
+        hash="",
+        sweep=Sweep(clocks_mhz=(900,), iterations_per_block=2),
+        default_clock_mhz=1410,
+    )
+    hashed = spec.model_copy(update={"hash": content_hash(spec)})
+    double.plans = [{"metadata": METADATA, "spec": hashed.to_api()}]
+    wait_until(lambda: bool(news and news[-1]), "the plan is read")
+    assert news[-1] == {("default", "a"): hashed}
     before = len(news)
     wait_until(lambda: len(news) > before + 1, "there is further news")
-    assert double.lists_in_full == 1
+    assert double.reads == [{"fieldSelector": "metadata.name=n", "resourceVersion": "8"}]
     double.plans = []
-    wait_until(lambda: double.lists_in_full == 2, "it is gone")
+    wait_until(lambda: not news[-1], "it is gone")
+
+
+def test_a_plan_that_is_too_large_is_not_read_and_the_agent_says_why(double: ApiDouble, news: list[Any]) -> None:
+    double.plans = [{"metadata": METADATA, "spec": {"energyPlan": "x" * 3 * MOST_PLAN_BYTES}}]
+    wait_until(lambda: bool(news and news[-1]), "it is told")
+    (why,) = news[-1].values()
+    assert str(why).startswith("PlanUnreadable: the answer to GET ")
+    assert str(why).endswith(f"jobplans has more than {2 * MOST_PLAN_BYTES} bytes")
+
+
+def test_plans_by_the_hundred_are_not_read(double: ApiDouble, news: list[Any]) -> None:
+    """Nor is a withdrawal told: the agent doesn't know it."""
+    metadata = [METADATA | {"uid": f"u{number}", "name": f"n{number}"} for number in range(257)]
+    double.plans = [{"metadata": one, "spec": {}} for one in metadata]
+    lists = double.lists
+    wait_until(lambda: double.lists > lists, "they are listed")
+    told = len(news)
+    wait_until(lambda: double.lists > lists + 2, "and listed again")
+    assert not double.reads
+    assert len(news) == told
+    double.plans = double.plans[:256]
+    wait_until(lambda: len(news) > told, "those are as many as are heard of")
+    assert len(double.reads) == 1, "of a job the youngest alone"
 
 
 def test_a_lease_that_is_renewed_is_no_news_of_plans(double: ApiDouble) -> None:
