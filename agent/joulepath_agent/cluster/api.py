@@ -201,7 +201,12 @@ class NodeApi:
 
     def _tell_plans(self, agent: Tied, wanted: frozenset[JobKey]) -> None:
         while (heard := self._plans.unread()) is not None:
-            self._plans.take(heard, self._read_plan(heard))
+            try:
+                self._plans.take(heard, self._read_plan(heard))
+            except OSError:
+                if self._plans.is_superseded(heard):
+                    agent.set_plans({}, {heard.job})  # what is in its place will be heard of later
+                raise
         agent.set_plans(self._plans.by_job(), wanted)
 
     def _read_plan(self, heard: Heard) -> Mapping[str, Any] | Reason | None:

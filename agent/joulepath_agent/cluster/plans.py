@@ -64,13 +64,9 @@ class _Read:
         """The same at another version, where that tells no more than when it begins."""
         plan, begins = self.plan, heard.begins
         is_known = (heard.uid, heard.version) == (self.uid, self.version)
-        if (
-            is_known
-            or heard.uid != self.uid
-            or not isinstance(plan, JobPlanSpec)
-            or begins is None
-            or begins.hash != plan.hash
-        ):
+        if is_known or not isinstance(plan, JobPlanSpec) or begins is None:
+            return self
+        if heard.uid != self.uid or begins.hash != plan.hash:
             return self
         changes = {"activate_at": begins.activate_at, "sparse_from": begins.sparse_from}
         return replace(self, version=heard.version, plan=plan.model_copy(update=changes))
@@ -116,6 +112,13 @@ class Plans:
             if read is None or (read.uid, read.version) != (heard.uid, heard.version):
                 return heard
         return None
+
+    def is_superseded(self, heard: Heard) -> bool:
+        """Whether the plan that its job plays is surely another one than this, which is unread."""
+        read, begins = self._read.get(heard.job), heard.begins
+        if read is None or not isinstance(read.plan, JobPlanSpec):
+            return False
+        return heard.uid != read.uid or (begins is not None and begins.hash != read.plan.hash)
 
     def take(self, heard: Heard, item: Mapping[str, Any] | Reason | None) -> None:
         """One as it was read, which may be newer; or why it wasn't, or None, where it is gone."""

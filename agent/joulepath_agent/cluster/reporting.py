@@ -25,7 +25,7 @@ _INJECTION_S: Final = 5.0
 _FACTS_S: Final = 300.0
 """What is known of GPUs becomes more exact with each switch; plans are made of what is known then."""
 _MEASURED_S: Final = 5.0, 120.0
-"""Blocks that are waited for, in a small job, and in one so large that they are looked at for minutes; and others."""
+"""Blocks that are waited for, in a small job, and in one so large that they are looked at for minutes."""
 _FIRST_PAIRS: Final = 4
 """Pairs of blocks are waited for when savings can first be told of them, and with each half of a doubling since: the
 interval is narrower by a sixth then."""
@@ -34,7 +34,8 @@ _RANKS_A_SECOND: Final = 16.0
 _MORE_EXACT: Final = 6.0
 """As many times as long what is only more exact waits."""
 _EXACT: Final = 0.25, 300.0
-"""Or for that share of the time that the job has run, up to so long: by then there is as much more of it."""
+"""Or for that share of the time that the job has run, up to so long: by then there is as much more of it. So long it
+waits while a plan is in force, and so do pairs of blocks that only add to a figure."""
 _EARLIEST: Final = 0.75
 """Of the time that it may wait: how early it may be written."""
 
@@ -86,12 +87,13 @@ def of_measurements(report: NodeReportStatus) -> Looks:
     yield _SOON_S, None if sweeping else [_clocks(rank) for rank in ranks]
     awaited = [_awaited(rank) for rank in ranks]
     yield new_s, awaited if any(awaited) and not sweeping else None
-    yield most_s, None if sweeping else [_pairs(rank) for rank in ranks]
+    share, longest_s = _EXACT
+    yield longest_s, [_pairs(rank) for rank in ranks] if any(awaited) and not sweeping else None
     lags = [gpu.lag and gpu.lag.targets for gpu in report.gpus]
     more_exact = [(rank.instructions, rank.waits, rank.timeline) for rank in ranks], lags
-    share, longest_s = _EXACT
     run_s = max((rank.iteration * rank.iteration_time_s for rank in ranks), default=0.0)
-    yield max(new_s * _MORE_EXACT, min(longest_s, share * run_s)), None if sweeping else more_exact
+    exact_s = longest_s if all(rank.applied_hash for rank in ranks) else min(longest_s, share * run_s)
+    yield max(new_s * _MORE_EXACT, exact_s), None if sweeping else more_exact
 
 
 def _ranks(report: NodeReportStatus) -> int:

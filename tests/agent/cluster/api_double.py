@@ -33,6 +33,7 @@ class ApiDouble:
         """Told to a watch that is opened, at once."""
         self.reads: list[dict[str, str]] = []
         """The parameters of each read of a plan, which is a list of it alone."""
+        self.reads_fail = False
         self.selectors: set[str] = set()
         """What they were to select by."""
         self.watches: list[dict[str, str]] = []
@@ -116,6 +117,9 @@ def _tell_plans(handler: JsonHandler, double: ApiDouble, asked: dict[str, str]) 
     accepts = handler.headers["Accept"]
     if "fieldSelector" in asked:
         double.reads.append(asked)
+        if double.reads_fail:
+            handler.answer(503, {})
+            return
         name = asked["fieldSelector"].removeprefix("metadata.name=")
         handler.answer(200, {"items": [one for one in double.plans if one["metadata"]["name"] == name]})
         return

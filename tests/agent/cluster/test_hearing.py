@@ -14,7 +14,16 @@ from joulepath_agent.cluster.api import NodeApi
 from joulepath_clocks.peers.peer import JobKey
 from joulepath_clocks.ranks.lifetime import TimeToLive
 from joulepath_clocks.ranks.reason import Reason
-from joulepath_crds import MOST_PLAN_BYTES, EnergyPolicySpec, JobPlanSpec, Purpose, Sweep, content_hash
+from joulepath_crds import (
+    BEGINS_ANNOTATION,
+    MOST_PLAN_BYTES,
+    Begins,
+    EnergyPolicySpec,
+    JobPlanSpec,
+    Purpose,
+    Sweep,
+    content_hash,
+)
 from tests.agent.cluster.api_double import ApiDouble, api_double
 from tests.agent.cluster.tied import TiedAgent
 from tests.agent.room import wait_until
@@ -29,6 +38,20 @@ METADATA = {
     "resourceVersion": "8",
     "labels": {"joulepath.dev/job-uid": "a"},
 }
+
+
+def sweep(**changes: Any) -> JobPlanSpec:
+    """A plan of that job."""
+    spec = JobPlanSpec(
+        energy_plan="plan",
+        job="job",
+        job_uid="a",
+        purpose=Purpose.SWEEP,
+        hash="",
+        sweep=Sweep(clocks_mhz=(900,), iterations_per_block=2),
+        default_clock_mhz=1410,
+    ).model_copy(update=changes)
+    return spec.model_copy(update={"hash": content_hash(spec)})
 
 
 @dataclass
@@ -113,16 +136,7 @@ def test_where_there_is_no_rank_nothing_is_asked_for_nor_told(double: ApiDouble)
 
 
 def test_plans_that_are_known_are_not_sent_again(double: ApiDouble, news: list[Any]) -> None:
-    spec = JobPlanSpec(
-        energy_plan="plan",
-        job="job",
-        job_uid="a",
-        purpose=Purpose.SWEEP,
-        hash="",
-        sweep=Sweep(clocks_mhz=(900,), iterations_per_block=2),
-        default_clock_mhz=1410,
-    )
-    hashed = spec.model_copy(update={"hash": content_hash(spec)})
+    hashed = sweep()
     double.plans = [{"metadata": METADATA, "spec": hashed.to_api()}]
     wait_until(lambda: bool(news and news[-1]), "the plan is read")
     assert news[-1] == {("default", "a"): hashed}
@@ -131,6 +145,21 @@ def test_plans_that_are_known_are_not_sent_again(double: ApiDouble, news: list[A
     assert double.reads == [{"fieldSelector": "metadata.name=n", "resourceVersion": "8"}]
     double.plans = []
     wait_until(lambda: not news[-1], "it is gone")
+
+
+def test_a_plan_is_over_as_soon_as_there_is_another_one_also_where_that_cannot_be_read(
+    double: ApiDouble, news: list[Any]
+) -> None:
+    double.plans = [{"metadata": METADATA, "spec": sweep().to_api()}]
+    wait_until(lambda: bool(news and news[-1]), "the plan is read")
+    double.reads_fail, other = True, sweep(default_clock_mhz=1200)
+    annotations = {BEGINS_ANNOTATION: Begins.of(other).model_dump_json(by_alias=True)}
+    metadata = METADATA | {"resourceVersion": "9", "annotations": annotations}
+    double.plans = [{"metadata": metadata, "spec": other.to_api()}]
+    wait_until(lambda: not news[-1], "it is over")
+    double.reads_fail = False
+    wait_until(lambda: bool(news[-1]), "the other one is read")
+    assert news[-1] == {("default", "a"): other}
 
 
 def test_a_plan_that_is_too_large_is_not_read_and_the_agent_says_why(double: ApiDouble, news: list[Any]) -> None:

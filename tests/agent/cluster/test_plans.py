@@ -120,6 +120,21 @@ def test_a_plan_whose_metadata_do_not_tell_when_it_begins_is_read(told: str) -> 
     assert server.reads == ["a", "a"]
 
 
+def test_a_plan_is_known_to_be_superseded_before_the_other_one_is_read() -> None:
+    server = Server(item("a"))
+    later, other = item("a", 2, activate_at=7, told=False), item("a", 2)
+    other["metadata"]["annotations"][BEGINS_ANNOTATION] = '{"hash": "another"}'
+    for heard, is_superseded in ((later, False), (other, True), (item("a", uid="another"), True)):
+        server.plans.replace([heard], JOBS)
+        unread = server.plans.unread()
+        assert unread is not None
+        assert server.plans.is_superseded(unread) == is_superseded
+    server.plans.replace([item("b")], JOBS)
+    unread = server.plans.unread()
+    assert unread is not None
+    assert not server.plans.is_superseded(unread), "nobody knows of any"
+
+
 def test_plans_that_are_gone_going_or_unreadable_are_none() -> None:
     server = Server(item("a"), item("b"), item("c"))
     server.plans.remove(item("a"))

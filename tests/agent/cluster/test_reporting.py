@@ -105,7 +105,6 @@ def of_node(**fields: object) -> NodeReportStatus:
         (of_measurements, report(order=("F0",)), 0.5),
         (of_measurements, report(timeline=(LINE,)), 0.5),
         (of_measurements, report(blocks=blocks(1, Arm.SWEEP)), 5.0),
-        (of_measurements, report(blocks=blocks(7)), 120.0),
         (of_measurements, report(blocks=blocks(8)), 5.0),
         (of_measurements, report(instructions=(MEASURED,)), 0.5),
         (of_measurements, report(waits=({"clock_mhz": 0, "power_w": 90.0, "power_standard_error_w": 1.0},)), 30.0),
@@ -196,13 +195,23 @@ def test_a_node_writes_twice_a_minute_while_a_plan_is_in_force(ranks: int, begun
         at = begun + now_s // 3
         waits = ({"clock_mhz": 0, "power_w": float(at), "power_standard_error_w": 1.0},)
         measured = blocks(at // 6)[-256:] if dense else blocks(64)
-        (job,) = report(iteration=at, iteration_time_s=3.0, blocks=measured, waits=waits).jobs
+        (job,) = report(iteration=at, iteration_time_s=3.0, blocks=measured, waits=waits, applied_hash="h").jobs
         return NodeReportStatus(jobs=(job.model_copy(update={"world_size": ranks}),))
 
     minutes = 10
     state, measured = (writes(part, told, 60 * minutes) / minutes for part in (of_state, of_measurements))
     assert state <= 1.4
-    assert measured <= (1.0 if dense else 0.5)
+    assert measured <= (0.6 if dense else 0.3)
+
+
+def test_pairs_that_only_add_to_a_figure_wait_and_of_fewer_than_four_none_is_told() -> None:
+    of_part = pace(of_measurements)
+    of_part.wrote(report(), 0.0)
+    assert not of_part.due(report(blocks=blocks(7)), 1e6)
+    of_part.wrote(report(blocks=blocks(16)), 0.0)
+    assert not of_part.due(report(blocks=blocks(18)), 299.0)
+    assert of_part.due(report(blocks=blocks(18)), 300.0)
+    assert not of_part.due(report(blocks=blocks(16)), 1e6)
 
 
 def test_a_figure_is_told_when_there_is_one_and_as_it_becomes_more_exact() -> None:
