@@ -261,7 +261,10 @@ class JobPlanSpec(Contract):
         """The same with its stages packed, where it would be too large; it may be too large still (`size`)."""
         if not self.stages or self.packed_stages is not None or self.size <= MOST_PLAN_BYTES:
             return self
-        return self.model_copy(update={"packed_stages": packed([_columns(stage) for stage in self.stages])})
+        try:
+            return self.model_copy(update={"packed_stages": packed([_columns(stage) for stage in self.stages])})
+        except ValueError:  # nobody would unpack it
+            return self
 
     def unpacked(self) -> Self:
         """The same with its stages, however it was written. What is packed stays: it is hashed as it is.
@@ -279,9 +282,10 @@ class JobPlanSpec(Contract):
 
     def to_api(self) -> dict[str, Any]:
         """See Contract; stages stand there once."""
-        body = super().to_api()
-        if self.packed_stages is not None:
-            del body["stages"]
+        if self.packed_stages is None:
+            return super().to_api()
+        body = super(JobPlanSpec, self.model_copy(update={"stages": ()})).to_api()
+        del body["stages"]
         return body
 
 

@@ -20,8 +20,14 @@ _JSON: Final = "json+zlib:"
 
 
 def packed(plain: Any) -> str:
-    """As a string."""
+    """As a string.
+
+    Raises:
+        ValueError: It is more than is unpacked.
+    """
     body = json.dumps(plain, separators=(",", ":")).encode()
+    if len(body) > MOST_UNPACKED_BYTES:
+        raise ValueError(f"{len(body)} bytes are more than {MOST_UNPACKED_BYTES}")
     return _JSON + base64.b64encode(zlib.compress(body)).decode()
 
 

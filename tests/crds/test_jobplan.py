@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import random
+import zlib
 
 import pytest
 from hypothesis import given
@@ -12,6 +14,8 @@ from hypothesis import strategies as st
 from joulepath_crds import MOST_PLAN_BYTES, Begins, JobPlanSpec, Purpose, StagePlan, content_hash
 from joulepath_rules.packing import packed
 from tests.examples import examples
+
+BOMB = "json+zlib:" + base64.b64encode(zlib.compress(b" " * 3 * 2**20)).decode()
 
 
 def plan(*stages: StagePlan) -> JobPlanSpec:
@@ -104,7 +108,15 @@ def test_a_string_of_no_stages_is_a_value_error(columns: object) -> None:
         spec.unpacked()
 
 
-@pytest.mark.parametrize("text", ["", "columns:AAAA", "json+zlib:!", packed(" " * 3 * 2**20)])
+def test_a_plan_of_more_than_is_unpacked_stays_too_large() -> None:
+    """However well it is compressed."""
+    order = tuple(f"{kind}{number}" for number in range(2048) for kind in "FB")
+    stage = StagePlan(stage=0, order=order, clocks_mhz=(0,) * 4096, durations_s=(0.01,) * 4096)
+    huge = plan(*(stage.model_copy(update={"stage": number}) for number in range(64)))
+    assert huge.fitting() is huge
+
+
+@pytest.mark.parametrize("text", ["", "columns:AAAA", "json+zlib:!", BOMB])
 def test_a_string_that_is_none_or_holds_too_much_is_a_value_error(text: str) -> None:
     with pytest.raises(ValueError, match="packed"):
         plan().model_copy(update={"packed_stages": text}).unpacked()
