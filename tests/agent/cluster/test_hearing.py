@@ -6,11 +6,13 @@ import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 import pytest
 
 from joulepath_agent.cluster.api import NodeApi
+from joulepath_agent.cluster.objects import ApiServer
 from joulepath_clocks.peers.peer import JobKey
 from joulepath_clocks.ranks.lifetime import TimeToLive
 from joulepath_clocks.ranks.reason import Reason
@@ -27,6 +29,7 @@ from joulepath_crds import (
 from tests.agent.cluster.api_double import ApiDouble, api_double
 from tests.agent.cluster.tied import TiedAgent
 from tests.agent.room import wait_until
+from tests.json_server import JsonHandler, serving
 
 POLICY = {"metadata": {"name": "default"}, "spec": {"paused": True}}
 NONE = EnergyPolicySpec()
@@ -214,6 +217,30 @@ def test_a_dead_connection_and_a_failed_list_fit_into_every_time_to_live(lives_s
     silent_s, policy_s = 60.0, float(double.policy_watches[0]["timeoutSeconds"])
     assert min(policy_s, silent_s) + late_s + backoff_s + list_s < lives_s
     assert policy_s <= max(0.5 * lives_s, silent_s), "a server that knows no better than its signs of life is left"
+
+
+def test_an_api_server_that_has_too_much_to_do_is_left_alone_for_as_long_as_it_says_by_all_threads() -> None:
+    asked = list[str]()
+
+    class Busy(JsonHandler, BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path.partition("?")[0].rpartition("/")[2])
+            self.send_response(429)
+            self.send_header("Retry-After", "30")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def do_PATCH(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.do_GET()
+
+    with serving(Busy) as url:
+        tied = NodeApi(ApiServer(url), "node", "default")
+        tied.run(TiedAgent(JOBS))
+        wait_until(lambda: len(asked) == 4, "plans, policy, report and lease are asked for")
+        time.sleep(3.0)  # in which each would have come again twice
+        tied.stop()
+    assert sorted(asked) == ["energypolicies", "jobplans", "joulepath-agent-node", "status"]
 
 
 @contextmanager
