@@ -50,6 +50,9 @@ from joulepath_crds.energyprofile import (
     Transfer,
 )
 from joulepath_crds.jobplan import (
+    BEGINS_ANNOTATION,
+    MOST_PLAN_BYTES,
+    Begins,
     Blocks,
     EarlierRounds,
     JobPlanSpec,
@@ -61,7 +64,6 @@ from joulepath_crds.jobplan import (
 )
 from joulepath_crds.metrics import MetricRow
 from joulepath_crds.nodemeasurement import (
-    MOST_UNPACKED_BYTES,
     Measurements,
     NodeMeasurementStatus,
     RankMeasurements,
@@ -85,6 +87,7 @@ from joulepath_crds.nodereport import (
     POLICY_PAUSED,
     POLICY_PAUSING,
     POLICY_UNHEARD,
+    REPORT_INTERVAL_S,
     BlockReport,
     GpuReport,
     InjectionReport,
@@ -98,7 +101,6 @@ from joulepath_crds.nodereport import (
     SwitchingLag,
     TargetLag,
     WaitMeasurement,
-    report_interval_s,
 )
 from joulepath_crds.topology import Coordinates, Topology
 from joulepath_rules import (
@@ -120,6 +122,7 @@ from joulepath_rules import (
     meets,
     next_boundary,
 )
+from joulepath_rules.packing import MOST_UNPACKED_BYTES
 
 JOB_UID_LABEL: Final = f"{GROUP}/job-uid"
 """On an EnergyProfile: the run in which it was measured. On a JobPlan: its job; agents read those of theirs alone."""
@@ -127,6 +130,7 @@ ANNOTATION: Final = f"{GROUP}/energy-plan"
 
 __all__ = [
     "ANNOTATION",
+    "BEGINS_ANNOTATION",
     "GROUP",
     "INJECTOR_ABSENT",
     "INJECTOR_READY",
@@ -139,6 +143,7 @@ __all__ = [
     "MOST_BLOCKS",
     "MOST_INJECTIONS",
     "MOST_OLD_PYTHONS",
+    "MOST_PLAN_BYTES",
     "MOST_SLOWDOWN",
     "MOST_TARGETS",
     "MOST_UNPACKED_BYTES",
@@ -147,10 +152,12 @@ __all__ = [
     "POLICY_PAUSED",
     "POLICY_PAUSING",
     "POLICY_UNHEARD",
+    "REPORT_INTERVAL_S",
     "TAIL_LAGS",
     "VERSION",
     "Arm",
     "ArmSummary",
+    "Begins",
     "BlockReport",
     "BlockingPower",
     "Blocks",
@@ -228,6 +235,5 @@ __all__ = [
     "meets",
     "next_boundary",
     "read_policy",
-    "report_interval_s",
     "state_of",
 ]

@@ -8,17 +8,21 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Final, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
-from joulepath_crds.contract import UID, Contract, Hash, Name, list_by, rule
+from joulepath_crds.contract import GROUP, UID, Contract, Hash, Name, list_by, rule
 from joulepath_crds.energyprofile import Origin, SwitchingCost
 from joulepath_crds.labels import InstructionLabel
 from joulepath_rules import Purpose
+from joulepath_rules.packing import packed, unpacked
 
 __all__ = [
+    "BEGINS_ANNOTATION",
+    "MOST_PLAN_BYTES",
+    "Begins",
     "Blocks",
     "EarlierRounds",
     "JobPlanSpec",
@@ -29,6 +33,10 @@ __all__ = [
     "content_hash",
 ]
 
+BEGINS_ANNOTATION: Final = f"{GROUP}/begins"
+"""On a JobPlan: `Begins` as JSON. Agents are told of changes of metadata, and know by it those that need no reading."""
+MOST_PLAN_BYTES: Final = 256 * 2**10
+"""Of a spec as JSON: operators write no larger one, and agents read none. Every node of the job gets it."""
 _LATER: Final = re.compile(r"(At|From)$")
 
 Clock = Annotated[int, Field(ge=0, le=10000)]
@@ -182,7 +190,8 @@ class JobPlanSpec(Contract):
                     "spec.purpose is Sweep, but spec.sweep is absent: give the clocks to profile at",
                 ),
                 rule(
-                    "self.purpose != 'Enforce' || (has(self.stages) && self.stages.size() > 0)",
+                    "self.purpose != 'Enforce' || has(self.packedStages) || "
+                    "(has(self.stages) && self.stages.size() > 0)",
                     "spec.purpose is Enforce, but spec.stages is empty: give the clocks of every stage",
                 ),
                 rule(
@@ -216,6 +225,9 @@ class JobPlanSpec(Contract):
     """How plan and default clocks alternate while savings are measured (Enforce); absent: the plan alone."""
     stages: Annotated[tuple[StagePlan, ...], Field(max_length=1024, json_schema_extra=list_by("stage"))] = ()
     """Clocks by stage (Enforce)."""
+    packed_stages: Annotated[str, Field(max_length=MOST_PLAN_BYTES)] | None = None
+    """The same as one string, compressed, in place of stages: where these are so many that the object would be too
+    large. Agents that don't know this run default clocks."""
     stretched: Stretched | None = None
     """What replicas run that wait for another one (Enforce); absent while none is held up."""
     default_clock_mhz: Annotated[int, Field(gt=0)]
@@ -239,6 +251,81 @@ class JobPlanSpec(Contract):
                     f"{len(one.clocks_mhz)} and {len(one.durations_s)}"
                 )
         return self
+
+    @property
+    def size(self) -> int:
+        """Bytes of its JSON."""
+        return len(json.dumps(self.to_api(), separators=(",", ":")))
+
+    def fitting(self) -> Self:
+        """The same with its stages packed, where it would be too large; it may be too large still (`size`)."""
+        if not self.stages or self.packed_stages is not None or self.size <= MOST_PLAN_BYTES:
+            return self
+        try:
+            return self.model_copy(update={"packed_stages": packed([_columns(stage) for stage in self.stages])})
+        except ValueError:  # nobody would unpack it
+            return self
+
+    def unpacked(self) -> Self:
+        """The same with its stages, however it was written. What is packed stays: it is hashed as it is.
+
+        Raises:
+            ValueError: What is packed are no stages, or too many.
+        """
+        if self.packed_stages is None:
+            return self
+        try:
+            stages = tuple(_stage(columns) for columns in json.loads(unpacked(self.packed_stages)))
+        except (TypeError, KeyError, IndexError, RecursionError) as error:
+            raise ValueError(f"packedStages are no stages ({error!r})") from None
+        return self.model_copy(update={"stages": stages})
+
+    def to_api(self) -> dict[str, Any]:
+        """See Contract; stages stand there once."""
+        if self.packed_stages is None:
+            return super().to_api()
+        body = super(JobPlanSpec, self.model_copy(update={"stages": ()})).to_api()
+        del body["stages"]
+        return body
+
+
+class Begins(Contract):
+    """What of a plan is written after it: whoever has the plan of that hash needs nothing else of the object."""
+
+    hash: Hash
+    """The plan's."""
+    activate_at: Annotated[int, Field(ge=0)] | None = None
+    """The plan's."""
+    sparse_from: Annotated[int, Field(ge=0)] | None = None
+    """The plan's."""
+
+    @classmethod
+    def of(cls, spec: JobPlanSpec) -> Self:
+        """As it stands in a plan."""
+        return cls(hash=spec.hash, activate_at=spec.activate_at, sparse_from=spec.sparse_from)
+
+
+def _columns(stage: StagePlan) -> dict[str, Any]:
+    """A stage whose clocks and seconds are numbers of pairs of both: there are few of these, as seconds follow from the
+    clock."""
+    chosen = list(zip(stage.clocks_mhz, stage.durations_s, strict=True))
+    choices = {choice: number for number, choice in enumerate(dict.fromkeys(chosen))}
+    return {
+        "stage": stage.stage,
+        "order": stage.order,
+        "choices": list(choices),
+        "chosen": [choices[choice] for choice in chosen],
+    }
+
+
+def _stage(columns: Mapping[str, Any]) -> StagePlan:
+    chosen: Sequence[Sequence[Any]] = [columns["choices"][number] for number in columns["chosen"]]
+    return StagePlan(
+        stage=columns["stage"],
+        order=tuple(columns["order"]),
+        clocks_mhz=tuple(clock for clock, _ in chosen),
+        durations_s=tuple(seconds for _, seconds in chosen),
+    )
 
 
 def content_hash(spec: JobPlanSpec | Mapping[str, Any]) -> str:

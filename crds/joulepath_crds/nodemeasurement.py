@@ -1,16 +1,12 @@
 """NodeMeasurement: what the ranks of a node have measured, as one string, apart from what else its agent knows.
 
-It is JSON, compressed, as text. Of the same as fields, each write takes the API server half a second where ranks have
-some hundred instructions; of a string, milliseconds. Whoever reads it bounds what comes of it, and checks it as the API
-server would.
+Of the same as fields, each write takes the API server half a second where ranks have some hundred instructions; of a
+string, milliseconds.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
 import json
-import zlib
 from typing import Annotated, Final, Self
 
 from pydantic import Field
@@ -26,9 +22,9 @@ from joulepath_crds.nodereport import (
     RankReport,
     TargetLag,
 )
+from joulepath_rules.packing import packed, unpacked
 
 __all__ = [
-    "MOST_UNPACKED_BYTES",
     "GpuLags",
     "Measurements",
     "NodeMeasurementStatus",
@@ -40,12 +36,8 @@ __all__ = [
     "state_of",
 ]
 
-MOST_UNPACKED_BYTES: Final = 2 * 2**20
-"""Of the JSON that a string is made of: 8 ranks with 1,024 instructions have 1.7 MB."""
 _MOST_PACKED: Final = 1_000_000
 """Characters: etcd takes 1.5 MB."""
-_JSON: Final = "json+zlib:"
-"""Before what is packed so. Readers refuse what they don't know."""
 
 
 class GpuLags(Contract):
@@ -95,9 +87,7 @@ class Measurements(Contract):
 
     def packed(self) -> str:
         """As a string; of each number seven digits, more of which nothing is known."""
-        plain = json.loads(self.model_dump_json(by_alias=True, exclude_defaults=True), parse_float=_seven_digits)
-        body = json.dumps(plain, separators=(",", ":")).encode()
-        return _JSON + base64.b64encode(zlib.compress(body)).decode()
+        return packed(json.loads(self.model_dump_json(by_alias=True, exclude_defaults=True), parse_float=_seven_digits))
 
     @classmethod
     def unpacked(cls, text: str) -> Self:
@@ -106,18 +96,7 @@ class Measurements(Contract):
         Raises:
             ValueError: It is none, is of another form, or holds too much.
         """
-        if not text:
-            return cls()
-        if not text.startswith(_JSON):
-            raise ValueError(f"packed is of a form that isn't known ({text[:16]!r}): upgrade who reads it")
-        unpacking = zlib.decompressobj()
-        try:
-            body = unpacking.decompress(base64.b64decode(text.removeprefix(_JSON), validate=True), MOST_UNPACKED_BYTES)
-        except (zlib.error, binascii.Error) as error:
-            raise ValueError(f"packed can't be unpacked: {error}") from None
-        if not unpacking.eof:
-            raise ValueError(f"packed is cut off, or holds more than {MOST_UNPACKED_BYTES} bytes")
-        return cls.model_validate_json(body)
+        return cls.model_validate_json(unpacked(text)) if text else cls()
 
 
 class NodeMeasurementStatus(Contract):

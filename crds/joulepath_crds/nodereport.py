@@ -29,6 +29,7 @@ __all__ = [
     "POLICY_PAUSED",
     "POLICY_PAUSING",
     "POLICY_UNHEARD",
+    "REPORT_INTERVAL_S",
     "BlockReport",
     "GpuReport",
     "InjectionReport",
@@ -45,7 +46,6 @@ __all__ = [
     "SwitchingLag",
     "TargetLag",
     "WaitMeasurement",
-    "report_interval_s",
 ]
 
 MOST_BLOCKS: Final = 256
@@ -66,14 +66,8 @@ POLICY_HEARD: Final = "Heard"
 POLICY_PAUSING: Final = "Pausing"
 POLICY_PAUSED: Final = "Paused"
 POLICY_UNHEARD: Final = "Unheard"
-
-
-def report_interval_s(world_size: int) -> float:
-    """Longest time between two reports of what ranks do where anything changes; what is waited for is told at once.
-
-    Half a minute, and up to a minute in a job of so many ranks that its nodes would write more than twice a second.
-    """
-    return min(60.0, max(30.0, world_size / 16))
+REPORT_INTERVAL_S: Final = 60.0
+"""Longest time between two reports of what ranks do where anything changes; what is waited for is told at once."""
 
 
 class TargetLag(Contract):

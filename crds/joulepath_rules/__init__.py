@@ -9,6 +9,7 @@ packages: the process that sets clocks imports it.
 - `mounts`: which mounts of a container meet ours
 - `applied`: what an iteration ran
 - `jobs`: kinds of training job by their names, and which job a pod belongs to
+- `packing`: JSON as one string of an object; who sets clocks doesn't load it
 """
 
 from __future__ import annotations

@@ -59,19 +59,18 @@ class _Counting:
     def __init__(self, answer: Any, count: Callable[[int], object]) -> None:
         self._answer, self._count = answer, count
 
-    @property
-    def data(self) -> bytes:
-        found: bytes = self._answer.data
+    def read(self, most: int) -> bytes:
+        found: bytes = self._answer.read(most)
         self._count(len(found))
         return found
 
     def shutdown(self) -> None:
         self._answer.shutdown()
 
-    def __iter__(self) -> Iterator[bytes]:
-        for line in self._answer:
-            self._count(len(line))
-            yield line
+    def stream(self, most: int) -> Iterator[bytes]:
+        for part in self._answer.stream(most):
+            self._count(len(part))
+            yield part
 
 
 def _verb(method: str, names: tuple[str, ...], request: Any) -> str:

@@ -138,6 +138,7 @@ class Ranks:
                 iteration_time_s=took.period_s,
                 iteration_time_deviation_s=0.001 * took.period_s,
                 energy_per_iteration_j=took.energy_j[self._stage],
+                switched=applied.arm is Arm.SWEEP and applied.clock_mhz is None,
             )
         )
 

@@ -60,7 +60,7 @@ class Watch:
     def _watch(self) -> None:
         while not self._stopped.is_set():
             try:
-                listed = self._api.list(*self._path, labels="", whole=True)
+                listed = self._api.list(*self._path, whole=True)
                 for body in listed["items"]:
                     self._take(body)
                 version = listed["metadata"]["resourceVersion"]

@@ -68,6 +68,7 @@ def test_lint_finds_nothing(cluster: Cluster) -> None:
         ("--set", "doctor.enabled=true"),
         ("--set", "doctor.enabled=true,doctor.image=torch:1,doctor.nodes=3,agent.nodeSelector=null"),
         ("--set", "networkPolicy.enabled=false"),
+        ("--set", "flowControl.shares=40"),
         ("--set", "metrics.secure=true"),
         ("--set", "injection=nri"),
         ("--set-json", 'networkPolicy={"metricsFromNamespaces":{"matchLabels":{"a":"b"}},"apiServerPorts":[8443]}'),

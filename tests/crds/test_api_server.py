@@ -327,11 +327,14 @@ def test_what_a_job_plan_hash_stands_for_is_stored_as_it_was_written(api: Api) -
 def test_a_plan_of_64_stages_and_512_microbatches_fits(api: Api) -> None:
     order = tuple(f"{kind}{microbatch}" for microbatch in range(512) for kind in "FB")
     stages = tuple(
-        StagePlan(stage=stage, order=order, clocks_mhz=(1410,) * 1024, durations_s=(0.0123,) * 1024).to_api()
+        StagePlan(stage=stage, order=order, clocks_mhz=(1410,) * 1024, durations_s=(0.0123,) * 1024)
         for stage in range(64)
     )
-    stored = api.apply("JobPlan", "large", spec=_jobplan(stages=stages))
-    assert len(stored["spec"]["stages"]) == 64
+    plain = JobPlanSpec.from_api(_jobplan()).model_copy(update={"stages": stages})
+    for name, spec in (("large", plain), ("packed", plain.fitting())):
+        stored = api.apply("JobPlan", name, spec=spec.to_api())["spec"]
+        assert content_hash(stored) == content_hash(spec)
+        assert JobPlanSpec.from_api(stored).unpacked().stages == stages
 
 
 def test_a_profile_is_accepted(api: Api) -> None:

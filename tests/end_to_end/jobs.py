@@ -21,6 +21,7 @@ from tests.end_to_end.product import JOBS, PYTHONPATH_IMAGE, WALL_CLOCK_ENVIRONM
 from tests.end_to_end.watching import Recorder
 
 __all__ = [
+    "AHEAD",
     "BLOCK_ITERATIONS",
     "KERNELS",
     "PYTHONPATH_KEPT",
@@ -39,6 +40,8 @@ __all__ = [
 
 BLOCK_ITERATIONS: Final = 4
 """Of plan and control blocks."""
+AHEAD: Final = 64
+"""Iterations that a job may be ahead of what is told of it, which is once a minute, and some more."""
 
 _PLACE = replace(LocalCluster(Options()).training(), namespace=JOBS)
 _SCRIPTS = "training-script"

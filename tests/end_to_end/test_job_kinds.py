@@ -272,7 +272,7 @@ def test_when_it_ends_its_plan_goes_and_it_is_said_to_have_succeeded(release: Pr
 
         until("its ranks", BACK_S, its_ranks)
         gpus = {rank.gpu_uuid for rank in record.ranks(name).values()}
-        jobs.stop(cluster, name, max(rank.iteration for rank in record.ranks(name).values()) + 8)
+        jobs.stop(cluster, name, max(rank.iteration for rank in record.ranks(name).values()) + jobs.AHEAD)
         status = record.wait(name, "Completed", BACK_S, lambda status: status.phase is Phase.COMPLETED)
         assert status.message.startswith(f"{kind_of(reference(name)).resource.kind} {name} succeeded. ")
         until("no JobPlan", 30, lambda: record.plan(name) is None)

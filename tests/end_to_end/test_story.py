@@ -173,7 +173,7 @@ def test_the_wall_clock_of_a_node_is_an_hour_ahead_and_that_has_changed_nothing(
         for one in json.loads(text)["items"]
     }
     ahead_s = (renewed["node1"] - renewed["node0"]).total_seconds()
-    assert ahead_s == pytest.approx(WALL_CLOCK_AHEAD_S["node1"], abs=300), "each renews it every two minutes"
+    assert ahead_s == pytest.approx(WALL_CLOCK_AHEAD_S["node1"], abs=300), "each renews it every four minutes"
     logs = [
         release.cluster.kubectl("logs", "--namespace", JOBS, f"uneven-{role}-0", "--container", "pytorch")
         for role in ("master", "worker")
@@ -235,7 +235,7 @@ def test_uneven_stages_save_much_and_the_interval_says_how_sure_that_is(release:
 
 def test_a_job_that_ends_leaves_no_lock_and_no_plan_and_keeps_its_profile(release: Product, record: Recorder) -> None:
     ranks = record.ranks("even").values()
-    jobs.stop(release.cluster, "even", max(rank.iteration for rank in ranks) + 8)
+    jobs.stop(release.cluster, "even", max(rank.iteration for rank in ranks) + jobs.AHEAD)
     jobs.phase(release.cluster, "even", "Succeeded")
     status = record.wait("even", "Completed", 60, lambda status: status.phase is Phase.COMPLETED)
     assert status.message.startswith("PyTorchJob even succeeded. Measured savings: ")

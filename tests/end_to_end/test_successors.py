@@ -67,8 +67,12 @@ def assert_replaced(release: Product, record: Recorder, nodes: tuple[str, ...], 
     how()
     for node, version in wait_ended(release, pids, gpus).items():
         wait_resumed(release, record, node, version)
-    now = iterations(record)
-    assert all(now[number] > iteration for number, iteration in begun.items())
+
+    def goes_on() -> bool:
+        now = iterations(record)
+        return all(now[number] > iteration for number, iteration in begun.items())
+
+    until("further iterations", BACK_S, goes_on)
 
 
 def test_agents_that_are_rolled_return_clocks_and_their_successors_resume_the_plan(

@@ -312,6 +312,6 @@ def test_uninstalling_lets_go_of_every_clock_and_the_training_succeeds(release: 
         journal = release.cluster.node(node).layout.folder / "private/var/lib/joulepath/locked-gpus"
         assert "GPU-" not in journal.read_text(), "nothing is in doubt"
     kernels = max(now - begun[node][gpu] for node in nodes for gpu, now in release.gpus(node).computed().items())
-    jobs.stop(release.cluster, "again", step + kernels // jobs.KERNELS + 8)
+    jobs.stop(release.cluster, "again", step + kernels // jobs.KERNELS + jobs.AHEAD)
     jobs.phase(release.cluster, "again", "Succeeded")
     assert all(ones <= release.gpus(node).at_default(since_ns) for node, ones in every.items())

@@ -34,8 +34,8 @@ def node(name: str, attempt: int, age_s: float, iteration_time_s: float = 1.0) -
     ("nodes", "attempt"),
     [
         ([node("a", 7, 25.0), node("b", 6, 1.0)], 7),
-        ([node("lost", 7, 61.0), node("b", 6, 29.0)], 6),
-        ([node("lost", 7, 170.0), node("b", 6, 61.0)], 7),
+        ([node("lost", 7, 91.0), node("b", 6, 59.0)], 6),
+        ([node("lost", 7, 170.0), node("b", 6, 91.0)], 7),
         ([node("slow", 7, 110.0, 60.0), node("b", 6, 1.0)], 7),
     ],
     ids=["both speak", "a node is lost", "both are silent", "iterations are long"],
@@ -71,8 +71,8 @@ def test_pods_of_one_job_that_train_each_for_itself_are_rivals() -> None:
     [
         [],
         [told("a", rank=0, world_size=2), told("b", rank=1, world_size=2)],
-        [told("a", age_s=61.0), told("b")],
-        [told("a", 6, age_s=61.0), told("b", 7)],
+        [told("a", age_s=91.0), told("b")],
+        [told("a", 6, age_s=91.0), told("b", 7)],
         [told("a", 6), told("a", 7)],
         [told("a", 6), told("b", 7, world_size=2)],
         [

@@ -1,14 +1,13 @@
 """The agent's ties to Kubernetes: JobPlans and the EnergyPolicy in, what it knows and its Lease out.
 
-JobPlans are those of the jobs that have ranks here, by label: a plan may have hundreds of kilobytes, and a cluster a
-thousand nodes.
+JobPlans are those of the jobs that have ranks here, by label, and of each job one is read: a plan may have hundreds of
+kilobytes, and a cluster a thousand nodes. Lists and watches are of metadata alone.
 
 Plans are level-triggered: every list and every event of a watch leads to the whole set of plans being handed on, and a
-watch is followed by a list after four minutes at most, of metadata alone while that tells nothing new. Each is news,
-also where nothing has changed: what was withdrawn would have been missing in it. Without news, be it that the API
-server can't be reached or that a connection is a black hole, the agent goes on with the plans that it has until their
-time to live is over. A Lease that could be renewed is no news: the watch may hang all the same. Nor is a bookmark: it
-shows that a watch which tells nothing isn't dead.
+watch is followed by a list after four minutes at most. Each is news, also where nothing has changed: what was withdrawn
+would have been missing in it. Without news, be it that the API server can't be reached or that a connection is a black
+hole, the agent goes on with the plans that it has until their time to live is over. A Lease that could be renewed is no
+news: the watch may hang all the same. Nor is a bookmark: it shows that a watch which tells nothing isn't dead.
 
 What it knows goes in three parts, each at its own pace (`reporting`): NodeReport, NodeState and NodeMeasurement, each
 of the node's name, which is what the chart's policy lets it write.
@@ -19,22 +18,23 @@ from __future__ import annotations
 import re
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import partial
 from typing import Any, Final, Protocol
 
-from joulepath_agent.cluster.failures import repeat
+from joulepath_agent.cluster.failures import TooLargeError, repeat
 from joulepath_agent.cluster.heartbeat import Heartbeat
 from joulepath_agent.cluster.objects import ApiServer, Watch
-from joulepath_agent.cluster.plans import Plans
+from joulepath_agent.cluster.plans import Heard, Plans
 from joulepath_agent.cluster.policy import PolicyWatch
 from joulepath_agent.cluster.reporting import Looks, Pace, fitting, of_facts, of_measurements, of_state
 from joulepath_clocks.peers.budget import BUDGET
 from joulepath_clocks.peers.peer import JobKey
 from joulepath_clocks.ranks.lifetime import DEFAULT_TIME_TO_LIVE_S
-from joulepath_clocks.ranks.reason import Reason
+from joulepath_clocks.ranks.reason import Obstacle, Reason
 from joulepath_crds import (
     JOB_UID_LABEL,
+    MOST_PLAN_BYTES,
     EnergyPolicySpec,
     JobPlanSpec,
     NodeMeasurementStatus,
@@ -102,7 +102,7 @@ class NodeApi:
         self._stop = threading.Event()
         self._parts = tuple((kind, Pace(looks), part) for kind, looks, part in _PARTS)
         self._plans = Plans()
-        self._policy = PolicyWatch(api, self._ours, plan_time_to_live_s / _LOOKS, _LATE_S, self._stop)
+        self._policy = PolicyWatch(api, self._ours, self._watch_s, _LATE_S, self._stop)
         self._watched: tuple[frozenset[JobKey], Watch] | None = None
 
     def run(self, agent: Tied) -> None:
@@ -167,28 +167,27 @@ class NodeApi:
             return
         labels = f"{JOB_UID_LABEL} in ({','.join(sorted(uid for _, uid in wanted))})"
         try:
-            listed = self._api.list(*self._ours, "jobplans", labels=labels, whole=False)
-            if not self._plans.are(listed["items"]):
-                listed = self._api.list(*self._ours, "jobplans", labels=labels, whole=True)
-                self._plans.replace(listed["items"])
+            listed = self._api.list(*self._ours, "jobplans", whole=False, labelSelector=labels)
+            self._plans.replace(listed["items"], wanted)
         except FileNotFoundError:
             agent.set_plans({}, wanted)  # the kind itself is gone, and with it every plan
             raise
-        agent.set_plans(self._plans.by_job(), wanted)
+        self._tell_plans(agent, wanted)
         version, late_s = listed["metadata"]["resourceVersion"], min(_LATE_S, self._watch_s)
         try:
             with self._api.watch(
-                version, self._watch_s, late_s, *self._ours, "jobplans", labels=labels, bookmarks=True
+                version, self._watch_s, late_s, *self._ours, "jobplans", labels=labels, bookmarks=True, whole=False
             ) as watch:
                 self._watched = wanted, watch
-                self._hear(watch, lambda: agent.set_plans(self._plans.by_job(), wanted))
+                for _ in self._changes(watch, wanted):
+                    self._tell_plans(agent, wanted)
         except OSError:
             if _selectable(agent.jobs) <= wanted:
                 raise
         finally:
             self._watched = None
 
-    def _hear(self, watch: Watch, changed: Callable[[], None]) -> None:
+    def _changes(self, watch: Watch, wanted: frozenset[JobKey]) -> Iterator[None]:
         for event in watch:
             if self._stop.is_set() or event["type"] == "ERROR":
                 return
@@ -197,8 +196,29 @@ class NodeApi:
             if event["type"] == "DELETED":
                 self._plans.remove(event["object"])
             else:
-                self._plans.put(event["object"])
-            changed()
+                self._plans.put(event["object"], wanted)
+            yield
+
+    def _tell_plans(self, agent: Tied, wanted: frozenset[JobKey]) -> None:
+        while (heard := self._plans.unread()) is not None:
+            try:
+                self._plans.take(heard, self._read_plan(heard))
+            except OSError:
+                if self._plans.is_superseded(heard):
+                    agent.set_plans({}, {heard.job})  # what is in its place will be heard of later
+                raise
+        agent.set_plans(self._plans.by_job(), wanted)
+
+    def _read_plan(self, heard: Heard) -> Mapping[str, Any] | Reason | None:
+        """As a list of that one object, which agents have a right to; from the API server's memory, as all nodes of a
+        job ask at once."""
+        only = {"fieldSelector": f"metadata.name={heard.name}", "resourceVersion": heard.version}
+        where, most = (*self._ours, "namespaces", heard.job[0], "jobplans"), 2 * MOST_PLAN_BYTES
+        try:
+            found = self._api.list(*where, whole=True, most_bytes=most, **only)["items"]
+        except TooLargeError as error:
+            return Reason(Obstacle.PLAN_UNREADABLE, str(error))
+        return found[0] if found and found[0]["metadata"]["uid"] == heard.uid else None
 
     def _turn(self, agent: Tied) -> None:
         """Ends a watch that doesn't tell of all jobs."""

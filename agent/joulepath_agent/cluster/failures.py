@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-__all__ = ["BusyError", "repeat"]
+__all__ = ["BusyError", "TooLargeError", "repeat"]
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +29,10 @@ class BusyError(OSError):
     def __init__(self, message: str, wait_s: float) -> None:
         super().__init__(message)
         self.wait_s = wait_s
+
+
+class TooLargeError(OSError):
+    """An answer of the API server is larger than anybody here reads."""
 
 
 def repeat(name: str, work: Callable[[], None], stop: threading.Event) -> None:

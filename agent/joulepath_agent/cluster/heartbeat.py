@@ -12,8 +12,8 @@ __all__ = ["Heartbeat"]
 
 _GROUP: Final = "coordination.k8s.io"
 _VERSION: Final = "v1"
-_LEASE_S: Final = 300
-_RENEW_S: Final = 120.0
+_LEASE_S: Final = 600
+_RENEW_S: Final = 240.0
 """Nothing waits for it: it tells people whether an agent is there, on a node without a training as well."""
 
 

@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 import urllib3
 
-from joulepath_agent.cluster.failures import BusyError
+from joulepath_agent.cluster.failures import BusyError, TooLargeError
 
 __all__ = ["ApiServer", "Watch"]
 
@@ -36,6 +36,9 @@ _TRIES: Final = urllib3.Retry(2, read=False, redirect=False, respect_retry_after
 """Of a connection; who reads from a black hole isn't to do so twice, nor wait for as long as an answer says."""
 _NAME: Final = "joulepath-agent"
 _CONNECTIONS: Final = 5
+_MOST_BYTES: Final = 4 * 2**20
+"""Of an answer, and of an event of a watch: whoever may write objects must not make an agent run out of memory."""
+_PART_BYTES: Final = 65536
 _LONGEST_SENTENCE: Final = 1000
 _LONGEST_ANSWER: Final = 300
 
@@ -80,10 +83,15 @@ class ApiServer:
         """Of all of an object, its metadata alone; see `read`."""
         return self._ask("GET", names, timeout_s, accept=f"{_JSON};as={_METADATA}")
 
-    def list(self, *names: str, labels: str, whole: bool) -> Mapping[str, Any]:
-        """The objects of a collection that have such labels, whole or their metadata alone; see `read`."""
+    def list(self, *names: str, whole: bool, most_bytes: int = _MOST_BYTES, **only: str) -> Mapping[str, Any]:
+        """The objects of a collection, whole or their metadata alone; `only` are its parameters, as `labelSelector`.
+
+        Raises:
+            TooLargeError: They have more bytes.
+            OSError: See `read`.
+        """
         accept = _JSON if whole else f"{_JSON};as={_METADATA_LIST}"
-        listed = self._ask("GET", names, _TIMEOUT_S, accept=accept, labels=labels)
+        listed = self._ask("GET", names, _TIMEOUT_S, accept=accept, most_bytes=most_bytes, fields=only)
         return {**listed, "items": listed["items"] or []}  # none at all are null, of metadata
 
     def create(self, body: Mapping[str, Any], *names: str) -> Mapping[str, Any]:
@@ -96,16 +104,25 @@ class ApiServer:
 
     @contextmanager
     def watch(
-        self, version: str, lasts_s: int, late_s: float, *names: str, labels: str = "", bookmarks: bool = False
+        self,
+        version: str,
+        lasts_s: int,
+        late_s: float,
+        *names: str,
+        labels: str = "",
+        bookmarks: bool = False,
+        whole: bool = True,
     ) -> Iterator[Watch]:
-        """A collection since a version, for so long; it may end so much later, or sooner. See `read`.
+        """A collection since a version, for so long; it may end so much later, or sooner. See `list`.
 
         With `bookmarks` it says each minute that it lives, and is taken for dead where it is late with that.
         """
-        asked = {"watch": "true", "resourceVersion": version, "timeoutSeconds": str(lasts_s)} | _selected(labels)
+        asked = {"watch": "true", "resourceVersion": version, "timeoutSeconds": str(lasts_s)}
+        asked |= {"labelSelector": labels} if labels else {}
         asked |= {"allowWatchBookmarks": "true"} if bookmarks else {}
         timeout_s = _TIMEOUT_S[0], (min(lasts_s, _BOOKMARKS_S) if bookmarks else lasts_s) + late_s
-        with self._answer("GET", names, timeout_s, accept=_JSON, fields=asked, preload_content=False) as answer:
+        accept = _JSON if whole else f"{_JSON};as={_METADATA}"
+        with self._answer("GET", names, timeout_s, accept=accept, fields=asked) as answer:
             yield Watch(answer)
 
     def _ask(
@@ -117,11 +134,15 @@ class ApiServer:
         accept: str = _JSON,
         kind: str = "",
         body: Mapping[str, Any] | None = None,
-        labels: str = "",
+        most_bytes: int = _MOST_BYTES,
+        **sent: Any,
     ) -> Mapping[str, Any]:
-        sent = {"fields": _selected(labels)} if body is None else {"body": json.dumps(body)}
+        sent |= {} if body is None else {"body": json.dumps(body)}
         with self._answer(method, names, timeout_s, accept=accept, kind=kind, **sent) as answer:
-            found: Mapping[str, Any] = json.loads(answer.data)
+            said = answer.read(most_bytes + 1)
+            if len(said) > most_bytes:
+                raise TooLargeError(f"the answer to {method} {'/'.join(names)} has more than {most_bytes} bytes")
+            found: Mapping[str, Any] = json.loads(said)
             return found
 
     @contextmanager
@@ -146,7 +167,9 @@ class ApiServer:
         connect_s, read_s = timeout_s
         limit = urllib3.Timeout(connect=connect_s, read=read_s)
         try:
-            answer = self._pool.request(method, self.url + path, headers=headers, timeout=limit, **request)
+            answer = self._pool.request(
+                method, self.url + path, headers=headers, timeout=limit, preload_content=False, **request
+            )
             try:
                 if answer.status >= 300:
                     raise _error(answer)
@@ -170,9 +193,17 @@ class Watch:
         """Its events.
 
         Raises:
+            TooLargeError: One is too large.
             OSError: It has been ended, or has broken off.
         """
-        return map(json.loads, self._answer)
+        rest = b""
+        for part in self._answer.stream(_PART_BYTES):
+            *lines, rest = (rest + part).split(b"\n")
+            yield from map(json.loads, lines)
+            if len(rest) > _MOST_BYTES:
+                raise TooLargeError(f"an event of a watch has more than {_MOST_BYTES} bytes")
+        if rest:
+            yield json.loads(rest)
 
     def end(self) -> None:
         """Ends it, from any thread."""
@@ -181,15 +212,11 @@ class Watch:
 
 
 def _error(answer: urllib3.BaseHTTPResponse) -> OSError:
-    said = f"{answer.status} {answer.reason}: {_said(answer.data)}"
+    said = f"{answer.status} {answer.reason}: {_said(answer.read(_PART_BYTES))}"
     if answer.status in _BUSY:
         wait = answer.headers.get("Retry-After", "")
         return BusyError(said, float(wait) if wait.isdecimal() else 0.0)
     return FileNotFoundError(said) if answer.status == 404 else OSError(said)
-
-
-def _selected(labels: str) -> dict[str, str]:
-    return {"labelSelector": labels} if labels else {}
 
 
 def _token(file: Path) -> str:

@@ -19,8 +19,8 @@ from joulepath_crds import POLICY_NAME, EnergyPolicySpec, read_policy
 
 __all__ = ["PolicyWatch"]
 
-_LONGEST_WATCH_S: Final = 300.0
-"""A dead one is noticed sooner: it gives signs of life."""
+_SIGNS_S: Final = 60.0
+"""Between two signs of life of a watch, which has a dead one noticed; a short watch ends before there is one."""
 _NO_KIND_S: Final = 30.0
 """How long to wait where the cluster doesn't know the kind: six times as long as an API server of several lets pass
 before it takes a definition for established."""
@@ -33,9 +33,10 @@ class PolicyWatch:
     def __init__(
         self, api: ApiServer, group: tuple[str, ...], lasts_s: float, late_s: float, stop: threading.Event
     ) -> None:
-        """`group` is the beginning of the kind's path; a watch lasts no longer than that, nor is it later."""
+        """`group` is the beginning of the kind's path; a watch lasts for so long, or twice as long where it gives signs
+        of life meanwhile, and is no later than that."""
         self._api, self._path, self._late_s, self._stop = api, (*group, "energypolicies"), late_s, stop
-        self._lasts_s = max(1, int(min(_LONGEST_WATCH_S, lasts_s)))
+        self._lasts_s = max(1, int(lasts_s * (2 if lasts_s > _SIGNS_S + late_s else 1)))
         self._known, self._unknown_kind = _NONE, False
 
     def hear(self, tell: Callable[[EnergyPolicySpec], None]) -> None:
@@ -46,7 +47,7 @@ class PolicyWatch:
         """
         is_again, self._unknown_kind = self._unknown_kind, False
         try:
-            listed = self._api.list(*self._path, labels="", whole=True)
+            listed = self._api.list(*self._path, whole=True)
         except FileNotFoundError:
             if self._known != _NONE:  # that takes back nothing that was said
                 raise

@@ -1,19 +1,21 @@
 """When a part of a report is worth a write: at once where a plan waits for what changed, else seldom. And its size.
 
-Reports are the cluster's most frequent writes. What ranks do now goes at least once a minute, as a sign of life; what
-they measured where it is new; what the node is where it changes. The larger a job, the longer its nodes wait, so that
-they don't write more often together; and each waits for as long as chance has it, or all would write at once.
+Reports are the cluster's most frequent writes. What ranks do now goes once a minute, as a sign of life; what they
+measured where it makes a figure that people see notably more exact; what the node is where it changes. Guards are the
+node's own: what they find is told at once. The larger a job, the longer its nodes wait, so that they don't write more
+often together; and each waits for as long as chance has it, or all would write at once.
 Pure; the clock comes in.
 """
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Iterator
 from itertools import repeat
 from typing import Final
 
-from joulepath_crds import NodeReportStatus, RankReport, RankState, learnt_from, report_interval_s
+from joulepath_crds import REPORT_INTERVAL_S, Arm, NodeReportStatus, RankReport, RankState, learnt_from
 
 __all__ = ["Looks", "Pace", "fitting", "of_facts", "of_measurements", "of_state"]
 
@@ -23,11 +25,17 @@ _INJECTION_S: Final = 5.0
 _FACTS_S: Final = 300.0
 """What is known of GPUs becomes more exact with each switch; plans are made of what is known then."""
 _MEASURED_S: Final = 5.0, 120.0
-"""New blocks: in a small job, and in one so large that they are looked at for minutes."""
+"""Blocks that are waited for, in a small job, and in one so large that they are looked at for minutes."""
+_FIRST_PAIRS: Final = 4
+"""Pairs of blocks are waited for when savings can first be told of them, and with each half of a doubling since: the
+interval is narrower by a sixth then."""
 _RANKS_A_SECOND: Final = 16.0
 """So many ranks have a node wait a second longer: all nodes of a job together write measurements twice a second."""
 _MORE_EXACT: Final = 6.0
 """As many times as long what is only more exact waits."""
+_EXACT: Final = 0.25, 300.0
+"""Or for that share of the time that the job has run, up to so long: by then there is as much more of it. So long it
+waits while a plan is in force, and so do pairs of blocks that only add to a figure."""
 _EARLIEST: Final = 0.75
 """Of the time that it may wait: how early it may be written."""
 
@@ -65,7 +73,7 @@ def of_state(report: NodeReportStatus) -> Looks:
         ],
     )
     now = [(rank.iteration, rank.iteration_time_s, rank.control_time_s, rank.reason) for _, rank in ranks]
-    yield report_interval_s(_ranks(report)), now
+    yield REPORT_INTERVAL_S, now
 
 
 def of_measurements(report: NodeReportStatus) -> Looks:
@@ -77,18 +85,34 @@ def of_measurements(report: NodeReportStatus) -> Looks:
     sweeping = any(rank.state is RankState.SWEEPING for rank in ranks)
     yield _SOON_S, [(rank.pod_uid, rank.rank, rank.order, bool(rank.timeline)) for rank in ranks]
     yield _SOON_S, None if sweeping else [_clocks(rank) for rank in ranks]
-    yield new_s, None if sweeping else [_last_block(rank) for rank in ranks]
+    awaited = [_awaited(rank) for rank in ranks]
+    yield new_s, awaited if any(awaited) and not sweeping else None
+    share, longest_s = _EXACT
+    yield longest_s, [_pairs(rank) for rank in ranks] if any(awaited) and not sweeping else None
     lags = [gpu.lag and gpu.lag.targets for gpu in report.gpus]
     more_exact = [(rank.instructions, rank.waits, rank.timeline) for rank in ranks], lags
-    yield new_s * _MORE_EXACT, None if sweeping else more_exact
+    run_s = max((rank.iteration * rank.iteration_time_s for rank in ranks), default=0.0)
+    exact_s = longest_s if all(rank.applied_hash for rank in ranks) else min(longest_s, share * run_s)
+    yield max(new_s * _MORE_EXACT, exact_s), None if sweeping else more_exact
 
 
 def _ranks(report: NodeReportStatus) -> int:
     return max((job.world_size for job in report.jobs), default=0)
 
 
-def _last_block(rank: RankReport) -> object:
-    return [(block.hash, block.block) for block in rank.blocks[-1:]]
+def _awaited(rank: RankReport) -> object:
+    """What changes where somebody waits for blocks: in a sweep with each, else as there are more pairs."""
+    if not rank.blocks:
+        return None
+    last, pairs = rank.blocks[-1], sum(block.block % 2 for block in rank.blocks)
+    if last.arm is Arm.SWEEP:
+        return last.hash, last.block
+    return (last.hash, int(2 * math.log2(pairs / _FIRST_PAIRS))) if pairs >= _FIRST_PAIRS else None
+
+
+def _pairs(rank: RankReport) -> object:
+    """Which was the last, or has begun in place of it."""
+    return [(block.hash, (block.block + 1) // 2) for block in rank.blocks[-1:]]
 
 
 def _clocks(rank: RankReport) -> frozenset[tuple[int, str, int]]:

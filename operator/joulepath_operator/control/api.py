@@ -18,7 +18,7 @@ from typing import Any, Final, cast
 from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException
 
-from joulepath_crds import JOB_UID_LABEL, EnergyPlanStatus, content_hash
+from joulepath_crds import BEGINS_ANNOTATION, JOB_UID_LABEL, Begins, EnergyPlanStatus, content_hash
 from joulepath_operator.facts.absence import Way
 from joulepath_operator.facts.admission import Admission, Denial, Stop, read_stops
 from joulepath_operator.facts.labels import (
@@ -262,7 +262,10 @@ class Api:
         """
         owner = energy_plan["metadata"]
         metadata = {
-            "annotations": {INPUTS_ANNOTATION: plan.inputs},
+            "annotations": {
+                INPUTS_ANNOTATION: plan.inputs,
+                BEGINS_ANNOTATION: json.dumps(Begins.of(plan.spec).to_api()),
+            },
             "labels": {JOB_UID_LABEL: plan.spec.job_uid},
             "ownerReferences": [
                 {

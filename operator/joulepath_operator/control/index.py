@@ -21,6 +21,7 @@ from pydantic import ValidationError
 from joulepath_crds import (
     GROUP,
     JOB_UID_LABEL,
+    MOST_PLAN_BYTES,
     POLICY_NAME,
     EnergyPolicySpec,
     EnergyProfileSpec,
@@ -34,7 +35,6 @@ from joulepath_crds import (
     content_hash,
     joined,
     read_policy,
-    report_interval_s,
 )
 from joulepath_operator.facts.labels import INPUTS_ANNOTATION
 from joulepath_operator.facts.names import (
@@ -65,6 +65,9 @@ WATCHED: Final = (
 )
 _JOB_KINDS: Final = {kind.resource: kind for kind in JOB_KINDS}
 _BY_NAME: Final = {kind.resource.kind: kind.resource for kind in JOB_KINDS}
+_SILENT_S: Final = 180.0, 360.0
+"""In a small job, and at most: nodes of a large one may wait for an API server that is late."""
+_SILENT_S_A_RANK: Final = 0.375
 _GRAVE_S: Final = 900.0
 """How long a deleted object is remembered: longer than any event of it can be under way."""
 
@@ -326,9 +329,11 @@ class Index:
                 check_labels(one)
             return measured
         if resource == JOB_PLANS:
-            spec = JobPlanSpec.from_api(body["spec"])
+            spec = JobPlanSpec.from_api(body["spec"]).unpacked()
             if content_hash(body["spec"]) != spec.hash:
                 raise ValueError("its hash isn't that of its content, so no agent plays it; it is made anew")
+            if spec.size > MOST_PLAN_BYTES:
+                raise ValueError("it is larger than what agents read; it is made anew")
             if job_uid != spec.job_uid:
                 raise ValueError("its label isn't the UID of its job, so no agent reads it; it is made anew")
             inputs = (metadata.get("annotations") or {}).get(INPUTS_ANNOTATION, "")
@@ -402,7 +407,7 @@ def _told(body: Mapping[str, Any]) -> _Known:
 
 
 def _longest_silence_s(status: NodeReportStatus) -> float:
-    """Six times the longest pause between two reports, or five iterations, which may pass without news."""
+    """Three to six minutes, by the size of the job, or five iterations, which may pass without news."""
     periods_s = (rank.iteration_time_s for job in status.jobs for rank in job.ranks)
     ranks = max((job.world_size for job in status.jobs), default=0)
-    return max(6 * report_interval_s(ranks), 5 * max(periods_s, default=0.0))
+    return max(min(_SILENT_S[1], max(_SILENT_S[0], ranks * _SILENT_S_A_RANK)), 5 * max(periods_s, default=0.0))

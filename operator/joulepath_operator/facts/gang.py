@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Self
 
-from joulepath_crds import GpuReport, RankReport, RankState, SwitchingLag, Topology, report_interval_s
+from joulepath_crds import REPORT_INTERVAL_S, GpuReport, RankReport, RankState, SwitchingLag, Topology
 from joulepath_operator.facts.lags import pooled
 from joulepath_operator.facts.observation import NodeJob
 from joulepath_operator.facts.refusals import Refusal
@@ -228,6 +228,5 @@ def rivals(nodes: Iterable[NodeJob]) -> tuple[str, str] | None:
 
 
 def _longest_pause_s(node: NodeJob) -> float:
-    """An agent reports what has changed, and an iteration changes it: twice the longer of interval and iteration."""
-    interval_s = report_interval_s(node.report.world_size)
-    return 2 * max(interval_s, *(rank.iteration_time_s for rank in node.report.ranks))
+    """An agent reports what has changed, and an iteration changes it: the interval and a half, or two iterations."""
+    return max(1.5 * REPORT_INTERVAL_S, *(2 * rank.iteration_time_s for rank in node.report.ranks))

@@ -57,6 +57,9 @@ class Refusal(StrEnum):
     # Plans that all turned out slower than allowed: `withdrawal`
     SLOWER_THAN_ALLOWED = "SlowerThanAllowed", True
 
+    # A plan that agents wouldn't read: `delivery`
+    PLAN_TOO_LARGE = "PlanTooLarge", True
+
     # The API server: `reconcile`
     NOT_WRITABLE = "NotWritable", True
 

@@ -123,7 +123,8 @@ class ReadyCase(Case):
         """Takes the place of the plan of this run that is there, if any."""
         name = f"{self.seen.name[:244]}-{self.job.uid[:8]}"
         old = next((plan for plan in self.seen.plans if plan.name == name), None)
-        hashed = spec.model_copy(update={"hash": content_hash(spec)})
+        fitting = spec.fitting()
+        hashed = fitting.model_copy(update={"hash": content_hash(fitting)})
         return StoredPlan(name, hashed, inputs, old.version if old else None)
 
     def activated(self, plan: StoredPlan) -> StoredPlan | None:

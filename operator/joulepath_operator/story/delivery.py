@@ -10,6 +10,7 @@ from functools import partial
 from typing import Final
 
 from joulepath_crds import (
+    MOST_PLAN_BYTES,
     Blocks,
     EnergyPlanStatus,
     FrontierPoint,
@@ -143,7 +144,8 @@ def without_profile(case: ReadyCase, why: str | None = None) -> Decision:
     if not case.timed:
         return case.wait_for_timing()
     spec = _enforcing(case, _as_seen(case.gang), case.gang.control_time_s, case.gang.default_clock_mhz)
-    return Decision(_tell_new(case, None), write_plan=case.new_plan(spec, inputs))
+    plan = case.new_plan(spec, inputs)
+    return _too_large(case, plan) or Decision(_tell_new(case, None), write_plan=plan)
 
 
 def _deliver(case: ReadyCase, profile: StoredProfile, result: PlanResult, inputs: str) -> Decision:
@@ -157,6 +159,8 @@ def _deliver(case: ReadyCase, profile: StoredProfile, result: PlanResult, inputs
         ),
         inputs,
     )
+    if (refusal := _too_large(case, plan)) is not None:
+        return refusal
     if withdrawal.is_withdrawn(case, plan.spec.hash):
         return withdrawal.give_up(case, "The planner has no other plan than one that was slower than allowed.")
     summary = PlanSummary(
@@ -178,6 +182,18 @@ def _deliver(case: ReadyCase, profile: StoredProfile, result: PlanResult, inputs
         return idle.begin(case, summary, frontier)
     notice = Notice(_LEFT_OUT, " ".join(result.remarks)) if result.remarks else None
     return Decision(_tell_new(case, summary), write_plan=plan, notice=notice)
+
+
+def _too_large(case: ReadyCase, plan: StoredPlan) -> Decision | None:
+    """Its refusal, where no agent would read it."""
+    if (size := plan.spec.size) <= MOST_PLAN_BYTES:
+        return None
+    instructions = sum(len(stage.order) for stage in plan.spec.stages)
+    message = (
+        f"The plan of {instructions} instructions has {size} bytes, packed; nodes take {MOST_PLAN_BYTES}. A coarser "
+        "spec.granularity (phase or rank) makes it smaller, and so do fewer microbatches in an iteration."
+    )
+    return case.refuse(Refusal.PLAN_TOO_LARGE, message, condition="Planned")
 
 
 def _frontier_request(case: ReadyCase, profile: StoredProfile, inputs: str) -> FrontierRequest | None:

@@ -33,8 +33,9 @@ class ApiDouble:
         """The parameters of each."""
         self.policy_events: list[dict[str, Any]] = []
         """Told to a watch that is opened, at once."""
-        self.lists_in_full = 0
-        """Of them, of more than metadata."""
+        self.reads: list[dict[str, str]] = []
+        """The parameters of each read of a plan, which is a list of it alone."""
+        self.reads_fail = False
         self.selectors: set[str] = set()
         """What they were to select by."""
         self.watches: list[dict[str, str]] = []
@@ -74,23 +75,10 @@ def api_double() -> Iterator[ApiDouble]:
             if "watch" in asked:
                 self._watch(asked)
                 return
-            if "/namespaces/" in self.path:
-                self._read_job()
-                return
-            double.lists += 1
-            accepts = self.headers["Accept"]
-            if "as=PartialObjectMetadata;" in accepts:  # of a list, the API server gives another kind
-                self.answer(406, {})
-                return
-            whole = "as=PartialObjectMetadataList;" not in accepts
-            double.lists_in_full += whole
-            double.selectors.add(asked.get("labelSelector", ""))
-            if double.lists_fail:
-                self.answer(503, {})
+            if "/jobplans" in self.path:
+                _tell_plans(self, double, asked)
             else:
-                self.answer(
-                    200, {"items": double.plans or ([] if whole else None), "metadata": {"resourceVersion": "1"}}
-                )
+                self._read_job()
 
         def _read_job(self) -> None:
             double.job_reads.append((self.path, self.headers["Accept"]))
@@ -125,6 +113,27 @@ def api_double() -> Iterator[ApiDouble]:
         finally:
             double.over.set()
             double.job_reads_hang.set()
+
+
+def _tell_plans(handler: JsonHandler, double: ApiDouble, asked: dict[str, str]) -> None:
+    accepts = handler.headers["Accept"]
+    if "fieldSelector" in asked:
+        double.reads.append(asked)
+        if double.reads_fail:
+            handler.answer(503, {})
+            return
+        name = asked["fieldSelector"].removeprefix("metadata.name=")
+        handler.answer(200, {"items": [one for one in double.plans if one["metadata"]["name"] == name]})
+        return
+    double.lists += 1
+    double.selectors.add(asked.get("labelSelector", ""))
+    if "as=PartialObjectMetadataList;" not in accepts:  # of a list, the API server gives another kind
+        handler.answer(406, {})
+    elif double.lists_fail:
+        handler.answer(503, {})
+    else:
+        items = [{"metadata": one["metadata"]} for one in double.plans]
+        handler.answer(200, {"items": items or None, "metadata": {"resourceVersion": "1"}})
 
 
 def _tell_policies(handler: JsonHandler, double: ApiDouble, asked: dict[str, str]) -> None:

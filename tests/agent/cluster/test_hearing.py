@@ -7,23 +7,56 @@ import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 import pytest
 
 from joulepath_agent.cluster.api import NodeApi
+from joulepath_agent.cluster.objects import ApiServer
 from joulepath_agent.cluster.policy import PolicyWatch
 from joulepath_clocks.peers.peer import JobKey
 from joulepath_clocks.ranks.lifetime import TimeToLive
 from joulepath_clocks.ranks.reason import Reason
-from joulepath_crds import EnergyPolicySpec, JobPlanSpec
+from joulepath_crds import (
+    BEGINS_ANNOTATION,
+    MOST_PLAN_BYTES,
+    Begins,
+    EnergyPolicySpec,
+    JobPlanSpec,
+    Purpose,
+    Sweep,
+    content_hash,
+)
 from tests.agent.cluster.api_double import ApiDouble, api_double
 from tests.agent.cluster.tied import TiedAgent
 from tests.agent.room import wait_until
+from tests.json_server import JsonHandler, serving
 
 POLICY = {"metadata": {"name": "default"}, "spec": {"paused": True}}
 NONE = EnergyPolicySpec()
 JOBS = frozenset({("default", "a")})
+METADATA = {
+    "uid": "u",
+    "namespace": "default",
+    "name": "n",
+    "resourceVersion": "8",
+    "labels": {"joulepath.dev/job-uid": "a"},
+}
+
+
+def sweep(**changes: Any) -> JobPlanSpec:
+    """A plan of that job."""
+    spec = JobPlanSpec(
+        energy_plan="plan",
+        job="job",
+        job_uid="a",
+        purpose=Purpose.SWEEP,
+        hash="",
+        sweep=Sweep(clocks_mhz=(900,), iterations_per_block=2),
+        default_clock_mhz=1410,
+    ).model_copy(update=changes)
+    return spec.model_copy(update={"hash": content_hash(spec)})
 
 
 @dataclass
@@ -59,10 +92,9 @@ def test_lists_without_any_change_are_news(double: ApiDouble, news: list[Any]) -
 
 
 def test_a_bookmark_is_no_news_and_ends_no_watch(double: ApiDouble) -> None:
-    metadata = {"uid": "u", "namespace": "default", "name": "n", "resourceVersion": "8"}
     double.told = [
         {"type": "BOOKMARK", "object": {"metadata": {"resourceVersion": "7"}}},
-        {"type": "ADDED", "object": {"metadata": metadata, "spec": {}}},
+        {"type": "ADDED", "object": {"metadata": METADATA}},
     ]
     agent = TiedAgent(JOBS)
     tied = NodeApi(double.connection, "node", "default")
@@ -109,14 +141,53 @@ def test_where_there_is_no_rank_nothing_is_asked_for_nor_told(double: ApiDouble)
 
 
 def test_plans_that_are_known_are_not_sent_again(double: ApiDouble, news: list[Any]) -> None:
-    metadata = {"uid": "u", "namespace": "default", "name": "n", "resourceVersion": "1"}
-    double.plans = [{"metadata": metadata, "spec": {}}]
-    wait_until(lambda: double.lists_in_full == 1, "the plan is read")
+    hashed = sweep()
+    double.plans = [{"metadata": METADATA, "spec": hashed.to_api()}]
+    wait_until(lambda: bool(news and news[-1]), "the plan is read")
+    assert news[-1] == {("default", "a"): hashed}
     before = len(news)
     wait_until(lambda: len(news) > before + 1, "there is further news")
-    assert double.lists_in_full == 1
+    assert double.reads == [{"fieldSelector": "metadata.name=n", "resourceVersion": "8"}]
     double.plans = []
-    wait_until(lambda: double.lists_in_full == 2, "it is gone")
+    wait_until(lambda: not news[-1], "it is gone")
+
+
+def test_a_plan_is_over_as_soon_as_there_is_another_one_also_where_that_cannot_be_read(
+    double: ApiDouble, news: list[Any]
+) -> None:
+    double.plans = [{"metadata": METADATA, "spec": sweep().to_api()}]
+    wait_until(lambda: bool(news and news[-1]), "the plan is read")
+    double.reads_fail, other = True, sweep(default_clock_mhz=1200)
+    annotations = {BEGINS_ANNOTATION: Begins.of(other).model_dump_json(by_alias=True)}
+    metadata = METADATA | {"resourceVersion": "9", "annotations": annotations}
+    double.plans = [{"metadata": metadata, "spec": other.to_api()}]
+    wait_until(lambda: not news[-1], "it is over")
+    double.reads_fail = False
+    wait_until(lambda: bool(news[-1]), "the other one is read")
+    assert news[-1] == {("default", "a"): other}
+
+
+def test_a_plan_that_is_too_large_is_not_read_and_the_agent_says_why(double: ApiDouble, news: list[Any]) -> None:
+    double.plans = [{"metadata": METADATA, "spec": {"energyPlan": "x" * 3 * MOST_PLAN_BYTES}}]
+    wait_until(lambda: bool(news and news[-1]), "it is told")
+    (why,) = news[-1].values()
+    assert str(why).startswith("PlanUnreadable: the answer to GET ")
+    assert str(why).endswith(f"jobplans has more than {2 * MOST_PLAN_BYTES} bytes")
+
+
+def test_plans_by_the_hundred_are_not_read(double: ApiDouble, news: list[Any]) -> None:
+    """Nor is a withdrawal told: the agent doesn't know it."""
+    metadata = [METADATA | {"uid": f"u{number}", "name": f"n{number}"} for number in range(257)]
+    double.plans = [{"metadata": one, "spec": {}} for one in metadata]
+    lists = double.lists
+    wait_until(lambda: double.lists > lists, "they are listed")
+    told = len(news)
+    wait_until(lambda: double.lists > lists + 2, "and listed again")
+    assert not double.reads
+    assert len(news) == told
+    double.plans = double.plans[:256]
+    wait_until(lambda: len(news) > told, "those are as many as are heard of")
+    assert len(double.reads) == 1, "of a job the youngest alone"
 
 
 def test_a_lease_that_is_renewed_is_no_news_of_plans(double: ApiDouble) -> None:
@@ -140,10 +211,38 @@ def test_a_dead_connection_and_a_failed_list_fit_into_every_time_to_live(lives_s
         tied = NodeApi(double.connection, "node", "default", plan_time_to_live_s=lives_s)
         tied.run(TiedAgent(JOBS))
         wait_until(lambda: bool(double.watches), "a watch is opened")
+        wait_until(lambda: bool(double.policy_watches), "a watch of the policy as well")
         tied.stop()
     watch_s = float(double.watches[0]["timeoutSeconds"])
     late_s, backoff_s, list_s = 15.0, 15.0, 13.05
     assert watch_s + late_s + backoff_s + list_s < lives_s
+    silent_s, policy_s = 60.0, float(double.policy_watches[0]["timeoutSeconds"])
+    assert min(policy_s, silent_s) + late_s + backoff_s + list_s < lives_s
+    assert policy_s <= max(0.5 * lives_s, silent_s), "a server that knows no better than its signs of life is left"
+
+
+def test_an_api_server_that_has_too_much_to_do_is_left_alone_for_as_long_as_it_says_by_all_threads() -> None:
+    asked = list[str]()
+
+    class Busy(JsonHandler, BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path.partition("?")[0].rpartition("/")[2])
+            self.send_response(429)
+            self.send_header("Retry-After", "30")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def do_PATCH(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.do_GET()
+
+    with serving(Busy) as url:
+        tied = NodeApi(ApiServer(url), "node", "default")
+        tied.run(TiedAgent(JOBS))
+        wait_until(lambda: len(asked) == 4, "plans, policy, report and lease are asked for")
+        time.sleep(3.0)  # in which each would have come again twice
+        tied.stop()
+    assert sorted(asked) == ["energypolicies", "jobplans", "joulepath-agent-node", "status"]
 
 
 @contextmanager

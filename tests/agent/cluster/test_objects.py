@@ -46,7 +46,9 @@ def test_a_server_that_is_not_there_is_an_oserror() -> None:
 def test_the_lease_is_made_where_there_is_none_and_renewed_afterwards(cluster: Cluster, connection: ApiServer) -> None:
     heart = Heartbeat(connection, "node-7", "joulepath")
     heart.beat(0.0)
-    heart.beat(200.0)
+    heart.beat(239.0)
+    assert "signs of life" not in cluster.fed
+    heart.beat(240.0)
     (path, lease), *others = cluster.made.items()
     assert path == "/apis/coordination.k8s.io/v1/namespaces/joulepath/leases/joulepath-agent-node-7"
     assert not others

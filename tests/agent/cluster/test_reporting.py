@@ -67,7 +67,15 @@ MEASURED = {
     "power_w": 300.0,
     "power_standard_error_w": 1.0,
 }
-BLOCK = BlockReport(hash="h", block=0, arm=Arm.PLAN, iterations=1, iteration_time_s=1.0, energy_per_iteration_j=1.0)
+
+
+def blocks(count: int, arm: Arm = Arm.PLAN) -> tuple[BlockReport, ...]:
+    """So many of a plan, or of a sweep."""
+    fields = {"hash": "h", "arm": arm, "iterations": 1, "iteration_time_s": 1.0, "energy_per_iteration_j": 1.0}
+    return tuple(BlockReport.model_validate({**fields, "block": block}) for block in range(count))
+
+
+(BLOCK,) = blocks(1)
 OLD = OldPythonReport(pod_uid="u", version="3.8", needed="3.10")
 MADE = InjectionReport(pod_uid="u", namespace="n", pod="p", container="c", outcome="Injected")
 GPU = GpuReport(uuid="GPU-1", model="A100", default_clock_mhz=1410, supported_clocks_mhz=(1410,))
@@ -93,10 +101,11 @@ def of_node(**fields: object) -> NodeReportStatus:
         (of_state, report(slowdown=1.2), 0.5),
         (of_state, NodeReportStatus(), 0.5),
         (of_state, report(iteration=0), 0.5),
-        (of_state, report(iteration=2), 30.0),
+        (of_state, report(iteration=2), 60.0),
         (of_measurements, report(order=("F0",)), 0.5),
         (of_measurements, report(timeline=(LINE,)), 0.5),
-        (of_measurements, report(blocks=(BLOCK,)), 5.0),
+        (of_measurements, report(blocks=blocks(1, Arm.SWEEP)), 5.0),
+        (of_measurements, report(blocks=blocks(8)), 5.0),
         (of_measurements, report(instructions=(MEASURED,)), 0.5),
         (of_measurements, report(waits=({"clock_mhz": 0, "power_w": 90.0, "power_standard_error_w": 1.0},)), 30.0),
     ],
@@ -127,7 +136,7 @@ def test_what_is_of_another_part_is_no_reason_to_write_one(
     assert not of_part.due(report(**change), 1e6)
 
 
-@pytest.mark.parametrize(("ranks", "state_s", "blocks_s"), [(64, 30.0, 5.0), (512, 32.0, 32.0), (8192, 60.0, 120.0)])
+@pytest.mark.parametrize(("ranks", "state_s", "blocks_s"), [(64, 60.0, 5.0), (512, 60.0, 32.0), (8192, 60.0, 120.0)])
 def test_the_larger_a_job_the_longer_its_nodes_wait(ranks: int, state_s: float, blocks_s: float) -> None:
     def of_job(**rank: object) -> NodeReportStatus:
         (job,) = report(**rank).jobs
@@ -135,7 +144,7 @@ def test_the_larger_a_job_the_longer_its_nodes_wait(ranks: int, state_s: float, 
 
     for looks, after_s, change in (
         (of_state, state_s, {"iteration": 2}),
-        (of_measurements, blocks_s, {"blocks": (BLOCK,)}),
+        (of_measurements, blocks_s, {"blocks": blocks(8)}),
     ):
         of_part = pace(looks)
         of_part.wrote(of_job(), 0.0)
@@ -162,8 +171,58 @@ def test_nodes_that_begin_together_write_apart_by_and_by_and_none_waits_for_long
     paces = [Pace(of_state) for _ in range(100)]
     for one in paces:
         one.wrote(report(), 0.0)
-    assert 10 < sum(one.due(report(iteration=2), 26.0) for one in paces) < 90
-    assert all(one.due(report(iteration=2), 30.0) for one in paces)
+    assert 10 < sum(one.due(report(iteration=2), 52.0) for one in paces) < 90
+    assert all(one.due(report(iteration=2), 60.0) for one in paces)
+
+
+def writes(looks: Callable[[NodeReportStatus], Looks], told: Callable[[int], NodeReportStatus], seconds: int) -> int:
+    """How often a part is written in so many seconds."""
+    of_part, found = pace(looks, 0.75), 0
+    of_part.wrote(told(0), 0.0)
+    for now_s in range(seconds):
+        if of_part.due(told(now_s), now_s):
+            of_part.wrote(told(now_s), now_s)
+            found += 1
+    return found
+
+
+@pytest.mark.parametrize("ranks", [8, 8192])
+@pytest.mark.parametrize(("begun", "dense"), [(48, True), (96, True), (400, True), (3000, False)])
+def test_a_node_writes_twice_a_minute_while_a_plan_is_in_force(ranks: int, begun: int, dense: bool) -> None:
+    """However old the job: iterations of 3 s in blocks of 6, and measurements become more exact with each."""
+
+    def told(now_s: int) -> NodeReportStatus:
+        at = begun + now_s // 3
+        waits = ({"clock_mhz": 0, "power_w": float(at), "power_standard_error_w": 1.0},)
+        measured = blocks(at // 6)[-256:] if dense else blocks(64)
+        (job,) = report(iteration=at, iteration_time_s=3.0, blocks=measured, waits=waits, applied_hash="h").jobs
+        return NodeReportStatus(jobs=(job.model_copy(update={"world_size": ranks}),))
+
+    minutes = 10
+    state, measured = (writes(part, told, 60 * minutes) / minutes for part in (of_state, of_measurements))
+    assert state <= 1.4
+    assert measured <= (0.6 if dense else 0.3)
+
+
+def test_pairs_that_only_add_to_a_figure_wait_and_of_fewer_than_four_none_is_told() -> None:
+    of_part = pace(of_measurements)
+    of_part.wrote(report(), 0.0)
+    assert not of_part.due(report(blocks=blocks(7)), 1e6)
+    of_part.wrote(report(blocks=blocks(16)), 0.0)
+    assert not of_part.due(report(blocks=blocks(18)), 299.0)
+    assert of_part.due(report(blocks=blocks(18)), 300.0)
+    assert not of_part.due(report(blocks=blocks(16)), 1e6)
+
+
+def test_a_figure_is_told_when_there_is_one_and_as_it_becomes_more_exact() -> None:
+    of_part, told = pace(of_measurements), []
+    of_part.wrote(report(), 0.0)
+    for pairs in range(33):
+        now = report(blocks=blocks(2 * pairs))
+        if of_part.due(now, now_s := 10.0 * pairs):
+            of_part.wrote(now, now_s)
+            told.append(pairs)
+    assert told == [4, 6, 8, 12, 16, 23, 32]
 
 
 def test_timelines_are_told_of_the_pipelines_that_are_learnt_from() -> None:

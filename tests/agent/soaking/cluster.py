@@ -16,7 +16,18 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from joulepath_agent.peers.podresources import TYPES
-from joulepath_crds import Blocks, JobPlanSpec, Measurements, Purpose, StagePlan, Sweep, content_hash
+from joulepath_crds import (
+    BEGINS_ANNOTATION,
+    JOB_UID_LABEL,
+    Begins,
+    Blocks,
+    JobPlanSpec,
+    Measurements,
+    Purpose,
+    StagePlan,
+    Sweep,
+    content_hash,
+)
 from tests.agent.soaking import CLOCKS_MHZ, GPUS_OF_A_JOB, ORDER
 from tests.json_server import JsonHandler, serving
 
@@ -86,6 +97,8 @@ class Cluster:
                     "namespace": "default",
                     "uid": f"plan-{job}",
                     "creationTimestamp": "2026-01-01",
+                    "labels": {JOB_UID_LABEL: spec.job_uid},
+                    "annotations": {BEGINS_ANNOTATION: Begins.of(spec).model_dump_json(by_alias=True)},
                 }
                 item = self.plans[job] = {"metadata": metadata, "spec": spec.to_api()}
             item["metadata"]["resourceVersion"] = str(len(self.told) + 1)
@@ -121,10 +134,11 @@ class _Handler(JsonHandler, BaseHTTPRequestHandler):
         elif "watch" in asked:
             self._watch(int(asked["resourceVersion"]))
         elif last == "jobplans":
-            self.cluster.fed["lists of plans"] += 1
+            name = asked.get("fieldSelector", "").removeprefix("metadata.name=")
+            self.cluster.fed["reads of plans" if name else "lists of plans"] += 1
             with self.cluster.changed:
                 listed = {
-                    "items": list(self.cluster.plans.values()),
+                    "items": [one for job, one in self.cluster.plans.items() if name in ("", job)],
                     "metadata": {"resourceVersion": str(len(self.cluster.told))},
                 }
                 self.answer(200, listed)

@@ -22,7 +22,7 @@ TIMERS: Final[dict[str, dict[str, dict[str, object]]]] = {
         "joulepath_agent.cluster.reporting": {
             "_SOON_S": 0.02,
             "_MEASURED_S": (0.02, 0.02),
-            "report_interval_s": lambda ranks: 0.1,
+            "REPORT_INTERVAL_S": 0.1,
         },
         "joulepath_agent.channel": {"_AGAIN_S": 0.02},
         "joulepath_agent.gpus.energy": {"_FINE": 100, "_COARSE": 20},

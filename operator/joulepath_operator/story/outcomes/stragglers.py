@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
-from joulepath_crds import JobPlanSpec, RankReport, Straggler, Stragglers, Stretched, content_hash
+from joulepath_crds import MOST_PLAN_BYTES, JobPlanSpec, RankReport, Straggler, Stragglers, Stretched, content_hash
 from joulepath_operator.facts.gang import Gang
 from joulepath_operator.facts.observation import Notice, StoredPlan
 from joulepath_operator.facts.policy import every
@@ -42,8 +42,6 @@ __all__ = ["Turn", "is_refused_for_one", "look", "own_inputs", "release", "relea
 _BESIDE: Final = " beside "
 _EVERY: Final = 10
 """Sparse pairs are one in so many: a straggler that recovers unannounced shows in their control blocks alone."""
-_MOST_BYTES: Final = 1 << 20
-"""Of a JobPlan: etcd takes one and a half MiB."""
 _TOLD: Final = 1024
 _FOUND: Final = "StragglerFound"
 _OVER: Final = "StragglerOver"
@@ -220,7 +218,7 @@ def _stretch(case: ReadyCase, plan: StoredPlan, found: _Held, request: Callable[
     if not answer.stages:
         return _in_vain(case, plan, found, "Nothing worth two changes of plans is saved by stretching the others.")
     spec = _stretched(case, plan.spec, answer, tuple(free))
-    if len(json.dumps(spec.to_api())) > _MOST_BYTES:
+    if plan.spec.packed_stages is not None or spec.size > MOST_PLAN_BYTES:
         message = "The others aren't stretched: a plan for that is too large for an object of the API. A coarser "
         return _in_vain(case, plan, found, f"{message}spec.granularity (phase or rank) doesn't make it smaller.")
     following = case.new_plan(spec, wanted)
