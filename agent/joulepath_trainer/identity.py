@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +29,8 @@ class Work:
     """The torch device that computes: cpu, cuda:1, ..."""
     placement: Placement | None = None
     """Among the other ranks, where the framework tells it; else it is guessed."""
+    model: weakref.ref[Any] | None = None
+    """What is trained, to tell two of a kind apart; None where nothing says it."""
 
 
 def pipeline_work(schedule: Any) -> Work:
@@ -45,6 +48,7 @@ def pipeline_work(schedule: Any) -> Work:
             ranks=group_ranks(first.group),
         ),
         str(first.device),
+        model=weakref.ref(getattr(first, "submod", first)),
     )
 
 

@@ -110,8 +110,6 @@ class PipelineSteps:
                 if self._open and not self._in_round:
                     self._steps.evaluate()
                 return self._steps.run(lambda: None, lambda: original(schedule, *args, **kwargs))
-            if self._rounds.made_no_step:
-                self._steps.part()
             number, last = self._rounds.begin()
             self._before = number * int(getattr(schedule, "_n_microbatches", 0))
             if number == 0:
