@@ -106,6 +106,15 @@ def train(
     return losses
 
 
+def train_in_turns(rank: int, steps: int) -> None:
+    """Trains two pipelines that are alike, an iteration of each in turn."""
+    trainings = [Training(rank), Training(rank)]
+    for _ in range(steps):
+        torch.distributed.barrier()
+        for training in trainings:
+            training.step()
+
+
 def train_noting(rank: int, steps: int, schedule: str, chunks: int = 1) -> list[list[list[Any]]]:
     """Kind, stage and microbatch of what torch has a stage compute, in each step."""
     torch.manual_seed(7)

@@ -238,6 +238,16 @@ def test_an_evaluation_between_the_rounds_of_an_iteration_is_marked_there(nurser
             assert broken not in {record.iteration for record in rank.records}
 
 
+def test_of_two_pipelines_that_train_in_turn_the_first_is_told_up_to_where_the_other_begins(nursery: Nursery) -> None:
+    with AgentDouble(nursery.socket) as agent:
+        nursery.run("train_in_turns", 2, steps=STEPS)
+        ranks = agent.ranks(2)
+    for rank in ranks:
+        assert {record.iteration for record in rank.records} >= set(range(1, STEPS)), "as many as of one of them"
+        assert iterations_that(Ending.PARTED, rank) >= set(range(1, STEPS))
+        assert all(record.period_s for record in rank.records)
+
+
 def test_a_step_that_a_grad_scaler_skips_parts_the_iteration_from_the_next(nursery: Nursery) -> None:
     with AgentDouble(nursery.socket) as agent:
         outcomes = nursery.run("train_by_a_grad_scaler", 2, steps=STEPS + 2, skipped=3)
