@@ -1,13 +1,14 @@
 """The training steps of this process's pipeline, as its adapter tells of them: whatever goes wrong, training goes on.
 
 One pipeline at a time is observed. Steps of one that differs from it (in model, schedule, stages, microbatches or
-ranks) are neither marked nor counted, on every rank alike; a few of them in a row, and that one is observed from then
-on, as where the number of microbatches grows in the course of a training. Of pipelines that take turns, as an actor and
-a critic do, one is observed in the end: whenever one comes back, more is waited for.
+ranks) are neither marked nor counted, on every rank alike; a few of them without one of the first, and that one is
+observed from then on, as where the number of microbatches grows in the course of a training. Of pipelines that take
+turns, as an actor and a critic do, one is observed in the end: whenever one comes back, more is waited for.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Final, TypeAlias, TypeVar
 
@@ -43,9 +44,8 @@ class Steps:
         self._observer, self._skips = observer, skips
         self._on_step = on_step
         self._work: Work | None = None
-        self._other: Work | None = None
-        self._others = 0
-        """Steps of that other one in a row."""
+        self._others: Counter[Work] = Counter()
+        """Steps of others since the last of that one."""
         self._before: list[Work] = []
         """What was observed earlier."""
         self._patience = _PATIENCE
@@ -164,17 +164,17 @@ class Steps:
 
     def _is_observed(self, work: Work) -> bool:
         if work == self._work:
-            self._other, self._others = None, 0
+            self._others.clear()
             return True
-        self._others = self._others + 1 if work == self._other else 1
-        self._other = work
+        self._others[work] += 1
         if self._work is not None:
-            if self._others < self._patience:
+            if self._others[work] < self._patience:
                 return False
             self._observer.restart()
             self._patience *= 2 if work in self._before else 1
             self._before.append(self._work)
-        self._work, self._other, self._others = work, None, 0
+        self._work = work
+        self._others.clear()
         return True
 
     def begin_instruction(self, name: Callable[[], Name]) -> BegunInstruction | None:
