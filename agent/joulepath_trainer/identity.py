@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +17,16 @@ from joulepath_trainer.marking.marks import Marker
 from joulepath_trainer.placement import Placement, place
 from joulepath_trainer.wire.messages import MOST_TEXT, Hello, PipelinePlace
 
-__all__ = ["Work", "default_store", "group_ranks", "hello_of", "pipeline_work", "rank_and_world", "single_stage_work"]
+__all__ = [
+    "Work",
+    "default_store",
+    "group_ranks",
+    "hello_of",
+    "model_of",
+    "pipeline_work",
+    "rank_and_world",
+    "single_stage_work",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +38,8 @@ class Work:
     """The torch device that computes: cpu, cuda:1, ..."""
     placement: Placement | None = None
     """Among the other ranks, where the framework tells it; else it is guessed."""
+    model: weakref.ref[Any] | None = None
+    """What is trained, to tell two of a kind apart; None where nothing says it."""
 
 
 def pipeline_work(schedule: Any) -> Work:
@@ -45,7 +57,14 @@ def pipeline_work(schedule: Any) -> Work:
             ranks=group_ranks(first.group),
         ),
         str(first.device),
+        model=weakref.ref(model_of(schedule)),
     )
+
+
+def model_of(schedule: Any) -> Any:
+    """What a schedule of `torch.distributed.pipelining` trains, by the module of its first stage on this rank."""
+    stages = getattr(schedule, "_stages", None) or [getattr(schedule, "_stage", schedule)]
+    return getattr(stages[0], "submod", schedule)
 
 
 def single_stage_work(device: str, schedule: str, microbatches: int) -> Work:

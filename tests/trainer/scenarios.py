@@ -73,12 +73,21 @@ class Training:
 
     def step(self) -> list[float]:
         """One iteration; the losses of the microbatches on the last rank."""
+        losses = self.round()
+        self.update()
+        return losses
+
+    def round(self) -> list[float]:
+        """The iteration without the optimizer."""
         args, kwargs = self._inputs()
         losses: list[torch.Tensor] = []
         self.schedule.step(*args, **kwargs, losses=losses)
+        return [loss.item() for loss in losses]
+
+    def update(self) -> None:
+        """The optimizer's step."""
         self.optimizer.step()
         self.optimizer.zero_grad()
-        return [loss.item() for loss in losses]
 
     def evaluate(self) -> None:
         """A step without gradients."""
@@ -104,6 +113,24 @@ def train(
         if number == evaluate_after:
             training.evaluate()
     return losses
+
+
+def train_in_turns(rank: int, steps: int, rounds: int, interleaved: bool = False) -> None:
+    """Trains two pipelines that are alike, an iteration of each in turn: of one with so many rounds, the other one.
+
+    interleaved: The other's iteration comes after the first round.
+    """
+    one, other = Training(rank), Training(rank)
+    for _ in range(steps):
+        torch.distributed.barrier()
+        for number in range(rounds):
+            one.round()
+            if interleaved and number == 0:
+                other.round()
+        one.update()
+        if not interleaved:
+            other.round()
+        other.update()
 
 
 def train_noting(rank: int, steps: int, schedule: str, chunks: int = 1) -> list[list[list[Any]]]:

@@ -13,6 +13,7 @@ from joulepath_trainer.frameworks.megatron import MegatronSteps
 from joulepath_trainer.frameworks.optimizers import OptimizerSteps
 from joulepath_trainer.frameworks.passes import Passes
 from joulepath_trainer.frameworks.pipelining import PipelineSteps
+from joulepath_trainer.frameworks.rounds import Skips
 from joulepath_trainer.frameworks.steps import Steps
 from joulepath_trainer.observer import Observer
 
@@ -26,8 +27,9 @@ class Adapters:
         check = Check()
         observer = Observer(socket_path, seen=check.told)
         passes = Passes(observer)
-        optimizers = OptimizerSteps(observer, passes)
-        steps = Steps(observer, on_step=optimizers.stand_aside)
+        skips = Skips()
+        optimizers = OptimizerSteps(observer, passes, skips)
+        steps = Steps(observer, skips, on_step=optimizers.stand_aside)
         self.loop = LoopSteps(steps)
         """For loops that tell of themselves."""
         pipelining = PipelineSteps(steps, check)

@@ -14,6 +14,7 @@ A wrapped function keeps its signature, result and exceptions.
 from __future__ import annotations
 
 import functools
+import weakref
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any, Final
@@ -93,4 +94,4 @@ def _work(engine: Any) -> Work:
         int(grid.data_parallel_size),
         int(grid.slice_parallel_size),
     )
-    return Work(place, str(engine.device), placement)
+    return Work(place, str(engine.device), placement, weakref.ref(engine))

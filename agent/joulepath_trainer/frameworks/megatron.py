@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import functools
 import sys
+import weakref
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any, Final
@@ -232,7 +233,7 @@ class MegatronSteps:
             ranks=ranks,
         )
         devices = (str(parameter.device) for chunk in chunks for parameter in chunk.parameters())
-        return Work(place, next(devices, "cuda"), placement)
+        return Work(place, next(devices, "cuda"), placement, weakref.ref(chunks[0]))
 
 
 def _named(forward: tuple[int, int] | None, backward: tuple[int, int] | None) -> Name:

@@ -84,7 +84,7 @@ class Passes:
 
     def observe_modules(self, module: ModuleType) -> None:
         """Wraps how an evaluation begins; for `torch.nn.modules.module`."""
-        module.Module.eval = preceded(module.Module.eval, self._evaluate, module)
+        module.Module.eval = preceded(module.Module.eval, self.evaluate, module)
 
     def run(self, backward: Callable[[], _T]) -> _T:
         """Runs a backward, torch's or that of an engine which has its own."""
@@ -98,15 +98,16 @@ class Passes:
             self._within = False
             self._guarded(self._end_backward)
 
-    def turn(self, device: str, observed: bool) -> None:
+    def turn(self, device: str, observed: bool, skipped: bool = False) -> None:
         """An iteration has ended and the next one begins.
 
         Args:
             device: The torch device that computes: cpu, cuda:1, ...
             observed: Whether that one is told; before, iterations are only counted.
+            skipped: Whether the one that has ended made no step of the optimizer.
         """
         self._thread = get_ident()
-        self._end()
+        self._end(whole=not skipped)
         self._counts.append(0 if self._within else self._ran)
         self._ran = 0
         if not observed:
@@ -163,7 +164,8 @@ class Passes:
         if self._ran < self._told:
             self._begin("F", self._ran)
 
-    def _evaluate(self) -> None:
+    def evaluate(self) -> None:
+        """An evaluation begins."""
         if not self._elsewhere() and self._observer.evaluate():
             self._guarded(self._break_off)
 
@@ -175,13 +177,13 @@ class Passes:
         if instruction is not None:
             self._observer.end_instruction(instruction)
 
-    def _end(self) -> None:
+    def _end(self, whole: bool) -> None:
         """The iteration ends with its optimizer's step."""
         if self._told == _VARYING and self._ran:
             self._finish()
         if self._in_step:
             self._in_step = False
-            self._observer.end_step(self._instruction is None)
+            self._observer.end_step(whole and self._instruction is None)
 
     def _break_off(self) -> None:
         """The iteration isn't as usual."""

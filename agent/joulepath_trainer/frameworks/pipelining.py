@@ -29,7 +29,7 @@ from joulepath_trainer.frameworks.check import Check, Wrapped
 from joulepath_trainer.frameworks.custom import CustomFunctions
 from joulepath_trainer.frameworks.rounds import Rounds
 from joulepath_trainer.frameworks.steps import Steps
-from joulepath_trainer.identity import Work, pipeline_work
+from joulepath_trainer.identity import Work, model_of, pipeline_work
 
 __all__ = ["PipelineSteps"]
 
@@ -56,9 +56,12 @@ class PipelineSteps:
         self._steps, self._check = steps, check
         self._known: tuple[Callable[[], object | None], int, Work | None] = lambda: None, 0, None
         """The last schedule, the microbatches of an iteration, and what it trains."""
-        self._rounds = Rounds()
+        self._rounds: weakref.WeakKeyDictionary[Any, Rounds] = weakref.WeakKeyDictionary()
+        """By model: each may accumulate over another number of them."""
         self._in_round = self._open = False
         """Whether an iteration has begun here that goes on from one round to the next."""
+        self._trained: Any = None
+        """The identity of its model."""
         self._before = 0
         """Microbatches of the rounds before, in this iteration."""
         self._computes_loss = False
@@ -98,7 +101,8 @@ class PipelineSteps:
             if self._open:  # fewer rounds than before
                 self._open = False
                 self._steps.end(whole=False)
-            self._rounds.end()
+            for rounds in self._rounds.values():
+                rounds.end()
 
         stepped._torchdynamo_disable = True  # type: ignore[attr-defined]
         module.register_optimizer_step_post_hook(stepped)
@@ -106,16 +110,17 @@ class PipelineSteps:
     def _observed_step(self, original: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(original)
         def step(schedule: Any, *args: Any, **kwargs: Any) -> Any:
-            if not _trains(schedule) or (self._steps.running and not self._open):
+            model = model_of(schedule)
+            if not _trains(schedule) or (self._steps.running and not (self._open and self._trained == id(model))):
                 if self._open and not self._in_round:
                     self._steps.evaluate()
                 return self._steps.run(lambda: None, lambda: original(schedule, *args, **kwargs))
-            if self._rounds.made_no_step:
-                self._steps.part()
-            number, last = self._rounds.begin()
+            rounds = self._rounds.setdefault(model, Rounds())
+            number, last = rounds.begin()
             self._before = number * int(getattr(schedule, "_n_microbatches", 0))
             if number == 0:
-                self._open = self._steps.begin(lambda: self._recognise(schedule))
+                self._open = self._steps.begin(lambda: self._recognise(schedule, rounds.count))
+                self._trained = id(model)
             whole, self._in_round = False, True
             try:
                 result = original(schedule, *args, **kwargs)
@@ -124,7 +129,7 @@ class PipelineSteps:
             finally:
                 self._in_round = False
                 if not whole:
-                    self._rounds.fail()
+                    rounds.fail()
                 if self._open and (last or not whole):
                     self._open = False
                     self._steps.end(whole)
@@ -166,8 +171,8 @@ class PipelineSteps:
 
         return observed
 
-    def _recognise(self, schedule: Any) -> Work | None:
-        microbatches = int(schedule._n_microbatches) * self._rounds.count
+    def _recognise(self, schedule: Any, rounds: int) -> Work | None:
+        microbatches = int(schedule._n_microbatches) * rounds
         if self._known[0]() is not schedule or self._known[1] != microbatches:
             work = pipeline_work(schedule)
             work = replace(work, pipeline=replace(work.pipeline, microbatches=microbatches))

@@ -1,15 +1,18 @@
 """The training steps of this process's pipeline, as its adapter tells of them: whatever goes wrong, training goes on.
 
-One pipeline at a time is observed. Steps of one that differs from it (in schedule, stages, microbatches or ranks) are
-neither marked nor counted, on every rank alike; a few of them in a row, and that one is observed from then on, as where
-the number of microbatches grows in the course of a training.
+One pipeline at a time is observed. Steps of one that differs from it (in model, schedule, stages, microbatches or
+ranks) are neither marked nor counted, on every rank alike; a few of them without one of the first, and that one is
+observed from then on, as where the number of microbatches grows in the course of a training. Of pipelines that take
+turns, as an actor and a critic do, one is observed in the end: whenever one comes back, more is waited for.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Final, TypeAlias, TypeVar
 
+from joulepath_trainer.frameworks.rounds import Skips
 from joulepath_trainer.identity import Work
 from joulepath_trainer.observer import Observer
 from joulepath_trainer.session import BegunInstruction
@@ -32,18 +35,23 @@ def pair(forward: tuple[int, int], backward: tuple[int, int]) -> Name:
 class Steps:
     """One step at a time, and the instructions in it. Nothing is raised but what the training itself raises."""
 
-    def __init__(self, observer: Observer, on_step: Callable[[], None]) -> None:
+    def __init__(self, observer: Observer, skips: Skips, on_step: Callable[[], None]) -> None:
         """Args:
         observer: Is told of every step.
+        skips: Is told of the optimizer's.
         on_step: Called at each training step of a pipeline, before it is observed.
         """
-        self._observer = observer
+        self._observer, self._skips = observer, skips
         self._on_step = on_step
         self._work: Work | None = None
-        self._other: Work | None = None
-        self._others = 0
-        """Steps of that other one in a row."""
+        self._others: Counter[Work] = Counter()
+        """Steps of others since the last of that one."""
+        self._before: list[Work] = []
+        """What was observed earlier."""
+        self._patience = _PATIENCE
         self._in_step = self._spoiled = False
+        self._whole = False
+        """Whether the last one was: else nobody expects the optimizer's."""
         self._open: BegunInstruction | None = None
         self.marking = False
         """Whether instructions are asked for: within a step that is observed, and not in another one within that."""
@@ -79,6 +87,7 @@ class Steps:
         if self._in_step:
             self.end_open()
             self._in_step = self.marking = False
+            self._whole = whole
             self._observer.end_step(whole, told=not self._spoiled)
 
     def run_instruction(
@@ -123,11 +132,6 @@ class Steps:
         """What runs in this step can't be told: there will be no record of it."""
         self.marking, self._spoiled = False, self._in_step
 
-    def part(self) -> None:
-        """The step before has turned out not to be as the others."""
-        if not self._in_step:
-            self._observer.part()
-
     def evaluate(self) -> None:
         """An evaluation begins, perhaps in the midst of a step."""
         if self._work is not None:
@@ -146,8 +150,10 @@ class Steps:
                 self.evaluate()
                 return False
             self._on_step()
-            if not self._is_observed(work):
+            observed = self._is_observed(work)
+            if (self._whole and self._skips.turn()) or not observed:
                 self._observer.part()
+            if not observed:
                 return False
             self._in_step, self._spoiled = True, False
             self.marking = bool(self._observer.begin_step(work))
@@ -158,15 +164,17 @@ class Steps:
 
     def _is_observed(self, work: Work) -> bool:
         if work == self._work:
-            self._other, self._others = None, 0
+            self._others.clear()
             return True
-        self._others = self._others + 1 if work == self._other else 1
-        self._other = work
-        if self._work is not None and self._others < _PATIENCE:
-            return False
+        self._others[work] += 1
         if self._work is not None:
+            if self._others[work] < self._patience:
+                return False
             self._observer.restart()
-        self._work, self._other, self._others = work, None, 0
+            self._patience *= 2 if work in self._before else 1
+            self._before.append(self._work)
+        self._work = work
+        self._others.clear()
         return True
 
     def begin_instruction(self, name: Callable[[], Name]) -> BegunInstruction | None:

@@ -8,8 +8,9 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -24,13 +25,13 @@ MICROBATCHES = 4
 
 def lead_to_cpu() -> None:
     """Before Megatron is imported."""
-    zeros = torch.zeros
 
-    def on_cpu(*args: Any, **kwargs: Any) -> torch.Tensor:
+    def on_cpu(make: Callable[..., torch.Tensor], *args: Any, **kwargs: Any) -> torch.Tensor:
         kwargs.pop("device", None)
-        return zeros(*args, **kwargs)
+        return make(*args, **kwargs)
 
-    torch.zeros = on_cpu
+    torch.zeros, torch.tensor = partial(on_cpu, torch.zeros), partial(on_cpu, torch.tensor)
+    torch.Tensor.type = lambda self: "torch.cuda.FloatTensor"
     torch.cuda.current_device = lambda: "cpu"
     torch.cuda.synchronize = lambda *_: None
     torch.Tensor.cuda = lambda self, *_, **__: self
@@ -57,6 +58,9 @@ lead_to_cpu()
 
 from megatron.core import parallel_state  # noqa: E402
 from megatron.core.enums import ModelType  # noqa: E402
+from megatron.core.optimizer.grad_scaler import DynamicGradScaler  # noqa: E402
+from megatron.core.optimizer.optimizer import Float16OptimizerWithFloat16Params  # noqa: E402
+from megatron.core.optimizer.optimizer_config import OptimizerConfig  # noqa: E402
 from megatron.core.pipeline_parallel import get_forward_backward_func  # noqa: E402
 from megatron.core.transformer import TransformerConfig  # noqa: E402
 
@@ -188,12 +192,14 @@ class Training:
         parameters = [parameter for chunk in self.chunks for parameter in chunk.parameters()]
         self.optimizer = torch.optim.SGD(parameters, lr=0.1)
 
-    def step(self, microbatches: int, *, forward_only: bool = False) -> tuple[list[list[Any]], list[float]]:
-        """One iteration; what has run in it, and the losses of the microbatches on the last rank."""
+    def step(
+        self, microbatches: int, *, forward_only: bool = False, value: float = 1.0
+    ) -> tuple[list[list[Any]], list[float]]:
+        """One iteration of such data; what has run in it, and the losses of the microbatches on the last rank."""
         RAN.clear()
         for chunk in self.chunks:
             chunk.microbatch, chunk.inputs = 0, []
-        data = [iter([torch.ones(SEQUENCE, SAMPLES, WIDTH)] * microbatches) for _ in self.chunks]
+        data = [iter([torch.full((SEQUENCE, SAMPLES, WIDTH), value)] * microbatches) for _ in self.chunks]
         several = len(self.chunks) > 1
         results = get_forward_backward_func()(
             forward_step_func=forward_step,
@@ -205,7 +211,7 @@ class Training:
             forward_only=forward_only,
         )
         if not forward_only:
-            self.optimizer.step()
+            self.stepped = self.optimizer.step()
             self.optimizer.zero_grad()
         return list(RAN), [float(one["loss"]) for one in results]
 
@@ -243,6 +249,23 @@ def train(
         "tensor": parallel_state.get_tensor_and_context_parallel_rank(),
         "pipeline": list(dist.get_process_group_ranks(parallel_state.get_pipeline_model_parallel_group())),
     }
+
+
+def train_overflowing(rank: int, steps: int, overflows: int) -> list[int]:
+    """Trains by Megatron's optimizer for 16 bits, and has gradients overflow in one step; the steps it skipped."""
+    training = Training(2)
+    parameters = list(training.chunks[0].parameters())
+    for parameter in parameters:
+        # As Megatron's DDP does.
+        parameter.register_post_accumulate_grad_hook(lambda one: setattr(one, "main_grad", one.grad))
+    config = OptimizerConfig(optimizer="sgd", lr=0.1, fp16=True, params_dtype=torch.float16, clip_grad=0.0)
+    scaler = DynamicGradScaler(16.0, 1.0, 2.0, 0.5, 1000, 2)
+    training.optimizer = Float16OptimizerWithFloat16Params(training.optimizer, config, scaler, lambda *_: None)
+    skipped = []
+    for number in range(steps):
+        training.step(MICROBATCHES, value=float("inf") if number == overflows else 1.0)
+        skipped += [] if training.stepped[0] else [number]
+    return skipped
 
 
 def main(options: dict[str, Any]) -> None:

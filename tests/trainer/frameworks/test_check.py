@@ -12,6 +12,7 @@ from agent_double import AgentDouble
 from joulepath_trainer.frameworks import deepspeed, megatron, pipelining
 from joulepath_trainer.frameworks.check import Check, Wrapped
 from joulepath_trainer.frameworks.passes import Passes
+from joulepath_trainer.frameworks.rounds import Skips
 from joulepath_trainer.frameworks.steps import Steps
 from tests.trainer.conftest import Nursery
 
@@ -71,7 +72,7 @@ def test_a_megatron_whose_combined_step_is_another_is_seen_without_it(monkeypatc
     combined.__dict__.update(combined_forward_backward_step=combined_forward_backward_step)
     monkeypatch.setitem(sys.modules, "megatron.core.pipeline_parallel.combined_1f1b", combined)
     check = Check()
-    steps = Steps(None, lambda: None)  # type: ignore[arg-type]
+    steps = Steps(None, Skips(), lambda: None)  # type: ignore[arg-type]
     megatron.MegatronSteps(steps, Passes(None), check).observe_schedules(schedules)  # type: ignore[arg-type]
     assert "combined_forward_backward_step has parameters" in check.told()[1]
     assert combined.__dict__["combined_forward_backward_step"] is combined_forward_backward_step
@@ -81,7 +82,7 @@ def test_a_megatron_whose_combined_step_is_another_is_seen_without_it(monkeypatc
 @pytest.mark.parametrize("adapter", [pipelining.PipelineSteps, megatron.MegatronSteps, deepspeed.DeepSpeedSteps])
 def test_a_module_with_nothing_of_what_is_known_is_left_as_it_is(adapter: Any) -> None:
     check, module = Check(), SimpleNamespace(other=3)
-    steps = Steps(None, lambda: None)  # type: ignore[arg-type]
+    steps = Steps(None, Skips(), lambda: None)  # type: ignore[arg-type]
     passes = (Passes(None),) if adapter is megatron.MegatronSteps else ()  # type: ignore[arg-type]
     made = adapter(steps, *passes, check)
     for name in ("observe_stages", "observe_schedules", "observe_engine"):

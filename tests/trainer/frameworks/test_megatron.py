@@ -113,6 +113,15 @@ def test_a_pipeline_whose_microbatches_grow_is_told_anew_from_then_on(megatron: 
         assert_told(then, ran[number]["orders"][6:])  # once there were three such steps in a row
 
 
+def test_a_step_that_is_skipped_parts_the_iteration_from_the_next(megatron: Nursery) -> None:
+    with AgentDouble(megatron.socket) as agent:
+        skipped = megatron.run("train_overflowing", 2, steps=8, overflows=4)
+        ranks = agent.ranks(2)
+    assert skipped == [[4], [4]]
+    for rank in ranks:
+        assert iterations_that(Ending.PARTED, rank) == {4}
+
+
 def test_training_computes_the_same_with_an_agent_and_without(megatron: Nursery) -> None:
     options = {"pipeline": 2, "chunks": 2, "steps": 4}
     alone = megatron.run("train", 2, **options)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 from agent_double import AgentDouble
 from joulepath_trainer.frameworks.optimizers import OptimizerSteps
 from joulepath_trainer.frameworks.passes import Passes
+from joulepath_trainer.frameworks.rounds import Skips
 from joulepath_trainer.observer import Observer
 from joulepath_trainer.wire.page import MarkerEvent
 
@@ -62,10 +63,32 @@ class Optimizer:
         self.param_groups = [{"params": [SimpleNamespace(device="cpu")]}]
 
 
+def test_an_optimizer_that_takes_the_place_of_the_first_is_the_one_that_counts_from_then_on() -> None:
+    """As where one part of a model is trained, then another one, and both are kept."""
+    restarts = Restarts()
+    observer = cast(Observer, restarts)
+    steps = OptimizerSteps(observer, Passes(observer), Skips())
+    hooks: list[Any] = []
+    steps.observe(cast(ModuleType, SimpleNamespace(register_optimizer_step_post_hook=hooks.append)))
+    first, *others = [Optimizer() for _ in range(10)]
+
+    def train(*optimizers: Optimizer, iterations: int) -> int:
+        for _ in range(iterations):
+            for optimizer in optimizers:
+                hooks[0](optimizer, (), {})
+        return restarts.count
+
+    assert train(first, *others, *others, iterations=100) == 0, "each of many steps, one of them counts"
+    assert train(others[0], iterations=30) == 0, "it may be that of a GAN"
+    assert train(others[0], iterations=100) == 1
+    assert train(first, *[others[0]] * 60, iterations=50) == 1
+    assert train(*[first] * 60, others[0], iterations=50) == 1, "more is waited for"
+
+
 def test_an_optimizer_that_steps_more_often_than_its_pipeline_takes_over_a_few_times_at_most() -> None:
     restarts = Restarts()
     observer = cast(Observer, restarts)
-    steps = OptimizerSteps(observer, Passes(observer))
+    steps = OptimizerSteps(observer, Passes(observer), Skips())
     hooks: list[Any] = []
     steps.observe(cast(ModuleType, SimpleNamespace(register_optimizer_step_post_hook=hooks.append)))
     optimizer = Optimizer()

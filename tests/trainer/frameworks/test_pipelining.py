@@ -238,6 +238,35 @@ def test_an_evaluation_between_the_rounds_of_an_iteration_is_marked_there(nurser
             assert broken not in {record.iteration for record in rank.records}
 
 
+@pytest.mark.parametrize("rounds", [1, 2])
+def test_of_two_pipelines_that_train_in_turn_the_first_is_told_up_to_where_the_other_begins(
+    nursery: Nursery, rounds: int
+) -> None:
+    """Though gradients be accumulated in one of them alone."""
+    with AgentDouble(nursery.socket) as agent:
+        nursery.run("train_in_turns", 2, steps=9, rounds=rounds)
+        ranks = agent.ranks(2 * rounds)
+    for rank in ranks:
+        if rank.hello.pipeline.microbatches == rounds * MICROBATCHES:
+            last = max(record.iteration for record in rank.records)
+            whole = {record.iteration for record in rank.records if len(record.spans) == 2 * rounds * MICROBATCHES}
+            assert whole == {record.iteration for record in rank.records} >= {last - 1, last}
+            assert iterations_that(Ending.PARTED, rank) >= {last - 1, last}
+            assert all(record.period_s for record in rank.records)
+
+
+def test_a_pipeline_that_trains_between_the_rounds_of_another_is_marked_there_and_then_a_part(
+    nursery: Nursery,
+) -> None:
+    with AgentDouble(nursery.socket) as agent:
+        nursery.run("train_in_turns", 2, steps=12, rounds=2, interleaved=True)
+        ranks = agent.ranks(4)
+    for rank in ranks:
+        if rank.hello.pipeline.microbatches == 2 * MICROBATCHES:
+            assert len(rank.records) >= 3
+            assert all(len(record.spans) == 4 * MICROBATCHES for record in rank.records)
+
+
 def test_a_step_that_a_grad_scaler_skips_parts_the_iteration_from_the_next(nursery: Nursery) -> None:
     with AgentDouble(nursery.socket) as agent:
         outcomes = nursery.run("train_by_a_grad_scaler", 2, steps=STEPS + 2, skipped=3)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Any, cast
+from weakref import ref
 
 import pytest
 
+from joulepath_trainer.frameworks.rounds import Skips
 from joulepath_trainer.frameworks.steps import Steps
 from joulepath_trainer.identity import Work
 from joulepath_trainer.observer import Observer
@@ -60,15 +63,37 @@ def notes() -> Notes:
 
 @pytest.fixture
 def steps(notes: Notes) -> Steps:
-    return Steps(cast(Observer, notes), lambda: None)
+    return Steps(cast(Observer, notes), Skips(), lambda: None)
 
 
-def test_a_step_of_another_pipeline_is_left_alone_and_some_in_a_row_are_observed(notes: Notes, steps: Steps) -> None:
+def test_steps_of_another_pipeline_are_left_alone_until_there_are_some_without_one_of_the_first(
+    notes: Notes, steps: Steps
+) -> None:
     for microbatches in (4, 2, 4, 2, 3, 2, 2, 2, 2):
         assert steps.run(partial(work, microbatches), lambda: 7) == 7
     begun = [one for one in notes.told if one != "whole"]
     step, parted = ("step", 4), "parts"
-    assert begun == [step, parted, step, *[parted] * 4, "restart", ("step", 2), ("step", 2)]
+    assert begun == [step, parted, step, *[parted] * 3, "restart", *[("step", 2)] * 3]
+
+
+class Model:
+    """Something that is trained."""
+
+
+def test_of_pipelines_that_take_turns_one_is_observed_in_the_end(notes: Notes, steps: Steps) -> None:
+    models = [Model(), Model()]
+    one, other = (replace(work(4), model=ref(model)) for model in models)
+
+    def train(turns: int) -> int:
+        for _ in range(20):
+            for trained in (one, other):
+                for _ in range(turns):
+                    steps.run(partial(lambda trained: trained, trained), lambda: None)
+        return notes.told.count("restart")
+
+    assert train(1) == 0
+    assert train(4) == 2, "the other one's third step in a row, and the first one's"
+    assert train(40) == 2 + 3, "after 6, 12 and 24 steps"
 
 
 def test_instructions_of_a_step_within_a_step_are_not_its_own(notes: Notes, steps: Steps) -> None:
