@@ -13,7 +13,7 @@ from pydantic import Field
 from joulepath_crds.contract import UID, Contract, Hash, Name, Text, list_by
 from joulepath_crds.labels import InstructionKind, InstructionLabel
 from joulepath_crds.topology import Coordinates
-from joulepath_rules import Arm, RankState
+from joulepath_rules import Arm, RankState, Sort
 
 __all__ = [
     "INJECTOR_ABSENT",
@@ -201,6 +201,9 @@ class BlockReport(Contract):
     """plan, control or sweep."""
     iterations: Annotated[int, Field(ge=0)]
     """Iterations counted."""
+    sort: Sort = Sort.WHOLE
+    """whole, own or disturbed: undisturbed ones to the begin of the next; without what is between, such as an
+    evaluation; or the ones after that. Older agents don't tell."""
     iteration_time_s: Annotated[float, Field(ge=0)]
     """Mean seconds of an iteration."""
     iteration_time_deviation_s: Annotated[float, Field(ge=0)] = 0.0

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from joulepath_rules.applied import Applied
 from joulepath_rules.arms import Arm, SweptBlocks, Timetable, arm_of, clock_in_turn, held_clock_mhz, next_boundary
-from joulepath_rules.counting import Length, counted
+from joulepath_rules.counting import Length, Sort, counted
 from joulepath_rules.digest import sha256
 from joulepath_rules.instructions import INSTRUCTION_KINDS, PAIR, PAIR_KIND, Instruction
 from joulepath_rules.jobs import JOB_LABELS, JOB_NAMES, JobKindName, JobName, by_labels, controller, maker
@@ -40,6 +40,7 @@ __all__ = [
     "Plan",
     "Purpose",
     "RankState",
+    "Sort",
     "StagePlan",
     "Sweep",
     "SweptBlocks",

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import StrEnum
+from typing import Final
 
-__all__ = ["Length", "counted"]
+__all__ = ["Length", "Sort", "counted"]
 
 
 class Length(StrEnum):
@@ -24,8 +25,25 @@ class Length(StrEnum):
     UNKNOWN = "unknown"
 
 
-def counted(lengths: Sequence[Length], settled: bool = False) -> tuple[int, ...]:
-    """The places of those that count, of iterations that follow each other.
+class Sort(StrEnum):
+    """Of which sort the iterations are that count. Blocks are compared with others of their own sort only: a disturbed
+    iteration takes longer, and one of which its own length counts lacks what is behind its end."""
+
+    WHOLE = "whole"
+    OWN = "own"
+    DISTURBED = "disturbed"
+
+
+_OF_SORT: Final = {
+    Sort.WHOLE: (Length.WHOLE, False),
+    Sort.OWN: (Length.OWN, False),
+    Sort.DISTURBED: (Length.WHOLE, True),
+}
+"""Their length, and whether they follow on one that isn't whole; the best first."""
+
+
+def counted(lengths: Sequence[Length], settled: bool = False) -> tuple[Sort, tuple[int, ...]]:
+    """The sort and the places of those that count, of iterations that follow each other; no places if none does.
 
     Where none would, as in a loop that evaluates every second iteration, those count that follow on a whole one and
     whose own length is known; and where there is none of these either, whole ones that were disturbed.
@@ -40,4 +58,5 @@ def counted(lengths: Sequence[Length], settled: bool = False) -> tuple[int, ...]
             if one is length and (disturbed == (lengths[at - 1] is not Length.WHOLE) if at else settled > disturbed)
         )
 
-    return places(Length.WHOLE, False) or places(Length.OWN, False) or places(Length.WHOLE, True)
+    each = ((sort, places(*of)) for sort, of in _OF_SORT.items())
+    return next((found for found in each if found[1]), (Sort.WHOLE, ()))

@@ -14,7 +14,7 @@ EXPORTS = """
     MeasurementBudget Measurements MetricRow Mode Namespaces NodeMeasurementStatus NodeReportStatus
     NodeStateStatus OldPythonReport Origin POLICY_HEARD POLICY_NAME POLICY_PAUSED POLICY_PAUSING POLICY_UNHEARD
     Phase PlanSummary ProfilePoint Profiling ProfilingBudget Purpose RankMeasurements RankReport RankState Reuse
-    Setback StagePlan StageProfile Straggler Stragglers Stretched StretchedStage Sweep SwitchingCost
+    Setback Sort StagePlan StageProfile Straggler Stragglers Stretched StretchedStage Sweep SwitchingCost
     SwitchingLag TAIL_LAGS TargetLag Topology Transfer VERSION WaitMeasurement WithdrawnPlan api_name arm_of
     content_hash controller facts_of held_clock_mhz joined learnt_from maker measured_of meets next_boundary
     read_policy report_interval_s state_of

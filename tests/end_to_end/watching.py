@@ -81,7 +81,7 @@ class Recorder:
         """The ranks of a job as their nodes tell now, or as they told before a version."""
         states, measurements = (
             {
-                one.name: one.body.get("status") or {}
+                one.name: {} if one.deleted else one.body.get("status") or {}
                 for one in self.versions(kind, node)
                 if before is None or one.version < before
             }

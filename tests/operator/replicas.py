@@ -1,4 +1,4 @@
-"""Two replicas of the simulated pipeline, of which one may be held up."""
+"""Replicas of the simulated pipeline, of which some may be held up."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache
 
-from joulepath_crds import Arm, BlockReport, Coordinates, EnergyPlanSpec, JobReport, RankReport, arm_of
+from joulepath_crds import Arm, BlockReport, Coordinates, EnergyPlanSpec, JobReport, RankReport, arm_of, learnt_from
 from joulepath_operator.facts.observation import NodeJob
 from joulepath_planner import Simulation, simulate
 from tests.operator.conftest import World, truth
@@ -29,12 +29,11 @@ def replay(clocks: Clocks, factors: tuple[tuple[int, float], ...], pace_s: float
 
 
 class Replicas(World):
-    """Two replicas of the pipeline, on two nodes; `slow` says what is slower by itself, stage by stage."""
+    """Replicas of the pipeline, a node each; `held` says what is slower by itself, stage by stage."""
 
-    size = 16
-
-    def __init__(self, spec: EnergyPlanSpec | None = None) -> None:
+    def __init__(self, spec: EnergyPlanSpec | None = None, replicas: int = 2) -> None:
         super().__init__(spec)
+        self.replicas, self.size, self.ranks = replicas, 8 * replicas, 8 * replicas
         self.held: Slow = {}
         self.told: dict[int, float] = {}
         """What ranks tell of their own work."""
@@ -63,17 +62,28 @@ class Replicas(World):
 
     def time_s(self, arm: Arm) -> float:
         """All wait for the slowest."""
-        return max(replay(self.played(data, arm), self.factors(data), None).iteration_time_s for data in range(2))
+        return max(
+            replay(self.played(data, arm), self.factors(data), None).iteration_time_s for data in range(self.replicas)
+        )
 
     def nodes(self) -> tuple[NodeJob, ...]:
         assert self.job is not None
         if (plan := self.plan) is not None:
             self._staged.setdefault(plan.hash, self.iteration)
         nodes = []
-        for data in range(2):
-            ranks = tuple(self._replica_rank(data, place) for place in range(8) if 8 * data + place < 2 * self.ranks)
+        told_of = {data for data, _ in learnt_from(self.replicas, 1)}
+        for data in range(self.replicas):
+            places = [place for place in range(8) if 8 * data + place < 2 * self.ranks]
+            ranks = tuple(self._replica_rank(data, place) for place in places)
+            if data not in told_of:
+                ranks = tuple(rank.model_copy(update={"timeline": ()}) for rank in ranks)
             report = JobReport(
-                job_uid=self.job.uid, namespace="team", job="gpt3", attempt=self.attempt, world_size=16, ranks=ranks
+                job_uid=self.job.uid,
+                namespace="team",
+                job="gpt3",
+                attempt=self.attempt,
+                world_size=self.size,
+                ranks=ranks,
             )
             gpus = tuple(self._gpu(8 * data + place) for place in range(8))
             nodes.append(NodeJob(f"node-{data}", report, gpus))
@@ -94,7 +104,7 @@ class Replicas(World):
                 "pod_uid": f"pod-{number // 4}",
                 "gpu_uuid": f"GPU-{number}",
                 "coordinates": Coordinates(data=data, pipeline=place),
-                "data_parallel": 2,
+                "data_parallel": self.replicas,
                 "tail_s": report.tail_s + self.waits.get(data, 0.0),
                 "slowdown": self.told.get(number, 1.0),
                 "slowed_by": "heat" if number in self.told else "",

@@ -101,6 +101,22 @@ def test_a_sweep_that_is_paused_again_and_again_is_not_taken_for_one_that_agents
         world.run(16, every=16)
 
 
+def test_iterations_of_a_round_that_a_pause_cuts_off_count_on(new_world: NewWorld) -> None:
+    """Of spec.profiling.maxEnergyJoules: each pause has the round begin anew."""
+    world = new_world()
+    world.settle()
+    for pauses in range(1, 4):
+        world.run(8, every=1)
+        assert world.plan.activate_at is not None
+        begun = world.iteration - world.plan.activate_at
+        before = world.plan.sweep.earlier.iterations if world.plan.sweep.earlier else 0
+        world.policy = policy(paused=True)
+        world.settle()
+        assert world.plan.sweep.earlier.iterations >= before + begun > before, pauses
+        world.policy = policy()
+        world.settle()
+
+
 def test_a_round_that_has_measured_all_before_a_pause_is_not_begun_anew(new_world: NewWorld) -> None:
     world = new_world()
     world.settle()

@@ -132,6 +132,26 @@ def test_no_clock_is_measured_at_which_an_iteration_could_last_longer_than_allow
     assert min(clock for clock in sweep.sweep.clocks_mhz if clock) >= 1410 / 1.1
 
 
+def test_a_sweep_begins_anew_without_clocks_that_profiling_may_hold_no_more(surveyed: Callable[..., Any]) -> None:
+    world = surveyed(told(0.001))
+    world.settle()
+    world.run(4, every=4)
+    before = world.plan
+    assert before.activate_at is not None
+    assert min(clock for clock in before.sweep.clocks_mhz if clock) < 1410 / 1.1
+    profiling = {"maxSlowdownPercent": 10}
+    world.spec = EnergyPlanSpec.from_api({"job": {"name": "gpt3"}, "granularity": "phase", "profiling": profiling})
+    world.generation = 2
+    world.settle()
+    assert min(clock for clock in world.plan.sweep.clocks_mhz if clock) >= 1410 / 1.1
+    assert world.plan.sweep.earlier.iterations > 0, "what ran before counts"
+    begun = world.plan.sweep
+    world.run(60)
+    assert [one.sweep for one in sweeps(world)] == [before.sweep, begun]
+    (profile,) = world.profiles.values()
+    assert min(point.clock_mhz for point in profile.spec.stages[0].kinds[0].points) >= 1410 / 1.1
+
+
 @pytest.mark.parametrize("why", [Refusal.PLANNER_TIMEOUT, Refusal.NOT_PLANNABLE])
 def test_a_survey_that_fails_leaves_what_is_measured(surveyed: Callable[..., Any], why: Refusal) -> None:
     world = surveyed(PlanRefusal(why, "It failed."))

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from joulepath_crds import Arm, BlockReport, Coordinates, Estimate, MeasuredSavings, RankReport
+from joulepath_crds import Arm, BlockReport, Coordinates, Estimate, MeasuredSavings, RankReport, Sort
 from joulepath_operator.figures.joining import complete_blocks
 from joulepath_operator.figures.savings import (
     estimate,
@@ -62,6 +62,18 @@ def test_four_pairs_of_two_ranks_by_hand() -> None:
     assert measured.plan.energy_per_iteration_j.mean == pytest.approx(174)
     assert measured.plan.iteration_time_s.mean == pytest.approx(2.02)
     assert measured.control.iterations == measured.plan.iterations == 16
+
+
+def test_blocks_of_different_sorts_of_iterations_are_no_pair_and_ranks_may_differ() -> None:
+    """After an evaluation an iteration takes longer: to compare one with another that isn't disturbed shows nothing."""
+    blocks = pairs([0.10, 0.12, 0.14, 0.16, 0.5])
+    blocks[-1] = blocks[-1].model_copy(update={"sort": Sort.DISTURBED})
+    evaluating = [one.model_copy(update={"sort": Sort.OWN}) for one in blocks[:-1]]
+    for own in ([rank(0, *blocks)], [rank(0, *blocks), rank(1, *evaluating, blocks[-1])]):
+        measured = measured_savings("h", own)
+        assert measured is not None
+        assert measured.pairs == 4
+        assert measured.savings.mean == pytest.approx(0.13)
 
 
 def test_three_pairs_are_not_enough() -> None:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from joulepath_crds import Arm, EnergyPlanSpec, EnergyPolicySpec, LeastClock, Phase
+from joulepath_crds import Arm, EnergyPlanSpec, EnergyPolicySpec, LeastClock, Phase, learnt_from
 from joulepath_operator.facts.gang import Gang
 from joulepath_operator.facts.policy import breaks
 from joulepath_operator.figures.stragglers import Announcement, AnnouncementError, read_announcement, told_by_ranks
@@ -207,6 +207,21 @@ def test_what_others_have_waited_for_since_long_is_no_tail_to_plan_with(world: A
     world.announce('{"replica": 1, "slowdown": 1.2}')
     world.settle()
     assert world.plan.stretched is not None
+    assert world.plan.stretched.plan_iteration_time_s == pytest.approx(world.time_s(Arm.CONTROL), rel=0.005)
+
+
+def test_of_many_pipelines_one_that_tells_no_timeline_is_waited_for_as_well() -> None:
+    """Of seven, five tell theirs, and the slow one is another: what the others have waited for it is no tail either."""
+    world: Any = Replicas(replicas=7)
+    world.settle()
+    world.run(300)
+    assert world.status.phase is Phase.ACTIVE
+    assert 2 not in {data for data, _ in learnt_from(7, 1)}
+    world.held = {2: REPLICA[1]}
+    world.waits = dict.fromkeys({*range(7)} - {2}, 0.45)
+    world.told = dict.fromkeys(range(16, 24), 1.2)
+    world.settle()
+    assert world.plan.stretched.replicas == (0, 1, 3, 4, 5, 6)
     assert world.plan.stretched.plan_iteration_time_s == pytest.approx(world.time_s(Arm.CONTROL), rel=0.005)
 
 

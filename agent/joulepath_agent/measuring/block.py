@@ -13,13 +13,18 @@ from joulepath_agent.gpus.energy import Trace
 from joulepath_agent.measuring.run import Run
 from joulepath_crds import Arm, BlockReport
 
-__all__ = ["block_report"]
+__all__ = ["block_report", "measured_part"]
+
+
+def measured_part(run: Run) -> Run:
+    """Of a run that is a whole block, what its report is made of."""
+    return run if run.applied.arm is Arm.SWEEP else replace(run, iterations=run.iterations[:-1])
 
 
 def block_report(run: Run, trace: Trace) -> BlockReport | None:
     """The report of a run that is a whole block, which the trace covers; None if no iteration of it counts."""
-    kept = run if run.applied.arm is Arm.SWEEP else replace(run, iterations=run.iterations[:-1])
-    counted = kept.counted
+    part = measured_part(run)
+    counted = part.counted
     if not counted:
         return None
     periods_s = [iteration.period_s for iteration in counted]
@@ -29,6 +34,7 @@ def block_report(run: Run, trace: Trace) -> BlockReport | None:
         block=run.applied.block,
         arm=run.applied.arm,
         iterations=len(counted),
+        sort=part.sort,
         iteration_time_s=statistics.fmean(periods_s),
         iteration_time_deviation_s=statistics.stdev(periods_s) if len(periods_s) > 1 else 0.0,
         energy_per_iteration_j=max(0.0, joules) / len(counted),

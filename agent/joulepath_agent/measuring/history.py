@@ -22,7 +22,7 @@ from typing import Final
 import numpy as np
 
 from joulepath_agent.gpus.energy import Trace
-from joulepath_agent.measuring.block import block_report
+from joulepath_agent.measuring.block import block_report, measured_part
 from joulepath_agent.measuring.pace import Pace
 from joulepath_agent.measuring.power import WAIT, EnergyWindows, PowerFit, energy_windows, fit_power
 from joulepath_agent.measuring.run import Moment, Run, TimedIteration, step_begin_s
@@ -412,7 +412,7 @@ class History:
             return
         whole_block = len(run.iterations) == run.applied.length
         if whole_block:
-            self.disturbed = "" if run.counted else _DISTURBED
+            self.disturbed = "" if measured_part(run).counted else _DISTURBED
         if whole_block and covered and (report := block_report(run, trace)) is not None:
             self.blocks.append(report)
         counted = run.counted

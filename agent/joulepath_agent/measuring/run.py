@@ -8,7 +8,7 @@ from typing import Final
 
 from joulepath_agent.measuring.spans import Spans
 from joulepath_crds import Instruction
-from joulepath_rules import Applied, Length, counted
+from joulepath_rules import Applied, Length, Sort, counted
 
 __all__ = ["Moment", "Run", "TimedIteration", "step_begin_s"]
 
@@ -65,8 +65,16 @@ class Run:
     @property
     def counted(self) -> tuple[TimedIteration, ...]:
         """Those that count, iteration 0 apart: it compiles, allocates and infers shapes."""
-        places = counted([one.length for one in self.iterations], self.settled)
-        return tuple(self.iterations[at] for at in places if self.iterations[at].number > 0)
+        return tuple(self.iterations[at] for at in self._counted[1] if self.iterations[at].number > 0)
+
+    @property
+    def sort(self) -> Sort:
+        """Of which sort these are."""
+        return self._counted[0]
+
+    @property
+    def _counted(self) -> tuple[Sort, tuple[int, ...]]:
+        return counted([one.length for one in self.iterations], self.settled)
 
     @property
     def stretches(self) -> tuple[tuple[TimedIteration, ...], ...]:

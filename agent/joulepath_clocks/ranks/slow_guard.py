@@ -25,7 +25,7 @@ from collections import deque
 from math import exp, log, log1p
 from typing import Final
 
-from joulepath_rules import MARGIN, Applied, Arm, Length, counted
+from joulepath_rules import MARGIN, Applied, Arm, Length, Sort, counted
 
 __all__ = ["SlowGuard"]
 
@@ -52,7 +52,7 @@ class _Pairs:
         self._applied: Applied | None = None
         self._lengths: list[Length] = []
         self._periods_s: list[float] = []
-        self._first: tuple[Applied, float, object] | None = None
+        self._first: tuple[Applied, float, Sort] | None = None
         """The first block of a pair, the mean of its counted iterations, and of which sort these are."""
         self._pair = -1
         """The last that has begun."""
@@ -79,11 +79,10 @@ class _Pairs:
         self._periods_s.append(period_s)
         if len(self._periods_s) != applied.length:
             return None
-        places = counted(self._lengths[:-1])
+        sort, places = counted(self._lengths[:-1])
         if not places:
             return None
         took_s = statistics.fmean(self._periods_s[at] for at in places)
-        sort = self._lengths[places[0]], self._lengths[places[0] - 1] is Length.WHOLE
         if applied.block % 2 == 0:
             self._first = applied, took_s, sort
             return None

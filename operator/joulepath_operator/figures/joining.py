@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import TypeAlias
 
-from joulepath_crds import Arm, BlockReport, RankReport
+from joulepath_crds import Arm, BlockReport, RankReport, Sort
 
 __all__ = ["Join", "JoinedBlock", "KeptBlocks", "complete_blocks"]
 
@@ -26,6 +26,8 @@ class JoinedBlock:
     time_s: float
     energy_j: float
     deviation_s: float = 0.0
+    sorts: tuple[Sort, ...] = (Sort.WHOLE,)
+    """Of each rank's iterations, or of all: there may be ranks that evaluate, and others that don't."""
     switched: bool = False
     """Of all ranks, whether clocks went to and fro with each instruction."""
 
@@ -86,6 +88,7 @@ def _join(reports: Sequence[BlockReport]) -> JoinedBlock | None:
     first = reports[0]
     if any(one.arm is not first.arm or not one.iterations or not one.iteration_time_s for one in reports):
         return None
+    sorts = tuple(one.sort for one in reports)
     energy = sum(one.energy_per_iteration_j for one in reports)
     if energy <= 0:
         return None
@@ -95,5 +98,6 @@ def _join(reports: Sequence[BlockReport]) -> JoinedBlock | None:
         time_s=fmean(one.iteration_time_s for one in reports),
         energy_j=energy,
         deviation_s=fmean(one.iteration_time_deviation_s for one in reports),
+        sorts=sorts if len(set(sorts)) > 1 else sorts[:1],
         switched=all(one.switched for one in reports),
     )

@@ -1,6 +1,7 @@
 """Measured savings: plan blocks against the control blocks beside them.
 
 Savings and slowdown are taken pair by pair, since what drifts slowly, temperature above all, is the same within a pair;
+blocks of whose iterations other sorts count, as in a loop that evaluates now and then, are no pair;
 the 95% interval is Student's t over the pairs, a tenth wider. Of fewer than four pairs no number is given.
 """
 
@@ -53,8 +54,9 @@ def measured_savings(
     pairs: list[tuple[JoinedBlock, JoinedBlock]] = []
     for index in sorted(blocks):
         if index % 2 == 0 and index + 1 in blocks:
-            two = {blocks[index].arm: blocks[index], blocks[index + 1].arm: blocks[index + 1]}
-            if two.keys() == {Arm.PLAN, Arm.CONTROL}:
+            first, second = blocks[index], blocks[index + 1]
+            two = {first.arm: first, second.arm: second}
+            if two.keys() == {Arm.PLAN, Arm.CONTROL} and first.sorts == second.sorts:
                 pairs.append((two[Arm.PLAN], two[Arm.CONTROL]))
     pairs = [pair for at, pair in enumerate(pairs) if _is_usual(pair, pairs[max(0, at - _NEAR) : at + _NEAR + 1])]
     pairs = pairs[-newest:]

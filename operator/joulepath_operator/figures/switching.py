@@ -14,7 +14,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from math import sqrt
-from statistics import fmean
+from statistics import fmean, mode
 from typing import Final
 
 from joulepath_crds import JobPlanSpec, RankReport, Sweep, SwitchingCost, held_clock_mhz
@@ -62,8 +62,14 @@ def switching_cost(plan: JobPlanSpec, ranks: Sequence[RankReport]) -> SwitchingC
     if sweep is None or not sweep.to_and_fro_mhz:
         return None
     found: dict[tuple[bool, int], list[tuple[float, float]]] = {}
-    for index, block in complete_blocks(plan.hash, ranks).items():
-        if index < len(sweep.clocks_mhz) and block.switched is (held_clock_mhz(sweep, index) is None):
+    blocks = complete_blocks(plan.hash, ranks)
+    usual = mode(block.sorts for block in blocks.values()) if blocks else ()
+    for index, block in blocks.items():
+        if (
+            block.sorts == usual
+            and index < len(sweep.clocks_mhz)
+            and block.switched is (held_clock_mhz(sweep, index) is None)
+        ):
             found.setdefault((block.switched, sweep.clocks_mhz[index]), []).append((block.time_s, block.energy_j))
     high, low = sorted(set(sweep.clocks_mhz), reverse=True)
     sorts = len({(switches, clock) for switches in (True, False) for clock in (high, low)} & found.keys())

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import replace
 from itertools import takewhile
 from math import floor, isfinite
 from statistics import fmean
@@ -66,6 +65,8 @@ was so both times, as while all agents are upgraded, there is a pause before a t
 _UNTOLD_KIND: Final = "PyTorchJob"
 _MOST_BLOCKS: Final = 400
 """Of all rounds, as the contract has them."""
+_SAME_MHZ: Final = 15
+"""By as little, a step of GPUs' clocks, a clock isn't too low: a round may have begun where GPUs settled otherwise."""
 _LEAST_LAGS: Final = 2
 """How many lags an instruction lasts on average where it may have a clock of its own: shorter ones share theirs."""
 
@@ -109,10 +110,12 @@ def begin(case: ReadyCase, inputs: str = _FIRST, lost: Sweep | None = None) -> D
 
 def go_on(case: ReadyCase, plan: StoredPlan) -> Decision | StoredProfile:
     """Activates a round, waits for it, and begins the next one, or makes the profile once enough is known; a sweep that
-    ends with too little is made once more."""
+    ends with too little is made once more, and one that holds clocks that are too low by now begins anew."""
+    assert plan.spec.sweep is not None
+    if _is_too_low(case, plan.spec, plan.spec.sweep):
+        return begin(case, _AGAIN if plan.inputs.startswith(_AGAIN) else _FIRST, plan.spec.sweep)
     if plan.spec.activate_at is None:
         return Decision(_tell(case, plan.spec), write_plan=case.activated(plan))
-    assert plan.spec.sweep is not None
     measured = coverage(case.gang.ranks, plan.spec.sweep)
     is_whole = measured.complete and is_tried(plan.spec, case.gang.ranks)
     if not is_whole and not is_over(plan.spec, case.gang.ranks):
@@ -124,15 +127,27 @@ def go_on(case: ReadyCase, plan: StoredPlan) -> Decision | StoredProfile:
     return _after_round(case, plan, plan.spec.sweep)
 
 
+def _is_too_low(case: ReadyCase, spec: JobPlanSpec, sweep: Sweep) -> bool:
+    """Whether a round holds clocks that profiling may hold no more; by the default clock with which it began, as where
+    GPUs settle differs from look to look."""
+    lowest_mhz = spec.default_clock_mhz / (1 + _allowed(case)) - _SAME_MHZ
+    return any(0 < clock < lowest_mhz for clock in (*sweep.clocks_mhz, *sweep.to_and_fro_mhz))
+
+
 def interrupted(case: ReadyCase, plan: StoredPlan) -> StoredPlan | None:
-    """The round that a pause cuts off, to begin anew after it, since what it missed no agent has lost; None where none
-    is under way."""
+    """The round that a pause cuts off, to begin anew after it, since what it missed no agent has lost; the iterations
+    that it had count on. None where none is under way."""
     spec = plan.spec
     if spec.sweep is None or spec.activate_at is None or is_over(spec, case.gang.ranks):
         return None
     if coverage(case.gang.ranks, spec.sweep).complete:
         return None
-    return replace(plan, spec=spec.model_copy(update={"activate_at": None}))
+    most = len(spec.sweep.clocks_mhz) * spec.sweep.iterations_per_block
+    ran = min(most, max(0, max(rank.iteration for rank in case.gang.ranks) - spec.activate_at))
+    earlier = spec.sweep.earlier or EarlierRounds(clocks_mhz=(), iterations=0)
+    counted = earlier.model_copy(update={"iterations": earlier.iterations + ran})
+    sweep = spec.sweep.model_copy(update={"earlier": counted})
+    return case.new_plan(spec.model_copy(update={"hash": "", "sweep": sweep, "activate_at": None}), plan.inputs)
 
 
 def _on_loss(case: ReadyCase, plan: StoredPlan, sweep: Sweep, fewest: int) -> Decision:

@@ -22,7 +22,7 @@ from joulepath_agent.measuring.run import Moment, Run, TimedIteration, step_begi
 from joulepath_agent.measuring.spans import KnownSteps
 from joulepath_clocks.ranks.slow_guard import _Pairs
 from joulepath_crds import Arm, BlockReport, Instruction
-from joulepath_rules import Applied, Length
+from joulepath_rules import Applied, Length, Sort
 from joulepath_trainer.wire.messages import InstructionSpan, IterationRecord
 from joulepath_trainer.wire.page import MarkerEntry, MarkerEvent
 
@@ -338,6 +338,7 @@ def test_evaluations_every_few_iterations_leave_no_trace_in_what_is_measured(
     assert history.usual_tail_s == pytest.approx(0.002)
     assert history.iteration_time_s <= usual_s
     (block,) = history.blocks
+    assert block.sort is (Sort.WHOLE if every > 2 else Sort.OWN if seen is Length.OWN else Sort.DISTURBED)
     kept = [number for number in range(12, 51 if arm is Arm.SWEEP else 50) if number - 1 not in evaluates]
     kept = [number for number in kept if (number in evaluates) == (every == 2)]
     if every == 2 and seen is not Length.OWN:
@@ -402,6 +403,18 @@ def test_a_block_of_which_nothing_is_measured_is_told_until_there_is_one() -> No
     play(history, done[25:], Applied(Arm.DEFAULT))
     history.digest(lambda: trace)
     assert history.disturbed == ""
+
+
+def test_a_block_whose_last_iteration_alone_would_count_has_nothing_measured_and_that_is_told() -> None:
+    """Plan and control blocks leave it out: clocks are on their way to the next block's at its end."""
+    chance = random.Random(3)
+    done, history = iterations(30, chance), History()
+    trace = counter(done, 0.1, 0.0, chance)
+    play(history, done[:10], Applied(Arm.CONTROL, 0, "h", 0, 10), evaluates=range(10), seen=Length.UNKNOWN)
+    play(history, done[10:], Applied(Arm.DEFAULT))
+    history.digest(lambda: trace)
+    assert not history.blocks
+    assert history.disturbed
 
 
 def test_a_block_in_which_somebody_else_set_the_clock_is_not_compared_and_the_others_are() -> None:

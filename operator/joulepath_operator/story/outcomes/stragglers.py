@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
-from joulepath_crds import JobPlanSpec, RankReport, Straggler, Stragglers, Stretched, learnt_from
+from joulepath_crds import JobPlanSpec, RankReport, Straggler, Stragglers, Stretched
 from joulepath_operator.facts.observation import Notice, StoredPlan
 from joulepath_operator.facts.policy import every
 from joulepath_operator.facts.request import Factors, PlanRefusal, PlanRequest, StretchRequest, StretchResult
@@ -174,11 +174,8 @@ def release(case: ReadyCase, plan: StoredPlan) -> StoredPlan:
 def _stretch(case: ReadyCase, plan: StoredPlan, found: _Held, request: Callable[[str], PlanRequest]) -> Turn:
     """Asks how far the others may be stretched, and has them stretched then."""
     told, free = case.story.base.straggler, sorted(set(range(case.topology.data_parallel)) - found.slow.keys())
-    told_of = {replica for replica, _ in learnt_from(case.topology.data_parallel, case.topology.tensor_parallel)}
-    if case.topology.stages == 1 or not free or not told_of & found.slow.keys():
+    if case.topology.stages == 1 or not free:
         why = "it has no pipeline" if case.topology.stages == 1 else "all of its pipelines are"
-        if case.topology.stages > 1 and free:
-            why = "of so many pipelines five tell how their iterations run, and none of the slower ones is among them"
         return _as_it_was(case, plan, found, f"None of this job's are stretched, as {why}.")
     if not case.timed:
         message = "Waiting until every rank has timed a few iterations at default clocks."
@@ -186,9 +183,8 @@ def _stretch(case: ReadyCase, plan: StoredPlan, found: _Held, request: Callable[
     asked, answer = case.seen.asked, case.seen.planned
     wanted = f"{own_inputs(plan)}{_BESIDE}{found.key}"
     if not isinstance(asked, StretchRequest) or asked.inputs != wanted:
-        # Others have waited at the end of their iterations for long, perhaps: to them that is a tail.
-        pipelines = some_pipelines(case.gang, case.topology, found.slow)
-        usual = replace(request(wanted), control_time_s=plan.spec.control_iteration_time_s, iterations=pipelines)
+        usual = _usual(case, request(wanted), found)
+        usual = replace(usual, control_time_s=plan.spec.control_iteration_time_s)
         asked, answer = StretchRequest(wanted, usual, plan.spec.stages, found.slow), None
     if answer is None:
         # One that is known to be slower now than it was may be waited for as it was until then.
@@ -225,6 +221,23 @@ def _stretch(case: ReadyCase, plan: StoredPlan, found: _Held, request: Callable[
     summary = base.model_copy(update={"hash": following.spec.hash})
     case.story.note(straggler=known, plan=summary, predicted=f"{answer.predicted_savings:.1%}")
     return Turn(following, notice=Notice(_FOUND, known.message))
+
+
+def _usual(case: ReadyCase, request: PlanRequest, found: _Held) -> PlanRequest:
+    """As iterations run where nothing holds them up. Others have waited at their ends for long, perhaps, and to them
+    that is a tail: those that are slower tell it, and where none of these is among the few that tell how their
+    iterations run, the profile does, of the time before.
+    """
+    if slow := some_pipelines(case.gang, case.topology, found.slow):
+        return replace(request, iterations=slow)
+    tails_s = {stage.stage: stage.tail_s for stage in request.profile.stages}
+    return replace(
+        request,
+        iterations=tuple(
+            tuple(replace(rank, tail_s=min(rank.tail_s, tails_s[max(rank.stages)])) for rank in pipeline)
+            for pipeline in request.iterations
+        ),
+    )
 
 
 def _as_it_was(case: ReadyCase, plan: StoredPlan, found: _Held, message: str) -> Turn:
