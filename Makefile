@@ -102,6 +102,7 @@ down: ## Remove the cluster and everything that it left; what was built is kept
 
 # make demo KEEP=1                leaves all up and prints the URLs and the KUBECONFIG
 # make demo WORKLOAD=megatron     a GPT of Megatron-core, interleaved, in place of the published pipeline
+# make demo WORKLOAD=straggler    two replicas of half of it, one of which is held up by heat
 # make demo CLUSTER=current       uses the cluster of the current kubeconfig
 # make demo ARGS="--lag-ms 20"    more options: python -m demo --help
 .PHONY: demo

@@ -57,6 +57,9 @@ class CurrentCluster:
     def scrape(self) -> str | None:
         return None
 
+    def slow(self, share: float) -> None:
+        raise PlaceError("The GPUs of this cluster don't become slower because they are told to.")
+
     def leave(self) -> None:
         return
 

@@ -158,6 +158,12 @@ class LocalCluster:
         _prometheus_record().write_text(self._prometheus)
         return self._prometheus
 
+    def slow(self, share: float) -> None:
+        node = self.cluster.nodes[-1]
+        for gpu in range(GPUS_PER_NODE):
+            words = (f"--state={_STATE}", f"--gpu={gpu}", f"--slower={share}")
+            node.nsenter(sys.executable, "-m", "virtual_gpus", "break", *words)
+
     @staticmethod
     def _stop_prometheus() -> None:
         """End the one that this run, or an earlier one with --keep, has started."""

@@ -7,6 +7,7 @@ the Python environment, and how long to train.
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -42,13 +43,14 @@ def _load(file: Path, namespace: str) -> dict[str, Any]:
     return manifest
 
 
-def pytorch_job(example: Path, place: TrainingPlace, steps: int) -> dict[str, Any]:
-    """`pytorchjob.yaml` for this cluster."""
+def pytorch_job(example: Path, place: TrainingPlace, steps: int, more: Sequence[str] = ()) -> dict[str, Any]:
+    """`pytorchjob.yaml` for this cluster, with more arguments of its script."""
     job = _load(example / "pytorchjob.yaml", place.namespace)
     for replica in job["spec"]["pytorchReplicaSpecs"].values():
         replica["template"] = copy.deepcopy(replica["template"])  # both replicas share one YAML anchor
         pod = replica["template"]["spec"]
         _overlay(pod, place, steps)
+        pod["containers"][0]["args"] += more
     return job
 
 

@@ -46,7 +46,9 @@ class Options:
     @property
     def training_steps(self) -> int:
         """As asked for, else so many that the training takes five minutes, or as many as it needs."""
-        return self.steps or max(_LEAST_STEPS, math.ceil(_TRAINING_S / (self.workload.iteration_s * self.time_scale)))
+        parts = 2 if self.workload.slower else 1  # it is measured twice
+        training_s = parts * _TRAINING_S / (self.workload.iteration_s * self.time_scale)
+        return self.steps or max(parts * _LEAST_STEPS, math.ceil(training_s))
 
 
 def parse(arguments: Sequence[str] | None = None) -> Options:
@@ -58,7 +60,10 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
         "profiled, planned, and its savings measured. Needs root; builds all it needs.",
     )
     add = parser.add_argument
-    workloads = "the published GPT-3 pipeline, or a GPT of Megatron-core, interleaved (%(default)s)"
+    workloads = (
+        "the published GPT-3 pipeline; a GPT of Megatron-core, interleaved; or two replicas of half of GPT-3's, one of "
+        "which is held up (%(default)s)"
+    )
     add("--workload", choices=tuple(WORKLOADS), default=default.workload.name, help=workloads)
     add("--time-scale", type=float, default=default.time_scale, help="all times by this factor (%(default)s)")
     add("--lag-ms", type=float, default=default.lag_ms, help="lag of a clock change at time scale 1 (%(default)s)")
@@ -97,6 +102,11 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
         parser.error(f"--values {missing[0]} is no file")
     if 0 < options.steps < _LEAST_STEPS:
         print(f"{options.steps} steps are too few for a report: its savings take {_LEAST_STEPS}.", file=sys.stderr)
+    if options.workload.slower and (options.cluster, options.mode) != ("local", "Enforce"):
+        parser.error(
+            "--workload straggler needs --cluster local, as only virtual GPUs become slower when they are told to, and "
+            "--mode Enforce, as nobody is stretched without clocks"
+        )
     if not 0 <= options.lag_ms <= 1000:
         parser.error(f"--lag-ms must be from 0 to 1000, it is {options.lag_ms:g}")
     return options

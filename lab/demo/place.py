@@ -57,6 +57,9 @@ class Place(Protocol):
     def scrape(self) -> str | None:
         """Starts a Prometheus that scrapes Joulepath; its URL, None where the cluster has its own."""
 
+    def slow(self, share: float) -> None:
+        """Let the GPUs of its last node become slower by so much, where they are virtual."""
+
     def leave(self) -> None:
         """Undo `prepare`: what was up before stays up."""
 

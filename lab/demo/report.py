@@ -33,10 +33,13 @@ def report(
     lag_s: float,
     published_savings: float | None,
     remarks: Sequence[str],
+    before: EnergyPlanStatus | None = None,
 ) -> dict[str, Any]:
     """The report as JSON; ratios are fractions, seconds and joules as measured in scaled time.
 
-    What was planned is null where Observe had no profile to plan on; what was published, where nothing was.
+    What was planned is null where Observe had no profile to plan on; what was published, where nothing was; and what is
+    told of a straggler, where nobody is stretched, or else with what was saved `before` and what follows of what was
+    published.
 
     Raises:
         ValueError: The EnergyPlan has no plan or no measured savings; the text says how far it came.
@@ -45,6 +48,7 @@ def report(
     if measured is None or (plan is None and mode != "Observe"):
         missing = "no plan" if plan is None else "no measured savings"
         raise ValueError(f"the EnergyPlan has {missing}; its phase is {status.phase}: {status.message}")
+    held_up = status.straggler if status.straggler is not None and status.straggler.hash else None
     return {
         "iteration_time_s": {
             "control": _estimate(measured.control.iteration_time_s, measured.control),
@@ -56,9 +60,9 @@ def report(
         },
         "savings": {
             "measured": _estimate(measured.savings),
-            "predicted": plan and plan.predicted_savings,
-            "bound": plan and plan.bound_savings,
-            "published": published_savings,
+            "predicted": held_up.predicted_savings if held_up else plan and plan.predicted_savings,
+            "bound": None if held_up else plan and plan.bound_savings,
+            "published": None if before else published_savings,
         },
         "slowdown": _estimate(measured.slowdown),
         "pairs": measured.pairs,
@@ -69,6 +73,15 @@ def report(
             "baseline_j": plan.baseline_j,
             "energy_j": plan.energy_j,
             "lower_bound_j": plan.lower_bound_j,
+        },
+        "straggler": held_up
+        and {
+            "slowdown": held_up.slowdown,
+            "reason": held_up.reason,
+            "iteration_time_s": held_up.iteration_time_s,
+            "predicted_unstretched": held_up.predicted_unstretched,
+            "savings_before": before and before.measured and _estimate(before.measured.savings),
+            "from_published_frontier": published_savings,
         },
         "granularity": plan and str(plan.granularity),
         "mode": mode,
@@ -143,7 +156,14 @@ def table(found: dict[str, Any], title: str) -> Table:
     result.add_row("[bold]savings measured", "", f"[bold]{_percent(savings['measured'])}", "")
     if found["predicted"]:
         result.add_row("savings predicted", "", f"{savings['predicted']:.1%}", f"{found['granularity']} granularity")
+    if savings["bound"] is not None:
         result.add_row("no plan can save more than", "", f"{savings['bound']:.1%}", "at that iteration time")
+    if straggler := found["straggler"]:
+        result.add_row("predicted, others not stretched", "", f"{straggler['predicted_unstretched']:.1%}", "")
+        if straggler["savings_before"]:
+            result.add_row("measured before", "", _percent(straggler["savings_before"]), "nobody was held up")
+        told = "of all eight stages, computed"
+        result.add_row("from Perseus's frontier", "", f"{straggler['from_published_frontier']:.1%}", told)
     if savings["published"] is not None:
         result.add_row("published, Perseus", "", f"{savings['published']:.1%}", "at the shortest time")
     return result

@@ -34,6 +34,8 @@ _LOG_S: Final = 15.0
 _STARTUP_S: Final = 240.0
 _AFTERMATH_S: Final = 60.0
 _STEP_S_PER_SCALE: Final = 4.0
+_PAIRS: Final = 8
+"""Of blocks, until savings are known, where they are measured twice."""
 
 
 class DemoError(RuntimeError):
@@ -52,8 +54,11 @@ def run(options: Options) -> int:
     place.prepare()
     with installed(place, options, console) as prometheus:
         watcher = Watcher(place.kubeconfig, JOB_NAMESPACE, options.workload.name, prometheus)
-        final = _watch(watcher, options, console)
-        return _conclude(final, watcher.evidence, options, console)
+        before = _watch(watcher, options, console, _is_measured) if options.workload.slower else None
+        if before is not None:
+            place.slow(options.workload.slower)
+        final = _watch(watcher, options, console, _is_measured_beside if before is not None else _is_over)
+        return _conclude(final, before, watcher.evidence, options, console)
 
 
 def place_for(options: Options) -> Place:
@@ -80,7 +85,8 @@ def installed(place: Place, options: Options, console: Console) -> Iterator[str 
             _apply(place, volume)
         example = options.workload.example
         _apply(place, energy_plan(example, JOB_NAMESPACE, options.mode, options.granularity))
-        _apply(place, pytorch_job(example, place.training(), options.training_steps))
+        job = pytorch_job(example, place.training(), options.training_steps, options.workload.arguments)
+        _apply(place, job)
         console.print(f"kubectl apply: pytorchjob.yaml (annotated) and energyplan.yaml of examples/{example.name}")
         yield prometheus
     finally:
@@ -104,8 +110,23 @@ def _apply(place: Place, manifest: dict[str, Any]) -> None:
     place.kubectl("apply", "--filename", "-", stdin=yaml.safe_dump(manifest))
 
 
-def _watch(watcher: Watcher, options: Options, console: Console) -> Snapshot:
-    """Shows the run until it is complete, or done for a minute without that; the last snapshot."""
+def _is_measured(snapshot: Snapshot) -> bool:
+    measured = snapshot.status.measured
+    return measured is not None and measured.pairs >= _PAIRS
+
+
+def _is_measured_beside(snapshot: Snapshot) -> bool:
+    plan, straggler = snapshot.status.plan, snapshot.status.straggler
+    is_stretched = plan is not None and straggler is not None and straggler.hash == plan.hash
+    return is_stretched and _is_measured(snapshot)
+
+
+def _is_over(snapshot: Snapshot) -> bool:
+    return snapshot.status.phase is Phase.COMPLETED
+
+
+def _watch(watcher: Watcher, options: Options, console: Console, enough: Callable[[Snapshot], bool]) -> Snapshot:
+    """Shows the run until it has come so far, or is done for a minute without that; the last snapshot."""
     begin, done_at = time.monotonic(), math.inf
     limit_s = _STARTUP_S + options.training_steps * _STEP_S_PER_SCALE * options.time_scale
     with _shown(options, console) as show:
@@ -116,11 +137,11 @@ def _watch(watcher: Watcher, options: Options, console: Console) -> Snapshot:
                 console.print(f"not readable for the moment: {error}", style="dim")
             else:
                 show(snapshot, elapsed_s)
-                if _ended(snapshot):
+                if _ended(snapshot) or enough(snapshot):
                     return snapshot
                 if snapshot.job == "Succeeded":
                     done_at = min(done_at, elapsed_s)
-                    if snapshot.status.phase is Phase.COMPLETED or elapsed_s - done_at > _AFTERMATH_S:
+                    if elapsed_s - done_at > _AFTERMATH_S:
                         return snapshot
             time.sleep(_LOOK_S)
     raise DemoError(f"The job isn't done after {limit_s:.0f} s; run it with --keep and look at its pods.")
@@ -156,7 +177,7 @@ def _ended(snapshot: Snapshot) -> bool:
     return refused
 
 
-def _conclude(final: Snapshot, evidence: Evidence, options: Options, console: Console) -> int:
+def _conclude(final: Snapshot, before: Snapshot | None, evidence: Evidence, options: Options, console: Console) -> int:
     workload = options.workload
     remarks = (*workload.notes(), scale_note(options.time_scale))
     lag_s = options.lag_ms / 1e3 * options.time_scale
@@ -166,8 +187,9 @@ def _conclude(final: Snapshot, evidence: Evidence, options: Options, console: Co
             mode=options.mode,
             time_scale=options.time_scale,
             lag_s=lag_s,
-            published_savings=workload.published_savings,
+            published_savings=workload.published(),
             remarks=remarks,
+            before=None if before is None else before.status,
         )
     except ValueError as error:
         raise DemoError(f"There is nothing to report: {error}") from error
@@ -175,14 +197,16 @@ def _conclude(final: Snapshot, evidence: Evidence, options: Options, console: Co
     (options.out / "report.json").write_text(json.dumps(found, indent=2) + "\n")
     written = [options.out / "report.json"]
     reasons = list(failures(found))
-    if final.status.phase is not Phase.COMPLETED:
+    if before is not None and not _is_measured_beside(final):
+        reasons.append(f"Nothing was measured with the others stretched to the straggler: {final.status.message}")
+    if before is None and final.status.phase is not Phase.COMPLETED:
         reasons.append(f"The EnergyPlan ended {final.status.phase}: {final.status.message}")
     theirs = None if workload.published_savings is None else published.load(options.time_scale)
     drawings: dict[str, Callable[[], str]] = {
         "timeline.svg": lambda: pictures.timeline(final.status, evidence, workload.note),
         "frontier.svg": lambda: pictures.frontier(final.status, theirs, workload.note),
     }
-    for name, draw in drawings.items() if found["predicted"] else ():
+    for name, draw in drawings.items() if found["predicted"] and before is None else ():
         try:
             (options.out / name).write_text(draw())
             written.append(options.out / name)

@@ -142,11 +142,15 @@ def test_the_injector_has_the_runtimes_socket_and_nothing_else(cluster: Cluster,
         "capabilities": {"add": [], "drop": ["ALL"]},
     }
     paths = {one["name"]: one["hostPath"]["path"] for one in pod["volumes"] if "hostPath" in one}
-    assert {one["mountPath"] for one in injector["volumeMounts"]} == {
-        "/var/run/nri",
-        "/run/joulepath",
-        "/var/lib/joulepath/injector",
-        "/var/lib/joulepath/trainer",
+    assert {
+        one["mountPath"]: ("ro" if one.get("readOnly") else "rw", one.get("mountPropagation"))
+        for one in injector["volumeMounts"]
+    } == {
+        "/var/run/nri": ("rw", None),
+        "/run/joulepath": ("rw", "HostToContainer"),
+        "/var/lib/joulepath": ("ro", "HostToContainer"),
+        "/var/lib/joulepath/injector": ("rw", None),
+        "/var/lib/joulepath/trainer": ("rw", "HostToContainer"),
     }
     # What it tells the runtime to mount are paths of the node: they are the same in its container.
     assert all(paths[one["name"]] == one["mountPath"] for one in injector["volumeMounts"])

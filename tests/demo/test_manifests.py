@@ -106,10 +106,20 @@ def test_the_training_lasts_five_minutes_at_least_at_any_scale() -> None:
         Options().training_steps == Options(time_scale=2).training_steps == 200
     )  # a sweep and eight pairs need as many
     assert Options(workload=WORKLOADS["megatron"]).training_steps == 200
+    assert Options(workload=WORKLOADS["straggler"]).training_steps == 400, "two times eight pairs"
     assert Options(steps=9).training_steps == 9
 
 
-@pytest.mark.parametrize("words", [["--time-scale", "0"], ["--lag-ms", "-1"], ["--cluster", "mine"]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--time-scale", "0"],
+        ["--lag-ms", "-1"],
+        ["--cluster", "mine"],
+        ["--workload", "straggler", "--cluster", "current"],
+        ["--workload", "straggler", "--mode", "Observe"],
+    ],
+)
 def test_options_that_make_no_sense_end_with_status_2(words: list[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         parse(words)

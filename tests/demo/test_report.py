@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from demo.published import PERSEUS_SAVINGS, beside_straggler
 from demo.report import failures, report, scale_note, table
 from demo.workloads import WORKLOADS
-from joulepath_crds import EnergyPlanStatus
+from joulepath_crds import EnergyPlanStatus, Straggler
 
 Status = Callable[..., EnergyPlanStatus]
 
@@ -102,3 +103,43 @@ def test_a_workload_that_nobody_has_published_is_compared_with_nothing(status: S
     console.print(table(found, "Measured on virtual GPUs"))
     assert found["savings"]["published"] is None
     assert "published" not in console.export_text()
+
+
+def test_beside_a_straggler_its_own_prediction_counts_and_what_was_saved_before_is_told(status: Status) -> None:
+    straggler = Straggler(
+        key="00",
+        replicas=(1,),
+        slowdown=1.2,
+        reason="Heat",
+        hash="0123456789abcdef",
+        since="2026-01-01T00:00:00Z",
+        iteration_time_s=1.7,
+        predicted_savings=0.2,
+        predicted_unstretched=0.1,
+        message="",
+    )
+    held_up = status(savings=0.155).model_copy(update={"straggler": straggler})
+    found = report(
+        held_up, mode="Enforce", time_scale=1, lag_s=0.01, published_savings=0.203, remarks=(), before=status()
+    )
+    assert found["savings"]["predicted"] == 0.2
+    assert found["straggler"]["savings_before"]["mean"] == 0.152
+    assert json.loads(json.dumps(found))["straggler"]["reason"] == "Heat"
+    assert len(failures(found)) == 1, "under four fifths of it"
+    console = Console(width=120, record=True)
+    console.print(table(found, "title"))
+    shown = console.export_text()
+    assert "others not stretched" in shown
+    assert "20.3%" in shown
+    assert "published, Perseus" not in shown
+    alone = held_up.model_copy(update={"straggler": straggler.model_copy(update={"hash": None})})
+    assert _report(alone)["straggler"] is None, "nobody is stretched"
+
+
+def test_what_follows_of_the_published_frontier_for_a_straggler_is_what_the_planner_finds_for_the_profile() -> None:
+    stretched, unstretched = beside_straggler(1.2)
+    assert stretched == pytest.approx(0.2135, abs=0.015)  # joulepath stragglers ... --slower 1.2 --replicas 2
+    assert unstretched == pytest.approx(0.1569, abs=0.015)
+    assert beside_straggler(1)[0] == pytest.approx(PERSEUS_SAVINGS)
+    assert WORKLOADS["straggler"].published() == stretched
+    assert WORKLOADS["gpt3"].published() == PERSEUS_SAVINGS

@@ -17,12 +17,14 @@ from typing import Any, Final
 from uuid import uuid4
 
 import pytest
+import yaml
 
 from joulepath_injector.nri.frames import NriError
 from joulepath_injector.nri.messages import Adjustment, Container, Pod
 from joulepath_injector.nri.plugin import Session, connect
 from joulepath_injector.words import FOLDER, SOCKET_NAME, Done, Outcome
 from real_cluster import CONTAINERD_1, CONTAINERD_2, Cluster, Node, NotYetError, images, other_node, until
+from tests.chart.rendering import CHART, ROOT, render, workloads
 from tests.injector.agent_double import TRAINS, AgentDouble
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
@@ -31,6 +33,7 @@ BUSYBOX: Final = "localhost/joulepath/busybox:1"
 PYTHON: Final = "joulepath.local/end-to-end-pythonpath:1"
 """Its ENV PYTHONPATH is /opt/user."""
 DOCKERFILE: Final = Path(__file__).parents[1] / "end_to_end/pythonpath_image/Dockerfile"
+AGENT: Final = f"joulepath.local/agent:{yaml.safe_load((CHART / 'Chart.yaml').read_text())['appVersion']}"
 PYTHONS: Final = {"distroless": "Dockerfile", "conda": "Dockerfile", "musl": "musl/Dockerfile"}
 """By target: where in python_images."""
 BOOTSTRAP: Final = "/joulepath/joulepath_trainer/bootstrap"
@@ -118,6 +121,35 @@ class Place:
         finally:
             self.node.stop(name)
             print(log.read_text()[before:])
+
+    @contextlib.contextmanager
+    def installed(self) -> Iterator[None]:
+        """An injector that serves in a pod, as the chart has it: with the node's folders as that mounts them."""
+        self.node.load(images.build(ROOT / "Dockerfile", "agent", AGENT))
+        pod = workloads(render(self.cluster, "--set", "injection=nri,image.pullPolicy=Never"))["agent"]
+        (injector,) = (one for one in pod["containers"] if one["name"] == "injector")
+        mounted = {one["name"] for one in injector["volumeMounts"]}
+        volumes = [one for one in pod["volumes"] if one["name"] in mounted]
+        made = self.pod(injector, labels={}, volumes=volumes, securityContext=pod["securityContext"])
+        in_its_namespace = ("--namespace", f"{self.namespace}-system")  # without a level
+        self.cluster.kubectl("create", "namespace", in_its_namespace[1])
+        try:
+            self.cluster.kubectl(*in_its_namespace, "create", "--filename", "-", stdin=json.dumps(made))
+            logs = (*in_its_namespace, "logs", made["metadata"]["name"])
+            until("the injector", LIMIT_S, lambda: "sandboxes are there" in self.cluster.kubectl(*logs))
+            yield
+            print(self.cluster.kubectl(*logs))
+        finally:
+            self.cluster.kubectl("delete", "namespace", in_its_namespace[1], "--wait")
+
+    @contextlib.contextmanager
+    def hidden(self, folder: str, mode: str) -> Iterator[None]:
+        """Another disk is mounted over a folder of the node, `ro` or `rw`."""
+        self.node.nsenter("mount", "--no-mtab", "--types", "tmpfs", "--options", mode, "another", folder)
+        try:
+            yield
+        finally:
+            self.node.nsenter("umount", "--no-mtab", "--lazy", folder)
 
     @contextlib.contextmanager
     def agent(self) -> Iterator[AgentDouble]:
@@ -373,6 +405,20 @@ def test_a_container_that_mounts_something_in_our_place_runs_as_it_is_and_says_w
     assert BOOTSTRAP not in place.said(pod)
     done = wait_done(agent, pod)
     assert (done.outcome, done.why) == (Outcome.UNSUITED, "The container mounts /joulepath itself.")
+
+
+def test_what_another_disk_hides_on_the_node_keeps_no_container_from_starting(place: Place) -> None:
+    with place.installed(), place.agent() as agent:
+        for folder in ("/var/lib/joulepath", "/var/lib/joulepath/trainer", "/run/joulepath"):
+            assert is_injected(place.said(place.run(busybox())))
+            with place.hidden(folder, "ro"):
+                pod = place.run(busybox())
+                assert not is_injected(place.said(pod))
+                done = wait_done(agent, pod)
+                assert done.outcome is Outcome.UNSUITED
+                assert re.match("The node has no files for it: .*Read-only file system", done.why)
+            with place.hidden(folder, "rw"):  # what is missing is put there
+                assert is_injected(place.said(place.run(busybox())))
 
 
 def test_an_agent_that_is_silent_costs_a_pod_the_trainer_and_no_more(place: Place, agent: AgentDouble) -> None:
