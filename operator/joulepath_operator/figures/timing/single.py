@@ -3,7 +3,7 @@
 With FSDP the first forward gathers parameters, and the last backward reduces gradients: a gap before an instruction, or
 seconds within it that no clock changes. A timeline is the median of many iterations, so what is far from the others of
 its kind there is so each time. Far is more than eight times what all are off by in the middle (by chance, one of ten
-million is), and more than a hundredth of what an instruction lasts in the middle, for gaps more than a tenth: where
+million is), and more than 3% of what an instruction lasts in the middle, for gaps more than a tenth: where
 messages come at about the time when a rank is free, the later of both, which varies from iteration to iteration, is
 later in the middle than either is.
 """
@@ -22,7 +22,7 @@ from joulepath_operator.figures.timing.timelines import Iteration
 __all__ = ["Kind", "extras_s", "own_gaps_s"]
 
 _FAR: Final = 8.0
-_LEAST: Final = 0.01
+_LEAST: Final = 0.03
 _LEAST_GAP: Final = 0.1
 _WAITED: Final = 0.8
 """Of a gap: where its rank waited for a message for more, it may be the message that was slow."""
