@@ -215,16 +215,15 @@ SOME: Final = st.dictionaries(ONES, st.floats(0.02, 0.06), max_size=4)
 
 @examples(12)
 @given(gaps=SOME, extras=SOME, seed=st.integers(0, 99))
-def test_gaps_and_extras_anywhere_are_found_to_within_noise(gaps: Single, extras: Single, seed: int) -> None:
+def test_with_gaps_and_extras_anywhere_the_model_takes_what_the_job_does(
+    gaps: Single, extras: Single, seed: int
+) -> None:
     pipeline = small(gaps, extras)
     job = SimulatedJob(pipeline, time_noise=0.005, seed=seed)
     job.run(20, lambda _: Applied(Arm.DEFAULT))
     gang = job.gang()
     delays = measure_delays(gang, gang.topology())
     assert {Instruction.parse(label): s for label, s in delays.extras_s.items()} == pytest.approx(extras, abs=0.003)
-    for one in (one for one, seconds in gaps.items() if is_seen(pipeline, one, seconds)):
-        found_s = delays.gaps_s.get(one.label, delays.overheads_s[one.stage, one.kind])
-        assert found_s == pytest.approx(gaps[one], abs=0.004), one.label
     modelled = replace(
         pipeline,
         transfer_s=delays.transfers_s,
@@ -234,14 +233,3 @@ def test_gaps_and_extras_anywhere_are_found_to_within_noise(gaps: Single, extras
         extra_s={Instruction.parse(label): seconds for label, seconds in delays.extras_s.items()},
     )
     assert simulate(modelled).iteration_time_s == pytest.approx(gang.control_time_s, rel=0.01)
-
-
-def is_seen(pipeline: Pipeline, one: Instruction, gap_s: float) -> bool:
-    """Whether nothing but its gap decides when it begins, even were that half as long."""
-    half = simulate(replace(pipeline, gap_s={**pipeline.gap_s, one: gap_s / 2}))
-    return any(
-        after.instruction == one
-        and after.start_s - before.start_s - before.duration_s - pipeline.extra(before.instruction) < gap_s / 2 + 1e-6
-        for events in half.ranks
-        for before, after in pairwise(events)
-    )
