@@ -22,7 +22,6 @@ from joulepath_operator.figures.timing.delays import measure_delays, some_pipeli
 from joulepath_operator.planning.child import learnt
 from joulepath_operator.planning.compute import compute
 from joulepath_planner import Instruction, Pipeline, fit, interleaved_1f1b, plan, simulate
-from joulepath_planner.referee.replay import Simulation
 from joulepath_rules import Applied
 from simulated_job import SimulatedJob
 from tests.examples import examples
@@ -216,16 +215,15 @@ SOME: Final = st.dictionaries(ONES, st.floats(0.02, 0.06), max_size=4)
 
 @examples(12)
 @given(gaps=SOME, extras=SOME, seed=st.integers(0, 99))
-def test_gaps_and_extras_anywhere_are_found_to_within_noise(gaps: Single, extras: Single, seed: int) -> None:
+def test_with_gaps_and_extras_anywhere_the_model_takes_what_the_job_does(
+    gaps: Single, extras: Single, seed: int
+) -> None:
     pipeline = small(gaps, extras)
     job = SimulatedJob(pipeline, time_noise=0.005, seed=seed)
     job.run(20, lambda _: Applied(Arm.DEFAULT))
     gang = job.gang()
     delays = measure_delays(gang, gang.topology())
     assert {Instruction.parse(label): s for label, s in delays.extras_s.items()} == pytest.approx(extras, abs=0.003)
-    for one in seen_gaps(pipeline, simulate(pipeline)) & gaps.keys():
-        found_s = delays.gaps_s.get(one.label, delays.overheads_s[one.stage, one.kind])
-        assert found_s == pytest.approx(gaps[one], abs=0.004), one.label
     modelled = replace(
         pipeline,
         transfer_s=delays.transfers_s,
@@ -235,14 +233,3 @@ def test_gaps_and_extras_anywhere_are_found_to_within_noise(gaps: Single, extras
         extra_s={Instruction.parse(label): seconds for label, seconds in delays.extras_s.items()},
     )
     assert simulate(modelled).iteration_time_s == pytest.approx(gang.control_time_s, rel=0.01)
-
-
-def seen_gaps(pipeline: Pipeline, seen: Simulation) -> set[Instruction]:
-    """Of whose begins nothing but the gap decides."""
-    return {
-        after.instruction
-        for events in seen.ranks
-        for before, after in pairwise(events)
-        for end_s in (before.start_s + before.duration_s + pipeline.extra(before.instruction),)
-        if after.start_s - end_s < pipeline.gap(after.instruction) + 1e-6
-    }
