@@ -36,6 +36,7 @@ __all__ = [
 BEGINS_ANNOTATION: Final = f"{GROUP}/begins"
 """On a JobPlan: `Begins` as JSON. Agents are told of changes of metadata, and know by it those that need no reading."""
 MOST_PLAN_BYTES: Final = 256 * 2**10
+_MOST_STAGES: Final = 1024
 """Of a spec as JSON: operators write no larger one, and agents read none. Every node of the job gets it."""
 _LATER: Final = re.compile(r"(At|From)$")
 
@@ -170,7 +171,7 @@ class Stretched(Contract):
     default_replicas: Replicas = ()
     """Those that are held up and run default clocks: what is slack in others' plan they need themselves."""
     stages: Annotated[
-        tuple[StretchedStage, ...], Field(min_length=1, max_length=1024, json_schema_extra=list_by("stage"))
+        tuple[StretchedStage, ...], Field(min_length=1, max_length=_MOST_STAGES, json_schema_extra=list_by("stage"))
     ]
     """Clocks by stage."""
     control_iteration_time_s: Annotated[float, Field(gt=0)]
@@ -223,7 +224,7 @@ class JobPlanSpec(Contract):
     """The clocks to profile at (Sweep)."""
     blocks: Blocks | None = None
     """How plan and default clocks alternate while savings are measured (Enforce); absent: the plan alone."""
-    stages: Annotated[tuple[StagePlan, ...], Field(max_length=1024, json_schema_extra=list_by("stage"))] = ()
+    stages: Annotated[tuple[StagePlan, ...], Field(max_length=_MOST_STAGES, json_schema_extra=list_by("stage"))] = ()
     """Clocks by stage (Enforce)."""
     packed_stages: Annotated[str, Field(max_length=MOST_PLAN_BYTES)] | None = None
     """The same as one string, compressed, in place of stages: where these are so many that the object would be too
@@ -254,8 +255,9 @@ class JobPlanSpec(Contract):
 
     @property
     def size(self) -> int:
-        """Bytes of its JSON."""
-        return len(json.dumps(self.to_api(), separators=(",", ":")))
+        """Bytes of its JSON, without what is written later: a plan that fits goes on to fit."""
+        as_made = self.model_copy(update={"activate_at": None, "sparse_from": None})
+        return len(json.dumps(as_made.to_api(), separators=(",", ":")))
 
     def fitting(self) -> Self:
         """The same with its stages packed, where it would be too large; it may be too large still (`size`)."""
@@ -278,6 +280,8 @@ class JobPlanSpec(Contract):
             stages = tuple(_stage(columns) for columns in json.loads(unpacked(self.packed_stages)))
         except (TypeError, KeyError, IndexError, RecursionError) as error:
             raise ValueError(f"packedStages are no stages ({error!r})") from None
+        if len(stages) > _MOST_STAGES:
+            raise ValueError(f"packedStages are {len(stages)} stages, a plan has up to {_MOST_STAGES}")
         return self.model_copy(update={"stages": stages})
 
     def to_api(self) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -34,6 +34,8 @@ log = logging.getLogger(__name__)
 _RESYNC_S: Final = 60.0
 _RELIST_S: Final = 600.0
 _UNHEARD_S: Final = 15.0
+_FORBIDDEN_S: Final = (1.0, 3.0, 6.0)
+"""An API server that has just started forbids what it doesn't know yet to be allowed."""
 _KEPT_S: Final = 1.0
 
 
@@ -88,17 +90,32 @@ async def run(
             server.close()
 
 
-async def list_first(api: Api, index: Index, queue: KeyedQueue[NamespacedName]) -> None:
-    """Everything; what this account may not list is said and noted. An operator is newer than its ClusterRole where
-    only its image was changed: it waits for that, and says so in each EnergyPlan that it can."""
-    closed = set[Resource]()
-    for resource in WATCHED:
+async def list_first(
+    api: Api, index: Index, queue: KeyedQueue[NamespacedName], pauses_s: Sequence[float] = _FORBIDDEN_S
+) -> None:
+    """Everything; what this account may not list, after these pauses neither, is said and noted. An operator is newer
+    than its ClusterRole where only its image was changed: it waits for that, and says so in each EnergyPlan."""
+    forbidden = await _forbidden(api, index, queue, WATCHED)
+    for pause_s in pauses_s:
+        if forbidden:
+            await asyncio.sleep(pause_s)
+            forbidden = await _forbidden(api, index, queue, tuple(forbidden))
+    for error in forbidden.values():
+        log.error("%s; the operator needs the ClusterRole of its own release (helm upgrade)", error)
+    index.closed = frozenset(forbidden)
+
+
+async def _forbidden(
+    api: Api, index: Index, queue: KeyedQueue[NamespacedName], resources: Iterable[Resource]
+) -> dict[Resource, ForbiddenError]:
+    """What of it may not be listed."""
+    found = dict[Resource, ForbiddenError]()
+    for resource in resources:
         try:
             await relist(api, index, queue, (resource,))
         except ForbiddenError as error:
-            log.error("%s; the operator needs the ClusterRole of its own release (helm upgrade)", error)
-            closed.add(resource)
-    index.closed = frozenset(closed)
+            found[resource] = error
+    return found
 
 
 async def until_allowed(api: Api, index: Index, queue: KeyedQueue[NamespacedName], every_s: float = _UNHEARD_S) -> None:

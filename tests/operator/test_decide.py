@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from joulepath_crds import JOB_NAMES, EnergyPlanSpec, JobName
+from joulepath_crds import JOB_NAMES, EnergyPlanSpec, JobName, Phase
 from joulepath_operator.facts.gang import Gang
 from joulepath_operator.facts.observation import NodeJob
 from joulepath_operator.figures.activation import activation
+from joulepath_operator.story.decide import decide
 
 NewWorld = Callable[..., Any]
 
@@ -475,3 +476,14 @@ def test_a_rank_that_is_not_ready_is_told_with_its_reason(new_world: NewWorld) -
     world._rank = lambda number: rank(number).model_copy(update={"reason": "AttemptMismatch: 1" if number == 3 else ""})
     world.settle()
     assert "7 of 8 ranks are ready (rank 3: AttemptMismatch: 1)" in world.status.message
+
+
+def test_while_not_all_can_be_read_nothing_is_changed_and_that_is_told(active: Any, new_world: NewWorld) -> None:
+    world, why = active.copy(), "The operator may not list and watch energypolicies."
+    seen = replace(world.observe(), unreadable=why, generation=2, nodes=())
+    decision = decide(seen)
+    assert (decision.write_plan, decision.delete_plans) == (None, ())
+    assert decision.status.observed_generation == 1, "an edit is seen once all can be read"
+    assert decision.status.message == f"Degraded: {why}"
+    fresh = decide(replace(new_world().observe(), unreadable=why))
+    assert (fresh.status.phase, fresh.status.message, fresh.write_plan) == (Phase.PENDING, why, None)

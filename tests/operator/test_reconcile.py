@@ -125,7 +125,7 @@ def test_a_kind_that_no_watch_tells_of_is_listed_and_told_of_until_one_does(serv
     assert jobset not in unheard(index)
 
 
-def test_an_operator_with_an_older_cluster_role_starts_pauses_and_says_what_right_is_missing(
+def test_an_operator_with_an_older_cluster_role_starts_and_says_what_right_is_missing(
     server: Server, api: Api, caplog: pytest.LogCaptureFixture, new_world: Callable[..., Any]
 ) -> None:
     server.forbidden = {"v1alpha1/energypolicies", "v1/jobs"}
@@ -135,12 +135,10 @@ def test_an_operator_with_an_older_cluster_role_starts_pauses_and_says_what_righ
 
     async def start() -> None:
         queue = KeyedQueue(handle)
-        await list_first(api, index, queue)
+        await list_first(api, index, queue, ())
         assert {one.plural for one in index.closed} == {"energypolicies", "jobs"}
         assert "cannot list it" in caplog.text
-        policy = index.policy()
-        assert policy.paused
-        assert "may not list and watch energypolicies of joulepath.dev" in policy.why_paused
+        assert "may not list and watch energypolicies of joulepath.dev" in index.unreadable
         assert not set(unheard(index)) & index.closed
         handlers: Any = registry(index, lambda key: None)
         watches = {handler.id for handler in handlers._watching.get_all_handlers()}
@@ -156,14 +154,30 @@ def test_an_operator_with_an_older_cluster_role_starts_pauses_and_says_what_righ
     asyncio.run(start())
 
 
-def test_kinds_of_jobs_that_may_not_be_read_pause_nobody_else(server: Server, api: Api) -> None:
+def test_a_kind_that_is_forbidden_for_a_moment_only_is_read(server: Server, api: Api) -> None:
+    """An API server that has just started doesn't know yet who may what."""
+    index, server.forbidden = Index(), {"v1alpha1/energypolicies"}
+
+    async def handle(key: NamespacedName) -> None: ...
+
+    async def start() -> None:
+        listing = asyncio.create_task(list_first(api, index, KeyedQueue(handle), (0.5, 0.5)))
+        await asyncio.sleep(0.3)
+        server.forbidden = set()
+        await listing
+
+    asyncio.run(start())
+    assert not index.closed
+
+
+def test_kinds_of_jobs_that_may_not_be_read_hinder_nobody_else(server: Server, api: Api) -> None:
     index, server.forbidden = Index(), {"v1/jobs", "v1alpha2/jobsets"}
 
     async def handle(key: NamespacedName) -> None: ...
 
-    asyncio.run(list_first(api, index, KeyedQueue(handle)))
+    asyncio.run(list_first(api, index, KeyedQueue(handle), ()))
     assert index.closed
-    assert not index.policy().paused
+    assert not index.unreadable
 
 
 def test_nobody_waits_for_the_planner(server: Server, api: Api, active: Any) -> None:

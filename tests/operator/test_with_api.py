@@ -329,7 +329,7 @@ def test_an_operator_with_an_older_cluster_role_waits_for_its_rights_and_says_wh
         with api.operator() as process:
             api.create_energy_plan()
             api.create_job()
-            api.until(lambda: api.status().get("progress") == "paused", training=True)
+            api.until(lambda: api.status().get("progress") == "MayNotRead", training=True)
             assert "may not list and watch energypolicies of joulepath.dev" in api.status()["message"]
             assert not api.items("jobplans")
             assert process.poll() is None

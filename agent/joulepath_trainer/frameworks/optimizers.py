@@ -108,7 +108,7 @@ class OptimizerSteps:
             self._stepping, self._others = weakref.ref(stepping), 0
             return True
         if self._others == 0 or self._other() is None:
-            self._other = weakref.ref(stepping)
+            self._other, self._others = weakref.ref(stepping), 0
         if self._other() is not stepping:
             return False
         self._others += 1

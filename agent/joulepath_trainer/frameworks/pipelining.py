@@ -107,10 +107,19 @@ class PipelineSteps:
         stepped._torchdynamo_disable = True  # type: ignore[attr-defined]
         module.register_optimizer_step_post_hook(stepped)
 
+    def _kept(self, schedule: Any) -> Any:
+        """The model of a schedule, or the schedule itself where that can't be kept in mind."""
+        try:
+            model = model_of(schedule)
+            self._rounds.setdefault(model, Rounds())
+        except Exception:
+            return schedule
+        return model
+
     def _observed_step(self, original: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(original)
         def step(schedule: Any, *args: Any, **kwargs: Any) -> Any:
-            model = model_of(schedule)
+            model = self._kept(schedule)
             if not _trains(schedule) or (self._steps.running and not (self._open and self._trained == id(model))):
                 if self._open and not self._in_round:
                     self._steps.evaluate()

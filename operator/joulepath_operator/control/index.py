@@ -234,15 +234,19 @@ class Index:
             if (job.namespace, job.job_uid) == (namespace, job_uid)
         )
 
+    @property
+    def unreadable(self) -> str:
+        """Why not all that plans rest upon can be read, as a sentence; empty where it can."""
+        closed = sorted(one.plural for one in self.closed - _JOB_KINDS.keys())
+        if not closed:
+            return ""
+        return (
+            f"The operator may not list and watch {', '.join(closed)} of {GROUP}, so it decides nothing: plans in "
+            "force go on, none is made. Give its account the ClusterRole of its release (helm upgrade)."
+        )
+
     def policy(self) -> EnergyPolicySpec:
-        """The cluster's; an empty one where there is none. Where what plans rest upon can't be read, that among it, all
-        rest: agents that don't hear of the policy begin none either."""
-        if closed := sorted(one.plural for one in self.closed - _JOB_KINDS.keys()):
-            why = (
-                f"not all that they rest upon can be read, as the operator may not list and watch {', '.join(closed)} "
-                f"of {GROUP}. Give its account the ClusterRole of its release (helm upgrade)"
-            )
-            return EnergyPolicySpec(paused=True, pause_reason=why)
+        """The cluster's; an empty one where there is none."""
         found: EnergyPolicySpec | None = self._objects[ENERGY_POLICIES].get(("", POLICY_NAME))
         return found or EnergyPolicySpec()
 
@@ -333,7 +337,7 @@ class Index:
             if content_hash(body["spec"]) != spec.hash:
                 raise ValueError("its hash isn't that of its content, so no agent plays it; it is made anew")
             if spec.size > MOST_PLAN_BYTES:
-                raise ValueError("it is larger than what agents read; it is made anew")
+                raise ValueError(f"it has more than {MOST_PLAN_BYTES} bytes; it is made anew")
             if job_uid != spec.job_uid:
                 raise ValueError("its label isn't the UID of its job, so no agent reads it; it is made anew")
             inputs = (metadata.get("annotations") or {}).get(INPUTS_ANNOTATION, "")

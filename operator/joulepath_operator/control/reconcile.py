@@ -120,6 +120,7 @@ class Reconciler:
             now=self._now(),
             plans=self._index.plans(key),
             policy=self._index.policy(),
+            unreadable=self._index.unreadable,
             asked=asked,
             planned=answer,
         )

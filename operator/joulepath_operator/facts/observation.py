@@ -131,6 +131,8 @@ class Observation:
     profiles: tuple[StoredProfile, ...] = ()
     policy: EnergyPolicySpec = field(default_factory=EnergyPolicySpec)
     """Of the cluster; an empty one where there is none."""
+    unreadable: str = ""
+    """Why not all of this can be read, and the rest may be wrong; empty where it can."""
     namespace_labels: Mapping[str, str] = field(default_factory=dict)
     """Looked up only where the policy goes by them."""
     way: Way = Way.VOLUMES

@@ -34,7 +34,9 @@ class Case:
     def unchanged(self) -> bool:
         """Whether what is asked for, and what is allowed of it, is what the status speaks of."""
         base = self.story.base
-        return (base.observed_generation, base.policy_hash) == (self.seen.generation, self.policy_hash)
+        told_in_words = base.policy_hash is None and base.policy is not None  # by an operator of before
+        is_allowed = base.policy == self.bounds if told_in_words else base.policy_hash == self.policy_hash
+        return base.observed_generation == self.seen.generation and is_allowed
 
     @property
     def enforce(self) -> bool:

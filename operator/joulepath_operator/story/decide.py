@@ -32,6 +32,7 @@ _LASTING_S: Final = 20.0
 _LONG_S: Final = 120.0
 """So long a training may take to come to its first step: what else may be amiss is told after that."""
 _UNDER_WAY: Final = frozenset({Phase.PROFILING, Phase.PLANNED, Phase.ACTIVE, Phase.IDLE})
+_UNREADABLE: Final = "MayNotRead"
 _UNTOLD: Final = "IterationsOnly"
 _NO_BACKWARD: Final = (
     "Of this job only iterations are seen, no forward and no backward: it goes back by another way than "
@@ -43,6 +44,8 @@ _NO_BACKWARD: Final = (
 def decide(seen: Observation, join: Join = complete_blocks) -> Decision:
     """What to write for this EnergyPlan, given all that is known of it. join: as a Case has it."""
     job, status = seen.job, seen.status
+    if seen.unreadable:
+        return _undecided(seen)
     same_run = job is None or status.job_uid in (None, job.uid)
     base = status if same_run else EnergyPlanStatus()
     if job is not None:
@@ -56,6 +59,18 @@ def decide(seen: Observation, join: Join = complete_blocks) -> Decision:
     if found := objection(seen.spec):
         return case.refuse(*found, condition="Planned")
     return _without_job(case) if job is None else _with_job(case, job)
+
+
+def _undecided(seen: Observation) -> Decision:
+    """All stays as it is; who has no plan, or has one in force, is told why."""
+    status = seen.status
+    story = Story(status, status.conditions, seen.now, status.observed_generation or 0)
+    story.tell("Degraded", True, _UNREADABLE, seen.unreadable)
+    if status.phase in (Phase.PROFILING, Phase.PLANNED, Phase.ACTIVE):
+        return Decision(story.keep(message=f"Degraded: {seen.unreadable}"))
+    if status.phase is Phase.PENDING:
+        return Decision(story.end(Phase.PENDING, seen.unreadable, progress=_UNREADABLE))
+    return Decision(status)
 
 
 def _without_job(case: Case) -> Decision:

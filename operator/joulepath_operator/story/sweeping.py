@@ -71,8 +71,8 @@ _LEAST_LAGS: Final = 2
 """How many lags an instruction lasts on average where it may have a clock of its own: shorter ones share theirs."""
 
 
-def begin(case: ReadyCase, inputs: str = _FIRST, lost: Sweep | None = None) -> Decision:
-    """Sends the first round to the nodes; the iterations of a sweep that was lost count on."""
+def begin(case: ReadyCase, inputs: str = _FIRST, lost: int = 0) -> Decision:
+    """Sends the first round to the nodes. lost: iterations of sweeps that told nothing, which count on."""
     if (pause := setbacks.pause(case, setbacks.PROFILING)) is not None:
         return pause
     if setbacks.tries(case, setbacks.PROFILING):
@@ -88,8 +88,8 @@ def begin(case: ReadyCase, inputs: str = _FIRST, lost: Sweep | None = None) -> D
         message += f" {case.bounds}" if case.bounds else ""
         return case.refuse(Refusal.TOO_FEW_CLOCKS, message, condition="Profiled")
     sweep = make_sweep(clocks, profiling.iterations_per_clock, case.job.uid, again=inputs == _AGAIN)
-    if lost is not None:
-        sweep = sweep.model_copy(update={"earlier": EarlierRounds(clocks_mhz=(), iterations=iterations(lost))})
+    if lost:
+        sweep = sweep.model_copy(update={"earlier": EarlierRounds(clocks_mhz=(), iterations=lost)})
     if inputs == _FIRST:
         origin, blocks = reuse.begin_check(case)
         sweep = sweep.model_copy(update={"clocks_mhz": blocks or sweep.clocks_mhz, "origin": origin})
@@ -112,8 +112,8 @@ def go_on(case: ReadyCase, plan: StoredPlan) -> Decision | StoredProfile:
     """Activates a round, waits for it, and begins the next one, or makes the profile once enough is known; a sweep that
     ends with too little is made once more, and one that holds clocks that are too low by now begins anew."""
     assert plan.spec.sweep is not None
-    if _is_too_low(case, plan.spec, plan.spec.sweep):
-        return begin(case, _AGAIN if plan.inputs.startswith(_AGAIN) else _FIRST, plan.spec.sweep)
+    if not case.unchanged and _is_too_low(case, plan.spec, plan.spec.sweep):
+        return begin(case, _AGAIN if plan.inputs.startswith(_AGAIN) else _FIRST, _run(case, plan.spec, plan.spec.sweep))
     if plan.spec.activate_at is None:
         return Decision(_tell(case, plan.spec), write_plan=case.activated(plan))
     measured = coverage(case.gang.ranks, plan.spec.sweep)
@@ -128,8 +128,7 @@ def go_on(case: ReadyCase, plan: StoredPlan) -> Decision | StoredProfile:
 
 
 def _is_too_low(case: ReadyCase, spec: JobPlanSpec, sweep: Sweep) -> bool:
-    """Whether a round holds clocks that profiling may hold no more; by the default clock with which it began, as where
-    GPUs settle differs from look to look."""
+    """Whether a round holds clocks that profiling may hold no more, by the default clock with which it began."""
     lowest_mhz = spec.default_clock_mhz / (1 + _allowed(case)) - _SAME_MHZ
     return any(0 < clock < lowest_mhz for clock in (*sweep.clocks_mhz, *sweep.to_and_fro_mhz))
 
@@ -142,12 +141,19 @@ def interrupted(case: ReadyCase, plan: StoredPlan) -> StoredPlan | None:
         return None
     if coverage(case.gang.ranks, spec.sweep).complete:
         return None
-    most = len(spec.sweep.clocks_mhz) * spec.sweep.iterations_per_block
-    ran = min(most, max(0, max(rank.iteration for rank in case.gang.ranks) - spec.activate_at))
     earlier = spec.sweep.earlier or EarlierRounds(clocks_mhz=(), iterations=0)
-    counted = earlier.model_copy(update={"iterations": earlier.iterations + ran})
+    counted = earlier.model_copy(update={"iterations": _run(case, spec, spec.sweep)})
     sweep = spec.sweep.model_copy(update={"earlier": counted})
     return case.new_plan(spec.model_copy(update={"hash": "", "sweep": sweep, "activate_at": None}), plan.inputs)
+
+
+def _run(case: ReadyCase, spec: JobPlanSpec, sweep: Sweep) -> int:
+    """How many iterations a sweep has had by now, those of its rounds before among them."""
+    earlier = sweep.earlier.iterations if sweep.earlier else 0
+    if spec.activate_at is None:
+        return earlier
+    begun = max(rank.iteration for rank in case.gang.ranks) - spec.activate_at
+    return earlier + min(len(sweep.clocks_mhz) * sweep.iterations_per_block, max(0, begun))
 
 
 def _on_loss(case: ReadyCase, plan: StoredPlan, sweep: Sweep, fewest: int) -> Decision:
@@ -156,7 +162,7 @@ def _on_loss(case: ReadyCase, plan: StoredPlan, sweep: Sweep, fewest: int) -> De
     is_first, most_j = not plan.inputs.startswith(_AGAIN), case.seen.spec.profiling.max_energy_j
     needed_j = default_energy_j(case.gang.ranks) * (iterations(sweep) + _first_round(case))
     if is_first and (most_j is None or (fewest > 0 and needed_j <= most_j)):
-        return begin(case, _AGAIN, sweep)
+        return begin(case, _AGAIN, iterations(sweep))
     message = (
         f"The sweep is over{'' if is_first else ', made once more'}, but a rank has measured only {fewest} clocks (0: "
         f"none at default clocks); at least {LEAST_CLOCKS} are needed. Iterations are too short for the energy "

@@ -2,10 +2,10 @@
 
 With FSDP the first forward gathers parameters, and the last backward reduces gradients: a gap before an instruction, or
 seconds within it that no clock changes. A timeline is the median of many iterations, so what is far from the others of
-its kind there is so each time. Far is more than eight times what all are off by in the middle (by chance, one of ten
-million is), and more than 3% of what an instruction lasts in the middle, for gaps more than a tenth: where
-messages come at about the time when a rank is free, the later of both, which varies from iteration to iteration, is
-later in the middle than either is.
+its kind there is so each time. Far is more than eight times what all are off by in the middle, and more than a tenth of
+what an instruction lasts in the middle: where messages come at about the time when a rank is free, the later of both,
+which varies from iteration to iteration, is later in the middle than either is, and where kernels are slow now and
+then, begins and ends in the middle are those of different iterations.
 """
 
 from __future__ import annotations
@@ -22,8 +22,7 @@ from joulepath_operator.figures.timing.timelines import Iteration
 __all__ = ["Kind", "extras_s", "own_gaps_s"]
 
 _FAR: Final = 8.0
-_LEAST: Final = 0.03
-_LEAST_GAP: Final = 0.1
+_LEAST: Final = 0.1
 _WAITED: Final = 0.8
 """Of a gap: where its rank waited for a message for more, it may be the message that was slow."""
 
@@ -41,7 +40,7 @@ def extras_s(seen: Iteration) -> dict[Instruction, float]:
     usual_s = {kind: median_low(lengths) for kind, lengths in kinds.items()}
     # One of each kind is the usual one itself.
     off = [[abs(length - usual_s[kind]) for length in lengths] for kind, lengths in kinds.items()]
-    far_s = _far_s(seen, _LEAST, chain(*(sorted(each)[1:] for each in off)))
+    far_s = _far_s(seen, chain(*(sorted(each)[1:] for each in off)))
     usual_s |= {
         kind: median(length for length in lengths if length - usual_s[kind] <= far_s)
         for kind, lengths in kinds.items()
@@ -77,7 +76,7 @@ def own_gaps_s(
         waited_s = max([0.0, *(arrival - free_s for arrival in arrivals)])
         if waited_s <= (usual_s[one] if gap_s[one] < usual_s[one] else _WAITED * gap_s[one]):
             off_s[one] = gap_s[one] - max(usual_s[one], waited_s)
-    far_s = _far_s(seen, _LEAST_GAP, map(abs, off_s.values()))
+    far_s = _far_s(seen, map(abs, off_s.values()))
     at: dict[Place, list[float]] = defaultdict(list)
     for one, off in off_s.items():
         for place in places[one]:
@@ -91,6 +90,6 @@ def own_gaps_s(
     return found | {one: seconds for one, seconds in hidden_s.items() if seconds > usual_s[one]}
 
 
-def _far_s(seen: Iteration, least: float, off_s: Iterable[float]) -> float:
+def _far_s(seen: Iteration, off_s: Iterable[float]) -> float:
     middle_s = median([seen.length_s(one) for one in seen.spans] or [0.0])
-    return max(least * middle_s, _FAR * median_low([*off_s] or [0.0]))
+    return max(_LEAST * middle_s, _FAR * median_low([*off_s] or [0.0]))
