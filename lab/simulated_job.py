@@ -53,7 +53,10 @@ class _Gpu:
 
 
 class SimulatedJob:
-    """Replicas of a pipeline, one GPU a stage. `pipeline` is the truth: its profile has every clock of the GPU."""
+    """Replicas of a pipeline, one GPU a stage. `pipeline` is the truth: its profile has every clock of the GPU.
+
+    slow: of how many kernels take how much longer, both as fractions.
+    """
 
     def __init__(
         self,
@@ -62,11 +65,13 @@ class SimulatedJob:
         replicas: int = 1,
         time_noise: float = 0.01,
         energy_noise: float = 0.02,
+        slow: tuple[float, float] = (0.0, 0.0),
         counter_s: float = 0.1,
         seed: int = 0,
     ) -> None:
         self.pipeline, self.replicas, self.iteration = pipeline, replicas, 0
         self._noise, self._counter_s = (time_noise, energy_noise), counter_s
+        self._slow = slow
         self._source = np.random.default_rng(seed)
         self._needs = dependencies(pipeline.schedule)
         self._gpus = [[_Gpu() for _ in pipeline.schedule.orders] for _ in range(replicas)]
@@ -153,6 +158,8 @@ class SimulatedJob:
             clock = applied.clock_mhz or self._default_mhz(rank)
             seconds, joules = pipeline.profile.at(one.stage, one.kind, clock)
             time_factor, energy_factor = (float(np.exp(self._source.normal(0, by))) for by in self._noise)
+            if self._slow[0] and self._source.random() < self._slow[0]:
+                time_factor *= 1 + self._slow[1]
             begin_s = max([free[rank] + host_s, *ready])
             end_s = begin_s + seconds * time_factor
             gpus[rank].draw(begin_s, pipeline.profile.wait_power_w(clock))

@@ -197,6 +197,15 @@ def test_where_all_of_a_kind_are_alike_nothing_is_of_single_instructions(noise: 
     assert not any((delays.gaps_s, delays.extras_s, delays.fixed_s))
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_kernels_that_are_slow_now_and_then_are_not_taken_for_seconds_of_single_instructions(seed: int) -> None:
+    """A timeline has begins and ends in the middle, which may be those of different iterations."""
+    job = SimulatedJob(truth(), time_noise=0.01, slow=(0.02, 0.2), seed=seed)
+    job.run(20, lambda _: Applied(Arm.DEFAULT))
+    gang = job.gang()
+    assert not measure_delays(gang, gang.topology()).extras_s
+
+
 @pytest.mark.slow
 def test_what_is_no_other_than_its_kind_changes_no_plan() -> None:
     pipeline = truth()

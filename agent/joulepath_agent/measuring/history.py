@@ -323,8 +323,11 @@ class History:
         alike = [line for line in lines if line.steps is lines[-1].steps]
         if not alike:
             return ()
-        sides = np.median([line.times_s for line in alike], axis=0).round(_DIGITS).tolist()
-        times_s = dict(zip(alike[0].steps.instructions, sides, strict=True))
+        # An end in the middle and a begin in the middle may be those of different iterations: no length of any.
+        sides = np.array([line.times_s for line in alike])
+        begin_s, length_s = np.median(sides[..., 0], axis=0), np.median(sides[..., 1] - sides[..., 0], axis=0)
+        middle = np.stack((begin_s, begin_s + length_s), axis=-1).round(_DIGITS).tolist()
+        times_s = dict(zip(alike[0].steps.instructions, middle, strict=True))
         return tuple(
             InstructionTime(instruction=step.name, stage=step.stage, begin_s=times_s[step][0], end_s=times_s[step][1])
             for step in order
