@@ -108,11 +108,22 @@ def examined(made: Room) -> Examined:
     return found
 
 
+def unhindered(made: Room, start: Callable[..., Running]) -> tuple[Running, int, str]:
+    """An examination to its end, its exit status and what it says; once more where the warden has revoked its clocks:
+    on a busy machine beats come late."""
+    for _ in range(5):
+        running = start(made)
+        status, said = running.end()
+        if not any("the warden has revoked it" in why for why in examined(made).without.values()):
+            return running, status, said
+    pytest.fail(f"beats were late again and again: {said}")
+
+
 def test_it_finds_what_a_capped_gpu_has_and_tells_it(
     clinic: Callable[..., Room], doctor: Callable[..., Running]
 ) -> None:
     made = clinic(power_cap_w=300.0)
-    status, said = (running := doctor(made)).end()
+    running, status, said = unhindered(made, doctor)
     assert status == 0
     running.is_gone()
     assert max(map(len, said.partition("\n\n")[0].splitlines())) <= WIDTH
@@ -284,7 +295,7 @@ def test_the_agent_begins_with_what_the_doctor_measured_while_its_driver_is_the_
     clinic: Callable[..., Room], doctor: Callable[..., Running]
 ) -> None:
     made = clinic()
-    assert doctor(made).end()[0] == 0
+    assert unhindered(made, doctor)[1] == 0
     agent = made.agent()
     wait_until(lambda: agent.report().gpus[0].lag is not None, "the clocks are told")
     lag, found = agent.report().gpus[0].lag, examined(made)
