@@ -36,8 +36,8 @@ __all__ = [
 BEGINS_ANNOTATION: Final = f"{GROUP}/begins"
 """On a JobPlan: `Begins` as JSON. Agents are told of changes of metadata, and know by it those that need no reading."""
 MOST_PLAN_BYTES: Final = 256 * 2**10
+"""Of a spec as JSON: operators write no larger one. Every node of the job gets it."""
 _MOST_STAGES: Final = 1024
-"""Of a spec as JSON: operators write no larger one, and agents read none. Every node of the job gets it."""
 _LATER: Final = re.compile(r"(At|From)$")
 
 Clock = Annotated[int, Field(ge=0, le=10000)]

@@ -36,7 +36,8 @@ class PolicyWatch:
         """`group` is the beginning of the kind's path; a watch lasts for so long, or twice as long where it gives signs
         of life meanwhile, and is no later than that."""
         self._api, self._path, self._late_s, self._stop = api, (*group, "energypolicies"), late_s, stop
-        self._lasts_s = max(1, int(lasts_s * (2 if lasts_s > _SIGNS_S + late_s else 1)))
+        gives_signs = lasts_s > _SIGNS_S + late_s
+        self._lasts_s = max(1, int(2 * lasts_s if gives_signs else lasts_s))
         self._known, self._unknown_kind = _NONE, False
 
     def hear(self, tell: Callable[[EnergyPolicySpec], None]) -> None:

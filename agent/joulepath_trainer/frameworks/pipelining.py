@@ -107,24 +107,22 @@ class PipelineSteps:
         stepped._torchdynamo_disable = True  # type: ignore[attr-defined]
         module.register_optimizer_step_post_hook(stepped)
 
-    def _kept(self, schedule: Any) -> Any:
-        """The model of a schedule, or the schedule itself where that can't be kept in mind."""
+    def _rounds_of(self, schedule: Any) -> tuple[Any, Rounds]:
+        """What a schedule trains, and the rounds of that: its model, or itself where that can't be kept in mind."""
         try:
             model = model_of(schedule)
-            self._rounds.setdefault(model, Rounds())
+            return model, self._rounds.setdefault(model, Rounds())
         except Exception:
-            return schedule
-        return model
+            return schedule, self._rounds.setdefault(schedule, Rounds())
 
     def _observed_step(self, original: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(original)
         def step(schedule: Any, *args: Any, **kwargs: Any) -> Any:
-            model = self._kept(schedule)
+            model, rounds = self._rounds_of(schedule)
             if not _trains(schedule) or (self._steps.running and not (self._open and self._trained == id(model))):
                 if self._open and not self._in_round:
                     self._steps.evaluate()
                 return self._steps.run(lambda: None, lambda: original(schedule, *args, **kwargs))
-            rounds = self._rounds.setdefault(model, Rounds())
             number, last = rounds.begin()
             self._before = number * int(getattr(schedule, "_n_microbatches", 0))
             if number == 0:

@@ -24,8 +24,8 @@ __all__ = ["registry"]
 
 
 def registry(index: Index, add: Callable[[NamespacedName], object]) -> kopf.OperatorRegistry:
-    """Handlers that feed this index and call `add` with each EnergyPlan concerned; none for what
-    mayn't be watched, which would end kopf."""
+    """Handlers that feed this index and call `add` with each EnergyPlan concerned; none for what may not be watched,
+    which would end kopf."""
     handlers = kopf.OperatorRegistry()
     for login in (kopf.login_with_service_account, kopf.login_with_kubeconfig):
         kopf.on.login(id=login.__name__, registry=handlers)(login)

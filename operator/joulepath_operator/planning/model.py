@@ -14,9 +14,9 @@ import joulepath_planner as planner
 from joulepath_bridge.pipeline import pipeline_of, profile_of
 from joulepath_crds import EnergyProfileSpec, ProfilePoint
 from joulepath_operator.facts.refusals import Refusal
-from joulepath_operator.facts.request import PlanRefusal, PlanRequest
+from joulepath_operator.facts.request import PlanRefusal, PlanRequest, SurveyRequest
 
-__all__ = ["Model", "modelled"]
+__all__ = ["Model", "modelled", "pipeline_on"]
 
 _MISMATCH: Final = 0.01
 """How far the simulated iteration may be from the measured one, beyond the noise of that."""
@@ -50,7 +50,7 @@ def modelled(request: PlanRequest) -> Model | PlanRefusal:
     noise = min(_MOST_NOISE, spec.iteration_time_noise_s / request.control_time_s)
     allowed = _MISMATCH + noise
     # What the curves take for an outlier may be what this GPU does: then the job takes what was measured.
-    pipelines = [_pipeline(request, profile) for profile in (fitted.likely, fitted.profile)]
+    pipelines = [pipeline_on(request, profile) for profile in (fitted.likely, fitted.profile)]
     seconds = [planner.simulate(one).iteration_time_s for one in pipelines]
     near = [abs(simulated_s / request.control_time_s - 1) <= allowed for simulated_s in seconds]
     if not any(near):
@@ -70,7 +70,8 @@ def modelled(request: PlanRequest) -> Model | PlanRefusal:
     return Model(pipelines[near.index(True)], fitted, noise, near[0], remarks)
 
 
-def _pipeline(request: PlanRequest, profile: planner.Profile) -> planner.Pipeline:
+def pipeline_on(request: PlanRequest | SurveyRequest, profile: planner.Profile) -> planner.Pipeline:
+    """The job's pipeline with the delays as learnt, on what was made of its profile."""
     return pipeline_of(
         request.profile,
         request.orders,

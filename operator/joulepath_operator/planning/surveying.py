@@ -8,8 +8,9 @@ from __future__ import annotations
 from math import inf
 
 import joulepath_planner as planner
-from joulepath_bridge.pipeline import pipeline_of, profile_of
+from joulepath_bridge.pipeline import profile_of
 from joulepath_operator.facts.request import SurveyRequest, SurveyResult
+from joulepath_operator.planning.model import pipeline_on
 
 __all__ = ["look"]
 
@@ -17,16 +18,7 @@ __all__ = ["look"]
 def look(request: SurveyRequest) -> SurveyResult:
     """Takes seconds. What rules a plan out rules this out too: then nothing is known of the frontier."""
     try:
-        pipeline = pipeline_of(
-            request.profile,
-            request.orders,
-            profile=profile_of(request.profile, request.delays.fixed_s),
-            transfers_s=request.delays.transfers_s,
-            overheads_s=request.delays.overheads_s,
-            tails_s=request.delays.tails_s,
-            gaps_s=request.delays.gaps_s,
-            extras_s=request.delays.extras_s,
-        )
+        pipeline = pipeline_on(request, profile_of(request.profile, request.delays.fixed_s))
         found = planner.survey(
             pipeline,
             request.supported_clocks_mhz,

@@ -48,6 +48,11 @@ class Case:
         return self.seen.spec.max_slowdown_percent / 100
 
     @property
+    def profiling_slowdown(self) -> float:
+        """How much longer an instruction may last for profiling, as a fraction."""
+        return self.seen.spec.profiling.max_slowdown_percent / 100
+
+    @property
     def job_kind(self) -> str:
         """Its name, for sentences."""
         return kind_of(self.seen.spec.job).resource.kind
@@ -95,6 +100,11 @@ class ReadyCase(Case):
         return self.gang.control_time_s > 0 and all(
             is_told(rank) for rank in self.gang.ranks if (rank.coordinates.data, rank.coordinates.tensor) in learnt
         )
+
+    @property
+    def lowest_mhz(self) -> float:
+        """The lowest clock that profiling may hold."""
+        return self.gang.default_clock_mhz / (1 + self.profiling_slowdown)
 
     def wait_for_timing(self) -> Decision:
         message = "Waiting until every rank has timed a few iterations at default clocks."

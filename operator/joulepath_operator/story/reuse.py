@@ -40,7 +40,7 @@ def begin_check(case: ReadyCase) -> tuple[Origin | None, tuple[int, ...]]:
     if (found := _earlier(case)) is None:
         return None, ()
     profile, why = found
-    clocks = check_clocks(profile.spec, case.gang.supported_clocks_mhz(), _lowest_mhz(case))
+    clocks = check_clocks(profile.spec, case.gang.supported_clocks_mhz(), case.lowest_mhz)
     if why is None and not clocks:
         why = "it has too few clocks of these GPUs to be checked, at least four are needed"
     if why is not None:
@@ -64,7 +64,7 @@ def settle(case: ReadyCase, origin: Origin | None, now: EnergyProfileSpec) -> Se
     found = agreement(old, now)
     if found.reuse is Reuse.REFUSED:
         return Settled(refused(origin.profile, found.message), now)
-    spec = merged(old, now, found, _lowest_mhz(case))
+    spec = merged(old, now, found, case.lowest_mhz)
     clocks = max(len(kind.points) for stage in spec.stages for kind in stage.kinds)
     # An earlier run may have ended at as many clocks as it was allowed, without the percent.
     enough = _is_known(old) or clocks >= case.seen.spec.profiling.clocks
@@ -132,8 +132,3 @@ def _is_alike(case: ReadyCase, profile: StoredProfile) -> bool:
     """Whether it is of the same pipeline, on whatever GPUs, in any number of replicas."""
     free = {"data_parallel", "gpu_model", "default_clock_mhz"}
     return profile.spec.topology.model_dump(exclude=free) == case.topology.model_dump(exclude=free)
-
-
-def _lowest_mhz(case: ReadyCase) -> float:
-    """The lowest clock that profiling may hold."""
-    return case.gang.default_clock_mhz / (1 + case.seen.spec.profiling.max_slowdown_percent / 100)

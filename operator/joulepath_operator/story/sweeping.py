@@ -129,7 +129,7 @@ def go_on(case: ReadyCase, plan: StoredPlan) -> Decision | StoredProfile:
 
 def _is_too_low(case: ReadyCase, spec: JobPlanSpec, sweep: Sweep) -> bool:
     """Whether a round holds clocks that profiling may hold no more, by the default clock with which it began."""
-    lowest_mhz = spec.default_clock_mhz / (1 + _allowed(case)) - _SAME_MHZ
+    lowest_mhz = spec.default_clock_mhz / (1 + case.profiling_slowdown) - _SAME_MHZ
     return any(0 < clock < lowest_mhz for clock in (*sweep.clocks_mhz, *sweep.to_and_fro_mhz))
 
 
@@ -178,12 +178,8 @@ def _on_loss(case: ReadyCase, plan: StoredPlan, sweep: Sweep, fewest: int) -> De
 
 def _first_clocks(case: ReadyCase, count: int) -> tuple[int, ...]:
     """So many clocks that profiling may hold, to begin with."""
-    return choose_clocks(case.gang.supported_clocks_mhz(), case.gang.default_clock_mhz, count, _allowed(case))
-
-
-def _allowed(case: ReadyCase) -> float:
-    """How much longer an instruction may last for profiling, as a fraction."""
-    return case.seen.spec.profiling.max_slowdown_percent / 100
+    gang = case.gang
+    return choose_clocks(gang.supported_clocks_mhz(), gang.default_clock_mhz, count, case.profiling_slowdown)
 
 
 def _first_round(case: ReadyCase) -> int:
@@ -267,8 +263,7 @@ def _trial(case: ReadyCase, sweep: Sweep, spec: EnergyProfileSpec) -> Sweep | No
     )
     if lasts_s < _LEAST_LAGS * spec.lag.up_p95_s or _blocks_left(case, sweep, spec) < TRIAL_BLOCKS:
         return None
-    supported, default_mhz = case.gang.supported_clocks_mhz(), case.gang.default_clock_mhz
-    two = neighbours_mhz(supported, default_mhz, default_mhz / (1 + _allowed(case)))
+    two = neighbours_mhz(case.gang.supported_clocks_mhz(), case.gang.default_clock_mhz, case.lowest_mhz)
     return two and trial(_following(sweep, two, spec), two, case.job.uid)
 
 
